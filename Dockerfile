@@ -1,0 +1,32 @@
+# The backend alone: web process and worker. Label Studio and vLLM have images of their own; see
+# docker-compose.yml. torch comes as the package index resolves it for this platform.
+FROM python:3.11-slim
+
+ENV PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PIP_NO_CACHE_DIR=1 \
+    PIP_DISABLE_PIP_VERSION_CHECK=1
+
+WORKDIR /app
+
+COPY requirements.txt requirements-label-studio-ml.txt ./
+RUN pip install -r requirements.txt \
+    && pip install --no-deps -r requirements-label-studio-ml.txt
+
+COPY . .
+
+RUN useradd --create-home --uid 10001 freeal \
+    && install --directory --owner=freeal --group=freeal /data
+USER freeal
+
+# Inside the container all interfaces: what is published, and to whom, is the host's choice.
+ENV HOST=0.0.0.0 \
+    PORT=9090 \
+    FREEAL_HOME=/data
+VOLUME /data
+EXPOSE 9090
+
+HEALTHCHECK --interval=15s --timeout=5s --start-period=60s --retries=4 \
+    CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:9090/health', timeout=4)"]
+
+CMD ["python", "-m", "backend", "serve"]

@@ -1,0 +1,71 @@
+# `make` lists the targets. Everything is made below .venv/ and .freeal/, nothing outside the project.
+
+SUITABLE := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))
+PYTHON ?= $(shell for python in python3.11 python3.12 python3; do \
+  $$python -c '$(SUITABLE)' 2>/dev/null && { command -v $$python; break; }; done)
+VENV := .venv
+BIN := $(VENV)/bin
+BACKEND := $(BIN)/python -m backend
+INSTALLED := $(VENV)/.installed
+INSTALLED_DEV := $(VENV)/.installed-dev
+
+.DEFAULT_GOAL := help
+.PHONY: help install install-dev test e2e demo serve llm doctor status format clean
+
+help: ## List the targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(INSTALLED) ## Install the backend in .venv
+
+install-dev: $(INSTALLED_DEV) ## Add what the tests need
+
+test: install-dev ## Check style and types, run the tests (no network, no GPU)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+
+e2e: install-dev chromium ## Test against a real Label Studio and a real vLLM, in a browser
+	$(BIN)/python -m pytest -m e2e tests/end_to_end
+
+demo: install ## Start everything with sample texts; DATA=texts.jsonl CONFIG=labels.xml for your own
+	$(BACKEND) demo $(if $(DATA),--data "$(DATA)") $(if $(CONFIG),--config "$(CONFIG)")
+
+serve: install ## Start the backend beside your Label Studio and your LLM server
+	$(BACKEND) serve
+
+llm: install ## Start a vLLM server; LLM_MODEL=name for another than the embedded model
+	$(BACKEND) llm
+
+doctor: install ## Check the set-up and say what to do
+	$(BACKEND) doctor
+
+status: install ## Show how far each project is
+	$(BACKEND) status
+
+format: install-dev ## Put the code into shape
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## Remove .venv and caches; .freeal, which holds your data, stays
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './.freeal/*' -prune -exec rm -rf {} +
+
+# A stamp is written last, so an interrupted installation is taken up again by the next `make`.
+$(INSTALLED): requirements.txt requirements-label-studio-ml.txt
+	@test -n "$(PYTHON)" && "$(PYTHON)" -c '$(SUITABLE)' || \
+	  { echo "Python 3.11 or 3.12 is needed; if it has an unusual name: make install PYTHON=/path/to/it"; exit 1; }
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check -r requirements.txt
+	$(BIN)/python -m pip install --disable-pip-version-check --no-deps -r requirements-label-studio-ml.txt
+	@touch $@
+
+$(INSTALLED_DEV): $(INSTALLED) requirements-dev.txt
+	$(BIN)/python -m pip install --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+.PHONY: chromium
+chromium:
+	@command -v chromium >/dev/null && exit 0; \
+	if [ "$$(id -u)" = 0 ]; then apt-get update && apt-get install -y --no-install-recommends chromium; \
+	else echo "The browser tests need Debian's chromium: sudo apt-get install chromium"; exit 1; fi

@@ -1,0 +1,36 @@
+"""What gunicorn and `label-studio-ml start` run: `gunicorn _wsgi:app`."""
+
+from __future__ import annotations
+
+import argparse
+
+from flask import Flask
+
+from backend.logs import configure_logging
+from backend.services import build_services
+from backend.settings import Settings
+from backend.web.app import build_app
+from model import FreeALBackend
+
+
+def create_app(settings: Settings) -> Flask:
+    """Build the services and the application; raises SettingsError and StoreUnavailable."""
+    configure_logging(settings)
+    services = build_services(settings)
+    FreeALBackend.services = services
+    return build_app(services, FreeALBackend)
+
+
+def main() -> None:
+    """Serve with Flask's own server, as `label-studio-ml start` does; production is gunicorn."""
+    parser = argparse.ArgumentParser(description="FreeAL for Label Studio")
+    parser.add_argument("-p", "--port", type=int, default=9090)
+    parser.add_argument("--host", default="127.0.0.1")
+    options, _ = parser.parse_known_args()
+    create_app(Settings.from_env()).run(host=options.host, port=options.port)
+
+
+if __name__ == "__main__":
+    main()
+else:
+    app = create_app(Settings.from_env())

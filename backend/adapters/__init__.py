@@ -1,0 +1,1 @@
+"""One module or package per neighbour: the LLM server, Label Studio, the database, the jobs."""

@@ -1,0 +1,9 @@
+"""The database: the only place that knows SQLAlchemy. SQLite or PostgreSQL from one code."""
+
+from backend.adapters.store.database import Database
+from backend.adapters.store.labels import LabelStore
+from backend.adapters.store.projects import ProjectStore
+from backend.adapters.store.tasks import TaskStore
+from backend.adapters.store.work import WorkStore
+
+__all__ = ["Database", "LabelStore", "ProjectStore", "TaskStore", "WorkStore"]

@@ -1,0 +1,160 @@
+"""Connections, transactions and migrations for SQLite and PostgreSQL."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from sqlalchemy.dialects import postgresql, sqlite
+
+from backend.errors import StoreUnavailable
+
+_LOG = logging.getLogger(__name__)
+_BUSY_TIMEOUT_S = 15
+_MIGRATION_LOCK = 7_261_239
+_IN_LIMIT = 1_000
+
+
+class Database:
+    """One engine. Every write is one transaction; SQLite writers queue instead of failing.
+
+    SQLite runs in WAL mode with synchronous=NORMAL: a killed process loses nothing, a power cut
+    can lose the last transactions, which the next sync with Label Studio repairs.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = sa.make_url(url)
+        self._engine = _engine(self._url)
+        self._reader = self._engine.execution_options(freeal_reader=True)
+
+    @contextmanager
+    def read(self) -> Iterator[sa.Connection]:
+        """Open a connection for reading; raises StoreUnavailable."""
+        with self._translated(), self._reader.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[sa.Connection]:
+        """Open one transaction, committed at the end of the block; raises StoreUnavailable."""
+        with self._translated(), self._engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except (sa.exc.IntegrityError, sa.exc.ProgrammingError, sa.exc.DataError):
+            raise
+        except (sa.exc.DatabaseError, sa.exc.InterfaceError, sa.exc.TimeoutError) as exc:
+            reason = str(getattr(exc, "orig", None) or exc).splitlines()[0]
+            raise StoreUnavailable(
+                f"database {self._url.render_as_string()} failed: {reason}; check that it exists, "
+                "is writable and has space left"
+            ) from exc
+
+    def migrate(self) -> None:
+        """Create the tables or bring them up to date; safe to run from several processes."""
+        if self._url.database and self._url.get_backend_name() == "sqlite":
+            try:
+                Path(self._url.database).parent.mkdir(parents=True, exist_ok=True)
+            except OSError as exc:
+                raise StoreUnavailable(f"cannot create the database's folder: {exc}") from exc
+        config = Config()
+        config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+        with self.write() as connection:
+            if connection.dialect.name == "postgresql":
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+
+    def check_writable(self) -> None:
+        """Raise StoreUnavailable unless a transaction can be written."""
+        with self.write() as connection:
+            connection.execute(
+                sa.text("DELETE FROM problems WHERE project_id = '' AND source = 'check'")
+            )
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._engine.dispose()
+
+
+def upsert(
+    connection: sa.Connection,
+    table: sa.Table,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    keep: Sequence[str] = (),
+    where: sa.ColumnElement[bool] | None = None,
+) -> None:
+    """Insert rows, or update those whose primary key is there, leaving the `keep` columns."""
+    if not rows:
+        return
+    statement = _insert(connection, table)
+    key = [column.name for column in table.primary_key]
+    changed = {
+        name: statement.excluded[name] for name in rows[0] if name not in key and name not in keep
+    }
+    if changed:
+        statement = statement.on_conflict_do_update(index_elements=key, set_=changed, where=where)
+    else:
+        statement = statement.on_conflict_do_nothing(index_elements=key)
+    connection.execute(statement, [dict(row) for row in rows])
+
+
+def insert_new(connection: sa.Connection, table: sa.Table, row: Mapping[str, Any]) -> bool:
+    """Insert a row unless one of its unique keys is taken; return whether it was inserted."""
+    result = connection.execute(
+        _insert(connection, table).values(dict(row)).on_conflict_do_nothing()
+    )
+    return bool(result.rowcount)
+
+
+def _insert(connection: sa.Connection, table: sa.Table) -> Any:
+    is_sqlite = connection.dialect.name == "sqlite"
+    return sqlite.insert(table) if is_sqlite else postgresql.insert(table)
+
+
+def in_slices(ids: Sequence[int]) -> Iterator[Sequence[int]]:
+    """Yield `ids` in slices that fit an IN list of every database."""
+    for start in range(0, len(ids), _IN_LIMIT):
+        yield ids[start : start + _IN_LIMIT]
+
+
+def now() -> datetime:
+    """Return the present moment, aware, in UTC."""
+    return datetime.now(UTC)
+
+
+def _engine(url: sa.URL) -> sa.Engine:
+    if url.get_backend_name() != "sqlite":
+        return sa.create_engine(url, pool_pre_ping=True, pool_size=10, max_overflow=10)
+    engine = sa.create_engine(
+        url,
+        connect_args={"timeout": _BUSY_TIMEOUT_S, "check_same_thread": False},
+        pool_size=10,
+        max_overflow=10,
+    )
+    sa.event.listen(engine, "connect", _prepare_sqlite)
+    sa.event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection: Any, _: Any) -> None:
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", f"busy_timeout={_BUSY_TIMEOUT_S}000"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+    is_reader = connection.get_execution_options().get("freeal_reader", False)
+    connection.exec_driver_sql("BEGIN" if is_reader else "BEGIN IMMEDIATE")

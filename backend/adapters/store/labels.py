@@ -1,0 +1,340 @@
+"""Weak labels and predictions: what is still to do, what is done, what Label Studio has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+
+from backend.adapters.store import tables as t
+from backend.adapters.store.database import Database, in_slices, now, upsert
+from backend.core.types import (
+    AbstentionReason,
+    Prediction,
+    Progress,
+    Project,
+    ProjectId,
+    Task,
+    WeakLabel,
+)
+
+_RATE_WINDOW = timedelta(seconds=60)
+_PASSING = [reason for reason in AbstentionReason if reason.is_passing]
+
+
+class LabelStore:
+    """Weak labels and predictions of all projects, always under one model version."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    def next_unlabelled(self, project: Project, limit: int) -> list[Task]:
+        """Return the first tasks, by id, that neither people nor annotators have answered."""
+        table = t.tasks
+        query = (
+            sa.select(table.c.id, table.c.data)
+            .where(_is_open(project))
+            .order_by(table.c.id)
+            .limit(limit)
+        )
+        with self._db.read() as connection:
+            return [Task(id=row[0], data=row[1]) for row in connection.execute(query)]
+
+    def save(
+        self,
+        project: Project,
+        weak_labels: Sequence[WeakLabel],
+        predictions: Sequence[Prediction],
+        *,
+        are_offered: bool = False,
+    ) -> None:
+        """Save a chunk's weak labels and predictions in one transaction.
+
+        `are_offered` marks predictions that Label Studio is about to get as our answer; what is
+        marked already stays so.
+        """
+        moment = now()
+        labels = [_weak_label_row(project, label, moment) for label in weak_labels]
+        rows = [
+            {
+                "project_id": project.id,
+                "model_version": prediction.model_version,
+                "task_id": prediction.task_id,
+                "result": list(prediction.result),
+                "score": prediction.score,
+                "created_at": moment,
+                "offered_at": moment if are_offered else None,
+            }
+            for prediction in predictions
+        ]
+        with self._db.write() as connection:
+            upsert(connection, t.weak_labels, labels)
+            upsert(connection, t.predictions, rows, keep=() if are_offered else ("offered_at",))
+
+    def reopen_passing_abstentions(self, project: Project, older_than_s: float) -> int:
+        """Forget abstentions that may go away by themselves; return how many."""
+        table = t.weak_labels
+        statement = sa.delete(table).where(
+            table.c.project_id == project.id,
+            table.c.model_version == project.model_version,
+            table.c.abstention.in_(_PASSING),
+            table.c.created_at < now() - timedelta(seconds=older_than_s),
+        )
+        with self._db.write() as connection:
+            return connection.execute(statement).rowcount
+
+    def predictions(self, project: Project, tasks: Sequence[Task]) -> dict[int, Prediction]:
+        """Return the stored predictions of the project's version for these texts, by task.
+
+        A task whose data has changed since has none.
+        """
+        digests = {task.id: task.digest() for task in tasks}
+        found: dict[int, Prediction] = {}
+        unpublished: list[int] = []
+        with self._db.read() as connection:
+            for ids in in_slices(list(digests)):
+                for row in connection.execute(_predictions_with_digest(project, ids)):
+                    if row.digest == digests[row.task_id]:
+                        found[row.task_id] = _prediction(row)
+                        if row.published_at is None:
+                            unpublished.append(row.task_id)
+        if unpublished:
+            self.offer(project, unpublished)
+        return found
+
+    def offer(self, project: Project, task_ids: Sequence[int]) -> set[int]:
+        """Mark predictions as given to Label Studio by /predict, whose answers it stores.
+
+        Returns the tasks whose prediction nobody has given or sent before: giving another one
+        away would make a double. The publisher looks in Label Studio before it imports these.
+        """
+        table = t.predictions
+        ours: set[int] = set()
+        with self._db.write() as connection:
+            for ids in in_slices(task_ids):
+                statement = (
+                    sa.update(table)
+                    .where(
+                        _of(project, table),
+                        table.c.task_id.in_(ids),
+                        table.c.offered_at.is_(None),
+                        table.c.published_at.is_(None),
+                    )
+                    .values(offered_at=now())
+                    .returning(table.c.task_id)
+                )
+                ours.update(connection.execute(statement).scalars())
+        return ours
+
+    def take_unpublished(self, project: Project, limit: int) -> tuple[list[Prediction], set[int]]:
+        """Take predictions to import; return them, and the tasks to look up in Label Studio first.
+
+        The others are marked in the same transaction, so that /predict does not give them away
+        while they are on their way, and so that a kill leaves a trace.
+        """
+        table = t.predictions
+        query = (
+            _predictions(project, table.c.published_at.is_(None), table.c.refusal.is_(None))
+            .order_by(table.c.task_id)
+            .limit(limit)
+            .with_for_update()
+        )
+        with self._db.write() as connection:
+            rows = connection.execute(query).all()
+            offered = {row.task_id for row in rows if row.offered_at is not None}
+            for ids in in_slices([row.task_id for row in rows if row.offered_at is None]):
+                connection.execute(
+                    sa.update(table)
+                    .where(_of(project, table), table.c.task_id.in_(ids))
+                    .values(offered_at=now())
+                )
+        return [_prediction(row) for row in rows], offered
+
+    def note_published(self, project: Project, task_ids: Sequence[int]) -> None:
+        """Record that Label Studio has these predictions."""
+        self._mark(project, task_ids, published_at=now(), refusal=None)
+
+    def note_unpublished(self, project: Project, task_ids: Sequence[int]) -> None:
+        """Record that Label Studio does not have these predictions (any more)."""
+        self._mark(project, task_ids, published_at=None, offered_at=None)
+
+    def note_refused(self, project: Project, task_ids: Sequence[int], why: str) -> None:
+        """Record that Label Studio does not take these predictions; they are not sent again."""
+        self._mark(project, task_ids, refusal=why)
+
+    def _mark(self, project: Project, task_ids: Sequence[int], **values: Any) -> None:
+        table = t.predictions
+        with self._db.write() as connection:
+            for ids in in_slices(task_ids):
+                connection.execute(
+                    sa.update(table).where(_of(project, table), table.c.task_id.in_(ids)), values
+                )
+
+    def publication(self, project: Project, task_ids: Sequence[int]) -> dict[int, bool]:
+        """Return, for those of the tasks that have a prediction, whether it is published."""
+        table = t.predictions
+        found: dict[int, bool] = {}
+        with self._db.read() as connection:
+            for ids in in_slices(task_ids):
+                query = sa.select(table.c.task_id, table.c.published_at.is_not(None)).where(
+                    _of(project, table), table.c.task_id.in_(ids)
+                )
+                found |= {
+                    task_id: bool(is_published)
+                    for task_id, is_published in connection.execute(query)
+                }
+        return found
+
+    def has_published(self, project: Project) -> bool:
+        """Return whether Label Studio has any prediction of the present version."""
+        table = t.predictions
+        query = sa.select(table.c.task_id).where(
+            _of(project, table), table.c.published_at.is_not(None)
+        )
+        with self._db.read() as connection:
+            return connection.execute(query.limit(1)).first() is not None
+
+    def progress(self, project: Project) -> Progress:
+        """Return how far the project's pre-annotation is."""
+        with self._db.read() as connection:
+            abstentions = _abstentions(connection, project)
+            n_in, n_out = connection.execute(_token_sums(project.id)).one()
+            return Progress(
+                n_tasks=_count(connection, t.tasks, _alive(t.tasks, project.id)),
+                n_human_labelled=connection.execute(_human_labelled(project.id)).scalar_one(),
+                n_human_labels=_count(
+                    connection,
+                    t.human_labels,
+                    _alive(t.human_labels, project.id),
+                    t.human_labels.c.was_cancelled.is_(False),
+                ),
+                n_labelled=_count(connection, t.predictions, _of(project, t.predictions)),
+                n_published=_count(
+                    connection,
+                    t.predictions,
+                    _of(project, t.predictions),
+                    t.predictions.c.published_at.is_not(None),
+                ),
+                n_refused=_count(
+                    connection,
+                    t.predictions,
+                    _of(project, t.predictions),
+                    t.predictions.c.refusal.is_not(None),
+                ),
+                n_to_label=_count(connection, t.tasks, _is_open(project)),
+                n_abstained=sum(abstentions.values()),
+                abstentions=abstentions,
+                labels_per_s=_rate(connection, project),
+                n_tokens_in=n_in or 0,
+                n_tokens_out=n_out or 0,
+            )
+
+
+def _of(project: Project, table: sa.Table) -> sa.ColumnElement[bool]:
+    return sa.and_(table.c.project_id == project.id, table.c.model_version == project.model_version)
+
+
+def _alive(table: sa.Table, project_id: ProjectId) -> sa.ColumnElement[bool]:
+    return sa.and_(table.c.project_id == project_id, table.c.deleted_at.is_(None))
+
+
+def _is_open(project: Project) -> sa.ColumnElement[bool]:
+    labels, weak = t.human_labels, t.weak_labels
+    by_people = sa.exists().where(
+        _alive(labels, project.id),
+        labels.c.was_cancelled.is_(False),
+        labels.c.task_id == t.tasks.c.id,
+    )
+    by_annotators = sa.exists().where(_of(project, weak), weak.c.task_id == t.tasks.c.id)
+    return sa.and_(_alive(t.tasks, project.id), ~by_people, ~by_annotators)
+
+
+def _predictions(project: Project, *conditions: sa.ColumnElement[bool]) -> sa.Select[Any]:
+    return sa.select(t.predictions).where(_of(project, t.predictions), *conditions)
+
+
+def _predictions_with_digest(project: Project, task_ids: Sequence[int]) -> sa.Select[Any]:
+    table = t.predictions
+    is_same = sa.and_(t.tasks.c.project_id == table.c.project_id, t.tasks.c.id == table.c.task_id)
+    return (
+        sa.select(table, t.tasks.c.digest)
+        .join(t.tasks, is_same)
+        .where(_of(project, table), table.c.task_id.in_(task_ids))
+    )
+
+
+def _count(connection: sa.Connection, table: sa.Table, *conditions: sa.ColumnElement[bool]) -> int:
+    query = sa.select(sa.func.count()).select_from(table).where(*conditions)
+    return int(connection.execute(query).scalar_one())
+
+
+def _human_labelled(project_id: ProjectId) -> sa.Select[Any]:
+    table = t.human_labels
+    return sa.select(sa.func.count(table.c.task_id.distinct())).where(
+        _alive(table, project_id), table.c.was_cancelled.is_(False)
+    )
+
+
+def _token_sums(project_id: ProjectId) -> sa.Select[Any]:
+    table = t.weak_labels
+    return sa.select(sa.func.sum(table.c.n_tokens_in), sa.func.sum(table.c.n_tokens_out)).where(
+        table.c.project_id == project_id
+    )
+
+
+def _abstentions(connection: sa.Connection, project: Project) -> dict[str, int]:
+    table = t.weak_labels
+    query = (
+        sa.select(table.c.abstention, sa.func.count())
+        .where(_of(project, table), table.c.abstention.is_not(None))
+        .group_by(table.c.abstention)
+    )
+    return {reason: n for reason, n in connection.execute(query)}
+
+
+def _rate(connection: sa.Connection, project: Project) -> float:
+    """Labels per second over the last minute, from the moments at which chunks were saved."""
+    table = t.weak_labels
+    query = (
+        sa.select(table.c.created_at, sa.func.count())
+        .where(_of(project, table), table.c.created_at > now() - _RATE_WINDOW)
+        .group_by(table.c.created_at)
+        .order_by(table.c.created_at)
+    )
+    chunks = connection.execute(query).all()
+    if len(chunks) < 2:
+        return 0.0
+    seconds = (chunks[-1][0] - chunks[0][0]).total_seconds()
+    n_labels = sum(n for _, n in chunks[1:])
+    return float(n_labels / seconds) if seconds > 0 else 0.0
+
+
+def _weak_label_row(project: Project, label: WeakLabel, moment: datetime) -> dict[str, Any]:
+    abstention = label.abstention
+    return {
+        "project_id": project.id,
+        "model_version": project.model_version,
+        "task_id": label.example_id,
+        "question": label.question,
+        "annotator": label.annotator,
+        "prompt_version": label.prompt_version,
+        "probabilities": list(label.probabilities) or None,
+        "abstention": abstention.reason if abstention else None,
+        "abstention_detail": abstention.detail if abstention else None,
+        "label_mass": label.label_mass,
+        "is_truncated": label.is_truncated,
+        "n_tokens_in": label.n_tokens_in,
+        "n_tokens_out": label.n_tokens_out,
+        "created_at": moment,
+    }
+
+
+def _prediction(row: Any) -> Prediction:
+    return Prediction(
+        task_id=row.task_id,
+        model_version=row.model_version,
+        result=tuple(row.result),
+        score=row.score,
+    )

@@ -1,0 +1,175 @@
+"""The tables. Human labels and weak labels never share one."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+metadata = sa.MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+class Json(sa.types.TypeDecorator[Any]):
+    """JSON as ASCII text: null bytes and lone surrogates survive in every database."""
+
+    impl = sa.Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: sa.Dialect) -> str | None:
+        """Write."""
+        return None if value is None else json.dumps(value, ensure_ascii=True, default=str)
+
+    def process_result_value(self, value: Any, dialect: sa.Dialect) -> Any:
+        """Read."""
+        return None if value is None else json.loads(value)
+
+
+class Moment(sa.types.TypeDecorator[datetime]):
+    """A point in time: stored as naive UTC, read as aware UTC."""
+
+    impl = sa.DateTime
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
+        """Write."""
+        return None if value is None else value.astimezone(UTC).replace(tzinfo=None)
+
+    def process_result_value(self, value: Any, dialect: sa.Dialect) -> datetime | None:
+        """Read."""
+        return None if value is None else value.replace(tzinfo=UTC)
+
+
+projects = sa.Table(
+    "projects",
+    metadata,
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("title", sa.Text, nullable=False, default=""),
+    sa.Column("label_config", sa.Text, nullable=False),
+    sa.Column("instruction", sa.Text, nullable=False, default=""),
+    sa.Column("model_version", sa.String(128), nullable=False),
+    sa.Column("is_connected", sa.Boolean, nullable=False, default=True),
+    sa.Column("served_version", sa.String(128)),
+    sa.Column("full_sync_at", Moment),
+    sa.Column("full_sync_s", sa.Float, nullable=False, default=0.0),
+    sa.Column("n_foreign_predictions", sa.Integer, nullable=False, default=0),
+    sa.Column("created_at", Moment, nullable=False),
+)
+
+model_versions = sa.Table(
+    "model_versions",
+    metadata,
+    sa.Column("project_id", sa.String(64), primary_key=True),
+    sa.Column("name", sa.String(128), primary_key=True),
+    sa.Column("number", sa.Integer, nullable=False),
+    sa.Column("provenance", Json, nullable=False),
+    sa.Column("created_at", Moment, nullable=False),
+    sa.Column("withdrawn_at", Moment),
+)
+
+tasks = sa.Table(
+    "tasks",
+    metadata,
+    sa.Column("project_id", sa.String(64), primary_key=True),
+    sa.Column("id", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("data", Json, nullable=False),
+    sa.Column("digest", sa.String(32), nullable=False),
+    sa.Column("created_at", Moment, nullable=False),
+    sa.Column("deleted_at", Moment),
+)
+
+human_labels = sa.Table(
+    "human_labels",
+    metadata,
+    sa.Column("project_id", sa.String(64), primary_key=True),
+    sa.Column("annotation_id", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("task_id", sa.BigInteger),
+    sa.Column("annotator_id", sa.BigInteger),
+    sa.Column("result", Json, nullable=False),
+    sa.Column("was_cancelled", sa.Boolean, nullable=False, default=False),
+    sa.Column("is_ground_truth", sa.Boolean, nullable=False, default=False),
+    sa.Column("updated_at", Moment, nullable=False),
+    sa.Column("deleted_at", Moment),
+    sa.Index(None, "project_id", "task_id"),
+)
+
+weak_labels = sa.Table(
+    "weak_labels",
+    metadata,
+    sa.Column("project_id", sa.String(64), primary_key=True),
+    sa.Column("model_version", sa.String(128), primary_key=True),
+    sa.Column("task_id", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("question", sa.String(256), primary_key=True),
+    sa.Column("annotator", sa.String(256), primary_key=True),
+    sa.Column("prompt_version", sa.String(64), nullable=False),
+    sa.Column("probabilities", Json),
+    sa.Column("abstention", sa.String(32)),
+    sa.Column("abstention_detail", sa.Text),
+    sa.Column("label_mass", sa.Float),
+    sa.Column("is_truncated", sa.Boolean, nullable=False, default=False),
+    sa.Column("n_tokens_in", sa.Integer, nullable=False, default=0),
+    sa.Column("n_tokens_out", sa.Integer, nullable=False, default=0),
+    sa.Column("created_at", Moment, nullable=False),
+    sa.Index(None, "project_id", "model_version", "created_at"),
+)
+
+predictions = sa.Table(
+    "predictions",
+    metadata,
+    sa.Column("project_id", sa.String(64), primary_key=True),
+    sa.Column("model_version", sa.String(128), primary_key=True),
+    sa.Column("task_id", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("result", Json, nullable=False),
+    sa.Column("score", sa.Float, nullable=False),
+    sa.Column("created_at", Moment, nullable=False),
+    sa.Column("offered_at", Moment),
+    sa.Column("published_at", Moment),
+    sa.Column("refusal", sa.Text),
+    sa.Index(None, "project_id", "model_version", "published_at"),
+)
+
+events = sa.Table(
+    "events",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("project_id", sa.String(64), nullable=False),
+    sa.Column("key", sa.String(64), nullable=False),
+    sa.Column("action", sa.String(64), nullable=False),
+    sa.Column("received_at", Moment, nullable=False),
+    sa.UniqueConstraint("project_id", "key"),
+)
+
+job_requests = sa.Table(
+    "job_requests",
+    metadata,
+    sa.Column("project_id", sa.String(64), primary_key=True),
+    sa.Column("kind", sa.String(32), primary_key=True),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("requested_at", Moment, nullable=False),
+)
+
+problems = sa.Table(
+    "problems",
+    metadata,
+    sa.Column("project_id", sa.String(64), primary_key=True),
+    sa.Column("source", sa.String(64), primary_key=True),
+    sa.Column("message", sa.Text, nullable=False),
+    sa.Column("first_seen_at", Moment, nullable=False),
+    sa.Column("last_seen_at", Moment, nullable=False),
+    sa.Column("n_times", sa.Integer, nullable=False),
+)
+
+workers = sa.Table(
+    "workers",
+    metadata,
+    sa.Column("id", sa.String(128), primary_key=True),
+    sa.Column("started_at", Moment, nullable=False),
+    sa.Column("seen_at", Moment, nullable=False),
+)

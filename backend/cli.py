@@ -1,0 +1,169 @@
+"""The command line: thin; each command reads the settings and calls one thing."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.live import Live
+
+from backend.errors import BackendError
+from backend.logs import configure_logging
+from backend.settings import Settings, settings_table
+
+_CANNOT_START = 2
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="FreeAL for Label Studio: pre-annotate a text project with your own LLM.",
+)
+_console = Console()
+_errors = Console(stderr=True)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Show our own errors as one sentence and end with 2, which says: cannot run as it is."""
+    try:
+        yield
+    except BackendError as exc:
+        _errors.print(f"[bold red]Error:[/] {exc}", highlight=False, soft_wrap=True)
+        raise typer.Exit(_CANNOT_START) from exc
+
+
+def _settings() -> Settings:
+    settings = Settings.from_env()
+    configure_logging(settings)
+    return settings
+
+
+@app.command()
+def serve() -> None:
+    """Start the web process and the worker; Ctrl-C stops both."""
+    from backend.serving import serve as run
+
+    with _explained():
+        raise typer.Exit(run(_settings()))
+
+
+@app.command()
+def worker() -> None:
+    """Start one worker; several machines may run one each on one PostgreSQL."""
+    from backend.services import build_services
+    from backend.worker import run_worker
+
+    stop = threading.Event()
+
+    def leave(signum: int, frame: FrameType | None) -> None:
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, leave)
+    with _explained():
+        services = build_services(_settings())
+        try:
+            run_worker(services, stop)
+        finally:
+            services.close()
+
+
+@app.command()
+def llm(
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 8000,
+    model: Annotated[
+        str, typer.Option(envvar="LLM_MODEL", help="Empty: the embedded small model.")
+    ] = "",
+) -> None:
+    """Start a vLLM server, by default with the embedded model on the CPU."""
+    from backend.launcher.processes import Processes
+    from backend.launcher.vllm_server import start_language_model
+
+    with _explained():
+        settings = _settings()
+        with Processes(home=settings.home, console=_console) as processes:
+            server = start_language_model(
+                processes, home=settings.home, console=_console, model=model, port=port
+            )
+            server.wait(processes)
+            _console.print(f"[bold green]LLM_BASE_URL={server.base_url}[/]", soft_wrap=True)
+            processes.watch()
+
+
+@app.command()
+def status(
+    project: Annotated[str, typer.Argument(help="Project number; none: all.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Refresh until Ctrl-C.")] = False,
+) -> None:
+    """Show how far each project is, at what rate, and what keeps it from going on."""
+    from backend.services import build_services
+    from backend.status_view import render
+
+    with _explained():
+        services = build_services(_settings())
+
+        def overview() -> dict[str, object]:
+            found = services.reporter.overview()
+            wanted = [
+                p for p in found["projects"] if project in ("", str(p["platform_id"]), p["project"])
+            ]
+            return {**found, "projects": wanted}
+
+        if as_json:
+            typer.echo(json.dumps(overview(), indent=2))
+        elif follow:
+            with Live(render(overview()), console=_console) as live:
+                while True:
+                    threading.Event().wait(1.0)
+                    live.update(render(overview()))
+        else:
+            _console.print(render(overview()))
+
+
+@app.command()
+def doctor(
+    fix: Annotated[bool, typer.Option("--fix", help="Write the missing webhook header.")] = False,
+) -> None:
+    """Check every part and say in one line each what to do; ends with 1 if anything fails."""
+    from backend.doctor import diagnose
+    from backend.status_view import render_findings
+
+    with _explained():
+        findings = diagnose(_settings(), fix=fix)
+        _console.print(render_findings(findings))
+        raise typer.Exit(int(any(finding.is_failure for finding in findings)))
+
+
+@app.command()
+def demo(
+    data: Annotated[Path | None, typer.Option(help="JSONL with text and, if any, label.")] = None,
+    config: Annotated[Path | None, typer.Option(help="Label config, an XML file.")] = None,
+    once: Annotated[bool, typer.Option(help="Stop everything when the labels are there.")] = False,
+) -> None:
+    """Start Label Studio, vLLM and this backend, and pre-annotate a project."""
+    from backend.demo.run import run_demo
+
+    with _explained():
+        raise typer.Exit(
+            run_demo(_settings(), console=_console, data=data, config=config, once=once)
+        )
+
+
+@app.command(name="settings")
+def show_settings() -> None:
+    """Print every setting as a Markdown table."""
+    typer.echo(settings_table(), nl=False)

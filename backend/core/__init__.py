@@ -1,0 +1,1 @@
+"""The domain: values, ports and numerics, without any input or output."""

@@ -1,0 +1,89 @@
+"""Run one program, and end it with all of its processes when our parent ends; run as a script.
+
+    python -I -S keeper.py PROGRAM [ARGUMENT...]
+
+Standard input is the parent's lifeline. Its first line is a JSON object of environment variables to
+set (null: to remove), so that secrets stand neither in the list of processes nor in a file. When it
+closes, the parent has ended, however abruptly. Leads a process group, which the program joins.
+Only the standard library is at hand.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+from types import FrameType
+
+GRACE_S = 10.0
+EXIT_CANNOT_RUN = 127
+
+
+def stay(signum: int, frame: FrameType | None) -> None:
+    """Outlive a signal to the group; unlike an ignored signal, the program does not inherit it."""
+
+
+def read_line(lifeline: int) -> bytes:
+    """Read the first line and not a byte more; end if the parent has ended already."""
+    line = b""
+    while not line.endswith(b"\n"):
+        byte = os.read(lifeline, 1)
+        if not byte:
+            sys.exit(EXIT_CANNOT_RUN)
+        line += byte
+    return line
+
+
+def set_environment(changes: dict[str, str | None]) -> None:
+    """Change the variables that the program sees."""
+    for name, value in changes.items():
+        if value is None:
+            os.unsetenv(name)
+        else:
+            os.putenv(name, value)
+
+
+def end_group_with(lifeline: int, group_must_end: threading.Event) -> None:
+    """Wait until the lifeline closes, then end the whole group, this process with it."""
+    while os.read(lifeline, 1024):
+        pass
+    group_must_end.set()
+    with suppress(ProcessLookupError):
+        os.killpg(0, signal.SIGTERM)
+    time.sleep(GRACE_S)
+    os.killpg(0, signal.SIGKILL)
+
+
+def end_like(exit_code: int) -> None:
+    """End as the program did: with its exit code, or by the same signal."""
+    if exit_code < 0:
+        with suppress(OSError):  # SIGKILL needs no default action, and takes none
+            signal.signal(-exit_code, signal.SIG_DFL)
+        os.kill(os.getpid(), -exit_code)
+    sys.exit(exit_code)
+
+
+def main() -> None:
+    """Run the program until it ends."""
+    for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(signum, stay)
+    lifeline = sys.stdin.fileno()
+    set_environment(json.loads(read_line(lifeline)))
+    try:
+        program = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL)  # noqa: S603
+    except OSError as error:
+        sys.stderr.write(f"cannot run {sys.argv[1]}: {error}\n")
+        sys.exit(EXIT_CANNOT_RUN)
+    group_must_end = threading.Event()
+    threading.Thread(target=end_group_with, args=(lifeline, group_must_end), daemon=True).start()
+    exit_code = program.wait()
+    if group_must_end.is_set():
+        os.killpg(0, signal.SIGKILL)
+    end_like(exit_code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,278 @@
+"""Every setting, read from the environment once; the only module that reads `os.environ`."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from backend.errors import SettingsError
+
+
+class Secret:
+    """A value that shows itself only when asked to: its repr and str are masked."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """Return the value itself."""
+        return self._value
+
+    def __bool__(self) -> bool:
+        return bool(self._value)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._value == self._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+    def __repr__(self) -> str:
+        return "Secret('***')" if self._value else "Secret('')"
+
+    __str__ = __repr__
+
+
+def _setting(env: str, default: Any, unit: str, reason: str) -> Any:
+    metadata = {"env": env, "unit": unit, "reason": reason}
+    if isinstance(default, Secret):
+        return field(default_factory=lambda: Secret(default.reveal()), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All settings. `from_env` reads them; each field's metadata says env name, unit, reason."""
+
+    home: Path = _setting(
+        "FREEAL_HOME",
+        Path(".freeal"),
+        "folder",
+        "everything made at run time: database, models, environments, logs",
+    )
+    database_url: Secret = _setting(
+        "DATABASE_URL",
+        Secret(""),
+        "URL",
+        "empty: SQLite files in FREEAL_HOME; postgresql://... for several machines",
+    )
+    host: str = _setting("HOST", "127.0.0.1", "address", "0.0.0.0 only behind a firewall or proxy")
+    port: int = _setting("PORT", 9090, "port", "what Label Studio's ML backends use by habit")
+    web_processes: int = _setting(
+        "WEB_PROCESSES", 1, "processes", "one serves hundreds of requests a second from the store"
+    )
+    web_threads: int = _setting(
+        "WEB_THREADS", 8, "threads", "a live label holds its thread for up to PREDICT_DEADLINE_S"
+    )
+    backend_url: str = _setting(
+        "BACKEND_URL",
+        "",
+        "URL",
+        "this backend as Label Studio reaches it; empty: http://127.0.0.1:PORT",
+    )
+    label_studio_url: str = _setting(
+        "LABEL_STUDIO_URL", "http://localhost:8080", "URL", "where Label Studio answers"
+    )
+    label_studio_api_key: Secret = _setting(
+        "LABEL_STUDIO_API_KEY",
+        Secret(""),
+        "secret",
+        "personal access token or legacy token; the token that Label Studio hands over at "
+        "connection is refused by its own default settings",
+    )
+    label_studio_timeout_s: float = _setting(
+        "LABEL_STUDIO_TIMEOUT_S", 60.0, "s", "a bulk import of 500 predictions takes under 1 s"
+    )
+    llm_base_url: str = _setting(
+        "LLM_BASE_URL", "http://127.0.0.1:8000/v1", "URL", "an OpenAI-compatible server"
+    )
+    llm_model: str = _setting(
+        "LLM_MODEL", "", "name", "empty: the first model that the server names"
+    )
+    llm_api_key: Secret = _setting("LLM_API_KEY", Secret(""), "secret", "vLLM's --api-key, if any")
+    llm_timeout_s: float = _setting(
+        "LLM_TIMEOUT_S", 120.0, "s", "the first request of a fresh server can take 15 s"
+    )
+    llm_batch_size: int = _setting(
+        "LLM_BATCH_SIZE", 64, "prompts", "prompts in one request; vLLM batches them on its own"
+    )
+    llm_concurrency: int = _setting(
+        "LLM_CONCURRENCY", 3, "requests", "lists in flight, so that the server never waits for us"
+    )
+    predict_deadline_s: float = _setting(
+        "PREDICT_DEADLINE_S", 8.0, "s", "an annotator waits for /predict; later tasks get none"
+    )
+    live_predict_limit: int = _setting(
+        "LIVE_PREDICT_LIMIT", 64, "tasks", "more than this in one call are left to the worker"
+    )
+    annotate_chunk: int = _setting(
+        "ANNOTATE_CHUNK", 256, "tasks", "what a kill can cost at most, and the step of progress"
+    )
+    publish_chunk: int = _setting(
+        "PUBLISH_CHUNK", 500, "predictions", "one bulk import takes about half a second"
+    )
+    sync_interval_s: float = _setting(
+        "SYNC_INTERVAL_S", 30.0, "s", "Label Studio never repeats a lost webhook, so we look"
+    )
+    full_sync_interval_s: float = _setting(
+        "FULL_SYNC_INTERVAL_S",
+        3600.0,
+        "s",
+        "a full listing costs Label Studio 2 s per 1,000 tasks; made at once when counts differ",
+    )
+    retry_abstentions_s: float = _setting(
+        "RETRY_ABSTENTIONS_S", 600.0, "s", "an answer that could not be read is asked for again"
+    )
+    manage_queue: bool = _setting(
+        "MANAGE_QUEUE",
+        True,
+        "true/false",
+        "set the project's model version and sampling, without which its queue is random",
+    )
+    max_request_mb: int = _setting(
+        "MAX_REQUEST_MB", 64, "MB", "5,000 tasks of 10 kB in one webhook; larger bodies get 413"
+    )
+    max_text_chars: int = _setting(
+        "MAX_TEXT_CHARS", 200_000, "characters", "longer texts are cut before they are tokenized"
+    )
+    allowed_data_hosts: tuple[str, ...] = _setting(
+        "ALLOWED_DATA_HOSTS",
+        (),
+        "host,host",
+        "task texts that are URLs are fetched from these hosts only; empty: never",
+    )
+    basic_auth_user: str = _setting(
+        "BASIC_AUTH_USER", "", "name", "with BASIC_AUTH_PASS: asked for on all routes but /health"
+    )
+    basic_auth_pass: Secret = _setting("BASIC_AUTH_PASS", Secret(""), "secret", "see above")
+    worker_id: str = _setting(
+        "WORKER_ID",
+        "",
+        "name",
+        "a restarted worker takes up its own jobs by this name; empty: the host's name",
+    )
+    log_level: str = _setting("LOG_LEVEL", "INFO", "level", "DEBUG, INFO, WARNING or ERROR")
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
+        """Read all settings; raises SettingsError naming the variable that cannot be used."""
+        environ = os.environ if environ is None else environ
+        values = {}
+        for spec in fields(cls):
+            raw = environ.get(spec.metadata["env"])
+            if raw is not None and raw.strip() != "":
+                values[spec.name] = _parse(spec.metadata["env"], str(spec.type), raw.strip())
+        settings = cls(**values)
+        settings._check()
+        return settings
+
+    def to_env(self) -> dict[str, str]:
+        """Return the environment from which `from_env` reads these settings, for a child."""
+        values = {spec.metadata["env"]: getattr(self, spec.name) for spec in fields(self)}
+        return {name: _as_text(value) for name, value in values.items()}
+
+    def _check(self) -> None:
+        for spec in fields(self):
+            value = getattr(self, spec.name)
+            if isinstance(value, int | float) and not isinstance(value, bool) and value <= 0:
+                raise SettingsError(f"{spec.metadata['env']}={value}: expected more than 0")
+        for env, url in (
+            ("LABEL_STUDIO_URL", self.label_studio_url),
+            ("LLM_BASE_URL", self.llm_base_url),
+        ):
+            if not url.startswith(("http://", "https://")):
+                raise SettingsError(f"{env}={url!r}: expected a URL that starts with http(s)://")
+        if bool(self.basic_auth_user) != bool(self.basic_auth_pass):
+            raise SettingsError("set both BASIC_AUTH_USER and BASIC_AUTH_PASS, or neither")
+        if self.log_level not in ("DEBUG", "INFO", "WARNING", "ERROR"):
+            raise SettingsError(f"LOG_LEVEL={self.log_level!r}: expected DEBUG, INFO, ...")
+
+    @property
+    def state_url(self) -> str:
+        """The database URL for SQLAlchemy, with the default filled in."""
+        if not self.database_url:
+            return f"sqlite:///{self.home.absolute() / 'freeal.db'}"
+        return _with_driver(self.database_url.reveal())
+
+    @property
+    def jobs_url(self) -> str:
+        """The database URL of the durable workflows: its own file, or the same PostgreSQL."""
+        if not self.database_url:
+            return f"sqlite:///{self.home.absolute() / 'jobs.db'}"
+        url = self.database_url.reveal()
+        if url.startswith("sqlite"):
+            return f"{url.removesuffix('.db')}-jobs.db"
+        return _with_driver(url)
+
+    @property
+    def own_url(self) -> str:
+        """This backend's URL as Label Studio reaches it."""
+        return (self.backend_url or f"http://127.0.0.1:{self.port}").rstrip("/")
+
+    @property
+    def own_worker_id(self) -> str:
+        """The name under which this machine's worker takes up its own jobs again."""
+        return self.worker_id or f"worker-{socket.gethostname()}"
+
+
+def _with_driver(url: str) -> str:
+    for prefix in ("postgres://", "postgresql://"):
+        if url.startswith(prefix):
+            return "postgresql+psycopg://" + url.removeprefix(prefix)
+    return url
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, Secret):
+        return value.reveal()
+    if isinstance(value, tuple):
+        return ",".join(value)
+    return str(value)
+
+
+def _boolean(raw: str) -> bool:
+    choices = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+    return choices[raw.lower()]
+
+
+def _hosts(raw: str) -> tuple[str, ...]:
+    return tuple(host.strip().lower() for host in raw.split(",") if host.strip())
+
+
+_PARSERS: dict[str, Callable[[str], Any]] = {
+    "str": str,
+    "int": int,
+    "float": float,
+    "bool": _boolean,
+    "Path": Path,
+    "Secret": Secret,
+    "tuple[str, ...]": _hosts,
+}
+
+
+def _parse(env: str, type_name: str, raw: str) -> Any:
+    try:
+        return _PARSERS[type_name](raw)
+    except (ValueError, KeyError) as exc:
+        shown = "***" if type_name == "Secret" else raw
+        raise SettingsError(f"{env}={shown!r}: expected {type_name}") from exc
+
+
+def settings_table() -> str:
+    """Return every setting as a Markdown table; docs/operations.md holds exactly this."""
+    lines = ["| variable | default | unit | why |", "|---|---|---|---|"]
+    defaults = Settings()
+    for spec in fields(Settings):
+        value = getattr(defaults, spec.name)
+        shown = str(value).lower() if isinstance(value, bool) else str(value)
+        is_empty = isinstance(value, Secret) or value in ("", ())
+        meta = spec.metadata
+        cells = (f"`{meta['env']}`", "" if is_empty else f"`{shown}`", meta["unit"])
+        lines.append(f"| {' | '.join(cells)} | {meta['reason']} |")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,1 @@
+"""The HTTP side: the ML backend's routes and the metrics."""

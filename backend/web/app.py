@@ -1,0 +1,90 @@
+"""The Flask application: routes, authentication, limits, and errors in one sentence each."""
+
+from __future__ import annotations
+
+import hmac
+import logging
+from collections.abc import Callable
+
+from flask import Flask, Response, jsonify, request
+from werkzeug.exceptions import HTTPException
+
+from backend.errors import BackendError, InvalidRequest, StoreUnavailable
+from backend.services import Services
+from backend.web.metrics import metrics_blueprint
+from backend.web.ml_routes import BackendFactory, ml_blueprint
+
+_LOG = logging.getLogger(__name__)
+_MEGABYTE = 1024 * 1024
+_MAX_REASON = 300
+
+
+def build_app(services: Services, backend_factory: BackendFactory) -> Flask:
+    """Build the application over the services; `backend_factory` makes the ML backend."""
+    app = Flask(__name__)
+    app.config["MAX_CONTENT_LENGTH"] = services.settings.max_request_mb * _MEGABYTE
+    app.json.sort_keys = False  # type: ignore[attr-defined]
+    app.register_blueprint(ml_blueprint(services, backend_factory))
+    app.register_blueprint(metrics_blueprint(services))
+    app.before_request(_authentication(services))
+    app.register_error_handler(HTTPException, _http_error)
+    app.register_error_handler(BackendError, _backend_error)
+    app.register_error_handler(Exception, _unexpected)
+    return app
+
+
+def _authentication(services: Services) -> Callable[[], Response | None]:
+    user = services.settings.basic_auth_user
+    password = services.settings.basic_auth_pass.reveal()
+
+    def check() -> Response | None:
+        if not user or request.path == "/health":
+            return None
+        given = request.authorization
+        is_right = (
+            given is not None
+            and given.type == "basic"
+            and hmac.compare_digest((given.username or "").encode(), user.encode())
+            and hmac.compare_digest((given.password or "").encode(), password.encode())
+        )
+        if is_right:
+            return None
+        answer = _error(401, "basic authentication is required on this route")
+        answer.headers["WWW-Authenticate"] = 'Basic realm="freeal"'
+        return answer
+
+    return check
+
+
+def _error(status: int, message: str) -> Response:
+    """Answer with one sentence, in the body and in the status line.
+
+    Label Studio shows people the status line only, never the body.
+    """
+    answer: Response = jsonify({"error": message})
+    reason = " ".join(message.split()).encode("latin-1", "replace").decode("latin-1")
+    answer.status = f"{status} {reason[:_MAX_REASON]}"
+    return answer
+
+
+def _http_error(error: HTTPException) -> Response:
+    messages = {
+        404: "there is no such route; see docs/operations.md",
+        405: "this route takes another HTTP method",
+        413: "the request is too large; MAX_REQUEST_MB is the limit",
+    }
+    code = error.code or 500
+    return _error(code, messages.get(code, error.name))
+
+
+def _backend_error(error: BackendError) -> Response:
+    if isinstance(error, InvalidRequest):
+        return _error(400, str(error))
+    _LOG.error("%s %s: %s", request.method, request.path, error)
+    is_passing = isinstance(error, StoreUnavailable)
+    return _error(503 if is_passing else 502, str(error))
+
+
+def _unexpected(error: Exception) -> Response:
+    _LOG.error("%s %s failed", request.method, request.path, exc_info=error)
+    return _error(500, "unexpected error; the backend's log has the details")

@@ -1,0 +1,82 @@
+"""Prometheus metrics: states are counted in the database at each scrape."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+from flask import Blueprint, Response, g, request
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from backend.services import Services
+
+_BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_GAUGES = {
+    "n_tasks": "tasks in the project",
+    "n_labelled": "tasks with a prediction of the present model version",
+    "n_published": "predictions that Label Studio has",
+    "n_to_label": "tasks without any label",
+    "n_abstained": "tasks that the annotators could not label",
+    "n_human_labels": "annotations by people",
+    "n_tokens_in": "LLM prompt tokens",
+    "n_tokens_out": "LLM completion tokens",
+}
+
+
+class _ProjectCollector(Collector):
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    def collect(self) -> Iterable[Metric]:
+        overview = self._services.reporter.overview()
+        workers = GaugeMetricFamily("freeal_workers", "workers alive")
+        workers.add_metric([], len(overview["workers"]))
+        yield workers
+        requests = GaugeMetricFamily("freeal_job_requests", "jobs asked for and not started")
+        requests.add_metric([], len(self._services.work.job_requests()))
+        yield requests
+        for key, help_text in _GAUGES.items():
+            family = GaugeMetricFamily(f"freeal_{key[2:]}", help_text, labels=["project"])
+            for project in overview["projects"]:
+                family.add_metric([project["project"]], project[key])
+            yield family
+        problems = GaugeMetricFamily(
+            "freeal_problems", "what keeps work from going on", labels=["project", "source"]
+        )
+        for project in overview["projects"]:
+            for problem in project["problems"]:
+                problems.add_metric([project["project"], problem["source"]], problem["n_times"])
+        yield problems
+
+
+def metrics_blueprint(services: Services) -> Blueprint:
+    """Build /metrics and time every request of this process."""
+    blueprint = Blueprint("metrics", __name__)
+    registry = CollectorRegistry()
+    registry.register(_ProjectCollector(services))
+    seconds = Histogram(
+        "freeal_http_request_seconds",
+        "time to answer, in this web process",
+        ["route", "status"],
+        buckets=_BUCKETS,
+        registry=registry,
+    )
+
+    @blueprint.before_app_request
+    def start() -> None:
+        g.started_at = time.perf_counter()
+
+    @blueprint.after_app_request
+    def finish(answer: Response) -> Response:
+        route = request.url_rule.rule if request.url_rule else "none"
+        elapsed = time.perf_counter() - g.get("started_at", time.perf_counter())
+        seconds.labels(route, str(answer.status_code)).observe(elapsed)
+        return answer
+
+    @blueprint.get("/metrics")
+    def metrics() -> Response:
+        return Response(generate_latest(registry), content_type="text/plain; version=0.0.4")
+
+    return blueprint

@@ -1,0 +1,115 @@
+"""The routes that Label Studio calls on an ML backend."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from flask import Blueprint, Response, jsonify, request
+
+from backend.core.types import ProjectId
+from backend.errors import InvalidRequest
+from backend.services import Services
+
+
+class Backend(Protocol):
+    """What the routes need from `model.FreeALBackend`."""
+
+    def connect(self) -> str:
+        """Register the project; return the model version that it serves."""
+        ...
+
+    def predict(self, tasks: Sequence[Any], **kwargs: Any) -> list[dict[str, Any]]:
+        """Return one prediction, or an empty dict, per task."""
+        ...
+
+    def fit(self, event: str, data: dict[str, Any]) -> dict[str, Any]:
+        """Take an event."""
+        ...
+
+
+class BackendFactory(Protocol):
+    """Makes the backend of one project."""
+
+    def __call__(self, *, project_id: str | None, label_config: str | None) -> Backend:
+        """Return the backend that speaks for this project."""
+        ...
+
+
+def ml_blueprint(services: Services, make_backend: BackendFactory) -> Blueprint:
+    """Build the blueprint."""
+    blueprint = Blueprint("ml", __name__)
+
+    @blueprint.get("/")
+    @blueprint.get("/health")
+    def health() -> Response:
+        services.database.check_writable()
+        return jsonify({"status": "UP", "model_class": "FreeALBackend"})
+
+    @blueprint.post("/setup")
+    def setup() -> Response:
+        payload = _json_object()
+        backend = make_backend(
+            project_id=_project_id(payload), label_config=_text(payload, "schema")
+        )
+        return jsonify({"model_version": backend.connect()})
+
+    @blueprint.post("/predict")
+    def predict() -> Response:
+        payload = _json_object()
+        tasks = payload.get("tasks")
+        if not isinstance(tasks, list):
+            raise InvalidRequest("the request has no list of tasks under 'tasks'")
+        backend = make_backend(
+            project_id=_project_id(payload), label_config=_text(payload, "label_config")
+        )
+        params = payload.get("params")
+        context = params.get("context") if isinstance(params, dict) else None
+        return jsonify({"results": backend.predict(tasks, context=context)})
+
+    @blueprint.post("/webhook")
+    def webhook() -> tuple[Response, int]:
+        payload = _json_object()
+        action = payload.pop("action", None)
+        if not isinstance(action, str):
+            raise InvalidRequest("the webhook has no 'action'")
+        backend = make_backend(project_id=None, label_config=None)
+        return jsonify(backend.fit(action, payload)), 201
+
+    @blueprint.get("/versions")
+    def versions() -> Response:
+        body = request.get_json(force=True, silent=True)
+        asked = request.args.get("project") or (body or {}).get("project")
+        return jsonify({"versions": _versions(services, asked)})
+
+    return blueprint
+
+
+def _versions(services: Services, asked: str | None) -> list[str]:
+    """Return a project's versions; Label Studio does not say which project it means."""
+    if asked:
+        return services.projects.versions(ProjectId(str(asked)))
+    connected = [project for project in services.projects.all() if project.is_connected]
+    return services.projects.versions(connected[0].id) if len(connected) == 1 else []
+
+
+def _json_object() -> dict[str, Any]:
+    payload = request.get_json(force=True, silent=True)
+    if not isinstance(payload, dict):
+        raise InvalidRequest("the request body is not a JSON object")
+    return payload
+
+
+def _project_id(payload: dict[str, Any]) -> str:
+    value = payload.get("project")
+    number, _, created = str(value).partition(".")
+    if not isinstance(value, str) or not number.isdigit() or not created.isdigit():
+        raise InvalidRequest("'project' must be '<id>.<unix creation time>', as Label Studio sends")
+    return value
+
+
+def _text(payload: dict[str, Any], key: str) -> str:
+    value = payload.get(key)
+    if not isinstance(value, str):
+        raise InvalidRequest(f"the request has no label config under {key!r}")
+    return value

@@ -1,0 +1,39 @@
+"""A bare label-studio-ml backend that answers constants: the yardstick of `benchmarks serving`."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from label_studio_ml.api import init_app
+from label_studio_ml.model import LabelStudioMLBase
+
+RESULT = {
+    "model_version": "bare",
+    "score": 0.9,
+    "result": [
+        {
+            "id": "bare",
+            "from_name": "sentiment",
+            "to_name": "text",
+            "type": "choices",
+            "value": {"choices": ["Positive"]},
+            "score": 0.9,
+        }
+    ],
+}
+
+
+class BareBackend(LabelStudioMLBase):  # type: ignore[misc]
+    """Answers at once, keeps nothing."""
+
+    def predict(self, tasks: list[Any], **kwargs: Any) -> list[dict[str, Any]]:
+        """Return the same prediction for each task."""
+        return [RESULT for _ in tasks]
+
+    def fit(self, tasks: Any, workdir: str | None = None, **kwargs: Any) -> dict[str, Any]:
+        """Learn nothing."""
+        return {}
+
+
+app = init_app(model_class=BareBackend, model_dir=os.environ["MODEL_DIR"])

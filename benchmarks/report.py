@@ -1,0 +1,71 @@
+"""What every benchmark writes: figures, and on what they were measured."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+_ROOT = Path(__file__).resolve().parent.parent
+
+
+class Report:
+    """Collects `results` and writes them with the commit, the machine and the parameters."""
+
+    def __init__(self, name: str, parameters: Mapping[str, Any]) -> None:
+        self.name = name
+        self.parameters = dict(parameters)
+        self.results: dict[str, Any] = {}
+        self.notes: dict[str, Any] = {}
+
+    def write(self, path: Path) -> None:
+        """Write the report as JSON."""
+        content = {
+            "benchmark": self.name,
+            "at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "commit": _commit(),
+            "machine": {
+                "cores": os.cpu_count(),
+                "processor": platform.machine(),
+                "python": platform.python_version(),
+            },
+            "parameters": self.parameters,
+            "results": self.results,
+            "notes": self.notes,
+        }
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+    def table(self) -> Table:
+        """Return the results for a terminal."""
+        table = Table("figure", "value", title=self.name)
+        for key, value in {**self.results, **self.notes}.items():
+            table.add_row(key, str(value))
+        return table
+
+
+def percentile(seconds: Sequence[float], q: float) -> float:
+    """Return the q-th percentile of durations, in the unit given."""
+    return float(np.percentile(np.asarray(seconds), q))
+
+
+def _commit() -> str:
+    """Return the commit that was measured, with a mark when the tree differs from it."""
+    try:
+        return subprocess.run(  # noqa: S603
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],  # noqa: S607
+            cwd=_ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"

@@ -1,0 +1,373 @@
+"""How fast the routes answer, and how near labelling comes to what the LLM server can do.
+
+Everything that is compared runs in one call on one machine: a ratio of two figures from here means
+something, a figure alone says little about another machine.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import requests
+from rich.console import Console
+
+from backend.core.ports import Completion, Decoding, LanguageModel, LanguageModelInfo
+from backend.core.types import Event, Prediction, Project, ProjectId, Task, WeakLabel
+from backend.launcher.child import Command
+from backend.launcher.processes import Processes, answers, free_port
+from backend.launcher.vllm_server import start_language_model
+from backend.services import Services, build_services
+from backend.serving import web_command, worker_command
+from backend.settings import Settings
+from benchmarks.data import cycled, read_rows
+from benchmarks.report import Report, percentile
+
+CONFIG = (Path(__file__).resolve().parent.parent / "backend/demo/reviews.xml").read_text()
+ROOT = Path(__file__).resolve().parent.parent
+STORED = ProjectId("1.1795215594")
+BUSY = ProjectId("2.1795215595")
+N_STORED = 1_500
+N_SINGLE = 400
+N_BULK = 15
+RATE_PER_S = 50
+N_ROUNDS = 3
+LIST_SIZE = 64
+
+
+@dataclass(frozen=True, slots=True)
+class _Setting:
+    settings: Settings
+    web_url: str
+    bare_url: str
+    texts: list[str]
+    seconds: int
+
+
+def run(report: Report, *, console: Console, data: Path | None, n_texts: int, seconds: int) -> None:
+    """Measure everything; starts what it needs on free ports and stops it again."""
+    base = Settings.from_env()
+    split = None if data is None else "train"
+    texts = cycled([str(row["text"]) for row in read_rows(data, split=split)], n_texts)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Processes(home=Path(folder), console=console) as processes,
+    ):
+        llm_url = _language_model(processes, base, console)
+        settings = replace(
+            base,
+            home=Path(folder),
+            port=free_port(9190, name="web", console=console),
+            llm_base_url=llm_url,
+            label_studio_url="http://127.0.0.1:9",
+            log_level="WARNING",
+        )
+        _measure_labelling(report, settings, texts)
+        services = build_services(settings)
+        project = _fill(services, texts)
+        setting = _start_servers(processes, settings, texts, seconds, console)
+        _measure_predict(report, setting, project)
+        _measure_webhook(report, setting, services, processes)
+        services.close()
+
+
+def _language_model(processes: Processes, settings: Settings, console: Console) -> str:
+    """Return the URL of the user's server, or start the embedded one."""
+    if answers(settings.llm_base_url + "/models"):
+        return settings.llm_base_url
+    server = start_language_model(
+        processes, model=settings.llm_model, home=settings.home, console=console
+    )
+    server.wait(processes)
+    return server.base_url
+
+
+def _task(number: int, text: str) -> dict[str, Any]:
+    return {"id": number, "data": {"text": text}, "project": 1, "annotations": []}
+
+
+class _Recorder:
+    """Passes every call on and remembers which prompts were sent."""
+
+    def __init__(self, model: LanguageModel) -> None:
+        self._model = model
+        self.prompts: list[str] = []
+        self.decoding: Decoding | None = None
+
+    def describe(self) -> LanguageModelInfo:
+        return self._model.describe()
+
+    def tokenize(self, text: str) -> tuple[int, ...]:
+        return self._model.tokenize(text)
+
+    def truncate(self, text: str, n_tokens: int) -> str:
+        return self._model.truncate(text, n_tokens)
+
+    def complete(
+        self, prompts: Sequence[str], decoding: Decoding, *, deadline_s: float | None = None
+    ) -> list[Completion]:
+        self.prompts.extend(prompts)
+        self.decoding = decoding
+        return self._model.complete(prompts, decoding, deadline_s=deadline_s)
+
+
+def _measure_labelling(report: Report, settings: Settings, texts: Sequence[str]) -> None:
+    """Label the same texts through the whole worker's path and straight at the server, in turn."""
+    ours: list[float] = []
+    ceiling: list[float] = []
+    prompts: list[str] = []
+    for number in range(N_ROUNDS + 1):
+        with tempfile.TemporaryDirectory() as folder:
+            own = replace(settings, home=Path(folder))
+            services = build_services(own)
+            recorder = _Recorder(services.language_model)
+            services.close()
+            services = build_services(own, language_model=recorder)
+            seconds = _label_all(services, texts)
+            prompts, decoding = recorder.prompts[-len(texts) :], recorder.decoding
+            name = services.language_model.describe().name
+            services.close()
+        if decoding is None:
+            raise RuntimeError("nothing was sent to the LLM")
+        straight = _label_straight(settings, name, prompts, decoding)
+        if number > 0:
+            ours.append(len(texts) / seconds)
+            ceiling.append(len(texts) / straight)
+    report.results |= {
+        "annotate_labels_per_s": round(percentile(ours, 50), 2),
+        "annotate_ratio": round(percentile(ours, 50) / percentile(ceiling, 50), 3),
+    }
+    report.notes |= {
+        "ceiling_labels_per_s": round(percentile(ceiling, 50), 2),
+        "annotate_rounds": [round(rate, 2) for rate in ours],
+        "ceiling_rounds": [round(rate, 2) for rate in ceiling],
+        "model": name,
+    }
+
+
+def _label_all(services: Services, texts: Sequence[str]) -> float:
+    project = services.events.connect(STORED, CONFIG)
+    tasks = [Task(n, {"text": text}) for n, text in enumerate(texts, start=1)]
+    services.tasks.save(STORED, tasks)
+    services.language_model.describe()
+    started = time.perf_counter()
+    while not services.pre_annotator.annotate_chunk(STORED)["is_done"]:
+        pass
+    seconds = time.perf_counter() - started
+    if services.labels.progress(project).n_labelled != len(texts):
+        raise RuntimeError("not every text got a label")
+    return seconds
+
+
+def _label_straight(
+    settings: Settings, model: str, prompts: Sequence[str], decoding: Decoding
+) -> float:
+    """Send the same prompts in lists of 64, one list after the other; return the seconds."""
+    session = requests.Session()
+    if settings.llm_api_key:
+        session.headers["Authorization"] = f"Bearer {settings.llm_api_key.reveal()}"
+    started = time.perf_counter()
+    for start in range(0, len(prompts), LIST_SIZE):
+        payload = {
+            "model": model,
+            "prompt": list(prompts[start : start + LIST_SIZE]),
+            "max_tokens": decoding.max_tokens,
+            "temperature": decoding.temperature,
+            "logprobs": 0,
+            "logprob_token_ids": list(decoding.token_ids),
+        }
+        url = f"{settings.llm_base_url}/completions"
+        session.post(url, json=payload, timeout=settings.llm_timeout_s).raise_for_status()
+    return time.perf_counter() - started
+
+
+def _fill(services: Services, texts: Sequence[str]) -> Project:
+    """Put a labelled and published project into the store."""
+    project = services.events.connect(STORED, CONFIG)
+    stored = cycled(texts, N_STORED)
+    tasks = [Task(n, {"text": text}) for n, text in enumerate(stored, start=1)]
+    services.tasks.save(STORED, tasks)
+    schema = services.config.read_schema(CONFIG)
+    weak = [WeakLabel(t.id, "sentiment", "llm:bench", "v1", (0.9, 0.1)) for t in tasks]
+    written = [services.config.write_prediction(schema, [w], project.model_version) for w in weak]
+    predictions: list[Prediction] = [p for p in written if p is not None]
+    services.labels.save(project, weak, predictions)
+    services.labels.note_published(project, [t.id for t in tasks])
+    return project
+
+
+def _start_servers(
+    processes: Processes, settings: Settings, texts: list[str], seconds: int, console: Console
+) -> _Setting:
+    web = processes.start(web_command(settings))
+    port = free_port(9290, name="bare", console=console)
+    bare_home = settings.home / "bare"
+    bare_home.mkdir()
+    bare = processes.start(
+        Command(
+            name="bare",
+            argv=tuple(
+                a.replace("_wsgi:app", "benchmarks.bare:app").replace(
+                    f":{settings.port}", f":{port}"
+                )
+                for a in web_command(settings).argv
+            ),
+            folder=ROOT,
+            environment={"MODEL_DIR": str(bare_home)},
+        )
+    )
+    web_url, bare_url = f"http://127.0.0.1:{settings.port}", f"http://127.0.0.1:{port}"
+    processes.wait_ready(web, url=f"{web_url}/health", deadline_s=60)
+    processes.wait_ready(bare, url=f"{bare_url}/health", deadline_s=60)
+    for url in (web_url, bare_url):
+        setup = {"project": STORED, "schema": CONFIG, "hostname": "", "access_token": ""}
+        requests.post(f"{url}/setup", json=setup, timeout=30).raise_for_status()
+    return _Setting(settings, web_url, bare_url, texts, seconds)
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
+
+
+def _predict(url: str, tasks: Sequence[dict[str, Any]], n_expected: int) -> None:
+    """Call /predict over a connection of its own, as Label Studio does."""
+    payload = {
+        "tasks": list(tasks),
+        "project": STORED,
+        "label_config": CONFIG,
+        "params": {"login": None, "password": None, "context": None},
+    }
+    answer = requests.post(f"{url}/predict", json=payload, timeout=60)
+    answer.raise_for_status()
+    results = answer.json()["results"]
+    if len(results) != n_expected or not all(result.get("result") for result in results):
+        raise RuntimeError(f"{url} did not answer {n_expected} predictions from the store")
+
+
+def _measure_predict(report: Report, setting: _Setting, project: Project) -> None:
+    stored = cycled(setting.texts, N_STORED)
+    tasks = [_task(n, text) for n, text in enumerate(stored, start=1)]
+    ours: list[float] = []
+    bare: list[float] = []
+    for i in range(N_SINGLE + 20):
+        one = [tasks[i % N_STORED]]
+        for url, durations in ((setting.web_url, ours), (setting.bare_url, bare)):
+            durations.append(_seconds(lambda url=url, one=one: _predict(url, one, 1)))  # type: ignore[misc]
+    ours, bare = ours[20:], bare[20:]
+    bulk, bare_bulk = (
+        [_seconds(lambda url=url: _predict(url, tasks, N_STORED)) for _ in range(N_BULK)]  # type: ignore[misc]
+        for url in (setting.web_url, setting.bare_url)
+    )
+    report.results |= {
+        "predict_1_p50_ms": round(1000 * percentile(ours, 50), 2),
+        "predict_1_p99_ms": round(1000 * percentile(ours, 99), 2),
+        "predict_1_ratio": round(percentile(ours, 50) / percentile(bare, 50), 3),
+        "predict_1500_p50_s": round(percentile(bulk, 50), 4),
+        "predict_1500_p99_s": round(percentile(bulk, 99), 4),
+    }
+    report.notes |= {
+        "bare_predict_1_p50_ms": round(1000 * percentile(bare, 50), 2),
+        "bare_predict_1_p99_ms": round(1000 * percentile(bare, 99), 2),
+        "bare_predict_1500_p50_s": round(percentile(bare_bulk, 50), 4),
+    }
+
+
+def _annotation(number: int) -> dict[str, Any]:
+    moment = datetime.now(UTC).isoformat()
+    result = {
+        "from_name": "sentiment",
+        "to_name": "text",
+        "type": "choices",
+        "value": {"choices": ["Positive"]},
+    }
+    return {
+        "action": "ANNOTATION_CREATED",
+        "annotation": {
+            "id": number,
+            "result": [result],
+            "was_cancelled": False,
+            "ground_truth": False,
+            "completed_by": 1,
+            "created_at": moment,
+            "updated_at": moment,
+            "task": number,
+            "project": 1,
+        },
+        "task": _task(number, "an annotated text"),
+        "project": {
+            "id": 1,
+            "created_at": datetime.fromtimestamp(1795215594, UTC).isoformat(),
+            "title": "benchmark",
+            "label_config": CONFIG,
+            "expert_instruction": "",
+        },
+    }
+
+
+def _post_at_rate(url: str, payloads: Sequence[dict[str, Any]]) -> list[float]:
+    """Post at a fixed rate whatever the answers do; return each call's seconds.
+
+    A call's time runs from the moment at which it was due, so that a queue in the client counts.
+    """
+    started = time.perf_counter()
+
+    def call(index: int) -> float:
+        due = started + index / RATE_PER_S
+        time.sleep(max(0.0, due - time.perf_counter()))
+        answer = requests.post(f"{url}/webhook", json=payloads[index], timeout=30)
+        answer.raise_for_status()
+        return time.perf_counter() - due
+
+    with ThreadPoolExecutor(32) as pool:
+        return list(pool.map(call, range(len(payloads))))
+
+
+def _measure_webhook(
+    report: Report, setting: _Setting, services: Services, processes: Processes
+) -> None:
+    """Webhooks at 50 a second while the worker labels with the LLM for all that it is worth."""
+    n = setting.seconds * RATE_PER_S
+    services.events.connect(BUSY, CONFIG)
+    busy_texts = cycled(setting.texts, 200 * setting.seconds)
+    many = tuple(Task(i, {"text": text}) for i, text in enumerate(busy_texts, start=100_000))
+    services.tasks.apply(BUSY, Event("TASKS_CREATED", tasks=many), ("prelabel", "benchmark"))
+    worker = processes.start(worker_command(setting.settings))
+    busy = services.projects.get(BUSY)
+    if busy is None:
+        raise RuntimeError("the busy project is gone")
+    _wait(lambda: services.labels.progress(busy).n_labelled > 0, "the worker labels nothing")
+    before = services.labels.progress(busy).n_labelled
+    ours = _post_at_rate(setting.web_url, [_annotation(1_000_000 + i) for i in range(n)])
+    labelled = services.labels.progress(busy).n_labelled - before
+    if services.labels.progress(busy).n_to_label == 0:
+        raise RuntimeError("the worker ran out of work during the webhooks; give more texts")
+    n_taken = len(services.tasks.human_labels(STORED))
+    bare = _post_at_rate(setting.bare_url, [_annotation(2_000_000 + i) for i in range(n)])
+    processes.stop(worker)
+    report.results |= {
+        "webhook_p50_ms": round(1000 * percentile(ours, 50), 2),
+        "webhook_p99_ms": round(1000 * percentile(ours, 99), 2),
+    }
+    report.notes |= {
+        "webhooks_sent": n,
+        "webhooks_recorded": n_taken,
+        "labels_per_s_meanwhile": round(labelled / setting.seconds, 1),
+        "bare_webhook_p50_ms": round(1000 * percentile(bare, 50), 2),
+        "bare_webhook_p99_ms": round(1000 * percentile(bare, 99), 2),
+    }
+
+
+def _wait(is_so: Callable[[], bool], complaint: str) -> None:
+    deadline = time.monotonic() + 120
+    while not is_so():
+        if time.monotonic() > deadline:
+            raise RuntimeError(complaint)
+        time.sleep(0.2)

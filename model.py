@@ -1,0 +1,144 @@
+"""The ML backend class: translate in, call one service, translate out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from backend.adapters.label_studio_events import read_event
+from label_studio_ml.model import LabelStudioMLBase
+
+from backend.core.types import Project, ProjectId, Task
+from backend.errors import InvalidRequest
+from backend.services import Services, build_services
+from backend.settings import Settings
+
+
+class FreeALBackend(LabelStudioMLBase):  # type: ignore[misc]
+    """FreeAL as label-studio-ml knows a backend; one short-lived object per request.
+
+    Runs under this project's own Flask app and under `label_studio_ml.api.init_app` of 1.0.9 and
+    2.x. It holds no state: `services` is shared, everything else is in the database, so several
+    projects can use one process.
+    """
+
+    services: ClassVar[Services | None] = None
+    _services_pid: ClassVar[int] = 0
+
+    # Plain attributes: in label-studio-ml 2.x the base class has read-only properties here.
+    label_config: str | None = None
+    train_output: dict[str, Any] = {}
+
+    def __init__(
+        self, project_id: str | None = None, label_config: str | None = None, **kwargs: Any
+    ) -> None:
+        """Accept what label-studio-ml passes.
+
+        `project_id` is "<id>.<created>" from our own routes, "<id>" under 2.x, None under 1.0.9.
+        The base class's own start is left out: it writes files and parses the config each time.
+        """
+        self.project_id = project_id or ""
+        self.label_config = label_config
+        self.hostname = str(kwargs.get("hostname") or "")
+        self.access_token = str(kwargs.get("access_token") or "")
+
+    def connect(self) -> str:
+        """Register the project; return the model version that it serves.
+
+        Raises UnsupportedLabelConfig.
+        """
+        return self._project([]).model_version
+
+    def predict(
+        self, tasks: Sequence[Any], context: Any = None, **kwargs: Any
+    ) -> list[dict[str, Any]]:
+        """Return one dict per task, in order; an empty one says: no prediction for this task."""
+        readable = [_read_task(task) for task in tasks]
+        asked = [task for task in readable if task is not None]
+        if not asked:
+            return [{} for _ in tasks]
+        answers = iter(self._services().prediction.predict(self._project(tasks), asked))
+        results: list[dict[str, Any]] = []
+        for task in readable:
+            prediction = next(answers) if task is not None else None
+            if prediction is None:
+                results.append({})
+                continue
+            results.append(
+                {
+                    "result": list(prediction.result),
+                    "score": prediction.score,
+                    "model_version": prediction.model_version,
+                }
+            )
+        return results
+
+    def fit(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Take an event: `fit(event, data)` from 2.x, `fit((), event=..., data=...)` from 1.0.9."""
+        words = [arg for arg in args if isinstance(arg, str)]
+        mappings = [arg for arg in args if isinstance(arg, dict)]
+        event = kwargs.get("event") or (words[0] if words else "")
+        data = kwargs.get("data") or (mappings[0] if mappings else {})
+        is_news = self._services().events.receive(read_event({**data, "action": event}))
+        return {"taken": is_news}
+
+    def process_event(
+        self, event: str, data: dict[str, Any], job_id: str, additional_params: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Take every event; 1.0.9 would pass on only three of them."""
+        return self.fit(event=event, data=data)
+
+    @property
+    def model_version(self) -> str:
+        """The version that the project serves."""
+        return self.connect()
+
+    def get(self, key: str) -> Any:
+        """Answer 2.x's look-up of the model version at /setup."""
+        return self.model_version if key == "model_version" else None
+
+    def set(self, key: str, value: Any) -> None:
+        """Keep nothing: 2.x would write it to a file of its own."""
+
+    def set_extra_params(self, extra_params: Any) -> None:
+        """Accept any extra parameters, an object or a string; none is needed."""
+
+    def _services(self) -> Services:
+        """Return this process's services; 1.0.9 forks, and connections must not be shared."""
+        cls = type(self)
+        if cls.services is None or cls._services_pid not in (0, os.getpid()):
+            cls.services = build_services(Settings.from_env())
+        cls._services_pid = os.getpid()
+        return cls.services
+
+    def _project(self, tasks: Sequence[Any]) -> Project:
+        known = self._known_project(tasks)
+        if not self.label_config:
+            if known is None:
+                raise InvalidRequest("the project has no label config yet; call /setup first")
+            return known
+        project_id = known.id if known else ProjectId(f"{self._platform_id(tasks)}.0")
+        if "." in self.project_id:
+            project_id = ProjectId(self.project_id)
+        return self._services().events.connect(project_id, self.label_config)
+
+    def _known_project(self, tasks: Sequence[Any]) -> Project | None:
+        if "." in self.project_id:
+            return self._services().projects.get(ProjectId(self.project_id))
+        return self._services().projects.find(self._platform_id(tasks))
+
+    def _platform_id(self, tasks: Sequence[Any]) -> int:
+        """Return Label Studio's project number: given, or on the tasks; 0 when nobody says it."""
+        if self.project_id.isdigit():
+            return int(self.project_id)
+        numbers = {task.get("project") for task in tasks if isinstance(task, dict)}
+        number = numbers.pop() if len(numbers) == 1 else None
+        return number if isinstance(number, int) else 0
+
+
+def _read_task(task: Any) -> Task | None:
+    if not isinstance(task, dict) or not isinstance(task.get("data"), dict):
+        return None
+    task_id = task.get("id")
+    return Task(id=task_id, data=task["data"]) if isinstance(task_id, int) else None

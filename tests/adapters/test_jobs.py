@@ -1,0 +1,32 @@
+"""Durable workflows survive a kill, and never run twice at once for one project."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+CHILD = Path(__file__).with_name("jobs_child.py")
+ROOT = Path(__file__).parent.parent.parent
+
+
+def run_child(folder: Path, kill_in: str) -> int:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(CHILD), str(folder), kill_in]
+    return subprocess.run(command, env=environment, timeout=60, check=False).returncode
+
+
+def test_a_killed_worker_goes_on_at_the_step_where_it_was(tmp_path):
+    assert run_child(tmp_path, "annotate") == -signal.SIGKILL
+    assert run_child(tmp_path, "never") == 0
+    lines = (tmp_path / "trace").read_text().splitlines()
+    steps = [line.split()[0] for line in lines if "1.1" in line]
+    assert steps == ["sync", "annotate", "annotate", "publish"]
+    assert lines[-1] == "finished"
+
+
+def test_the_same_job_is_not_queued_twice_for_a_project(tmp_path):
+    assert run_child(tmp_path, "never") == 0
+    assert "submitted True False" in (tmp_path / "trace").read_text().splitlines()

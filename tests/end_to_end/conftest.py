@@ -1,0 +1,58 @@
+"""Fixtures that start the real parts once for all end-to-end tests; they fail, they never skip."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+
+import pytest
+from rich.console import Console
+
+from backend.launcher.label_studio_server import LabelStudioServer
+from tests.end_to_end.stack import Stack, Workplace, launch_label_studio, open_stack, open_workplace
+
+_PLACE = pytest.StashKey[Workplace]()
+
+
+@pytest.fixture(scope="session")
+def workplace(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Workplace]:
+    """A home of this run's own, in which everything is stopped at the end."""
+    console = Console(stderr=True)
+    with open_workplace(tmp_path_factory.mktemp("home"), console) as place:
+        request.session.stash[_PLACE] = place
+        yield place
+
+
+@pytest.fixture(scope="session")
+def starting_label_studio(workplace: Workplace) -> LabelStudioServer:
+    """An empty Label Studio that may not answer yet, so that others can start beside it."""
+    return launch_label_studio(workplace)
+
+
+@pytest.fixture(scope="session")
+def label_studio(
+    workplace: Workplace, starting_label_studio: LabelStudioServer
+) -> LabelStudioServer:
+    """A Label Studio that answers."""
+    starting_label_studio.wait(workplace.processes)
+    return starting_label_studio
+
+
+@pytest.fixture(scope="session")
+def stack(workplace: Workplace, starting_label_studio: LabelStudioServer) -> Iterator[Stack]:
+    """Label Studio, vLLM with the embedded model, the web process and the worker."""
+    with open_stack(workplace, starting_label_studio) as stack:
+        yield stack
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show the last lines of each process's log with a failed test."""
+    report = yield
+    place = item.session.stash.get(_PLACE, None)
+    if report.failed and place is not None:
+        report.sections += place.log_tails()
+    return report

@@ -1,0 +1,118 @@
+"""What an annotator sees: the pre-annotation, on the task that needs a person most.
+
+With UPDATE_IMAGES=1 the pictures of the documentation are taken anew.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from backend.launcher.environments import PROJECT_FOLDER
+from tests.end_to_end.browser import LabelStudioBrowser, open_browser
+from tests.end_to_end.data import SAMPLE_CONFIG, sample
+from tests.end_to_end.stack import LiveProject, Stack
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
+
+IMAGES = PROJECT_FOLDER / "docs" / "images"
+N_ROWS = 60
+COLUMN_WIDTHS = {"id": 70, "predictions_score": 150, "predictions_results": 280}
+TEXT_WIDTH = 440
+
+
+@pytest.fixture(scope="module")
+def products(stack: Stack) -> LiveProject:
+    """A project with the sample that the demo uses, labelled."""
+    config = SAMPLE_CONFIG.read_text(encoding="utf-8")
+    data = [{"text": review.text} for review in sample()[:N_ROWS]]
+    project = stack.new_project("Product reviews", config, data)
+    project.wait_until_labelled(N_ROWS)
+    return project
+
+
+@pytest.fixture
+def browser(stack: Stack) -> Iterator[LabelStudioBrowser]:
+    """A window in which the demo's user is logged in."""
+    credentials = stack.label_studio.credentials
+    with open_browser(stack.label_studio.url) as browser:
+        browser.log_in(credentials.username, credentials.password)
+        yield browser
+
+
+def least_sure_first(project: LiveProject) -> int:
+    """Make a view of the data manager in the order of the queue, with what decides it."""
+    columns = project.stack.call("GET", "/api/dm/columns", params={"project": project.number})
+    hidden = [
+        f"tasks:{column['id']}"
+        for column in columns["columns"]
+        if column["id"] not in (*COLUMN_WIDTHS, "data", "text")
+    ]
+    widths = {f"tasks:{name}": width for name, width in COLUMN_WIDTHS.items()}
+    view = {
+        "title": "Least sure first",
+        "ordering": ["tasks:predictions_score"],
+        "hiddenColumns": {"explore": hidden, "labeling": hidden},
+        "columnsWidth": {**widths, "tasks:data.text": TEXT_WIDTH},
+    }
+    body = {"project": project.number, "data": view}
+    return int(project.stack.call("POST", "/api/dm/views/", json=body)["id"])
+
+
+def prediction_of(task: dict[str, Any]) -> dict[str, Any]:
+    (prediction,) = task["predictions"]
+    return prediction
+
+
+def choice_in(answer: dict[str, Any]) -> str:
+    (region,) = answer["result"]
+    (choice,) = region["value"]["choices"]
+    return choice
+
+
+def take_picture(browser: LabelStudioBrowser, name: str, *, width: int, height: int) -> None:
+    if os.environ.get("UPDATE_IMAGES") == "1":
+        browser.save_picture(IMAGES / name, width=width, height=height)
+
+
+def test_the_data_manager_shows_each_prediction_and_its_score(browser, products):
+    browser.open_project(products.number, view=least_sure_first(products))
+    scores = sorted(prediction_of(task)["score"] for task in products.tasks())
+    first_row = browser.rows.first.inner_text()
+    assert f"{scores[0]:.3f}" in first_row
+    assert "choices" in first_row
+    take_picture(browser, "data-manager.png", width=1120, height=573)
+
+
+def test_the_annotator_confirms_the_pre_annotation_of_the_least_sure_task(browser, products):
+    queue = sorted(products.tasks(), key=lambda task: (prediction_of(task)["score"], task["id"]))
+    browser.open_project(products.number)
+    shown = browser.label_all_tasks()
+    by_id = {task["id"]: task for task in queue}
+    assert prediction_of(by_id[shown])["score"] == prediction_of(queue[0])["score"]
+    choice = choice_in(prediction_of(by_id[shown]))
+    browser.expect_chosen(choice)
+    browser.close_side_panel()
+    take_picture(browser, "pre-annotation.png", width=1040, height=400)
+
+    annotation_id, following = browser.submit()
+    annotation = products.stack.call("GET", f"/api/annotations/{annotation_id}/")
+    assert (annotation["task"], choice_in(annotation)) == (shown, choice)
+    assert annotation["parent_prediction"] == prediction_of(by_id[shown])["id"]
+    assert prediction_of(by_id[following])["score"] == prediction_of(queue[1])["score"]
+    browser.expect_chosen(choice_in(prediction_of(by_id[following])))
+
+
+def test_the_annotator_corrects_a_pre_annotation(browser, products):
+    browser.open_project(products.number)
+    shown = browser.label_all_tasks()
+    task = next(task for task in products.tasks() if task["id"] == shown)
+    (other,) = {"Positive", "Negative"} - {choice_in(prediction_of(task))}
+    browser.choose(other)
+    browser.expect_chosen(other)
+    annotation_id, _ = browser.submit()
+    annotation = products.stack.call("GET", f"/api/annotations/{annotation_id}/")
+    assert (annotation["task"], choice_in(annotation)) == (shown, other)

@@ -1,0 +1,302 @@
+"""Fakes of the ports: simple, in memory, and kept honest by the contract tests."""
+
+from __future__ import annotations
+
+import copy
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from itertools import count
+from typing import Any
+
+from backend.adapters.label_config import LabelConfigReader
+from backend.core.ports import Completion, Decoding, LanguageModelInfo
+from backend.core.types import (
+    Abstention,
+    AbstentionReason,
+    HumanLabel,
+    Prediction,
+    ProjectId,
+    ProjectInfo,
+    Region,
+    Task,
+)
+from backend.errors import (
+    LanguageModelError,
+    LanguageModelUnavailable,
+    PlatformError,
+    PlatformRejected,
+)
+
+
+@dataclass
+class _FakeProject:
+    """What Label Studio keeps of a project."""
+
+    info: ProjectInfo
+    tasks: dict[int, Mapping[str, Any]] = field(default_factory=dict)
+    annotations: dict[int, HumanLabel] = field(default_factory=dict)
+    predictions: dict[int, Prediction] = field(default_factory=dict)
+
+
+class FakePlatform:
+    """Label Studio in memory, as the `LabelingPlatform` port sees it.
+
+    The first group of methods is what people do in Label Studio. `calls` records what was asked
+    through the port; while `failure` is set, every call raises it.
+    """
+
+    def __init__(self) -> None:
+        self.projects: dict[int, _FakeProject] = {}
+        self.calls: list[str] = []
+        self.failure: PlatformError | None = None
+        self._ids = count(1)
+        self._reader = LabelConfigReader(
+            lambda _: Abstention(AbstentionReason.REMOTE_TEXT, "the fake fetches nothing")
+        )
+
+    def create_project(self, label_config: str, *, title: str = "", instruction: str = "") -> int:
+        number = next(self._ids)
+        info = ProjectInfo(
+            id=ProjectId(f"{number}.1795215594"),
+            label_config=label_config,
+            title=title,
+            instruction=instruction,
+            sampling="Sequential sampling",
+        )
+        self.projects[number] = _FakeProject(info)
+        return number
+
+    def change_project(self, number: int, **changes: Any) -> None:
+        """Change what the project's settings say, such as `label_config`."""
+        project = self.projects[number]
+        project.info = replace(project.info, **changes)
+
+    def delete_project(self, number: int) -> None:
+        del self.projects[number]
+
+    def import_tasks(self, number: int, data: Sequence[Mapping[str, Any]]) -> list[int]:
+        """Create one task per element; return their ids."""
+        ids = [next(self._ids) for _ in data]
+        self.projects[number].tasks.update(zip(ids, data, strict=True))
+        return ids
+
+    def delete_task(self, task_id: int) -> None:
+        for project in self.projects.values():
+            project.tasks.pop(task_id, None)
+            for rows in (project.annotations, project.predictions):
+                gone = [key for key, row in rows.items() if row.task_id == task_id]
+                for key in gone:
+                    del rows[key]
+
+    def annotate(
+        self, task_id: int, result: Sequence[Region], *, was_cancelled: bool = False
+    ) -> int:
+        """Submit an annotation, or skip the task; return the annotation's number."""
+        project = next(p for p in self.projects.values() if task_id in p.tasks)
+        annotation_id = next(self._ids)
+        project.annotations[annotation_id] = HumanLabel(
+            annotation_id=annotation_id,
+            task_id=task_id,
+            annotator_id=1,
+            result=tuple(copy.deepcopy(list(result))),
+            was_cancelled=was_cancelled,
+            is_ground_truth=False,
+            updated_at=datetime.now(UTC),
+        )
+        return annotation_id
+
+    def delete_annotation(self, annotation_id: int) -> None:
+        for project in self.projects.values():
+            project.annotations.pop(annotation_id, None)
+
+    def project(self, platform_id: int) -> ProjectInfo:
+        project = self._asked("project", platform_id)
+        return replace(
+            project.info,
+            n_tasks=len(project.tasks),
+            n_annotations=len(project.annotations),
+            n_predictions=len(project.predictions),
+        )
+
+    def tasks(self, platform_id: int) -> Iterator[Task]:
+        project = self._asked("tasks", platform_id)
+        for task_id in sorted(project.tasks):
+            if task_id in project.tasks:  # it can be deleted while this is listed
+                yield self._listed(project, task_id)
+
+    def import_predictions(self, platform_id: int, predictions: Sequence[Prediction]) -> int:
+        project = self._asked("import_predictions", platform_id)
+        fitting = [
+            prediction
+            for prediction in predictions
+            if prediction.task_id in project.tasks
+            and not self._reader.errors(project.info.label_config, prediction)
+        ]
+        for prediction in fitting:
+            project.predictions[next(self._ids)] = copy.deepcopy(prediction)
+        return len(fitting)
+
+    def predicted_task_ids(
+        self, platform_id: int, task_ids: Sequence[int], model_version: str
+    ) -> set[int]:
+        project = self._asked("predicted_task_ids", platform_id)
+        has_version = {
+            row.task_id
+            for row in project.predictions.values()
+            if row.model_version == model_version
+        }
+        return has_version & set(task_ids)
+
+    def delete_predictions(self, prediction_ids: Sequence[int]) -> None:
+        self._note("delete_predictions")
+        for project in self.projects.values():
+            for prediction_id in prediction_ids:
+                project.predictions.pop(prediction_id, None)
+
+    def delete_model_version(self, platform_id: int, model_version: str) -> None:
+        project = self._asked("delete_model_version", platform_id)
+        project.predictions = {
+            key: row
+            for key, row in project.predictions.items()
+            if row.model_version != model_version
+        }
+        if project.info.model_version == model_version:
+            project.info = replace(project.info, model_version=None)
+
+    def serve_model_version(self, platform_id: int, model_version: str) -> None:
+        project = self._asked("serve_model_version", platform_id)
+        if all(row.model_version != model_version for row in project.predictions.values()):
+            raise PlatformRejected(f"no prediction has the model version {model_version!r}")
+        project.info = replace(
+            project.info, model_version=model_version, sampling="Uncertainty sampling"
+        )
+
+    def _listed(self, project: _FakeProject, task_id: int) -> Task:
+        by_version: dict[str, tuple[int, ...]] = {}
+        for key, row in project.predictions.items():
+            if row.task_id == task_id:
+                by_version[row.model_version] = (*by_version.get(row.model_version, ()), key)
+        return Task(
+            id=task_id,
+            data=copy.deepcopy(dict(project.tasks[task_id])),
+            annotations=tuple(a for a in project.annotations.values() if a.task_id == task_id),
+            prediction_ids=by_version,
+        )
+
+    def _asked(self, call: str, platform_id: int) -> _FakeProject:
+        self._note(call)
+        if platform_id not in self.projects:
+            raise PlatformRejected(f"there is no project {platform_id}")
+        return self.projects[platform_id]
+
+    def _note(self, call: str) -> None:
+        self.calls.append(call)
+        if self.failure is not None:
+            raise self.failure
+
+
+_PIECES = re.compile(r" ?\w+|\s|[^\w\s]")
+_UNLIKELY = 1e-6
+
+
+class FakeLanguageModel:
+    """A language model that thinks with a function, as the `LanguageModel` port sees it.
+
+    `thinks` maps a prompt to probabilities of words, such as {"positive": 0.8}; words that it
+    leaves out are unlikely. `refuses` maps a prompt to the reason why the server refuses it,
+    `loses` to the reason why its answer did not come. Every prompt takes `seconds_per_prompt`,
+    which counts against a deadline without passing.
+    `calls` records (method, what was asked); while `failure` is set, every call raises it.
+    """
+
+    def __init__(
+        self,
+        thinks: Callable[[str], Mapping[str, float]] = lambda prompt: {},
+        *,
+        name: str = "fake",
+        n_context_tokens: int = 256,
+        n_top_logprobs: int | None = None,
+    ) -> None:
+        self.thinks = thinks
+        self.name = name
+        self.n_context_tokens = n_context_tokens
+        self.n_top_logprobs = n_top_logprobs
+        self.refuses: Callable[[str], str | None] = lambda prompt: None
+        self.loses: Callable[[str], str | None] = lambda prompt: None
+        self.seconds_per_prompt = 0.0
+        self.failure: LanguageModelError | None = None
+        self.calls: list[tuple[str, Any]] = []
+        self._ids: dict[str, int] = {}
+
+    @property
+    def prompts(self) -> list[str]:
+        """All prompts that were to be completed, in order."""
+        return [prompt for call, what in self.calls if call == "complete" for prompt in what]
+
+    def describe(self, *, deadline_s: float | None = None) -> LanguageModelInfo:
+        self._note("describe", None)
+        return LanguageModelInfo(
+            name=self.name,
+            n_context_tokens=self.n_context_tokens,
+            reads_token_ids=self.n_top_logprobs is None,
+            n_top_logprobs=self.n_top_logprobs or 0,
+        )
+
+    def tokenize(self, text: str, *, deadline_s: float | None = None) -> tuple[int, ...]:
+        self._note("tokenize", text)
+        return self._tokens(text)
+
+    def truncate(self, text: str, n_tokens: int, *, deadline_s: float | None = None) -> str:
+        self._note("truncate", text)
+        return "".join(_PIECES.findall(text)[: max(0, n_tokens)])
+
+    def complete(
+        self, prompts: Sequence[str], decoding: Decoding, *, deadline_s: float | None = None
+    ) -> list[Completion]:
+        self._note("complete", list(prompts))
+        if decoding.model not in ("", self.name):
+            raise LanguageModelUnavailable(f"the server now serves {self.name!r}")
+        n_in_time = len(prompts)
+        if deadline_s is not None and self.seconds_per_prompt:
+            n_in_time = int(deadline_s / self.seconds_per_prompt)
+        late = Completion(failure=f"no answer within {deadline_s or 0:g} s")
+        return [
+            self._completion(prompt, decoding) if position < n_in_time else late
+            for position, prompt in enumerate(prompts)
+        ]
+
+    def _completion(self, prompt: str, decoding: Decoding) -> Completion:
+        n_tokens = len(self._tokens(prompt))
+        reason = self.refuses(prompt)
+        if n_tokens >= self.n_context_tokens:
+            reason = f"the maximum context length is {self.n_context_tokens} tokens"
+        if reason is not None:
+            return Completion(failure=reason, was_refused=True)
+        if (loss := self.loses(prompt)) is not None:
+            return Completion(failure=loss)
+        thoughts = self.thinks(prompt)
+        likely = {self._tokens(" " + word)[0]: p for word, p in thoughts.items()}
+        if self.n_top_logprobs is None:
+            shown = {token: likely.get(token, _UNLIKELY) for token in decoding.token_ids}
+        else:
+            best = sorted(likely.items(), key=lambda item: -item[1])
+            shown = dict(best[: self.n_top_logprobs])
+        logprobs = {token: math.log(p) for token, p in shown.items()}
+        return Completion(
+            text=max(thoughts, key=lambda word: thoughts[word], default=""),
+            logprobs=logprobs if decoding.token_ids else None,
+            n_tokens_in=n_tokens,
+            n_tokens_out=decoding.max_tokens,
+        )
+
+    def _tokens(self, text: str) -> tuple[int, ...]:
+        pieces = _PIECES.findall(text)
+        return tuple(self._ids.setdefault(piece, len(self._ids)) for piece in pieces)
+
+    def _note(self, call: str, what: Any) -> None:
+        self.calls.append((call, what))
+        if self.failure is not None:
+            raise self.failure

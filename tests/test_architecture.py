@@ -1,0 +1,100 @@
+"""The house's walls: which module may know which, read from the code's own imports."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+MODULES = [
+    *sorted((ROOT / "backend").rglob("*.py")),
+    ROOT / "model.py",
+    ROOT / "_wsgi.py",
+]
+
+# package -> where it may be imported, as prefixes of paths from the root
+HOMES = {
+    "torch": ("backend/slm/", "backend/launcher/convert_gguf.py"),
+    "transformers": ("backend/slm/", "backend/launcher/convert_gguf.py"),
+    "requests": ("backend/adapters/",),
+    "httpx": ("backend/adapters/label_",),
+    "sqlalchemy": ("backend/adapters/store/",),
+    "alembic": ("backend/adapters/store/",),
+    "dbos": ("backend/adapters/jobs.py",),
+    "label_studio_sdk": ("backend/adapters/label_",),
+    "label_studio_ml": ("model.py", "_wsgi.py"),
+    "flask": ("backend/web/", "_wsgi.py"),
+    "werkzeug": ("backend/web/",),
+    "typer": ("backend/cli.py", "backend/__main__.py"),
+}
+
+# layer -> layers of ours that it may import
+LAYERS = {
+    "core": {"core", "errors"},
+    "llm": {"llm", "core", "errors"},
+    "slm": {"slm", "core", "errors"},
+    "workflow": {"workflow", "llm", "core", "errors"},
+    "adapters": {"adapters", "core", "errors"},
+    "launcher": {"launcher", "errors"},
+    "demo": {"demo", "launcher", "adapters", "serving", "settings", "errors"},
+    "web": {"web", "services", "core", "errors"},
+}
+CORE_PACKAGES = {"numpy", "scipy", "sklearn", "cleanlab", "backend"}
+
+
+def relative(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            yield node.module
+
+
+@pytest.mark.parametrize("path", MODULES, ids=relative)
+def test_each_foreign_package_is_known_in_its_home_only(path):
+    name = relative(path)
+    strangers = [
+        module
+        for module in imports(path)
+        for package, homes in HOMES.items()
+        if module.split(".")[0] == package and not name.startswith(homes)
+    ]
+    assert strangers == []
+
+
+@pytest.mark.parametrize("path", MODULES, ids=relative)
+def test_imports_between_layers_point_one_way(path):
+    parts = relative(path).split("/")
+    layer = parts[1] if parts[0] == "backend" and len(parts) > 2 else None
+    if layer is None:
+        return
+    ours = {m.split(".")[1] for m in imports(path) if m.startswith("backend.")}
+    assert ours <= LAYERS[layer]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "backend/core").rglob("*.py")), ids=relative)
+def test_the_core_needs_numerics_only(path):
+    packages = {module.split(".")[0] for module in imports(path)}
+    assert packages - CORE_PACKAGES - set(sys.stdlib_module_names) - {"__future__"} == set()
+
+
+@pytest.mark.parametrize("path", MODULES, ids=relative)
+def test_only_the_settings_read_the_environment(path):
+    if relative(path) in ("backend/settings.py", "backend/launcher/exec_child.py"):
+        return
+    text = path.read_text(encoding="utf-8")
+    assert "os.environ" not in text
+    assert "os.getenv" not in text
+
+
+@pytest.mark.parametrize("path", MODULES, ids=relative)
+def test_nothing_is_pickled(path):
+    assert not {"pickle", "shelve", "marshal", "dill", "joblib"} & set(imports(path))

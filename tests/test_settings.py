@@ -1,0 +1,97 @@
+"""Settings: read once, checked, and never giving a secret away."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from backend.errors import SettingsError
+from backend.settings import Secret, Settings, settings_table
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_an_empty_environment_gives_the_defaults():
+    assert Settings.from_env({}) == Settings()
+
+
+def test_each_kind_of_value_is_read():
+    settings = Settings.from_env(
+        {
+            "PORT": "9999",
+            "PREDICT_DEADLINE_S": "2.5",
+            "MANAGE_QUEUE": "False",
+            "FREEAL_HOME": "/tmp/elsewhere",  # noqa: S108
+            "ALLOWED_DATA_HOSTS": "a.example, B.example:8080 ,",
+            "LLM_MODEL": "  Qwen/Qwen3-4B  ",
+            "LLM_API_KEY": "k",
+        }
+    )
+    assert settings.port == 9999
+    assert settings.predict_deadline_s == 2.5
+    assert settings.manage_queue is False
+    assert settings.home == Path("/tmp/elsewhere")  # noqa: S108
+    assert settings.allowed_data_hosts == ("a.example", "b.example:8080")
+    assert settings.llm_model == "Qwen/Qwen3-4B"
+    assert settings.llm_api_key.reveal() == "k"
+
+
+@pytest.mark.parametrize(
+    ("env", "value"),
+    [
+        ("PORT", "many"),
+        ("PORT", "0"),
+        ("MANAGE_QUEUE", "perhaps"),
+        ("LABEL_STUDIO_URL", "localhost:8080"),
+        ("LLM_BASE_URL", "ftp://x"),
+        ("LOG_LEVEL", "LOUD"),
+        ("BASIC_AUTH_USER", "only"),
+        ("PREDICT_DEADLINE_S", "-1"),
+    ],
+)
+def test_a_value_that_cannot_be_used_is_named(env, value):
+    with pytest.raises(SettingsError, match=env):
+        Settings.from_env({env: value})
+
+
+def test_settings_pass_to_a_child_through_its_environment():
+    settings = Settings.from_env(
+        {"LLM_API_KEY": "k", "MANAGE_QUEUE": "no", "ALLOWED_DATA_HOSTS": "a,b", "PORT": "9191"}
+    )
+    assert Settings.from_env(settings.to_env()) == settings
+
+
+def test_no_secret_shows_in_a_repr_a_message_or_the_table():
+    environment = {
+        "LABEL_STUDIO_API_KEY": "hush-1",
+        "LLM_API_KEY": "hush-2",
+        "BASIC_AUTH_USER": "u",
+        "BASIC_AUTH_PASS": "hush-3",
+        "DATABASE_URL": "postgresql://u:hush-4@db/x",
+    }
+    settings = Settings.from_env(environment)
+    assert "hush" not in repr(settings) + str(settings) + settings_table()
+    assert str(Secret("hush")) == repr(Secret("hush")) == "Secret('***')"
+
+
+def test_postgresql_urls_name_our_driver():
+    settings = Settings.from_env({"DATABASE_URL": "postgres://u:p@db/freeal"})
+    assert settings.state_url == settings.jobs_url == "postgresql+psycopg://u:p@db/freeal"
+
+
+def test_sqlite_keeps_state_and_jobs_in_files_of_their_own(tmp_path):
+    settings = Settings(home=tmp_path)
+    assert settings.state_url != settings.jobs_url
+    assert str(tmp_path) in settings.state_url
+
+
+def test_every_setting_has_its_own_variable_a_unit_and_a_reason():
+    names = [spec.metadata["env"] for spec in fields(Settings)]
+    assert len(set(names)) == len(names)
+    assert all(spec.metadata["unit"] and spec.metadata["reason"] for spec in fields(Settings))
+
+
+def test_the_documented_table_is_the_generated_one():
+    assert settings_table() in (ROOT / "docs/operations.md").read_text(encoding="utf-8")

@@ -1,0 +1,290 @@
+"""The routes, asked as Label Studio asks them, and as it never should."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+
+import pytest
+
+from backend.core.types import ProjectId
+from backend.errors import LanguageModelUnavailable
+from backend.settings import Secret
+from tests.conftest import SENTIMENT, TOPIC
+
+ONE, TWO = "1.1795215594", "2.1795215595"
+RECORDINGS = Path(__file__).parent.parent / "recordings"
+
+
+def recorded(name):
+    lines = (RECORDINGS / f"label_studio_1.23.2_{name}.jsonl").read_text("utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def setup_body(project=ONE, schema=SENTIMENT, **more):
+    return {
+        "project": project,
+        "schema": schema,
+        "hostname": "http://localhost:8080",
+        "access_token": "0123456789abcdef0123456789abcdef01234567",
+        "extra_params": None,
+    } | more
+
+
+def predict_body(*texts, project=ONE, label_config=SENTIMENT, first=1):
+    tasks = [
+        {"id": first + i, "data": {"text": text}, "project": 1} for i, text in enumerate(texts)
+    ]
+    return {
+        "tasks": tasks,
+        "project": project,
+        "label_config": label_config,
+        "params": {"login": None, "password": None, "context": None},
+    }
+
+
+def choices(answer):
+    return [
+        result["result"][0]["value"]["choices"][0] if result else None
+        for result in answer.get_json()["results"]
+    ]
+
+
+def test_health_is_up_and_is_503_with_the_reason_when_the_database_is_not(services, client):
+    assert client.get("/health").get_json()["status"] == "UP"
+    services.database.close()
+    path = services.settings.home / "freeal.db"
+    for name in (path, path.with_name("freeal.db-wal"), path.with_name("freeal.db-shm")):
+        name.unlink(missing_ok=True)
+    path.mkdir()
+    answer = client.get("/health")
+    assert answer.status_code == 503
+    assert "database" in answer.get_json()["error"]
+
+
+@pytest.mark.parametrize("extra", [None, {"a": 1}, '{"a": 1}', "text", [1]])
+def test_setup_answers_with_the_version_that_predictions_carry(client, extra):
+    version = client.post("/setup", json=setup_body(extra_params=extra)).get_json()["model_version"]
+    (result,) = client.post("/predict", json=predict_body("good")).get_json()["results"]
+    assert result["model_version"] == version
+
+
+def test_setup_does_not_ask_the_llm(client, language_model):
+    language_model.failure = LanguageModelUnavailable("down")
+    assert client.post("/setup", json=setup_body()).status_code == 200
+    assert language_model.calls == []
+
+
+@pytest.mark.parametrize("schema", ["<View/>", "<View", "", "no xml", "<!DOCTYPE a []><View/>"])
+def test_a_config_that_cannot_be_labelled_is_refused_in_the_status_line_too(client, schema):
+    answer = client.post("/setup", json=setup_body(schema=schema))
+    assert answer.status_code == 400
+    assert "label config" in answer.status
+    assert "Traceback" not in answer.get_data(as_text=True)
+
+
+@pytest.mark.parametrize(
+    ("route", "body"),
+    [
+        ("/setup", "{"),
+        ("/setup", "[]"),
+        ("/setup", '"text"'),
+        ("/setup", "{}"),
+        ("/setup", json.dumps(setup_body(project="x"))),
+        ("/setup", json.dumps(setup_body(project=1))),
+        ("/setup", json.dumps(setup_body(schema=None))),
+        ("/predict", "not json"),
+        ("/predict", "{}"),
+        ("/predict", json.dumps(predict_body() | {"tasks": "all"})),
+        ("/predict", json.dumps(predict_body() | {"tasks": None})),
+        ("/predict", json.dumps(predict_body() | {"label_config": 3})),
+        ("/webhook", ""),
+        ("/webhook", "{}"),
+        ("/webhook", '{"action": 3}'),
+        ("/webhook", '{"action": "ANNOTATION_CREATED", "project": "x"}'),
+    ],
+)
+def test_what_label_studio_never_sends_is_refused_with_one_sentence(client, route, body):
+    answer = client.post(route, data=body, content_type="application/json")
+    assert answer.status_code == 400
+    assert len(answer.get_json()["error"]) > 10
+
+
+def test_unknown_routes_and_methods_are_refused_in_json(client):
+    assert client.get("/nothing").status_code == 404
+    assert client.get("/predict").status_code == 405
+    assert "error" in client.get("/nothing").get_json()
+
+
+def test_a_body_over_the_limit_gets_413(make_services, client_for):
+    client = client_for(make_services(max_request_mb=1))
+    answer = client.post("/predict", json=predict_body("x" * 1_100_000))
+    assert answer.status_code == 413
+
+
+def test_predictions_come_in_order_with_their_confidence(client):
+    client.post("/setup", json=setup_body())
+    answer = client.post("/predict", json=predict_body("good", "bad", "good"))
+    assert choices(answer) == ["Positive", "Negative", "Positive"]
+    for result in answer.get_json()["results"]:
+        assert 0.5 < result["score"] == result["result"][0]["score"] < 1
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"id": 2, "data": {}},
+        {"id": 2, "data": {"text": None}},
+        {"id": 2, "data": {"text": "   "}},
+        {"id": 2, "data": {"text": ["a"]}},
+        {"id": 2, "data": "text"},
+        {"id": "two", "data": {"text": "good"}},
+        {"data": {"text": "good"}},
+        "task",
+        None,
+        [],
+    ],
+)
+def test_a_task_without_a_usable_text_gets_nothing_and_the_others_are_unaffected(client, bad):
+    client.post("/setup", json=setup_body())
+    body = predict_body("good", "bad", "bad")
+    body["tasks"][1] = bad
+    assert choices(client.post("/predict", json=body)) == ["Positive", None, "Negative"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["good \x00 text", "good \ud800", "\u202egood", "good " * 10_000, "good " * 250_000],
+    ids=["null byte", "lone surrogate", "right to left", "10,000 words", "1 MB"],
+)
+def test_strange_and_long_texts_get_a_valid_label(client, services, text):
+    client.post("/setup", json=setup_body())
+    answer = client.post("/predict", json=predict_body(text, "bad"))
+    assert choices(answer) == ["Positive", "Negative"]
+    stored = services.labels.predictions(services.projects.get(ProjectId(ONE)), [])
+    assert stored == {}
+
+
+def test_a_text_that_was_cut_says_so(client):
+    client.post("/setup", json=setup_body())
+    answer = client.post("/predict", json=predict_body("good " * 10_000))
+    (region,) = answer.get_json()["results"][0]["result"]
+    assert "beginning" in region["meta"]["text"][0]
+
+
+def test_no_tasks_is_no_results(client):
+    client.post("/setup", json=setup_body())
+    assert client.post("/predict", json=predict_body()).get_json() == {"results": []}
+
+
+def test_without_an_llm_every_task_gets_nothing(client, language_model):
+    client.post("/setup", json=setup_body())
+    language_model.failure = LanguageModelUnavailable("down")
+    answer = client.post("/predict", json=predict_body("good", "bad"))
+    assert answer.status_code == 200
+    assert answer.get_json() == {"results": [{}, {}]}
+
+
+def test_fifteen_hundred_stored_predictions_come_without_the_llm(client, services, language_model):
+    client.post("/setup", json=setup_body())
+    texts = [f"good {i}" for i in range(1_500)]
+    for start in range(0, 1_500, 64):
+        body = predict_body(*texts[start : start + 64], first=1 + start)
+        client.post("/predict", json=body)
+    language_model.calls.clear()
+    answer = client.post("/predict", json=predict_body(*texts))
+    assert choices(answer) == ["Positive"] * 1_500
+    assert language_model.calls == []
+
+
+def test_two_projects_never_see_each_other(client, services):
+    first = client.post("/setup", json=setup_body()).get_json()["model_version"]
+    second = client.post("/setup", json=setup_body(TWO, TOPIC)).get_json()["model_version"]
+    client.post("/predict", json=predict_body("good"))
+    other = client.post("/predict", json=predict_body("good", project=TWO, label_config=TOPIC))
+    (result,) = other.get_json()["results"]
+    assert result == {} or result["result"][0]["from_name"] == "topic"
+    assert client.get(f"/versions?project={ONE}").get_json() == {"versions": [first]}
+    assert client.get(f"/versions?project={TWO}").get_json() == {"versions": [second]}
+    assert client.get("/versions").get_json() == {"versions": []}
+
+
+def test_versions_of_the_only_project_need_no_name(client):
+    version = client.post("/setup", json=setup_body()).get_json()["model_version"]
+    assert client.get("/versions").get_json() == {"versions": [version]}
+
+
+def test_every_call_that_label_studio_really_made_is_answered(client):
+    for call in recorded("requests"):
+        arguments = {} if call["body"] is None else {"json": call["body"]}
+        answer = client.open(call["path"], method=call["method"], **arguments)
+        assert answer.status_code == 200, (call["path"], answer.get_data(as_text=True))
+        if call["path"] == "/predict":
+            assert len(answer.get_json()["results"]) == len(call["body"]["tasks"])
+
+
+def test_every_webhook_that_label_studio_really_sent_is_taken(client):
+    for body in recorded("webhooks"):
+        assert client.post("/webhook", json=body).status_code == 201
+
+
+def test_recorded_annotations_are_kept_and_the_skipped_one_is_no_label(client, services):
+    bodies = recorded("webhooks")
+    for body in bodies:
+        client.post("/webhook", json=body)
+    project_id = f"{bodies[0]['project']['id']}.1795215594"
+    kept = {label.annotation_id for label in services.tasks.human_labels(ProjectId(project_id))}
+    deleted = {
+        annotation["id"]
+        for body in bodies
+        if body["action"] == "ANNOTATIONS_DELETED"
+        for annotation in body["annotations"]
+    }
+    skipped = {
+        body["annotation"]["id"]
+        for body in bodies
+        if body["action"] == "ANNOTATION_CREATED" and body["annotation"]["was_cancelled"]
+    }
+    assert kept
+    assert deleted
+    assert skipped
+    assert not kept & (deleted | skipped)
+
+
+def test_basic_auth_guards_every_route_but_health(make_services, client_for):
+    settings = {"basic_auth_user": "ann", "basic_auth_pass": Secret("pass wörd")}
+    client = client_for(make_services(**settings))
+    assert client.get("/health").status_code == 200
+    for route in ("/setup", "/predict", "/webhook"):
+        assert client.post(route, json={}).status_code == 401
+    for route in ("/", "/metrics", "/versions", "/nothing"):
+        assert client.get(route).status_code == 401
+    right = base64.b64encode("ann:pass wörd".encode()).decode()
+    wrong = base64.b64encode(b"ann:pass").decode()
+    assert client.get("/metrics", headers={"Authorization": f"Basic {right}"}).status_code == 200
+    assert client.get("/metrics", headers={"Authorization": f"Basic {wrong}"}).status_code == 401
+    assert client.get("/metrics", headers={"Authorization": "Bearer x"}).status_code == 401
+
+
+def test_an_unexpected_error_shows_no_traceback_and_no_text(client, services, monkeypatch, caplog):
+    client.post("/setup", json=setup_body())
+
+    def fail(*args):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(services.labels, "predictions", fail)
+    answer = client.post("/predict", json=predict_body("a secret text"))
+    assert answer.status_code == 500
+    assert "Traceback" not in answer.get_data(as_text=True)
+    assert "secret text" not in answer.get_data(as_text=True) + caplog.text
+
+
+def test_metrics_count_what_is_in_the_database(client, services):
+    client.post("/setup", json=setup_body())
+    client.post("/predict", json=predict_body("good", "bad"))
+    services.work.beat("worker-a")
+    text = client.get("/metrics").get_data(as_text=True)
+    assert f'freeal_labelled{{project="{ONE}"}} 2.0' in text
+    assert "freeal_workers 1.0" in text
+    assert 'freeal_http_request_seconds_count{route="/predict",status="200"} 1.0' in text
