@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
@@ -60,32 +60,44 @@ def _environment(settings: Settings) -> dict[str, str]:
     return replace(settings, home=settings.home.absolute()).to_env()
 
 
-@dataclass(slots=True)
-class _Child:
-    command: Command
-    process: ChildProcess | None = None
-    started_at: float = 0.0
-    pause_s: float = field(default=1.0)
+class Kept:
+    """A command that is started again whenever it ends, after a pause that grows to 30 s."""
 
-    def start(self) -> None:
-        self.process = ChildProcess(self.command)
-        self.started_at = time.monotonic()
+    def __init__(self, command: Command, *, first_pause_s: float = 1.0) -> None:
+        self.command = command
+        self._first_pause_s = self._pause_s = first_pause_s
+        self._process: ChildProcess | None = None
+        self._started_at = 0.0
+        self._start_at = 0.0
 
-    def keep_running(self) -> bool:
-        """Start the process again when it has ended; False when it can never run as it is."""
-        code = self.process.exit_code() if self.process else None
-        if self.process is None or code is None:
+    def look(self) -> bool:
+        """Start the command if it does not run; False when it can never run as it is."""
+        if self._process is None:
+            if time.monotonic() >= self._start_at:
+                self._process = ChildProcess(self.command)
+                self._started_at = time.monotonic()
             return True
+        code = self._process.exit_code()
+        if code is None:
+            return True
+        self._process = None
         if code == _CANNOT_START:
             return False
-        ran_s = time.monotonic() - self.started_at
-        self.pause_s = 1.0 if ran_s > _STEADY_S else min(2 * self.pause_s, _MAX_PAUSE_S)
-        _LOG.error(
-            "%s ended with %d; started again in %.0f s", self.command.name, code, self.pause_s
+        ran_s = time.monotonic() - self._started_at
+        self._pause_s = (
+            self._first_pause_s if ran_s > _STEADY_S else min(2 * self._pause_s, _MAX_PAUSE_S)
         )
-        time.sleep(self.pause_s)
-        self.start()
+        self._start_at = time.monotonic() + self._pause_s
+        _LOG.error(
+            "%s ended (%d); it starts again in %.1f s", self.command.name, code, self._pause_s
+        )
         return True
+
+    def stop(self) -> None:
+        """Stop the command, with what it started."""
+        if self._process is not None:
+            self._process.stop()
+            self._process = None
 
 
 def serve(settings: Settings) -> int:
@@ -100,16 +112,14 @@ def serve(settings: Settings) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, leave)
-    children = [_Child(web_command(settings)), _Child(worker_command(settings))]
+    children = [Kept(web_command(settings)), Kept(worker_command(settings))]
+    _LOG.info("serving at http://%s:%d", settings.host, settings.port)
     try:
-        for child in children:
-            child.start()
-        _LOG.info("serving at http://%s:%d", settings.host, settings.port)
-        while not stop.wait(_POLL_S):
-            if not all(child.keep_running() for child in children):
+        while not stop.is_set():
+            if not all([child.look() for child in children]):
                 return _CANNOT_START
+            stop.wait(_POLL_S)
         return 0
     finally:
         for child in children:
-            if child.process is not None:
-                child.process.stop()
+            child.stop()

@@ -1,0 +1,65 @@
+"""The command line: what people and programs see."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from backend.cli import app
+from backend.services import build_services
+from backend.settings import Settings, settings_table
+from tests.conftest import SENTIMENT
+from tests.fakes import FakeLanguageModel, FakePlatform
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    monkeypatch.setenv("FREEAL_HOME", str(tmp_path))
+    monkeypatch.setenv("LLM_BASE_URL", "http://127.0.0.1:9/v1")
+    monkeypatch.setenv("LABEL_STUDIO_URL", "http://127.0.0.1:9")
+
+    def invoke(*words):
+        return CliRunner().invoke(app, words, env={"COLUMNS": "200"})
+
+    return invoke
+
+
+def test_status_of_an_empty_house_says_what_to_do(run):
+    result = run("status")
+    assert result.exit_code == 0
+    assert "add this backend" in result.stdout
+    assert "python -m backend worker" in result.stdout
+
+
+def test_status_shows_a_project_for_people_and_programs(run, tmp_path):
+    services = build_services(
+        Settings(home=tmp_path), platform=FakePlatform(), language_model=FakeLanguageModel()
+    )
+    services.events.connect("7.1795215594", SENTIMENT)
+    services.work.note_problem("7.1795215594", "llm", "no answer [from] the server")
+    services.close()
+    (project,) = json.loads(run("status", "--json").stdout)["projects"]
+    assert (project["platform_id"], project["n_tasks"]) == (7, 0)
+    assert project["problems"][0]["message"] == "no answer [from] the server"
+    assert "no answer [from] the server" in run("status", "7").stdout
+    assert json.loads(run("status", "8", "--json").stdout)["projects"] == []
+
+
+def test_doctor_ends_with_one_when_something_fails(run):
+    result = run("doctor")
+    assert result.exit_code == 1
+    assert "LABEL_STUDIO_URL" in result.stdout
+
+
+def test_a_setting_that_cannot_be_used_is_one_sentence_and_exit_code_two(run, monkeypatch):
+    monkeypatch.setenv("PORT", "many")
+    result = run("status")
+    assert result.exit_code == 2
+    assert "PORT" in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_settings_prints_the_table(run):
+    assert run("settings").stdout == settings_table()

@@ -1,0 +1,222 @@
+"""Doctor: each finding names the trouble and its remedy."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+
+import jwt
+import pytest
+
+from backend.adapters.label_studio_admin import MlBackend, Webhook
+from backend.adapters.store import Database, ProjectStore, WorkStore
+from backend.core.types import ProjectId
+from backend.doctor import Neighbours, diagnose
+from backend.errors import LanguageModelUnavailable, PlatformUnauthorized
+from backend.settings import Secret, Settings
+from tests.conftest import SENTIMENT
+from tests.fakes import FakeLanguageModel, FakePlatform
+
+OWN = "http://127.0.0.1:9090"
+LEGACY = "0123456789abcdef0123456789abcdef01234567"
+
+
+def token(kind: str, **lives) -> str:
+    claims = {"token_type": kind, "exp": datetime.now(UTC) + timedelta(**lives)}
+    return jwt.encode(claims, "a key that is long enough to sign with", algorithm="HS256")
+
+
+@dataclass
+class FakeAdmin:
+    """Label Studio's settings, as doctor reads them."""
+
+    health: bool = True
+    user_failure: Exception | None = None
+    found_backends: list[MlBackend] = field(default_factory=list)
+    found_webhooks: list[Webhook] = field(default_factory=list)
+    headers: dict[int, dict[str, str]] = field(default_factory=dict)
+
+    def is_healthy(self):
+        return self.health
+
+    def version(self):
+        return "1.23.2"
+
+    def user(self):
+        if self.user_failure:
+            raise self.user_failure
+        return "ann@example.com"
+
+    def backends(self, project):
+        return self.found_backends
+
+    def webhooks(self, project):
+        return self.found_webhooks
+
+    def set_webhook_headers(self, webhook_id, headers):
+        self.headers[webhook_id] = dict(headers)
+
+
+class Ward:
+    """A healthy house; each test makes one thing ill."""
+
+    def __init__(self, home) -> None:
+        self.settings = Settings(home=home, label_studio_api_key=Secret(token("refresh", days=90)))
+        self.platform = FakePlatform()
+        number = self.platform.create_project(SENTIMENT)
+        self.platform.import_tasks(number, [{"text": "good"}])
+        self.admin = FakeAdmin()
+        self.admin.found_backends = [MlBackend(1, OWN, "FreeAL", "Connected")]
+        self.admin.found_webhooks = [Webhook(7, f"{OWN}/webhook", True)]
+        self.model = FakeLanguageModel()
+        database = Database(self.settings.state_url)
+        database.migrate()
+        project_id = ProjectId(f"{number}.1795215594")
+        projects = ProjectStore(database)
+        project, _ = projects.save(project_id, label_config=SENTIMENT)
+        projects.note_served(project_id, project.model_version)
+        WorkStore(database).beat("worker-a")
+        database.close()
+        self.platform.change_project(
+            number, model_version=project.model_version, sampling="Uncertainty sampling"
+        )
+        self.number = number
+
+    def findings(self, *, fix=False):
+        neighbours = Neighbours(self.admin, self.platform, self.model)
+        return diagnose(self.settings, fix=fix, neighbours=neighbours)
+
+    def ill(self, state):
+        return [finding for finding in self.findings() if finding.state == state]
+
+
+@pytest.fixture
+def ward(tmp_path) -> Ward:
+    return Ward(tmp_path)
+
+
+def only(findings):
+    (finding,) = findings
+    return finding
+
+
+def test_a_healthy_house_has_nothing_to_say(ward):
+    assert {finding.state for finding in ward.findings()} == {"ok"}
+
+
+def test_label_studio_being_down_is_one_failure_with_its_address(ward):
+    ward.admin.health = False
+    finding = only(ward.ill("failure"))
+    assert ward.settings.label_studio_url in finding.message
+    assert "LABEL_STUDIO_URL" in finding.remedy
+
+
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [
+        ("", "not set"),
+        (token("access", minutes=5), "ended or ends"),
+        (token("refresh", days=-1), "ended or ends"),
+    ],
+)
+def test_a_token_that_cannot_work_is_named_by_kind(ward, key, expected):
+    ward.settings = replace(ward.settings, label_studio_api_key=Secret(key))
+    finding = only(ward.ill("failure"))
+    assert finding.subject == "token"
+    assert expected in finding.message
+    assert "personal access token" in finding.remedy
+
+
+def test_a_refused_legacy_token_may_be_allowed_in_the_organization(ward):
+    ward.settings = replace(ward.settings, label_studio_api_key=Secret(LEGACY))
+    ward.admin.user_failure = PlatformUnauthorized("refused")
+    assert "legacy" in only(ward.ill("failure")).remedy
+
+
+def test_no_finding_shows_a_secret(ward):
+    ward.settings = replace(ward.settings, label_studio_api_key=Secret(LEGACY))
+    assert LEGACY not in str(ward.findings())
+
+
+def test_an_llm_that_does_not_answer_is_a_failure(ward):
+    ward.model.failure = LanguageModelUnavailable("no answer at http://127.0.0.1:8000/v1")
+    assert "LLM_BASE_URL" in only(ward.ill("failure")).remedy
+
+
+def test_an_llm_with_few_log_probabilities_is_noted_and_one_without_fails(ward):
+    ward.model.n_top_logprobs = 20
+    assert "20 likeliest" in only(ward.ill("warning")).message
+    ward.model.n_top_logprobs = 0
+    assert "no log-probabilities" in only(ward.ill("failure")).message
+
+
+def test_a_project_without_our_backend_hears_of_the_address_block(ward):
+    ward.admin.found_backends = []
+    finding = next(f for f in ward.ill("failure") if "connected" in f.message)
+    assert "USE_DEFAULT_BANNED_SUBNETS=false" in finding.remedy
+
+
+def test_another_backend_before_ours_is_noted(ward):
+    ward.admin.found_backends.insert(0, MlBackend(9, "http://other:9090", "Other", "Connected"))
+    assert "only the first" in only(ward.ill("warning")).message
+
+
+def test_a_missing_and_a_left_over_webhook_are_noted(ward):
+    ward.admin.found_webhooks = [Webhook(5, "http://gone:9090/webhook", True)]
+    messages = [finding.message for finding in ward.ill("warning")]
+    assert any("missing" in message for message in messages)
+    assert any("left over" in message for message in messages)
+
+
+def test_a_webhook_without_the_authorization_is_repaired_by_fix(ward):
+    ward.settings = replace(
+        ward.settings, basic_auth_user="ann", basic_auth_pass=Secret("pass wörd")
+    )
+    assert "doctor --fix" in only(ward.ill("failure")).remedy
+    ward.findings(fix=True)
+    expected = "Basic " + base64.b64encode("ann:pass wörd".encode()).decode()
+    assert ward.admin.headers == {7: {"Authorization": expected}}
+    ward.admin.found_webhooks = [
+        Webhook(7, f"{OWN}/webhook", True, {"authorization": expected}),
+    ]
+    assert ward.ill("failure") == []
+
+
+@pytest.mark.parametrize("change", [{"model_version": "FreeAL"}, {"sampling": "Sequential"}])
+def test_a_queue_that_is_not_ours_is_noted_unless_it_is_left_to_the_user(ward, change):
+    ward.platform.change_project(ward.number, **change)
+    assert "queue is not ordered" in only(ward.ill("warning")).message
+    ward.settings = replace(ward.settings, manage_queue=False)
+    assert ward.ill("warning") == []
+
+
+def test_tags_that_are_left_alone_are_named(ward):
+    config = SENTIMENT.replace("</View>", '<Rating name="stars" toName="text"/></View>')
+    ward.platform.change_project(ward.number, label_config=config)
+    assert "stars" in only(ward.ill("warning")).message
+
+
+def test_a_config_that_asks_nothing_is_a_failure(ward):
+    ward.platform.change_project(ward.number, label_config="<View/>")
+    assert "label-configs" in only(ward.ill("failure")).remedy
+
+
+def test_a_database_that_cannot_be_opened_is_a_failure(ward, tmp_path):
+    (tmp_path / "file").write_text("")
+    ward.settings = replace(ward.settings, database_url=Secret(f"sqlite:///{tmp_path}/file/x.db"))
+    assert only(ward.ill("failure")).subject == "database"
+
+
+def test_no_worker_and_no_project_are_noted(tmp_path):
+    settings = Settings(home=tmp_path / "new", label_studio_api_key=Secret(LEGACY))
+    neighbours = Neighbours(FakeAdmin(), FakePlatform(), FakeLanguageModel())
+    findings = diagnose(settings, neighbours=neighbours)
+    noted = {finding.subject for finding in findings if finding.state == "warning"}
+    assert noted == {"worker", "projects"}
+
+
+def test_a_full_disk_is_a_failure(ward, monkeypatch):
+    usage = type("Usage", (), {"free": 10**8})
+    monkeypatch.setattr("backend.doctor.shutil.disk_usage", lambda folder: usage)
+    assert only(ward.ill("failure")).subject == "disk"

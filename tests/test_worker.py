@@ -1,0 +1,109 @@
+"""The worker's own loop: requests become jobs, and what no one told of is found."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+
+import pytest
+
+from backend.core.types import ProjectId
+from backend.errors import SettingsError
+from backend.services import build_services
+from backend.settings import Settings
+from backend.worker import Dispatcher, run_worker
+from tests.conftest import SENTIMENT
+from tests.fakes import FakeLanguageModel, FakePlatform
+
+
+@dataclass
+class FakeJobs:
+    """Takes one job of a kind per project, until it is told that the job is done."""
+
+    running: set[tuple[str, str]] = field(default_factory=set)
+
+    def submit(self, project_id: ProjectId, kind: str) -> bool:
+        if (project_id, kind) in self.running:
+            return False
+        self.running.add((project_id, kind))
+        return True
+
+
+@pytest.fixture
+def services(tmp_path):
+    services = build_services(
+        Settings(home=tmp_path, sync_interval_s=0.2),
+        platform=FakePlatform(),
+        language_model=FakeLanguageModel(lambda prompt: {"positive": 0.8, "negative": 0.1}),
+    )
+    yield services
+    services.close()
+
+
+@pytest.fixture
+def project_id(services):
+    number = services.platform.create_project(SENTIMENT)
+    services.platform.import_tasks(number, [{"text": f"text {i}"} for i in range(5)])
+    project_id = services.platform.projects[number].info.id
+    services.events.connect(project_id, SENTIMENT)
+    return project_id
+
+
+def test_a_request_becomes_one_job_and_is_kept_while_one_runs(services, project_id):
+    jobs = FakeJobs()
+    dispatcher = Dispatcher(services, jobs)
+    assert dispatcher.dispatch() == 1
+    assert services.work.job_requests() == []
+    services.work.request_job(project_id, "prelabel", "TASKS_CREATED")
+    assert dispatcher.dispatch() == 0
+    assert len(services.work.job_requests()) == 1
+    jobs.running.clear()
+    assert dispatcher.dispatch() == 1
+
+
+def test_work_that_nobody_told_of_is_found(services, project_id):
+    (request,) = services.work.job_requests()
+    services.work.drop_request(*request)
+    Dispatcher(services, FakeJobs()).look()
+    assert len(services.work.job_requests()) == 1
+
+
+def test_a_removed_project_is_left_alone(services, project_id):
+    (request,) = services.work.job_requests()
+    services.work.drop_request(*request)
+    services.projects.disconnect(project_id)
+    Dispatcher(services, FakeJobs()).look()
+    assert services.work.job_requests() == []
+
+
+def test_the_whole_worker_labels_and_publishes_a_project_and_stops(services, project_id):
+    stop = threading.Event()
+    remote = services.platform.projects[int(project_id.split(".")[0])]
+
+    def wait():
+        while len(remote.predictions) < 5:
+            if stop.wait(0.05):
+                return
+        stop.set()
+
+    watcher = threading.Thread(target=wait)
+    guard = threading.Timer(40, stop.set)
+    watcher.start()
+    guard.start()
+    run_worker(services, stop)
+    watcher.join()
+    guard.cancel()
+    assert len(remote.predictions) == 5
+    assert services.work.live_workers() == [services.settings.own_worker_id]
+
+
+def test_a_second_worker_of_the_same_name_is_refused(services):
+    stop = threading.Event()
+    stop.set()
+    path = services.settings.home / f"{services.settings.own_worker_id}.lock"
+    import fcntl
+
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(SettingsError, match="WORKER_ID"):
+            run_worker(services, stop)
