@@ -26,7 +26,7 @@ test: install-dev ## Check style and types, run the tests (no network, no GPU)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
 
 e2e: install-dev chromium ## Test against a real Label Studio and a real vLLM, in a browser
-	$(BIN)/python -m pytest -m e2e tests/end_to_end
+	$(BIN)/python -m pytest -m e2e
 
 demo: install ## Start everything with sample texts; DATA=texts.jsonl CONFIG=labels.xml for your own
 	$(BACKEND) demo $(if $(DATA),--data "$(DATA)") $(if $(CONFIG),--config "$(CONFIG)")

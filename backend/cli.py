@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -75,10 +77,10 @@ def worker() -> None:
         signal.signal(number, leave)
     with _explained():
         services = build_services(_settings())
-        try:
-            run_worker(services, stop)
-        finally:
-            services.close()
+        run_worker(services, stop)
+    # Steps under way end here, as in a kill: they are checkpointed, and the next worker goes on.
+    logging.shutdown()
+    os._exit(0)
 
 
 @app.command()

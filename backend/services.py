@@ -41,7 +41,11 @@ class Services:
     reporter: Reporter
 
     def close(self) -> None:
-        """Close the database's connections."""
+        """Close all connections."""
+        for part in (self.platform, self.language_model):
+            close = getattr(part, "close", None)
+            if close is not None:
+                close()
         self.database.close()
 
 

@@ -35,6 +35,15 @@ def serving(
     _console.print(report.table())
 
 
+@app.command()
+def pages() -> None:
+    """Write docs/benchmarks/*.md from the JSON files beside them."""
+    from benchmarks.pages import write_pages
+
+    for page in write_pages():
+        _console.print(f"wrote {page}")
+
+
 def _name(path: Path | None) -> str:
     return path.name if path else "demo"
 

@@ -10,6 +10,8 @@ import pytest
 from backend.adapters.store import Database, LabelStore, ProjectStore, TaskStore, WorkStore
 from backend.core.types import Project, ProjectId
 
+pytest_plugins = ("tests.end_to_end.fixtures",)
+
 SENTIMENT = (
     '<View><Header value="What does the reviewer think of the product?"/>'
     '<Text name="text" value="$text"/>'

@@ -85,9 +85,9 @@ class DurableJobs:
             DBOS.delete_workflows([status.workflow_id for status in old])
             n_deleted += len(old)
 
-    def close(self) -> None:
-        """Stop taking up work and wait briefly for steps under way; the rest is recovered."""
-        DBOS.destroy(workflow_completion_timeout_sec=5)
+    def close(self, *, wait_s: int = 0) -> None:
+        """Stop taking up work and wait for workflows under way; the rest is recovered."""
+        DBOS.destroy(workflow_completion_timeout_sec=wait_s)
 
 
 def _register(kind: str, body: Workflow) -> Callable[[str], None]:

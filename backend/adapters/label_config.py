@@ -40,6 +40,7 @@ from backend.errors import UnsupportedLabelConfig
 
 _SUPPORTED = 'Choices with choice="single" over one Text tag'
 _VARIABLE = re.compile(r"\$(\w[\w.\[\]]*)")
+_SCORE_DIGITS = 4
 _CUT_NOTE = "The text was longer than the model's context; only its beginning was read."
 _PARSE_ERRORS = (
     LabelStudioValidationErrorSentryIgnored,
@@ -218,7 +219,7 @@ class _SingleChoice:
     def value(self, question: Question, weak_label: WeakLabel) -> tuple[dict[str, Any], float]:
         confidence = max(weak_label.probabilities)
         winner = question.labels[weak_label.probabilities.index(confidence)]
-        return {"choices": [winner.value]}, float(confidence)
+        return {"choices": [winner.value]}, round(float(confidence), _SCORE_DIGITS)
 
     def answer(self, question: Question, region: Region) -> str | None:
         value = region.get("value")

@@ -157,7 +157,9 @@ class LabelStore(Protocol):
         """Mark predictions as given away by /predict; return those that nobody gave before."""
         ...
 
-    def take_unpublished(self, project: Project, limit: int) -> tuple[list[Prediction], set[int]]:
+    def take_unpublished(
+        self, project: Project, limit: int, *, patience_s: float
+    ) -> tuple[list[Prediction], set[int]]:
         """Take predictions to import; return them, and the tasks to look up first."""
         ...
 

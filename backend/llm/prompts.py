@@ -44,16 +44,19 @@ def build_prompt(
     """Return the prompt of a single-choice question over one text, in plain completion form.
 
     What annotators are told, what each answer means, then the text in quotes on a line of its own
-    and the control's name as the line to complete.
+    and the control's name as the line to complete. Where the config does not say what every answer
+    means, a line lists the answers: without either a small model does not answer at all. With
+    meanings that line helps the ranking of texts but costs a small model raw accuracy.
     """
     told = [clean_instruction(instruction), *(one_line(header) for header in schema.headers)]
     lines = [line[:_MOST_TOLD_CHARS] for line in told if line][:_MOST_TOLD_LINES]
-    lines += _options(question, words)
+    asked = f"{spoken_name(question.name)}:"
+    meanings = _meanings(question, words)
+    if len(meanings) < len(question.labels):
+        lines.append(f"{asked} {_one_of(words.words)}")
+    lines += meanings
     opening = "".join(f"{line}\n" for line in lines)
-    return Prompt(
-        before=(f"{opening}\n" if opening else "") + f'{spoken_name(question.field.name)}: "',
-        after=f'"\n{spoken_name(question.name)}:',
-    )
+    return Prompt(before=f'{opening}\n{spoken_name(question.field.name)}: "', after=f'"\n{asked}')
 
 
 def spoken_name(name: str) -> str:
@@ -89,8 +92,15 @@ def clean_instruction(instruction: str) -> str:
     return one_line("".join(reader.parts))
 
 
-def _options(question: Question, words: AnswerWords) -> list[str]:
-    """Return a line per label: the word to answer with, and what it means."""
+def _one_of(words: tuple[str, ...]) -> str:
+    return " or ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def _meanings(question: Question, words: AnswerWords) -> list[str]:
+    """Return a line per label that has something to say: the word to answer with and its meaning.
+
+    A mark always has: the label's name.
+    """
     lines = []
     for label, word in zip(question.labels, words.words, strict=True):
         meaning = one_line(label.hint or "")

@@ -17,8 +17,9 @@ PUBLISHING = "publishing"
 class Publisher:
     """Bulk import in chunks, with what was created checked against what was sent.
 
-    A prediction is marked as offered before it is sent and as published after: whatever was
-    under way when a process was killed is looked up in Label Studio before it is sent again.
+    A prediction is marked as sent before its import and as published after: whatever was under
+    way when a process was killed, and whatever /predict gave away more than `patience_s` ago, is
+    looked up in Label Studio first.
     """
 
     def __init__(
@@ -28,22 +29,26 @@ class Publisher:
         *,
         chunk: int,
         manages_queue: bool,
+        patience_s: float = 30.0,
     ) -> None:
         self._platform = platform
         self._projects, self._labels, self._work = stores
         self._chunk = chunk
         self._manages_queue = manages_queue
+        self._patience_s = patience_s
 
     def publish_chunk(self, project_id: ProjectId) -> dict[str, int]:
         """Import the next chunk; a step. `is_done`: nothing more can be published now."""
         project = self._projects.get(project_id)
         if project is None or not project.is_connected:
             return {"n_published": 0, "is_done": 1}
-        predictions, offered = self._labels.take_unpublished(project, self._chunk)
+        predictions, doubtful = self._labels.take_unpublished(
+            project, self._chunk, patience_s=self._patience_s
+        )
         if not predictions:
             return {"n_published": 0, "is_done": 1}
         try:
-            n_published = self._publish(project, predictions, offered)
+            n_published = self._publish(project, predictions, doubtful)
         except PlatformError as exc:
             self._work.note_problem(project_id, PUBLISHING, str(exc))
             _LOG.warning("project=%s cannot publish: %s", project_id, exc)
@@ -54,9 +59,9 @@ class Publisher:
         return {"n_published": n_published, "is_done": int(len(predictions) < self._chunk)}
 
     def _publish(
-        self, project: Project, predictions: Sequence[Prediction], offered: set[int]
+        self, project: Project, predictions: Sequence[Prediction], doubtful: set[int]
     ) -> int:
-        present = self._look_up(project, sorted(offered))
+        present = self._look_up(project, sorted(doubtful))
         to_send = [p for p in predictions if p.task_id not in present]
         task_ids = [p.task_id for p in to_send]
         if to_send:

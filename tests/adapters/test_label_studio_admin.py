@@ -16,6 +16,7 @@ from backend.adapters.label_studio import LabelStudioPlatform
 from backend.adapters.label_studio_admin import LabelStudioAdmin, Token, TokenKind, read_token
 from backend.core.types import Prediction
 from backend.errors import PlatformRejected, PlatformUnauthorized, PlatformUnavailable
+from backend.launcher.label_studio_server import LabelStudioServer
 
 CONFIG = (
     '<View><Text name="text" value="$text"/><Choices name="sentiment" toName="text">'
@@ -91,10 +92,8 @@ def backend() -> Iterator[ThreadingHTTPServer]:
 
 
 @pytest.fixture
-def admin() -> Iterator[LabelStudioAdmin]:
-    admin = LabelStudioAdmin(
-        os.environ["E2E_LABEL_STUDIO_URL"], os.environ["E2E_LABEL_STUDIO_TOKEN"]
-    )
+def admin(label_studio: LabelStudioServer) -> Iterator[LabelStudioAdmin]:
+    admin = LabelStudioAdmin(label_studio.url, label_studio.credentials.token)
     yield admin
     admin.close()
 
@@ -114,8 +113,8 @@ def test_label_studio_is_up_and_takes_the_token(admin: LabelStudioAdmin):
 
 
 @pytest.mark.e2e
-def test_another_token_is_not_taken(admin: LabelStudioAdmin):
-    other = LabelStudioAdmin(os.environ["E2E_LABEL_STUDIO_URL"], "0" * 40)
+def test_another_token_is_not_taken(label_studio: LabelStudioServer):
+    other = LabelStudioAdmin(label_studio.url, "0" * 40)
     with pytest.raises(PlatformUnauthorized):
         other.user()
     other.close()
@@ -153,12 +152,12 @@ def test_a_project_is_found_by_its_whole_title(admin: LabelStudioAdmin):
 
 
 @pytest.mark.e2e
-def test_predictions_are_counted_and_their_choices_read(admin: LabelStudioAdmin, number: int):
+def test_predictions_are_counted_and_their_choices_read(
+    admin: LabelStudioAdmin, number: int, label_studio: LabelStudioServer
+):
     admin.import_tasks(number, [{"text": "a"}, {"text": "b"}, {"text": "c"}])
     assert (admin.count_predicted(number), admin.predicted_choices(number)) == (0, [None] * 3)
-    platform = LabelStudioPlatform(
-        os.environ["E2E_LABEL_STUDIO_URL"], os.environ["E2E_LABEL_STUDIO_TOKEN"]
-    )
+    platform = LabelStudioPlatform(label_studio.url, label_studio.credentials.token)
     region = {"from_name": "sentiment", "to_name": "text", "type": "choices"}
     first, _, third = (task.id for task in platform.tasks(number))
     for task_id, choice in ((first, "Negative"), (first, "Positive"), (third, "Negative")):

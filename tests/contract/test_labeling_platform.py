@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC
 from typing import Any, Protocol
@@ -102,9 +101,8 @@ def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
         fake = FakePlatform()
         yield Stage(fake, fake)
         return
-    real = RealWorld(
-        os.environ["E2E_LABEL_STUDIO_URL"].rstrip("/"), os.environ["E2E_LABEL_STUDIO_TOKEN"]
-    )
+    server = request.getfixturevalue("label_studio")
+    real = RealWorld(server.url, server.credentials.token)
     try:
         yield Stage(real.platform, real)
     finally:

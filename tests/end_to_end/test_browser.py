@@ -16,7 +16,7 @@ from tests.end_to_end.browser import LabelStudioBrowser, open_browser
 from tests.end_to_end.data import SAMPLE_CONFIG, sample
 from tests.end_to_end.stack import LiveProject, Stack
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
+pytestmark = pytest.mark.e2e
 
 IMAGES = PROJECT_FOLDER / "docs" / "images"
 N_ROWS = 60
@@ -84,7 +84,7 @@ def test_the_data_manager_shows_each_prediction_and_its_score(browser, products)
     first_row = browser.rows.first.inner_text()
     assert f"{scores[0]:.3f}" in first_row
     assert "choices" in first_row
-    take_picture(browser, "data-manager.png", width=1120, height=573)
+    take_picture(browser, "data-manager.png", width=1120, height=503)
 
 
 def test_the_annotator_confirms_the_pre_annotation_of_the_least_sure_task(browser, products):
@@ -96,7 +96,7 @@ def test_the_annotator_confirms_the_pre_annotation_of_the_least_sure_task(browse
     choice = choice_in(prediction_of(by_id[shown]))
     browser.expect_chosen(choice)
     browser.close_side_panel()
-    take_picture(browser, "pre-annotation.png", width=1040, height=400)
+    take_picture(browser, "pre-annotation.png", width=1040, height=360)
 
     annotation_id, following = browser.submit()
     annotation = products.stack.call("GET", f"/api/annotations/{annotation_id}/")

@@ -14,7 +14,7 @@ from backend.launcher.environments import PROJECT_FOLDER
 from tests.end_to_end.data import Review, reviews
 from tests.end_to_end.stack import LiveProject, Stack, wait_for
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
+pytestmark = pytest.mark.e2e
 
 N_ROWS = 200
 SENTIMENT = """

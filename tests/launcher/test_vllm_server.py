@@ -2,7 +2,13 @@
 
 import pytest
 
-from backend.launcher.vllm_server import cpu_list, plan_server, server_command, usable_cpus
+from backend.launcher.vllm_server import (
+    computes_in_bfloat16,
+    cpu_list,
+    plan_server,
+    server_command,
+    usable_cpus,
+)
 
 
 @pytest.fixture
@@ -36,6 +42,24 @@ def test_the_embedded_model_runs_on_the_cpu_and_offline(served, tmp_path, model,
         "VLLM_CPU_KVCACHE_SPACE": "1",
         "VLLM_CPU_OMP_THREADS_BIND": cpu_list(usable_cpus()),
     }
+
+
+def test_a_processor_without_bfloat16_calculates_in_float32(tmp_path):
+    for model in (None, "Qwen/Qwen3-0.6B"):
+        plan = plan_server(model, has_gpu=False, is_bfloat16_fast=False)
+        command = server_command(plan, python=tmp_path, home=tmp_path, port=1)
+        assert "--dtype float32" in " ".join(command.argv)
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [("fpu avx2 avx512f", False), ("fpu avx512_bf16", True), ("fpu amx_bf16", True)],
+)
+def test_the_processor_says_whether_it_has_bfloat16(tmp_path, flags, expected):
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text(f"processor : 0\nflags : {flags}\n")
+    assert computes_in_bfloat16(cpuinfo) is expected
+    assert computes_in_bfloat16(tmp_path / "nothing") is True
 
 
 def test_a_named_model_runs_on_the_gpu_without_settings_of_the_cpu(served, tmp_path):

@@ -57,6 +57,19 @@ def test_a_prompt_holds_header_meanings_text_and_the_line_to_complete():
     )
 
 
+def test_answers_are_listed_where_their_meanings_are_not_given():
+    assert prompt_for(without_hints(QUESTION), headers=()).fill("It works.") == (
+        'Sentiment: positive or negative\n\nText: "It works."\nSentiment:'
+    )
+
+
+def test_more_than_two_answers_are_listed_with_commas():
+    labels = tuple(LabelDefinition(name, name) for name in ("Cat", "Dog", "Owl"))
+    question = Question("animal", TextField("story", "story"), QUESTION.kind, labels)
+    prompt = prompt_for(question, words=AnswerWords(("cat", "dog", "owl"), (1, 2, 3)))
+    assert "Animal: cat, dog or owl\n" in prompt.before
+
+
 def test_the_instruction_comes_first_and_without_html():
     prompt = prompt_for(instruction="<p>Judge the <b>product</b>, not the delivery.</p>")
     assert prompt.before.startswith("Judge the product, not the delivery.\nWhat does")

@@ -95,7 +95,9 @@ class House:
         self.synchroniser = Synchroniser(self.platform, config, stores, full_interval_s=3600)
         three = (self.projects, self.labels, self.work)
         self.pre_annotator = PreAnnotator(labelling, three, chunk=CHUNK, retry_abstentions_s=0)
-        self.publisher = Publisher(self.platform, three, chunk=CHUNK, manages_queue=True)
+        self.publisher = Publisher(
+            self.platform, three, chunk=CHUNK, manages_queue=True, patience_s=0
+        )
         self.prediction = PredictionService(labelling, stores, deadline_s=1.0, live_limit=3)
 
     def connected(self, n_texts: int = 10, label_config: str = SENTIMENT) -> ProjectId:

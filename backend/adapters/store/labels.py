@@ -47,13 +47,11 @@ class LabelStore:
         project: Project,
         weak_labels: Sequence[WeakLabel],
         predictions: Sequence[Prediction],
-        *,
-        are_offered: bool = False,
     ) -> None:
         """Save a chunk's weak labels and predictions in one transaction.
 
-        `are_offered` marks predictions that Label Studio is about to get as our answer; what is
-        marked already stays so.
+        A prediction that is there already stays, with its marks: while the worker labels a chunk,
+        /predict may label a task of it and give the answer away.
         """
         moment = now()
         labels = [_weak_label_row(project, label, moment) for label in weak_labels]
@@ -65,13 +63,12 @@ class LabelStore:
                 "result": list(prediction.result),
                 "score": prediction.score,
                 "created_at": moment,
-                "offered_at": moment if are_offered else None,
             }
             for prediction in predictions
         ]
         with self._db.write() as connection:
             upsert(connection, t.weak_labels, labels)
-            upsert(connection, t.predictions, rows, keep=() if are_offered else ("offered_at",))
+            upsert(connection, t.predictions, rows, keep=("result", "score", "created_at"))
 
     def reopen_passing_abstentions(self, project: Project, older_than_s: float) -> int:
         """Forget abstentions that may go away by themselves; return how many."""
@@ -120,6 +117,7 @@ class LabelStore:
                         _of(project, table),
                         table.c.task_id.in_(ids),
                         table.c.offered_at.is_(None),
+                        table.c.sent_at.is_(None),
                         table.c.published_at.is_(None),
                     )
                     .values(offered_at=now())
@@ -128,29 +126,39 @@ class LabelStore:
                 ours.update(connection.execute(statement).scalars())
         return ours
 
-    def take_unpublished(self, project: Project, limit: int) -> tuple[list[Prediction], set[int]]:
+    def take_unpublished(
+        self, project: Project, limit: int, *, patience_s: float
+    ) -> tuple[list[Prediction], set[int]]:
         """Take predictions to import; return them, and the tasks to look up in Label Studio first.
 
-        The others are marked in the same transaction, so that /predict does not give them away
-        while they are on their way, and so that a kill leaves a trace.
+        Those that /predict gave away less than `patience_s` ago are left alone: Label Studio
+        stores its answers one by one. All are marked as sent in the same transaction, so that
+        /predict does not give them away while they are on their way, and so that a kill leaves a
+        trace.
         """
         table = t.predictions
+        is_settled = table.c.offered_at < now() - timedelta(seconds=patience_s)
         query = (
-            _predictions(project, table.c.published_at.is_(None), table.c.refusal.is_(None))
+            _predictions(
+                project,
+                table.c.published_at.is_(None),
+                table.c.refusal.is_(None),
+                sa.or_(table.c.offered_at.is_(None), is_settled),
+            )
             .order_by(table.c.task_id)
             .limit(limit)
             .with_for_update()
         )
         with self._db.write() as connection:
             rows = connection.execute(query).all()
-            offered = {row.task_id for row in rows if row.offered_at is not None}
-            for ids in in_slices([row.task_id for row in rows if row.offered_at is None]):
+            for ids in in_slices([row.task_id for row in rows]):
                 connection.execute(
                     sa.update(table)
                     .where(_of(project, table), table.c.task_id.in_(ids))
-                    .values(offered_at=now())
+                    .values(sent_at=now())
                 )
-        return [_prediction(row) for row in rows], offered
+        doubtful = {row.task_id for row in rows if row.offered_at or row.sent_at}
+        return [_prediction(row) for row in rows], doubtful
 
     def note_published(self, project: Project, task_ids: Sequence[int]) -> None:
         """Record that Label Studio has these predictions."""
@@ -158,7 +166,7 @@ class LabelStore:
 
     def note_unpublished(self, project: Project, task_ids: Sequence[int]) -> None:
         """Record that Label Studio does not have these predictions (any more)."""
-        self._mark(project, task_ids, published_at=None, offered_at=None)
+        self._mark(project, task_ids, published_at=None, offered_at=None, sent_at=None)
 
     def note_refused(self, project: Project, task_ids: Sequence[int], why: str) -> None:
         """Record that Label Studio does not take these predictions; they are not sent again."""

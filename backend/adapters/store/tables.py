@@ -130,6 +130,7 @@ predictions = sa.Table(
     sa.Column("score", sa.Float, nullable=False),
     sa.Column("created_at", Moment, nullable=False),
     sa.Column("offered_at", Moment),
+    sa.Column("sent_at", Moment),
     sa.Column("published_at", Moment),
     sa.Column("refusal", sa.Text),
     sa.Index(None, "project_id", "model_version", "published_at"),

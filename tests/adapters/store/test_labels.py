@@ -99,17 +99,17 @@ def test_a_prediction_is_not_given_for_another_text(labels, project, three):
 def test_what_was_given_to_label_studio_is_looked_up_before_it_is_sent(labels, project, three):
     labels.save(project, [weak(1), weak(2)], [prediction(project, 1), prediction(project, 2)])
     labels.predictions(project, three[:1])
-    waiting, offered = labels.take_unpublished(project, 9)
+    waiting, offered = labels.take_unpublished(project, 9, patience_s=0)
     assert [p.task_id for p in waiting] == [1, 2]
     assert offered == {1}
-    assert labels.take_unpublished(project, 9)[1] == {1, 2}
+    assert labels.take_unpublished(project, 9, patience_s=0)[1] == {1, 2}
 
 
 def test_a_prediction_is_given_away_by_one_only(labels, project, three):
     labels.save(project, [weak(1), weak(2)], [prediction(project, 1), prediction(project, 2)])
     assert labels.offer(project, [1]) == {1}
     assert labels.offer(project, [1]) == set()
-    labels.take_unpublished(project, 9)
+    labels.take_unpublished(project, 9, patience_s=0)
     assert labels.offer(project, [1, 2]) == set()
 
 
@@ -117,17 +117,17 @@ def test_a_later_answer_to_the_same_question_does_not_replace_the_first(labels, 
     labels.save(project, [weak(1)], [prediction(project, 1)])
     labels.offer(project, [1])
     labels.save(project, [weak(1, probabilities=(0.2, 0.8))], [prediction(project, 1)])
-    assert labels.take_unpublished(project, 9)[1] == {1}
+    assert labels.take_unpublished(project, 9, patience_s=0)[1] == {1}
 
 
 def test_published_predictions_are_not_sent_again_until_they_are_gone(labels, project, three):
     labels.save(project, [weak(1)], [prediction(project, 1)])
     labels.note_published(project, [1])
-    assert labels.take_unpublished(project, 9) == ([], set())
+    assert labels.take_unpublished(project, 9, patience_s=0) == ([], set())
     assert labels.publication(project, [1, 2]) == {1: True}
     labels.note_unpublished(project, [1])
     assert labels.has_published(project) is False
-    assert [p.task_id for p in labels.take_unpublished(project, 9)[0]] == [1]
+    assert [p.task_id for p in labels.take_unpublished(project, 9, patience_s=0)[0]] == [1]
 
 
 def test_a_refused_prediction_is_not_sent_again_and_is_counted(labels, project, three):
@@ -157,3 +157,12 @@ def test_thousands_of_ids_fit_into_one_call(tasks, labels, project):
     assert len(labels.predictions(project, many)) == 2_500
     labels.note_published(project, range(2_500))
     assert labels.progress(project).n_published == 2_500
+
+
+def test_what_predict_has_just_given_away_is_left_alone_for_a_while(labels, project, three):
+    labels.save(project, [weak(1), weak(2)], [prediction(project, 1), prediction(project, 2)])
+    labels.offer(project, [1])
+    taken, doubtful = labels.take_unpublished(project, 9, patience_s=30)
+    assert [p.task_id for p in taken] == [2]
+    assert doubtful == set()
+    assert labels.take_unpublished(project, 9, patience_s=30)[1] == {2}

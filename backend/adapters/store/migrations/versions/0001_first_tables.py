@@ -95,6 +95,7 @@ def _create_labels() -> None:
         sa.Column("score", sa.Float(), nullable=False),
         sa.Column("created_at", sa.DateTime(), nullable=False),
         sa.Column("offered_at", sa.DateTime(), nullable=True),
+        sa.Column("sent_at", sa.DateTime(), nullable=True),
         sa.Column("published_at", sa.DateTime(), nullable=True),
         sa.Column("refusal", sa.Text(), nullable=True),
         sa.PrimaryKeyConstraint(

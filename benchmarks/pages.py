@@ -1,0 +1,76 @@
+"""Write docs/benchmarks/*.md from the JSON files beside them: no figure is typed by hand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).resolve().parent.parent / "docs/benchmarks"
+
+_SERVING_GOALS: tuple[tuple[str, str, Callable[[float], bool]], ...] = (
+    ("predict_1_ratio", "at most 1.3", lambda value: value <= 1.3),
+    ("webhook_p99_ms", "under 50", lambda value: value < 50),
+    ("annotate_ratio", "at least 0.95", lambda value: value >= 0.95),
+)
+_SERVING_MEANINGS = {
+    "predict_1_p50_ms": "/predict, one stored task, median, ms",
+    "predict_1_p99_ms": "/predict, one stored task, 99th percentile, ms",
+    "predict_1_ratio": "the median over a bare label-studio-ml backend's",
+    "predict_1500_p50_s": "/predict, 1,500 stored tasks, median, s",
+    "predict_1500_p99_s": "/predict, 1,500 stored tasks, slowest of the runs, s",
+    "webhook_p50_ms": "/webhook at 50 a second while the worker labels, median, ms",
+    "webhook_p99_ms": "/webhook at 50 a second while the worker labels, 99th percentile, ms",
+    "annotate_labels_per_s": "labels a second through the worker's whole path",
+    "annotate_ratio": "the same over the server's own rate for the same prompts in lists of 64",
+}
+
+
+def write_pages() -> list[Path]:
+    """Write every page whose JSON file is there; return the pages."""
+    written = []
+    for source in sorted(FOLDER.glob("*.json")):
+        page = source.with_suffix(".md")
+        report = json.loads(source.read_text(encoding="utf-8"))
+        page.write_text(_PAGES[report["benchmark"]](report, source.name), encoding="utf-8")
+        written.append(page)
+    return written
+
+
+def _serving(report: dict[str, Any], source: str) -> str:
+    results, notes, machine = report["results"], report["notes"], report["machine"]
+    lines = [
+        "# Serving: routes and labelling speed",
+        "",
+        f"Written by `python -m benchmarks pages` from `{source}`, which "
+        f"`python -m benchmarks serving --json docs/benchmarks/{source}` measured at commit "
+        f"`{report['commit']}` on {machine['cores']} cores ({machine['processor']}), everything "
+        "on one machine: the LLM server, the worker, the web process and the client share them. "
+        "Ratios compare figures of one run; a figure alone says little about another machine.",
+        "",
+        "| figure | what it is | value | goal | met |",
+        "|---|---|---|---|---|",
+    ]
+    goals = {name: (goal, is_met) for name, goal, is_met in _SERVING_GOALS}
+    for name, value in results.items():
+        goal, is_met = goals.get(name, ("", None))
+        met = "" if is_met is None else ("yes" if is_met(value) else "**no**")
+        lines.append(f"| `{name}` | {_SERVING_MEANINGS[name]} | {value} | {goal} | {met} |")
+    lines += ["", "Beside them, in the same run:", "", "| figure | value |", "|---|---|"]
+    lines += [f"| `{name}` | {value} |" for name, value in notes.items()]
+    lines += [
+        "",
+        "How it is measured: each `/predict` is one HTTP request over a connection of its own, as "
+        "Label Studio makes them, in turn with the bare backend. Webhooks are posted on a fixed "
+        "schedule whatever the answers do, and a call's time counts from the moment at which it "
+        "was due. The bare backend is label-studio-ml 1.0.9 answering constants under the same "
+        "gunicorn settings; its webhook forks a process each and is asked for 5 s only, giving up "
+        "after 1 s. The labelling ceiling sends the recorded prompts straight to the "
+        "server, list after list, in turn with ours.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+_PAGES: dict[str, Callable[[dict[str, Any], str], str]] = {"serving": _serving}
