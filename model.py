@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
-from backend.adapters.label_studio_events import read_event
 from label_studio_ml.model import LabelStudioMLBase
 
+from backend.adapters.label_studio_events import read_event
 from backend.core.types import Project, ProjectId, Task
 from backend.errors import InvalidRequest
 from backend.services import Services, build_services
@@ -48,7 +48,7 @@ class FreeALBackend(LabelStudioMLBase):  # type: ignore[misc]
 
         Raises UnsupportedLabelConfig.
         """
-        return self._project([]).model_version
+        return self._project([], self._services().events.connect).model_version
 
     def predict(
         self, tasks: Sequence[Any], context: Any = None, **kwargs: Any
@@ -58,7 +58,9 @@ class FreeALBackend(LabelStudioMLBase):  # type: ignore[misc]
         asked = [task for task in readable if task is not None]
         if not asked:
             return [{} for _ in tasks]
-        answers = iter(self._services().prediction.predict(self._project(tasks), asked))
+        services = self._services()
+        project = self._project(tasks, services.events.recent)
+        answers = iter(services.prediction.predict(project, asked))
         results: list[dict[str, Any]] = []
         for task in readable:
             prediction = next(answers) if task is not None else None
@@ -112,16 +114,18 @@ class FreeALBackend(LabelStudioMLBase):  # type: ignore[misc]
         cls._services_pid = os.getpid()
         return cls.services
 
-    def _project(self, tasks: Sequence[Any]) -> Project:
+    def _project(
+        self, tasks: Sequence[Any], connect: Callable[[ProjectId, str], Project]
+    ) -> Project:
+        if "." in self.project_id and self.label_config:
+            return connect(ProjectId(self.project_id), self.label_config)
         known = self._known_project(tasks)
         if not self.label_config:
             if known is None:
                 raise InvalidRequest("the project has no label config yet; call /setup first")
             return known
         project_id = known.id if known else ProjectId(f"{self._platform_id(tasks)}.0")
-        if "." in self.project_id:
-            project_id = ProjectId(self.project_id)
-        return self._services().events.connect(project_id, self.label_config)
+        return connect(project_id, self.label_config)
 
     def _known_project(self, tasks: Sequence[Any]) -> Project | None:
         if "." in self.project_id:

@@ -354,7 +354,7 @@ def _measure_webhook(
     busy_texts = cycled(setting.texts, 200 * setting.seconds)
     many = tuple(Task(i, {"text": text}) for i, text in enumerate(busy_texts, start=100_000))
     services.tasks.apply(BUSY, Event("TASKS_CREATED", tasks=many), ("prelabel", "benchmark"))
-    worker = processes.start(worker_command(setting.settings))
+    worker = processes.start(worker_command(replace(setting.settings, annotate_chunk=LIST_SIZE)))
     busy = services.projects.get(BUSY)
     if busy is None:
         raise RuntimeError("the busy project is gone")

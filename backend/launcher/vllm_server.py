@@ -105,6 +105,8 @@ def server_command(
         # Compiling needs a C++ compiler and a minute at each start, for a fifth more speed.
         argv += ["--enforce-eager", *(() if plan.is_bfloat16_fast else ("--dtype", "float32"))]
         environment |= {"VLLM_CPU_OMP_THREADS_BIND": cpu_list(usable_cpus())}
+        if shutil.which("nice"):  # it takes every core, and people work on this machine
+            argv = ["nice", "-n", "10", *argv]
     if plan.is_embedded:
         argv += ["--served-model-name", EMBEDDED_MODEL, "--max-model-len", "2048"]
         environment |= {**OFFLINE, "VLLM_CPU_KVCACHE_SPACE": "1"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 
 from backend.core.ports import ConfigReader
 from backend.core.stores import ProjectStore, TaskStore, WorkStore
@@ -11,6 +12,7 @@ from backend.errors import UnsupportedLabelConfig
 from backend.workflow.prelabel import PRELABEL
 
 _LOG = logging.getLogger(__name__)
+_RECENT_S = 1.0
 _CALLS_FOR_WORK = ("TASKS_CREATED", "START_TRAINING", "PROJECT_UPDATED", "ANNOTATIONS_DELETED")
 
 
@@ -22,6 +24,7 @@ class EventService:
     ) -> None:
         self._config = config
         self._projects, self._tasks, self._work = stores
+        self._recent: dict[ProjectId, tuple[Project, float]] = {}
 
     def connect(self, project_id: ProjectId, label_config: str) -> Project:
         """Register a project; raises UnsupportedLabelConfig."""
@@ -34,12 +37,25 @@ class EventService:
         _LOG.info("project=%s connected version=%s", project_id, project.model_version)
         return project
 
+    def recent(self, project_id: ProjectId, label_config: str) -> Project:
+        """Return a project as `connect` does, or as it was less than a second ago.
+
+        Each /predict comes through here; a version that is new takes up to a second to be seen.
+        """
+        known, read_at = self._recent.get(project_id, (None, 0.0))
+        is_fresh = time.monotonic() - read_at < _RECENT_S
+        if known is None or not is_fresh or known.label_config != label_config:
+            known = self.connect(project_id, label_config)
+            self._recent[project_id] = (known, time.monotonic())
+        return known
+
     def receive(self, event: Event) -> bool:
         """Apply an event; return whether it was news."""
         if event.project is None:
             _LOG.info("event %s without a project is passed over", event.action)
             return False
         project_id = event.project.id
+        self._recent.pop(project_id, None)
         self._adopt(event)
         reason = event.action if event.action in _CALLS_FOR_WORK else None
         is_news = self._tasks.apply(project_id, event, (PRELABEL, reason) if reason else None)

