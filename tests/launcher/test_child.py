@@ -229,7 +229,7 @@ def test_an_exclusive_command_is_refused_until_that_of_a_killed_parent_has_ended
         ChildProcess(command, log_file=home / "second.log")
     os.killpg(child.pid, signal.SIGKILL)
     wait_until(lambda: child.exit_code() is not None)
-    assert not is_running(family[0])
+    wait_until(lambda: not is_running(family[0]))
 
 
 def test_run_to_end_returns_when_the_command_is_done(home, python, console):

@@ -153,12 +153,15 @@ def test_an_ignored_signal_stays_ignored(home, console):
 
 
 PARENT = f"""
-import io, sys
+import io, signal, sys
 from pathlib import Path
 from rich.console import Console
 from backend.launcher.child import Command
 from backend.launcher.processes import Processes
 home = Path(sys.argv[1])
+# As in a terminal, also where the tests themselves run in the background.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 with Processes(home=home, console=Console(file=io.StringIO())) as processes:
     child = processes.start(Command("child", (sys.executable, "-c", {SLEEP!r}), home))
     print(child.pid, flush=True)
