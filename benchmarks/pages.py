@@ -45,9 +45,10 @@ def _serving(report: dict[str, Any], source: str) -> str:
         "",
         f"Written by `python -m benchmarks pages` from `{source}`, which "
         f"`python -m benchmarks serving --json docs/benchmarks/{source}` measured at commit "
-        f"`{report['commit']}` on {machine['cores']} cores ({machine['processor']}), everything "
-        "on one machine: the LLM server, the worker, the web process and the client share them. "
-        "Ratios compare figures of one run; a figure alone says little about another machine.",
+        f"`{report['commit']}` with {report['parameters']} on {machine['cores']} cores "
+        f"({machine['processor']}), everything on one machine: the LLM server, the worker, the "
+        "web process and the client share them. Ratios compare figures of one run; a figure "
+        "alone says little about another machine.",
         "",
         "| figure | what it is | value | goal | met |",
         "|---|---|---|---|---|",
