@@ -89,6 +89,7 @@ def build_services(
             config,
             (projects, tasks, labels, work),
             full_interval_s=settings.full_sync_interval_s,
+            manages_queue=settings.manage_queue,
         ),
         pre_annotator=PreAnnotator(
             labelling,

@@ -103,21 +103,24 @@ class Publisher:
         project = self._projects.get(project_id)
         if project is None or not project.is_connected or not self._manages_queue:
             return {"is_served": 0}
-        version = project.model_version
-        if self._projects.served_version(project_id) != version:
-            if not self._labels.has_published(project):
-                return {"is_served": 0}
-            try:
+        try:
+            if self._projects.served_version(project_id) != project.model_version:
+                if not self._labels.has_published(project):
+                    return {"is_served": 0}
                 self._switch(project)
-            except PlatformError as exc:
-                self._work.note_problem(project_id, PUBLISHING, str(exc))
-                return {"is_served": 0}
+            self._withdraw_superseded(project)
+        except PlatformError as exc:
+            self._work.note_problem(project_id, PUBLISHING, str(exc))
+            return {"is_served": 0}
         return {"is_served": 1}
 
     def _switch(self, project: Project) -> None:
         self._platform.serve_model_version(project.platform_id, project.model_version)
         self._projects.note_served(project.id, project.model_version)
         _LOG.info("project=%s serves version=%s", project.id, project.model_version)
+
+    def _withdraw_superseded(self, project: Project) -> None:
+        """Delete replaced versions; apart from the switch, so that a kill in between loses none."""
         for superseded in self._projects.superseded_versions(project.id):
             self._platform.delete_model_version(project.platform_id, superseded)
             self._projects.note_withdrawn(project.id, superseded)

@@ -34,11 +34,13 @@ class Synchroniser:
         stores: tuple[ProjectStore, TaskStore, LabelStore, WorkStore],
         *,
         full_interval_s: float,
+        manages_queue: bool = True,
     ) -> None:
         self._platform = platform
         self._config = config
         self._projects, self._tasks, self._labels, self._work = stores
         self._full_interval = timedelta(seconds=full_interval_s)
+        self._manages_queue = manages_queue
 
     def work_due(self, project_id: ProjectId) -> str | None:
         """Return why a project needs its worker now, or None; asks Label Studio once."""
@@ -53,7 +55,8 @@ class Synchroniser:
             return f"{progress.n_to_label} tasks have no label"
         if not progress.is_complete:
             return "predictions are not published yet"
-        if progress.n_published and self._projects.served_version(project_id) is None:
+        is_served = self._projects.served_version(project_id) is not None
+        if self._manages_queue and progress.n_published and not is_served:
             return "the queue's model version is not set"
         return None
 

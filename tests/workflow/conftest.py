@@ -85,18 +85,20 @@ class PlainSteps:
 class House:
     """All parts together, and short words for what the tests do with them."""
 
-    def __init__(self, stores) -> None:
+    def __init__(self, stores, *, manages_queue: bool = True) -> None:
         self.projects, self.tasks, self.labels, self.work = stores
         self.platform = FakePlatform()
         self.annotator = FakeAnnotator()
         config = LabelConfigReader(lambda _: Abstention(AbstentionReason.REMOTE_TEXT))
         labelling = Labelling(self.annotator, config)
         self.events = EventService(config, (self.projects, self.tasks, self.work))
-        self.synchroniser = Synchroniser(self.platform, config, stores, full_interval_s=3600)
+        self.synchroniser = Synchroniser(
+            self.platform, config, stores, full_interval_s=3600, manages_queue=manages_queue
+        )
         three = (self.projects, self.labels, self.work)
         self.pre_annotator = PreAnnotator(labelling, three, chunk=CHUNK, retry_abstentions_s=0)
         self.publisher = Publisher(
-            self.platform, three, chunk=CHUNK, manages_queue=True, patience_s=0
+            self.platform, three, chunk=CHUNK, manages_queue=manages_queue, patience_s=0
         )
         self.prediction = PredictionService(labelling, stores, deadline_s=1.0, live_limit=3)
 

@@ -14,7 +14,7 @@ from backend.errors import (
     PlatformUnavailable,
 )
 from tests.conftest import SENTIMENT, TOPIC
-from tests.workflow.conftest import KilledHere, PlainSteps
+from tests.workflow.conftest import House, KilledHere, PlainSteps
 
 RESULT = (
     {
@@ -325,3 +325,32 @@ def test_the_queue_is_set_again_after_someone_has_reset_it(house):
     house.prelabel(project_id)
     version = house.projects.get(project_id).model_version
     assert house.remote(project_id).info.model_version == version
+
+
+def test_a_queue_that_is_left_to_the_user_is_not_touched_and_is_no_work(
+    projects, tasks, labels, work
+):
+    house = House((projects, tasks, labels, work), manages_queue=False)
+    project_id = house.connected(3)
+    house.prelabel(project_id)
+    assert house.remote(project_id).info.sampling == "Sequential sampling"
+    assert house.synchroniser.work_due(project_id) is None
+
+
+def test_a_kill_between_the_switch_and_the_withdrawal_leaves_no_old_predictions(house, monkeypatch):
+    project_id = house.connected(3)
+    house.prelabel(project_id)
+    old = house.projects.get(project_id).model_version
+    house.platform.change_project(house.projects.get(project_id).platform_id, label_config=TOPIC)
+    withdraw = house.platform.delete_model_version
+
+    def killed(*args):
+        monkeypatch.setattr(house.platform, "delete_model_version", withdraw)
+        raise KilledHere
+
+    monkeypatch.setattr(house.platform, "delete_model_version", killed)
+    with pytest.raises(KilledHere):
+        house.prelabel(project_id)
+    house.prelabel(project_id)
+    versions = {row.model_version for row in house.remote(project_id).predictions.values()}
+    assert old not in versions
