@@ -65,7 +65,10 @@ class Settings:
     host: str = _setting("HOST", "127.0.0.1", "address", "0.0.0.0 only behind a firewall or proxy")
     port: int = _setting("PORT", 9090, "port", "what Label Studio's ML backends use by habit")
     web_processes: int = _setting(
-        "WEB_PROCESSES", 1, "processes", "one serves hundreds of requests a second from the store"
+        "WEB_PROCESSES",
+        1,
+        "processes",
+        "a stored prediction takes milliseconds, so one is enough for most",
     )
     web_threads: int = _setting(
         "WEB_THREADS", 8, "threads", "a live label holds its thread for up to PREDICT_DEADLINE_S"
