@@ -25,7 +25,7 @@ test: install-dev ## Check style and types, run the tests (no network, no GPU)
 	$(BIN)/mypy
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
 
-e2e: install-dev chromium ## Test against a real Label Studio and a real vLLM, in a browser
+e2e: install-dev debian-packages ## Test against a real Label Studio, vLLM, PostgreSQL and browser
 	$(BIN)/python -m pytest -m e2e
 
 demo: install ## Start everything with sample texts; DATA=texts.jsonl CONFIG=labels.xml for your own
@@ -64,8 +64,12 @@ $(INSTALLED_DEV): $(INSTALLED) requirements-dev.txt
 	$(BIN)/python -m pip install --disable-pip-version-check -r requirements-dev.txt
 	@touch $@
 
-.PHONY: chromium
-chromium:
-	@command -v chromium >/dev/null && exit 0; \
-	if [ "$$(id -u)" = 0 ]; then apt-get update && apt-get install -y --no-install-recommends chromium; \
-	else echo "The browser tests need Debian's chromium: sudo apt-get install chromium"; exit 1; fi
+.PHONY: debian-packages
+debian-packages:
+	@command -v chromium >/dev/null && ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 && exit 0; \
+	if [ "$$(id -u)" = 0 ]; then \
+	  apt-get update && apt-get install -y --no-install-recommends chromium postgresql; \
+	else \
+	  echo "These tests need Debian's chromium and postgresql: sudo apt-get install chromium postgresql"; \
+	  exit 1; \
+	fi

@@ -9,17 +9,22 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.live import Live
 
-from backend.errors import BackendError
+from backend.errors import BackendError, InvalidRequest
 from backend.logs import configure_logging
 from backend.settings import Settings, settings_table
+
+if TYPE_CHECKING:
+    from backend.core.types import Project
+    from backend.services import Services
 
 _CANNOT_START = 2
 app = typer.Typer(
@@ -134,6 +139,94 @@ def status(
                     live.update(render(overview()))
         else:
             _console.print(render(overview()))
+
+
+@app.command(name="round")
+def make_round(
+    project: Annotated[str, typer.Argument(help="Project number.")],
+    cancel: Annotated[bool, typer.Option("--cancel", help="End the one that runs.")] = False,
+) -> None:
+    """Ask the worker for a FreeAL round now, or end the one that runs."""
+    from backend.core.rounds import RoundState
+    from backend.services import build_services
+    from backend.workflow.rounds import ROUND_NOW
+
+    with _explained():
+        services = build_services(_settings())
+        found = _project(services, project)
+        if not cancel:
+            services.work.request_job(found.id, ROUND_NOW, "asked for on the command line")
+            _console.print(f"A round is asked for: python -m backend status {project} -f")
+            return
+        running = services.rounds.running(found.id)
+        if running is None:
+            _console.print("No round is running.")
+        elif services.rounds.finish(running, RoundState.CANCELLED):
+            _console.print(f"Round {running.number} is cancelled.")
+
+
+@app.command()
+def rollback(
+    project: Annotated[str, typer.Argument(help="Project number.")],
+    version: Annotated[str, typer.Argument(help="A model version; status lists them.")],
+) -> None:
+    """Make Label Studio show an earlier model version again, in its own order."""
+    from backend.services import build_services
+    from backend.workflow.prelabel import PRELABEL
+
+    with _explained():
+        services = build_services(_settings())
+        found = _project(services, project)
+        services.releases.restore(found, version)
+        services.work.request_job(found.id, PRELABEL, "rollback")
+        _console.print(f"The worker publishes {version} and then serves it.", soft_wrap=True)
+
+
+@app.command()
+def export(
+    project: Annotated[str, typer.Argument(help="Project number.")],
+    out: Annotated[Path, typer.Option(help="The folder to write.")] = Path("export"),
+) -> None:
+    """Write all labels (JSONL, CSV, Label Studio JSON) and the small model."""
+    from backend.services import build_services
+
+    with _explained():
+        services = build_services(_settings())
+        found = services.exporter.export(_project(services, project), out)
+        model = f"and the model {found.model}" if found.model else "(no round has made a model)"
+        _console.print(f"{found.n_rows} labels in {out} {model}", soft_wrap=True)
+
+
+def _project(services: Services, number: str) -> Project:
+    found = services.projects.find(int(number)) if number.isdecimal() else None
+    if found is None:
+        raise InvalidRequest(
+            f"project {number!r} is not connected; `python -m backend status` lists projects"
+        )
+    return found
+
+
+@app.command()
+def queue(
+    project: Annotated[int, typer.Argument(help="Project number.")],
+    limit: Annotated[int, typer.Option(help="How many places.", min=1)] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Show which tasks annotators get next, and why."""
+    from backend.services import build_services
+    from backend.status_view import render_queue
+
+    with _explained():
+        services = build_services(_settings())
+        found = services.projects.find(project)
+        if found is None:
+            raise InvalidRequest(f"project {project} was never connected; see `status`")
+        upcoming = services.queue.upcoming(found, limit)
+        state = services.queue.state(found)
+        if as_json:
+            typer.echo(json.dumps({**asdict(upcoming), "queue": state}, indent=2))
+        else:
+            _console.print(render_queue(upcoming, state))
 
 
 @app.command()

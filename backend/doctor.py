@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
+from backend.adapters.definitions import DefinitionFiles
 from backend.adapters.label_config import LabelConfigReader
 from backend.adapters.label_studio import LabelStudioPlatform
 from backend.adapters.label_studio_admin import (
@@ -20,10 +21,11 @@ from backend.adapters.label_studio_admin import (
 )
 from backend.adapters.remote_text import RemoteTexts
 from backend.adapters.store import Database, ProjectStore, WorkStore
-from backend.adapters.vllm import VllmServer
-from backend.core.ports import LanguageModel
-from backend.core.types import Project, ProjectInfo
+from backend.core.definitions import with_definitions
+from backend.core.ports import LanguageModel, LanguageModelInfo
+from backend.core.types import UNCERTAINTY_SAMPLING, Project, ProjectInfo
 from backend.errors import BackendError, PlatformUnauthorized
+from backend.services import connect_language_model
 from backend.settings import Settings
 
 State = Literal["ok", "warning", "failure"]
@@ -76,12 +78,7 @@ def diagnose(
 
 def _neighbours(settings: Settings) -> Neighbours:
     place = (settings.label_studio_url, settings.label_studio_api_key.reveal())
-    model = VllmServer(
-        settings.llm_base_url,
-        model=settings.llm_model,
-        api_key=settings.llm_api_key.reveal(),
-        timeout_s=settings.llm_timeout_s,
-    )
+    model = connect_language_model(settings)
     return Neighbours(LabelStudioAdmin(*place), LabelStudioPlatform(*place), model)
 
 
@@ -152,6 +149,19 @@ def _language_model(model: LanguageModel) -> Iterator[Finding]:
             "gives no log-probabilities, so no label can be read from it",
             "use a server with `logprobs` on /v1/completions, such as vLLM",
         )
+    yield Finding("LLM", "ok", f"was seen to take {_abilities(info)}")
+
+
+def _abilities(info: LanguageModelInfo) -> str:
+    names = {
+        "plain prompts": info.has_plain,
+        "chats": info.has_chat,
+        "answers held to choices": info.constrains_choices,
+        "answers held to a JSON schema": info.constrains_json,
+    }
+    lacking = [name for name, is_there in names.items() if not is_there]
+    found = ", ".join(name for name, is_there in names.items() if is_there)
+    return found + (f"; not {', '.join(lacking)}" if lacking else "")
 
 
 def _label_studio(settings: Settings, admin: LabelStudioAdmin) -> Iterator[Finding]:
@@ -242,13 +252,13 @@ def _project(
     except BackendError as exc:
         yield Finding(subject, "failure", str(exc))
         return
-    yield from _config(subject, info)
+    yield from _config(settings, subject, info)
     yield from _connection(settings, subject, backends)
     yield from _webhooks(settings, subject, (backends, webhooks), admin, fix=fix)
     yield from _queue(settings, subject, info, project, served)
 
 
-def _config(subject: str, info: ProjectInfo) -> Iterator[Finding]:
+def _config(settings: Settings, subject: str, info: ProjectInfo) -> Iterator[Finding]:
     try:
         schema = LabelConfigReader(RemoteTexts(())).read_schema(info.label_config)
     except BackendError as exc:
@@ -263,6 +273,11 @@ def _config(subject: str, info: ProjectInfo) -> Iterator[Finding]:
             f"these tags are left alone: {', '.join(schema.unsupported)}",
             "see docs/label-configs.md for what can be labelled",
         )
+    try:
+        definitions = DefinitionFiles(settings.definitions_folder).read(info.platform_id)
+        with_definitions(schema, definitions.labels)
+    except BackendError as exc:
+        yield Finding(subject, "failure", str(exc), "nothing is labelled until this is corrected")
 
 
 def _connection(settings: Settings, subject: str, backends: list[MlBackend]) -> Iterator[Finding]:
@@ -347,18 +362,29 @@ def _webhook_headers(
 def _queue(
     settings: Settings, subject: str, info: ProjectInfo, project: Project, served: str | None
 ) -> Iterator[Finding]:
+    present = f"model_version={info.model_version!r}, sampling={info.sampling!r}"
     if not settings.manage_queue:
-        yield Finding(subject, "ok", "MANAGE_QUEUE=false: the queue's order is left to you")
+        change = f"{project.model_version!r} and {UNCERTAINTY_SAMPLING!r}"
+        yield Finding(
+            subject,
+            "ok",
+            f"MANAGE_QUEUE=false: the queue is left to you ({present}); "
+            f"MANAGE_QUEUE=true would set these two to {change} and nothing else",
+        )
         return
     is_set = info.model_version == project.model_version == served
-    if is_set and info.sampling == "Uncertainty sampling":
-        yield Finding(subject, "ok", f"the queue follows model version {served}")
+    if is_set and info.sampling == UNCERTAINTY_SAMPLING:
+        yield Finding(
+            subject,
+            "ok",
+            f"the queue follows model version {served}; MANAGE_QUEUE=true keeps the project's "
+            "model_version and sampling so, and nothing else",
+        )
         return
     yield Finding(
         subject,
         "warning",
-        f"the queue is not ordered yet: model_version={info.model_version!r}, "
-        f"sampling={info.sampling!r}",
+        f"the queue is not ordered yet: {present}",
         "the worker sets both once the first predictions are published (MANAGE_QUEUE=true)",
     )
 

@@ -2,22 +2,67 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 
+import numpy as np
+from numpy.typing import NDArray
+
+from backend.adapters.answer_cache import CachedLanguageModel
+from backend.adapters.definitions import DefinitionFiles
 from backend.adapters.label_config import LabelConfigReader
 from backend.adapters.label_studio import LabelStudioPlatform
 from backend.adapters.remote_text import RemoteTexts
-from backend.adapters.store import Database, LabelStore, ProjectStore, TaskStore, WorkStore
+from backend.adapters.replicas import Replicas
+from backend.adapters.store import (
+    AnswerStore,
+    Database,
+    LabelStore,
+    ProjectStore,
+    ReleaseStore,
+    RoundStore,
+    StateStore,
+    TaskStore,
+    WorkStore,
+)
 from backend.adapters.vllm import VllmServer
-from backend.core.ports import LabelingPlatform, LanguageModel
+from backend.core.accounts import Prices
+from backend.core.controls import RandomOrder
+from backend.core.ports import Encoder, LabelingPlatform, LanguageModel
+from backend.core.query import ActiveLLMStrategy
+from backend.core.rounds import RoundRecipe
+from backend.core.small_model import PLAIN, Recipe, SmallModel
+from backend.errors import SettingsError
 from backend.llm.annotator import LLMAnnotator
+from backend.llm.paper_sampler import PaperActiveLLM
+from backend.llm.sampler import LLMJudge
+from backend.llm.spans import SpanAsker
 from backend.settings import Settings
+from backend.slm.similarity import SimilarityAnnotator
 from backend.workflow.annotation import Labelling, PreAnnotator
+from backend.workflow.beginning import Beginner, RoundPolicy
+from backend.workflow.briefs import BriefReader
+from backend.workflow.deciding import Decider
 from backend.workflow.events import EventService
+from backend.workflow.exporting import Exporter
+from backend.workflow.jury import Jury
+from backend.workflow.ordering import Orderer
 from backend.workflow.prediction import PredictionService
+from backend.workflow.prelabel import Crew
 from backend.workflow.publishing import Publisher
+from backend.workflow.queue_report import QueueReporter
+from backend.workflow.refining import Refiner
+from backend.workflow.releasing import MakeStrategy, Releaser
 from backend.workflow.reporting import Reporter
+from backend.workflow.round_desk import RoundDesk, RoundPlan
+from backend.workflow.round_reporting import RoundReporter
+from backend.workflow.rounds import RoundCrew
+from backend.workflow.settling import Settler
 from backend.workflow.synchronisation import Synchroniser
+from backend.workflow.training import MakeSmallModel, Trainer
+
+_N_PUBLISHED_HEAD = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,15 +74,28 @@ class Services:
     projects: ProjectStore
     tasks: TaskStore
     labels: LabelStore
+    releases: ReleaseStore
+    rounds: RoundStore
     work: WorkStore
+    answers: AnswerStore
+    state: StateStore
     config: LabelConfigReader
     platform: LabelingPlatform
     language_model: LanguageModel
+    annotator: LLMAnnotator
+    similarity: SimilarityAnnotator
+    encoder: Encoder
     events: EventService
     prediction: PredictionService
     synchroniser: Synchroniser
     pre_annotator: PreAnnotator
     publisher: Publisher
+    orderer: Orderer
+    settler: Settler
+    jury: Jury
+    crew: RoundCrew
+    queue: QueueReporter
+    exporter: Exporter
     reporter: Reporter
 
     def close(self) -> None:
@@ -54,29 +112,91 @@ def build_services(
     *,
     platform: LabelingPlatform | None = None,
     language_model: LanguageModel | None = None,
+    encoder: Encoder | None = None,
+    make_small_model: MakeSmallModel | None = None,
 ) -> Services:
     """Wire everything together and bring the database up to date; raises StoreUnavailable.
 
-    Tests give their own platform and language model.
+    Tests give their own platform, language model, encoder and small model.
     """
     database = Database(settings.state_url)
     database.migrate()
     projects, tasks = ProjectStore(database), TaskStore(database)
     labels, work = LabelStore(database), WorkStore(database)
+    releases = ReleaseStore(database)
     config = LabelConfigReader(RemoteTexts(settings.allowed_data_hosts))
     platform = platform or _platform(settings)
-    language_model = language_model or _language_model(settings)
-    labelling = Labelling(LLMAnnotator(language_model), config)
+    answers = AnswerStore(database)
+    model = language_model or connect_language_model(settings)
+    language_model = CachedLanguageModel(model, answers)
+    encoder = encoder or _EncoderAtFirstUse(settings)
+    similarity = SimilarityAnnotator(encoder)
+    annotator = LLMAnnotator(
+        language_model, shortlist=similarity.shortlist, span_asker=SpanAsker(language_model)
+    )
+    state = StateStore(database)
+    briefs = BriefReader(config, tasks, DefinitionFiles(settings.definitions_folder).read)
+    jury = Jury(annotator, similarity, encoder, state)
+    make_strategy = query_strategies(settings, language_model)
+    releaser = Releaser(jury, config, (releases, state), make_strategy)
+    queue = QueueReporter(releaser, releases, tasks)
+    labelling = Labelling(jury, briefs, config, releaser)
+    settler = Settler(jury, briefs, tasks, labels)
+    stores = (projects, tasks, labels, releases, work)
+    orderer = Orderer(settler, releaser, stores, manages_queue=settings.manage_queue)
+    rounds = RoundStore(database)
+    desk = RoundDesk((projects, rounds, work), settings.home / "models", _round_plan(settings))
+    make_small_model = make_small_model or partial(_small_model, settings, encoder)
+    synchroniser = Synchroniser(
+        platform,
+        config,
+        stores,
+        full_interval_s=settings.full_sync_interval_s,
+        manages_queue=settings.manage_queue,
+        is_order_due=orderer.is_due,
+    )
+    pre_annotator = PreAnnotator(
+        labelling,
+        settler,
+        (projects, labels, work),
+        chunk=settings.annotate_chunk,
+        retry_abstentions_s=settings.retry_abstentions_s,
+    )
+    publisher = Publisher(
+        platform,
+        (projects, labels, releases, work),
+        chunk=settings.publish_chunk,
+        manages_queue=settings.manage_queue,
+    )
+    crew = RoundCrew(
+        Crew(synchroniser, pre_annotator, publisher, orderer),
+        Beginner(
+            desk,
+            briefs,
+            (projects, labels, rounds),
+            RoundPolicy(settings.round_min_tasks, settings.round_every),
+        ),
+        Trainer(desk, settler, jury, make_small_model),
+        Refiner(desk, settler, jury, briefs, (tasks, labels)),
+        Decider(desk, settler, jury, releaser, (labels, releases)),
+    )
     return Services(
         settings=settings,
         database=database,
         projects=projects,
         tasks=tasks,
         labels=labels,
+        releases=releases,
+        rounds=rounds,
         work=work,
+        answers=answers,
+        state=state,
         config=config,
         platform=platform,
         language_model=language_model,
+        annotator=annotator,
+        similarity=similarity,
+        encoder=encoder,
         events=EventService(config, (projects, tasks, work)),
         prediction=PredictionService(
             labelling,
@@ -84,27 +204,81 @@ def build_services(
             deadline_s=settings.predict_deadline_s,
             live_limit=settings.live_predict_limit,
         ),
-        synchroniser=Synchroniser(
-            platform,
-            config,
+        synchroniser=synchroniser,
+        pre_annotator=pre_annotator,
+        publisher=publisher,
+        orderer=orderer,
+        settler=settler,
+        jury=jury,
+        crew=crew,
+        queue=queue,
+        exporter=Exporter(briefs, config, (tasks, labels, releases), settings.home / "models"),
+        reporter=Reporter(
             (projects, tasks, labels, work),
-            full_interval_s=settings.full_sync_interval_s,
-            manages_queue=settings.manage_queue,
+            answers,
+            queue,
+            RoundReporter(rounds, _round_plan(settings)),
+            prices=Prices(settings.llm_price_in, settings.llm_price_out),
         ),
-        pre_annotator=PreAnnotator(
-            labelling,
-            (projects, labels, work),
-            chunk=settings.annotate_chunk,
-            retry_abstentions_s=settings.retry_abstentions_s,
-        ),
-        publisher=Publisher(
-            platform,
-            (projects, labels, work),
-            chunk=settings.publish_chunk,
-            manages_queue=settings.manage_queue,
-        ),
-        reporter=Reporter((projects, tasks, labels, work)),
     )
+
+
+def _round_plan(settings: Settings) -> RoundPlan:
+    return RoundPlan(
+        recipe="paper" if settings.round_recipe == "paper" else "default",
+        limit=settings.round_limit,
+        n_shots=settings.round_shots,
+        llm_share=settings.llm_share or None,
+        chunk=settings.annotate_chunk,
+    )
+
+
+def _small_model(settings: Settings, encoder: Encoder, recipe: RoundRecipe) -> SmallModel:
+    from backend.slm.model import Transformer
+
+    ways = {"default": Recipe(), "plain": PLAIN, "probe": Recipe(name="probe")}
+    how = replace(PLAIN, name="paper") if recipe == "paper" else ways[settings.slm_recipe]
+    return Transformer(settings.slm_model, recipe=how, encoder=encoder)
+
+
+class _EncoderAtFirstUse:
+    """The encoder, whose libraries take seconds to import: most commands embed nothing."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    @cached_property
+    def _encoder(self) -> Encoder:
+        from backend.slm.encoder import CachedEncoder, SentenceEncoder
+
+        encoder = SentenceEncoder(self._settings.encoder_model)
+        return CachedEncoder(encoder, self._settings.home / "embeddings")
+
+    @property
+    def name(self) -> str:
+        return self._encoder.name
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        return self._encoder.embed(texts)
+
+
+def query_strategies(settings: Settings, model: LanguageModel) -> MakeStrategy:
+    """Return what makes the query strategy of the settings; raises SettingsError for no such."""
+    name = settings.query_strategy
+    if name == "activellm" and settings.query_llm_judge:
+        return lambda asked: ActiveLLMStrategy(judge=LLMJudge(model, question=asked))
+    if name == "activellm":
+        return lambda asked: ActiveLLMStrategy()
+    if name == "activellm-paper":
+        return lambda asked: PaperActiveLLM(model, then=ActiveLLMStrategy())
+    if name == "random":
+        return lambda asked: RandomOrder()
+    from backend.adapters.active_learning import PUBLISHED, PublishedStrategy
+
+    if name not in PUBLISHED:
+        known = ", ".join(["activellm", "activellm-paper", "random", *PUBLISHED])
+        raise SettingsError(f"QUERY_STRATEGY={name!r}: expected one of {known}")
+    return lambda asked: PublishedStrategy(name, n_head=_N_PUBLISHED_HEAD)
 
 
 def _platform(settings: Settings) -> LabelStudioPlatform:
@@ -115,12 +289,17 @@ def _platform(settings: Settings) -> LabelStudioPlatform:
     )
 
 
-def _language_model(settings: Settings) -> VllmServer:
-    return VllmServer(
-        settings.llm_base_url,
-        model=settings.llm_model,
-        api_key=settings.llm_api_key.reveal(),
-        timeout_s=settings.llm_timeout_s,
-        batch_size=settings.llm_batch_size,
-        concurrency=settings.llm_concurrency,
-    )
+def connect_language_model(settings: Settings) -> VllmServer | Replicas:
+    """Return the client of the servers that the settings name; asks nothing of them yet."""
+    servers = [
+        VllmServer(
+            url,
+            model=settings.llm_model,
+            api_key=settings.llm_api_key.reveal(),
+            timeout_s=settings.llm_timeout_s,
+            batch_size=settings.llm_batch_size,
+            concurrency=settings.llm_concurrency,
+        )
+        for url in settings.llm_base_urls
+    ]
+    return servers[0] if len(servers) == 1 else Replicas(servers)

@@ -39,6 +39,9 @@ class Secret:
     __str__ = __repr__
 
 
+_MAY_BE_ZERO = ("round_every",)
+
+
 def _setting(env: str, default: Any, unit: str, reason: str) -> Any:
     metadata = {"env": env, "unit": unit, "reason": reason}
     if isinstance(default, Secret):
@@ -93,7 +96,10 @@ class Settings:
         "LABEL_STUDIO_TIMEOUT_S", 60.0, "s", "a bulk import of 500 predictions takes under 1 s"
     )
     llm_base_url: str = _setting(
-        "LLM_BASE_URL", "http://127.0.0.1:8000/v1", "URL", "an OpenAI-compatible server"
+        "LLM_BASE_URL",
+        "http://127.0.0.1:8000/v1",
+        "URL,URL",
+        "an OpenAI-compatible server, or several of one model",
     )
     llm_model: str = _setting(
         "LLM_MODEL", "", "name", "empty: the first model that the server names"
@@ -107,6 +113,58 @@ class Settings:
     )
     llm_concurrency: int = _setting(
         "LLM_CONCURRENCY", 3, "requests", "lists in flight, so that the server never waits for us"
+    )
+    llm_cache_days: int = _setting(
+        "LLM_CACHE_DAYS", 90, "days", "answers are kept this long, so that none is paid twice"
+    )
+    llm_price_in: float = _setting(
+        "LLM_PRICE_IN", 0.0, "per million tokens", "what prompts cost, for the status and metrics"
+    )
+    llm_price_out: float = _setting("LLM_PRICE_OUT", 0.0, "per million tokens", "what answers cost")
+    encoder_model: str = _setting(
+        "ENCODER_MODEL",
+        "",
+        "name or folder",
+        "a Hugging Face encoder for similarity and embeddings; empty: the all-MiniLM-L6-v2 inside",
+    )
+    slm_model: str = _setting(
+        "SLM_MODEL",
+        "",
+        "name or folder",
+        "a Hugging Face encoder that rounds fine-tune; empty: the all-MiniLM-L6-v2 inside",
+    )
+    slm_recipe: str = _setting(
+        "SLM_RECIPE",
+        "default",
+        "default/plain/probe",
+        "how it learns; probe: a linear one on frozen vectors, seconds instead of minutes",
+    )
+    round_recipe: str = _setting(
+        "ROUND_RECIPE",
+        "default",
+        "default/paper",
+        "paper: FreeAL's four rounds as published, in which people have no part",
+    )
+    round_min_tasks: int = _setting(
+        "ROUND_MIN_TASKS", 100, "tasks", "fewer labels teach a small model nothing"
+    )
+    round_every: int = _setting(
+        "ROUND_EVERY",
+        20,
+        "labels by people",
+        "the next round follows so many; 0: rounds are made only when asked for",
+    )
+    round_limit: int = _setting(
+        "ROUND_LIMIT", 1, "cycles", "of refinement and training in one round; 1 is FreeAL's number"
+    )
+    round_shots: int = _setting(
+        "ROUND_SHOTS", 8, "examples", "in-context examples of a refined answer"
+    )
+    llm_share: float = _setting(
+        "LLM_SHARE",
+        0.0,
+        "share of the pool",
+        "asked again in each cycle; 0: all, or what the measured rate answers in an hour",
     )
     predict_deadline_s: float = _setting(
         "PREDICT_DEADLINE_S", 8.0, "s", "an annotator waits for /predict; later tasks get none"
@@ -138,6 +196,20 @@ class Settings:
         "true/false",
         "set the project's model version and sampling, without which its queue is random",
     )
+    query_strategy: str = _setting(
+        "QUERY_STRATEGY",
+        "activellm",
+        "name",
+        "what orders the queue; activellm-paper, random and the others of docs/algorithms.md are "
+        "there to compare with",
+    )
+    query_llm_judge: bool = _setting(
+        "QUERY_LLM_JUDGE",
+        False,
+        "true/false",
+        "let the LLM judge 200 texts for activellm at each ordering; its word counts as far as it "
+        "repeats itself",
+    )
     max_request_mb: int = _setting(
         "MAX_REQUEST_MB", 64, "MB", "5,000 tasks of 10 kB in one webhook; larger bodies get 413"
     )
@@ -149,6 +221,12 @@ class Settings:
         (),
         "host,host",
         "task texts that are URLs are fetched from these hosts only; empty: never",
+    )
+    definitions_dir: str = _setting(
+        "DEFINITIONS_DIR",
+        "",
+        "folder",
+        "label definitions: <project number>.yaml; empty: definitions in FREEAL_HOME",
     )
     basic_auth_user: str = _setting(
         "BASIC_AUTH_USER", "", "name", "with BASIC_AUTH_PASS: asked for on all routes but /health"
@@ -183,18 +261,34 @@ class Settings:
     def _check(self) -> None:
         for spec in fields(self):
             value = getattr(self, spec.name)
-            if isinstance(value, int | float) and not isinstance(value, bool) and value <= 0:
+            if not isinstance(value, int | float) or isinstance(value, bool):
+                continue
+            may_be_zero = spec.default == 0 or spec.name in _MAY_BE_ZERO
+            if value < 0 or (value == 0 and not may_be_zero):
                 raise SettingsError(f"{spec.metadata['env']}={value}: expected more than 0")
         for env, url in (
             ("LABEL_STUDIO_URL", self.label_studio_url),
-            ("LLM_BASE_URL", self.llm_base_url),
+            *(("LLM_BASE_URL", url) for url in self.llm_base_urls or ("",)),
         ):
             if not url.startswith(("http://", "https://")):
                 raise SettingsError(f"{env}={url!r}: expected a URL that starts with http(s)://")
         if bool(self.basic_auth_user) != bool(self.basic_auth_pass):
             raise SettingsError("set both BASIC_AUTH_USER and BASIC_AUTH_PASS, or neither")
+        for env, value, known in (
+            ("SLM_RECIPE", self.slm_recipe, ("default", "plain", "probe")),
+            ("ROUND_RECIPE", self.round_recipe, ("default", "paper")),
+        ):
+            if value not in known:
+                raise SettingsError(f"{env}={value!r}: expected one of {', '.join(known)}")
+        if self.llm_share > 1:
+            raise SettingsError(f"LLM_SHARE={self.llm_share}: expected at most 1")
         if self.log_level not in ("DEBUG", "INFO", "WARNING", "ERROR"):
             raise SettingsError(f"LOG_LEVEL={self.log_level!r}: expected DEBUG, INFO, ...")
+
+    @property
+    def llm_base_urls(self) -> tuple[str, ...]:
+        """The address of each LLM server."""
+        return tuple(url.strip() for url in self.llm_base_url.split(",") if url.strip())
 
     @property
     def state_url(self) -> str:
@@ -202,6 +296,11 @@ class Settings:
         if not self.database_url:
             return f"sqlite:///{self.home.absolute() / 'freeal.db'}"
         return _with_driver(self.database_url.reveal())
+
+    @property
+    def definitions_folder(self) -> Path:
+        """The folder of the label definitions, with the default filled in."""
+        return Path(self.definitions_dir) if self.definitions_dir else self.home / "definitions"
 
     @property
     def jobs_url(self) -> str:

@@ -16,6 +16,7 @@ from backend.errors import BackendError, SettingsError
 from backend.services import Services
 from backend.settings import Settings
 from backend.workflow.prelabel import PRELABEL, prelabel
+from backend.workflow.rounds import ROUND, ROUND_NOW, run_round
 
 _LOG = logging.getLogger(__name__)
 _TICK_S = 0.5
@@ -48,21 +49,28 @@ class Dispatcher:
         for project in self._services.projects.all():
             if not project.is_connected:
                 continue
-            reason = self._services.synchroniser.work_due(project.id)
+            kind, reason = PRELABEL, self._services.synchroniser.work_due(project.id)
+            round_reason = self._services.crew.beginner.due(project)
+            if round_reason is not None:
+                kind, reason = ROUND, round_reason
             if reason is not None:
                 _LOG.debug("project=%s needs work: %s", project.id, reason)
-                self._services.work.request_job(project.id, PRELABEL, reason)
+                self._services.work.request_job(project.id, kind, reason)
 
 
 def run_worker(services: Services, stop: threading.Event) -> None:
     """Work until `stop` is set. Raises SettingsError when another worker has this name here."""
     settings = services.settings
     with _only_one(settings):
-        parts = (services.synchroniser, services.pre_annotator, services.publisher)
+        crew = services.crew
         jobs = DurableJobs(
             settings.jobs_url,
             executor_id=settings.own_worker_id,
-            workflows={PRELABEL: partial(prelabel, parts=parts)},
+            workflows={
+                PRELABEL: partial(prelabel, crew=crew.prelabel),
+                ROUND: partial(run_round, crew=crew),
+                ROUND_NOW: partial(run_round, crew=crew, is_asked=True),
+            },
         )
         jobs.launch()
         _LOG.info("worker=%s started", settings.own_worker_id)
@@ -87,15 +95,25 @@ def _loop(services: Services, jobs: DurableJobs, stop: threading.Event) -> None:
             if time.monotonic() >= beat_at:
                 services.work.beat(services.settings.own_worker_id)
                 beat_at = time.monotonic() + _BEAT_S
+                _take_over(services, jobs)
             dispatcher.dispatch()
             if time.monotonic() >= clean_at:
                 jobs.forget_finished()
+                services.answers.forget(services.settings.llm_cache_days)
                 clean_at = time.monotonic() + _CLEAN_S
         except BackendError as exc:
             _LOG.error("worker: %s", exc)
         except Exception:
             _LOG.exception("worker: unexpected failure, going on")
         stop.wait(_TICK_S)
+
+
+def _take_over(services: Services, jobs: DurableJobs) -> None:
+    """Go on with the work of a worker that is gone, on whatever machine it was."""
+    dead = services.work.claim_dead_worker(services.settings.own_worker_id)
+    if dead is not None:
+        n_workflows = jobs.take_over(dead)
+        _LOG.warning("worker=%s is gone; n_workflows=%d go on here", dead, n_workflows)
 
 
 def _every(interval_s: float, action: partial[None], stop: threading.Event) -> None:

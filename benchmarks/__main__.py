@@ -36,6 +36,137 @@ def serving(
 
 
 @app.command()
+def annotate(
+    json_file: Annotated[Path, typer.Option("--json", help="Where the figures go.")],
+    data: Annotated[Path, typer.Option(help="JSONL with a text and a right answer per row.")],
+    limit: Annotated[int | None, typer.Option(help="Evaluated texts, drawn; none: all.")] = None,
+    shots: Annotated[int, typer.Option(help="Demonstrations in each prompt.")] = 0,
+) -> None:
+    """Accuracy, calibration and speed of the annotators on one data set."""
+    from benchmarks.annotate import run
+
+    report = Report("annotate", {"data": data.name, "limit": limit, "shots": shots})
+    run(report, console=_console, data=data, limit=limit, shots=shots)
+    report.write(json_file)
+    _console.print(report.table())
+
+
+@app.command()
+def forms(
+    json_file: Annotated[Path, typer.Option("--json", help="Where the figures go.")],
+    data: Annotated[Path, typer.Option(help="JSONL with a text and one right label per row.")],
+    limit: Annotated[int, typer.Option(help="Training texts, drawn.")] = 300,
+    draws: Annotated[int, typer.Option(help="Probes of 48 texts among them.")] = 60,
+) -> None:
+    """Every prompt form on training texts, and what the form probe would pick."""
+    from benchmarks.forms import run
+
+    report = Report("forms", {"data": data.name, "limit": limit, "draws": draws})
+    run(report, console=_console, data=data, limit=limit, n_draws=draws)
+    report.write(json_file)
+    _console.print(report.table())
+
+
+@app.command()
+def injection(
+    json_file: Annotated[Path, typer.Option("--json", help="Where the figures go.")],
+) -> None:
+    """How often an order inside a text changes its label, form by form."""
+    from benchmarks.forms import run_injection
+
+    report = Report("injection", {})
+    run_injection(report)
+    report.write(json_file)
+    _console.print(report.table())
+
+
+@app.command()
+def ordering(
+    json_file: Annotated[Path, typer.Option("--json", help="Where the figures go.")],
+    data: Annotated[Path, typer.Option(help="JSONL with text, label and split.")],
+    strategies: Annotated[str, typer.Option(help="Names with commas between them.")],
+    seeds: Annotated[int, typer.Option(help="Pools to draw.")] = 20,
+    pool_size: Annotated[int, typer.Option(help="Training rows in a pool.")] = 1500,
+    random_draws: Annotated[int, typer.Option(help="Random orders per pool.")] = 50,
+    posteriors: Annotated[Path | None, typer.Option(help="An LLM's answers, .npz.")] = None,
+    embeddings: Annotated[Path | None, typer.Option(help="Vectors made before, .npz.")] = None,
+    llm: Annotated[str, typer.Option(help="Address of an LLM server, for those that ask.")] = "",
+    on_train: Annotated[bool, typer.Option(help="Measure on held-out training rows.")] = False,
+) -> None:
+    """Query strategies by how fast a probe learns from the texts that they put first."""
+    from benchmarks.ordering import OrderingRun, run
+
+    asked = OrderingRun(
+        data=data,
+        strategies=tuple(strategies.split(",")),
+        n_seeds=seeds,
+        pool_size=pool_size,
+        n_random=random_draws,
+        posteriors=posteriors,
+        embeddings=embeddings,
+        llm=llm,
+        on_train=on_train,
+    )
+    report = Report("ordering", asked.parameters())
+    run(report, asked, console=_console)
+    report.write(json_file)
+
+
+@app.command()
+def selftrain(
+    json_file: Annotated[Path, typer.Option("--json", help="Where the figures go.")],
+    data: Annotated[Path, typer.Option(help="JSONL with a text and a right label per row.")],
+    labels: Annotated[str | None, typer.Option(help="Key of the labels, or llm:FILE.")] = None,
+    recipes: Annotated[str, typer.Option(help="Names, commas between.")] = "plain,default,gold",
+    seeds: Annotated[int, typer.Option(help="Trainings of each recipe.")] = 3,
+    human: Annotated[int, typer.Option(help="Right labels that people gave.")] = 0,
+    noise: Annotated[float, typer.Option(help="Share of labels to make wrong.")] = 0.0,
+    limit: Annotated[int | None, typer.Option(help="Training texts, drawn; none: all.")] = None,
+    epochs: Annotated[int, typer.Option(help="Epochs of every training.")] = 3,
+    model: Annotated[str, typer.Option(help="Base encoder; none: the embedded one.")] = "",
+) -> None:
+    """What the small model makes of noisy labels: test accuracy, label errors found, seconds."""
+    from benchmarks.selftrain import SelfTrainRun, run
+
+    asked = SelfTrainRun(
+        data=data,
+        recipes=tuple(recipes.split(",")),
+        labels=labels,
+        n_seeds=seeds,
+        n_human=human,
+        noise=noise,
+        limit=limit,
+        n_epochs=epochs,
+        model=model,
+    )
+    report = Report("selftrain", asked.parameters())
+    run(report, asked, console=_console)
+    report.write(json_file)
+    _console.print(report.table())
+
+
+@app.command()
+def rounds(
+    json_file: Annotated[Path, typer.Option("--json", help="Where the figures go.")],
+    data: Annotated[Path, typer.Option(help="JSONL with a text and a right label per row.")],
+    humans: Annotated[int, typer.Option(help="Answers by people, in the queue's order.")] = 0,
+    recipe: Annotated[str, typer.Option(help="default or paper.")] = "default",
+    limit: Annotated[int, typer.Option(help="Texts in the pool, drawn.")] = 2000,
+    small_model: Annotated[str, typer.Option(help="An SLM_RECIPE.")] = "default",
+    order: Annotated[str, typer.Option(help="queue, or random for comparison.")] = "queue",
+    seed: Annotated[int, typer.Option(help="Which texts are drawn.")] = 0,
+) -> None:
+    """Whole rounds over a simulated Label Studio: what FreeAL adds to its annotators."""
+    from benchmarks.rounds import RoundsRun, run
+
+    asked = RoundsRun(data, humans, recipe, limit, small_model, order, seed)
+    report = Report("rounds", asked.parameters())
+    run(report, asked, console=_console)
+    report.write(json_file)
+    _console.print(report.table())
+
+
+@app.command()
 def pages() -> None:
     """Write docs/benchmarks/*.md from the JSON files beside them."""
     from benchmarks.pages import write_pages

@@ -7,6 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.annotate_page import annotate_page
+from benchmarks.ordering_page import write_ordering_page
+from benchmarks.selftrain_page import write_selftrain_page
+
 FOLDER = Path(__file__).resolve().parent.parent / "docs/benchmarks"
 
 _SERVING_GOALS: tuple[tuple[str, str, Callable[[float], bool]], ...] = (
@@ -35,7 +39,13 @@ def write_pages() -> list[Path]:
         report = json.loads(source.read_text(encoding="utf-8"))
         page.write_text(_PAGES[report["benchmark"]](report, source.name), encoding="utf-8")
         written.append(page)
-    return written
+    annotated = sorted((FOLDER / "annotate").glob("*.json"))
+    if annotated:
+        page = FOLDER / "annotate.md"
+        reports = [json.loads(source.read_text(encoding="utf-8")) for source in annotated]
+        page.write_text(annotate_page(reports), encoding="utf-8")
+        written.append(page)
+    return written + write_ordering_page(FOLDER) + write_selftrain_page(FOLDER)
 
 
 def _serving(report: dict[str, Any], source: str) -> str:

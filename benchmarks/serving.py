@@ -23,7 +23,7 @@ from backend.core.types import Event, Prediction, Project, ProjectId, Task, Weak
 from backend.launcher.child import Command
 from backend.launcher.processes import Processes, answers, free_port
 from backend.launcher.vllm_server import start_language_model
-from backend.services import Services, build_services
+from backend.services import Services, build_services, connect_language_model
 from backend.serving import web_command, worker_command
 from backend.settings import Settings
 from benchmarks.data import cycled, read_rows
@@ -122,7 +122,11 @@ class _Recorder:
 
 
 def _measure_labelling(report: Report, settings: Settings, texts: Sequence[str]) -> None:
-    """Label the same texts through the whole worker's path and straight at the server, in turn."""
+    """Label the same texts through the whole worker's path and straight at the server, in turn.
+
+    Each round has a home of its own, so that no answer is found in the cache of an earlier one. The
+    project is not studied before, so the LLM alone is asked.
+    """
     ours: list[float] = []
     ceiling: list[float] = []
     prompts: list[str] = []
@@ -130,14 +134,14 @@ def _measure_labelling(report: Report, settings: Settings, texts: Sequence[str])
         some = texts if number > 0 else texts[:N_WARM_UP]
         with tempfile.TemporaryDirectory() as folder:
             own = replace(settings, home=Path(folder))
-            services = build_services(own)
-            recorder = _Recorder(services.language_model)
-            services.close()
+            server = connect_language_model(own)
+            recorder = _Recorder(server)
             services = build_services(own, language_model=recorder)
             seconds = _label_all(services, some)
-            prompts, decoding = recorder.prompts[-len(some) :], recorder.decoding
+            prompts, decoding = recorder.prompts, recorder.decoding
             name = services.language_model.describe().name
             services.close()
+            server.close()
         if decoding is None:
             raise RuntimeError("nothing was sent to the LLM")
         straight = _label_straight(settings, name, prompts, decoding)

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import os
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
+from hypothesis import settings
 
-from backend.adapters.store import Database, LabelStore, ProjectStore, TaskStore, WorkStore
+from backend.adapters.store import (
+    Database,
+    LabelStore,
+    ProjectStore,
+    ReleaseStore,
+    StateStore,
+    TaskStore,
+    WorkStore,
+)
 from backend.core.types import Project, ProjectId
+
+settings.register_profile("any-machine", deadline=None)
+settings.load_profile("any-machine")
 
 pytest_plugins = ("tests.end_to_end.fixtures",)
 
@@ -22,9 +37,26 @@ TOPIC = SENTIMENT.replace("sentiment", "topic").replace("Positive", "Sport")
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    """A migrated SQLite file of the test's own."""
-    database = Database(f"sqlite:///{tmp_path / 'freeal.db'}")
+def database_url(tmp_path: Path) -> Iterator[str]:
+    """An empty database of the test's own: SQLite, or on the server in TEST_POSTGRESQL_URL."""
+    server = os.environ.get("TEST_POSTGRESQL_URL")
+    if not server:
+        yield f"sqlite:///{tmp_path / 'freeal.db'}"
+        return
+    name = f"t{uuid.uuid4().hex}"
+    engine = sa.create_engine(f"{server}/postgres", isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(sa.text(f"CREATE DATABASE {name}"))
+    yield f"{server}/{name}"
+    with engine.connect() as connection:
+        connection.execute(sa.text(f"DROP DATABASE {name} WITH (FORCE)"))
+    engine.dispose()
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    """A migrated database."""
+    database = Database(database_url)
     database.migrate()
     yield database
     database.close()
@@ -48,6 +80,16 @@ def labels(database: Database) -> LabelStore:
 @pytest.fixture
 def work(database: Database) -> WorkStore:
     return WorkStore(database)
+
+
+@pytest.fixture
+def releases(database: Database) -> ReleaseStore:
+    return ReleaseStore(database)
+
+
+@pytest.fixture
+def state(database: Database) -> StateStore:
+    return StateStore(database)
 
 
 @pytest.fixture

@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import count
+from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from backend.adapters.label_config import LabelConfigReader
 from backend.core.ports import Completion, Decoding, LanguageModelInfo
+from backend.core.small_model import (
+    PoolTexts,
+    SmallModelOutput,
+    SmallModelPrediction,
+    TrainingHooks,
+    TrainingReport,
+    TrainingSet,
+)
+from backend.core.small_model import (
+    Progress as TrainingProgress,
+)
 from backend.core.types import (
     Abstention,
     AbstentionReason,
@@ -196,6 +211,66 @@ class FakePlatform:
         self.calls.append(call)
         if self.failure is not None:
             raise self.failure
+
+
+@dataclass
+class FakeSmallModel:
+    """A small model that believes a word: texts with "good" in them are of the first label.
+
+    It says so with a probability that depends on the seed, so that two trainings differ; `fits`
+    records the training sets, `failure` is raised by the next training and then forgotten. With
+    `is_wrong` it says the opposite.
+    """
+
+    fits: list[TrainingSet] = field(default_factory=list)
+    failure: BaseException | None = None
+    is_wrong: bool = False
+
+    def fit(
+        self, data: TrainingSet, *, seed: int = 0, hooks: TrainingHooks | None = None
+    ) -> tuple[FakeFittedModel, SmallModelOutput]:
+        if self.failure is not None:
+            failure, self.failure = self.failure, None
+            raise failure
+        (hooks or TrainingHooks()).on_progress(TrainingProgress("final", 1, 1, 1, 1, 0.5))
+        self.fits.append(data)
+        sure = 0.80 + 0.01 * (seed % 10)
+        model = FakeFittedModel(data.labels, 1 - sure if self.is_wrong else sure)
+        answers = model.predict(data.pool)
+        agrees = answers.probabilities.argmax(axis=1) == data.hard_labels
+        clean = np.where(data.has_label, np.where(agrees, 0.9, 0.1), 0.5)
+        return model, SmallModelOutput(
+            answers,
+            answers.probabilities,
+            clean,
+            answers.probabilities,
+            np.flatnonzero(~agrees),
+            TrainingReport("fake", {}),
+        )
+
+    def load(self, folder: Path) -> FakeFittedModel:
+        stored = json.loads((folder / "fake.json").read_text())
+        return FakeFittedModel(tuple(stored["labels"]), stored["sure"])
+
+
+@dataclass(frozen=True)
+class FakeFittedModel:
+    """What `FakeSmallModel` learned."""
+
+    labels: tuple[str, ...]
+    sure: float
+
+    def predict(self, pool: PoolTexts) -> SmallModelPrediction:
+        rest = (1 - self.sure) / (len(self.labels) - 1)
+        probabilities = np.full((len(pool), len(self.labels)), rest)
+        for row, text in enumerate(pool.texts):
+            probabilities[row, 0 if "good" in text else 1] = self.sure
+        vectors = np.tile(np.array([[1.0, 0.0]], dtype=np.float32), (len(pool), 1))
+        return SmallModelPrediction(probabilities, vectors)
+
+    def save(self, folder: Path, *, card: Mapping[str, str] | None = None) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "fake.json").write_text(json.dumps({"labels": self.labels, "sure": self.sure}))
 
 
 _PIECES = re.compile(r" ?\w+|\s|[^\w\s]")

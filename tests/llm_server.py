@@ -37,19 +37,107 @@ def error(status: int, message: str = "", param: str | None = None) -> Reply:
     return Reply(status, body)
 
 
+@dataclass(frozen=True)
+class Dialect:
+    """How a kind of server differs from vLLM 0.32, as its documentation says or it was seen to.
+
+    `prompts`: "lists", "arrays" (an array of answers for a list: llama.cpp) or "single" (a list is
+    refused: Ollama). `chat_lists`: the /batch route. `ids` is how tokens are named: "asked" (by
+    return_tokens_as_token_ids), "beside" (an "id" of their own: llama.cpp), "never". `tokenizer`
+    is the field of /tokenize that holds the text. `constraints` are the fields that bind an answer
+    on each route; others are ignored, or refused where `is_strict`.
+    """
+
+    has_plain: bool = True
+    has_chat: bool = True
+    prompts: str = "lists"
+    chat_lists: bool = True
+    ids: str = "asked"
+    tokenizer: str | None = "prompt"
+    reads_token_ids: bool = True
+    n_top_logprobs: dict[str, int] = field(default_factory=lambda: {"plain": 20, "chat": 20})
+    constraints: dict[str, tuple[str, ...]] = field(
+        default_factory=lambda: {"plain": ("structured_outputs",), "chat": ("structured_outputs",)}
+    )
+    limit_field: str = "max_tokens"
+    tells_context: bool = True
+    is_strict: bool = False
+
+
+VLLM = Dialect()
+OPENAI_CHAT = Dialect(
+    has_plain=False,
+    chat_lists=False,
+    ids="never",
+    tokenizer=None,
+    reads_token_ids=False,
+    constraints={"chat": ("response_format",)},
+    limit_field="max_completion_tokens",
+    tells_context=False,
+    is_strict=True,
+)
+LLAMA_CPP = Dialect(
+    prompts="arrays",
+    chat_lists=False,
+    ids="beside",
+    tokenizer="content",
+    reads_token_ids=False,
+    constraints={"plain": ("json_schema",), "chat": ("json_schema", "response_format")},
+    tells_context=False,
+)
+OLLAMA = Dialect(
+    prompts="single",
+    chat_lists=False,
+    ids="never",
+    tokenizer=None,
+    reads_token_ids=False,
+    n_top_logprobs={"plain": 0, "chat": 20},
+    constraints={"plain": (), "chat": ("response_format",)},
+    tells_context=False,
+)
+KNOWN_FIELDS = frozenset(
+    {
+        *("model", "prompt", "messages", "max_tokens", "max_completion_tokens", "temperature"),
+        *("logprobs", "top_logprobs", "seed", "stop", "response_format"),
+    }
+)
+
+
+def prompts_in(body: dict[str, Any]) -> list[str]:
+    """The prompts of a request to either route."""
+    if "prompt" in body:
+        return [body["prompt"]] if isinstance(body["prompt"], str) else list(body["prompt"])
+    messages = body["messages"]
+    conversations = [messages] if isinstance(messages[0], dict) else messages
+    return [conversation[0]["content"] for conversation in conversations]
+
+
+def is_work(path: str, body: dict[str, Any]) -> bool:
+    """Whether a request completes prompts and is no probe."""
+    return path.startswith(("/v1/completions", "/v1/chat")) and set(prompts_in(body)) != {"Hello"}
+
+
+def _example(rule: dict[str, Any]) -> Any:
+    return rule["enum"][-1] if "enum" in rule else False
+
+
 class ScriptedLlmServer:
-    """Answers like vLLM 0.32, except where `script` or `rule` say otherwise.
+    """Answers like vLLM 0.32 or in another dialect, except where `script` or `rule` say otherwise.
 
     `script` holds replies to the next completions requests, None for an honest one; `rule` sees
     every request's path and body and may return a reply. `requests` is what was asked.
     """
 
-    def __init__(self, *, model: str = "tiny", n_context_tokens: int = 256) -> None:
+    def __init__(
+        self, *, model: str = "tiny", n_context_tokens: int = 256, dialect: Dialect = VLLM
+    ) -> None:
         self.model = model
+        self.dialect = dialect
         self.n_context_tokens: int | None = n_context_tokens
-        self.reads_token_ids = True
-        self.n_top_logprobs = 20
+        self.reads_token_ids = dialect.reads_token_ids
+        self.n_top_logprobs: int | None = None
         self.names_tokens_by_id = True
+        self.words: tuple[str, ...] = (" yes", " no")
         self.script: deque[Reply | None] = deque()
         self.rule: Callable[[str, dict[str, Any]], Reply | None] = lambda path, body: None
         self.requests: list[tuple[str, dict[str, Any]]] = []
@@ -75,11 +163,7 @@ class ScriptedLlmServer:
 
     def lists(self) -> list[list[str]]:
         """The lists of prompts that were asked, without the probes."""
-        return [
-            body["prompt"]
-            for path, body in self.requests
-            if path == "/v1/completions" and body["prompt"] != ["Hello"]
-        ]
+        return [prompts_in(body) for path, body in self.requests if is_work(path, body)]
 
     def tokens(self, text: str) -> list[int]:
         with self._lock:
@@ -93,7 +177,7 @@ class ScriptedLlmServer:
     def reply(self, path: str, body: dict[str, Any]) -> Reply:
         with self._lock:
             self.requests.append((path, body))
-        if path == "/v1/completions" and body["prompt"] != ["Hello"] and self.script:
+        if is_work(path, body) and self.script:
             scripted = self.script.popleft()
             if scripted is not None:
                 return scripted
@@ -104,43 +188,116 @@ class ScriptedLlmServer:
             message = f"The model `{body['model']}` does not exist. Valid aliases: {self.model}."
             return error(404, message, "model")
         if path == "/v1/models":
-            row = {"id": self.model, "object": "model", "max_model_len": self.n_context_tokens}
+            row: dict[str, Any] = {"id": self.model, "object": "model"}
+            if self.dialect.tells_context:
+                row["max_model_len"] = self.n_context_tokens
             return Reply(body={"object": "list", "data": [row]})
-        if path == "/tokenize":
-            tokens = self.tokens(body["prompt"])
-            return Reply(body={"count": len(tokens), "tokens": tokens, "token_strs": None})
-        if path == "/detokenize":
-            return Reply(body={"prompt": self.text(body["tokens"])})
-        if path == "/v1/completions":
-            return self.completions(body)
+        if path == "/props" and self.dialect is LLAMA_CPP:
+            return Reply(body={"default_generation_settings": {"n_ctx": self.n_context_tokens}})
+        if path in ("/tokenize", "/detokenize") and self.dialect.tokenizer is not None:
+            return self.tokenizer(path, body)
+        if path == "/v1/completions" and self.dialect.has_plain:
+            return self.completions("plain", body)
+        if path == "/v1/chat/completions" and self.dialect.has_chat:
+            return self.completions("chat", body)
+        if path == "/v1/chat/completions/batch" and self.dialect.chat_lists:
+            return self.completions("chat", body)
         return Reply(404, {"detail": "Not Found"})
 
-    def completions(self, body: dict[str, Any]) -> Reply:
-        counts = [len(self.tokens(prompt)) for prompt in body["prompt"]]
+    def tokenizer(self, path: str, body: dict[str, Any]) -> Reply:
+        field_name = self.dialect.tokenizer or ""
+        if path == "/detokenize":
+            return Reply(body={field_name: self.text(body["tokens"])})
+        if field_name == "prompt" and "prompt" not in body:
+            return error(400, "1 validation error")
+        tokens = self.tokens(body.get(field_name, ""))
+        return Reply(body={"count": len(tokens), "tokens": tokens})
+
+    def completions(self, route: str, body: dict[str, Any]) -> Reply:
+        refusal = self.refusal(route, body)
+        if refusal is not None:
+            return refusal
+        prompts = prompts_in(body)
+        counts = [len(self.tokens(prompt)) for prompt in prompts]
         if self.n_context_tokens and max(counts) >= self.n_context_tokens:
             message = f"This model's maximum context length is {self.n_context_tokens} tokens."
             return error(400, message, "input_tokens")
         if min(counts) == 0:
             return error(400, "The decoder prompt cannot be empty")
-        choices = [self.choice(body, index) for index in range(len(counts))]
+        choices = [self.choice(route, body, index) for index in range(len(counts))]
         usage = {"prompt_tokens": sum(counts), "completion_tokens": len(counts)}
-        return Reply(body={"object": "text_completion", "choices": choices, "usage": usage})
+        answer = {"object": "text_completion", "choices": choices, "usage": usage}
+        if isinstance(body.get("prompt"), list) and self.dialect.prompts == "arrays":
+            return Reply(body=[answer])
+        return Reply(body=answer)
 
-    def choice(self, body: dict[str, Any], index: int) -> dict[str, Any]:
-        n_wanted = body.get("logprobs")
+    def refusal(self, route: str, body: dict[str, Any]) -> Reply | None:
+        if isinstance(body.get("prompt"), list) and self.dialect.prompts == "single":
+            return error(400, "cannot unmarshal array into field prompt of type string")
+        if self.dialect.limit_field not in body and self.dialect.is_strict:
+            return error(400, f"use '{self.dialect.limit_field}' instead", "max_tokens")
+        unknown = body.keys() - KNOWN_FIELDS
+        if unknown and self.dialect.is_strict:
+            return error(400, f"Unrecognized request argument supplied: {min(unknown)}")
+        return None
+
+    def choice(self, route: str, body: dict[str, Any], index: int) -> dict[str, Any]:
+        prompt = prompts_in(body)[index]
+        held = self.held_to(route, body)
+        text = " yes" if held is None else held
+        top = self.top(route, body)
+        shown = {token: self.logprob(prompt, token) for token in top}
+        choice: dict[str, Any] = {"index": index, "logprobs": None, "finish_reason": "length"}
+        choice |= {"text": text} if route == "plain" else {"message": {"content": text}}
+        if top and route == "plain" and self.dialect.ids != "beside":
+            choice["logprobs"] = {
+                "tokens": [self.key(7, body)],
+                "token_logprobs": [self.logprob(prompt, 7)],
+                "top_logprobs": [{self.key(t, body): value for t, value in shown.items()}],
+            }
+        elif top:
+            first = {"token": self.key(7, body), "logprob": self.logprob(prompt, 7)}
+            first["top_logprobs"] = [self.entry(t, value, body) for t, value in shown.items()]
+            choice["logprobs"] = {"content": [first]}
+        return choice
+
+    def held_to(self, route: str, body: dict[str, Any]) -> str | None:
+        """The least likely answer that a constraint allows, where this server knows its field."""
+        for name in self.dialect.constraints[route]:
+            value = body.get(name)
+            if value is None:
+                continue
+            if "choice" in value:
+                return str(value["choice"][-1])
+            named = value.get("json_schema", {}).get("schema")
+            schema = value.get("json") or named or value
+            properties = schema.get("properties", {})
+            return json.dumps({key: _example(rule) for key, rule in properties.items()})
+        return None
+
+    def top(self, route: str, body: dict[str, Any]) -> list[int]:
+        """The tokens whose log-probabilities are shown."""
+        most = self.dialect.n_top_logprobs.get(route, 0)
+        most = most if self.n_top_logprobs is None else self.n_top_logprobs
+        wanted = body.get("logprobs")
+        if wanted is None or wanted is False or most == 0:
+            return []
         asked = body.get("logprob_token_ids", []) if self.reads_token_ids else []
-        top = [7, *asked] if asked else list(range(7, 7 + min(n_wanted or 0, self.n_top_logprobs)))
-        prompt = body["prompt"][index]
-        keys = {token: self.key(token) for token in top}
-        logprobs = {
-            "tokens": [self.key(7)],
-            "top_logprobs": [{keys[token]: self.logprob(prompt, token) for token in top}],
-        }
-        has_logprobs = n_wanted is not None and self.n_top_logprobs > 0
-        return {"index": index, "text": " yes", "logprobs": logprobs if has_logprobs else None}
+        if asked:
+            return [7, *asked]
+        n_wanted = body.get("top_logprobs", 0) if route == "chat" else wanted
+        words = [self.tokens(word)[0] for word in self.words] if self.dialect is not VLLM else []
+        return [*words, *range(7, 7 + max(1, min(int(n_wanted), most) - len(words)))]
 
-    def key(self, token: int) -> str:
-        return f"token_id:{token}" if self.names_tokens_by_id else f"<{token}>"
+    def entry(self, token: int, logprob: float, body: dict[str, Any]) -> dict[str, Any]:
+        entry: dict[str, Any] = {"token": self.key(token, body), "logprob": logprob}
+        return entry | ({"id": token} if self.dialect.ids == "beside" else {})
+
+    def key(self, token: int, body: dict[str, Any]) -> str:
+        is_id = self.dialect.ids == "asked" and body.get("return_tokens_as_token_ids")
+        if is_id and self.names_tokens_by_id:
+            return f"token_id:{token}"
+        return self.text([token])
 
     @staticmethod
     def logprob(prompt: str, token: int) -> float:

@@ -27,6 +27,7 @@ HOMES = {
     "dbos": ("backend/adapters/jobs.py",),
     "label_studio_sdk": ("backend/adapters/label_",),
     "label_studio_ml": ("model.py", "_wsgi.py"),
+    "skactiveml": ("backend/adapters/active_learning.py",),
     "flask": ("backend/web/", "_wsgi.py"),
     "werkzeug": ("backend/web/",),
     "typer": ("backend/cli.py", "backend/__main__.py"),
@@ -40,10 +41,10 @@ LAYERS = {
     "workflow": {"workflow", "llm", "core", "errors"},
     "adapters": {"adapters", "core", "errors"},
     "launcher": {"launcher", "errors"},
-    "demo": {"demo", "launcher", "adapters", "serving", "settings", "errors"},
+    "demo": {"demo", "launcher", "adapters", "services", "serving", "settings", "errors"},
     "web": {"web", "services", "core", "errors"},
 }
-CORE_PACKAGES = {"numpy", "scipy", "sklearn", "cleanlab", "backend"}
+CORE_PACKAGES = {"numpy", "scipy", "sklearn", "threadpoolctl", "cleanlab", "backend"}
 
 
 def relative(path: Path) -> str:

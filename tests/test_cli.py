@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 
 import pytest
 from typer.testing import CliRunner
 
 from backend.cli import app
+from backend.core.types import QueuePlace, Task
 from backend.services import build_services
 from backend.settings import Settings, settings_table
+from backend.workflow.releasing import QUEUE, QueueState
 from tests.conftest import SENTIMENT
 from tests.fakes import FakeLanguageModel, FakePlatform
 
@@ -45,6 +48,44 @@ def test_status_shows_a_project_for_people_and_programs(run, tmp_path):
     assert project["problems"][0]["message"] == "no answer [from] the server"
     assert "no answer [from] the server" in run("status", "7").stdout
     assert json.loads(run("status", "8", "--json").stdout)["projects"] == []
+
+
+def test_queue_shows_the_next_tasks_with_reasons(run, tmp_path):
+    services = build_services(
+        Settings(home=tmp_path), platform=FakePlatform(), language_model=FakeLanguageModel()
+    )
+    services.events.connect("7.1795215594", SENTIMENT)
+    assert "no order yet" in run("queue", "7").stdout
+    project = services.projects.get("7.1795215594")
+    tasks = [Task(n, {"text": f"good {n}"}) for n in (1, 2, 3)]
+    services.tasks.save(project.id, tasks)
+    reasons = ("covers 41 [similar] texts", "drawn at random", "LLM unsure")
+    places = [
+        QueuePlace(task.id, at, reason, is_audit=at == 1)
+        for at, (task, reason) in enumerate(zip(tasks, reasons, strict=True))
+    ]
+    services.releases.promote(services.releases.draft(project, [], places, {}))
+    health = {"n_head": 3, "ascending_share": 1.0, "warnings": ["it counted places"]}
+    queue = QueueState(project.question_version, "activellm", 3, 0, (), health)
+    services.state.put(project.id, QUEUE, asdict(queue))
+    services.close()
+    shown = run("queue", "7", "--limit", "2").stdout
+    assert "1     1         covers 41 [similar] texts" in shown
+    assert "2     2  audit  drawn at random" in shown
+    assert "LLM unsure" not in shown
+    assert "Warning: it counted places" in shown
+    told = json.loads(run("queue", "7", "--json").stdout)
+    assert [place["task_id"] for place in told["places"]] == [1, 2, 3]
+    assert told["queue"]["warnings"] == ["it counted places"]
+    status = run("status", "7").stdout
+    assert "activellm ordered 3 tasks" in status
+    assert "it counted places" in status
+
+
+def test_queue_of_an_unknown_project_is_one_sentence(run):
+    result = run("queue", "9")
+    assert result.exit_code == 2
+    assert "never connected" in result.stderr
 
 
 def test_doctor_ends_with_one_when_something_fails(run):

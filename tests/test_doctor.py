@@ -191,10 +191,27 @@ def test_a_queue_that_is_not_ours_is_noted_unless_it_is_left_to_the_user(ward, c
     assert ward.ill("warning") == []
 
 
+def test_the_doctor_says_what_managing_the_queue_would_change(ward):
+    ward.settings = replace(ward.settings, manage_queue=False)
+    (left,) = [f.message for f in ward.findings() if "MANAGE_QUEUE=false" in f.message]
+    assert "sampling='Uncertainty sampling'" in left
+    assert "would set these two to" in left
+
+
 def test_tags_that_are_left_alone_are_named(ward):
-    config = SENTIMENT.replace("</View>", '<Rating name="stars" toName="text"/></View>')
+    config = SENTIMENT.replace("</View>", '<DateTime name="day" toName="text"/></View>')
     ward.platform.change_project(ward.number, label_config=config)
-    assert "stars" in only(ward.ill("warning")).message
+    assert 'DateTime "day"' in only(ward.ill("warning")).message
+
+
+def test_label_definitions_that_do_not_fit_are_a_failure(ward):
+    folder = ward.settings.definitions_folder
+    folder.mkdir()
+    file = folder / f"{ward.number}.yaml"
+    file.write_text("definitions: {sentiment: {Positive: content}}", "utf-8")
+    assert ward.ill("failure") == []
+    file.write_text("definitions: {sentiment: {Good: content}}", "utf-8")
+    assert "'Good'" in only(ward.ill("failure")).message
 
 
 def test_a_config_that_asks_nothing_is_a_failure(ward):

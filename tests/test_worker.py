@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from backend.core.types import ProjectId
+from backend.core.types import Event, ProjectId
 from backend.errors import SettingsError
 from backend.services import build_services
 from backend.settings import Settings
 from backend.worker import Dispatcher, run_worker
 from tests.conftest import SENTIMENT
 from tests.fakes import FakeLanguageModel, FakePlatform
+from tests.workflow.conftest import FakeEncoder
 
 
 @dataclass
@@ -35,6 +36,7 @@ def services(tmp_path):
         Settings(home=tmp_path, sync_interval_s=0.2),
         platform=FakePlatform(),
         language_model=FakeLanguageModel(lambda prompt: {"positive": 0.8, "negative": 0.1}),
+        encoder=FakeEncoder(),
     )
     yield services
     services.close()
@@ -66,6 +68,21 @@ def test_work_that_nobody_told_of_is_found(services, project_id):
     services.work.drop_request(*request)
     Dispatcher(services, FakeJobs()).look()
     assert len(services.work.job_requests()) == 1
+
+
+def test_training_is_asked_for_at_once(services, project_id):
+    services.events.receive(Event("START_TRAINING", services.platform.project(1)))
+    kinds = {kind for _, kind, _ in services.work.job_requests()}
+    assert kinds == {"prelabel", "round-now"}
+
+
+def test_a_round_that_is_not_finished_is_gone_on_with(services, project_id):
+    (request,) = services.work.job_requests()
+    services.work.drop_request(*request)
+    project = services.projects.get(project_id)
+    services.rounds.open(project, recipe="default", reason="asked for", n_human=0)
+    Dispatcher(services, FakeJobs()).look()
+    assert [kind for _, kind, _ in services.work.job_requests()] == ["round"]
 
 
 def test_a_removed_project_is_left_alone(services, project_id):

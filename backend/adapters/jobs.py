@@ -62,13 +62,24 @@ class DurableJobs:
         )
 
     def submit(self, project_id: ProjectId, kind: str) -> bool:
-        """Enqueue a job; False when this kind is already queued or running for the project."""
+        """Enqueue a job; False while any job of the project is queued or running.
+
+        One project has one workflow at a time, several projects run side by side.
+        """
         try:
-            with SetEnqueueOptions(deduplication_id=f"{kind}:{project_id}"):
+            with SetEnqueueOptions(deduplication_id=project_id):
                 DBOS.enqueue_workflow(_QUEUE, self._workflows[kind], project_id)
         except dbos_error.DBOSQueueDeduplicatedError:
             return False
         return True
+
+    def take_over(self, executor_id: str) -> int:
+        """Go on with what another worker left; return how many workflows that were.
+
+        They keep their place in the queue and what they have finished. DBOS has no public way of
+        this: its own recovery at start is called for another name.
+        """
+        return len(DBOS._recover_pending_workflows([executor_id]))
 
     def forget_finished(self) -> int:
         """Delete the records of workflows that finished over a week ago; return how many."""

@@ -14,7 +14,7 @@ from label_studio_sdk.core.api_error import ApiError
 from label_studio_sdk.core.request_options import RequestOptions
 
 from backend.adapters.label_studio_events import plain_text, read_annotation, read_project
-from backend.core.types import Prediction, ProjectInfo, Task
+from backend.core.types import UNCERTAINTY_SAMPLING, Prediction, ProjectInfo, Task
 from backend.errors import (
     InvalidRequest,
     PlatformError,
@@ -26,7 +26,6 @@ from backend.errors import (
 _PAGE = 500  # the rate does not depend on it (100 to 2,000 tried); one page took 1 to 5 s
 _DELETE_TIMEOUT_S = 600.0  # 80 to 2,000 rows a second were seen; a version can have 100,000
 _READING: RequestOptions = {"max_retries": 2}
-_SAMPLING = "Uncertainty sampling"
 # How the SDK, whose models are unchecked, and we stumble over answers that are not Label Studio's.
 _STRANGE = (ValueError, TypeError, AttributeError, KeyError, InvalidRequest)
 _REMEDY = (
@@ -235,9 +234,40 @@ class LabelStudioPlatform:
         """
         what = f"serve model version {model_version!r}"
         with self._connection.calling(what, shows_details=True) as client:
-            client.projects.update(id=platform_id, model_version=model_version, sampling=_SAMPLING)
+            client.projects.update(
+                id=platform_id, model_version=model_version, sampling=UNCERTAINTY_SAMPLING
+            )
 
     def _import(self, platform_id: int, predictions: Sequence[Prediction]) -> int:
+        """Import in bulk what Label Studio's bulk import takes, and the rest one by one.
+
+        It drops nested choices, the only form in which its editor shows them (0.1 s each).
+        """
+        in_bulk = [p for p in predictions if not _has_nested_choices(p)]
+        n_created = self._import_in_bulk(platform_id, in_bulk) if in_bulk else 0
+        for prediction in predictions:
+            if _has_nested_choices(prediction):
+                n_created += self._create(prediction)
+        return n_created
+
+    def _create(self, prediction: Prediction) -> int:
+        """Store one prediction; return how many were stored, none when its task is gone."""
+        task_id = prediction.task_id
+        with self._connection.calling(f"store a prediction of task {task_id}") as client:
+            try:
+                client.predictions.create(
+                    task=task_id,
+                    result=list(prediction.result),
+                    score=prediction.score,
+                    model_version=prediction.model_version,
+                )
+            except ApiError as exc:
+                if exc.status_code in (400, 404):
+                    return 0
+                raise
+        return 1
+
+    def _import_in_bulk(self, platform_id: int, predictions: Sequence[Prediction]) -> int:
         request: list[Any] = [
             {
                 "task": prediction.task_id,
@@ -291,6 +321,14 @@ def data_manager_filters(*filters: tuple[str, str, str, Any]) -> dict[str, Any]:
         for column, operator, kind, value in filters
     ]
     return {"conjunction": "and", "items": items}
+
+
+def _has_nested_choices(prediction: Prediction) -> bool:
+    return any(
+        isinstance(choice, list)
+        for region in prediction.result
+        for choice in region.get("value", {}).get("choices") or ()
+    )
 
 
 def _read_task(task: Any) -> Task:

@@ -94,7 +94,11 @@ def read_task(task: Mapping[str, Any]) -> Task:
 
 
 def read_annotation(annotation: Mapping[str, Any]) -> HumanLabel:
-    """Return an annotation as the API and the webhooks describe it."""
+    """Return an annotation as the API and the webhooks describe it.
+
+    "Create annotations from predictions" names the prediction and leaves the lead time empty. A
+    person who accepts or corrects a prediction in the editor sends a lead time with it.
+    """
     result = annotation.get("result") or []
     if not isinstance(result, list) or not all(isinstance(region, dict) for region in result):
         raise InvalidRequest("an annotation's 'result' is not a list of regions")
@@ -109,6 +113,8 @@ def read_annotation(annotation: Mapping[str, Any]) -> HumanLabel:
         was_cancelled=bool(annotation.get("was_cancelled")),
         is_ground_truth=bool(annotation.get("ground_truth")),
         updated_at=_time(changed_at, "an annotation's 'updated_at'"),
+        is_copied=annotation.get("parent_prediction") is not None
+        and annotation.get("lead_time") is None,
     )
 
 

@@ -8,34 +8,41 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from backend.adapters.vllm_answers import read_completions, read_models, read_token_ids
+from backend.adapters.made_up_vocabulary import MadeUpVocabulary
+from backend.adapters.vllm_abilities import Prober, ServerAbilities
+from backend.adapters.vllm_answers import Reading, read_completions, read_token_ids
 from backend.adapters.vllm_http import (
     FailureKind,
     LanguageModelUsage,
     ServerConnection,
     ServerFailed,
-    ServerRefused,
 )
 from backend.adapters.vllm_lists import Pace, PromptRun
+from backend.adapters.vllm_routes import (
+    RouteName,
+    address,
+    is_choice_wrapped,
+    request_body,
+    unwrapped_choice,
+)
 from backend.core.ports import Completion, Decoding, LanguageModelInfo
-from backend.errors import LanguageModelRejected
 
 _log = logging.getLogger(__name__)
 
-_PROBE_PROMPT = "Hello"
-_PROBE_TOKEN_IDS = (100, 101)
-"""Two tokens that every vocabulary has and of which no prompt's answer is both."""
-_TOP_LOGPROBS = (20, 5)
-_KEYS_ARE_IDS = {"return_tokens_as_token_ids": True}
 _CHARS_PER_TOKEN = 12
 """More than nearly every token has: what is longer than this many per token is cut unseen."""
+_MOST_SINGLE_REQUESTS = 32
+"""In flight where a server takes one prompt per request: more gain little."""
+_WARM_UP_S = 300.0
+"""For the first requests to a fresh server, which may still load or compile."""
 
 
 class VllmServer:
     """The `LanguageModel` port on an OpenAI-compatible server. Safe to use from several threads.
 
-    What the server can do is measured by requests of one token, because vLLM and others ignore
-    fields that they do not know.
+    What the server can do is measured by requests of a few tokens, because vLLM and others ignore
+    fields that they do not know. A server that names tokens by their text, or has no tokenizer
+    route, is read through a made-up vocabulary.
     """
 
     def __init__(
@@ -52,10 +59,15 @@ class VllmServer:
         self._wanted_model = model
         self._timeout_s = timeout_s
         self._first_pause_s = first_pause_s
-        self._server = ServerConnection(base_url, api_key=api_key, n_connections=8 * concurrency)
-        self._pace = Pace(batch_size, concurrency)
-        self._info: LanguageModelInfo | None = None
-        self._info_lock = threading.Lock()
+        n_singles = min(_MOST_SINGLE_REQUESTS, batch_size * concurrency)
+        n_connections = max(8 * concurrency, n_singles)
+        self._server = ServerConnection(base_url, api_key=api_key, n_connections=n_connections)
+        self._list_pace = Pace(batch_size, concurrency)
+        self._single_pace = Pace(1, n_singles)
+        self._vocabulary = MadeUpVocabulary()
+        self._abilities: ServerAbilities | None = None
+        self._prober = Prober(self._server, model)
+        self._probe_lock = threading.Lock()
 
     def usage(self) -> LanguageModelUsage:
         """Return what was asked of the server so far."""
@@ -67,7 +79,8 @@ class VllmServer:
 
     def describe(self, *, deadline_s: float | None = None) -> LanguageModelInfo:
         """Return what the server offers; measured at the first call and remembered."""
-        return self._described(self._until(deadline_s))
+        until = None if deadline_s is None else time.monotonic() + deadline_s
+        return self._measured(until).info
 
     def tokenize(self, text: str, *, deadline_s: float | None = None) -> tuple[int, ...]:
         """Return the token ids of `text`, without special tokens added."""
@@ -80,6 +93,8 @@ class VllmServer:
         """
         until = self._until(deadline_s)
         sent = _sendable(text[: max(0, n_tokens) * _CHARS_PER_TOKEN])
+        if not self._measured(until).names_token_ids:
+            return text[: len(self._vocabulary.prefix(sent, n_tokens))]
         tokens = self._tokens(sent, until)
         if len(tokens) <= n_tokens:
             return text[: len(sent)]
@@ -99,8 +114,26 @@ class VllmServer:
             return self._ask(some_prompts, decoding, one_model, until)
 
         sendable = [_sendable(prompt) for prompt in prompts]
-        run = PromptRun(sendable, ask, self._pace, first_pause_s=self._first_pause_s)
+        run = PromptRun(sendable, ask, self._pace(decoding), first_pause_s=self._first_pause_s)
         return run.run(until=until, deadline_s=deadline_s)
+
+    def request(
+        self, prompts: Sequence[str] | str, decoding: Decoding
+    ) -> tuple[str, dict[str, Any]]:
+        """Return the address and the body that would ask for a list, or for a single prompt."""
+        return self._request(prompts, decoding, self._measured(None))
+
+    @property
+    def root_url(self) -> str:
+        """Return the server's address without the API's path."""
+        return self._server.root_url
+
+    def _pace(self, decoding: Decoding) -> Pace:
+        """Return how prompts go out; before anything is known of the server, in lists."""
+        abilities = self._abilities
+        if abilities is None or abilities.routes[abilities.route(decoding)].takes_lists:
+            return self._list_pace
+        return self._single_pace
 
     def _ask(
         self,
@@ -110,16 +143,29 @@ class VllmServer:
         call_until: float | None,
     ) -> list[Completion | None]:
         """Send one list, within the call's time and the time of one request."""
+        abilities = one_model.abilities(lambda: self._measured(call_until))
         until = self._until(None if call_until is None else call_until - time.monotonic())
-        info = one_model.info(lambda: self._described(until))
-        body = _body(info.name, prompts, decoding) | _wanted_logprobs(info, decoding)
-        required = decoding.token_ids if info.reads_token_ids else ()
         try:
-            payload = self._server.post(f"{self._server.base_url}/completions", body, until=until)
-            completions = read_completions(payload, prompts, required_ids=required)
+            if abilities.routes[abilities.route(decoding)].takes_lists:
+                return self._ask_once(prompts, decoding, abilities, until)
+            return [self._ask_once(prompt, decoding, abilities, until)[0] for prompt in prompts]
         except ServerFailed as exc:
             self._forget_after(exc)
             raise
+
+    def _ask_once(
+        self,
+        prompts: Sequence[str] | str,
+        decoding: Decoding,
+        abilities: ServerAbilities,
+        until: float,
+    ) -> list[Completion | None]:
+        """Send one request, for a list of prompts or for a single one."""
+        url, body = self._request(prompts, decoding, abilities)
+        payload = self._server.post(url, body, until=until)
+        asked = [prompts] if isinstance(prompts, str) else prompts
+        reading = self._reading(abilities.route(decoding), decoding, abilities)
+        completions = read_completions(payload, asked, reading)
         known = [completion for completion in completions if completion is not None]
         self._server.count_tokens(
             sum(completion.n_tokens_in for completion in known),
@@ -127,85 +173,70 @@ class VllmServer:
         )
         return completions
 
+    def _request(
+        self, prompts: Sequence[str] | str, decoding: Decoding, abilities: ServerAbilities
+    ) -> tuple[str, dict[str, Any]]:
+        name = abilities.route(decoding)
+        body = request_body(name, abilities.info.name, prompts, decoding, abilities.routes[name])
+        path = address(name, is_list=not isinstance(prompts, str))
+        return f"{self._server.base_url}/{path}", body
+
+    def _reading(self, name: RouteName, decoding: Decoding, abilities: ServerAbilities) -> Reading:
+        route = abilities.routes[name]
+        return Reading(
+            required_ids=decoding.token_ids if route.reads_token_ids else (),
+            by_text=None
+            if abilities.names_token_ids
+            else lambda found: self._vocabulary.named(found, decoding.token_ids),
+            unwrap=unwrapped_choice if is_choice_wrapped(decoding, route) else None,
+        )
+
     def _until(self, deadline_s: float | None) -> float:
         """Return when one request has to end, on the monotonic clock."""
         left_s = self._timeout_s if deadline_s is None else min(self._timeout_s, deadline_s)
         return time.monotonic() + left_s
 
-    def _described(self, until: float) -> LanguageModelInfo:
-        info = self._info
-        if info is not None:
-            return info
-        if not self._info_lock.acquire(timeout=max(0.0, until - time.monotonic())):
+    def _measured(self, until: float | None) -> ServerAbilities:
+        """Return what the server can do; measured once, with time for a fresh server to wake."""
+        until = time.monotonic() + _WARM_UP_S if until is None else until
+        abilities = self._abilities
+        if abilities is not None:
+            return abilities
+        if not self._probe_lock.acquire(timeout=max(0.0, until - time.monotonic())):
             raise ServerFailed(FailureKind.SLOW, "the LLM server has not yet said what it offers")
         try:
-            if self._info is None:
-                self._info = self._measured(until)
-            return self._info
+            if self._abilities is None:
+                self._abilities = self._prober.measure(until)
+                _log.info("LLM server at %s: %s", self._server.root_url, self._abilities.info)
+            return self._abilities
         finally:
-            self._info_lock.release()
+            self._probe_lock.release()
 
     def _forget_after(self, exc: ServerFailed) -> None:
         """Let the next call measure again, if this failure may mean another server."""
         if exc.kind in (FailureKind.GONE, FailureKind.NONSENSE):
-            self._info = None
-
-    def _measured(self, until: float) -> LanguageModelInfo:
-        models = self._server.get(f"{self._server.base_url}/models", until=until)
-        name, n_context_tokens = read_models(models, self._wanted_model)
-        reads_token_ids = self._reads_token_ids(name, until)
-        info = LanguageModelInfo(
-            name=name,
-            n_context_tokens=n_context_tokens,
-            reads_token_ids=reads_token_ids,
-            n_top_logprobs=0 if reads_token_ids else self._n_top_logprobs(name, until),
-        )
-        _log.info("LLM server at %s: %s", self._server.base_url, info)
-        return info
-
-    def _reads_token_ids(self, name: str, until: float) -> bool:
-        seen = self._probe(name, _token_id_fields(_PROBE_TOKEN_IDS), until)
-        return set(_PROBE_TOKEN_IDS) <= seen and len(seen) <= len(_PROBE_TOKEN_IDS) + 1
-
-    def _n_top_logprobs(self, name: str, until: float) -> int:
-        for n_wanted in _TOP_LOGPROBS:
-            seen = self._probe(name, _top_fields(n_wanted), until)
-            if len(seen) > 1:
-                return min(n_wanted, len(seen))
-        return 0
-
-    def _probe(self, name: str, wanted: dict[str, Any], until: float) -> set[int]:
-        """Return which tokens come back with a log-probability when `wanted` is asked for."""
-        body = _body(name, [_PROBE_PROMPT], Decoding()) | wanted
-        try:
-            payload = self._server.post(f"{self._server.base_url}/completions", body, until=until)
-            answer = read_completions(payload, [_PROBE_PROMPT])[0]
-        except ServerRefused as exc:
-            if not exc.blames_content:
-                raise
-            return set()
-        return set(answer.logprobs) if answer and answer.logprobs else set()
+            self._abilities = None
+            self._prober = Prober(self._server, self._wanted_model)
 
     def _tokens(self, text: str, until: float) -> tuple[int, ...]:
-        body = {"prompt": text, "add_special_tokens": False}
+        abilities = self._measured(until)
+        if not abilities.names_token_ids:
+            return self._vocabulary.tokens(text)
+        if abilities.tokenizer == "content":
+            body: dict[str, Any] = {"content": text, "add_special": False}
+        else:
+            body = {"prompt": text, "add_special_tokens": False}
         return read_token_ids(self._ask_root("tokenize", body, until))
 
     def _text_of(self, tokens: Sequence[int], until: float) -> str:
         payload = self._ask_root("detokenize", {"tokens": list(tokens)}, until)
-        text = payload.get("prompt")
+        text = payload.get("prompt", payload.get("content"))
         return text if isinstance(text, str) else ""
 
     def _ask_root(self, route: str, body: dict[str, Any], until: float) -> dict[str, Any]:
-        body = {"model": self._described(until).name} | body
+        body = {"model": self._measured(until).info.name} | body
         try:
             return self._server.post(f"{self._server.root_url}/{route}", body, until=until)
-        except ServerRefused as exc:
-            if not exc.lacks_route:
-                raise
-            raise LanguageModelRejected(
-                f"the LLM server has no /{route}, which tells how a text splits into tokens; vLLM "
-                "has it. Point LLM_BASE_URL at a vLLM server"
-            ) from exc
         except ServerFailed as exc:
             self._forget_after(exc)
             raise
@@ -227,45 +258,20 @@ class _OneModel:
 
     def __init__(self, wanted_name: str) -> None:
         self._wanted_name = wanted_name
-        self._info: LanguageModelInfo | None = None
+        self._abilities: ServerAbilities | None = None
 
-    def info(self, describe: Callable[[], LanguageModelInfo]) -> LanguageModelInfo:
-        """Return the call's first description; raises ServerFailed if it is of another model."""
-        info = self._info or describe()
-        self._info = self._info or info
-        expected = self._wanted_name or self._info.name
-        if info.name != expected:
+    def abilities(self, measure: Callable[[], ServerAbilities]) -> ServerAbilities:
+        """Return the call's first measurement; raises ServerFailed if it is of another model."""
+        abilities = self._abilities or measure()
+        self._abilities = self._abilities or abilities
+        expected = self._wanted_name or self._abilities.info.name
+        if abilities.info.name != expected:
             raise ServerFailed(
                 FailureKind.GONE,
-                f"the LLM server now serves {info.name!r} where {expected!r} was expected; the "
-                "next call goes to the new model",
+                f"the LLM server now serves {abilities.info.name!r} where {expected!r} was "
+                "expected; the next call goes to the new model",
             )
-        return info
-
-
-def _body(model: str, prompts: Sequence[str], decoding: Decoding) -> dict[str, Any]:
-    return {
-        "model": model,
-        "prompt": list(prompts),
-        "max_tokens": decoding.max_tokens,
-        "temperature": decoding.temperature,
-    }
-
-
-def _wanted_logprobs(info: LanguageModelInfo, decoding: Decoding) -> dict[str, Any]:
-    if not decoding.token_ids:
-        return {}
-    if info.reads_token_ids:
-        return _token_id_fields(decoding.token_ids)
-    return _top_fields(info.n_top_logprobs) if info.n_top_logprobs else {}
-
-
-def _token_id_fields(token_ids: Sequence[int]) -> dict[str, Any]:
-    return {"logprobs": 0, "logprob_token_ids": list(token_ids), **_KEYS_ARE_IDS}
-
-
-def _top_fields(n_tokens: int) -> dict[str, Any]:
-    return {"logprobs": n_tokens, **_KEYS_ARE_IDS}
+        return abilities
 
 
 def _sendable(text: str) -> str:

@@ -21,7 +21,19 @@ _CONNECT_TIMEOUT_S = 10.0
 _MAX_ANSWER_BYTES = 256 * 2**20
 _MAX_MESSAGE_CHARS = 300
 _REQUEST_WIDE_PARAMS = frozenset(
-    {"model", "logprobs", "logprob_token_ids", "max_tokens", "temperature"}
+    {
+        "model",
+        "logprobs",
+        "top_logprobs",
+        "logprob_token_ids",
+        "max_tokens",
+        "max_completion_tokens",
+        "temperature",
+        "structured_outputs",
+        "response_format",
+        "stop",
+        "seed",
+    }
 )
 
 
@@ -37,11 +49,17 @@ class FailureKind(StrEnum):
 
 
 class ServerFailed(LanguageModelUnavailable):
-    """The server gave no usable answer; `kind` says in which way."""
+    """The server gave no usable answer; `kind` says in which way.
 
-    def __init__(self, kind: FailureKind, message: str) -> None:
+    `retry_after_s` is what the server asked for, if it did.
+    """
+
+    def __init__(
+        self, kind: FailureKind, message: str, *, retry_after_s: float | None = None
+    ) -> None:
         super().__init__(message)
         self.kind = kind
+        self.retry_after_s = retry_after_s
 
 
 class ServerRefused(LanguageModelRejected):
@@ -121,8 +139,8 @@ class ServerConnection:
         started_at = time.monotonic()
         is_ok = False
         try:
-            status, content = self._send(method, url, body, until=until)
-            payload = _payload(_shown(url), status, content)
+            status, content, retry_after_s = self._send(method, url, body, until=until)
+            payload = _payload(_shown(url), status, content, retry_after_s)
             is_ok = True
             return payload
         finally:
@@ -131,7 +149,7 @@ class ServerConnection:
 
     def _send(
         self, method: str, url: str, body: Mapping[str, Any] | None, *, until: float
-    ) -> tuple[int, bytes]:
+    ) -> tuple[int, bytes, float | None]:
         left_s = until - time.monotonic()
         if left_s <= 0:
             raise ServerFailed(FailureKind.SLOW, f"no time left to ask {_shown(url)}")
@@ -144,7 +162,8 @@ class ServerConnection:
                 timeout=(min(_CONNECT_TIMEOUT_S, left_s), left_s),
                 allow_redirects=False,
             ) as response:
-                return response.status_code, _read(response, until=until)
+                retry_after_s = _seconds(response.headers.get("Retry-After"))
+                return response.status_code, _read(response, until=until), retry_after_s
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as exc:
             raise _translated(_shown(url), exc, left_s) from exc
 
@@ -204,7 +223,13 @@ def _translated(url: str, exc: Exception, left_s: float) -> ServerFailed | Serve
     )
 
 
-def _payload(url: str, status: int, content: bytes) -> dict[str, Any]:
+def _seconds(retry_after: str | None) -> float | None:
+    """Return a Retry-After header's seconds; its other form, a date, is passed over."""
+    value = (retry_after or "").strip()
+    return float(value) if value.isdecimal() else None
+
+
+def _payload(url: str, status: int, content: bytes, retry_after_s: float | None) -> dict[str, Any]:
     payload = _json(content)
     if status == 200 and isinstance(payload, dict):
         return payload
@@ -213,7 +238,7 @@ def _payload(url: str, status: int, content: bytes) -> dict[str, Any]:
             FailureKind.NONSENSE,
             f"{url} answered, but not with a JSON object; is it an LLM server?",
         )
-    raise _refusal(url, status, payload if isinstance(payload, dict) else {})
+    raise _refusal(url, status, payload if isinstance(payload, dict) else {}, retry_after_s)
 
 
 def _json(content: bytes) -> Any:
@@ -223,11 +248,15 @@ def _json(content: bytes) -> Any:
         return None
 
 
-def _refusal(url: str, status: int, payload: dict[str, Any]) -> ServerFailed | ServerRefused:
+def _refusal(
+    url: str, status: int, payload: dict[str, Any], retry_after_s: float | None
+) -> ServerFailed | ServerRefused:
     message, param = _message(payload)
     said = f"{url} answered HTTP {status}" + (f": {message}" if message else "")
     if status in (429, 503):
-        return ServerFailed(FailureKind.BUSY, f"the LLM server is busy: {said}")
+        return ServerFailed(
+            FailureKind.BUSY, f"the LLM server is busy: {said}", retry_after_s=retry_after_s
+        )
     if status == 404 and (param == "model" or "does not exist" in message):
         return ServerFailed(FailureKind.GONE, f"the LLM server serves another model: {said}")
     if status == 408 or (status >= 500 and status != 501):

@@ -17,6 +17,8 @@ Ask = Callable[[Sequence[str]], list[Completion | None]]
 """Sends one list; None stands for an answer that cannot be used."""
 
 _LONGEST_PAUSE_S = 8.0
+_LONGEST_OBEDIENCE_S = 120.0
+"""The most that is waited because a server asked for it in Retry-After."""
 _MOST_PAUSES = {
     FailureKind.DOWN: 3,
     FailureKind.SLOW: 2,
@@ -42,6 +44,7 @@ class Pace:
     def __init__(self, batch_size: int, concurrency: int) -> None:
         self.most_concurrency = concurrency
         self._most_batch_size = batch_size
+        self._least_share = 1 / max(batch_size, concurrency)
         self._share = 1.0
         self._halved_at = 0.0
         self._lock = threading.Lock()
@@ -65,7 +68,7 @@ class Pace:
         """Halve, unless the failed request was sent before the last halving."""
         with self._lock:
             if started_at >= self._halved_at:
-                self._share = max(1 / self._most_batch_size, self._share / 2)
+                self._share = max(self._least_share, self._share / 2)
                 self._halved_at = time.monotonic()
 
 
@@ -205,8 +208,9 @@ class PromptRun:
             self._give_up(exc)
             return
         pause_s = min(_LONGEST_PAUSE_S, self._first_pause_s * 2 ** (self._n_pauses - 1))
+        asked_s = min(_LONGEST_OBEDIENCE_S, exc.retry_after_s or 0.0)
         self._paused_at = time.monotonic()
-        self._go_on_at = self._paused_at + pause_s * _dice.uniform(0.5, 1.0)
+        self._go_on_at = self._paused_at + max(asked_s, pause_s * _dice.uniform(0.5, 1.0))
 
     def _give_up(self, exc: ServerFailed | ServerRefused) -> None:
         self._last_error = exc

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from backend.core.types import (
+    Answer,
     Example,
+    Guide,
     Prediction,
     ProjectId,
     ProjectInfo,
+    Question,
+    Region,
     Task,
     TaskSchema,
     WeakLabel,
@@ -23,12 +30,19 @@ class LanguageModelInfo:
 
     `reads_token_ids`: log-probabilities of named tokens can be asked for (a vLLM extension);
     `n_top_logprobs`: how many of the likeliest tokens it reports otherwise, 0 for none.
+    `constrains_choices` and `constrains_json`: an answer can be held to a list of choices, or to
+    a JSON schema. `has_plain` and `has_chat`: prompts can be completed as they stand, or put into
+    the model's chat template.
     """
 
     name: str
     n_context_tokens: int
     reads_token_ids: bool
     n_top_logprobs: int
+    constrains_choices: bool = False
+    constrains_json: bool = False
+    has_plain: bool = True
+    has_chat: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +50,27 @@ class Decoding:
     """How a completion is made.
 
     `token_ids` asks for the log-probabilities of exactly these tokens at the first position,
-    under the whole vocabulary; `model` names the model whose tokens they are, so that no other
-    answers. "": whichever is served.
+    under the whole vocabulary; `n_logprobs` asks for that many of the likeliest tokens there, and
+    for the answer's mean log-probability. `model` names the model whose tokens they are, so that
+    no other answers. "": whichever is served.
+
+    `is_chat` makes each prompt the first message of a user in the model's chat template; what is
+    read is then the assistant's answer. `choices` or `json_schema` (JSON text) hold the answer to
+    one of the choices or to the schema where the server can do so (`LanguageModelInfo` says): what
+    comes back is to be checked all the same. `stop` ends the answer before any of these texts.
+    Under a temperature above 0 the same `seed` gives the same answer on most servers.
     """
 
     max_tokens: int = 1
     temperature: float = 0.0
     token_ids: tuple[int, ...] = ()
     model: str = ""
+    is_chat: bool = False
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    json_schema: str | None = None
+    choices: tuple[str, ...] = ()
+    n_logprobs: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +78,17 @@ class Completion:
     """The answer to one prompt, or why there is none.
 
     `logprobs` maps token ids to natural-log probabilities at the first position; tokens that the
-    server did not report are absent. `failure` says, without the prompt, why there is no answer;
-    `was_refused` tells that the server refused this prompt, so that a retry gives the same.
+    server did not report are absent. `mean_logprob` is the mean over the answer's own tokens, if
+    asked for. `finish_reason` is the server's: "length" means that the answer was cut. `failure`
+    says, without the prompt, why there is no answer; `was_refused` tells that the server refused
+    this prompt, so that a retry gives the same. `is_from_cache`: nothing was paid for it.
     """
 
     text: str = ""
     logprobs: Mapping[int, float] | None = None
+    mean_logprob: float | None = None
+    finish_reason: str | None = None
+    is_from_cache: bool = False
     failure: str | None = None
     was_refused: bool = False
     n_tokens_in: int = 0
@@ -103,6 +135,7 @@ class Annotator(Protocol):
         instruction: str,
         examples: Sequence[Example],
         *,
+        guide: Guide | None = None,
         deadline_s: float | None = None,
     ) -> list[WeakLabel]:
         """Answer every question about every example, example by example in the given order.
@@ -110,6 +143,38 @@ class Annotator(Protocol):
         The answer has `len(examples) * len(schema.questions)` elements. Raises
         LanguageModelUnavailable when the model behind cannot be reached at all.
         """
+        ...
+
+
+class PoolAnnotator(Protocol):
+    """An annotator that learns its scales from a project's own texts; needs no server."""
+
+    @property
+    def name(self) -> str:
+        """Return the annotator's name in weak labels."""
+        ...
+
+    def learn(
+        self, question: Question, examples: Sequence[Example], human: Mapping[int, int]
+    ) -> dict[str, Any]:
+        """Return what can be learned about a question, as JSON; `human`: class by example id."""
+        ...
+
+    def recall(self, learned: Mapping[str, Mapping[str, Any]]) -> Annotator:
+        """Return the annotator as it answers with what was learned, by question."""
+        ...
+
+
+class Encoder(Protocol):
+    """Turns texts into vectors whose cosine says how alike they are."""
+
+    @property
+    def name(self) -> str:
+        """Return what names these vectors: they are cached under it."""
+        ...
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Return one unit vector per text, shape (n, d); an empty text has one too."""
         ...
 
 
@@ -162,9 +227,22 @@ class ConfigReader(Protocol):
         ...
 
     def write_prediction(
-        self, schema: TaskSchema, weak_labels: Sequence[WeakLabel], model_version: str
+        self,
+        schema: TaskSchema,
+        weak_labels: Sequence[WeakLabel],
+        model_version: str,
+        task: Task | None = None,
     ) -> Prediction | None:
-        """Turn one example's weak labels into a prediction; None when there is no label in them."""
+        """Turn one example's weak labels into a prediction; None when there is no answer in them.
+
+        Spans need the task. Where a text is not plain, they raise InvalidRequest without it.
+        """
+        ...
+
+    def read_answers(
+        self, schema: TaskSchema, result: Sequence[Region], data: Mapping[str, Any]
+    ) -> dict[str, Answer]:
+        """Return what a person answered, by question; other tags' regions are left out."""
         ...
 
     def errors(self, label_config: str, prediction: Prediction) -> list[str]:
@@ -192,5 +270,5 @@ class Jobs(Protocol):
     """Durable workflows in the background."""
 
     def submit(self, project_id: ProjectId, kind: str) -> bool:
-        """Enqueue a job; False when this kind is already queued or running for the project."""
+        """Enqueue a job; False while any job of the project is queued or running."""
         ...

@@ -9,15 +9,17 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
+from backend.core.accounts import Usage
+from backend.core.ports import Completion
+from backend.core.rounds import Round, RoundRecipe, RoundState
+from backend.core.states import Problem, Progress, SyncState
 from backend.core.types import (
     Event,
     HumanLabel,
     Prediction,
-    Problem,
-    Progress,
     Project,
     ProjectId,
-    SyncState,
+    QueuePlace,
     Task,
     WeakLabel,
 )
@@ -59,7 +61,7 @@ class ProjectStore(Protocol):
         ...
 
     def superseded_versions(self, project_id: ProjectId) -> list[str]:
-        """Return versions that are neither the present one nor withdrawn yet."""
+        """Return versions that are neither the present one, nor drafts, nor withdrawn yet."""
         ...
 
     def note_withdrawn(self, project_id: ProjectId, model_version: str) -> None:
@@ -124,6 +126,14 @@ class TaskStore(Protocol):
         """Return all labels by people, by annotation id; a skipped task is not a label."""
         ...
 
+    def ids(self, project_id: ProjectId) -> list[int]:
+        """Return the ids of all tasks that are there, ascending."""
+        ...
+
+    def get(self, project_id: ProjectId, task_ids: Sequence[int]) -> list[Task]:
+        """Return tasks with their data, by id; those that are gone are left out."""
+        ...
+
     def events(self, project_id: ProjectId) -> dict[str, int]:
         """Return how many events of each action were taken."""
         ...
@@ -143,6 +153,16 @@ class LabelStore(Protocol):
         predictions: Sequence[Prediction],
     ) -> None:
         """Save a chunk in one transaction; what is there already stays."""
+        ...
+
+    def replace(
+        self, project: Project, annotators: Sequence[str], weak_labels: Sequence[WeakLabel]
+    ) -> None:
+        """Put weak labels into the place of all those of these annotators, in one transaction."""
+        ...
+
+    def weak_labels(self, project: Project) -> list[WeakLabel]:
+        """Return all weak labels, abstentions included, by task and question."""
         ...
 
     def reopen_passing_abstentions(self, project: Project, older_than_s: float) -> int:
@@ -183,8 +203,118 @@ class LabelStore(Protocol):
         """Return whether Label Studio has any prediction of the present version."""
         ...
 
+    def has_unpublished(self, project: Project) -> bool:
+        """Return whether Label Studio lacks a prediction of this version that it would take."""
+        ...
+
+    def n_published(self, project: Project) -> int:
+        """Return how many predictions Label Studio has of all the project's releases."""
+        ...
+
     def progress(self, project: Project) -> Progress:
         """Return how far the project's pre-annotation is."""
+        ...
+
+
+class ReleaseStore(Protocol):
+    """Releases: all predictions of a project under one model version, in their queue's order."""
+
+    def draft(
+        self,
+        project: Project,
+        predictions: Sequence[Prediction],
+        places: Sequence[QueuePlace],
+        provenance: Mapping[str, Any],
+    ) -> Project:
+        """Write a release that nobody sees yet; return the project as it would serve it."""
+        ...
+
+    def pending(self, project: Project) -> Project | None:
+        """Return the newest draft that answers the present question, None without one."""
+        ...
+
+    def promote(self, draft: Project) -> bool:
+        """Make a draft the release that is served; False when the question has changed since."""
+        ...
+
+    def restore(self, project: Project, model_version: str) -> Project:
+        """Make an earlier release a draft again; raises UnknownModelVersion."""
+        ...
+
+    def discard(self, draft: Project) -> None:
+        """Give a draft up; what Label Studio has of it will be withdrawn."""
+        ...
+
+    def provenance(self, project_id: ProjectId, model_version: str) -> dict[str, Any]:
+        """Return what a release was made from."""
+        ...
+
+    def places(self, project: Project) -> list[QueuePlace]:
+        """Return the queue of the project's release, first place first."""
+        ...
+
+
+class RoundStore(Protocol):
+    """FreeAL rounds: at most one runs per project."""
+
+    def open(self, project: Project, *, recipe: RoundRecipe, reason: str, n_human: int) -> Round:
+        """Return the round that runs, or start the next one."""
+        ...
+
+    def running(self, project_id: ProjectId) -> Round | None:
+        """Return the project's round that runs, None without one."""
+        ...
+
+    def history(self, project_id: ProjectId) -> list[Round]:
+        """Return all rounds of a project, the first one first."""
+        ...
+
+    def note(self, found: Round, *, step: str, progress: Mapping[str, Any]) -> bool:
+        """Record where a round is; False when it does not run any more (it was cancelled)."""
+        ...
+
+    def finish(
+        self,
+        found: Round,
+        state: RoundState,
+        *,
+        metrics: Mapping[str, Any] | None = None,
+        model_version: str | None = None,
+        error: str | None = None,
+    ) -> bool:
+        """Close a round; False when it was closed already."""
+        ...
+
+
+class AnswerStore(Protocol):
+    """Answers of language models by key, and what they have cost."""
+
+    def find(self, keys: Sequence[bytes]) -> dict[bytes, Completion]:
+        """Return the answers that are known, by key; they say that they cost nothing."""
+        ...
+
+    def keep(self, answers: Mapping[bytes, Completion], usage: Usage) -> None:
+        """Keep answers and add to the usage of its account, in one transaction."""
+        ...
+
+    def forget(self, older_than_days: int) -> int:
+        """Delete answers kept longer ago than this; return how many."""
+        ...
+
+    def usage(self, project_id: str) -> list[Usage]:
+        """Return what was asked for a project, by purpose."""
+        ...
+
+
+class StateStore(Protocol):
+    """What is remembered of a project beside its labels, as JSON by name."""
+
+    def get(self, project_id: ProjectId, name: str) -> Any:
+        """Return the value, or None when there is none."""
+        ...
+
+    def put(self, project_id: ProjectId, name: str, value: Any) -> None:
+        """Set the value."""
         ...
 
 
@@ -217,6 +347,10 @@ class WorkStore(Protocol):
 
     def beat(self, worker_id: str) -> None:
         """Record that a worker is alive."""
+        ...
+
+    def claim_dead_worker(self, own_id: str) -> str | None:
+        """Take over from a worker without a sign of life for a minute; return its name."""
         ...
 
     def live_workers(self) -> list[str]:

@@ -8,6 +8,7 @@ import json
 import math
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from backend.errors import BackendError
 from backend.launcher.label_studio_server import LabelStudioServer, start_label_studio
 from backend.launcher.processes import Processes, free_port
 from backend.launcher.vllm_server import LanguageModelServer, start_language_model
+from backend.services import Services, build_services
 from backend.serving import web_command, worker_command
 from backend.settings import Secret, Settings
 
@@ -28,6 +30,7 @@ _FOLDER = Path(__file__).parent
 _GOLD = "label"
 _PATIENCE_S = 1800.0
 _POLL_S = 1.0
+_N_PLACES = 5
 
 
 class DemoError(BackendError):
@@ -81,9 +84,16 @@ def run_demo(
         project = _project(admin, sample, own, console)
         try:
             _wait_for_labels(processes, admin, project, len(sample.rows), console)
+            with closing(build_services(own)) as services:
+                queue = _wait_for_order(processes, services, project, console)
             console.print(_summary(admin, project, sample, label_studio))
+            for line in queue:
+                console.print(line, markup=False, soft_wrap=True)
             if not once:
-                console.print("Everything runs until you press Ctrl-C.")
+                console.print(
+                    "Everything runs until you press Ctrl-C; a round of training goes on, and "
+                    "brings other labels and another order unless they would be worse."
+                )
                 processes.watch()
         except KeyboardInterrupt:
             console.print("\nStopping what the demo started.")
@@ -154,13 +164,34 @@ def _wait_for_labels(
             time.sleep(_POLL_S)
 
 
+def _wait_for_order(
+    processes: Processes, services: Services, number: int, console: Console
+) -> list[str]:
+    """Wait until the ordered release is served; return its first places in words."""
+    deadline = time.monotonic() + _PATIENCE_S
+    with console.status("Ordering the queue"):
+        while True:
+            project = services.projects.find(number)
+            if project is not None and services.orderer.is_settled(project):
+                break
+            processes.check()
+            if time.monotonic() > deadline:
+                raise DemoError("the queue has no order; the logs in FREEAL_HOME/logs say why")
+            time.sleep(_POLL_S)
+    places = services.queue.upcoming(project, _N_PLACES).places
+    if not places:
+        return []
+    lines = [f"  {place.position + 1}. task {place.task_id}: {place.reason}" for place in places]
+    return ["", '"Label All Tasks" serves first:', *lines]
+
+
 def _summary(
     admin: LabelStudioAdmin, project: int, sample: Sample, label_studio: LabelStudioServer
 ) -> Panel:
     choices = admin.predicted_choices(project)
     lines = [f"Every one of the {len(sample.rows)} texts carries a prediction."]
     pairs = [(g, c) for g, c in zip(sample.gold, choices, strict=False) if g is not None]
-    if pairs:
+    if pairs and any(choices):
         lines.append(_accuracy(pairs))
     lines += [
         "",

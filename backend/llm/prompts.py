@@ -1,21 +1,15 @@
-"""Versioned prompts: everything in them is read from the project, nothing is about its subject."""
+"""What a project says, cleaned for a prompt: instructions, names and the texts of its examples."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from html.parser import HTMLParser
 
-from backend.core.types import Question, TaskSchema
-from backend.llm.reading import AnswerWords, answer_word
-
-PROMPT_VERSION = "single-choice-1"
-"""Stored with every weak label; raised with every change of a prompt's wording."""
+from backend.core.types import TaskSchema, TextFormat
 
 _MOST_TOLD_CHARS = 1000
 _MOST_TOLD_LINES = 5
-_MOST_LINE_CHARS = 300
-_SPECIAL_TOKEN = re.compile(
+SPECIAL_TOKEN = re.compile(
     r"<(?=\||/?(?:s|bos|eos|pad|unk|start_of_turn|end_of_turn)>)|\[(?=/?INST\])", re.IGNORECASE
 )
 """Where the text of a chat template's control token begins; tokenizers obey it in any text."""
@@ -26,37 +20,22 @@ _UNPRINTABLE = re.compile(
 """Controls that are no white space, lone surrogates, and what turns the writing direction."""
 
 
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """A prompt with one slot for the text of an example."""
+def told_lines(schema: TaskSchema, instruction: str) -> list[str]:
+    """Return what the project tells its annotators, a line each: instruction first, then headers.
 
-    before: str
-    after: str
-
-    def fill(self, text: str) -> str:
-        """Return the prompt for one text, which has to come from `slot_text`."""
-        return f"{self.before}{text}{self.after}"
-
-
-def build_prompt(
-    schema: TaskSchema, question: Question, instruction: str, words: AnswerWords
-) -> Prompt:
-    """Return the prompt of a single-choice question over one text, in plain completion form.
-
-    What annotators are told, what each answer means, then the text in quotes on a line of its own
-    and the control's name as the line to complete. Where the config does not say what every answer
-    means, a line lists the answers: without either a small model does not answer at all. With
-    meanings that line helps the ranking of texts but costs a small model raw accuracy.
+    Lines and their number are limited, so that an endless instruction leaves room for the text.
     """
     told = [clean_instruction(instruction), *(one_line(header) for header in schema.headers)]
-    lines = [line[:_MOST_TOLD_CHARS] for line in told if line][:_MOST_TOLD_LINES]
-    asked = f"{spoken_name(question.name)}:"
-    meanings = _meanings(question, words)
-    if len(meanings) < len(question.labels):
-        lines.append(f"{asked} {_one_of(words.words)}")
-    lines += meanings
-    opening = "".join(f"{line}\n" for line in lines)
-    return Prompt(before=f'{opening}\n{spoken_name(question.field.name)}: "', after=f'"\n{asked}')
+    return [line[:_MOST_TOLD_CHARS] for line in told if line][:_MOST_TOLD_LINES]
+
+
+def asked_in_words(schema: TaskSchema, instruction: str) -> str:
+    """Return on one line what a project asks: what it tells people, then each question's labels."""
+    told = told_lines(schema, instruction)
+    for question in schema.questions:
+        names = ", ".join(one_line(label.name) for label in question.labels)[:_MOST_TOLD_CHARS]
+        told.append(spoken_name(question.name) + (f" ({names})" if names else ""))
+    return " ".join(line if line.endswith((".", "?", "!")) else f"{line}." for line in told)
 
 
 def spoken_name(name: str) -> str:
@@ -65,12 +44,15 @@ def spoken_name(name: str) -> str:
     return words[:1].upper() + words[1:]
 
 
-def slot_text(text: str) -> str:
+def slot_text(text: str, text_format: TextFormat = TextFormat.PLAIN) -> str:
     """Return an example's text as it may stand in a prompt.
 
     On one line and without double quotes, so that nothing in it can end the quotation or pass for
-    a line of the prompt.
+    a line of the prompt. The turns of a dialogue are parted by a slash.
     """
+    if text_format is TextFormat.DIALOGUE:
+        turns = (one_line(turn) for turn in text.splitlines())
+        return " / ".join(turn for turn in turns if turn).replace('"', "'")
     return one_line(text).replace('"', "'")
 
 
@@ -81,7 +63,7 @@ def one_line(text: str) -> str:
     tokens of chat templates are broken by a space.
     """
     line = " ".join(_UNPRINTABLE.sub("", text).split())
-    return _SPECIAL_TOKEN.sub(lambda match: f"{match.group()} ", line)
+    return SPECIAL_TOKEN.sub(lambda match: f"{match.group()} ", line)
 
 
 def clean_instruction(instruction: str) -> str:
@@ -90,26 +72,6 @@ def clean_instruction(instruction: str) -> str:
     reader.feed(instruction)
     reader.close()
     return one_line("".join(reader.parts))
-
-
-def _one_of(words: tuple[str, ...]) -> str:
-    return " or ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
-
-
-def _meanings(question: Question, words: AnswerWords) -> list[str]:
-    """Return a line per label that has something to say: the word to answer with and its meaning.
-
-    A mark always has: the label's name.
-    """
-    lines = []
-    for label, word in zip(question.labels, words.words, strict=True):
-        meaning = one_line(label.hint or "")
-        if words.are_marks:
-            name = answer_word(label)
-            meaning = f"{name} ({meaning})" if meaning else name
-        if meaning:
-            lines.append(f"{word}: {meaning}"[:_MOST_LINE_CHARS])
-    return lines
 
 
 class _HtmlText(HTMLParser):

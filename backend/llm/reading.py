@@ -16,6 +16,10 @@ Tokenize = Callable[[str], Sequence[int]]
 MARKS = string.ascii_uppercase + string.ascii_lowercase
 """What options are called when their names cannot be told apart by the first token."""
 
+SURE_OF_WRITTEN = 0.8
+"""Taken for an answer without probabilities until human labels tell how often it is right."""
+
+_AROUND_ANSWERS = " \t\"'`*.,:;!()[]"
 _LEAST_LABEL_MASS = 1e-12
 """Under this, the numbers say nothing about the labels: a masked token is reported as -9999."""
 _ROUNDING = 1e-3
@@ -23,14 +27,18 @@ _ROUNDING = 1e-3
 
 @dataclass(frozen=True, slots=True)
 class AnswerWords:
-    """What the model is expected to write for each label, and the first token of it.
+    """What the model is expected to write for each label, and the token that tells it apart.
 
     `are_marks`: the words are "A", "B", ... and the prompt has to say what they stand for.
+    `lead` is what every word begins with and the prompt therefore ends with: a space before
+    figures, which tokenizers make a token of its own. `token_ids` is empty where the server
+    reads no tokens.
     """
 
     words: tuple[str, ...]
     token_ids: tuple[int, ...]
     are_marks: bool = False
+    lead: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,28 +49,46 @@ class Posterior:
     label_mass: float
 
 
-def choose_answer_words(labels: Sequence[LabelDefinition], tokenize: Tokenize) -> AnswerWords:
+def choose_answer_words(
+    labels: Sequence[LabelDefinition],
+    tokenize: Tokenize,
+    *,
+    wants_marks: bool = False,
+    is_chat: bool = False,
+) -> AnswerWords:
     """Return the labels' names as the words if their first tokens differ, else option marks.
 
-    Only the first token of an answer is read, one request per example. Costs one tokenization per
-    label. Raises UnsupportedLabelConfig when there are more labels than marks.
+    Only one token of an answer is read, one request per example. In a chat the answer begins
+    without a space. Costs one tokenization per label. Raises UnsupportedLabelConfig when there
+    are more labels than marks.
     """
-    words = tuple(answer_word(label) for label in labels)
-    first_tokens = [tuple(tokenize(" " + word))[:1] for word in words]
-    if all(first_tokens) and len(set(first_tokens)) == len(words):
-        return AnswerWords(words, tuple(token for (token,) in first_tokens))
-    marks = _single_token_marks(len(words), tokenize)
-    if len(marks) < len(words):
+    names = answer_names(labels)
+    space = "" if is_chat else " "
+    if not wants_marks:
+        spoken = [tuple(tokenize(space + name)) for name in names]
+        if firsts := _telling_tokens(spoken):
+            return AnswerWords(names, firsts)
+        if not is_chat and (firsts := _telling_tokens(_without_space(spoken, tokenize))):
+            return AnswerWords(names, firsts, lead=" ")
+    marks = _single_token_marks(len(names), tokenize, space)
+    if len(marks) < len(names):
         raise UnsupportedLabelConfig(
-            f"{len(words)} labels whose names begin alike; the language model can tell at most "
+            f"{len(names)} labels whose names begin alike; the language model can tell at most "
             f"{len(marks)} such labels apart. Use fewer labels, or names that begin differently"
         )
     return AnswerWords(tuple(marks), tuple(marks.values()), are_marks=True)
 
 
-def answer_word(label: LabelDefinition) -> str:
-    """Return a label's name as it stands in a running text."""
-    return " ".join(label.name.split()).lower()
+def answer_names(labels: Sequence[LabelDefinition]) -> tuple[str, ...]:
+    """Return the labels' names as they stand in a running text.
+
+    Leaves of a tree that share a name are called by their paths.
+    """
+    names = [_running(label.name) for label in labels]
+    return tuple(
+        _running(" / ".join(label.path)) if names.count(name) > 1 and label.path else name
+        for label, name in zip(labels, names, strict=True)
+    )
 
 
 def read_posterior(completion: Completion, token_ids: Sequence[int]) -> Posterior | Abstention:
@@ -93,11 +119,50 @@ def read_posterior(completion: Completion, token_ids: Sequence[int]) -> Posterio
     )
 
 
-def _single_token_marks(n_wanted: int, tokenize: Tokenize) -> dict[str, int]:
+def read_word(text: str, words: Sequence[str]) -> int | None:
+    """Return which word a written answer is: letter case, quotes and a full stop do not count.
+
+    The first line counts alone; an answer that says more than one of the words is none of them.
+    """
+    line = text.strip().split("\n", 1)[0]
+    plain = _running(line.strip(_AROUND_ANSWERS))
+    return next((at for at, word in enumerate(words) if _running(word) == plain), None)
+
+
+def written_posterior(index: int, n_labels: int) -> tuple[float, ...]:
+    """Return the posterior of an answer that was written out, without probabilities.
+
+    The label that was named gets `SURE_OF_WRITTEN`, the others share the rest.
+    """
+    if n_labels == 1:
+        return (1.0,)
+    rest = (1.0 - SURE_OF_WRITTEN) / (n_labels - 1)
+    return tuple(SURE_OF_WRITTEN if at == index else rest for at in range(n_labels))
+
+
+def _telling_tokens(spoken: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    """Return the words' first tokens, or nothing when they do not tell the words apart."""
+    firsts = tuple(tokens[0] for tokens in spoken if tokens)
+    return firsts if len(set(firsts)) == len(spoken) else ()
+
+
+def _without_space(spoken: Sequence[tuple[int, ...]], tokenize: Tokenize) -> list[tuple[int, ...]]:
+    """Return the words' tokens after a token for the space alone; nothing if one has none."""
+    blank = tuple(tokenize(" "))
+    if not all(tokens[: len(blank)] == blank for tokens in spoken):
+        return []
+    return [tokens[len(blank) :] for tokens in spoken]
+
+
+def _running(text: str) -> str:
+    return " ".join(text.split()).lower()
+
+
+def _single_token_marks(n_wanted: int, tokenize: Tokenize, space: str) -> dict[str, int]:
     """Return up to `n_wanted` marks that are one token each, no two the same."""
     found: dict[str, int] = {}
     for mark in MARKS:
-        tokens = tuple(tokenize(" " + mark))
+        tokens = tuple(tokenize(space + mark))
         if len(tokens) == 1 and tokens[0] not in found.values():
             found[mark] = tokens[0]
         if len(found) == n_wanted:

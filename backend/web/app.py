@@ -13,6 +13,7 @@ from backend.errors import BackendError, InvalidRequest, StoreUnavailable
 from backend.services import Services
 from backend.web.metrics import metrics_blueprint
 from backend.web.ml_routes import BackendFactory, ml_blueprint
+from backend.web.status_routes import status_blueprint
 
 _LOG = logging.getLogger(__name__)
 _MEGABYTE = 1024 * 1024
@@ -26,6 +27,7 @@ def build_app(services: Services, backend_factory: BackendFactory) -> Flask:
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.register_blueprint(ml_blueprint(services, backend_factory))
     app.register_blueprint(metrics_blueprint(services))
+    app.register_blueprint(status_blueprint(services))
     app.before_request(_authentication(services))
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(BackendError, _backend_error)

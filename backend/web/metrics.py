@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from flask import Blueprint, Response, g, request
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
@@ -22,6 +24,11 @@ _GAUGES = {
     "n_human_labels": "annotations by people",
     "n_tokens_in": "LLM prompt tokens",
     "n_tokens_out": "LLM completion tokens",
+    "n_llm_calls": "calls to the LLM",
+    "n_prompts": "prompts of all calls",
+    "n_cache_hits": "prompts that were answered before and cost nothing",
+    "llm_seconds": "time spent waiting for the LLM",
+    "llm_cost": "tokens times LLM_PRICE_IN and LLM_PRICE_OUT",
 }
 
 
@@ -38,10 +45,13 @@ class _ProjectCollector(Collector):
         requests.add_metric([], len(self._services.work.job_requests()))
         yield requests
         for key, help_text in _GAUGES.items():
-            family = GaugeMetricFamily(f"freeal_{key[2:]}", help_text, labels=["project"])
+            family = GaugeMetricFamily(
+                f"freeal_{key.removeprefix('n_')}", help_text, labels=["project"]
+            )
             for project in overview["projects"]:
                 family.add_metric([project["project"]], project[key])
             yield family
+        yield from _rounds(overview["projects"])
         problems = GaugeMetricFamily(
             "freeal_problems", "what keeps work from going on", labels=["project", "source"]
         )
@@ -49,6 +59,28 @@ class _ProjectCollector(Collector):
             for problem in project["problems"]:
                 problems.add_metric([project["project"], problem["source"]], problem["n_times"])
         yield problems
+
+
+def _rounds(projects: Sequence[Mapping[str, Any]]) -> Iterable[Metric]:
+    rounds = GaugeMetricFamily("freeal_rounds", "rounds by state", labels=["project", "state"])
+    seconds = GaugeMetricFamily(
+        "freeal_round_seconds", "how long the last finished round took", labels=["project"]
+    )
+    sources = GaugeMetricFamily(
+        "freeal_labels_by_source",
+        "labels of the last round by what decided them",
+        labels=["project", "source"],
+    )
+    for project in projects:
+        states = Counter(found["state"] for found in project["rounds"])
+        for state, n_rounds in states.items():
+            rounds.add_metric([project["project"], state], n_rounds)
+        finished = [found for found in project["rounds"] if found["seconds"] is not None]
+        for found in finished[-1:]:
+            seconds.add_metric([project["project"]], found["seconds"])
+            for source, n_labels in found["metrics"].get("sources", {}).items():
+                sources.add_metric([project["project"], source], n_labels)
+    yield from (rounds, seconds, sources)
 
 
 def metrics_blueprint(services: Services) -> Blueprint:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from itertools import groupby
+from dataclasses import replace
 
-from backend.core.ports import Annotator, ConfigReader
+from backend.core.accounts import charged_to
+from backend.core.ports import ConfigReader
 from backend.core.stores import LabelStore, ProjectStore, WorkStore
 from backend.core.types import Prediction, Project, ProjectId, Task, WeakLabel
 from backend.errors import LanguageModelError, UnsupportedLabelConfig
+from backend.workflow.briefs import BriefReader
+from backend.workflow.jury import Jury
+from backend.workflow.releasing import Releaser, slot_score
+from backend.workflow.settling import Settler
 
 _LOG = logging.getLogger(__name__)
 LANGUAGE_MODEL = "llm"
@@ -18,9 +23,13 @@ LANGUAGE_MODEL = "llm"
 class Labelling:
     """From tasks to weak labels and predictions; what the worker and /predict share."""
 
-    def __init__(self, annotator: Annotator, config: ConfigReader) -> None:
-        self._annotator = annotator
+    def __init__(
+        self, jury: Jury, briefs: BriefReader, config: ConfigReader, releaser: Releaser
+    ) -> None:
+        self._jury = jury
+        self._briefs = briefs
         self._config = config
+        self._releaser = releaser
 
     def label(
         self, project: Project, tasks: Sequence[Task], *, deadline_s: float | None = None
@@ -28,19 +37,25 @@ class Labelling:
         """Answer every question about every task.
 
         Returns all weak labels, abstentions included, and one valid prediction for each task
-        that got at least one label. Raises LanguageModelError and UnsupportedLabelConfig.
+        that got at least one label; where the queue is ordered, its score is the task's place in
+        it. Raises LanguageModelError and UnsupportedLabelConfig.
         """
-        schema = self._config.read_schema(project.label_config)
-        examples = [self._config.read_example(schema, task) for task in tasks]
-        weak_labels = self._annotator.annotate(
-            schema, project.instruction, examples, deadline_s=deadline_s
-        )
+        brief = self._briefs.read(project)
+        examples = self._briefs.examples(brief, tasks)
+        votes = self._jury.hear(project, brief, examples, deadline_s=deadline_s)
+        verdicts = self._jury.fuse(project, brief, examples, votes)
+        queue = self._releaser.queue(project)
         predictions = []
-        for _, group in groupby(weak_labels, key=lambda label: label.example_id):
-            prediction = self._config.write_prediction(schema, list(group), project.model_version)
+        n_questions = len(brief.schema.questions)
+        for at, task in enumerate(tasks):
+            group = verdicts[at * n_questions : (at + 1) * n_questions]
+            prediction = self._config.write_prediction(
+                brief.schema, group, project.model_version, task
+            )
             if prediction is not None and self._fits(project, prediction):
-                predictions.append(prediction)
-        return weak_labels, predictions
+                score = prediction.score if queue is None else slot_score(queue, group)
+                predictions.append(replace(prediction, score=score))
+        return [*votes, *verdicts], predictions
 
     def _fits(self, project: Project, prediction: Prediction) -> bool:
         errors = self._config.errors(project.label_config, prediction)
@@ -60,15 +75,32 @@ class PreAnnotator:
     def __init__(
         self,
         labelling: Labelling,
+        settler: Settler,
         stores: tuple[ProjectStore, LabelStore, WorkStore],
         *,
         chunk: int,
         retry_abstentions_s: float,
     ) -> None:
         self._labelling = labelling
+        self._settler = settler
         self._projects, self._labels, self._work = stores
         self._chunk = chunk
         self._retry_abstentions_s = retry_abstentions_s
+
+    def study(self, project_id: ProjectId) -> dict[str, int]:
+        """Get to know the project's texts before they are labelled; a step.
+
+        Once per question, and again when the pool has grown fourfold since.
+        """
+        project = self._projects.get(project_id)
+        if project is None or not project.is_connected:
+            return {"is_studied": 0}
+        try:
+            with charged_to(project_id, "study"):
+                return {"is_studied": int(self._settler.study_if_due(project))}
+        except (LanguageModelError, UnsupportedLabelConfig) as exc:
+            self._work.note_problem(project_id, LANGUAGE_MODEL, str(exc))
+            return {"is_studied": 0}
 
     def reopen(self, project_id: ProjectId) -> dict[str, int]:
         """Ask again where an earlier answer could not be read; a step."""
@@ -87,7 +119,8 @@ class PreAnnotator:
         if not tasks:
             return {"n_labelled": 0, "is_done": 1}
         try:
-            weak_labels, predictions = self._labelling.label(project, tasks)
+            with charged_to(project_id, "annotate"):
+                weak_labels, predictions = self._labelling.label(project, tasks)
         except (LanguageModelError, UnsupportedLabelConfig) as exc:
             self._work.note_problem(project_id, LANGUAGE_MODEL, str(exc))
             _LOG.warning("project=%s cannot label: %s", project_id, exc)

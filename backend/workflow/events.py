@@ -10,10 +10,16 @@ from backend.core.stores import ProjectStore, TaskStore, WorkStore
 from backend.core.types import Event, Project, ProjectId
 from backend.errors import UnsupportedLabelConfig
 from backend.workflow.prelabel import PRELABEL
+from backend.workflow.rounds import ROUND_NOW
 
 _LOG = logging.getLogger(__name__)
 _RECENT_S = 1.0
-_CALLS_FOR_WORK = ("TASKS_CREATED", "START_TRAINING", "PROJECT_UPDATED", "ANNOTATIONS_DELETED")
+_CALLS_FOR_WORK = {
+    "TASKS_CREATED": PRELABEL,
+    "PROJECT_UPDATED": PRELABEL,
+    "ANNOTATIONS_DELETED": PRELABEL,
+    "START_TRAINING": ROUND_NOW,
+}
 
 
 class EventService:
@@ -57,8 +63,8 @@ class EventService:
         project_id = event.project.id
         self._recent.pop(project_id, None)
         self._adopt(event)
-        reason = event.action if event.action in _CALLS_FOR_WORK else None
-        is_news = self._tasks.apply(project_id, event, (PRELABEL, reason) if reason else None)
+        kind = _CALLS_FOR_WORK.get(event.action)
+        is_news = self._tasks.apply(project_id, event, (kind, event.action) if kind else None)
         _LOG.debug("project=%s event=%s news=%s", project_id, event.action, is_news)
         return is_news
 

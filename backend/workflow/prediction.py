@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Sequence
 
+from backend.core.accounts import charged_to
 from backend.core.stores import LabelStore, ProjectStore, TaskStore, WorkStore
 from backend.core.types import Prediction, Project, Task, WeakLabel
 from backend.errors import LanguageModelError
@@ -63,9 +64,10 @@ class PredictionService:
         What the worker has sent to Label Studio meanwhile is not given a second time.
         """
         try:
-            weak_labels, predictions = self._labelling.label(
-                project, tasks, deadline_s=self._deadline_s
-            )
+            with charged_to(project.id, "predict"):
+                weak_labels, predictions = self._labelling.label(
+                    project, tasks, deadline_s=self._deadline_s
+                )
         except LanguageModelError as exc:
             self._work.note_problem(project.id, LANGUAGE_MODEL, str(exc))
             return {}

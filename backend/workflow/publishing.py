@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 
 from backend.core.ports import LabelingPlatform
-from backend.core.stores import LabelStore, ProjectStore, WorkStore
+from backend.core.stores import LabelStore, ProjectStore, ReleaseStore, WorkStore
 from backend.core.types import Prediction, Project, ProjectId
 from backend.errors import PlatformError, PlatformRejected
 
@@ -25,14 +25,14 @@ class Publisher:
     def __init__(
         self,
         platform: LabelingPlatform,
-        stores: tuple[ProjectStore, LabelStore, WorkStore],
+        stores: tuple[ProjectStore, LabelStore, ReleaseStore, WorkStore],
         *,
         chunk: int,
         manages_queue: bool,
         patience_s: float = 30.0,
     ) -> None:
         self._platform = platform
-        self._projects, self._labels, self._work = stores
+        self._projects, self._labels, self._releases, self._work = stores
         self._chunk = chunk
         self._manages_queue = manages_queue
         self._patience_s = patience_s
@@ -42,6 +42,26 @@ class Publisher:
         project = self._projects.get(project_id)
         if project is None or not project.is_connected:
             return {"n_published": 0, "is_done": 1}
+        return self._publish_next(project)
+
+    def publish_draft(self, project_id: ProjectId) -> dict[str, int]:
+        """Import the next chunk of the release that waits; a step.
+
+        Once Label Studio has all of it, it takes over: until then people see the old one, whole.
+        """
+        project = self._projects.get(project_id)
+        draft = self._releases.pending(project) if project and project.is_connected else None
+        if draft is None:
+            return {"n_published": 0, "is_done": 1}
+        counts = self._publish_next(draft)
+        if not counts["is_done"] or self._labels.has_unpublished(draft):
+            return counts
+        if self._releases.promote(draft):
+            _LOG.info("project=%s release=%s takes over", project_id, draft.model_version)
+        return {**counts, "is_promoted": 1}
+
+    def _publish_next(self, project: Project) -> dict[str, int]:
+        project_id = project.id
         predictions, doubtful = self._labels.take_unpublished(
             project, self._chunk, patience_s=self._patience_s
         )

@@ -4,15 +4,30 @@ from __future__ import annotations
 
 from typing import Any
 
-from backend.core.stores import LabelStore, ProjectStore, TaskStore, WorkStore
+from backend.core.accounts import Prices, Usage
+from backend.core.stores import AnswerStore, LabelStore, ProjectStore, TaskStore, WorkStore
 from backend.core.types import Project
+from backend.workflow.queue_report import QueueReporter
+from backend.workflow.round_reporting import RoundReporter
 
 
 class Reporter:
     """Reads the stores; every figure is counted when it is asked for."""
 
-    def __init__(self, stores: tuple[ProjectStore, TaskStore, LabelStore, WorkStore]) -> None:
+    def __init__(
+        self,
+        stores: tuple[ProjectStore, TaskStore, LabelStore, WorkStore],
+        answers: AnswerStore,
+        queue: QueueReporter,
+        rounds: RoundReporter,
+        *,
+        prices: Prices,
+    ) -> None:
         self._projects, self._tasks, self._labels, self._work = stores
+        self._answers = answers
+        self._queue = queue
+        self._rounds = rounds
+        self._prices = prices
 
     def overview(self) -> dict[str, Any]:
         """Return the state of all projects as JSON-ready values."""
@@ -20,6 +35,13 @@ class Reporter:
             "workers": self._work.live_workers(),
             "projects": [self.project(project) for project in self._projects.all()],
         }
+
+    def find(self, name: str) -> dict[str, Any] | None:
+        """Return the state of a project by Label Studio's number or by our id, None if unknown."""
+        for project in reversed(self._projects.all()):
+            if name in (project.id, str(project.platform_id)):
+                return self.project(project)
+        return None
 
     def project(self, project: Project) -> dict[str, Any]:
         """Return one project's state; counts, seconds and labels per second."""
@@ -46,6 +68,10 @@ class Reporter:
             "n_tokens_in": progress.n_tokens_in,
             "n_tokens_out": progress.n_tokens_out,
             "is_complete": progress.is_complete,
+            **self._llm(project),
+            "queue": self._queue.state(project),
+            "versions": self._projects.versions(project.id),
+            **self._rounds.report(project),
             "events": self._tasks.events(project.id),
             "problems": [
                 {
@@ -57,4 +83,25 @@ class Reporter:
                 }
                 for problem in problems
             ],
+        }
+
+    def _llm(self, project: Project) -> dict[str, Any]:
+        """Return what the LLM was asked for the project, in all and by purpose."""
+        by_purpose = self._answers.usage(project.id)
+        purposes = {usage.account.purpose: self._usage(usage) for usage in by_purpose}
+        totals = {
+            name: sum(usage[name] for usage in purposes.values())
+            for name in ("n_llm_calls", "n_prompts", "n_cache_hits", "llm_seconds", "llm_cost")
+        }
+        return {**totals, "llm_usage": purposes}
+
+    def _usage(self, usage: Usage) -> dict[str, Any]:
+        return {
+            "n_llm_calls": usage.n_calls,
+            "n_prompts": usage.n_prompts,
+            "n_cache_hits": usage.n_cache_hits,
+            "n_tokens_in": usage.n_tokens_in,
+            "n_tokens_out": usage.n_tokens_out,
+            "llm_seconds": round(usage.seconds, 3),
+            "llm_cost": round(self._prices.cost(usage), 6),
         }

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 
 from backend.core.ports import ConfigReader, LabelingPlatform
-from backend.core.stores import LabelStore, ProjectStore, TaskStore, WorkStore
-from backend.core.types import Project, ProjectId, ProjectInfo, SyncState, Task
+from backend.core.states import SyncState
+from backend.core.stores import LabelStore, ProjectStore, ReleaseStore, TaskStore, WorkStore
+from backend.core.types import (
+    UNCERTAINTY_SAMPLING,
+    Project,
+    ProjectId,
+    ProjectInfo,
+    Task,
+)
 from backend.errors import PlatformError, UnsupportedLabelConfig
 
 _LOG = logging.getLogger(__name__)
@@ -31,16 +38,18 @@ class Synchroniser:
         self,
         platform: LabelingPlatform,
         config: ConfigReader,
-        stores: tuple[ProjectStore, TaskStore, LabelStore, WorkStore],
+        stores: tuple[ProjectStore, TaskStore, LabelStore, ReleaseStore, WorkStore],
         *,
         full_interval_s: float,
         manages_queue: bool = True,
+        is_order_due: Callable[[Project], bool] = lambda project: False,
     ) -> None:
         self._platform = platform
         self._config = config
-        self._projects, self._tasks, self._labels, self._work = stores
+        self._projects, self._tasks, self._labels, self._releases, self._work = stores
         self._full_interval = timedelta(seconds=full_interval_s)
         self._manages_queue = manages_queue
+        self._is_order_due = is_order_due
 
     def work_due(self, project_id: ProjectId) -> str | None:
         """Return why a project needs its worker now, or None; asks Label Studio once."""
@@ -55,6 +64,10 @@ class Synchroniser:
             return f"{progress.n_to_label} tasks have no label"
         if not progress.is_complete:
             return "predictions are not published yet"
+        if self._is_order_due(project[0]):
+            return "the queue has no order yet, or has grown out of it"
+        if self._releases.pending(project[0]) is not None:
+            return "a release waits to be published"
         is_served = self._projects.served_version(project_id) is not None
         if self._manages_queue and progress.n_published and not is_served:
             return "the queue's model version is not set"
@@ -94,7 +107,8 @@ class Synchroniser:
 
     def _adopt(self, project: Project, info: ProjectInfo) -> Project:
         served = self._projects.served_version(project.id)
-        if served is not None and info.model_version != served:
+        is_sampled = info.sampling in (None, UNCERTAINTY_SAMPLING)
+        if served is not None and not (info.model_version == served and is_sampled):
             self._projects.note_served(project.id, None)
         try:
             self._config.read_schema(info.label_config)
@@ -128,10 +142,11 @@ class Synchroniser:
 
         More of them are doubles, fewer are lost ones: a listing repairs both.
         """
-        return state.n_foreign_predictions + self._labels.progress(project).n_published
+        return state.n_foreign_predictions + self._labels.n_published(project)
 
     def _list(self, project: Project) -> int:
         started_at, clock = datetime.now(UTC), time.monotonic()
+        own = set(self._projects.versions(project.id))
         task_ids: set[int] = set()
         annotation_ids: set[int] = set()
         n_foreign = 0
@@ -139,7 +154,7 @@ class Synchroniser:
             task_ids.update(task.id for task in page)
             annotation_ids.update(a.annotation_id for task in page for a in task.annotations or ())
             changed = self._tasks.save_listing(project.id, page, started_at)
-            n_foreign += _count_foreign(project, page)
+            n_foreign += _count_foreign(own, page)
             self._reconcile(project, page, set(changed))
         n_tasks, n_labels = self._tasks.close_listing(
             project.id, started_at, task_ids, annotation_ids
@@ -172,12 +187,12 @@ class Synchroniser:
             self._platform.delete_predictions(superfluous)
 
 
-def _count_foreign(project: Project, page: Sequence[Task]) -> int:
+def _count_foreign(own: Collection[str], page: Sequence[Task]) -> int:
     return sum(
         len(prediction_ids)
         for task in page
         for version, prediction_ids in (task.prediction_ids or {}).items()
-        if version != project.model_version
+        if version not in own
     )
 
 

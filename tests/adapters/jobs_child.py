@@ -1,6 +1,6 @@
 """A worker in miniature for test_jobs.py: runs one workflow, and may kill itself in the middle.
 
-python jobs_child.py FOLDER KILL_IN_STEP|never
+python jobs_child.py FOLDER KILL_IN_STEP|never [DATABASE_URL EXECUTOR TAKES_OVER_FROM|nobody]
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from backend.core.ports import StepRunner
 from backend.core.types import ProjectId
 
 FOLDER, KILL_IN = Path(sys.argv[1]), sys.argv[2]
+URL, EXECUTOR, DEAD = sys.argv[3:] or (f"sqlite:///{FOLDER / 'jobs.db'}", "worker-test", "nobody")
 STEPS = ("sync", "annotate", "publish")
 
 
@@ -37,10 +38,10 @@ def workflow(project_id: ProjectId, steps: StepRunner) -> None:
     note("finished")
 
 
-jobs = DurableJobs(
-    f"sqlite:///{FOLDER / 'jobs.db'}", executor_id="worker-test", workflows={"work": workflow}
-)
+jobs = DurableJobs(URL, executor_id=EXECUTOR, workflows={"work": workflow})
 jobs.launch()
+if DEAD != "nobody":
+    note(f"took over {jobs.take_over(DEAD)}")
 if not (FOLDER / "trace").exists():
     first = jobs.submit(ProjectId("1.1"), "work")
     second = jobs.submit(ProjectId("1.1"), "work")

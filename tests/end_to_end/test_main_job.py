@@ -80,16 +80,21 @@ def films(stack: Stack) -> LiveProject:
     return project
 
 
-def test_every_task_has_one_valid_prediction_of_the_version_from_setup(films):
-    assert films.backend.model_version
-    assert_predicted_once(films, n_tasks=N_ROWS, version=films.backend.model_version)
+def test_every_task_has_one_valid_prediction_of_the_version_from_setup(films, stack):
+    (backend,) = stack.admin.backends(films.number)
+    assert backend.model_version == films.state()["model_version"]
+    assert_predicted_once(films, n_tasks=N_ROWS, version=backend.model_version)
     interface = LabelInterface(SENTIMENT)
     for task in films.tasks():
         prediction = the_prediction(task)
         assert interface.validate_prediction(prediction, return_errors=True) == []
         (region,) = prediction["result"]
         assert 0.5 <= region["score"] <= 1.0
-        assert prediction["score"] == pytest.approx(region["score"])
+
+
+def test_each_prediction_carries_its_place_in_the_queue_as_its_score(films):
+    scores = sorted(the_prediction(task)["score"] for task in films.tasks())
+    assert scores == pytest.approx([(place + 0.5) / N_ROWS for place in range(N_ROWS)])
 
 
 def test_predictions_are_far_better_than_chance(films):
@@ -103,7 +108,7 @@ def test_predictions_are_far_better_than_chance(films):
 
 def test_the_project_serves_the_version_in_the_order_of_its_scores(films):
     described = films.described()
-    assert described["model_version"] == films.backend.model_version
+    assert described["model_version"] == films.state()["model_version"]
     assert described["sampling"] == "Uncertainty sampling"
 
 
@@ -115,7 +120,7 @@ def test_the_backend_is_shown_as_connected(films, stack):
     ]
 
 
-def test_the_queue_gives_the_least_sure_tasks_first(films, stack):
+def test_the_queue_gives_the_first_places_first(films, stack):
     open_tasks = [task for task in films.tasks() if not task["total_annotations"]]
     expected = sorted(the_prediction(task)["score"] for task in open_tasks)[:5]
     by_id = {task["id"]: the_prediction(task) for task in open_tasks}
@@ -181,8 +186,8 @@ def test_tasks_that_are_imported_later_are_labelled_too(stack):
     project = stack.new_project("Later", SENTIMENT, texts(rows[:8]))
     project.wait_until_labelled(8)
     stack.admin.import_tasks(project.number, texts(rows[8:]))
-    project.wait_until_labelled(12)
-    assert_predicted_once(project, n_tasks=12, version=project.backend.model_version)
+    version = project.wait_until_labelled(12)["model_version"]
+    assert_predicted_once(project, n_tasks=12, version=version)
 
 
 def test_retrieving_predictions_makes_no_doubles(stack):
@@ -190,9 +195,9 @@ def test_retrieving_predictions_makes_no_doubles(stack):
     retrieve = {"id": "retrieve_tasks_predictions", "project": project.number}
     everything = {"selectedItems": {"all": True, "excluded": []}}
     stack.call("POST", "/api/dm/actions", params=retrieve, json=everything)  # while it works
-    project.wait_until_labelled(30)
+    version = project.wait_until_labelled(30)["model_version"]
     stack.call("POST", "/api/dm/actions", params=retrieve, json=everything)
-    assert_predicted_once(project, n_tasks=30, version=project.backend.model_version)
+    assert_predicted_once(project, n_tasks=30, version=version)
 
 
 def test_two_projects_at_once_keep_to_their_own_configs(stack):
@@ -251,5 +256,5 @@ def test_a_killed_worker_goes_on_where_it_was(stack):
     n_labelled = project.state()["n_labelled"]
     assert 0 < n_labelled < n_rows
     stack.start_worker()
-    project.wait_until_labelled(n_rows)
-    assert_predicted_once(project, n_tasks=n_rows, version=project.backend.model_version)
+    version = project.wait_until_labelled(n_rows)["model_version"]
+    assert_predicted_once(project, n_tasks=n_rows, version=version)

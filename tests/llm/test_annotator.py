@@ -18,7 +18,6 @@ from backend.core.types import (
 )
 from backend.errors import LanguageModelRejected, LanguageModelUnavailable
 from backend.llm.annotator import LLMAnnotator
-from backend.llm.prompts import PROMPT_VERSION
 from tests.fakes import FakeLanguageModel
 
 TEXT = TextField("text", "text")
@@ -26,7 +25,7 @@ TEXT = TextField("text", "text")
 
 def question(name: str, *labels: str, field: TextField = TEXT) -> Question:
     definitions = tuple(LabelDefinition(value=label, name=label) for label in labels)
-    return Question(name, field, QuestionKind.SINGLE_CHOICE, definitions)
+    return Question(name, (field,), QuestionKind.SINGLE_CHOICE, definitions)
 
 
 SENTIMENT = question("sentiment", "Positive", "Negative")
@@ -65,7 +64,7 @@ def test_each_example_gets_a_posterior_in_the_order_of_the_labels(model):
     assert bad.probabilities == pytest.approx((0.25, 0.75))
     assert good.label_mass == pytest.approx(0.4)
     assert good.annotator == "llm:fake"
-    assert good.prompt_version == PROMPT_VERSION
+    assert good.prompt_version == "choice/plain-options/1"
     assert (good.n_tokens_in > 0, good.n_tokens_out, good.is_truncated) == (True, 1, False)
 
 
@@ -189,14 +188,6 @@ def test_numbers_that_say_nothing_are_an_abstention_that_may_pass(model):
     assert weak.abstention.reason is AbstentionReason.UNREADABLE
     assert weak.abstention.reason.is_passing
     assert weak.n_tokens_in > 0
-
-
-def test_a_server_without_probabilities_is_asked_nothing(model):
-    model.n_top_logprobs = 0
-    (weak,) = annotate(model, ["one"])
-    assert weak.abstention.reason is AbstentionReason.UNREADABLE
-    assert "log-probabilities" in weak.abstention.detail
-    assert model.prompts == []
 
 
 def test_likeliest_tokens_serve_where_named_ones_cannot_be_asked(model):

@@ -45,7 +45,7 @@ def test_names_that_begin_alike_are_marked_with_letters():
 
 
 def test_names_without_tokens_are_marked_too():
-    words = choose_answer_words(labels("a", "b"), lambda t: [ord(t[1])] if t[1].isupper() else [])
+    words = choose_answer_words(labels("a", "b"), lambda t: [ord(t[-1])] if t[-1].isupper() else [])
     assert words.are_marks
 
 
@@ -53,7 +53,7 @@ def test_marks_that_are_no_single_tokens_or_the_same_one_are_passed_over():
     def tokenize(text: str) -> list[int]:
         if text == " B":
             return [1, 2]
-        return [65] if text in (" A", " C") else [ord(text[1])] if len(text) == 2 else [0]
+        return [65] if text in (" A", " C") else [ord(text[-1])] if len(text) == 2 else [0]
 
     assert choose_answer_words(labels("one", "two"), tokenize).words == ("A", "D")
 

@@ -288,3 +288,17 @@ def test_metrics_count_what_is_in_the_database(client, services):
     assert f'freeal_labelled{{project="{ONE}"}} 2.0' in text
     assert "freeal_workers 1.0" in text
     assert 'freeal_http_request_seconds_count{route="/predict",status="200"} 1.0' in text
+
+
+def test_the_status_of_a_project_is_there_for_programs(client, services):
+    project = connected(services)
+    answer = client.get(f"/status/{project.platform_id}")
+    assert answer.status_code == 200
+    assert answer.get_json()["project"] == project.id
+    assert answer.get_json()["rounds"] == []
+    assert client.get("/status/99").status_code == 404
+
+
+def connected(services):
+    number = services.platform.create_project(SENTIMENT)
+    return services.events.connect(services.platform.projects[number].info.id, SENTIMENT)

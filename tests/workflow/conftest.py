@@ -2,31 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from backend.adapters.label_config import LabelConfigReader
+from backend.adapters.store import ReleaseStore, RoundStore, StateStore
 from backend.core.ports import Step
+from backend.core.query import ActiveLLMStrategy
 from backend.core.types import (
     Abstention,
     AbstentionReason,
     Event,
     Example,
+    Guide,
     ProjectId,
+    Question,
     TaskSchema,
     WeakLabel,
 )
 from backend.errors import BackendError
 from backend.workflow.annotation import Labelling, PreAnnotator
+from backend.workflow.beginning import Beginner, RoundPolicy
+from backend.workflow.briefs import BriefReader
+from backend.workflow.deciding import Decider
 from backend.workflow.events import EventService
+from backend.workflow.exporting import Exporter
+from backend.workflow.jury import Jury
+from backend.workflow.ordering import Orderer
 from backend.workflow.prediction import PredictionService
-from backend.workflow.prelabel import prelabel
+from backend.workflow.prelabel import Crew, prelabel
 from backend.workflow.publishing import Publisher
+from backend.workflow.queue_report import QueueReporter
+from backend.workflow.refining import Refiner
+from backend.workflow.releasing import MakeStrategy, Releaser
+from backend.workflow.round_desk import RoundDesk, RoundPlan
+from backend.workflow.rounds import RoundCrew, run_round
+from backend.workflow.settling import Settler
 from backend.workflow.synchronisation import Synchroniser
+from backend.workflow.training import Trainer
 from tests.conftest import SENTIMENT
-from tests.fakes import FakePlatform
+from tests.fakes import FakePlatform, FakeSmallModel
 
 CHUNK = 4
 
@@ -42,6 +63,10 @@ class FakeAnnotator:
     failure: BackendError | None = None
     unreadable: set[int] = field(default_factory=set)
     asked: list[int] = field(default_factory=list)
+    suspicions: dict[int, str] = field(default_factory=dict)
+
+    def forms(self) -> tuple[str, ...]:
+        return ("plain-hints",)
 
     def annotate(
         self,
@@ -49,6 +74,7 @@ class FakeAnnotator:
         instruction: str,
         examples: Sequence[Example],
         *,
+        guide: Guide | None = None,
         deadline_s: float | None = None,
     ) -> list[WeakLabel]:
         if self.failure is not None:
@@ -64,7 +90,53 @@ class FakeAnnotator:
         if example.id in self.unreadable:
             return WeakLabel(*start, abstention=Abstention(AbstentionReason.UNREADABLE))
         is_good = "good" in next(iter(example.texts.values()))
-        return WeakLabel(*start, (0.9, 0.1) if is_good else (0.2, 0.8))
+        return WeakLabel(
+            *start,
+            (0.9, 0.1) if is_good else (0.2, 0.8),
+            suspicion=self.suspicions.get(example.id),
+        )
+
+
+class FakeSimilarity:
+    """Silent until told otherwise; then it votes as `FakeAnnotator` does."""
+
+    name = "similarity:fake"
+
+    def __init__(self) -> None:
+        self.is_silent = True
+
+    def learn(
+        self, question: Question, examples: Sequence[Example], human: Mapping[int, int]
+    ) -> dict[str, Any]:
+        return {} if self.is_silent else {"n": len(examples)}
+
+    def recall(self, learned: Mapping[str, Mapping[str, Any]]) -> FakeSimilarity:
+        return self
+
+    def annotate(
+        self,
+        schema: TaskSchema,
+        instruction: str,
+        examples: Sequence[Example],
+        *,
+        guide: Guide | None = None,
+        deadline_s: float | None = None,
+    ) -> list[WeakLabel]:
+        if self.is_silent:
+            return []
+        heard = FakeAnnotator().annotate(schema, instruction, examples)
+        return [replace(vote, annotator=self.name) for vote in heard]
+
+
+class FakeEncoder:
+    """Unit vectors that depend on a text's letters alone."""
+
+    name = "fake"
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        counts = np.array([[1 + text.count(chr(97 + i)) for i in range(26)] for text in texts])
+        counts = counts.reshape(len(texts), 26).astype(np.float32)
+        return counts / np.linalg.norm(counts, axis=1, keepdims=True)
 
 
 class PlainSteps:
@@ -82,25 +154,119 @@ class PlainSteps:
         return counts
 
 
+class ReplayingSteps:
+    """Runs steps as the durable runner does: what was recorded before a kill is not run again.
+
+    `kill_at` ends the n-th step that is really run, counted from 1, like kill -9: before its result
+    is recorded, or right after.
+    """
+
+    def __init__(self, *, kill_at: int = 0, is_recorded: bool = True) -> None:
+        self.recorded: list[tuple[str, dict[str, int]]] = []
+        self.n_run = 0
+        self.kill_at = kill_at
+        self.is_recorded = is_recorded
+        self._position = 0
+
+    def again(self) -> ReplayingSteps:
+        """Return what a restarted worker runs the workflow with."""
+        later = ReplayingSteps()
+        later.recorded = self.recorded
+        return later
+
+    def run(self, name: str, step: Step, project_id: ProjectId) -> dict[str, int]:
+        self._position += 1
+        if self._position <= len(self.recorded):
+            known, counts = self.recorded[self._position - 1]
+            assert known == name
+            return counts
+        self.n_run += 1
+        counts = step(project_id)
+        if self.n_run == self.kill_at and not self.is_recorded:
+            raise KilledHere
+        self.recorded.append((name, counts))
+        if self.n_run == self.kill_at:
+            raise KilledHere
+        return counts
+
+
 class House:
     """All parts together, and short words for what the tests do with them."""
 
-    def __init__(self, stores, *, manages_queue: bool = True) -> None:
+    def __init__(
+        self,
+        stores,
+        *,
+        folder: Path = Path("nowhere"),
+        manages_queue: bool = True,
+        orders_queue: bool = False,
+        plan: RoundPlan | None = None,
+        policy: RoundPolicy | None = None,
+        make_strategy: MakeStrategy = lambda asked: ActiveLLMStrategy(),
+    ) -> None:
         self.projects, self.tasks, self.labels, self.work = stores
+        self.releases = ReleaseStore(self.projects._db)
         self.platform = FakePlatform()
         self.annotator = FakeAnnotator()
         config = LabelConfigReader(lambda _: Abstention(AbstentionReason.REMOTE_TEXT))
-        labelling = Labelling(self.annotator, config)
+        state = StateStore(self.projects._db)
+        self.similarity, encoder = FakeSimilarity(), FakeEncoder()
+        briefs = BriefReader(config, self.tasks)
+        self.jury = Jury(self.annotator, self.similarity, encoder, state)
+        self.releaser = Releaser(self.jury, config, (self.releases, state), make_strategy)
+        self.queue = QueueReporter(self.releaser, self.releases, self.tasks)
+        labelling = Labelling(self.jury, briefs, config, self.releaser)
+        self.settler = Settler(self.jury, briefs, self.tasks, self.labels)
+        five = (self.projects, self.tasks, self.labels, self.releases, self.work)
+        self.orderer = Orderer(self.settler, self.releaser, five, manages_queue=orders_queue)
         self.events = EventService(config, (self.projects, self.tasks, self.work))
         self.synchroniser = Synchroniser(
-            self.platform, config, stores, full_interval_s=3600, manages_queue=manages_queue
+            self.platform,
+            config,
+            five,
+            full_interval_s=3600,
+            manages_queue=manages_queue,
+            is_order_due=self.orderer.is_due,
         )
         three = (self.projects, self.labels, self.work)
-        self.pre_annotator = PreAnnotator(labelling, three, chunk=CHUNK, retry_abstentions_s=0)
+        self.pre_annotator = PreAnnotator(
+            labelling, self.settler, three, chunk=CHUNK, retry_abstentions_s=0
+        )
         self.publisher = Publisher(
-            self.platform, three, chunk=CHUNK, manages_queue=manages_queue, patience_s=0
+            self.platform,
+            (self.projects, self.labels, self.releases, self.work),
+            chunk=CHUNK,
+            manages_queue=manages_queue,
+            patience_s=0,
         )
         self.prediction = PredictionService(labelling, stores, deadline_s=1.0, live_limit=3)
+
+        self.rounds = RoundStore(self.projects._db)
+        self.small_model = FakeSmallModel()
+        plan = plan or RoundPlan(chunk=CHUNK, limit=2, n_shots=2)
+        desk = RoundDesk((self.projects, self.rounds, self.work), folder, plan)
+        self.beginner = Beginner(
+            desk,
+            briefs,
+            (self.projects, self.labels, self.rounds),
+            policy or RoundPolicy(n_least=20, every=5),
+        )
+        self.crew = RoundCrew(
+            Crew(self.synchroniser, self.pre_annotator, self.publisher, self.orderer),
+            self.beginner,
+            Trainer(desk, self.settler, self.jury, lambda recipe: self.small_model),
+            Refiner(desk, self.settler, self.jury, briefs, (self.tasks, self.labels)),
+            Decider(desk, self.settler, self.jury, self.releaser, (self.labels, self.releases)),
+        )
+
+        self.exporter = Exporter(briefs, config, (self.tasks, self.labels, self.releases), folder)
+
+    def round(
+        self, project_id: ProjectId, steps: PlainSteps | None = None, *, is_asked: bool = True
+    ) -> PlainSteps:
+        steps = steps or PlainSteps()
+        run_round(project_id, steps, self.crew, is_asked=is_asked)
+        return steps
 
     def connected(self, n_texts: int = 10, label_config: str = SENTIMENT) -> ProjectId:
         """Make a project in Label Studio, with texts, and connect it."""
@@ -114,7 +280,7 @@ class House:
 
     def prelabel(self, project_id: ProjectId, steps: PlainSteps | None = None) -> PlainSteps:
         steps = steps or PlainSteps()
-        prelabel(project_id, steps, (self.synchroniser, self.pre_annotator, self.publisher))
+        prelabel(project_id, steps, self.crew.prelabel)
         return steps
 
     def remote(self, project_id: ProjectId):

@@ -316,15 +316,17 @@ def test_an_answer_that_cannot_be_read_is_not_published_and_asked_for_again(hous
     assert_each_task_has_one(house, project_id)
 
 
-def test_the_queue_is_set_again_after_someone_has_reset_it(house):
+@pytest.mark.parametrize("change", [{"model_version": ""}, {"sampling": "Sequential sampling"}])
+def test_the_queue_is_set_again_after_someone_has_reset_it(house, change):
     project_id = house.connected(3)
     house.prelabel(project_id)
     number = house.projects.get(project_id).platform_id
-    house.platform.change_project(number, model_version="")
+    house.platform.change_project(number, **change)
     assert "queue" in house.synchroniser.work_due(project_id)
     house.prelabel(project_id)
     version = house.projects.get(project_id).model_version
-    assert house.remote(project_id).info.model_version == version
+    info = house.remote(project_id).info
+    assert (info.model_version, info.sampling) == (version, "Uncertainty sampling")
 
 
 def test_a_queue_that_is_left_to_the_user_is_not_touched_and_is_no_work(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,8 @@ class Database:
         self._url = sa.make_url(url)
         self._engine = _engine(self._url)
         self._reader = self._engine.execution_options(freeal_reader=True)
+        is_sqlite = self._url.get_backend_name() == "sqlite"
+        self._turn = threading.Lock() if is_sqlite else nullcontext()
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
@@ -42,8 +45,12 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[sa.Connection]:
-        """Open one transaction, committed at the end of the block; raises StoreUnavailable."""
-        with self._translated(), self._engine.begin() as connection:
+        """Open one transaction, committed at the end of the block; raises StoreUnavailable.
+
+        SQLite's writers wait for each other by trying again after up to 100 ms; the threads of one
+        process take turns here instead, at once.
+        """
+        with self._translated(), self._turn, self._engine.begin() as connection:
             yield connection
 
     @contextmanager
@@ -111,10 +118,9 @@ def upsert(
 
 def insert_new(connection: sa.Connection, table: sa.Table, row: Mapping[str, Any]) -> bool:
     """Insert a row unless one of its unique keys is taken; return whether it was inserted."""
-    result = connection.execute(
-        _insert(connection, table).values(dict(row)).on_conflict_do_nothing()
-    )
-    return bool(result.rowcount)
+    statement = _insert(connection, table).values(dict(row)).on_conflict_do_nothing()
+    # not the row count: PostgreSQL's driver does not know it where a key comes back
+    return connection.execute(statement.returning(sa.literal(1))).first() is not None
 
 
 def _insert(connection: sa.Connection, table: sa.Table) -> Any:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import sqlalchemy as sa
 
 from backend.adapters.store import tables as t
+from backend.adapters.store import weak_labels as weak_labels_table
 from backend.adapters.store.database import Database, in_slices, now, upsert
+from backend.core.states import Progress
 from backend.core.types import (
     AbstentionReason,
     Prediction,
-    Progress,
     Project,
     ProjectId,
     Task,
@@ -21,7 +22,24 @@ from backend.core.types import (
 )
 
 _RATE_WINDOW = timedelta(seconds=60)
+_HELPERS = ("similarity", "small-model")
 _PASSING = [reason for reason in AbstentionReason if reason.is_passing]
+_STORED = (
+    sa.select(t.predictions, t.tasks.c.digest)
+    .join(
+        t.tasks,
+        sa.and_(
+            t.tasks.c.project_id == t.predictions.c.project_id,
+            t.tasks.c.id == t.predictions.c.task_id,
+        ),
+    )
+    .where(
+        t.predictions.c.project_id == sa.bindparam("project_id"),
+        t.predictions.c.model_version == sa.bindparam("model_version"),
+        t.predictions.c.task_id.in_(sa.bindparam("task_ids", expanding=True)),
+    )
+)
+"""Built once: composing it takes longer than running it, and /predict runs it for every task."""
 
 
 class LabelStore:
@@ -51,31 +69,51 @@ class LabelStore:
         """Save a chunk's weak labels and predictions in one transaction.
 
         A prediction that is there already stays, with its marks: while the worker labels a chunk,
-        /predict may label a task of it and give the answer away.
+        /predict may label a task of it and give the answer away. If a release has taken over
+        meanwhile, the predictions belong to that one.
         """
         moment = now()
-        labels = [_weak_label_row(project, label, moment) for label in weak_labels]
-        rows = [
-            {
-                "project_id": project.id,
-                "model_version": prediction.model_version,
-                "task_id": prediction.task_id,
-                "result": list(prediction.result),
-                "score": prediction.score,
-                "created_at": moment,
-            }
-            for prediction in predictions
-        ]
+        labels = [weak_labels_table.to_row(project, label, moment) for label in weak_labels]
         with self._db.write() as connection:
+            served = connection.execute(_served_version(project)).scalar() or project.model_version
+            rows = [
+                {
+                    "project_id": project.id,
+                    "model_version": served,
+                    "task_id": prediction.task_id,
+                    "result": list(prediction.result),
+                    "score": prediction.score,
+                    "created_at": moment,
+                }
+                for prediction in predictions
+            ]
             upsert(connection, t.weak_labels, labels)
             upsert(connection, t.predictions, rows, keep=("result", "score", "created_at"))
+
+    def replace(
+        self, project: Project, annotators: Sequence[str], weak_labels: Sequence[WeakLabel]
+    ) -> None:
+        """Put weak labels into the place of all those of these annotators, in one transaction."""
+        moment = now()
+        rows = [weak_labels_table.to_row(project, label, moment) for label in weak_labels]
+        with self._db.write() as connection:
+            connection.execute(
+                sa.delete(t.weak_labels).where(
+                    _answering(project), t.weak_labels.c.annotator.in_(list(annotators))
+                )
+            )
+            upsert(connection, t.weak_labels, rows)
+
+    def weak_labels(self, project: Project) -> list[WeakLabel]:
+        """Return all weak labels of the present version, by task and question."""
+        with self._db.read() as connection:
+            return weak_labels_table.of_project(connection, project)
 
     def reopen_passing_abstentions(self, project: Project, older_than_s: float) -> int:
         """Forget abstentions that may go away by themselves; return how many."""
         table = t.weak_labels
         statement = sa.delete(table).where(
-            table.c.project_id == project.id,
-            table.c.model_version == project.model_version,
+            _answering(project),
             table.c.abstention.in_(_PASSING),
             table.c.created_at < now() - timedelta(seconds=older_than_s),
         )
@@ -88,11 +126,12 @@ class LabelStore:
         A task whose data has changed since has none.
         """
         digests = {task.id: task.digest() for task in tasks}
+        asked = {"project_id": project.id, "model_version": project.model_version}
         found: dict[int, Prediction] = {}
         unpublished: list[int] = []
         with self._db.read() as connection:
             for ids in in_slices(list(digests)):
-                for row in connection.execute(_predictions_with_digest(project, ids)):
+                for row in connection.execute(_STORED, {**asked, "task_ids": list(ids)}):
                     if row.digest == digests[row.task_id]:
                         found[row.task_id] = _prediction(row)
                         if row.published_at is None:
@@ -204,6 +243,26 @@ class LabelStore:
         with self._db.read() as connection:
             return connection.execute(query.limit(1)).first() is not None
 
+    def has_unpublished(self, project: Project) -> bool:
+        """Return whether Label Studio lacks a prediction of this version that it would take."""
+        table = t.predictions
+        query = sa.select(table.c.task_id).where(
+            _of(project, table), table.c.published_at.is_(None), table.c.refusal.is_(None)
+        )
+        with self._db.read() as connection:
+            return connection.execute(query.limit(1)).first() is not None
+
+    def n_published(self, project: Project) -> int:
+        """Return how many predictions Label Studio has of all the project's releases."""
+        table = t.predictions
+        query = (
+            sa.select(sa.func.count())
+            .select_from(table)
+            .where(table.c.project_id == project.id, table.c.published_at.is_not(None))
+        )
+        with self._db.read() as connection:
+            return int(connection.execute(query).scalar_one())
+
     def progress(self, project: Project) -> Progress:
         """Return how far the project's pre-annotation is."""
         with self._db.read() as connection:
@@ -244,8 +303,31 @@ def _of(project: Project, table: sa.Table) -> sa.ColumnElement[bool]:
     return sa.and_(table.c.project_id == project.id, table.c.model_version == project.model_version)
 
 
+def _served_version(project: Project) -> sa.Select[Any]:
+    """The release that answers the project's question now."""
+    return sa.select(t.projects.c.model_version).where(
+        t.projects.c.id == project.id,
+        t.projects.c.question_version == project.question_version,
+    )
+
+
+def _answering(project: Project) -> sa.ColumnElement[bool]:
+    """Weak labels that answer what the project asks now."""
+    table = t.weak_labels
+    return sa.and_(
+        table.c.project_id == project.id, table.c.question_version == project.question_version
+    )
+
+
 def _alive(table: sa.Table, project_id: ProjectId) -> sa.ColumnElement[bool]:
     return sa.and_(table.c.project_id == project_id, table.c.deleted_at.is_(None))
+
+
+def _by_llm(project: Project) -> sa.ColumnElement[bool]:
+    """What the LLM answered, or why it did not: only that closes a task."""
+    annotator = t.weak_labels.c.annotator
+    is_other = sa.or_(annotator == "fused", *(annotator.like(f"{n}:%") for n in _HELPERS))
+    return sa.and_(_answering(project), ~is_other)
 
 
 def _is_open(project: Project) -> sa.ColumnElement[bool]:
@@ -255,22 +337,12 @@ def _is_open(project: Project) -> sa.ColumnElement[bool]:
         labels.c.was_cancelled.is_(False),
         labels.c.task_id == t.tasks.c.id,
     )
-    by_annotators = sa.exists().where(_of(project, weak), weak.c.task_id == t.tasks.c.id)
+    by_annotators = sa.exists().where(_by_llm(project), weak.c.task_id == t.tasks.c.id)
     return sa.and_(_alive(t.tasks, project.id), ~by_people, ~by_annotators)
 
 
 def _predictions(project: Project, *conditions: sa.ColumnElement[bool]) -> sa.Select[Any]:
     return sa.select(t.predictions).where(_of(project, t.predictions), *conditions)
-
-
-def _predictions_with_digest(project: Project, task_ids: Sequence[int]) -> sa.Select[Any]:
-    table = t.predictions
-    is_same = sa.and_(t.tasks.c.project_id == table.c.project_id, t.tasks.c.id == table.c.task_id)
-    return (
-        sa.select(table, t.tasks.c.digest)
-        .join(t.tasks, is_same)
-        .where(_of(project, table), table.c.task_id.in_(task_ids))
-    )
 
 
 def _count(connection: sa.Connection, table: sa.Table, *conditions: sa.ColumnElement[bool]) -> int:
@@ -296,7 +368,7 @@ def _abstentions(connection: sa.Connection, project: Project) -> dict[str, int]:
     table = t.weak_labels
     query = (
         sa.select(table.c.abstention, sa.func.count())
-        .where(_of(project, table), table.c.abstention.is_not(None))
+        .where(_by_llm(project), table.c.abstention.is_not(None))
         .group_by(table.c.abstention)
     )
     return {reason: n for reason, n in connection.execute(query)}
@@ -307,7 +379,7 @@ def _rate(connection: sa.Connection, project: Project) -> float:
     table = t.weak_labels
     query = (
         sa.select(table.c.created_at, sa.func.count())
-        .where(_of(project, table), table.c.created_at > now() - _RATE_WINDOW)
+        .where(_by_llm(project), table.c.created_at > now() - _RATE_WINDOW)
         .group_by(table.c.created_at)
         .order_by(table.c.created_at)
     )
@@ -317,26 +389,6 @@ def _rate(connection: sa.Connection, project: Project) -> float:
     seconds = (chunks[-1][0] - chunks[0][0]).total_seconds()
     n_labels = sum(n for _, n in chunks[1:])
     return float(n_labels / seconds) if seconds > 0 else 0.0
-
-
-def _weak_label_row(project: Project, label: WeakLabel, moment: datetime) -> dict[str, Any]:
-    abstention = label.abstention
-    return {
-        "project_id": project.id,
-        "model_version": project.model_version,
-        "task_id": label.example_id,
-        "question": label.question,
-        "annotator": label.annotator,
-        "prompt_version": label.prompt_version,
-        "probabilities": list(label.probabilities) or None,
-        "abstention": abstention.reason if abstention else None,
-        "abstention_detail": abstention.detail if abstention else None,
-        "label_mass": label.label_mass,
-        "is_truncated": label.is_truncated,
-        "n_tokens_in": label.n_tokens_in,
-        "n_tokens_out": label.n_tokens_out,
-        "created_at": moment,
-    }
 
 
 def _prediction(row: Any) -> Prediction:

@@ -9,7 +9,14 @@ import sqlalchemy as sa
 
 from backend.adapters.store import tables as t
 from backend.adapters.store.database import Database, now
-from backend.core.types import Project, ProjectId, SyncState
+from backend.core.states import SyncState
+from backend.core.types import (
+    Project,
+    ProjectId,
+)
+
+WRITING, DRAFT, RELEASED = "writing", "draft", "released"
+"""States of a model version. Only a released one can be superseded."""
 
 
 class ProjectStore:
@@ -45,7 +52,8 @@ class ProjectStore:
                 row[key] != values[key] for key in ("label_config", "instruction")
             )
             if is_new_question:
-                values["model_version"] = _start_version(connection, project_id, provenance or {})
+                version = start_version(connection, project_id, provenance or {})
+                values |= {"model_version": version, "question_version": version}
             if row is None:
                 values |= {"id": project_id, "is_connected": True, "created_at": now()}
                 connection.execute(sa.insert(t.projects).values(values))
@@ -90,7 +98,7 @@ class ProjectStore:
             return list(connection.execute(query).scalars())
 
     def superseded_versions(self, project_id: ProjectId) -> list[str]:
-        """Return versions that are neither the present one nor withdrawn yet."""
+        """Return versions that are neither the present one, nor drafts, nor withdrawn yet."""
         table = t.model_versions
         query = (
             sa.select(table.c.name)
@@ -98,6 +106,7 @@ class ProjectStore:
             .where(
                 table.c.project_id == project_id,
                 table.c.withdrawn_at.is_(None),
+                table.c.state == RELEASED,
                 table.c.name != t.projects.c.model_version,
             )
         )
@@ -105,13 +114,24 @@ class ProjectStore:
             return list(connection.execute(query).scalars())
 
     def note_withdrawn(self, project_id: ProjectId, model_version: str) -> None:
-        """Record that Label Studio no longer holds this version's predictions."""
-        table = t.model_versions
+        """Record that Label Studio no longer holds this version's predictions.
+
+        They stay here: a rollback publishes them again.
+        """
+        versions, predictions = t.model_versions, t.predictions
         with self._db.write() as connection:
             connection.execute(
-                sa.update(table)
-                .where(table.c.project_id == project_id, table.c.name == model_version)
+                sa.update(versions)
+                .where(versions.c.project_id == project_id, versions.c.name == model_version)
                 .values(withdrawn_at=now())
+            )
+            connection.execute(
+                sa.update(predictions)
+                .where(
+                    predictions.c.project_id == project_id,
+                    predictions.c.model_version == model_version,
+                )
+                .values(published_at=None, sent_at=None, offered_at=None)
             )
 
     def served_version(self, project_id: ProjectId) -> str | None:
@@ -162,9 +182,13 @@ def _by_id(project_id: ProjectId) -> sa.Select[Any]:
     return sa.select(t.projects).where(t.projects.c.id == project_id)
 
 
-def _start_version(
-    connection: sa.Connection, project_id: ProjectId, provenance: Mapping[str, Any]
+def start_version(
+    connection: sa.Connection,
+    project_id: ProjectId,
+    provenance: Mapping[str, Any],
+    question_version: str | None = None,
 ) -> str:
+    """Add a model version; one that answers an earlier one's question is still to be written."""
     table = t.model_versions
     last = connection.execute(
         sa.select(sa.func.max(table.c.number)).where(table.c.project_id == project_id)
@@ -176,6 +200,8 @@ def _start_version(
         "project_id": project_id,
         "name": name,
         "number": number,
+        "question_version": question_version or name,
+        "state": WRITING if question_version else RELEASED,
         "provenance": dict(provenance),
         "created_at": moment,
     }
@@ -190,5 +216,6 @@ def _project(row: Mapping[Any, Any]) -> Project:
         instruction=row["instruction"],
         title=row["title"],
         model_version=row["model_version"],
+        question_version=row["question_version"],
         is_connected=row["is_connected"],
     )

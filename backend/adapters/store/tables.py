@@ -55,6 +55,7 @@ projects = sa.Table(
     sa.Column("label_config", sa.Text, nullable=False),
     sa.Column("instruction", sa.Text, nullable=False, default=""),
     sa.Column("model_version", sa.String(128), nullable=False),
+    sa.Column("question_version", sa.String(128), nullable=False),
     sa.Column("is_connected", sa.Boolean, nullable=False, default=True),
     sa.Column("served_version", sa.String(128)),
     sa.Column("full_sync_at", Moment),
@@ -69,6 +70,8 @@ model_versions = sa.Table(
     sa.Column("project_id", sa.String(64), primary_key=True),
     sa.Column("name", sa.String(128), primary_key=True),
     sa.Column("number", sa.Integer, nullable=False),
+    sa.Column("question_version", sa.String(128), nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),
     sa.Column("provenance", Json, nullable=False),
     sa.Column("created_at", Moment, nullable=False),
     sa.Column("withdrawn_at", Moment),
@@ -95,6 +98,7 @@ human_labels = sa.Table(
     sa.Column("result", Json, nullable=False),
     sa.Column("was_cancelled", sa.Boolean, nullable=False, default=False),
     sa.Column("is_ground_truth", sa.Boolean, nullable=False, default=False),
+    sa.Column("is_copied", sa.Boolean, nullable=False, default=False),
     sa.Column("updated_at", Moment, nullable=False),
     sa.Column("deleted_at", Moment),
     sa.Index(None, "project_id", "task_id"),
@@ -104,20 +108,25 @@ weak_labels = sa.Table(
     "weak_labels",
     metadata,
     sa.Column("project_id", sa.String(64), primary_key=True),
-    sa.Column("model_version", sa.String(128), primary_key=True),
+    sa.Column("question_version", sa.String(128), primary_key=True),
     sa.Column("task_id", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("question", sa.String(256), primary_key=True),
     sa.Column("annotator", sa.String(256), primary_key=True),
     sa.Column("prompt_version", sa.String(64), nullable=False),
     sa.Column("probabilities", Json),
+    sa.Column("spans", Json),
+    sa.Column("text", sa.Text),
     sa.Column("abstention", sa.String(32)),
     sa.Column("abstention_detail", sa.Text),
+    sa.Column("confidence", sa.Float),
     sa.Column("label_mass", sa.Float),
+    sa.Column("votes", Json),
+    sa.Column("suspicion", sa.Text),
     sa.Column("is_truncated", sa.Boolean, nullable=False, default=False),
     sa.Column("n_tokens_in", sa.Integer, nullable=False, default=0),
     sa.Column("n_tokens_out", sa.Integer, nullable=False, default=0),
     sa.Column("created_at", Moment, nullable=False),
-    sa.Index(None, "project_id", "model_version", "created_at"),
+    sa.Index(None, "project_id", "question_version", "created_at"),
 )
 
 predictions = sa.Table(
@@ -134,6 +143,67 @@ predictions = sa.Table(
     sa.Column("published_at", Moment),
     sa.Column("refusal", sa.Text),
     sa.Index(None, "project_id", "model_version", "published_at"),
+)
+
+queue_places = sa.Table(
+    "queue_places",
+    metadata,
+    sa.Column("project_id", sa.String(64), primary_key=True),
+    sa.Column("model_version", sa.String(128), primary_key=True),
+    sa.Column("task_id", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("position", sa.Integer, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("is_audit", sa.Boolean, nullable=False, default=False),
+)
+
+rounds = sa.Table(
+    "rounds",
+    metadata,
+    sa.Column("project_id", sa.String(64), primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("question_version", sa.String(128), nullable=False),
+    sa.Column("recipe", sa.String(16), nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("n_human", sa.Integer, nullable=False),
+    sa.Column("step", sa.String(64), nullable=False),
+    sa.Column("progress", Json, nullable=False),
+    sa.Column("metrics", Json, nullable=False),
+    sa.Column("model_version", sa.String(128)),
+    sa.Column("error", sa.Text),
+    sa.Column("started_at", Moment, nullable=False),
+    sa.Column("finished_at", Moment),
+)
+
+llm_answers = sa.Table(
+    "llm_answers",
+    metadata,
+    sa.Column("key", sa.LargeBinary(16), primary_key=True),
+    sa.Column("answer", sa.Text, nullable=False),
+    sa.Column("day", sa.Integer, nullable=False, index=True),
+    sqlite_with_rowid=False,
+)
+
+llm_usage = sa.Table(
+    "llm_usage",
+    metadata,
+    sa.Column("project_id", sa.String(64), primary_key=True),
+    sa.Column("purpose", sa.String(64), primary_key=True),
+    sa.Column("n_calls", sa.BigInteger, nullable=False),
+    sa.Column("n_prompts", sa.BigInteger, nullable=False),
+    sa.Column("n_cache_hits", sa.BigInteger, nullable=False),
+    sa.Column("n_tokens_in", sa.BigInteger, nullable=False),
+    sa.Column("n_tokens_out", sa.BigInteger, nullable=False),
+    sa.Column("seconds", sa.Float, nullable=False),
+)
+
+project_state = sa.Table(
+    "project_state",
+    metadata,
+    sa.Column("project_id", sa.String(64), primary_key=True),
+    sa.Column("name", sa.String(64), primary_key=True),
+    sa.Column("value", Json),
+    sa.Column("updated_at", Moment, nullable=False),
 )
 
 events = sa.Table(

@@ -134,6 +134,31 @@ class TaskStore:
         with self._db.read() as connection:
             return [_human_label(row) for row in connection.execute(query).mappings()]
 
+    def ids(self, project_id: ProjectId) -> list[int]:
+        """Return the ids of all tasks that are there, ascending."""
+        table = t.tasks
+        query = (
+            sa.select(table.c.id)
+            .where(table.c.project_id == project_id, table.c.deleted_at.is_(None))
+            .order_by(table.c.id)
+        )
+        with self._db.read() as connection:
+            return list(connection.execute(query).scalars())
+
+    def get(self, project_id: ProjectId, task_ids: Sequence[int]) -> list[Task]:
+        """Return tasks with their data, by id; those that are gone are left out."""
+        table = t.tasks
+        found: list[Task] = []
+        with self._db.read() as connection:
+            for ids in in_slices(task_ids):
+                query = sa.select(table.c.id, table.c.data).where(
+                    table.c.project_id == project_id,
+                    table.c.deleted_at.is_(None),
+                    table.c.id.in_(ids),
+                )
+                found += [Task(row.id, row.data) for row in connection.execute(query)]
+        return sorted(found, key=lambda task: task.id)
+
     def events(self, project_id: ProjectId) -> dict[str, int]:
         """Return how many events of each action were taken."""
         query = (
@@ -203,6 +228,7 @@ def _save_human_labels(
             "result": list(label.result),
             "was_cancelled": label.was_cancelled,
             "is_ground_truth": label.is_ground_truth,
+            "is_copied": label.is_copied,
             "updated_at": label.updated_at,
         }
         for label in labels
@@ -287,4 +313,5 @@ def _human_label(row: Mapping[Any, Any]) -> HumanLabel:
         was_cancelled=row["was_cancelled"],
         is_ground_truth=row["is_ground_truth"],
         updated_at=row["updated_at"],
+        is_copied=row["is_copied"],
     )

@@ -8,8 +8,12 @@ import sqlalchemy as sa
 
 from backend.adapters.store import tables as t
 from backend.adapters.store.database import Database, now, upsert
-from backend.core.types import Problem, ProjectId
+from backend.core.states import Problem
+from backend.core.types import (
+    ProjectId,
+)
 
+_WORKER_IS_DEAD = timedelta(seconds=60)
 _WORKER_IS_ALIVE = timedelta(seconds=30)
 
 
@@ -93,6 +97,21 @@ class WorkStore:
         with self._db.write() as connection:
             row = {"id": worker_id, "started_at": moment, "seen_at": moment}
             upsert(connection, t.workers, [row], keep=("started_at",))
+
+    def claim_dead_worker(self, own_id: str) -> str | None:
+        """Take over from a worker without a sign of life for a minute; return its name.
+
+        Only one of several claimants gets it. A worker that comes back has lost nothing: its
+        workflows go on elsewhere.
+        """
+        table = t.workers
+        is_dead = sa.and_(table.c.seen_at < now() - _WORKER_IS_DEAD, table.c.id != own_id)
+        with self._db.write() as connection:
+            query = sa.select(table.c.id).where(is_dead).order_by(table.c.seen_at).limit(1)
+            dead = connection.execute(query.with_for_update(skip_locked=True)).scalar()
+            if dead is not None:
+                connection.execute(sa.delete(table).where(table.c.id == dead))
+            return dead
 
     def live_workers(self) -> list[str]:
         """Return the workers that gave a sign of life in the last 30 s."""

@@ -80,13 +80,16 @@ def test_a_transaction_that_fails_half_way_leaves_nothing(database):
     assert WorkStore(database).live_workers() == []
 
 
-def test_a_writer_waits_for_another_process_that_holds_the_database(database, tmp_path):
+def test_a_writer_waits_for_another_process_that_holds_the_database(tmp_path):
+    database = Database(f"sqlite:///{tmp_path / 'freeal.db'}")
+    database.migrate()
     holder = sqlite3.connect(tmp_path / "freeal.db", isolation_level=None, check_same_thread=False)
     holder.execute("BEGIN IMMEDIATE")
     threading.Timer(0.3, lambda: holder.execute("COMMIT")).start()
     WorkStore(database).request_job(ProjectId("1.1"), "prelabel", "test")
     assert len(WorkStore(database).job_requests()) == 1
     holder.close()
+    database.close()
 
 
 def test_moments_come_back_as_the_same_instant_in_utc(database):

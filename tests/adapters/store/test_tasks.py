@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -162,3 +163,10 @@ def test_events_in_any_order_and_twice_end_in_the_same_state(tmp_path_factory, o
     assert store.counts(ONE) == (2, 1)
     assert sum(store.events(ONE).values()) == len(set(itertools.chain(order)))
     database.close()
+
+
+def test_whether_an_annotation_was_copied_from_a_prediction_is_kept(tasks):
+    tasks.apply(ONE, created(replace(annotation(1), is_copied=True)), None)
+    assert [label.is_copied for label in tasks.human_labels(ONE)] == [True]
+    tasks.apply(ONE, created(annotation(1, minute=1)), None)  # a person has corrected it
+    assert [label.is_copied for label in tasks.human_labels(ONE)] == [False]

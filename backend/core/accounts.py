@@ -1,0 +1,65 @@
+"""For whom the LLM is being asked: set where work begins, read where it is paid for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A project and what is done for it, such as "predict" or "round 2"; both may be empty."""
+
+    project_id: str = ""
+    purpose: str = ""
+
+
+NOBODY = Account()
+_present: ContextVar[Account] = ContextVar("account", default=NOBODY)
+
+
+@contextmanager
+def charged_to(project_id: str, purpose: str) -> Iterator[None]:
+    """Charge what this thread asks of the LLM within the block to a project."""
+    token = _present.set(Account(project_id, purpose))
+    try:
+        yield
+    finally:
+        _present.reset(token)
+
+
+def present_account() -> Account:
+    """Return the account of the innermost block around the caller."""
+    return _present.get()
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What the LLM was asked for an account, and what that took.
+
+    `n_cache_hits` of the `n_prompts` cost nothing; tokens and `seconds` are of the others. The
+    seconds are those that callers waited, the answers of one call together.
+    """
+
+    account: Account = NOBODY
+    n_calls: int = 0
+    n_prompts: int = 0
+    n_cache_hits: int = 0
+    n_tokens_in: int = 0
+    n_tokens_out: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """What a million tokens cost, in the user's own currency."""
+
+    per_million_in: float = 0.0
+    per_million_out: float = 0.0
+
+    def cost(self, usage: Usage) -> float:
+        """Return what the usage cost."""
+        spent = usage.n_tokens_in * self.per_million_in + usage.n_tokens_out * self.per_million_out
+        return spent / 1e6

@@ -1,0 +1,102 @@
+"""Fuses what people, annotators and models say about a text into one label with its source."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit, logit
+
+from backend.core.mixture import Floats
+from backend.core.voters import Trust
+
+HUMAN = "human"
+AGREEMENT = "agreement"
+COMBINATION = "combination"
+_SMALLEST_PROBABILITY = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class FusedLabels:
+    """One label per text.
+
+    `probabilities` (n, K); `labels` (n,) class indices; `sources` says who it is from: "human",
+    "agreement" (at least two annotators, all of this opinion), "combination", or the name of the
+    only annotator that was heard; None where nobody was, so that the posterior is the class
+    shares alone. `votes` holds each heard annotator's calibrated posterior.
+    """
+
+    probabilities: Floats
+    labels: NDArray[np.intp]
+    sources: tuple[str | None, ...]
+    votes: tuple[Mapping[str, tuple[float, ...]], ...]
+
+
+def fuse(
+    posteriors: Mapping[str, Floats],
+    trust: Trust,
+    *,
+    embeddings: Floats | None = None,
+    human: Mapping[int, int] | None = None,
+) -> FusedLabels:
+    """Fuse raw posteriors (n, K) by name, NaN rows being abstentions, under a learned trust.
+
+    `embeddings` (n, d) let the probe vote; `human` maps rows to class indices, which stand with
+    certainty. Any text may be fused, also one that trust was not learned from. Cost: O(n V K^2).
+    """
+    known = dict(human or {})
+    probabilities = trust.posterior(posteriors, embeddings)
+    for row, label in known.items():
+        probabilities[row] = np.eye(probabilities.shape[1])[label]
+    labels = probabilities.argmax(axis=1)
+    own = {
+        name: trust.own_posterior(name, posteriors[name])
+        for name in trust.annotators
+        if name in posteriors
+    }
+    votes = tuple(_votes(posteriors, own, row) for row in range(len(labels)))
+    has_probe = trust.probe is not None and embeddings is not None
+    sources = tuple(
+        HUMAN if row in known else _source(votes[row], int(labels[row]), has_probe)
+        for row in range(len(labels))
+    )
+    return FusedLabels(probabilities, labels, sources, votes)
+
+
+def fuse_multiple(posteriors: Mapping[str, Floats], weights: Mapping[str, float]) -> Floats:
+    """Return the weighted mean in log-odds of probabilities per label, shape (n, L).
+
+    For multiple choice, where each label is a question of its own. `weights` are at least 0, such
+    as one per voter before there are human labels; NaN entries are abstentions and leave the
+    others to speak. 0.5 where nobody spoke.
+    """
+    if not posteriors:
+        raise ValueError("no voter; expected at least one posterior")
+    stacked = np.stack([posteriors[name] for name in posteriors])
+    odds = logit(np.clip(stacked, _SMALLEST_PROBABILITY, 1 - _SMALLEST_PROBABILITY))
+    shares = np.array([weights[name] for name in posteriors])[:, None, None] * ~np.isnan(odds)
+    total = shares.sum(axis=0)
+    pooled = (shares * np.nan_to_num(odds)).sum(axis=0) / np.where(total > 0, total, 1.0)
+    fused: Floats = expit(pooled)
+    return fused
+
+
+def _votes(
+    posteriors: Mapping[str, Floats], own: Mapping[str, Floats], row: int
+) -> Mapping[str, tuple[float, ...]]:
+    return {
+        name: tuple(calibrated[row].tolist())
+        for name, calibrated in own.items()
+        if not np.isnan(posteriors[name][row]).any()
+    }
+
+
+def _source(votes: Mapping[str, tuple[float, ...]], label: int, has_probe: bool) -> str | None:
+    opinions = {int(np.argmax(vote)) for vote in votes.values()}
+    if len(votes) > 1:
+        return AGREEMENT if opinions == {label} else COMBINATION
+    if not votes:
+        return COMBINATION if has_probe else None
+    return next(iter(votes)) if opinions == {label} else COMBINATION

@@ -1,0 +1,223 @@
+"""A transformer that labels whole texts: made, asked, saved and loaded."""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from numpy.typing import NDArray
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+
+from backend.core.small_model import PoolTexts, SmallModelPrediction
+from backend.core.types import QuestionKind
+from backend.errors import InvalidRequest, SettingsError
+from backend.slm import losses
+from backend.slm.batches import Tokens, reading_batches, tokenize
+from backend.slm.encoder import compute_device, embedded_encoder_folder, has_fast_bf16
+
+OURS = "freeal.json"
+"""What our files hold beside a transformers model: the kind of question and the cut."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClassifierSpec:
+    """Which encoder answers what; `base` is a hub name or a folder, "" the embedded encoder."""
+
+    labels: tuple[str, ...]
+    kind: QuestionKind = QuestionKind.SINGLE_CHOICE
+    base: str = ""
+    max_tokens: int = 256
+
+
+class TextClassifier:
+    """Sequence classification with the base model's own head, so that transformers can load it.
+
+    The head reads what the base model's architecture gives it (BERT and RoBERTa: the first token,
+    ModernBERT: as its config says). Embeddings are the mean of the last layer's token vectors, at
+    unit length.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, spec: ClassifierSpec) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.spec = spec
+        self.device = compute_device()
+        self.model.to(self.device)
+        self._bf16 = has_fast_bf16(self.device)
+
+    @classmethod
+    def create(cls, spec: ClassifierSpec, *, seed: int) -> TextClassifier:
+        """Return the base model under a new head; raises SettingsError."""
+        source = spec.base or str(embedded_encoder_folder())
+        torch.manual_seed(seed)
+        try:
+            with quiet_loading():
+                model = AutoModelForSequenceClassification.from_pretrained(
+                    source, config=_config(source, spec), use_safetensors=True, dtype=torch.float32
+                )
+            tokenizer = AutoTokenizer.from_pretrained(source)
+        except (OSError, ValueError, KeyError) as exc:
+            raise SettingsError(
+                f"SLM_MODEL={source!r}: cannot be loaded ({type(exc).__name__}); expected a "
+                "Hugging Face encoder's name or a folder with config, tokenizer and safetensors"
+            ) from exc
+        return cls(model, tokenizer, spec)
+
+    @classmethod
+    def load(cls, folder: Path) -> TextClassifier:
+        """Read what `save` wrote; raises InvalidRequest."""
+        try:
+            ours = json.loads((folder / OURS).read_text(encoding="utf-8"))
+            with quiet_loading():
+                model = AutoModelForSequenceClassification.from_pretrained(
+                    str(folder), use_safetensors=True, dtype=torch.float32
+                )
+            tokenizer = AutoTokenizer.from_pretrained(str(folder))
+        except (OSError, ValueError, KeyError) as exc:
+            raise InvalidRequest(f"{folder} holds no small model of ours: {exc}") from exc
+        spec = ClassifierSpec(
+            tuple(ours["labels"]), QuestionKind(ours["kind"]), str(folder), ours["max_tokens"]
+        )
+        return cls(model, tokenizer, spec)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Return the label space that probabilities follow."""
+        return self.spec.labels
+
+    def tokenize(self, pool: PoolTexts) -> Tokens:
+        """Return the pool's tokens, cut at the spec's `max_tokens`."""
+        return tokenize(self.tokenizer, pool, max_tokens=self.spec.max_tokens)
+
+    def autocast(self) -> torch.autocast:
+        """Return the context in which the model computes: bfloat16 where that is fast."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16)
+
+    def predict(
+        self, pool: PoolTexts, *, between: Callable[[], None] = lambda: None
+    ) -> SmallModelPrediction:
+        """Answer for each text, in order; `between` is called before each batch."""
+        return self.read(self.tokenize(pool), between=between)
+
+    def read(
+        self, tokens: Tokens, *, between: Callable[[], None] = lambda: None
+    ) -> SmallModelPrediction:
+        """Answer for texts that are tokenized already."""
+        logits, embeddings = self.logits(tokens, between=between)
+        answers = losses.probabilities(torch.from_numpy(logits).double(), self.spec.kind)
+        return SmallModelPrediction(answers.numpy(), embeddings)
+
+    def logits(
+        self, tokens: Tokens, *, between: Callable[[], None] = lambda: None
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return logits (n, K) and unit vectors (n, d)."""
+        logits = np.zeros((len(tokens), len(self.labels)), dtype=np.float32)
+        vectors = np.zeros((len(tokens), self.model.config.hidden_size), dtype=np.float32)
+        self.model.eval()
+        for rows in reading_batches(tokens.lengths):
+            between()
+            inputs = tokens.collate(rows, self.device)
+            with torch.inference_mode(), self.autocast():
+                output = self.model(**inputs, output_hidden_states=True)
+                states = output.hidden_states[-1].float()
+                mask = inputs["attention_mask"][..., None]
+                means = (states * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
+                units = torch.nn.functional.normalize(means, dim=1)
+            logits[rows] = output.logits.float().cpu().numpy()
+            vectors[rows] = units.cpu().numpy()
+        return logits, vectors
+
+    def sharpen(self, temperature: float) -> None:
+        """Divide the logits by a temperature for good, in the head's own weights.
+
+        So the calibrated probabilities come out of any program that loads the files.
+        """
+        head = output_layer(self.model, len(self.labels))
+        with torch.no_grad():
+            head.weight.div_(temperature)
+            if head.bias is not None:
+                head.bias.div_(temperature)
+
+    def save(self, folder: Path, *, card: Mapping[str, str] | None = None) -> None:
+        """Write model, tokenizer and card; a folder that is there is replaced as a whole."""
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".model-") as scratch:
+            fresh = Path(scratch) / "model"
+            self.model.save_pretrained(fresh)
+            self.tokenizer.save_pretrained(fresh)
+            ours = {
+                "labels": list(self.labels),
+                "kind": self.spec.kind.value,
+                "max_tokens": self.spec.max_tokens,
+            }
+            (fresh / OURS).write_text(json.dumps(ours, indent=2) + "\n", encoding="utf-8")
+            if card is not None:
+                (fresh / "README.md").write_text(
+                    model_readme(card, task="text-classification"), encoding="utf-8"
+                )
+            if folder.exists():
+                folder.rename(Path(scratch) / "old")
+            fresh.rename(folder)
+
+
+def output_layer(model: Any, n_labels: int) -> torch.nn.Linear:
+    """Return the last linear layer that has one output per label."""
+    layers = [
+        module
+        for module in model.modules()
+        if isinstance(module, torch.nn.Linear) and module.out_features == n_labels
+    ]
+    return layers[-1]
+
+
+@contextmanager
+def quiet_loading() -> Iterator[None]:
+    """Keep transformers from warning that the new head is new, and from its progress bars."""
+    level = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity(logging.ERROR)
+    transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        transformers.logging.set_verbosity(level)
+
+
+def _config(source: str, spec: ClassifierSpec) -> Any:
+    is_multiple = spec.kind is QuestionKind.MULTIPLE_CHOICE
+    return AutoConfig.from_pretrained(
+        source,
+        num_labels=len(spec.labels),
+        id2label=dict(enumerate(spec.labels)),
+        label2id={label: index for index, label in enumerate(spec.labels)},
+        problem_type=(
+            "multi_label_classification" if is_multiple else "single_label_classification"
+        ),
+    )
+
+
+def model_readme(sections: Mapping[str, str], *, task: str) -> str:
+    """Return a model card in Markdown."""
+    head = f"---\nlibrary_name: transformers\npipeline_tag: {task}\n---\n"
+    return head + "".join(f"\n## {title}\n\n{text}\n" for title, text in sections.items())
+
+
+def decide(probabilities: NDArray[np.floating], kind: QuestionKind) -> NDArray[np.int64]:
+    """Return the label index of each text for an exclusive question, shape (n,).
+
+    The likeliest label; on an ordered scale the median of the distribution, which makes the
+    expected distance least.
+    """
+    if not kind.is_ordinal:
+        return np.asarray(probabilities.argmax(axis=1), dtype=np.int64)
+    return np.asarray((probabilities.cumsum(axis=1) < 0.5).sum(axis=1), dtype=np.int64).clip(
+        max=probabilities.shape[1] - 1
+    )

@@ -1,0 +1,389 @@
+"""The jury: the LLM and similarity heard together, each as far as the project bears it out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backend.core.audit import audit_seed, is_audited
+from backend.core.fusion import FusedLabels, fuse, fuse_multiple
+from backend.core.ports import Encoder, PoolAnnotator
+from backend.core.stores import StateStore
+from backend.core.trust import learn_trust
+from backend.core.types import (
+    Abstention,
+    AbstentionReason,
+    Example,
+    Guide,
+    Project,
+    Question,
+    QuestionKind,
+    WeakLabel,
+)
+from backend.core.voters import Trust
+from backend.errors import LanguageModelError
+from backend.llm.annotator import LLMAnnotator
+from backend.llm.probe import N_PROBE_TEXTS, FormProbe
+from backend.workflow.briefs import Brief
+
+_LOG = logging.getLogger(__name__)
+FUSED = "fused"
+"""The annotator's name of the jury's own verdicts."""
+JURY = "jury"
+FEWEST_TO_LEARN = 20
+_NOBODY = Abstention(AbstentionReason.UNREADABLE, "no annotator gave a label")
+
+Human = Mapping[str, Mapping[int, int]]
+"""People's answers to exclusive questions: class index by question name and example id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What was measured on a project's texts; JSON in the state store.
+
+    `forms`: the chosen prompt form by question, `reports` their figures. `similarity` and `trust`
+    hold what those learned, by question. `n_texts` texts were looked at,
+    `n_human` labels by people.
+    """
+
+    question_version: str
+    forms: Mapping[str, str] = field(default_factory=dict)
+    reports: Mapping[str, Any] = field(default_factory=dict)
+    similarity: Mapping[str, Any] = field(default_factory=dict)
+    trust: Mapping[str, Any] = field(default_factory=dict)
+    n_texts: int = 0
+    n_human: int = 0
+
+
+class Jury:
+    """Hears every annotator about some examples and fuses their votes.
+
+    What it knows about a project (`Findings`) is learned by `study` from a sample of its texts and
+    by `learn` from all of its votes, and kept between calls. When the LLM cannot be reached and
+    similarity has been studied, similarity answers alone; the LLM's vote is an abstention that is
+    asked again later.
+    """
+
+    def __init__(
+        self,
+        llm: LLMAnnotator,
+        similarity: PoolAnnotator,
+        encoder: Encoder,
+        state: StateStore,
+    ) -> None:
+        self._llm = llm
+        self._similarity = similarity
+        self._encoder = encoder
+        self._state = state
+
+    def findings(self, project: Project) -> Findings:
+        """Return what is known about what the project asks now; empty before `study`."""
+        stored = self._state.get(project.id, JURY)
+        if not stored or stored["question_version"] != project.question_version:
+            return Findings(project.question_version)
+        return Findings(**stored)
+
+    def study(
+        self, project: Project, brief: Brief, examples: Sequence[Example], human: Human
+    ) -> Findings:
+        """Measure prompt forms, learn similarity's scales and a first trust, on a sample.
+
+        Raises LanguageModelError when the LLM cannot be reached; what needs no LLM is kept then.
+        """
+        found = self.findings(project)
+        found = replace(
+            found,
+            similarity={
+                q.name: self._similarity.learn(q, examples, human.get(q.name, {}))
+                for q in brief.schema.questions
+            },
+            n_texts=len(examples),
+            n_human=sum(len(labels) for labels in human.values()),
+        )
+        self._put(project, found)
+        found = self._measure_forms(brief, found, examples, human)
+        votes = self._votes(brief, found, examples, None)
+        return self.learn(project, brief, examples, votes, human, found)
+
+    def learn(
+        self,
+        project: Project,
+        brief: Brief,
+        examples: Sequence[Example],
+        votes: Sequence[WeakLabel],
+        human: Human,
+        found: Findings | None = None,
+        *,
+        is_kept: bool = True,
+    ) -> Findings:
+        """Learn from votes how far each annotator is to be trusted; keep it unless told not to.
+
+        Of people's labels those of the audit slice are heard, which are of random texts: the clear
+        texts that the queue serves first would move the boundary between classes.
+        """
+        found = found or self.findings(project)
+        trust = dict(found.trust)
+        for question in brief.schema.questions:
+            if question.kind.is_exclusive and len(question.labels) > 1:
+                known = _at_random(project, human.get(question.name, {}))
+                learned = self._learn_trust(question, examples, votes, known)
+                if learned is not None:
+                    trust[question.name] = learned.to_json()
+        found = replace(found, trust=trust, n_human=sum(len(labels) for labels in human.values()))
+        if is_kept:
+            self.keep(project, found)
+        return found
+
+    def keep(self, project: Project, found: Findings) -> None:
+        """Make these findings the project's."""
+        self._put(project, found)
+
+    def hear(
+        self,
+        project: Project,
+        brief: Brief,
+        examples: Sequence[Example],
+        *,
+        guide: Guide | None = None,
+        deadline_s: float | None = None,
+    ) -> list[WeakLabel]:
+        """Return every annotator's votes on all questions about all examples.
+
+        Raises LanguageModelError when the LLM cannot be reached and nobody else can answer.
+        """
+        found = self.findings(project)
+        return self._votes(brief, found, examples, deadline_s, guide)
+
+    def ask(
+        self, project: Project, brief: Brief, examples: Sequence[Example], guide: Guide
+    ) -> list[WeakLabel]:
+        """Return the LLM's answers alone, with the demonstrations of `guide`.
+
+        Raises LanguageModelError.
+        """
+        guide = replace(guide, forms=self.findings(project).forms)
+        return self._llm.annotate(brief.schema, brief.instruction, examples, guide=guide)
+
+    def fuse(
+        self,
+        project: Project,
+        brief: Brief,
+        examples: Sequence[Example],
+        votes: Sequence[WeakLabel],
+        human: Human | None = None,
+        *,
+        found: Findings | None = None,
+    ) -> list[WeakLabel]:
+        """Return one verdict per example and question, example by example in the given order.
+
+        `found` None: under the findings that are kept.
+        A verdict's `prompt_version` says where it comes from ("human", "agreement", "combination"
+        or the only annotator heard), its `votes` hold everybody's calibrated posterior.
+        """
+        found = found or self.findings(project)
+        by_question = [
+            self._verdicts(question, found, examples, votes, (human or {}).get(question.name, {}))
+            for question in brief.schema.questions
+        ]
+        return [verdict for of_example in zip(*by_question, strict=True) for verdict in of_example]
+
+    def vectors(self, question: Question, examples: Sequence[Example]) -> NDArray[np.float32]:
+        """Return one unit vector per example for what a question is about, shape (n, d)."""
+        return self._encoder.embed([example.text_of(question) for example in examples])
+
+    def _put(self, project: Project, found: Findings) -> None:
+        self._state.put(project.id, JURY, asdict(found))
+
+    def _measure_forms(
+        self, brief: Brief, found: Findings, examples: Sequence[Example], human: Human
+    ) -> Findings:
+        usable = [e for e in examples if not e.missing]
+        if len(usable) < FEWEST_TO_LEARN:
+            return found
+        probe = FormProbe(self._llm, brief.schema, brief.instruction)
+        reports = {}
+        for question in brief.schema.questions:
+            known = human.get(question.name, {})
+            asked = [e for e in usable if e.id in known]
+            asked += [e for e in usable if e.id not in known]
+            values = {i: question.labels[at].value for i, at in known.items()}
+            reports[question.name] = probe.choose_form(
+                question, asked[:N_PROBE_TEXTS], human_labels=values
+            )
+        return replace(
+            found,
+            forms={name: report.chosen for name, report in reports.items()},
+            reports={name: report.to_json() for name, report in reports.items()},
+        )
+
+    def _votes(
+        self,
+        brief: Brief,
+        found: Findings,
+        examples: Sequence[Example],
+        deadline_s: float | None,
+        guide: Guide | None = None,
+    ) -> list[WeakLabel]:
+        schema, instruction = brief.schema, brief.instruction
+        guide = replace(guide or Guide(), forms=found.forms)
+        similarity = self._similarity.recall(found.similarity)
+        others = similarity.annotate(schema, instruction, examples) if found.similarity else []
+        others = [vote for vote in others if vote.abstention is None]
+        try:
+            ours = self._llm.annotate(
+                schema, instruction, examples, guide=guide, deadline_s=deadline_s
+            )
+        except LanguageModelError as exc:
+            if not others:
+                raise
+            _LOG.warning("the LLM does not answer, similarity does: %s", exc)
+            ours = [
+                WeakLabel(
+                    example.id,
+                    question.name,
+                    "llm",
+                    "none",
+                    abstention=Abstention(AbstentionReason.UNREACHABLE, str(exc)),
+                )
+                for example in examples
+                for question in schema.questions
+            ]
+        return [*ours, *others]
+
+    def _learn_trust(
+        self,
+        question: Question,
+        examples: Sequence[Example],
+        votes: Sequence[WeakLabel],
+        known: Mapping[int, int],
+    ) -> Trust | None:
+        posteriors = posteriors_by_annotator(question, examples, votes)
+        n_heard = max((int(np.isfinite(p[:, 0]).sum()) for p in posteriors.values()), default=0)
+        if n_heard < FEWEST_TO_LEARN:
+            return None
+        row_of = {example.id: row for row, example in enumerate(examples)}
+        return learn_trust(
+            posteriors,
+            self.vectors(question, examples).astype(float),
+            {row_of[i]: label for i, label in known.items() if i in row_of},
+        )
+
+    def _verdicts(
+        self,
+        question: Question,
+        found: Findings,
+        examples: Sequence[Example],
+        votes: Sequence[WeakLabel],
+        human: Mapping[int, int],
+    ) -> list[WeakLabel]:
+        about = [vote for vote in votes if vote.question == question.name]
+        lead = _leading_votes(about)
+        posteriors = posteriors_by_annotator(question, examples, about)
+        if not posteriors or question.kind is QuestionKind.SPANS or not question.labels:
+            return [_as_verdict(lead.get(e.id), question, e) for e in examples]
+        if question.kind is QuestionKind.MULTIPLE_CHOICE:
+            fused = fuse_multiple(posteriors, dict.fromkeys(posteriors, 1.0))
+            return [
+                _multiple_verdict(question, e, row, lead.get(e.id), _heard(posteriors, at))
+                for at, (e, row) in enumerate(zip(examples, fused, strict=True))
+            ]
+        if question.name not in found.trust:
+            return [_as_verdict(lead.get(e.id), question, e) for e in examples]
+        row_of = {example.id: row for row, example in enumerate(examples)}
+        result = fuse(
+            posteriors,
+            Trust.from_json(found.trust[question.name]),
+            embeddings=self.vectors(question, examples).astype(float),
+            human={row_of[i]: label for i, label in human.items() if i in row_of},
+        )
+        return [
+            _exclusive_verdict(question, e, result, at, lead.get(e.id))
+            for at, e in enumerate(examples)
+        ]
+
+
+def _at_random(project: Project, human: Mapping[int, int]) -> dict[int, int]:
+    seed = audit_seed(project.id)
+    return {i: label for i, label in human.items() if is_audited(i, seed=seed)}
+
+
+def posteriors_by_annotator(
+    question: Question, examples: Sequence[Example], votes: Sequence[WeakLabel]
+) -> dict[str, NDArray[np.float64]]:
+    """Return each annotator's posteriors on a question, (n, K), NaN rows where it abstained."""
+    row_of = {example.id: row for row, example in enumerate(examples)}
+    found: dict[str, NDArray[np.float64]] = {}
+    shape = (len(examples), len(question.labels))
+    for vote in votes:
+        is_vote = vote.question == question.name and len(vote.probabilities) == shape[1] > 0
+        if is_vote and vote.annotator != FUSED and vote.example_id in row_of:
+            array = found.setdefault(vote.annotator, np.full(shape, np.nan))
+            array[row_of[vote.example_id]] = vote.probabilities
+    return found
+
+
+def _leading_votes(votes: Sequence[WeakLabel]) -> dict[int, WeakLabel]:
+    """Return the vote to fall back on for each example: the first label, else the first word."""
+    lead: dict[int, WeakLabel] = {}
+    for vote in votes:
+        known = lead.get(vote.example_id)
+        if known is None or (known.abstention is not None and vote.abstention is None):
+            lead[vote.example_id] = vote
+    return lead
+
+
+def _heard(posteriors: Mapping[str, NDArray[np.float64]], row: int) -> dict[str, Any]:
+    return {name: p[row] for name, p in posteriors.items() if np.isfinite(p[row]).all()}
+
+
+def _as_verdict(vote: WeakLabel | None, question: Question, example: Example) -> WeakLabel:
+    if vote is None:
+        return WeakLabel(example.id, question.name, FUSED, "nobody", abstention=_NOBODY)
+    return replace(
+        vote, annotator=FUSED, prompt_version=vote.annotator, n_tokens_in=0, n_tokens_out=0
+    )
+
+
+def _multiple_verdict(
+    question: Question,
+    example: Example,
+    probabilities: NDArray[np.float64],
+    lead: WeakLabel | None,
+    heard: Mapping[str, NDArray[np.float64]],
+) -> WeakLabel:
+    if not heard:
+        return _as_verdict(lead, question, example)
+    return WeakLabel(
+        example.id,
+        question.name,
+        FUSED,
+        "combination" if len(heard) > 1 else next(iter(heard)),
+        probabilities=tuple(probabilities.tolist()),
+        votes={name: tuple(p.tolist()) for name, p in heard.items()},
+        suspicion=lead.suspicion if lead else None,
+        is_truncated=bool(lead and lead.is_truncated),
+    )
+
+
+def _exclusive_verdict(
+    question: Question, example: Example, fused: FusedLabels, row: int, lead: WeakLabel | None
+) -> WeakLabel:
+    source = fused.sources[row]
+    if source is None or (not fused.votes[row] and source != "human"):
+        return _as_verdict(lead, question, example)
+    return WeakLabel(
+        example.id,
+        question.name,
+        FUSED,
+        source,
+        probabilities=tuple(fused.probabilities[row].tolist()),
+        votes=dict(fused.votes[row]),
+        label_mass=lead.label_mass if lead else None,
+        suspicion=lead.suspicion if lead else None,
+        is_truncated=bool(lead and lead.is_truncated),
+    )

@@ -1,0 +1,298 @@
+"""How right, how calibrated and how fast the annotators are on one data set.
+
+Everything runs through the services' own composition against the server in LLM_BASE_URL. Nothing
+is learned from the evaluated texts but their unlabelled posteriors, as in a project.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from backend.adapters.vllm import VllmServer
+from backend.core.accounts import charged_to
+from backend.core.types import Example, Guide, QuestionKind, TaskSchema, WeakLabel
+from backend.llm.probe import FormProbe
+from backend.services import Services, build_services, connect_language_model
+from backend.settings import Settings
+from backend.slm.similarity import SimilarityAnnotator
+from benchmarks.datasets import DataSet, LabelledTask, load
+from benchmarks.judging import (
+    LLM,
+    N_DRAWS,
+    SIMILARITY,
+    Evidence,
+    calibrated,
+    calibrated_with_labels,
+    calibration_error,
+    combined,
+    combined_with_labels,
+    mean_accuracy,
+)
+from benchmarks.report import Report
+from benchmarks.scores import Score, posteriors, score_posteriors, score_spans
+from benchmarks.shots import self_made_shots
+from benchmarks.straight import Recorder, StraightClient
+
+SEED = 0
+N_TRAIN = 400
+"""Training texts: the pool from which demonstrations and human labels are drawn."""
+N_WARM_UP = 32
+N_WARM_UP_SPANS = 2
+"""Spans are written out, not read from one token: seconds each on a small machine."""
+N_TIMED = 256
+"""Evaluated texts that the straight client is sent as well."""
+N_SEQUENTIAL = 40
+N_HUMAN_LABELS = (20, 50)
+N_PROBED = 48
+"""Pool texts on which the prompt forms are compared."""
+_PROJECT = "benchmark"
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """One data set as a project, with everything that answers its question."""
+
+    data: DataSet
+    services: Services
+    server: VllmServer
+    recorder: Recorder
+    schema: TaskSchema
+    straight: StraightClient
+
+    def examples(self, tasks: Sequence[LabelledTask]) -> list[Example]:
+        """Return the tasks as annotators read them."""
+        return [self.services.config.read_example(self.schema, each.task) for each in tasks]
+
+    def annotate(
+        self, examples: Sequence[Example], guide: Guide | None = None, purpose: str = "annotate"
+    ) -> list[WeakLabel]:
+        """Answer the project's one question about each example."""
+        with charged_to(_PROJECT, purpose):
+            return self.services.annotator.annotate(
+                self.schema, self.data.instruction, examples, guide=guide
+            )
+
+
+def run(report: Report, *, console: Console, data: Path, limit: int | None, shots: int) -> None:
+    """Measure everything."""
+    dataset = load(data, limit=limit, n_train=N_TRAIN, seed=SEED)
+    console.print(f"{dataset.name}: {len(dataset.evaluated)} texts, {len(dataset.labels)} labels")
+    with tempfile.TemporaryDirectory() as folder:
+        settings = replace(Settings.from_env(), home=Path(folder), log_level="WARNING")
+        server = connect_language_model(settings)
+        if not isinstance(server, VllmServer):
+            raise ValueError("LLM_BASE_URL names several servers; one is measured at a time")
+        recorder = Recorder(server)
+        services = build_services(settings, language_model=recorder)
+        schema = services.config.read_schema(dataset.label_config)
+        bench = Bench(dataset, services, server, recorder, schema, StraightClient(settings, server))
+        try:
+            _measure(report, bench, shots)
+        finally:
+            services.close()
+            server.close()
+
+
+def _measure(report: Report, bench: Bench, n_shots: int) -> None:
+    pool = bench.examples(bench.data.train)
+    is_written = bench.schema.questions[0].kind is QuestionKind.SPANS
+    bench.annotate(pool[: N_WARM_UP_SPANS if is_written else N_WARM_UP], purpose="warm-up")
+    form = _form(report, bench, pool)
+    guide, order, share = _guide(report, bench, pool, n_shots)
+    guide = replace(guide, forms={bench.schema.questions[0].name: form})
+    answers, speeds = _timed(bench, guide, order)
+    report.results |= _scores(report, bench, answers, pool, guide)
+    report.results |= _counts(bench, answers) | speeds | {"max_demonstration_share": share}
+    report.notes |= {
+        "model": bench.services.language_model.describe().name,
+        "split": bench.data.split,
+        "n_texts": len(answers),
+        "n_labels": len(bench.data.labels),
+        "n_timed": min(N_TIMED, len(answers)),
+        "prompt_version": answers[0].prompt_version,
+        "label_mass": _mean([weak.label_mass for weak in answers if weak.label_mass is not None]),
+        "truncated": sum(weak.is_truncated for weak in answers),
+    }
+
+
+def _form(report: Report, bench: Bench, pool: Sequence[Example]) -> str:
+    """Return the prompt form that the project would be asked in, picked without a label."""
+    probe = FormProbe(bench.services.annotator, bench.schema, bench.data.instruction)
+    with charged_to(_PROJECT, "forms"):
+        found = probe.choose_form(bench.schema.questions[0], pool[:N_PROBED])
+    report.notes |= {"form": found.chosen, "form_why": found.why}
+    return found.chosen
+
+
+def _guide(
+    report: Report, bench: Bench, pool: Sequence[Example], n_shots: int
+) -> tuple[Guide, tuple[int, ...], float | None]:
+    examples = bench.examples((*bench.data.evaluated, *bench.data.train))
+    if n_shots == 0:
+        return Guide(), tuple(range(len(bench.data.evaluated))), None
+    instruction = bench.data.instruction
+    with charged_to(_PROJECT, "demonstrations"):
+        shots = self_made_shots(
+            bench.services,
+            bench.schema,
+            instruction,
+            pool,
+            examples,
+            n_shots=n_shots,
+            seed=SEED,
+        )
+    report.notes |= shots.notes
+    n_evaluated = len(bench.data.evaluated)
+    return shots.guide, tuple(at for at in shots.order if at < n_evaluated), round(shots.share, 4)
+
+
+def _timed(
+    bench: Bench, guide: Guide, order: Sequence[int]
+) -> tuple[list[WeakLabel], dict[str, Any]]:
+    """Answer all evaluated texts chunk by chunk, the straight client taking turns with us."""
+    in_order = bench.examples(bench.data.evaluated)
+    examples = [in_order[at] for at in order]
+    chunk = bench.services.settings.annotate_chunk
+    answers: list[WeakLabel] = []
+    ours = theirs = looked_up = found = 0.0
+    n_timed = 0
+    for start in range(0, len(examples), chunk):
+        some = examples[start : start + chunk]
+        bench.recorder.calls.clear()
+        before = bench.straight.prefix_cache()
+        started = time.perf_counter()
+        answers += bench.annotate(some, guide)
+        seconds = time.perf_counter() - started
+        after = bench.straight.prefix_cache()
+        looked_up, found = looked_up + after[0] - before[0], found + after[1] - before[1]
+        if start < N_TIMED:
+            ours += seconds
+            theirs += bench.straight.in_lists(bench.recorder.calls)
+            n_timed += len(some)
+    n_prompts = sum(len(prompts) for prompts, _ in bench.recorder.calls)
+    few = [(prompts[:N_SEQUENTIAL], how) for prompts, how in bench.recorder.calls[:1]]
+    if not few:
+        raise RuntimeError("the LLM was not asked anything; see why with `doctor`")
+    prompts_per_s = len(few[0][0]) / bench.straight.one_by_one(few)
+    by_id = {weak.example_id: weak for weak in answers}
+    return [by_id[example.id] for example in in_order], {
+        "labels_per_s": round(n_timed / ours, 2),
+        "ceiling_labels_per_s": round(n_timed / theirs, 2),
+        "ratio": round(theirs / ours, 3),
+        "sequential_labels_per_s": round(prompts_per_s * len(some) / n_prompts, 2),
+        "prefix_cache_hit_rate": round(found / looked_up, 4) if looked_up else None,
+    }
+
+
+def _scores(
+    report: Report,
+    bench: Bench,
+    answers: Sequence[WeakLabel],
+    pool: Sequence[Example],
+    guide: Guide,
+) -> dict[str, Any]:
+    question = bench.schema.questions[0]
+    gold = [each.gold for each in bench.data.evaluated]
+    if question.kind is QuestionKind.SPANS:
+        return {"accuracy_raw": _noted(report, "accuracy_raw", score_spans(answers, gold))}
+    raw = posteriors(answers, len(question.labels))
+    similar = _by_similarity(bench, pool)
+    n = len(gold)
+    rows_by_name = {"accuracy_raw": raw, "accuracy_embedding": similar[:n]}
+    results: dict[str, Any] = {}
+    if question.kind.is_exclusive:
+        of_pool = posteriors(bench.annotate(pool, guide, "pool"), len(question.labels))
+        evidence = Evidence(
+            votes={LLM: np.vstack([raw, of_pool]), SIMILARITY: similar},
+            embeddings=_embeddings(bench, pool),
+            n_evaluated=n,
+            labels=np.array([each.gold for each in bench.data.train], dtype=np.intp),
+        )
+        rows_by_name |= {
+            "accuracy_combined": combined(evidence),
+            "accuracy_calibrated": calibrated(evidence),
+        }
+        classes = np.array(gold, dtype=np.intp)
+        results = _with_labels(report, evidence, classes)
+        results["ece_raw"] = round(calibration_error(raw, classes), 4)
+        report.notes |= {
+            f"ece_{name}": round(calibration_error(rows_by_name[f"accuracy_{name}"], classes), 4)
+            for name in ("embedding", "combined", "calibrated")
+        }
+    scores = {name: score_posteriors(rows, gold, question) for name, rows in rows_by_name.items()}
+    return {name: _noted(report, name, score) for name, score in scores.items()} | results
+
+
+def _with_labels(report: Report, evidence: Evidence, gold: Any) -> dict[str, Any]:
+    """Learn from draws of labels of training texts, as if people had given them."""
+    report.notes["n_draws"] = N_DRAWS
+    for n_labels in N_HUMAN_LABELS:
+        alone = calibrated_with_labels(evidence, n_labels, seed=SEED)
+        together = combined_with_labels(evidence, n_labels, seed=SEED)
+        report.notes |= {
+            f"accuracy_llm_{n_labels}": round(mean_accuracy(alone, gold), 4),
+            f"accuracy_combined_{n_labels}": round(mean_accuracy(together, gold), 4),
+            f"ece_llm_{n_labels}": _mean([calibration_error(each, gold) for each in alone]),
+            f"ece_combined_{n_labels}": _mean([calibration_error(each, gold) for each in together]),
+        }
+    return {"ece_calibrated": report.notes[f"ece_combined_{N_HUMAN_LABELS[-1]}"]}
+
+
+def _by_similarity(bench: Bench, pool: Sequence[Example]) -> Any:
+    """Return similarity's posteriors of the evaluated texts, then of the pool's."""
+    question = bench.schema.questions[0]
+    examples = [*bench.examples(bench.data.evaluated), *pool]
+    fit = bench.services.similarity.fit(question, examples, {})
+    annotator = SimilarityAnnotator(bench.services.encoder, {question.name: fit})
+    weak = annotator.annotate(bench.schema, bench.data.instruction, examples)
+    return posteriors(weak, len(question.labels))
+
+
+def _embeddings(bench: Bench, pool: Sequence[Example]) -> Any:
+    examples = [*bench.examples(bench.data.evaluated), *pool]
+    fields = [field.name for field in bench.schema.questions[0].fields]
+    texts = ["\n".join(example.texts.get(name, "") for name in fields) for example in examples]
+    return bench.services.encoder.embed(texts).astype(float)
+
+
+def _noted(report: Report, name: str, score: Score) -> float:
+    report.notes |= score.as_notes(name)
+    return round(score.value, 4)
+
+
+def _counts(bench: Bench, answers: Sequence[WeakLabel]) -> dict[str, Any]:
+    usage = [u for u in bench.services.answers.usage(_PROJECT) if u.account.purpose == "annotate"]
+    return {
+        "n_abstentions": sum(weak.abstention is not None for weak in answers),
+        "n_invalid": _n_invalid(bench, answers),
+        "tokens_in": sum(each.n_tokens_in for each in usage),
+        "tokens_out": sum(each.n_tokens_out for each in usage),
+    }
+
+
+def _n_invalid(bench: Bench, answers: Sequence[WeakLabel]) -> int:
+    """Return how many answers Label Studio's own check of results does not let pass."""
+    n_invalid = 0
+    tasks = {each.task.id: each.task for each in bench.data.evaluated}
+    for weak in answers:
+        if weak.abstention is not None:
+            continue
+        prediction = bench.services.config.write_prediction(
+            bench.schema, [weak], "benchmark", tasks[weak.example_id]
+        )
+        if prediction is not None:
+            errors = bench.services.config.errors(bench.data.label_config, prediction)
+            n_invalid += bool(errors)
+    return n_invalid
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return round(sum(values) / len(values), 5) if values else None

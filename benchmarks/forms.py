@@ -1,0 +1,139 @@
+"""Every prompt form on a data set's training texts, and what the form probe makes of them.
+
+What the probe's score is made of is chosen on these figures; test texts are not read.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+
+from backend.adapters.label_config import LabelConfigReader
+from backend.core.calibration import BatchCalibrator
+from backend.core.ports import LanguageModel
+from backend.core.types import Example, Guide, Question, TaskSchema
+from backend.llm.annotator import LLMAnnotator
+from backend.llm.probe import N_PROBE_TEXTS, Outcome, compare_forms
+from backend.services import connect_language_model
+from backend.settings import Settings
+from benchmarks.datasets import load
+from benchmarks.injection import flip_rate, read_hostile_texts
+from benchmarks.report import Report
+
+SEED = 0
+N_HUMAN = 30
+"""Human labels of the probe that has some."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """All forms' answers about the same texts, and the right ones, shape (n,)."""
+
+    question: Question
+    examples: Sequence[Example]
+    outcomes: Sequence[Outcome]
+    gold: NDArray[np.int_]
+
+    def accuracy(self, outcome: Outcome, *, is_calibrated: bool) -> float:
+        """Return the share of right labels; an abstention is wrong."""
+        is_read = ~np.isnan(outcome.posteriors).any(axis=1)
+        posteriors = outcome.posteriors[is_read]
+        if is_calibrated and len(posteriors):
+            posteriors = BatchCalibrator.fit(posteriors).apply(posteriors)
+        return float((posteriors.argmax(axis=1) == self.gold[is_read]).sum() / len(self.gold))
+
+    def pick(self, chosen: NDArray[np.int_], n_human: int) -> str:
+        """Return the form that a probe of the chosen texts picks."""
+        parts = [
+            Outcome(one.form, one.posteriors[chosen], one.label_mass[chosen])
+            for one in self.outcomes
+        ]
+        examples = [self.examples[at] for at in chosen]
+        values = [self.question.labels[self.gold[at]].value for at in chosen[:n_human]]
+        human = {example.id: value for example, value in zip(examples, values, strict=False)}
+        return compare_forms(self.question, examples, parts, human).chosen
+
+
+def run(report: Report, *, console: Console, data: Path, limit: int, n_draws: int) -> None:
+    """Measure one data set with the server in LLM_BASE_URL."""
+    model = connect_language_model(Settings.from_env())
+    try:
+        report.notes["model"] = model.describe().name
+        measured = measure(model, data, limit=limit, console=console)
+    finally:
+        model.close()
+    report.results |= figures(measured, n_draws, np.random.default_rng(SEED))
+
+
+def run_injection(report: Report) -> None:
+    """Measure the flip rate of every form with the server in LLM_BASE_URL."""
+    model = connect_language_model(Settings.from_env())
+    texts = read_hostile_texts()
+    try:
+        report.notes["model"] = model.describe().name
+        annotator = LLMAnnotator(model)
+        for form in annotator.forms():
+            rate = flip_rate(annotator, texts, guide=Guide(forms={"sentiment": form}))
+            report.results |= {f"{key} {form}": value for key, value in asdict(rate).items()}
+    finally:
+        model.close()
+
+
+def measure(model: LanguageModel, data: Path, *, limit: int, console: Console) -> Measured:
+    """Put every form about the training texts of a file."""
+    dataset = load(data, limit=1, n_train=limit, seed=SEED)
+    config = LabelConfigReader(lambda url: url)
+    schema = config.read_schema(dataset.label_config)
+    (question,) = schema.questions
+    examples = [config.read_example(schema, each.task) for each in dataset.train]
+    annotator = LLMAnnotator(model)
+    outcomes = []
+    for form in annotator.forms():
+        started_at = time.monotonic()
+        outcomes.append(_outcome(annotator, form, schema, (dataset.instruction, examples)))
+        per_s = len(examples) / (time.monotonic() - started_at)
+        console.print(f"{dataset.name} {form}: {per_s:.0f} texts/s")
+    gold = np.array([each.gold for each in dataset.train], dtype=int)
+    return Measured(question, examples, outcomes, gold)
+
+
+def figures(measured: Measured, n_draws: int, rng: np.random.Generator) -> Mapping[str, Any]:
+    """Return each form's accuracy and the mean accuracy of the probes' picks."""
+    found: dict[str, Any] = {}
+    calibrated = {}
+    for outcome in measured.outcomes:
+        form = outcome.form
+        calibrated[form] = measured.accuracy(outcome, is_calibrated=True)
+        found[f"accuracy_raw {form}"] = measured.accuracy(outcome, is_calibrated=False)
+        found[f"accuracy_calibrated {form}"] = calibrated[form]
+        found[f"label_mass {form}"] = outcome.mean_mass()
+    n = len(measured.examples)
+    for n_human in (0, N_HUMAN):
+        draws = [rng.permutation(n)[:N_PROBE_TEXTS] for _ in range(n_draws)]
+        picks = [measured.pick(draw, n_human) for draw in draws]
+        found[f"accuracy_probe human={n_human}"] = float(np.mean([calibrated[p] for p in picks]))
+        found[f"picks human={n_human}"] = dict(Counter(picks).most_common())
+    found["accuracy_best_form"] = max(calibrated.values())
+    found["accuracy_mean_form"] = float(np.mean(list(calibrated.values())))
+    return found
+
+
+def _outcome(
+    annotator: LLMAnnotator,
+    form: str,
+    schema: TaskSchema,
+    asked: tuple[str, Sequence[Example]],
+) -> Outcome:
+    instruction, examples = asked
+    (question,) = schema.questions
+    guide = Guide(forms={question.name: form})
+    weak = annotator.annotate(schema, instruction, examples, guide=guide)
+    return Outcome.of(form, weak, len(question.labels))

@@ -1,0 +1,202 @@
+"""Data sets with labels to learn from that are not the right ones: an LLM's, or made noisy."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backend.core.calibration import BatchCalibrator
+from backend.core.ports import Encoder
+from backend.core.probe import fit_probe
+from backend.core.small_model import PoolTexts
+from backend.slm.probe import embed_pool
+from benchmarks.data import read_rows
+
+_WEAK_SHARE = 0.05
+_FEWEST_WEAK = 10
+_ASYMMETRY = 0.5
+_TEST_SHARE = 0.5
+_CACHE = "llm:"
+_POSITION = "position in the training split"
+
+
+@dataclass(frozen=True, slots=True)
+class NoisySet:
+    """A pool with right and given labels, and test texts; class indices, -1 never occurs.
+
+    `given` (n, K) are the posteriors to learn from where `has_label`, `views` back-translations.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    pool: PoolTexts
+    gold: NDArray[np.int64]
+    given: NDArray[np.float64]
+    has_label: NDArray[np.bool_]
+    views: tuple[str | None, ...] | None
+    test: PoolTexts
+    test_gold: NDArray[np.int64]
+
+
+def load(
+    path: Path, *, labels: str | None, noise: float, limit: int | None, encoder: Encoder, seed: int
+) -> NoisySet:
+    """Read a JSONL file.
+
+    `labels` is a key of the rows ("llm_label", "llm.chatgpt"), or "llm:FILE" with stored
+    posteriors: .npz (`i` counting training rows, `probabilities`, `labels`) or JSONL of the rows'
+    own `i` and `probabilities`; None makes noise of the rate `noise`. A file with
+    test rows alone is halved.
+    """
+    rows = [row for row in read_rows(path) if isinstance(row.get("label"), str)]
+    train, test = _splits(rows, np.random.default_rng(seed))
+    names = _names(path, rows)
+    if labels and labels.startswith(_CACHE):
+        train, given = _stored(train, Path(labels.removeprefix(_CACHE)), names)
+    elif labels:
+        given = _keyed(train, labels, names)
+    else:
+        given = np.full((len(train), len(names)), np.nan)
+    if limit is not None and limit < len(train):
+        chosen = np.sort(np.random.default_rng(seed).permutation(len(train))[:limit])
+        train, given = [train[row] for row in chosen], given[chosen]
+    gold = np.array([names.index(row["label"]) for row in train])
+    pool = _texts(train)
+    if not labels:
+        given = _made_noisy(pool, gold, len(names), noise, encoder, np.random.default_rng(seed))
+    has_label = np.isfinite(given).all(axis=1)
+    views = tuple(row.get("back_translation") for row in train)
+    return NoisySet(
+        path.name.split(".", 1)[0],
+        names,
+        pool,
+        gold,
+        np.where(has_label[:, None], given, 0.0),
+        has_label,
+        views if any(views) else None,
+        _texts(test),
+        np.array([names.index(row["label"]) for row in test]),
+    )
+
+
+def _splits(
+    rows: Sequence[dict[str, Any]], rng: np.random.Generator
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    train = [row for row in rows if row.get("split", "train") == "train"]
+    train = [{**row, _POSITION: position} for position, row in enumerate(train)]
+    test = [row for row in rows if row.get("split") == "test"]
+    if not train or not test:
+        whole = train or test
+        whole = [{**row, _POSITION: position} for position, row in enumerate(whole)]
+        order = rng.permutation(len(whole))
+        n_test = int(len(whole) * _TEST_SHARE)
+        test = [whole[row] for row in order[:n_test]]
+        train = [whole[row] for row in order[n_test:]]
+    seen = {_key(row) for row in test}
+    return [row for row in train if _key(row) not in seen], test
+
+
+def _names(path: Path, rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    meta = path.with_name(path.name.split(".", 1)[0] + ".meta.json")
+    found = {str(row["label"]) for row in rows}
+    if meta.exists():
+        named = json.loads(meta.read_text(encoding="utf-8")).get("label_names", [])
+        if found <= set(named):
+            return tuple(named)
+    return tuple(sorted(found))
+
+
+def _key(row: Mapping[str, Any]) -> tuple[str, str]:
+    return _first(row), str(row.get("text_b", ""))
+
+
+def _first(row: Mapping[str, Any]) -> str:
+    return str(row["text"] if "text" in row else row["text_a"])
+
+
+def _texts(rows: Sequence[Mapping[str, Any]]) -> PoolTexts:
+    has_pairs = bool(rows) and "text_b" in rows[0]
+    return PoolTexts(
+        tuple(range(len(rows))),
+        tuple(_first(row) for row in rows),
+        tuple(str(row["text_b"]) for row in rows) if has_pairs else None,
+    )
+
+
+def _keyed(
+    rows: Sequence[Mapping[str, Any]], key: str, names: tuple[str, ...]
+) -> NDArray[np.float64]:
+    """Return one-hot labels under a key, dots going deeper; NaN where it is none of the names."""
+    given = np.full((len(rows), len(names)), np.nan)
+    for number, row in enumerate(rows):
+        value: Any = row
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, Mapping) else None
+        if value in names:
+            given[number] = np.eye(len(names))[names.index(value)]
+    return given
+
+
+def _stored(
+    rows: list[dict[str, Any]], path: Path, names: tuple[str, ...]
+) -> tuple[list[dict[str, Any]], NDArray[np.float64]]:
+    """Return the rows that have stored posteriors, and these, calibrated over the pool."""
+    if path.suffix == ".npz":
+        stored = np.load(path)
+        order = [names.index(str(label)) for label in stored["labels"]]
+        by_row = dict(zip(stored["i"].tolist(), stored["probabilities"], strict=True))
+        known = {int(row): by_row[row] for row in by_row}
+        chosen = [number for number, row in enumerate(rows) if row[_POSITION] in known]
+        raw = np.array([known[rows[number][_POSITION]] for number in chosen], dtype=np.float64)
+        raw = raw[:, np.argsort(order)]
+    else:
+        answers = {row["i"]: row.get("probabilities") for row in read_rows(path)}
+        chosen = [number for number, row in enumerate(rows) if row["i"] in answers]
+        nothing = [np.nan] * len(names)
+        raw = np.array(
+            [answers[rows[number]["i"]] or nothing for number in chosen], dtype=np.float64
+        )
+    is_known = np.isfinite(raw).all(axis=1)
+    calibrated = raw.copy()
+    calibrated[is_known] = BatchCalibrator.fit(raw[is_known]).apply(raw[is_known])
+    return [rows[number] for number in chosen], calibrated
+
+
+def _made_noisy(
+    pool: PoolTexts,
+    gold: NDArray[np.int64],
+    n_labels: int,
+    rate: float,
+    encoder: Encoder,
+    rng: np.random.Generator,
+) -> NDArray[np.float64]:
+    """Return one-hot labels of which a share `rate` is wrong, as a weak model would err.
+
+    A probe that saw a twentieth of the right labels scores the others; the texts on which it is
+    least sure of the right label get its likeliest wrong one. Classes differ: the first has half as
+    much noise as the average, the last half as much again.
+    """
+    vectors = embed_pool(encoder, pool)
+    n_seen = max(_FEWEST_WEAK * n_labels, round(len(gold) * _WEAK_SHARE))
+    seen = rng.permutation(len(gold))[:n_seen]
+    weak = fit_probe(vectors[seen], np.eye(n_labels)[gold[seen]], np.ones(len(seen)))
+    scores = weak.posterior(vectors)
+    rows = np.arange(len(gold))
+    own = scores[rows, gold]
+    others = scores.copy()
+    others[rows, gold] = -1.0
+    doubt = own - others.max(axis=1) + rng.normal(0, own.std() + 1e-9, len(gold)) * 0.5
+    given = gold.copy()
+    shape = np.linspace(1 - _ASYMMETRY, 1 + _ASYMMETRY, n_labels)
+    for label in range(n_labels):
+        mine = np.flatnonzero(gold == label)
+        n_wrong = round(len(mine) * rate * shape[label])
+        wrong = mine[np.argsort(doubt[mine], kind="stable")[:n_wrong]]
+        given[wrong] = others[wrong].argmax(axis=1)
+    return np.eye(n_labels)[given]

@@ -1,0 +1,245 @@
+"""Which order of the queue makes a probe learn most from few labels: strategies against random."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+from rich.console import Console
+
+from backend.core.types import (
+    Example,
+    LabelDefinition,
+    Question,
+    QuestionKind,
+    TaskSchema,
+    TextField,
+)
+from benchmarks.data import read_rows
+from benchmarks.ordering_figures import figures, random_figures
+from benchmarks.ordering_protocol import (
+    BUDGETS,
+    LabelledSet,
+    Pool,
+    draw_pool,
+    follow,
+    random_curves,
+)
+from benchmarks.ordering_strategies import Builders, spoken_task
+from benchmarks.report import Report
+
+_DEFINITIONS = Path(__file__).resolve().parent / "definitions"
+_MOST_TEST_ROWS = 2000
+_FIELD = "text"
+
+Vectors = NDArray[np.float32]
+Embed = Callable[[Sequence[str]], Vectors]
+
+
+@dataclass(frozen=True)
+class OrderingRun:
+    """What one run of the benchmark is asked for."""
+
+    data: Path
+    strategies: tuple[str, ...]
+    n_seeds: int = 20
+    pool_size: int = 1500
+    n_random: int = 50
+    posteriors: Path | None = None
+    embeddings: Path | None = None
+    cache: Path = Path(".freeal/benchmarks")
+    llm: str = ""
+    on_train: bool = False
+
+    def parameters(self) -> dict[str, Any]:
+        """Return what the report names: file names without their folders."""
+        return {
+            "data": self.data.name,
+            "strategies": list(self.strategies),
+            "seeds": self.n_seeds,
+            "pool_size": self.pool_size,
+            "random_draws": self.n_random,
+            "posteriors": self.posteriors.name if self.posteriors else "similarity",
+            "llm": bool(self.llm),
+            "measured_on": "held-out training rows" if self.on_train else "test rows",
+        }
+
+
+def run(report: Report, asked: OrderingRun, *, console: Console) -> None:
+    """Measure every strategy on the same pools and write its figures under its name."""
+    data = load_set(asked)
+    pools = [draw_pool(data, seed, asked.pool_size) for seed in range(asked.n_seeds)]
+    console.print(f"{data.name}: random")
+    random = [random_curves(data, pool, asked.n_random) for pool in pools]
+    build = Builders(asked.llm, asked.cache, spoken_task(data))
+    report.results["random"] = random_figures(random)
+    for name in asked.strategies:
+        started = time.perf_counter()
+        curves = [follow(data, pool, build(name)) for pool in pools]
+        report.results[name] = figures(curves, random)
+        seconds = (time.perf_counter() - started) / (len(pools) * len(BUDGETS))
+        report.results[name]["seconds_per_order_and_probe"] = round(seconds, 3)
+        shown = report.results[name]
+        console.print(f"{data.name}: {name} {shown['aulc_minus_random']:+.2f} {shown['interval']}")
+    report.notes.update(_notes(data, pools))
+
+
+def load_set(asked: OrderingRun) -> LabelledSet:
+    """Read a data set, its vectors and the posteriors of its training rows.
+
+    With a file of LLM answers the pools come from the rows that it answers. `on_train` measures on
+    a third of the training rows that no pool draws from, which is where settings are chosen.
+    """
+    rows = {split: read_rows(asked.data, split=split) for split in ("train", "test")}
+    name = asked.data.name.split(".")[0]
+    definition = _definition(name)
+    values = list(definition.get("labels", {})) or sorted({row["label"] for row in rows["train"]})
+    vectors = _vectors(asked, rows)
+    posteriors = _similarity(asked, definition, values, rows["train"], vectors["train"])
+    train = np.arange(len(rows["train"]))
+    if asked.posteriors is not None:
+        train, posteriors = _with_answers(asked.posteriors, posteriors)
+    test = _evenly(len(rows["test"]), _MOST_TEST_ROWS)
+    codes = {split: np.array([values.index(row["label"]) for row in rows[split]]) for split in rows}
+    texts = [row[_FIELD] for row in rows["train"]]
+    found = LabelledSet(
+        name=name,
+        label_names=tuple(str(definition.get("names", {}).get(value, value)) for value in values),
+        train=vectors["train"][train],
+        y_train=codes["train"][train],
+        test=vectors["test"][test],
+        y_test=codes["test"][test],
+        posteriors=posteriors[train],
+        texts=[texts[at] for at in train],
+    )
+    return _held_out(found) if asked.on_train else found
+
+
+def _held_out(data: LabelledSet) -> LabelledSet:
+    order = np.random.default_rng(0).permutation(len(data.train))
+    out, kept = np.sort(order[: len(order) // 3]), np.sort(order[len(order) // 3 :])
+    return replace(
+        data,
+        train=data.train[kept],
+        y_train=data.y_train[kept],
+        test=data.train[out][:_MOST_TEST_ROWS],
+        y_test=data.y_train[out][:_MOST_TEST_ROWS],
+        posteriors=None if data.posteriors is None else data.posteriors[kept],
+        texts=[data.texts[at] for at in kept],
+    )
+
+
+def _definition(name: str) -> dict[str, Any]:
+    path = _DEFINITIONS / f"{name}.yaml"
+    if not path.exists():
+        return {}
+    loaded: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return loaded
+
+
+def _vectors(asked: OrderingRun, rows: dict[str, list[dict[str, Any]]]) -> dict[str, Vectors]:
+    if asked.embeddings is not None:
+        with np.load(asked.embeddings, allow_pickle=False) as file:
+            return {split: file[split].astype(np.float32) for split in rows}
+    embed = _encoder(asked.cache).embed
+    return {split: embed([row[_FIELD] for row in rows[split]]) for split in rows}
+
+
+def _encoder(cache: Path) -> Any:
+    from backend.slm.encoder import CachedEncoder, SentenceEncoder
+
+    return CachedEncoder(SentenceEncoder(), cache)
+
+
+class _KnownVectors:
+    """An encoder that has the data's vectors already and asks another for the label texts."""
+
+    def __init__(self, texts: Sequence[str], vectors: Vectors, other: Any) -> None:
+        self._row_of = {text: row for row, text in enumerate(texts)}
+        self._vectors = vectors
+        self._other = other
+        self.name = "known"
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        if texts and all(text in self._row_of for text in texts):
+            return self._vectors[[self._row_of[text] for text in texts]]
+        found: Vectors = self._other.embed(texts)
+        return found
+
+
+def _similarity(
+    asked: OrderingRun,
+    definition: dict[str, Any],
+    values: Sequence[str],
+    rows: Sequence[dict[str, Any]],
+    vectors: Vectors,
+) -> NDArray[np.float64]:
+    """Return the posteriors of the annotator that needs no LLM, (n, K)."""
+    from backend.slm.similarity import SimilarityAnnotator
+
+    names, hints = definition.get("names", {}), definition.get("labels", {})
+    labels = tuple(
+        LabelDefinition(value, str(names.get(value, value)).replace("_", " "), hints.get(value))
+        for value in values
+    )
+    question = Question("label", (TextField(_FIELD, _FIELD),), QuestionKind.SINGLE_CHOICE, labels)
+    texts = [row[_FIELD].strip() or "-" for row in rows]
+    encoder = _KnownVectors(texts, vectors, _encoder(asked.cache))
+    examples = [Example(at, {_FIELD: text}) for at, text in enumerate(texts)]
+    weak = SimilarityAnnotator(encoder).annotate(TaskSchema((question,)), "", examples)
+    return np.array([label.probabilities for label in weak])
+
+
+def _with_answers(
+    path: Path, similarity: NDArray[np.float64]
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Join an LLM's answers to similarity's: the rows answered, the geometric mean of both.
+
+    The answers are calibrated by the same rule as similarity's. The file has `i` (rows of the
+    training split) and `probabilities` in the order of the definition's labels.
+    """
+    from backend.core.calibration import BatchCalibrator
+
+    with np.load(path, allow_pickle=False) as file:
+        rows, raw = file["i"], file["probabilities"]
+    is_read = ~np.isnan(raw).any(axis=1)
+    rows, raw = rows[is_read], raw[is_read]
+    answers = BatchCalibrator.fit(raw).apply(raw)
+    joined = similarity.copy()
+    both = np.sqrt(np.maximum(answers, 1e-9) * np.maximum(similarity[rows], 1e-9))
+    joined[rows] = both / both.sum(axis=1, keepdims=True)
+    return np.sort(rows), joined
+
+
+def _evenly(n: int, n_most: int) -> NDArray[np.int64]:
+    return np.unique(np.linspace(0, n - 1, min(n, n_most)).astype(np.int64))
+
+
+def _notes(data: LabelledSet, pools: Sequence[Pool]) -> dict[str, Any]:
+    shares = np.bincount(data.y_train, minlength=len(data.label_names)) / len(data.y_train)
+    posteriors = data.posteriors
+    return {
+        "set": data.name,
+        "budgets": list(BUDGETS),
+        "n_classes": len(data.label_names),
+        "largest_class": round(float(shares.max()), 3),
+        "n_train": len(data.train),
+        "n_test": len(data.test),
+        "pool_size": len(pools[0].rows),
+        "posterior_accuracy": None
+        if posteriors is None
+        else round(float((posteriors.argmax(axis=1) == data.y_train).mean()), 3),
+    }
+
+
+def read_report(path: Path) -> dict[str, Any]:
+    """Return a report that this benchmark wrote."""
+    loaded: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return loaded

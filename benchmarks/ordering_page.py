@@ -1,0 +1,195 @@
+"""Write docs/benchmarks/ordering.md and its pictures from the reports beside it, one per set."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+_HEADLINE = "activellm"
+_RIVALS = ("maxherding", "typiclust", "badge")
+_MOST_LINES = 7
+_COLUMNS = 3
+
+Reports = dict[str, dict[str, Any]]
+
+
+def write_ordering_page(folder: Path) -> list[Path]:
+    """Write the page of `folder`/ordering/*.json; return what was written, nothing without any."""
+    sources = sorted((folder / "ordering").glob("*.json"))
+    if not sources:
+        return []
+    reports = {source.stem: json.loads(source.read_text(encoding="utf-8")) for source in sources}
+    plain = {name: report for name, report in reports.items() if "." not in name}
+    picture = folder / "ordering" / "curves.png"
+    _draw(plain, picture)
+    page = folder / "ordering.md"
+    page.write_text("\n".join(_lines(reports, plain)), encoding="utf-8")
+    return [page, picture]
+
+
+def _lines(reports: Reports, plain: Reports) -> list[str]:
+    names = _strategies(plain)
+    some = next(iter(plain.values()))
+    asked = some["parameters"]
+    lines = [
+        "# Ordering: what to label first",
+        "",
+        "Written by `python -m benchmarks pages` from `ordering/*.json`, which `python -m "
+        "benchmarks ordering --data FILE --strategies NAMES --json OUT` measured. Each set: "
+        f"{asked['seeds']} pools of up to {asked['pool_size']} training rows, every strategy on "
+        f"the same pools, {asked['random_draws']} random orders per pool; after 8, 16, 32, 64 and "
+        "128 labels a logistic regression on frozen sentence vectors is measured on test rows and "
+        "the strategy is told its predictions. Figures are points of accuracy, averaged over the "
+        "logarithm of the budget, less random's mean on the same pool.",
+        "",
+        "## Goals",
+        "",
+        *_goals(plain),
+        "",
+        "## Against random, in points",
+        "",
+        "| strategy | " + " | ".join(plain) + " | mean |",
+        "|---|" + "---|" * (len(plain) + 1),
+    ]
+    for name in names:
+        found = [_figure(report, name, "aulc_minus_random") for report in plain.values()]
+        cells = ["" if value is None else f"{value:+.1f}" for value in found]
+        known = [value for value in found if value is not None]
+        mean = f"{np.mean(known):+.1f}" if len(known) == len(found) else f"({np.mean(known):+.1f})"
+        lines.append(f"| `{name}` | " + " | ".join(cells) + f" | {mean} |")
+    lines += [
+        "",
+        "A mean in brackets is over fewer sets.",
+        "",
+        "![Learning curves](ordering/curves.png)",
+    ]
+    for set_name, report in reports.items():
+        lines += ["", *_set_lines(set_name, report)]
+    return [*lines, ""]
+
+
+def _goals(plain: Reports) -> list[str]:
+    own = {name: report["results"][_HEADLINE] for name, report in plain.items()}
+    gains = np.array([figures["aulc_minus_random"] for figures in own.values()])
+    low, high = _mean_interval([figures["seed_differences"] for figures in own.values()])
+    worst = min(own, key=lambda name: own[name]["aulc_minus_random"])
+    unlucky = np.array([figures["p_worse_than_random"] for figures in own.values()])
+    rows = [
+        (
+            f"mean gain over random on {len(own)} sets, at least 5 points, interval above 0",
+            f"{gains.mean():+.2f} [{low:+.2f}, {high:+.2f}]",
+            gains.mean() >= 5 and low > 0,
+        ),
+        (
+            "on no set more than 0.5 under random",
+            f"worst: {worst} {gains.min():+.2f}",
+            gains.min() >= -0.5,
+        ),
+        (
+            "worse than random's median in at most 10 % of pools",
+            f"{unlucky.mean():.1%} over all, {unlucky.max():.0%} on the worst set",
+            unlucky.mean() <= 0.1,
+        ),
+    ]
+    for rival in _RIVALS:
+        pairs = [
+            (own[name]["aulc_minus_random"], report["results"][rival]["aulc_minus_random"])
+            for name, report in plain.items()
+            if rival in report["results"]
+        ]
+        if pairs:
+            mine, theirs = np.mean(pairs, axis=0)
+            rows.append(
+                (f"above `{rival}` on average", f"{mine:+.2f} against {theirs:+.2f}", mine > theirs)
+            )
+    return [
+        "| goal | measured | met |",
+        "|---|---|---|",
+        *(f"| {goal} | {shown} | {'yes' if met else '**no**'} |" for goal, shown, met in rows),
+    ]
+
+
+def _mean_interval(differences: Sequence[Sequence[float]]) -> tuple[float, float]:
+    """Return the bootstrap interval of the mean over sets, pools drawn anew within each set."""
+    rng = np.random.default_rng(0)
+    means = np.zeros(4000)
+    for of_set in differences:
+        values = np.array(of_set)
+        means += values[rng.integers(len(values), size=(4000, len(values)))].mean(axis=1)
+    low, high = np.quantile(means / len(differences), [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _set_lines(name: str, report: dict[str, Any]) -> list[str]:
+    notes, asked = report["notes"], report["parameters"]
+    lines = [
+        f"## {name}",
+        "",
+        f"{notes['n_classes']} classes, the largest {notes['largest_class']:.0%}; pools of "
+        f"{notes['pool_size']} of {notes['n_train']} rows, {asked['seeds']} pools; posteriors from "
+        f"{asked['posteriors']}, right in {notes['posterior_accuracy']:.0%}; {notes['n_test']} "
+        f"{asked['measured_on']}; commit `{report['commit']}`.",
+        "",
+        "| strategy | area | less random | 95 % interval | worse than random's median | macro-F1 "
+        "| classes seen at 32 | tokens | LLM reliability | LLM weight |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for strategy, figures in report["results"].items():
+        low, high = figures["interval"]
+        lines.append(
+            f"| `{strategy}` | {figures['aulc']:.1f} | {figures['aulc_minus_random']:+.2f} | "
+            f"{low:+.2f} to {high:+.2f} | {figures['p_worse_than_random']:.0%} | "
+            f"{figures['macro_f1']:.1f} | {figures['class_coverage']:.0%} | {figures['tokens']} | "
+            f"{figures.get('split_half_reliability', '')} | {figures.get('judgement_weight', '')} |"
+        )
+    return lines
+
+
+def _strategies(plain: Reports) -> list[str]:
+    names: dict[str, None] = {}
+    for report in plain.values():
+        names.update(dict.fromkeys(report["results"]))
+    return list(names)
+
+
+def _figure(report: dict[str, Any], strategy: str, name: str) -> float | None:
+    figures = report["results"].get(strategy)
+    return None if figures is None else float(figures[name])
+
+
+def _draw(plain: Reports, path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    n_rows = -(-len(plain) // _COLUMNS)
+    figure, axes = pyplot.subplots(
+        n_rows, _COLUMNS, figsize=(4 * _COLUMNS, 3 * n_rows), squeeze=False, layout="constrained"
+    )
+    for axis in axes.flat[len(plain) :]:
+        axis.set_visible(False)
+    for axis, (name, report) in zip(axes.flat, plain.items(), strict=False):
+        budgets = report["notes"]["budgets"]
+        for strategy in [*report["results"]][:_MOST_LINES]:
+            is_ours = strategy == _HEADLINE
+            axis.plot(
+                budgets,
+                report["results"][strategy]["curve"],
+                label=strategy,
+                linewidth=2.5 if is_ours else 1.0,
+                color="black" if is_ours else None,
+                linestyle="--" if strategy == "random" else "-",
+            )
+        axis.set_xscale("log", base=2)
+        axis.set_xticks(budgets, [str(budget) for budget in budgets])
+        axis.set_title(name)
+    axes[0, 0].set_ylabel("accuracy, %")
+    axes[0, 0].set_xlabel("labels")
+    axes[0, 0].legend(fontsize=7)
+    figure.savefig(path, dpi=90, metadata={"Software": None})
+    pyplot.close(figure)

@@ -1,0 +1,175 @@
+"""The protocol of the queue's benchmark: pools, a probe, budgets, the same draws for everybody."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import cholesky, solve_triangular
+from sklearn.linear_model import LogisticRegression
+
+from backend.core.ordering import PoolView, QueryStrategy
+
+BUDGETS = (8, 16, 32, 64, 128)
+PROBE_C = 30.0
+"""The inverse regularisation that makes random picks learn best on held-out training rows."""
+_JITTER = 1e-6
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledSet:
+    """A data set as vectors: rows to draw pools from, rows to measure on, what the posteriors are.
+
+    `train`, `test` (n, d) unit float32; `y_train`, `y_test` class indices; `posteriors` (n, K) of
+    the training rows, a row of NaN where there is none.
+    """
+
+    name: str
+    label_names: tuple[str, ...]
+    train: NDArray[np.float32]
+    y_train: NDArray[np.int64]
+    test: NDArray[np.float32]
+    y_test: NDArray[np.int64]
+    posteriors: NDArray[np.float64] | None = None
+    texts: Sequence[str] = field(default_factory=tuple)
+
+
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """One draw of training rows, in file order."""
+
+    rows: NDArray[np.int64]
+    seed: int
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """What one strategy reached on one pool at each budget."""
+
+    accuracy: tuple[float, ...]
+    macro_f1: tuple[float, ...]
+    class_coverage: tuple[float, ...]
+    n_tokens: int = 0
+    picks: tuple[int, ...] = ()
+    extra: Mapping[str, float | None] = field(default_factory=dict)
+
+
+Build = Callable[[int], QueryStrategy]
+"""From the size of the next batch to a strategy."""
+
+
+def draw_pool(data: LabelledSet, seed: int, size: int) -> Pool:
+    """Draw training rows without regard to their labels."""
+    rng = np.random.default_rng([seed, 1])
+    rows = rng.choice(len(data.train), size=min(size, len(data.train)), replace=False)
+    return Pool(np.sort(rows), seed)
+
+
+def follow(data: LabelledSet, pool: Pool, build: Build) -> Curve:
+    """Let a strategy choose up to each budget, telling it the labels and the probe in between."""
+    x, y = data.train[pool.rows], data.y_train[pool.rows]
+    labelled: dict[int, int | None] = {}
+    small_model: NDArray[np.float64] | None = None
+    scores, n_tokens, extra = [], 0, {}
+    for budget in BUDGETS:
+        view = PoolView(
+            np.arange(len(x)),
+            x,
+            posteriors=None if data.posteriors is None else data.posteriors[pool.rows],
+            small_model_posteriors=small_model,
+            labelled=dict(labelled),
+            read_texts=lambda positions: [data.texts[pool.rows[at]] for at in positions],
+            label_names=data.label_names,
+        )
+        n_wanted = budget - len(labelled)
+        ordering = build(n_wanted).order(view, rng=np.random.default_rng([pool.seed, budget]))
+        labelled.update((int(at), int(y[at])) for at in ordering.positions[:n_wanted])
+        n_tokens += ordering.health.n_tokens
+        if not extra:
+            extra = {
+                "ascending_share": ordering.health.ascending_share,
+                "split_half_reliability": ordering.health.split_half_reliability,
+                "judgement_weight": ordering.health.judgement_weight,
+            }
+        chosen = np.array(list(labelled))
+        probabilities = probe(x[chosen], y[chosen], np.vstack([data.test, x]), _n_classes(data))
+        small_model = probabilities[len(data.test) :]
+        scores.append(_score(data, probabilities[: len(data.test)], y[chosen]))
+    return _curve(scores, n_tokens, tuple(labelled), extra)
+
+
+def random_curves(data: LabelledSet, pool: Pool, n_draws: int) -> list[Curve]:
+    """Return what random orders reach on a pool, draw by draw."""
+    x, y = data.train[pool.rows], data.y_train[pool.rows]
+    curves = []
+    for draw in range(n_draws):
+        order = np.random.default_rng([pool.seed, 2, draw]).permutation(len(x))
+        scores = []
+        for budget in BUDGETS:
+            chosen = order[:budget]
+            probabilities = probe(x[chosen], y[chosen], data.test, _n_classes(data))
+            scores.append(_score(data, probabilities, y[chosen]))
+        curves.append(_curve(scores, 0, tuple(order[: BUDGETS[-1]].tolist()), {}))
+    return curves
+
+
+def probe(
+    x: NDArray[np.float32], y: NDArray[np.int64], x_new: NDArray[np.float32], n_classes: int
+) -> NDArray[np.float64]:
+    """Return the probabilities (m, K) of a multinomial logistic regression for new vectors.
+
+    Fitted in the coordinates of the Gram matrix's Cholesky factor, n instead of d of them: the same
+    solution, as the penalty does not change under rotation.
+    """
+    seen = np.unique(y)
+    result = np.zeros((len(x_new), n_classes))
+    if len(seen) == 1:
+        result[:, seen[0]] = 1.0
+        return result
+    gram = x.astype(np.float64) @ x.T.astype(np.float64)
+    factor = cholesky(gram + _JITTER * np.eye(len(x)), lower=True)
+    model = LogisticRegression(C=PROBE_C, max_iter=200, tol=1e-3).fit(factor, y)
+    weights = solve_triangular(factor.T, model.coef_.T, lower=False)
+    scores = x_new @ (x.T @ weights).astype(np.float32) + model.intercept_
+    if len(seen) == 2:
+        scores = np.column_stack([np.zeros(len(scores)), scores[:, 0]])
+    scores = np.exp(scores - scores.max(axis=1, keepdims=True))
+    result[:, seen] = scores / scores.sum(axis=1, keepdims=True)
+    return result
+
+
+def macro_f1(predicted: NDArray[np.int64], gold: NDArray[np.int64], n_classes: int) -> float:
+    """Return the mean F1 over the classes that occur in the gold labels."""
+    table = np.bincount(gold * n_classes + predicted, minlength=n_classes**2)
+    table = table.reshape(n_classes, n_classes)
+    right, wanted = np.diag(table), table.sum(axis=1)
+    total = wanted + table.sum(axis=0)
+    return float((2 * right[wanted > 0] / total[wanted > 0]).mean())
+
+
+def _n_classes(data: LabelledSet) -> int:
+    return len(data.label_names)
+
+
+def _score(
+    data: LabelledSet, probabilities: NDArray[np.float64], labels: NDArray[np.int64]
+) -> tuple[float, float, float]:
+    predicted = probabilities.argmax(axis=1)
+    n_classes = _n_classes(data)
+    return (
+        float((predicted == data.y_test).mean()),
+        macro_f1(predicted, data.y_test, n_classes),
+        len(np.unique(labels)) / n_classes,
+    )
+
+
+def _curve(
+    scores: list[tuple[float, float, float]],
+    n_tokens: int,
+    picks: tuple[int, ...],
+    extra: Mapping[str, float | None],
+) -> Curve:
+    accuracy, f1, coverage = zip(*scores, strict=True)
+    return Curve(accuracy, f1, coverage, n_tokens, picks, extra)

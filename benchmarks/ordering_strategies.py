@@ -1,0 +1,162 @@
+"""The strategies that the queue's benchmark knows by name, ablations and controls among them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from backend.adapters.active_learning import PUBLISHED, PublishedStrategy
+from backend.adapters.answer_cache import CachedLanguageModel
+from backend.adapters.store.answers import AnswerStore
+from backend.adapters.store.database import Database
+from backend.adapters.vllm import VllmServer
+from backend.core.belief import QuerySettings
+from backend.core.controls import EveryNth, FirstInList
+from backend.core.ordering import Ordering, PoolView, QueryStrategy
+from backend.core.ports import LanguageModel
+from backend.core.query import ActiveLLMStrategy
+from backend.llm.paper_sampler import PaperActiveLLM
+from backend.llm.sampler import LLMJudge
+from benchmarks.ordering_protocol import Build, LabelledSet
+
+_N_SHORT = 100
+
+
+def spoken_task(data: LabelledSet) -> str:
+    """Return in words what the labels of a set are."""
+    return "each text is one of " + ", ".join(data.label_names)
+
+
+@dataclass(frozen=True)
+class Builders:
+    """Builds strategies by name; those that ask an LLM need its address.
+
+    An LLM's answers are kept in `cache`, so that a rerun asks nothing.
+    """
+
+    llm: str
+    cache: Path
+    task: str
+
+    def __call__(self, name: str) -> Build:
+        """Return what builds a strategy for a batch; raises ValueError for an unknown name."""
+        if name in PUBLISHED:
+            return lambda n: PublishedStrategy(name, n_head=n)
+        if name in _OURS:
+            return _OURS[name]
+        asking = {
+            "activellm-judged": self._judged(lambda strategy: strategy),
+            "activellm-judged-permuted": self._judged(_Permuted),
+            "activellm-judged-blank": self._judged(_Blank),
+            "activellm-paper": self._paper(lambda strategy: strategy),
+            "activellm-paper-permuted": self._paper(_Permuted),
+            "activellm-paper-blank": self._paper(_Blank),
+        }
+        if name not in asking:
+            known = ", ".join([*_OURS, *asking, *PUBLISHED])
+            raise ValueError(f"no strategy {name!r}; there are {known}")
+        if not self.llm:
+            raise ValueError(f"{name} asks an LLM: give its address with --llm")
+        return asking[name]
+
+    def _judged(self, around: Wrap) -> Build:
+        def build(n: int) -> QueryStrategy:
+            judge = LLMJudge(self._model, question=self.task)
+            settings = QuerySettings(n_head=n, n_short=_N_SHORT)
+            return around(ActiveLLMStrategy(judge=judge, settings=settings))
+
+        return build
+
+    def _paper(self, around: Wrap) -> Build:
+        """Let the LLM pick the first 32 and the default go on from there (a warm start)."""
+
+        def build(n: int) -> QueryStrategy:
+            return around(_FirstOnly(PaperActiveLLM(self._model), _default()(n)))
+
+        return build
+
+    @cached_property
+    def _model(self) -> LanguageModel:
+        self.cache.mkdir(parents=True, exist_ok=True)
+        database = Database(f"sqlite:///{self.cache / 'answers.sqlite'}")
+        database.migrate()
+        return CachedLanguageModel(VllmServer(self.llm), AnswerStore(database))
+
+
+Wrap = Callable[[QueryStrategy], QueryStrategy]
+
+
+class _FirstOnly:
+    """One strategy while fewer than 32 are labelled, another from there on."""
+
+    def __init__(self, first: QueryStrategy, then: QueryStrategy) -> None:
+        self._first, self._then = first, then
+        self.name = first.name
+
+    def order(self, pool: PoolView, *, rng: np.random.Generator) -> Ordering:
+        chosen = self._first if len(pool.labelled) < 32 else self._then
+        return chosen.order(pool, rng=rng)
+
+
+class _Blind:
+    """A strategy that is not told what the annotators or the small model think."""
+
+    def __init__(self, strategy: QueryStrategy) -> None:
+        self._strategy = strategy
+        self.name = f"{strategy.name}-blind"
+
+    def order(self, pool: PoolView, *, rng: np.random.Generator) -> Ordering:
+        blind = replace(pool, posteriors=None, small_model_posteriors=None)
+        return self._strategy.order(blind, rng=rng)
+
+
+class _Permuted:
+    """A strategy that reads another text under each position: whatever is left is no reading."""
+
+    def __init__(self, strategy: QueryStrategy) -> None:
+        self._strategy = strategy
+        self.name = f"{strategy.name}-permuted"
+
+    def order(self, pool: PoolView, *, rng: np.random.Generator) -> Ordering:
+        other = np.random.default_rng(0).permutation(len(pool))
+        read = pool.read_texts
+
+        def read_other(positions: Sequence[int]) -> Sequence[str]:
+            return [] if read is None else read([int(other[at]) for at in positions])
+
+        return self._strategy.order(replace(pool, read_texts=read_other), rng=rng)
+
+
+class _Blank:
+    """A strategy that reads nothing under each position."""
+
+    def __init__(self, strategy: QueryStrategy) -> None:
+        self._strategy = strategy
+        self.name = f"{strategy.name}-blank"
+
+    def order(self, pool: PoolView, *, rng: np.random.Generator) -> Ordering:
+        blank = replace(pool, read_texts=lambda positions: ["" for _ in positions])
+        return self._strategy.order(blank, rng=rng)
+
+
+def _default(**changes: float) -> Build:
+    def build(n: int) -> QueryStrategy:
+        settings = replace(QuerySettings(n_head=n), **changes)  # type: ignore[arg-type]
+        return ActiveLLMStrategy(settings=settings)
+
+    return build
+
+
+_OURS: dict[str, Build] = {
+    "activellm": _default(),
+    "activellm-blind": lambda n: _Blind(_default()(n)),
+    "activellm-no-quota": _default(quota_power=0.0),
+    "activellm-no-clarity": _default(clarity=0.0),
+    "activellm-text-only": _default(label_share=0.0),
+    "first-k": lambda n: FirstInList(),
+    "every-nth": EveryNth,
+}

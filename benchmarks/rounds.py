@@ -1,0 +1,276 @@
+"""Whole rounds over a simulated Label Studio: what FreeAL adds to its annotators.
+
+The workflow is the product's own, so are the LLM client and the small model. Right labels of the
+pool are read by the simulated people, for the tasks that the queue gives them, and to score.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+
+from backend.core.ports import Step
+from backend.core.small_model import PoolTexts
+from backend.core.types import ProjectId, WeakLabel
+from backend.services import Services, build_services
+from backend.settings import Settings
+from backend.workflow.jury import posteriors_by_annotator
+from backend.workflow.prelabel import prelabel
+from backend.workflow.round_desk import SHOTS, SMALL_MODEL, as_votes, question_of
+from backend.workflow.round_files import aligned
+from backend.workflow.rounds import run_round
+from benchmarks.datasets import DataSet, load
+from benchmarks.report import Report
+from benchmarks.simulated import SimulatedPlatform
+
+_SEED = 0
+_N_TEST = 300
+
+
+@dataclass(frozen=True, slots=True)
+class RoundsRun:
+    """What was asked for. `order`: whose answers people give: the queue's first, or drawn ones."""
+
+    data: Path
+    n_humans: int = 0
+    recipe: str = "default"
+    limit: int = 2000
+    small_model: str = "default"
+    order: str = "queue"
+    seed: int = _SEED
+
+    def parameters(self) -> dict[str, Any]:
+        """Return what belongs into the report."""
+        return {
+            "data": self.data.name,
+            "humans": self.n_humans,
+            "recipe": self.recipe,
+            "limit": self.limit,
+            "small_model": self.small_model,
+            "order": self.order,
+            "seed": self.seed,
+        }
+
+
+class TimedSteps:
+    """Runs steps one after the other and adds up their seconds by name."""
+
+    def __init__(self, console: Console) -> None:
+        self.seconds: dict[str, float] = {}
+        self._console = console
+
+    def run(self, name: str, step: Step, project_id: ProjectId) -> dict[str, int]:
+        """Run a step."""
+        started = time.perf_counter()
+        counts = step(project_id)
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
+        return counts
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    """One data set as a project."""
+
+    asked: RoundsRun
+    data: DataSet
+    platform: SimulatedPlatform
+    services: Services
+    steps: TimedSteps
+
+    @property
+    def gold(self) -> dict[int, int]:
+        """Return the right class of each task of the pool."""
+        return {each.task.id: int(each.gold) for each in self.data.train}  # type: ignore[arg-type]
+
+
+def run(report: Report, asked: RoundsRun, *, console: Console) -> None:
+    """Make a round without people, and one more with them if there are any."""
+    data = load(asked.data, limit=_N_TEST, n_train=asked.limit, seed=asked.seed)
+    platform = SimulatedPlatform(
+        data.label_config, data.instruction, [each.task for each in data.train]
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        settings = replace(
+            Settings.from_env(),
+            home=Path(folder),
+            log_level="WARNING",
+            round_recipe=asked.recipe,
+            slm_recipe=asked.small_model,
+            round_every=0,
+        )
+        services = build_services(settings, platform=platform)
+        house = House(asked, data, platform, services, TimedSteps(console))
+        try:
+            _measure(report, house, console)
+        finally:
+            services.close()
+
+
+def _measure(report: Report, house: House, console: Console) -> None:
+    services, project_id = house.services, house.platform.project_id
+    started = time.perf_counter()
+    services.events.connect(project_id, house.data.label_config)
+    prelabel(project_id, house.steps, services.crew.prelabel)
+    steps = [{"step": "prelabel", **_pool_scores(house)}]
+    console.print(steps[-1])
+    run_once = partial(run_round, project_id, house.steps, services.crew, is_asked=True)
+    if not house.asked.n_humans:
+        run_once()
+        steps += _cycles(house, 1)
+    else:
+        _answer(house, house.asked.n_humans)
+        run_once()
+        steps += _cycles(house, 1)
+    seconds = time.perf_counter() - started
+    steps.append({"step": "released", **_pool_scores(house)})
+    for step in steps[1:]:
+        console.print(step)
+    on_test = _test_scores(house)
+    report.results = _results(house, steps) | {"test": on_test, "seconds": round(seconds, 1)}
+    report.notes["step_seconds"] = {k: round(v, 1) for k, v in house.steps.seconds.items()}
+
+
+def _answer(house: House, n_humans: int) -> None:
+    """Let people answer the first tasks of the queue, or drawn ones."""
+    services = house.services
+    project = services.projects.get(house.platform.project_id)
+    if project is None:
+        raise ValueError("the project is not there")
+    ids = [place.task_id for place in services.releases.places(project)]
+    if house.asked.order == "random":
+        ids = np.random.default_rng(house.asked.seed).permutation(sorted(ids)).tolist()
+    schema = services.config.read_schema(house.data.label_config)
+    question = schema.questions[0]
+    for task_id in ids[:n_humans]:
+        row = np.eye(len(question.labels))[house.gold[task_id]]
+        said = WeakLabel(task_id, question.name, "person", "", tuple(row.tolist()))
+        written = services.config.write_prediction(schema, [said], "", None)
+        if written is not None:
+            house.platform.annotate(task_id, written.result)
+    services.projects.forget_full_sync(project.id)
+
+
+def _pool_scores(house: House) -> dict[str, Any]:
+    """Return the accuracy of each annotator and of the verdicts on the pool, 4 decimals."""
+    services = house.services
+    project = services.projects.get(house.platform.project_id)
+    if project is None:
+        return {}
+    pool = services.settler.pool(project)
+    question = pool.brief.schema.questions[0]
+    gold = np.array([house.gold[example.id] for example in pool.examples])
+    votes = posteriors_by_annotator(question, pool.examples, pool.votes)
+    verdicts = [v for v in services.labels.weak_labels(project) if v.annotator == "fused"]
+    by_id = {v.example_id: v for v in verdicts if v.question == question.name}
+    fused = np.full((len(gold), len(question.labels)), np.nan)
+    for row, example in enumerate(pool.examples):
+        verdict = by_id.get(example.id)
+        if verdict is not None and verdict.probabilities:
+            fused[row] = verdict.probabilities
+    return {_short(name): _accuracy(p, gold) for name, p in votes.items()} | {
+        "fused": _accuracy(fused, gold)
+    }
+
+
+def _cycles(house: House, number: int) -> list[dict[str, Any]]:
+    """Return what each cycle of a round found, from the round's own files."""
+    services, project_id = house.services, house.platform.project_id
+    files = services.crew.trainer.files(project_id, number)
+    ids = np.array(sorted(house.gold), dtype=np.int64)
+    gold = np.array([house.gold[int(i)] for i in ids])
+    found: list[dict[str, Any]] = []
+    cycle = 0
+    while (trained := files.read(f"train-{cycle}")) is not None:
+        scores: dict[str, Any] = {"step": f"round {number} cycle {cycle}"}
+        for key in ("targets", "cross_fitted", "prediction"):
+            scores[f"small_{key}"] = _accuracy(aligned(trained["ids"], trained[key], ids), gold)
+        for key in ("votes", "fused"):
+            stored = files.read(f"{key}-{cycle}")
+            if stored is not None:
+                rows = aligned(stored["ids"], stored["probabilities"], ids)
+                scores[key] = _accuracy(rows, gold)
+                scores[f"n_{key}"] = int(np.isfinite(rows).all(axis=1).sum())
+        found.append(scores)
+        cycle += 1
+    return found
+
+
+def _test_scores(house: House) -> dict[str, Any]:
+    """Return accuracies on texts that nobody has learned from."""
+    services = house.services
+    project = services.projects.get(house.platform.project_id)
+    history = services.rounds.history(house.platform.project_id)
+    if project is None or not history:
+        return {}
+    schema = services.config.read_schema(house.data.label_config)
+    question = question_of(schema)
+    if question is None:
+        return {}
+    brief = services.settler.sample(project).brief
+    examples = [services.config.read_example(schema, each.task) for each in house.data.evaluated]
+    gold = np.array([each.gold for each in house.data.evaluated])
+    votes = services.jury.hear(project, brief, examples)
+    scores = {
+        _short(name): _accuracy(p, gold)
+        for name, p in posteriors_by_annotator(question, examples, votes).items()
+    }
+    files = services.crew.trainer.files(project.id, history[-1].number)
+    n_cycles = history[-1].metrics.get("n_cycles", 0)
+    ids = np.array([example.id for example in examples], dtype=np.int64)
+    texts = PoolTexts(
+        tuple(int(i) for i in ids), tuple(example.text_of(question) for example in examples)
+    )
+    model = services.crew.trainer.load(files.model(n_cycles), history[-1].recipe)
+    answers = model.predict(texts).probabilities
+    name = f"{SMALL_MODEL}{history[-1].recipe}"
+    votes = votes + as_votes(ids, answers, question, name, version="")
+    verdicts = services.jury.fuse(project, brief, examples, votes)
+    fused = np.array([v.probabilities for v in verdicts if v.question == question.name])
+    return scores | {"small_model": _accuracy(answers, gold), "fused": _accuracy(fused, gold)}
+
+
+def _results(house: House, steps: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    services, project_id = house.services, house.platform.project_id
+    first, last = steps[0], steps[-1]
+    history = services.rounds.history(project_id)
+    metrics = dict(history[-1].metrics) if history else {}
+    usage = services.answers.usage(project_id)
+    estimate = metrics.get("accuracies", {}).get("fused")
+    return {
+        "zero_shot_accuracy": max(v for k, v in first.items() if k in ("llm", "similarity")),
+        "prelabel_accuracy": first["fused"],
+        "fused_accuracy": last["fused"],
+        "small_model_accuracy": last.get("small-model"),
+        "n_human_labels": house.asked.n_humans,
+        "tokens_in": sum(each.n_tokens_in for each in usage),
+        "tokens_out": sum(each.n_tokens_out for each in usage),
+        "estimated_accuracy": estimate and round(estimate["value"], 4),
+        "interval": estimate and [round(estimate["low"], 4), round(estimate["high"], 4)],
+        "state": str(history[-1].state) if history else None,
+        "gate": metrics.get("gate"),
+        "changed": metrics.get("changed"),
+        "steps": list(steps),
+    }
+
+
+def _short(name: str) -> str:
+    if name.endswith(SHOTS):
+        return "llm+shots"
+    return "llm" if name.startswith("llm") else name.split(":", 1)[0]
+
+
+def _accuracy(rows: NDArray[np.float64], gold: NDArray[np.int64]) -> float | None:
+    """Return the share of right answers among those given; None without any."""
+    known = np.isfinite(rows).all(axis=1)
+    if not known.any():
+        return None
+    return round(float((rows[known].argmax(axis=1) == gold[known]).mean()), 4)

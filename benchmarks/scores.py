@@ -1,0 +1,93 @@
+"""How right a set of answers is, with how sure that figure is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import binomtest
+from sklearn.metrics import f1_score
+
+from backend.core.metrics import span_scores
+from backend.core.types import Question, QuestionKind, Span, WeakLabel
+from benchmarks.datasets import Gold
+
+Floats = NDArray[np.float64]
+_N_RESAMPLES = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One figure with its 95 % interval; `macro` beside the micro F1 of multiple labels."""
+
+    value: float
+    low: float
+    high: float
+    macro: float | None = None
+
+    def as_notes(self, name: str) -> dict[str, object]:
+        """Return what stands beside the figure in a report."""
+        notes: dict[str, object] = {f"{name}_95": [round(self.low, 4), round(self.high, 4)]}
+        return notes if self.macro is None else {**notes, f"{name}_macro": round(self.macro, 4)}
+
+
+def posteriors(weak_labels: Sequence[WeakLabel], n_labels: int) -> Floats:
+    """Return the probabilities, shape (n, K); a row of NaN where there is no label."""
+    rows = np.full((len(weak_labels), n_labels), np.nan)
+    for at, weak in enumerate(weak_labels):
+        if len(weak.probabilities) == n_labels:
+            rows[at] = weak.probabilities
+    return rows
+
+
+def score_posteriors(probabilities: Floats, gold: Sequence[Gold], question: Question) -> Score:
+    """Return accuracy, or F1 for multiple labels; a text without an answer counts as wrong."""
+    if question.kind is QuestionKind.MULTIPLE_CHOICE:
+        return _multiple(probabilities, gold)
+    answered = np.isfinite(probabilities).all(axis=1)
+    best = np.where(answered[:, None], probabilities, -1.0).argmax(axis=1)
+    is_right = answered & (best == np.array(gold, dtype=int))
+    return accuracy(int(is_right.sum()), len(gold))
+
+
+def accuracy(n_right: int, n: int) -> Score:
+    """Return a share with its Wilson interval."""
+    if n == 0:
+        return Score(0.0, 0.0, 1.0)
+    interval = binomtest(n_right, n).proportion_ci(0.95, method="wilson")
+    return Score(n_right / n, float(interval.low), float(interval.high))
+
+
+def score_spans(weak_labels: Sequence[WeakLabel], gold: Sequence[Gold]) -> Score:
+    """Return the F1 of exact spans, with a bootstrap interval over texts."""
+    found: list[tuple[Span, ...]] = [weak.spans or () for weak in weak_labels]
+    wanted = [spans if isinstance(spans, tuple) else () for spans in gold]
+
+    def f1(rows: NDArray[np.intp]) -> float:
+        return span_scores([found[at] for at in rows], [wanted[at] for at in rows]).f1
+
+    return _bootstrapped(f1, len(gold))
+
+
+def _multiple(probabilities: Floats, gold: Sequence[Gold]) -> Score:
+    found = np.nan_to_num(probabilities) >= 0.5
+    wanted = np.zeros_like(found)
+    for at, labels in enumerate(gold):
+        if isinstance(labels, frozenset):
+            wanted[at, sorted(labels)] = True
+
+    def f1(rows: NDArray[np.intp]) -> float:
+        return float(f1_score(wanted[rows], found[rows], average="micro", zero_division=0))
+
+    score = _bootstrapped(f1, len(gold))
+    macro = float(f1_score(wanted, found, average="macro", zero_division=0))
+    return Score(score.value, score.low, score.high, macro)
+
+
+def _bootstrapped(figure, n: int) -> Score:  # type: ignore[no-untyped-def]
+    rng = np.random.default_rng(0)
+    draws = [figure(rng.integers(0, n, n)) for _ in range(_N_RESAMPLES)]
+    low, high = np.quantile(draws, [0.025, 0.975])
+    return Score(figure(np.arange(n)), float(low), float(high))

@@ -1,0 +1,115 @@
+"""In-context examples for a benchmark, made as a project makes them before any human label."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from backend.core.demonstrations import pool_size_per_class
+from backend.core.retrieval import RetrievalPlan, ShotPool, Texts, retrieve
+from backend.core.types import Demonstration, Example, Guide, Question, TaskSchema
+from backend.llm.generation import (
+    GenerationRequest,
+    can_generate,
+    confident_demonstrations,
+    generate_demonstrations,
+)
+from backend.services import Services
+
+
+@dataclass(frozen=True, slots=True)
+class Shots:
+    """The examples of every prompt, the order to ask in, and what there is to say about them."""
+
+    guide: Guide
+    order: tuple[int, ...]
+    share: float
+    notes: dict[str, object]
+
+
+def self_made_shots(
+    services: Services,
+    schema: TaskSchema,
+    instruction: str,
+    pool: Sequence[Example],
+    examples: Sequence[Example],
+    *,
+    n_shots: int,
+    seed: int,
+) -> Shots:
+    """Let the LLM write demonstrations in the pool's style and retrieve some for each example.
+
+    Labels for which it could write too few get the pool texts that it is surest of.
+    """
+    question = schema.questions[0]
+    if not can_generate(question):
+        raise ValueError(f"no demonstrations can be made for a question of kind {question.kind}")
+    rng = np.random.default_rng(seed)
+    n_per_class = pool_size_per_class(len(question.labels), n_shots)
+    request = GenerationRequest(schema, question, instruction, pool, n_per_class)
+    made = generate_demonstrations(services.language_model, services.annotator, request, rng=rng)
+    demonstrations = list(made.demonstrations)
+    demonstrations += _sure_ones(services, request, demonstrations)
+    vectors = services.encoder.embed([_joined(question, d.texts) for d in demonstrations])
+    values = [label.value for label in question.labels]
+    shot_pool = ShotPool(
+        vectors,
+        np.array([values.index(d.answer.labels[0]) for d in demonstrations], dtype=np.intp),
+        [d.example_id for d in demonstrations],
+        [_joined(question, d.texts) for d in demonstrations],
+    )
+    texts = [_joined(question, example.texts) for example in examples]
+    asked = Texts(services.encoder.embed(texts), [example.id for example in examples], texts)
+    found = retrieve(
+        asked, shot_pool, RetrievalPlan(n_shots, seed=seed), n_classes=len(values), rng=rng
+    )
+    shots = {
+        example.id: tuple(demonstrations[at] for at in rows)
+        for example, rows in zip(examples, found.shots, strict=True)
+    }
+    return Shots(
+        guide=Guide(shots={question.name: shots}),
+        order=tuple(found.order.tolist()),
+        share=found.report.hub_share,
+        notes={
+            "n_demonstrations": len(demonstrations),
+            "n_generated": made.counts.n_kept,
+            "n_written": made.counts.n_asked,
+            "n_shots": found.report.n_shots,
+            "n_shot_sets": found.report.n_sets,
+        },
+    )
+
+
+def _sure_ones(
+    services: Services, request: GenerationRequest, made: Sequence[Demonstration]
+) -> list[Demonstration]:
+    question = request.question
+    n_made = {label.value: 0 for label in question.labels}
+    for demonstration in made:
+        n_made[demonstration.answer.labels[0]] += 1
+    if min(n_made.values()) >= request.n_per_class:
+        return []
+    weak = services.annotator.annotate(request.schema, request.instruction, request.examples)
+    texts = [_joined(question, example.texts) for example in request.examples]
+    sure = confident_demonstrations(
+        question,
+        request.examples,
+        weak,
+        services.encoder.embed(texts),
+        n_per_class=request.n_per_class,
+    )
+    kept: list[Demonstration] = []
+    for demonstration in sure:
+        label = demonstration.answer.labels[0]
+        if n_made[label] < request.n_per_class:
+            n_made[label] += 1
+            kept.append(demonstration)
+    return kept
+
+
+def _joined(question: Question, texts: object) -> str:
+    fields = [field.name for field in question.fields]
+    return "\n".join(str(texts[name]) for name in fields if name in texts)  # type: ignore[index,operator]

@@ -1,0 +1,75 @@
+"""The whole benchmark against a scripted server."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+from typer.testing import CliRunner
+
+from benchmarks import judging
+from benchmarks.__main__ import app
+from benchmarks.annotate_page import annotate_page
+from tests.llm_server import ScriptedLlmServer
+
+
+@pytest.fixture
+def server() -> Iterator[ScriptedLlmServer]:
+    server = ScriptedLlmServer()
+    yield server
+    server.close()
+
+
+def test_every_figure_of_a_classification_is_measured(server, tmp_path, monkeypatch):
+    data, report = tmp_path / "reviews.jsonl", tmp_path / "report.json"
+    rows = [
+        {"split": split, "i": n, "text": f"{split} {n}", "label": ("bad", "good")[n % 2]}
+        for split in ("train", "test")
+        for n in range(30)
+    ]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    monkeypatch.setenv("LLM_BASE_URL", server.url)
+    monkeypatch.setattr(judging, "N_DRAWS", 1)
+    command = ["annotate", "--data", str(data), "--limit", "24", "--json", str(report)]
+    result = CliRunner().invoke(app, command, catch_exceptions=False)
+    assert result.exit_code == 0
+    results = json.loads(report.read_text(encoding="utf-8"))["results"]
+    assert 0 <= results["accuracy_raw"] <= 1
+    for name in ("accuracy_embedding", "accuracy_combined", "accuracy_calibrated"):
+        assert 0 <= results[name] <= 1
+    assert 0 <= results["ece_raw"] <= 1
+    assert 0 <= results["ece_calibrated"] <= 1
+    assert (results["n_abstentions"], results["n_invalid"]) == (0, 0)
+    assert min(results["labels_per_s"], results["sequential_labels_per_s"]) > 0
+    assert results["ratio"] > 0
+    assert results["tokens_out"] == 24
+    page = annotate_page([json.loads(report.read_text(encoding="utf-8"))])
+    assert "| reviews | 24 |" in page
+
+
+def measured(name, *, shots=0, **figures):
+    results = {"labels_per_s": 60.0, "sequential_labels_per_s": 10.0, "n_invalid": 0} | figures
+    return {
+        "parameters": {"data": f"{name}.jsonl.gz", "shots": shots},
+        "results": results,
+        "notes": {"n_texts": 500, "model": "tiny", "accuracy_combined_20": 0.84},
+        "machine": {"cores": 2, "processor": "cpu"},
+    }
+
+
+def test_the_page_says_which_goals_are_missed_and_where():
+    right = {"accuracy_raw": 0.7, "accuracy_embedding": 0.8, "accuracy_calibrated": 0.76}
+    page = annotate_page(
+        [
+            measured("mr", ratio=1.0, accuracy_combined=0.795, **right),
+            measured("trec", ratio=0.9, accuracy_combined=0.75, **right),
+            measured("mr", shots=8, ratio=1.0, prefix_cache_hit_rate=0.7, accuracy_calibrated=0.75),
+        ]
+    )
+    assert "| ratio at least 0.95 | **no** | trec: 0.9 |" in page
+    assert "| mr: calibrated accuracy at least 0.77 | **no** | mr: 0.76 |" in page
+    assert "under the better one | **no** | trec: -0.05 |" in page
+    assert "above the better one on average | yes | +0.040 over 2 sets |" in page
+    assert "zero-shot on average | **no** | -0.010 (mr, 8 shots: -0.010) |" in page
+    assert "| prefix cache hit rate at least 0.6 | yes | 0.7 |" in page

@@ -1,0 +1,47 @@
+"""The benchmark of prompt forms, over a fake model that has one good form."""
+
+from __future__ import annotations
+
+import json
+from io import StringIO
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from backend.llm.forms import FORMS
+from benchmarks.forms import figures, measure
+from tests.fakes import FakeLanguageModel
+
+
+@pytest.fixture
+def data(tmp_path):
+    rows = [{"split": "test", "text": "a test text", "label": "good"}]
+    for number in range(60):
+        label = "bad" if number % 3 else "good"
+        rows.append({"split": "train", "text": f"text {number}, {label} film", "label": label})
+    file = tmp_path / "films.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return file
+
+
+def thinks(prompt: str) -> dict[str, float]:
+    """Read the text unless letters are asked for, which are all the same to it."""
+    if "A: " in prompt:
+        return {"A": 0.4, "B": 0.3}
+    is_good = "good film" in prompt
+    return {"good": 0.4 if is_good else 0.1, "bad": 0.1 if is_good else 0.2}
+
+
+def test_forms_are_measured_and_the_probe_avoids_the_bad_one(data):
+    model = FakeLanguageModel(thinks, n_context_tokens=2048)
+    measured = measure(model, data, limit=60, console=Console(file=StringIO()))
+    assert "a test text" not in "".join(model.prompts)
+    found = figures(measured, 5, np.random.default_rng(0))
+    plain = [name for name, form in FORMS.items() if not form.is_chat]
+    assert [one.form for one in measured.outcomes] == plain
+    assert found["accuracy_raw plain-hints"] == 1.0
+    assert found["accuracy_raw plain-marks"] < 1.0
+    assert found["accuracy_probe human=0"] == found["accuracy_best_form"] == 1.0
+    assert sum(found["picks human=30"].values()) == 5
+    assert "plain-marks" not in found["picks human=0"]

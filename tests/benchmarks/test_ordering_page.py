@@ -1,0 +1,58 @@
+import json
+
+from benchmarks.ordering_page import write_ordering_page
+
+
+def figures(gain, worse):
+    return {
+        "aulc": 60.0 + gain,
+        "aulc_minus_random": gain,
+        "interval": [gain - 1, gain + 1],
+        "p_worse_than_random": worse,
+        "macro_f1": 50.0,
+        "class_coverage": 1.0,
+        "tokens": 0,
+        "curve": [50, 55, 60, 65, 70],
+        "seed_differences": [gain - 1, gain + 1],
+    }
+
+
+def write_report(folder, name, gains):
+    report = {
+        "commit": "abc",
+        "parameters": {
+            "seeds": 2,
+            "pool_size": 10,
+            "random_draws": 5,
+            "posteriors": "similarity",
+            "measured_on": "test rows",
+        },
+        "results": {key: figures(gain, 0.0 if gain > 0 else 0.5) for key, gain in gains.items()},
+        "notes": {
+            "budgets": [8, 16, 32, 64, 128],
+            "n_classes": 2,
+            "largest_class": 0.5,
+            "pool_size": 10,
+            "n_train": 20,
+            "n_test": 10,
+            "posterior_accuracy": 0.8,
+        },
+    }
+    (folder / "ordering").mkdir(exist_ok=True)
+    (folder / "ordering" / f"{name}.json").write_text(json.dumps(report))
+
+
+def test_the_page_says_which_goals_are_met_and_which_are_not(tmp_path):
+    write_report(tmp_path, "one", {"random": 0.0, "activellm": 9.0, "badge": 2.0})
+    write_report(tmp_path, "two", {"random": 0.0, "activellm": 3.0, "badge": 12.0})
+    page, picture = write_ordering_page(tmp_path)
+    text = page.read_text()
+    assert "| +6.00 [" in text
+    assert "| above `badge` on average | +6.00 against +7.00 | **no** |" in text
+    assert "| on no set more than 0.5 under random | worst: two +3.00 | yes |" in text
+    assert "| `activellm` | +9.0 | +3.0 | +6.0 |" in text
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_without_reports_there_is_no_page(tmp_path):
+    assert write_ordering_page(tmp_path) == []

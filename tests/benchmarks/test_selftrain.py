@@ -1,0 +1,136 @@
+"""The benchmark of the small model: how labels are made noisy, read and scored."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from backend.core.small_model import PLAIN
+from benchmarks.noisy_labels import load
+from benchmarks.selftrain import SelfTrainRun, purity, recipe_named, training_set
+from benchmarks.selftrain_page import write_selftrain_page
+
+WORDS = {"cold": ("snow", "ice", "frost"), "warm": ("sun", "fire", "beach")}
+
+
+class WordEncoder:
+    """One dimension per word."""
+
+    name = "words"
+
+    def embed(self, texts):
+        words = sorted({word for text in texts for word in text.split()})
+        vectors = np.array([[word in text.split() for word in words] for text in texts], float)
+        return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+@pytest.fixture
+def file(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = []
+    for number in range(240):
+        label = ("cold", "warm")[number % 2]
+        rows.append(
+            {
+                "split": "test" if number >= 200 else "train",
+                "i": number * 2,
+                "text": f"{rng.choice(WORDS[label])} {rng.choice(['a', 'b', 'c'])} {number}",
+                "label": label,
+                "llm": {"one": None if number == 4 else "warm"},
+            }
+        )
+    path = tmp_path / "weather.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return path
+
+
+def read(path, **options):
+    asked = {"labels": None, "noise": 0.0, "limit": None, "seed": 0} | options
+    return load(path, encoder=WordEncoder(), **asked)
+
+
+def test_noise_has_the_rate_asked_for_and_more_of_it_in_the_last_class(file):
+    noisy = read(file, noise=0.3)
+    wrong = noisy.given.argmax(axis=1) != noisy.gold
+    assert wrong.mean() == pytest.approx(0.3, abs=0.01)
+    assert wrong[noisy.gold == 1].mean() == pytest.approx(0.45, abs=0.01)
+
+
+def test_a_label_that_is_none_of_the_names_is_an_abstention(file):
+    noisy = read(file, labels="llm.one")
+    assert np.flatnonzero(~noisy.has_label).tolist() == [4]
+    assert (noisy.given.argmax(axis=1)[noisy.has_label] == noisy.labels.index("warm")).all()
+
+
+def test_stored_posteriors_are_found_by_the_rows_number(file, tmp_path):
+    cache = tmp_path / "cache.jsonl"
+    rows = [{"i": 0, "probabilities": [0.9, 0.1]}, {"i": 2, "probabilities": None}]
+    rows += [{"i": 2 * n, "probabilities": [0.2, 0.8]} for n in range(2, 40)]
+    cache.write_text("\n".join(map(json.dumps, rows)))
+    noisy = read(file, labels=f"llm:{cache}")
+    assert len(noisy.pool) == 40
+    assert noisy.has_label.tolist() == [True, False] + [True] * 38
+    assert noisy.given[0, 0] > noisy.given[2, 0]
+
+
+def test_a_file_of_test_rows_alone_is_halved(file):
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    file.write_text("\n".join(json.dumps(row) for row in rows if row["split"] == "test"))
+    noisy = read(file, noise=0.2)
+    assert (len(noisy.pool), len(noisy.test)) == (20, 20)
+    assert not set(noisy.pool.texts) & set(noisy.test.texts)
+
+
+def test_purity_takes_the_cleanest_of_each_class():
+    clean = np.array([0.9, 0.8, 0.1, 0.2])
+    given = np.array([0, 0, 1, 1])
+    is_wrong = np.array([False, True, False, True])
+    assert purity(clean, given, is_wrong, 0.5) == 0.5
+    assert purity(clean, given, is_wrong, 1.0) == 0.5
+
+
+def test_gold_sees_every_right_label_and_the_others_only_those_of_people(file):
+    noisy = read(file, noise=0.3)
+    gold = training_set(noisy, n_human=0, is_gold=True, seed=0)
+    assert (gold.hard_labels == noisy.gold).all()
+    given = training_set(noisy, n_human=20, is_gold=False, seed=0)
+    assert given.is_human.sum() == 20
+    assert (given.hard_labels == noisy.gold)[given.is_human].all()
+    assert (given.hard_labels != noisy.gold).any()
+
+
+def test_recipes_are_named_with_their_changes(tmp_path):
+    asked = SelfTrainRun(tmp_path, ("default",), n_epochs=4)
+    changed = recipe_named("default@n_neighbours=0@ema_decay=none@soft_targets=no", asked)
+    assert (changed.n_neighbours, changed.ema_decay, changed.soft_targets) == (0, None, False)
+    assert recipe_named("gold", asked).name == PLAIN.name
+    assert recipe_named("paper", asked).n_epochs == 4
+
+
+def test_the_page_holds_what_the_reports_say(tmp_path):
+    folder = tmp_path / "selftrain"
+    folder.mkdir()
+    figures = {"test_accuracy_mean": 0.8, "noise_auroc": 0.75, "seconds": 3.0}
+    notes = {
+        f"{recipe}_test_accuracies": [value]
+        for recipe, value in (("plain", 0.7), ("default", 0.8), ("gold", 0.9))
+    }
+    notes |= {"n_train": 5, "n_test": 5, "n_labels": 2, "n_abstained": 0}
+    notes |= {"given_label_accuracy": 0.6, "default_purity": {"0.1": 1.0, "1.0": 0.6}}
+    report = {
+        "parameters": {"seeds": 1},
+        "notes": notes,
+        "results": {"default": figures},
+        "machine": {"cores": 2},
+        "commit": "abc",
+    }
+    (folder / "weather.json").write_text(json.dumps(report))
+    page, picture = write_selftrain_page(tmp_path)
+    assert "| weather | 70.0% | 80.0% | 90.0% | 0.50 | +10.00 |" in page.read_text()
+    assert picture.stat().st_size > 1000
+
+
+def test_without_reports_there_is_no_page(tmp_path):
+    assert write_selftrain_page(tmp_path) == []

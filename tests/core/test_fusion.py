@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from backend.core.fusion import fuse, fuse_multiple
+from backend.core.trust import learn_trust
+from tests.core.test_trust import voter, world
+
+
+@pytest.fixture
+def pool():
+    truth, _ = world(300)
+    return truth, {name: voter(truth, 2, skill=3, seed=seed) for seed, name in enumerate("ab")}
+
+
+def test_a_label_says_who_it_is_from(pool):
+    truth, votes = pool
+    votes["a"][1] = np.nan
+    votes["a"][2] = votes["b"][2] = np.nan
+    fused = fuse(votes, learn_trust(votes), human={0: 1 - int(truth[0])})
+    assert fused.sources[0] == "human"
+    assert fused.labels[0] == 1 - truth[0]
+    assert fused.probabilities[0].max() == 1.0
+    assert fused.sources[1] == "b"
+    assert fused.sources[2] is None
+    assert {"agreement", "combination"} <= set(fused.sources)
+
+
+def test_agreement_means_that_all_votes_have_the_label(pool):
+    _, votes = pool
+    fused = fuse(votes, learn_trust(votes))
+    for source, label, said in zip(fused.sources, fused.labels, fused.votes, strict=True):
+        opinions = {int(np.argmax(vote)) for vote in said.values()}
+        assert (source == "agreement") == (opinions == {int(label)})
+
+
+def test_votes_are_calibrated_posteriors_of_those_who_spoke(pool):
+    _, votes = pool
+    votes["a"][4] = np.nan
+    fused = fuse(votes, learn_trust(votes))
+    assert set(fused.votes[4]) == {"b"}
+    assert set(fused.votes[5]) == {"a", "b"}
+    assert sum(fused.votes[5]["a"]) == pytest.approx(1)
+
+
+def test_multiple_choice_is_pooled_in_log_odds():
+    votes = {"a": np.array([[0.8, np.nan, np.nan]]), "b": np.array([[0.2, 0.9, np.nan]])}
+    fused = fuse_multiple(votes, {"a": 1.0, "b": 1.0})
+    np.testing.assert_allclose(fused, [[0.5, 0.9, 0.5]])
+    trusted = fuse_multiple(votes, {"a": 3.0, "b": 1.0})
+    assert trusted[0, 0] == pytest.approx(2 / 3)
+    with pytest.raises(ValueError, match="no voter"):
+        fuse_multiple({}, {})

@@ -1,0 +1,32 @@
+"""Annotators with logins of their own: they sign up by the invitation link, as people do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+
+import httpx
+
+from backend.adapters.label_studio_admin import LabelStudioAdmin
+from tests.end_to_end.stack import Stack
+
+
+@contextmanager
+def signed_up(stack: Stack, name: str) -> Iterator[LabelStudioAdmin]:
+    """Yield a new member of the organization, who acts by a token of their own."""
+    invitation = stack.call("GET", "/api/invite")["invite_url"]
+    with httpx.Client(
+        base_url=stack.label_studio.url, follow_redirects=True, timeout=60, trust_env=False
+    ) as client:
+        client.get(invitation).raise_for_status()
+        form = {
+            "email": f"{name}@example.com",
+            "password": f"a password of {name}",
+            "csrfmiddlewaretoken": client.cookies["csrftoken"],
+        }
+        client.post(invitation, data=form).raise_for_status()
+        answer = client.get("/api/current-user/token")
+        answer.raise_for_status()
+    with closing(LabelStudioAdmin(stack.label_studio.url, answer.json()["token"])) as person:
+        assert person.user() == form["email"]
+        yield person

@@ -1,0 +1,116 @@
+"""A whole round in the real Label Studio: better predictions in another order, and back again."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from backend.core.rounds import RoundState
+from backend.launcher.environments import PROJECT_FOLDER
+from tests.end_to_end.data import reviews
+from tests.end_to_end.stack import LiveProject, Stack, wait_for
+from tests.end_to_end.test_main_job import SENTIMENT, answer, texts, the_choice, the_prediction
+
+pytestmark = pytest.mark.e2e
+
+N_ROWS = 300
+N_ANSWERS = 30
+
+
+def is_open(task: dict[str, Any]) -> bool:
+    return task["total_annotations"] == 0
+
+
+def accuracy(tasks: list[dict[str, Any]], gold: dict[str, str]) -> float:
+    open_tasks = [task for task in tasks if is_open(task)]
+    n_right = sum(the_choice(the_prediction(t)) == gold[t["data"]["text"]] for t in open_tasks)
+    return n_right / len(open_tasks)
+
+
+def queue(tasks: list[dict[str, Any]]) -> list[int]:
+    """Return the open tasks in the order in which annotators get them."""
+    open_tasks = [task for task in tasks if is_open(task)]
+    return [t["id"] for t in sorted(open_tasks, key=lambda t: the_prediction(t)["score"])]
+
+
+def command(stack: Stack, *words: str) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "backend", *words],
+        cwd=PROJECT_FOLDER,
+        env=stack.settings.to_env(),
+        check=True,
+        timeout=120,
+    )
+
+
+def served(project: LiveProject) -> str:
+    """Return the version in Label Studio's queue; nothing while the one before is still there."""
+    project.stack.processes.check()
+    state = project.state()
+    is_there = (
+        state["is_complete"]
+        and state["served_version"] == state["model_version"]
+        and all(len(t["predictions"]) == 1 for t in project.tasks() if is_open(t))
+    )
+    return str(state["model_version"]) if is_there else ""
+
+
+def wait_for_version(project: LiveProject, *, not_under: str = "", is_version: str = "") -> str:
+    def is_there() -> bool:
+        version = served(project)
+        return version not in ("", not_under) and is_version in ("", version)
+
+    wait_for(is_there, what="another version", found=project.state)
+    return str(project.state()["model_version"])
+
+
+def ordered_release(project: LiveProject) -> str:
+    """Wait for the first release in the strategy's order; return its version."""
+    services = project.stack.services
+
+    def is_there() -> bool:
+        version = served(project)
+        found = services.projects.get(project.id())
+        return bool(
+            found is not None and found.model_version == version and services.releases.places(found)
+        )
+
+    wait_for(is_there, what="an ordered release", found=project.state)
+    return str(project.state()["model_version"])
+
+
+def test_a_round_gives_better_predictions_in_another_order_and_can_be_taken_back(stack: Stack):
+    rows = reviews(N_ROWS)
+    gold = {row.text: row.label for row in rows}
+    project = stack.new_project("Round", SENTIMENT, texts(rows))
+    first = ordered_release(project)
+    before = project.tasks()
+    for task_id in queue(before)[:N_ANSWERS]:
+        text = next(task["data"]["text"] for task in before if task["id"] == task_id)
+        body = {"result": answer(gold[text])}
+        stack.call("POST", f"/api/tasks/{task_id}/annotations/", json=body)
+    before = [task for task in project.tasks() if is_open(task)]
+
+    stack.call("POST", f"/api/ml/{project.backend.id}/train", json={})
+    second = wait_for_version(project, not_under=first)
+    after = [task for task in project.tasks() if is_open(task)]
+    sys.stdout.write(
+        f"accuracy on {len(after)} open tasks: {accuracy(before, gold):.3f} first, "
+        f"{accuracy(after, gold):.3f} after the round\n"
+    )
+    (made,) = stack.services.rounds.history(project.id())
+    assert (made.state, made.model_version) == (RoundState.RELEASED, second)
+    assert made.n_human == N_ANSWERS
+    assert accuracy(after, gold) >= accuracy(before, gold)
+    assert queue(after) != queue(before)
+
+    command(stack, "rollback", str(project.number), first)
+    wait_for_version(project, is_version=first)
+    restored = [task for task in project.tasks() if is_open(task)]
+    assert queue(restored) == queue(before)
+    assert [the_choice(the_prediction(t)) for t in restored] == [
+        the_choice(the_prediction(t)) for t in before
+    ]

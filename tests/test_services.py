@@ -1,0 +1,33 @@
+"""What the settings make of the house."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from backend.core.ordering import QueryStrategy
+from backend.errors import SettingsError
+from backend.services import build_services, query_strategies
+from backend.settings import Settings
+from tests.fakes import FakeLanguageModel, FakePlatform
+
+
+def strategy_of(settings: Settings) -> QueryStrategy:
+    return query_strategies(settings, FakeLanguageModel())("What is it? Label (A, B).")
+
+
+@pytest.mark.parametrize("name", ["activellm", "activellm-paper", "random", "badge", "typiclust"])
+def test_the_settings_name_the_strategy_of_the_queue(name):
+    assert strategy_of(Settings(query_strategy=name)).name == name
+
+
+def test_the_default_strategy_asks_an_llm_only_when_told_to():
+    assert strategy_of(Settings())._judge is None
+    assert strategy_of(replace(Settings(), query_llm_judge=True))._judge is not None
+
+
+def test_a_strategy_that_is_not_there_is_one_sentence_with_those_that_are(tmp_path):
+    settings = Settings(home=tmp_path, query_strategy="oracle")
+    with pytest.raises(SettingsError, match="QUERY_STRATEGY='oracle'.*activellm-paper, random"):
+        build_services(settings, platform=FakePlatform(), language_model=FakeLanguageModel())

@@ -1,0 +1,332 @@
+"""A round makes a better release of a project, and a kill anywhere changes nothing of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from backend.adapters.store import Database, LabelStore, ProjectStore, TaskStore, WorkStore
+from backend.core.rounds import RoundState
+from backend.core.types import Project, ProjectId
+from backend.errors import LanguageModelUnavailable, TrainingDiverged
+from backend.workflow.round_desk import RoundPlan
+from tests.workflow.conftest import CHUNK, House, KilledHere, PlainSteps, ReplayingSteps
+
+N_TEXTS = 30
+
+
+@pytest.fixture
+def house(projects, tasks, labels, work, tmp_path) -> House:
+    house = House((projects, tasks, labels, work), folder=tmp_path, orders_queue=True)
+    house.similarity.is_silent = False
+    return house
+
+
+def choice(value: str) -> dict[str, object]:
+    return {
+        "from_name": "sentiment",
+        "to_name": "text",
+        "type": "choices",
+        "value": {"choices": [value]},
+    }
+
+
+def people_answer(house, project_id, n: int, *, skip: int = 0) -> list[int]:
+    remote = house.remote(project_id)
+    task_ids = sorted(remote.tasks)[skip : skip + n]
+    for task_id in task_ids:
+        is_good = "good" in remote.tasks[task_id]["text"]
+        house.platform.annotate(task_id, [choice("Positive" if is_good else "Negative")])
+    house.projects.forget_full_sync(project_id)
+    return task_ids
+
+
+def project_of(house, project_id) -> Project:
+    return house.projects.get(project_id)
+
+
+def outcome(house, project_id) -> dict[str, object]:
+    """What a user can see of the project, without names and times."""
+    project = house.projects.get(project_id)
+    remote = house.remote(project_id)
+    rows = [row for row in remote.predictions.values()]
+    assert {row.model_version for row in rows} <= {project.model_version}
+    assert remote.info.model_version == project.model_version
+    assert max(Counter(row.task_id for row in rows).values()) == 1
+    last = house.rounds.history(project_id)[-1]
+    return {
+        "predictions": {row.task_id: (row.result, row.score) for row in rows},
+        "places": house.releases.places(project),
+        "votes": {
+            (label.example_id, label.annotator): label.probabilities
+            for label in house.labels.weak_labels(project)
+        },
+        "round": (last.number, last.state, last.metrics),
+        "n_human": len(house.tasks.human_labels(project_id)),
+    }
+
+
+def test_a_round_ends_in_a_release_with_its_figures(house):
+    project_id = house.connected(N_TEXTS)
+    house.prelabel(project_id)
+    before = house.projects.get(project_id).model_version
+    people_answer(house, project_id, 12)
+    house.round(project_id)
+    (found,) = house.rounds.history(project_id)
+    assert found.state is RoundState.RELEASED
+    assert found.model_version == house.projects.get(project_id).model_version != before
+    assert found.metrics["n_human"] == 12
+    assert found.metrics["gate"]["is_promoted"]
+    assert house.releases.provenance(project_id, found.model_version)["round"] == 1
+    assert len(outcome(house, project_id)["predictions"]) == N_TEXTS
+    in_queue = {place.task_id for place in house.releases.places(project_of(house, project_id))}
+    assert len(in_queue) == N_TEXTS - 12
+
+
+def test_a_round_that_nobody_s_labels_speak_for_brings_an_order_and_leaves_the_labels(house):
+    project_id = house.connected(N_TEXTS)
+    house.prelabel(project_id)
+    before = house.labels.weak_labels(house.projects.get(project_id))
+    version = house.projects.get(project_id).model_version
+    house.round(project_id)
+    project = house.projects.get(project_id)
+    assert project.model_version != version
+    assert house.labels.weak_labels(project) == before
+    (found,) = house.rounds.history(project_id)
+    assert found.metrics["gate"]["is_better"] is False
+
+
+def people_contradict(house, project_id, n: int) -> None:
+    """Have people answer the opposite of what the annotators say."""
+    for task_id, data in sorted(house.remote(project_id).tasks.items())[:n]:
+        is_good = "good" in data["text"]
+        house.platform.annotate(task_id, [choice("Negative" if is_good else "Positive")])
+
+
+def test_labels_that_people_s_answers_speak_for_replace_the_served_ones(
+    projects, tasks, labels, work, tmp_path
+):
+    plan = RoundPlan(recipe="paper", chunk=CHUNK)
+    house = House((projects, tasks, labels, work), folder=tmp_path, orders_queue=True, plan=plan)
+    house.small_model.is_wrong = True  # of what the annotators say, and so of people's opinion
+    project_id = house.connected(50)
+    house.prelabel(project_id)
+    people_contradict(house, project_id, 24)
+    house.round(project_id)
+    (found,) = house.rounds.history(project_id)
+    assert found.metrics["gate"]["is_better"] is True
+    project = house.projects.get(project_id)
+    assert house.releases.provenance(project_id, project.model_version)["labels_from"] == 1
+    names = {vote.annotator for vote in house.labels.weak_labels(project)}
+    assert {"fake+shots", "small-model:paper"} <= names
+    shown = house.remote(project_id).predictions.values()
+    texts = house.remote(project_id).tasks
+    good = [row for row in shown if "good" in texts[row.task_id]["text"]]
+    assert any(row.result[0]["value"]["choices"] == ["Negative"] for row in good)
+
+
+def test_an_order_that_follows_keeps_the_labels_and_the_model_of_the_round(house, tmp_path):
+    project_id = house.connected(N_TEXTS)
+    house.round(project_id)
+    first = house.projects.get(project_id)
+    number = first.platform_id
+    house.platform.import_tasks(number, [{"text": f"good, later {n}"} for n in range(N_TEXTS)])
+    house.projects.forget_full_sync(project_id)
+    house.prelabel(project_id)
+    second = house.projects.get(project_id)
+    assert second.model_version != first.model_version
+    made_from = house.releases.provenance(project_id, second.model_version)
+    before = house.releases.provenance(project_id, first.model_version)
+    assert made_from["kind"] == "ordering"
+    assert made_from["model_from"] == before["model_from"]
+
+
+def test_people_are_clean_training_data_and_first_as_demonstrations(house, tmp_path):
+    project_id = house.connected(N_TEXTS)
+    house.prelabel(project_id)
+    answered = people_answer(house, project_id, 12)
+    house.round(project_id)
+    data = house.small_model.fits[-1]
+    assert [i for i, is_human in zip(data.pool.ids, data.is_human, strict=True) if is_human] == (
+        answered
+    )
+    assert set(np.unique(data.targets[data.is_human])) == {0.0, 1.0}
+    with np.load(tmp_path / project_id / "1" / "shots-1.npz") as shots:
+        assert shots["is_human"].all()
+        assert not set(answered) & set(shots["asked"].tolist())
+
+
+def test_the_small_model_is_not_taught_by_its_own_votes(house):
+    project_id = house.connected(N_TEXTS)
+    house.round(project_id)
+    first = house.small_model.fits[0].targets
+    house.round(project_id)
+    assert house.small_model.fits[len(house.small_model.fits) // 2].targets == pytest.approx(first)
+
+
+def test_without_new_labels_no_round_is_due(house):
+    project_id = house.connected(N_TEXTS)
+    project = house.projects.get(project_id)
+    assert house.beginner.due(project) is None
+    house.prelabel(project_id)
+    assert house.beginner.due(house.projects.get(project_id)) == "all tasks have their first label"
+    house.round(project_id, is_asked=False)
+    assert house.beginner.due(house.projects.get(project_id)) is None
+    house.round(project_id, is_asked=False)
+    assert len(house.rounds.history(project_id)) == 1
+
+
+def test_new_labels_by_people_make_a_round_due(house):
+    project_id = house.connected(N_TEXTS)
+    house.round(project_id)
+    people_answer(house, project_id, 4)
+    house.prelabel(project_id)
+    assert house.beginner.due(house.projects.get(project_id)) is None
+    people_answer(house, project_id, 1, skip=4)
+    house.prelabel(project_id)
+    assert house.beginner.due(house.projects.get(project_id)) == "5 new labels by people"
+
+
+def test_few_texts_make_no_round(house):
+    project_id = house.connected(10)
+    house.round(project_id)
+    assert house.rounds.history(project_id) == []
+
+
+@contextmanager
+def house_of_its_own(folder: Path) -> Iterator[tuple[House, ProjectId]]:
+    """A project of 40 texts, labelled once, with 12 answers by people that nobody has seen."""
+    database = Database(f"sqlite:///{folder / 'freeal.db'}")
+    database.migrate()
+    stores = (ProjectStore(database), TaskStore(database), LabelStore(database))
+    house = House((*stores, WorkStore(database)), folder=folder, orders_queue=True)
+    house.similarity.is_silent = False
+    project_id = house.connected(N_TEXTS)
+    house.prelabel(project_id)
+    people_answer(house, project_id, 12)
+    yield house, project_id
+    database.close()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> tuple[dict[str, object], list[str]]:
+    """The outcome without a kill, and the names of the steps."""
+    with house_of_its_own(tmp_path_factory.mktemp("undisturbed")) as (house, project_id):
+        steps = ReplayingSteps()
+        house.round(project_id, steps)
+        return outcome(house, project_id), [name for name, _ in steps.recorded]
+
+
+def kills(steps: list[str]) -> list[int]:
+    """Return where to kill, counted from 1: at the first time of each of the round's own steps,
+
+    and at the last time of those that publish.
+    """
+    begun = steps.index("begin")
+    first = {name: at for at, name in reversed(list(enumerate(steps, 1))) if at > begun}
+    last = {name: at for at, name in enumerate(steps, 1) if at > begun}
+    return sorted({*first.values(), last["train"], last["refine"], last["draft"]})
+
+
+def outcome_after_kill(folder: Path, kill_at: int, *, is_recorded: bool) -> dict[str, object]:
+    folder.mkdir()
+    with house_of_its_own(folder) as (house, project_id):
+        steps = ReplayingSteps(kill_at=kill_at, is_recorded=is_recorded)
+        with pytest.raises(KilledHere):
+            house.round(project_id, steps)
+        house.round(project_id, steps.again())
+        return outcome(house, project_id)
+
+
+def test_a_kill_at_the_end_of_any_step_changes_nothing(tmp_path, undisturbed):
+    expected, names = undisturbed
+    for at in kills(names):
+        found = outcome_after_kill(tmp_path / str(at), at, is_recorded=False)
+        assert found == expected, names[at - 1]
+
+
+def test_a_kill_between_two_steps_changes_nothing(tmp_path, undisturbed):
+    expected, names = undisturbed
+    for name in ("refine", "fuse", "release"):
+        at = names.index(name) + 1
+        assert outcome_after_kill(tmp_path / name, at, is_recorded=True) == expected, name
+
+
+def test_the_llm_being_down_leaves_the_round_open_and_it_goes_on_later(house):
+    project_id = house.connected(N_TEXTS)
+    house.prelabel(project_id)
+    house.annotator.failure = LanguageModelUnavailable("down")
+    house.round(project_id)
+    (found,) = house.rounds.history(project_id)
+    assert found.state is RoundState.RUNNING
+    assert "the round waits: down" in [p.message for p in house.work.problems(project_id)]
+    house.annotator.failure = None
+    assert house.beginner.due(house.projects.get(project_id)) == "a round is not finished"
+    house.round(project_id, is_asked=False)
+    (found,) = house.rounds.history(project_id)
+    assert found.state is RoundState.RELEASED
+    assert house.work.problems(project_id) == []
+
+
+def test_a_full_disk_leaves_the_round_open(house):
+    project_id = house.connected(N_TEXTS)
+    house.prelabel(project_id)
+    house.small_model.failure = OSError(28, "No space left on device")
+    house.round(project_id)
+    assert house.rounds.history(project_id)[-1].state is RoundState.RUNNING
+    house.round(project_id, is_asked=False)
+    assert house.rounds.history(project_id)[-1].state is RoundState.RELEASED
+
+
+def test_a_training_that_diverges_fails_the_round_in_plain_words(house):
+    project_id = house.connected(N_TEXTS)
+    house.prelabel(project_id)
+    version = house.projects.get(project_id).model_version
+    house.small_model.failure = TrainingDiverged("the loss is no number")
+    house.round(project_id)
+    (found,) = house.rounds.history(project_id)
+    assert (found.state, found.error) == (RoundState.FAILED, "the loss is no number")
+    assert house.projects.get(project_id).model_version == version
+
+
+def test_a_cancelled_round_ends_and_leaves_the_release_as_it_is(house):
+    project_id = house.connected(N_TEXTS)
+    house.prelabel(project_id)
+    version = house.projects.get(project_id).model_version
+    steps = PlainSteps()
+    steps.kill_after = ("train", 1)
+    with pytest.raises(KilledHere):
+        house.round(project_id, steps)
+    running = house.rounds.running(project_id)
+    assert house.rounds.finish(running, RoundState.CANCELLED)
+    house.round(project_id, is_asked=False)
+    assert house.rounds.running(project_id) is None
+    assert house.projects.get(project_id).model_version == version
+
+
+def test_a_worse_version_is_refused_and_changes_nothing(projects, tasks, labels, work, tmp_path):
+    plan = RoundPlan(recipe="paper", chunk=CHUNK)
+    house = House((projects, tasks, labels, work), folder=tmp_path, orders_queue=True, plan=plan)
+    house.similarity.is_silent = False
+    house.small_model.is_wrong = True
+    project_id = house.connected(50)
+    house.prelabel(project_id)
+    people_answer(house, project_id, 24)
+    house.prelabel(project_id)
+    before = (
+        project_of(house, project_id),
+        house.labels.weak_labels(project_of(house, project_id)),
+    )
+    house.round(project_id)
+    (found,) = house.rounds.history(project_id)
+    assert found.state is RoundState.REFUSED
+    assert found.metrics["gate"]["reason"].startswith(
+        "refused: on 24 human labels it is right 0.0%"
+    )
+    project = project_of(house, project_id)
+    assert (project, house.labels.weak_labels(project)) == before
