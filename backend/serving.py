@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
-from backend.launcher.child import ChildProcess, Command
+from backend.launcher.child import ChildProcess, Command, giving_way
 from backend.settings import Settings
 
 _LOG = logging.getLogger(__name__)
@@ -47,10 +47,10 @@ def web_command(settings: Settings) -> Command:
 
 
 def worker_command(settings: Settings) -> Command:
-    """Return the command of the worker process."""
+    """Return the command of the worker process, which gives way: people wait for web alone."""
     return Command(
         name="worker",
-        argv=(sys.executable, "-m", "backend", "worker"),
+        argv=giving_way((sys.executable, "-m", "backend", "worker")),
         folder=_ROOT,
         environment=_environment(settings),
     )

@@ -58,3 +58,9 @@ def test_no_secret_stands_in_a_command_line(tmp_path):
         assert "hush" not in " ".join(command.argv)
         assert command.environment["LLM_API_KEY"] == "hush"
         assert command.environment["PORT"] == "9191"
+
+
+def test_the_worker_gives_way_to_the_web_process(tmp_path):
+    settings = Settings(home=tmp_path)
+    assert worker_command(settings).argv[:3] == ("nice", "-n", "10")
+    assert web_command(settings).argv[0] == sys.executable

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -46,6 +47,11 @@ class Command:
     folder: Path
     environment: Mapping[str, str | None] = field(default_factory=dict)
     exclusive: Path | None = None
+
+
+def giving_way(argv: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the arguments under `nice`, where there is one: others on this machine come first."""
+    return ("nice", "-n", "10", *argv) if shutil.which("nice") else argv
 
 
 class ChildProcess:

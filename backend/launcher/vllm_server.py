@@ -11,7 +11,7 @@ from typing import Literal
 from rich.console import Console
 from rich.text import Text
 
-from backend.launcher.child import ChildProcess, Command
+from backend.launcher.child import ChildProcess, Command, giving_way
 from backend.launcher.embedded_llm import EMBEDDED_MODEL, OFFLINE, ensure_embedded_model
 from backend.launcher.environments import ensure_environment
 from backend.launcher.processes import LOOPBACK, Processes, free_port
@@ -105,8 +105,7 @@ def server_command(
         # Compiling needs a C++ compiler and a minute at each start, for a fifth more speed.
         argv += ["--enforce-eager", *(() if plan.is_bfloat16_fast else ("--dtype", "float32"))]
         environment |= {"VLLM_CPU_OMP_THREADS_BIND": cpu_list(usable_cpus())}
-        if shutil.which("nice"):  # it takes every core, and people work on this machine
-            argv = ["nice", "-n", "10", *argv]
+        argv = [*giving_way(tuple(argv))]  # it takes every core, and people work on this machine
     if plan.is_embedded:
         argv += ["--served-model-name", EMBEDDED_MODEL, "--max-model-len", "2048"]
         environment |= {**OFFLINE, "VLLM_CPU_KVCACHE_SPACE": "1"}
