@@ -52,6 +52,18 @@ def annotate(
 
 
 @app.command()
+def answers(
+    data: Annotated[Path, typer.Option(help="JSONL with a text and one right label per row.")],
+    out: Annotated[Path, typer.Option(help="Where the answers go, .npz.")],
+    limit: Annotated[int, typer.Option(help="Training texts, drawn.")] = 2000,
+) -> None:
+    """Store the LLM's zero-shot answers on training texts, for the other benchmarks."""
+    from benchmarks.answers import store_answers
+
+    store_answers(data, out, limit=limit, console=_console)
+
+
+@app.command()
 def forms(
     json_file: Annotated[Path, typer.Option("--json", help="Where the figures go.")],
     data: Annotated[Path, typer.Option(help="JSONL with a text and one right label per row.")],

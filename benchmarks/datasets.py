@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +19,9 @@ from benchmarks.data import read_rows
 DEFINITIONS = Path(__file__).resolve().parent / "definitions"
 _TEXT_KEYS = ("text", "text_a", "text_b", "aspect", "target")
 _SPOKEN_KEYS = {"a": "text_a", "b": "text_b"}
+_PLACE = "place in the split"
 _TRAIN_ID = 1_000_000
-"""Task ids of training rows start here, those of evaluated rows at 1."""
+"""A training row's task id is this and its place in the training split; others count from 1."""
 
 Gold = int | frozenset[int] | tuple[Span, ...]
 """A class index, a set of them, or spans."""
@@ -64,7 +66,7 @@ def load(path: Path, *, limit: int | None, n_train: int, seed: int) -> DataSet:
     Evaluated is the test split, or the dev split where there is none. Training rows whose text
     stands among the evaluated ones are left out.
     """
-    rows = read_rows(path)
+    rows = _numbered(read_rows(path))
     name = path.name.split(".", 1)[0]
     meta_file = path.with_name(f"{name}.meta.json")
     meta = json.loads(meta_file.read_text(encoding="utf-8")) if meta_file.exists() else {}
@@ -89,8 +91,13 @@ def load(path: Path, *, limit: int | None, n_train: int, seed: int) -> DataSet:
         labels=labels,
         split=split,
         evaluated=tuple(_task(row, at + 1, labels) for at, row in enumerate(evaluated)),
-        train=tuple(_task(row, at + _TRAIN_ID, labels) for at, row in enumerate(train)),
+        train=tuple(_task(row, row[_PLACE] + _TRAIN_ID, labels) for row in train),
     )
+
+
+def place_in_split(task: LabelledTask) -> int:
+    """Return which row of the training split a training task is, counted from 0."""
+    return task.task.id - _TRAIN_ID
 
 
 def spans_of(tokens: Sequence[str], tags: Sequence[str]) -> tuple[str, tuple[Span, ...]]:
@@ -107,6 +114,17 @@ def spans_of(tokens: Sequence[str], tags: Sequence[str]) -> tuple[str, tuple[Spa
             spans.append(Span(start, end, label))
         is_open = position in ("B", "I")
     return " ".join(tokens), tuple(spans)
+
+
+def _numbered(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows with their places in their splits."""
+    places: Counter[str] = Counter()
+    numbered: list[dict[str, Any]] = []
+    for row in rows:
+        split = row.get("split", "test")
+        numbered.append({**row, _PLACE: places[split]})
+        places[split] += 1
+    return numbered
 
 
 def _is_labelled(row: Mapping[str, Any]) -> bool:

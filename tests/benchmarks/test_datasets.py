@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from backend.core.types import QuestionKind, Span
-from benchmarks.datasets import load, spans_of
+from benchmarks.datasets import load, place_in_split, spans_of
 
 
 def write(folder: Path, rows: list[dict[str, object]]) -> Path:
@@ -78,3 +78,11 @@ def test_the_same_seed_draws_the_same_rows_and_no_text_twice(tmp_path):
     texts = {each.task.data["text"] for each in first.evaluated}
     assert not texts & {each.task.data["text"] for each in first.train}
     assert len({each.task.id for each in (*first.evaluated, *first.train)}) == 50
+
+
+def test_a_drawn_training_row_is_known_by_its_place_in_the_split(tmp_path):
+    rows = [row(0, "test", label="a"), *(row(n, "train", label="a") for n in range(1, 9))]
+    data = load(write(tmp_path, rows), limit=None, n_train=3, seed=0)
+    assert [f"text {place_in_split(each) + 1}" for each in data.train] == [
+        each.task.data["text"] for each in data.train
+    ]
