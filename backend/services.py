@@ -59,6 +59,7 @@ from backend.workflow.round_desk import RoundDesk, RoundPlan
 from backend.workflow.round_reporting import RoundReporter
 from backend.workflow.rounds import RoundCrew
 from backend.workflow.settling import Settler
+from backend.workflow.sharing import Sharer
 from backend.workflow.synchronisation import Synchroniser
 from backend.workflow.training import MakeSmallModel, Trainer
 
@@ -141,6 +142,9 @@ def build_services(
     releaser = Releaser(jury, config, (releases, state), make_strategy)
     queue = QueueReporter(releaser, releases, tasks)
     labelling = Labelling(jury, briefs, config, releaser)
+    sharer = Sharer(
+        jury, briefs, (labels, answers, state), make_strategy, share=settings.llm_share or None
+    )
     settler = Settler(jury, briefs, tasks, labels)
     stores = (projects, tasks, labels, releases, work)
     orderer = Orderer(settler, releaser, stores, manages_queue=settings.manage_queue)
@@ -158,6 +162,7 @@ def build_services(
     pre_annotator = PreAnnotator(
         labelling,
         settler,
+        sharer,
         (projects, labels, work),
         chunk=settings.annotate_chunk,
         retry_abstentions_s=settings.retry_abstentions_s,
@@ -217,6 +222,7 @@ def build_services(
             (projects, tasks, labels, work),
             answers,
             queue,
+            sharer,
             RoundReporter(rounds, _round_plan(settings)),
             prices=Prices(settings.llm_price_in, settings.llm_price_out),
         ),

@@ -164,7 +164,7 @@ class Settings:
         "LLM_SHARE",
         0.0,
         "share of the pool",
-        "asked again in each cycle; 0: all, or what the measured rate answers in an hour",
+        "asked at first, and again in each cycle; 0: all, or what takes a night, and then an hour",
     )
     predict_deadline_s: float = _setting(
         "PREDICT_DEADLINE_S", 8.0, "s", "an annotator waits for /predict; later tasks get none"

@@ -49,6 +49,7 @@ def _project(state: Mapping[str, Any]) -> RenderableType:
     )
     grid.add_row("tokens", f"{state['n_tokens_in']:,} in, {state['n_tokens_out']:,} out")
     grid.add_row("LLM", _llm(state))
+    grid.add_row("", Text(state["llm_share"]))
     if state["queue"] is not None:
         grid.add_row("queue", Text("\n".join(state["queue"]["words"])))
         for warning in state["queue"]["warnings"]:

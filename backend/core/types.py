@@ -132,6 +132,7 @@ class AbstentionReason(StrEnum):
     NO_TEXT = "no_text"
     REMOTE_TEXT = "remote_text"
     REJECTED = "rejected"
+    UNASKED = "unasked"
 
     UNREADABLE = "unreadable"
     UNREACHABLE = "unreachable"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from backend.core.accounts import charged_to
@@ -15,6 +15,7 @@ from backend.workflow.briefs import BriefReader
 from backend.workflow.jury import Jury
 from backend.workflow.releasing import Releaser, slot_score
 from backend.workflow.settling import Settler
+from backend.workflow.sharing import Sharer
 
 _LOG = logging.getLogger(__name__)
 LANGUAGE_MODEL = "llm"
@@ -32,9 +33,14 @@ class Labelling:
         self._releaser = releaser
 
     def label(
-        self, project: Project, tasks: Sequence[Task], *, deadline_s: float | None = None
+        self,
+        project: Project,
+        tasks: Sequence[Task],
+        *,
+        deadline_s: float | None = None,
+        unasked: Collection[int] = (),
     ) -> tuple[list[WeakLabel], list[Prediction]]:
-        """Answer every question about every task.
+        """Answer every question about every task, those in `unasked` without the LLM.
 
         Returns all weak labels, abstentions included, and one valid prediction for each task
         that got at least one label; where the queue is ordered, its score is the task's place in
@@ -42,7 +48,7 @@ class Labelling:
         """
         brief = self._briefs.read(project)
         examples = self._briefs.examples(brief, tasks)
-        votes = self._jury.hear(project, brief, examples, deadline_s=deadline_s)
+        votes = self._jury.hear(project, brief, examples, deadline_s=deadline_s, unasked=unasked)
         verdicts = self._jury.fuse(project, brief, examples, votes)
         queue = self._releaser.queue(project)
         predictions = []
@@ -76,6 +82,7 @@ class PreAnnotator:
         self,
         labelling: Labelling,
         settler: Settler,
+        sharer: Sharer,
         stores: tuple[ProjectStore, LabelStore, WorkStore],
         *,
         chunk: int,
@@ -83,21 +90,23 @@ class PreAnnotator:
     ) -> None:
         self._labelling = labelling
         self._settler = settler
+        self._sharer = sharer
         self._projects, self._labels, self._work = stores
         self._chunk = chunk
         self._retry_abstentions_s = retry_abstentions_s
 
     def study(self, project_id: ProjectId) -> dict[str, int]:
-        """Get to know the project's texts before they are labelled; a step.
+        """Get to know the project's texts and share them out before they are labelled; a step.
 
-        Once per question, and again when the pool has grown fourfold since.
+        They are studied once per question, and again when the pool has grown fourfold since.
         """
         project = self._projects.get(project_id)
         if project is None or not project.is_connected:
             return {"is_studied": 0}
         try:
             with charged_to(project_id, "study"):
-                return {"is_studied": int(self._settler.study_if_due(project))}
+                is_studied = int(self._settler.study_if_due(project))
+            return {"is_studied": is_studied, **self._sharer.decide(project)}
         except (LanguageModelError, UnsupportedLabelConfig) as exc:
             self._work.note_problem(project_id, LANGUAGE_MODEL, str(exc))
             return {"is_studied": 0}
@@ -120,7 +129,8 @@ class PreAnnotator:
             return {"n_labelled": 0, "is_done": 1}
         try:
             with charged_to(project_id, "annotate"):
-                weak_labels, predictions = self._labelling.label(project, tasks)
+                left_out = set(self._sharer.known(project).left_out)
+                weak_labels, predictions = self._labelling.label(project, tasks, unasked=left_out)
         except (LanguageModelError, UnsupportedLabelConfig) as exc:
             self._work.note_problem(project_id, LANGUAGE_MODEL, str(exc))
             _LOG.warning("project=%s cannot label: %s", project_id, exc)

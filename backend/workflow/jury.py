@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -36,6 +36,7 @@ FUSED = "fused"
 """The annotator's name of the jury's own verdicts."""
 JURY = "jury"
 FEWEST_TO_LEARN = 20
+_UNASKED = Abstention(AbstentionReason.UNASKED, "the LLM labels a share of the tasks")
 _NOBODY = Abstention(AbstentionReason.UNREADABLE, "no annotator gave a label")
 
 Human = Mapping[str, Mapping[int, int]]
@@ -151,13 +152,21 @@ class Jury:
         *,
         guide: Guide | None = None,
         deadline_s: float | None = None,
+        unasked: Collection[int] = (),
     ) -> list[WeakLabel]:
         """Return every annotator's votes on all questions about all examples.
 
+        The LLM is not asked about the examples in `unasked`.
         Raises LanguageModelError when the LLM cannot be reached and nobody else can answer.
         """
         found = self.findings(project)
-        return self._votes(brief, found, examples, deadline_s, guide)
+        asked = [example for example in examples if example.id not in unasked]
+        votes = self._votes(brief, found, asked, deadline_s, guide)
+        if len(asked) == len(examples):
+            return votes
+        others = [example for example in examples if example.id in unasked]
+        silent = _silent(brief, others, _UNASKED)
+        return [*votes, *silent, *self._by_similarity(brief, found, others)]
 
     def ask(
         self, project: Project, brief: Brief, examples: Sequence[Example], guide: Guide
@@ -231,9 +240,7 @@ class Jury:
     ) -> list[WeakLabel]:
         schema, instruction = brief.schema, brief.instruction
         guide = replace(guide or Guide(), forms=found.forms)
-        similarity = self._similarity.recall(found.similarity)
-        others = similarity.annotate(schema, instruction, examples) if found.similarity else []
-        others = [vote for vote in others if vote.abstention is None]
+        others = self._by_similarity(brief, found, examples)
         try:
             ours = self._llm.annotate(
                 schema, instruction, examples, guide=guide, deadline_s=deadline_s
@@ -242,18 +249,18 @@ class Jury:
             if not others:
                 raise
             _LOG.warning("the LLM does not answer, similarity does: %s", exc)
-            ours = [
-                WeakLabel(
-                    example.id,
-                    question.name,
-                    "llm",
-                    "none",
-                    abstention=Abstention(AbstentionReason.UNREACHABLE, str(exc)),
-                )
-                for example in examples
-                for question in schema.questions
-            ]
+            silence = Abstention(AbstentionReason.UNREACHABLE, str(exc))
+            ours = _silent(brief, examples, silence)
         return [*ours, *others]
+
+    def _by_similarity(
+        self, brief: Brief, found: Findings, examples: Sequence[Example]
+    ) -> list[WeakLabel]:
+        if not found.similarity:
+            return []
+        similarity = self._similarity.recall(found.similarity)
+        votes = similarity.annotate(brief.schema, brief.instruction, examples)
+        return [vote for vote in votes if vote.abstention is None]
 
     def _learn_trust(
         self,
@@ -305,6 +312,15 @@ class Jury:
             _exclusive_verdict(question, e, result, at, lead.get(e.id))
             for at, e in enumerate(examples)
         ]
+
+
+def _silent(brief: Brief, examples: Sequence[Example], why: Abstention) -> list[WeakLabel]:
+    """Return what stands for the LLM's answers where there are none."""
+    return [
+        WeakLabel(example.id, question.name, "llm", "none", abstention=why)
+        for example in examples
+        for question in brief.schema.questions
+    ]
 
 
 def _at_random(project: Project, human: Mapping[int, int]) -> dict[int, int]:

@@ -9,6 +9,7 @@ from backend.core.stores import AnswerStore, LabelStore, ProjectStore, TaskStore
 from backend.core.types import Project
 from backend.workflow.queue_report import QueueReporter
 from backend.workflow.round_reporting import RoundReporter
+from backend.workflow.sharing import Sharer
 
 
 class Reporter:
@@ -19,6 +20,7 @@ class Reporter:
         stores: tuple[ProjectStore, TaskStore, LabelStore, WorkStore],
         answers: AnswerStore,
         queue: QueueReporter,
+        sharer: Sharer,
         rounds: RoundReporter,
         *,
         prices: Prices,
@@ -26,6 +28,7 @@ class Reporter:
         self._projects, self._tasks, self._labels, self._work = stores
         self._answers = answers
         self._queue = queue
+        self._sharer = sharer
         self._rounds = rounds
         self._prices = prices
 
@@ -69,6 +72,7 @@ class Reporter:
             "n_tokens_out": progress.n_tokens_out,
             "is_complete": progress.is_complete,
             **self._llm(project),
+            "llm_share": self._sharer.known(project).why,
             "queue": self._queue.state(project),
             "versions": self._projects.versions(project.id),
             **self._rounds.report(project),

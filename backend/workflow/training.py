@@ -19,9 +19,15 @@ from backend.core.small_model import (
     TrainingHooks,
     TrainingSet,
 )
-from backend.core.types import ProjectId, Question, WeakLabel
+from backend.core.types import AbstentionReason, ProjectId, Question, WeakLabel
 from backend.workflow.jury import Jury, posteriors_by_annotator
-from backend.workflow.round_desk import Open, RoundDesk, as_votes, is_derived, question_of
+from backend.workflow.round_desk import (
+    Open,
+    RoundDesk,
+    as_votes,
+    is_derived,
+    question_of,
+)
 from backend.workflow.round_files import RoundFiles
 from backend.workflow.settling import Pool, Settler
 
@@ -45,7 +51,11 @@ class Trainer:
     """Does the `train` step."""
 
     def __init__(
-        self, desk: RoundDesk, settler: Settler, jury: Jury, make_small_model: MakeSmallModel
+        self,
+        desk: RoundDesk,
+        settler: Settler,
+        jury: Jury,
+        make_small_model: MakeSmallModel,
     ) -> None:
         self._desk = desk
         self._settler = settler
@@ -95,7 +105,8 @@ class Trainer:
     ) -> Believed:
         """Fuse votes into targets, without the small model's own.
 
-        As published, the LLM's answers alone are learned, and no label by people.
+        A text about which the LLM was never asked has none, unless people answered it. As
+        published, the LLM's answers alone are learned, and no label by people.
         """
         ids = np.array([example.id for example in pool.examples], dtype=np.int64)
         if found.is_paper:
@@ -109,10 +120,11 @@ class Trainer:
         )
         targets = np.full((len(ids), len(question.labels)), np.nan)
         about = [verdict for verdict in verdicts if verdict.question == question.name]
-        for row, verdict in enumerate(about):
-            if verdict.probabilities:
-                targets[row] = verdict.probabilities
         human = pool.human[question.name]
+        unheard = _unasked(votes) - set(human)
+        for row, verdict in enumerate(about):
+            if verdict.probabilities and verdict.example_id not in unheard:
+                targets[row] = verdict.probabilities
         return Believed(ids, targets, np.isin(ids, list(human)))
 
     def _hooks(self, found: Open, cycle: int) -> TrainingHooks:
@@ -161,6 +173,16 @@ def llm_posteriors(
         is_heard = np.isfinite(by_name[name]).all(axis=1)
         found[is_heard] = by_name[name][is_heard]
     return found
+
+
+def _unasked(votes: Sequence[WeakLabel]) -> set[int]:
+    """Return the examples that the LLM was not asked about, not even in a refinement."""
+    silent = {
+        vote.example_id
+        for vote in votes
+        if vote.abstention is not None and vote.abstention.reason is AbstentionReason.UNASKED
+    }
+    return silent - {vote.example_id for vote in votes if is_derived(vote.annotator)}
 
 
 def _training_set(pool: Pool, question: Question, believed: Believed) -> TrainingSet:

@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from backend.adapters.label_config import LabelConfigReader
-from backend.adapters.store import ReleaseStore, RoundStore, StateStore
+from backend.adapters.store import AnswerStore, ReleaseStore, RoundStore, StateStore
 from backend.core.ports import Step
 from backend.core.query import ActiveLLMStrategy
 from backend.core.types import (
@@ -44,6 +44,7 @@ from backend.workflow.releasing import MakeStrategy, Releaser
 from backend.workflow.round_desk import RoundDesk, RoundPlan
 from backend.workflow.rounds import RoundCrew, run_round
 from backend.workflow.settling import Settler
+from backend.workflow.sharing import Sharer
 from backend.workflow.synchronisation import Synchroniser
 from backend.workflow.training import Trainer
 from tests.conftest import SENTIMENT
@@ -216,6 +217,14 @@ class House:
         self.releaser = Releaser(self.jury, config, (self.releases, state), make_strategy)
         self.queue = QueueReporter(self.releaser, self.releases, self.tasks)
         labelling = Labelling(self.jury, briefs, config, self.releaser)
+        self.answers = AnswerStore(self.projects._db)
+        self.sharer = Sharer(
+            self.jury,
+            briefs,
+            (self.labels, self.answers, state),
+            make_strategy,
+            share=plan.llm_share if plan else None,
+        )
         self.settler = Settler(self.jury, briefs, self.tasks, self.labels)
         five = (self.projects, self.tasks, self.labels, self.releases, self.work)
         self.orderer = Orderer(self.settler, self.releaser, five, manages_queue=orders_queue)
@@ -230,7 +239,7 @@ class House:
         )
         three = (self.projects, self.labels, self.work)
         self.pre_annotator = PreAnnotator(
-            labelling, self.settler, three, chunk=CHUNK, retry_abstentions_s=0
+            labelling, self.settler, self.sharer, three, chunk=CHUNK, retry_abstentions_s=0
         )
         self.publisher = Publisher(
             self.platform,

@@ -368,7 +368,7 @@ def _abstentions(connection: sa.Connection, project: Project) -> dict[str, int]:
     table = t.weak_labels
     query = (
         sa.select(table.c.abstention, sa.func.count())
-        .where(_by_llm(project), table.c.abstention.is_not(None))
+        .where(_by_llm(project), table.c.abstention != AbstentionReason.UNASKED)
         .group_by(table.c.abstention)
     )
     return {reason: n for reason, n in connection.execute(query)}
