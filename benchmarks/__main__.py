@@ -31,8 +31,7 @@ def serving(
 
     report = Report("serving", {"n_texts": n_texts, "seconds": seconds, "data": _name(data)})
     run(report, console=_console, data=data, n_texts=n_texts, seconds=seconds)
-    report.write(json_file)
-    _console.print(report.table())
+    _finish(report, json_file)
 
 
 @app.command()
@@ -47,8 +46,7 @@ def annotate(
 
     report = Report("annotate", {"data": data.name, "limit": limit, "shots": shots})
     run(report, console=_console, data=data, limit=limit, shots=shots)
-    report.write(json_file)
-    _console.print(report.table())
+    _finish(report, json_file)
 
 
 @app.command()
@@ -75,8 +73,7 @@ def forms(
 
     report = Report("forms", {"data": data.name, "limit": limit, "draws": draws})
     run(report, console=_console, data=data, limit=limit, n_draws=draws)
-    report.write(json_file)
-    _console.print(report.table())
+    _finish(report, json_file)
 
 
 @app.command()
@@ -88,8 +85,7 @@ def injection(
 
     report = Report("injection", {})
     run_injection(report)
-    report.write(json_file)
-    _console.print(report.table())
+    _finish(report, json_file)
 
 
 @app.command()
@@ -153,8 +149,7 @@ def selftrain(
     )
     report = Report("selftrain", asked.parameters())
     run(report, asked, console=_console)
-    report.write(json_file)
-    _console.print(report.table())
+    _finish(report, json_file)
 
 
 @app.command()
@@ -174,8 +169,7 @@ def rounds(
     asked = RoundsRun(data, humans, recipe, limit, small_model, order, seed)
     report = Report("rounds", asked.parameters())
     run(report, asked, console=_console)
-    report.write(json_file)
-    _console.print(report.table())
+    _finish(report, json_file)
 
 
 @app.command()
@@ -185,6 +179,11 @@ def pages() -> None:
 
     for page in write_pages():
         _console.print(f"wrote {page}")
+
+
+def _finish(report: Report, json_file: Path) -> None:
+    report.write(json_file)
+    _console.print(report.table())
 
 
 def _name(path: Path | None) -> str:
