@@ -21,11 +21,11 @@ from backend.adapters.label_studio_admin import (
 )
 from backend.adapters.remote_text import RemoteTexts
 from backend.adapters.store import Database, ProjectStore, WorkStore
+from backend.configured import connect_language_model
 from backend.core.definitions import with_definitions
 from backend.core.ports import LanguageModel, LanguageModelInfo
 from backend.core.types import UNCERTAINTY_SAMPLING, Project, ProjectInfo
 from backend.errors import BackendError, PlatformUnauthorized
-from backend.services import connect_language_model
 from backend.settings import Settings
 
 State = Literal["ok", "warning", "failure"]

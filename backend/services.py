@@ -1,20 +1,13 @@
-"""The composition root: the only module that names all concrete adapters."""
+"""The composition root: the only module that wires stores, adapters and use cases together."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
-
-import numpy as np
-from numpy.typing import NDArray
+from dataclasses import dataclass
 
 from backend.adapters.answer_cache import CachedLanguageModel
 from backend.adapters.definitions import DefinitionFiles
 from backend.adapters.label_config import LabelConfigReader
-from backend.adapters.label_studio import LabelStudioPlatform
 from backend.adapters.remote_text import RemoteTexts
-from backend.adapters.replicas import Replicas
 from backend.adapters.store import (
     AnswerStore,
     Database,
@@ -26,17 +19,16 @@ from backend.adapters.store import (
     TaskStore,
     WorkStore,
 )
-from backend.adapters.vllm import VllmServer
+from backend.configured import (
+    EncoderAtFirstUse,
+    connect_language_model,
+    connect_platform,
+    query_strategies,
+    small_models,
+)
 from backend.core.accounts import Prices
-from backend.core.controls import RandomOrder
 from backend.core.ports import Encoder, LabelingPlatform, LanguageModel
-from backend.core.query import ActiveLLMStrategy
-from backend.core.rounds import RoundRecipe
-from backend.core.small_model import PLAIN, Recipe, SmallModel
-from backend.errors import SettingsError
 from backend.llm.annotator import LLMAnnotator
-from backend.llm.paper_sampler import PaperActiveLLM
-from backend.llm.sampler import LLMJudge
 from backend.llm.spans import SpanAsker
 from backend.settings import Settings
 from backend.slm.similarity import SimilarityAnnotator
@@ -53,7 +45,7 @@ from backend.workflow.prelabel import Crew
 from backend.workflow.publishing import Publisher
 from backend.workflow.queue_report import QueueReporter
 from backend.workflow.refining import Refiner
-from backend.workflow.releasing import MakeStrategy, Releaser
+from backend.workflow.releasing import Releaser
 from backend.workflow.reporting import Reporter
 from backend.workflow.round_desk import RoundDesk, RoundPlan
 from backend.workflow.round_reporting import RoundReporter
@@ -62,8 +54,6 @@ from backend.workflow.settling import Settler
 from backend.workflow.sharing import Sharer
 from backend.workflow.synchronisation import Synchroniser
 from backend.workflow.training import MakeSmallModel, Trainer
-
-_N_PUBLISHED_HEAD = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,11 +116,11 @@ def build_services(
     labels, work = LabelStore(database), WorkStore(database)
     releases = ReleaseStore(database)
     config = LabelConfigReader(RemoteTexts(settings.allowed_data_hosts))
-    platform = platform or _platform(settings)
+    platform = platform or connect_platform(settings)
     answers = AnswerStore(database)
     model = language_model or connect_language_model(settings)
     language_model = CachedLanguageModel(model, answers)
-    encoder = encoder or _EncoderAtFirstUse(settings)
+    encoder = encoder or EncoderAtFirstUse(settings)
     similarity = SimilarityAnnotator(encoder)
     annotator = LLMAnnotator(
         language_model, shortlist=similarity.shortlist, span_asker=SpanAsker(language_model)
@@ -150,7 +140,7 @@ def build_services(
     orderer = Orderer(settler, releaser, stores, manages_queue=settings.manage_queue)
     rounds = RoundStore(database)
     desk = RoundDesk((projects, rounds, work), settings.home / "models", _round_plan(settings))
-    make_small_model = make_small_model or partial(_small_model, settings, encoder)
+    make_small_model = make_small_model or small_models(settings, encoder)
     synchroniser = Synchroniser(
         platform,
         config,
@@ -237,75 +227,3 @@ def _round_plan(settings: Settings) -> RoundPlan:
         llm_share=settings.llm_share or None,
         chunk=settings.annotate_chunk,
     )
-
-
-def _small_model(settings: Settings, encoder: Encoder, recipe: RoundRecipe) -> SmallModel:
-    from backend.slm.model import Transformer
-
-    ways = {"default": Recipe(), "plain": PLAIN, "probe": Recipe(name="probe")}
-    how = replace(PLAIN, name="paper") if recipe == "paper" else ways[settings.slm_recipe]
-    return Transformer(settings.slm_model, recipe=how, encoder=encoder)
-
-
-class _EncoderAtFirstUse:
-    """The encoder, whose libraries take seconds to import: most commands embed nothing."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-
-    @cached_property
-    def _encoder(self) -> Encoder:
-        from backend.slm.encoder import CachedEncoder, SentenceEncoder
-
-        encoder = SentenceEncoder(self._settings.encoder_model)
-        return CachedEncoder(encoder, self._settings.home / "embeddings")
-
-    @property
-    def name(self) -> str:
-        return self._encoder.name
-
-    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        return self._encoder.embed(texts)
-
-
-def query_strategies(settings: Settings, model: LanguageModel) -> MakeStrategy:
-    """Return what makes the query strategy of the settings; raises SettingsError for no such."""
-    name = settings.query_strategy
-    if name == "activellm" and settings.query_llm_judge:
-        return lambda asked: ActiveLLMStrategy(judge=LLMJudge(model, question=asked))
-    if name == "activellm":
-        return lambda asked: ActiveLLMStrategy()
-    if name == "activellm-paper":
-        return lambda asked: PaperActiveLLM(model, then=ActiveLLMStrategy())
-    if name == "random":
-        return lambda asked: RandomOrder()
-    from backend.adapters.active_learning import PUBLISHED, PublishedStrategy
-
-    if name not in PUBLISHED:
-        known = ", ".join(["activellm", "activellm-paper", "random", *PUBLISHED])
-        raise SettingsError(f"QUERY_STRATEGY={name!r}: expected one of {known}")
-    return lambda asked: PublishedStrategy(name, n_head=_N_PUBLISHED_HEAD)
-
-
-def _platform(settings: Settings) -> LabelStudioPlatform:
-    return LabelStudioPlatform(
-        settings.label_studio_url,
-        settings.label_studio_api_key.reveal(),
-        timeout_s=settings.label_studio_timeout_s,
-    )
-
-
-def connect_language_model(settings: Settings) -> VllmServer | Replicas:
-    """Return the client of the servers that the settings name; asks nothing of them yet."""
-    servers = [
-        VllmServer(
-            url,
-            model=settings.llm_model,
-            api_key=settings.llm_api_key.reveal(),
-            timeout_s=settings.llm_timeout_s,
-            batch_size=settings.llm_batch_size,
-            concurrency=settings.llm_concurrency,
-        )
-        for url in settings.llm_base_urls
-    ]
-    return servers[0] if len(servers) == 1 else Replicas(servers)

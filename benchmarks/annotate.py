@@ -17,10 +17,11 @@ import numpy as np
 from rich.console import Console
 
 from backend.adapters.vllm import VllmServer
+from backend.configured import connect_language_model
 from backend.core.accounts import charged_to
 from backend.core.types import Example, Guide, QuestionKind, TaskSchema, WeakLabel
 from backend.llm.probe import FormProbe
-from backend.services import Services, build_services, connect_language_model
+from backend.services import Services, build_services
 from backend.settings import Settings
 from backend.slm.similarity import SimilarityAnnotator
 from benchmarks.datasets import DataSet, LabelledTask, load

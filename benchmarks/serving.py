@@ -18,12 +18,13 @@ from typing import Any
 import requests
 from rich.console import Console
 
+from backend.configured import connect_language_model
 from backend.core.ports import Completion, Decoding, LanguageModel, LanguageModelInfo
 from backend.core.types import Event, Prediction, Project, ProjectId, Task, WeakLabel
 from backend.launcher.child import Command
 from backend.launcher.processes import Processes, answers, free_port
 from backend.launcher.vllm_server import start_language_model
-from backend.services import Services, build_services, connect_language_model
+from backend.services import Services, build_services
 from backend.serving import web_command, worker_command
 from backend.settings import Settings
 from benchmarks.data import cycled, read_rows

@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 
+from backend.configured import query_strategies
 from backend.core.ordering import QueryStrategy
 from backend.errors import SettingsError
-from backend.services import build_services, query_strategies
+from backend.services import build_services
 from backend.settings import Settings
 from tests.fakes import FakeLanguageModel, FakePlatform
 
