@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from backend.adapters.answer_cache import CachedLanguageModel
 from backend.adapters.definitions import DefinitionFiles
@@ -70,20 +71,16 @@ class Services:
     work: WorkStore
     answers: AnswerStore
     state: StateStore
-    config: LabelConfigReader
     platform: LabelingPlatform
     language_model: LanguageModel
+    encoder: Encoder
+    config: LabelConfigReader
     annotator: LLMAnnotator
     similarity: SimilarityAnnotator
-    encoder: Encoder
+    jury: Jury
+    settler: Settler
     events: EventService
     prediction: PredictionService
-    synchroniser: Synchroniser
-    pre_annotator: PreAnnotator
-    publisher: Publisher
-    orderer: Orderer
-    settler: Settler
-    jury: Jury
     crew: RoundCrew
     queue: QueueReporter
     exporter: Exporter
@@ -96,6 +93,35 @@ class Services:
             if close is not None:
                 close()
         self.database.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Stores:
+    """All that is kept, in one database."""
+
+    projects: ProjectStore
+    tasks: TaskStore
+    labels: LabelStore
+    releases: ReleaseStore
+    rounds: RoundStore
+    work: WorkStore
+    answers: AnswerStore
+    state: StateStore
+
+
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """What several use cases are made of."""
+
+    config: LabelConfigReader
+    briefs: BriefReader
+    annotator: LLMAnnotator
+    similarity: SimilarityAnnotator
+    jury: Jury
+    settler: Settler
+    releaser: Releaser
+    labelling: Labelling
+    sharer: Sharer
 
 
 def build_services(
@@ -112,111 +138,170 @@ def build_services(
     """
     database = Database(settings.state_url)
     database.migrate()
-    projects, tasks = ProjectStore(database), TaskStore(database)
-    labels, work = LabelStore(database), WorkStore(database)
-    releases = ReleaseStore(database)
-    config = LabelConfigReader(RemoteTexts(settings.allowed_data_hosts))
+    stores = _stores(database)
     platform = platform or connect_platform(settings)
-    answers = AnswerStore(database)
     model = language_model or connect_language_model(settings)
-    language_model = CachedLanguageModel(model, answers)
+    language_model = CachedLanguageModel(model, stores.answers)
     encoder = encoder or EncoderAtFirstUse(settings)
+    make_small_model = make_small_model or small_models(settings, encoder)
+    shared = _shared(settings, stores, language_model, encoder)
+    prelabel = _prelabel_crew(settings, stores, shared, platform)
+    queue = QueueReporter(shared.releaser, stores.releases, stores.tasks)
+    return Services(
+        settings=settings,
+        database=database,
+        projects=stores.projects,
+        tasks=stores.tasks,
+        labels=stores.labels,
+        releases=stores.releases,
+        rounds=stores.rounds,
+        work=stores.work,
+        answers=stores.answers,
+        state=stores.state,
+        platform=platform,
+        language_model=language_model,
+        encoder=encoder,
+        config=shared.config,
+        annotator=shared.annotator,
+        similarity=shared.similarity,
+        jury=shared.jury,
+        settler=shared.settler,
+        events=EventService(shared.config, (stores.projects, stores.tasks, stores.work)),
+        prediction=_prediction(settings, stores, shared),
+        crew=_round_crew(settings, stores, shared, prelabel, make_small_model),
+        queue=queue,
+        exporter=_exporter(settings, stores, shared),
+        reporter=_reporter(settings, stores, shared, queue),
+    )
+
+
+def _stores(database: Database) -> _Stores:
+    return _Stores(
+        projects=ProjectStore(database),
+        tasks=TaskStore(database),
+        labels=LabelStore(database),
+        releases=ReleaseStore(database),
+        rounds=RoundStore(database),
+        work=WorkStore(database),
+        answers=AnswerStore(database),
+        state=StateStore(database),
+    )
+
+
+def _shared(
+    settings: Settings, stores: _Stores, language_model: LanguageModel, encoder: Encoder
+) -> _Shared:
+    config = LabelConfigReader(RemoteTexts(settings.allowed_data_hosts))
+    definitions = DefinitionFiles(settings.definitions_folder)
+    briefs = BriefReader(config, stores.tasks, definitions.read)
     similarity = SimilarityAnnotator(encoder)
     annotator = LLMAnnotator(
         language_model, shortlist=similarity.shortlist, span_asker=SpanAsker(language_model)
     )
-    state = StateStore(database)
-    briefs = BriefReader(config, tasks, DefinitionFiles(settings.definitions_folder).read)
-    jury = Jury(annotator, similarity, encoder, state)
+    jury = Jury(annotator, similarity, encoder, stores.state)
     make_strategy = query_strategies(settings, language_model)
-    releaser = Releaser(jury, config, (releases, state), make_strategy)
-    queue = QueueReporter(releaser, releases, tasks)
-    labelling = Labelling(jury, briefs, config, releaser)
-    sharer = Sharer(
-        jury, briefs, (labels, answers, state), make_strategy, share=settings.llm_share or None
-    )
-    settler = Settler(jury, briefs, tasks, labels)
-    stores = (projects, tasks, labels, releases, work)
-    orderer = Orderer(settler, releaser, stores, manages_queue=settings.manage_queue)
-    rounds = RoundStore(database)
-    desk = RoundDesk((projects, rounds, work), settings.home / "models", _round_plan(settings))
-    make_small_model = make_small_model or small_models(settings, encoder)
-    synchroniser = Synchroniser(
-        platform,
-        config,
-        stores,
-        full_interval_s=settings.full_sync_interval_s,
-        manages_queue=settings.manage_queue,
-        is_order_due=orderer.is_due,
-    )
-    pre_annotator = PreAnnotator(
-        labelling,
-        settler,
-        sharer,
-        (projects, labels, work),
-        chunk=settings.annotate_chunk,
-        retry_abstentions_s=settings.retry_abstentions_s,
-    )
-    publisher = Publisher(
-        platform,
-        (projects, labels, releases, work),
-        chunk=settings.publish_chunk,
-        manages_queue=settings.manage_queue,
-    )
-    crew = RoundCrew(
-        Crew(synchroniser, pre_annotator, publisher, orderer),
-        Beginner(
-            desk,
-            briefs,
-            (projects, labels, rounds),
-            RoundPolicy(settings.round_min_tasks, settings.round_every),
-        ),
-        Trainer(desk, settler, jury, make_small_model),
-        Refiner(desk, settler, jury, briefs, (tasks, labels)),
-        Decider(desk, settler, jury, releaser, (labels, releases)),
-    )
-    return Services(
-        settings=settings,
-        database=database,
-        projects=projects,
-        tasks=tasks,
-        labels=labels,
-        releases=releases,
-        rounds=rounds,
-        work=work,
-        answers=answers,
-        state=state,
+    releaser = Releaser(jury, config, (stores.releases, stores.state), make_strategy)
+    return _Shared(
         config=config,
-        platform=platform,
-        language_model=language_model,
+        briefs=briefs,
         annotator=annotator,
         similarity=similarity,
-        encoder=encoder,
-        events=EventService(config, (projects, tasks, work)),
-        prediction=PredictionService(
-            labelling,
-            (projects, tasks, labels, work),
-            deadline_s=settings.predict_deadline_s,
-            live_limit=settings.live_predict_limit,
-        ),
-        synchroniser=synchroniser,
-        pre_annotator=pre_annotator,
-        publisher=publisher,
-        orderer=orderer,
-        settler=settler,
         jury=jury,
-        crew=crew,
-        queue=queue,
-        exporter=Exporter(briefs, config, (tasks, labels, releases), settings.home / "models"),
-        reporter=Reporter(
-            (projects, tasks, labels, work),
-            answers,
-            queue,
-            sharer,
-            RoundReporter(rounds, _round_plan(settings)),
-            prices=Prices(settings.llm_price_in, settings.llm_price_out),
+        settler=Settler(jury, briefs, stores.tasks, stores.labels),
+        releaser=releaser,
+        labelling=Labelling(jury, briefs, config, releaser),
+        sharer=Sharer(
+            jury,
+            briefs,
+            (stores.labels, stores.answers, stores.state),
+            make_strategy,
+            share=settings.llm_share or None,
         ),
     )
+
+
+def _prelabel_crew(
+    settings: Settings, stores: _Stores, shared: _Shared, platform: LabelingPlatform
+) -> Crew:
+    five = (stores.projects, stores.tasks, stores.labels, stores.releases, stores.work)
+    orderer = Orderer(shared.settler, shared.releaser, five, manages_queue=settings.manage_queue)
+    return Crew(
+        Synchroniser(
+            platform,
+            shared.config,
+            five,
+            full_interval_s=settings.full_sync_interval_s,
+            manages_queue=settings.manage_queue,
+            is_order_due=orderer.is_due,
+        ),
+        PreAnnotator(
+            shared.labelling,
+            shared.settler,
+            shared.sharer,
+            (stores.projects, stores.labels, stores.work),
+            chunk=settings.annotate_chunk,
+            retry_abstentions_s=settings.retry_abstentions_s,
+        ),
+        Publisher(
+            platform,
+            (stores.projects, stores.labels, stores.releases, stores.work),
+            chunk=settings.publish_chunk,
+            manages_queue=settings.manage_queue,
+        ),
+        orderer,
+    )
+
+
+def _round_crew(
+    settings: Settings,
+    stores: _Stores,
+    shared: _Shared,
+    prelabel: Crew,
+    make_small_model: MakeSmallModel,
+) -> RoundCrew:
+    labels, settler, jury = stores.labels, shared.settler, shared.jury
+    desk = RoundDesk(
+        (stores.projects, stores.rounds, stores.work), _models(settings), _round_plan(settings)
+    )
+    policy = RoundPolicy(settings.round_min_tasks, settings.round_every)
+    return RoundCrew(
+        prelabel,
+        Beginner(desk, shared.briefs, (stores.projects, labels, stores.rounds), policy),
+        Trainer(desk, settler, jury, make_small_model),
+        Refiner(desk, settler, jury, shared.briefs, (stores.tasks, labels)),
+        Decider(desk, settler, jury, shared.releaser, (labels, stores.releases)),
+    )
+
+
+def _prediction(settings: Settings, stores: _Stores, shared: _Shared) -> PredictionService:
+    return PredictionService(
+        shared.labelling,
+        (stores.projects, stores.tasks, stores.labels, stores.work),
+        deadline_s=settings.predict_deadline_s,
+        live_limit=settings.live_predict_limit,
+    )
+
+
+def _exporter(settings: Settings, stores: _Stores, shared: _Shared) -> Exporter:
+    three = (stores.tasks, stores.labels, stores.releases)
+    return Exporter(shared.briefs, shared.config, three, _models(settings))
+
+
+def _reporter(
+    settings: Settings, stores: _Stores, shared: _Shared, queue: QueueReporter
+) -> Reporter:
+    return Reporter(
+        (stores.projects, stores.tasks, stores.labels, stores.work),
+        stores.answers,
+        queue,
+        shared.sharer,
+        RoundReporter(stores.rounds, _round_plan(settings)),
+        prices=Prices(settings.llm_price_in, settings.llm_price_out),
+    )
+
+
+def _models(settings: Settings) -> Path:
+    return settings.home / "models"
 
 
 def _round_plan(settings: Settings) -> RoundPlan:

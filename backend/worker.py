@@ -49,7 +49,7 @@ class Dispatcher:
         for project in self._services.projects.all():
             if not project.is_connected:
                 continue
-            kind, reason = PRELABEL, self._services.synchroniser.work_due(project.id)
+            kind, reason = PRELABEL, self._services.crew.prelabel.synchroniser.work_due(project.id)
             round_reason = self._services.crew.beginner.due(project)
             if round_reason is not None:
                 kind, reason = ROUND, round_reason
