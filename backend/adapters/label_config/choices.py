@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 from xml.etree import ElementTree
 
@@ -11,7 +11,9 @@ from backend.adapters.label_config.tags import (
     ANY_TEXT,
     Asked,
     Control,
+    RegionValues,
     Reply,
+    TaskData,
     Written,
     chosen,
     winner,
@@ -26,12 +28,48 @@ _KIND_BY_CHOICE = {
 }
 
 
-class Choices:
+class _Picked:
+    """What both tags share; they differ in what they ask and in their result's key, their name."""
+
+    tag: str
+    over = ANY_TEXT
+    n_objects = 1
+
+    def write(self, question: Question, weak_label: WeakLabel, data: TaskData) -> Reply | None:
+        if question.kind.is_exclusive:
+            best = winner(question, weak_label)
+            found = None if best is None else ([best[0]], best[1])
+        else:
+            found = chosen(question, weak_label)
+        if found is None:
+            return None
+        labels, confidence = found
+        if not labels:
+            return Reply((), confidence)
+        values = [list(label.path) if label.path else label.value for label in labels]
+        return Reply((Written({self.tag.lower(): values}, confidence),), confidence)
+
+    def read(self, question: Question, values: RegionValues, data: TaskData) -> Answer | None:
+        """Read labels in the config's order; what is no leaf, or unknown, is left out."""
+        by_stored: dict[Any, str] = {
+            label.path or label.value: label.value for label in question.labels
+        }
+        picked: set[str] = set()
+        for value in values:
+            stored = value.get(self.tag.lower())
+            for item in stored if isinstance(stored, list) else ():
+                label = _lookup(by_stored, item)
+                if label is not None:
+                    picked.add(label)
+        if not picked or (question.kind.is_exclusive and len(picked) != 1):
+            return None
+        return Answer(tuple(label.value for label in question.labels if label.value in picked))
+
+
+class Choices(_Picked):
     """`<Choices>`. Results hold a choice's alias where it has one, and paths for a tree."""
 
     tag = "Choices"
-    over = ANY_TEXT
-    n_objects = 1
 
     def ask(self, control: Control) -> Asked | str:
         choice = control.attribute("choice") or "single"
@@ -46,26 +84,11 @@ class Choices:
             return 'nested choices without allowNested="true", which Label Studio does not show'
         return _asked(kind, labels)
 
-    def write(
-        self, question: Question, weak_label: WeakLabel, data: Mapping[str, Any] | None
-    ) -> Reply | None:
-        return _write(question, weak_label, "choices")
 
-    def read(
-        self,
-        question: Question,
-        values: Sequence[Mapping[str, Any]],
-        data: Mapping[str, Any] | None,
-    ) -> Answer | None:
-        return _read(question, values, "choices")
-
-
-class Taxonomy:
+class Taxonomy(_Picked):
     """`<Taxonomy>`: several leaves of a tree, or one with maxUsages="1"."""
 
     tag = "Taxonomy"
-    over = ANY_TEXT
-    n_objects = 1
 
     def ask(self, control: Control) -> Asked | str:
         if control.is_set("labeling"):
@@ -73,19 +96,6 @@ class Taxonomy:
         one = control.attribute("maxUsages") == "1"
         kind = QuestionKind.SINGLE_CHOICE if one else QuestionKind.MULTIPLE_CHOICE
         return _asked(kind, _leaves(control.element))
-
-    def write(
-        self, question: Question, weak_label: WeakLabel, data: Mapping[str, Any] | None
-    ) -> Reply | None:
-        return _write(question, weak_label, "taxonomy")
-
-    def read(
-        self,
-        question: Question,
-        values: Sequence[Mapping[str, Any]],
-        data: Mapping[str, Any] | None,
-    ) -> Answer | None:
-        return _read(question, values, "taxonomy")
 
 
 def _asked(kind: QuestionKind, labels: tuple[LabelDefinition, ...] | str) -> Asked | str:
@@ -148,38 +158,6 @@ def _choices_in(element: ElementTree.Element) -> Iterator[ElementTree.Element]:
             yield child
         elif str(child.tag).lower() == "view":
             yield from _choices_in(child)
-
-
-def _write(question: Question, weak_label: WeakLabel, key: str) -> Reply | None:
-    if question.kind.is_exclusive:
-        best = winner(question, weak_label)
-        found = None if best is None else ([best[0]], best[1])
-    else:
-        found = chosen(question, weak_label)
-    if found is None:
-        return None
-    labels, confidence = found
-    if not labels:
-        return Reply((), confidence)
-    values = [list(label.path) if label.path else label.value for label in labels]
-    return Reply((Written({key: values}, confidence),), confidence)
-
-
-def _read(question: Question, values: Sequence[Mapping[str, Any]], key: str) -> Answer | None:
-    """Read labels in the config's order; what is no leaf, or unknown, is left out."""
-    by_stored: dict[Any, str] = {
-        label.path or label.value: label.value for label in question.labels
-    }
-    picked: set[str] = set()
-    for value in values:
-        stored = value.get(key)
-        for item in stored if isinstance(stored, list) else ():
-            label = _lookup(by_stored, item)
-            if label is not None:
-                picked.add(label)
-    if not picked or (question.kind.is_exclusive and len(picked) != 1):
-        return None
-    return Answer(tuple(label.value for label in question.labels if label.value in picked))
 
 
 def _lookup(by_stored: Mapping[Any, str], item: Any) -> str | None:

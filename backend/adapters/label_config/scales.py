@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
@@ -12,7 +11,9 @@ from backend.adapters.label_config.tags import (
     UNKNOWN_CONFIDENCE,
     Asked,
     Control,
+    RegionValues,
     Reply,
+    TaskData,
     Written,
     winner,
 )
@@ -38,18 +39,11 @@ class Rating:
             QuestionKind.RATING, tuple(_numbers(Decimal(1), Decimal(1), most)), (1.0, float(most))
         )
 
-    def write(
-        self, question: Question, weak_label: WeakLabel, data: Mapping[str, Any] | None
-    ) -> Reply | None:
+    def write(self, question: Question, weak_label: WeakLabel, data: TaskData) -> Reply | None:
         best = winner(question, weak_label)
         return None if best is None else _one({"rating": int(best[0].value)}, best[1])
 
-    def read(
-        self,
-        question: Question,
-        values: Sequence[Mapping[str, Any]],
-        data: Mapping[str, Any] | None,
-    ) -> Answer | None:
+    def read(self, question: Question, values: RegionValues, data: TaskData) -> Answer | None:
         return _read_number(question, values, "rating")
 
 
@@ -82,9 +76,7 @@ class Number:
         )
         return Asked(QuestionKind.NUMBER, (), bounds, _float(step))
 
-    def write(
-        self, question: Question, weak_label: WeakLabel, data: Mapping[str, Any] | None
-    ) -> Reply | None:
+    def write(self, question: Question, weak_label: WeakLabel, data: TaskData) -> Reply | None:
         best = winner(question, weak_label)
         if best is not None:
             return _one({"number": _plain(Decimal(best[0].value))}, best[1])
@@ -96,12 +88,7 @@ class Number:
             return None
         return _one({"number": _plain(number)}, _confidence(weak_label))
 
-    def read(
-        self,
-        question: Question,
-        values: Sequence[Mapping[str, Any]],
-        data: Mapping[str, Any] | None,
-    ) -> Answer | None:
+    def read(self, question: Question, values: RegionValues, data: TaskData) -> Answer | None:
         return _read_number(question, values, "number")
 
 
@@ -117,18 +104,11 @@ class Pairwise:
         labels = (LabelDefinition("left", left.strip()), LabelDefinition("right", right.strip()))
         return Asked(QuestionKind.PAIRWISE, labels)
 
-    def write(
-        self, question: Question, weak_label: WeakLabel, data: Mapping[str, Any] | None
-    ) -> Reply | None:
+    def write(self, question: Question, weak_label: WeakLabel, data: TaskData) -> Reply | None:
         best = winner(question, weak_label)
         return None if best is None else _one({"selected": best[0].value}, best[1])
 
-    def read(
-        self,
-        question: Question,
-        values: Sequence[Mapping[str, Any]],
-        data: Mapping[str, Any] | None,
-    ) -> Answer | None:
+    def read(self, question: Question, values: RegionValues, data: TaskData) -> Answer | None:
         picked = [value.get("selected") for value in values]
         if len(picked) != 1 or picked[0] not in ("left", "right"):
             return None
@@ -145,21 +125,14 @@ class TextArea:
     def ask(self, control: Control) -> Asked | str:
         return Asked(QuestionKind.FREE_TEXT)
 
-    def write(
-        self, question: Question, weak_label: WeakLabel, data: Mapping[str, Any] | None
-    ) -> Reply | None:
+    def write(self, question: Question, weak_label: WeakLabel, data: TaskData) -> Reply | None:
         if weak_label.text is None:
             return None
         if not weak_label.text.strip():
             return Reply((), _confidence(weak_label))
         return _one({"text": [weak_label.text]}, _confidence(weak_label))
 
-    def read(
-        self,
-        question: Question,
-        values: Sequence[Mapping[str, Any]],
-        data: Mapping[str, Any] | None,
-    ) -> Answer | None:
+    def read(self, question: Question, values: RegionValues, data: TaskData) -> Answer | None:
         lines: list[str] = []
         for value in values:
             text = value.get("text")
@@ -209,9 +182,7 @@ def _on_step(number: Decimal, question: Question) -> Decimal:
     return basis + round((number - basis) / step) * step
 
 
-def _read_number(
-    question: Question, values: Sequence[Mapping[str, Any]], key: str
-) -> Answer | None:
+def _read_number(question: Question, values: RegionValues, key: str) -> Answer | None:
     found = [value.get(key) for value in values]
     if len(found) != 1 or isinstance(found[0], bool) or not isinstance(found[0], int | float):
         return None

@@ -6,7 +6,7 @@ nodes (`globalOffsets`; it derives its XPaths from them), and those of Paragraph
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from backend.adapters.label_config.dialogue import Dialogue, Place
@@ -15,7 +15,9 @@ from backend.adapters.label_config.tags import (
     UNKNOWN_CONFIDENCE,
     Asked,
     Control,
+    RegionValues,
     Reply,
+    TaskData,
     Written,
 )
 from backend.adapters.label_config.texts import read_layout, why_no_spans
@@ -51,9 +53,7 @@ class _Spans:
         )
         return Asked(QuestionKind.SPANS, labels) if labels else "no labels"
 
-    def write(
-        self, question: Question, weak_label: WeakLabel, data: Mapping[str, Any] | None
-    ) -> Reply | None:
+    def write(self, question: Question, weak_label: WeakLabel, data: TaskData) -> Reply | None:
         if weak_label.spans is None:
             return None
         layout = _layout(question, data)
@@ -71,12 +71,7 @@ class _Spans:
             confidence = min((one.confidence for one in written), default=UNKNOWN_CONFIDENCE)
         return Reply(tuple(written), confidence)
 
-    def read(
-        self,
-        question: Question,
-        values: Sequence[Mapping[str, Any]],
-        data: Mapping[str, Any] | None,
-    ) -> Answer | None:
+    def read(self, question: Question, values: RegionValues, data: TaskData) -> Answer | None:
         layout = _layout(question, data)
         if not _is_exact(question, layout):
             return None
@@ -118,7 +113,7 @@ class ParagraphLabels(_Spans):
 _Layout = str | VisibleText | Dialogue | None
 
 
-def _layout(question: Question, data: Mapping[str, Any] | None) -> _Layout:
+def _layout(question: Question, data: TaskData) -> _Layout:
     if data is not None:
         return read_layout(question.field, data)
     if question.field.format is not TextFormat.PLAIN:

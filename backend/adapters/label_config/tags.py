@@ -15,6 +15,11 @@ MIN_PROBABILITY = 0.5
 UNKNOWN_CONFIDENCE = 0.5
 """Stands in where an annotator did not say how sure it is."""
 
+TaskData = Mapping[str, Any] | None
+"""A task's data, or None where they are not at hand."""
+RegionValues = Sequence[Mapping[str, Any]]
+"""The values of a person's regions for one question."""
+
 
 @dataclass(frozen=True, slots=True)
 class Control:
@@ -80,18 +85,11 @@ class QuestionTag(Protocol):
         """Return what a control tag asks, or why that cannot be labelled."""
         ...
 
-    def write(
-        self, question: Question, weak_label: WeakLabel, data: Mapping[str, Any] | None
-    ) -> Reply | None:
+    def write(self, question: Question, weak_label: WeakLabel, data: TaskData) -> Reply | None:
         """Return the regions for a weak label; None when it holds no answer to this question."""
         ...
 
-    def read(
-        self,
-        question: Question,
-        values: Sequence[Mapping[str, Any]],
-        data: Mapping[str, Any] | None,
-    ) -> Answer | None:
+    def read(self, question: Question, values: RegionValues, data: TaskData) -> Answer | None:
         """Return the answer in the values of a person's regions; None when none can be used."""
         ...
 
