@@ -8,21 +8,20 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from backend.adapters.store import progress
 from backend.adapters.store import tables as t
 from backend.adapters.store import weak_labels as weak_labels_table
+from backend.adapters.store.conditions import answering, is_open, of_version
 from backend.adapters.store.database import Database, in_slices, now, upsert
 from backend.core.states import Progress
 from backend.core.types import (
     AbstentionReason,
     Prediction,
     Project,
-    ProjectId,
     Task,
     WeakLabel,
 )
 
-_RATE_WINDOW = timedelta(seconds=60)
-_HELPERS = ("similarity", "small-model")
 _PASSING = [reason for reason in AbstentionReason if reason.is_passing]
 _STORED = (
     sa.select(t.predictions, t.tasks.c.digest)
@@ -53,7 +52,7 @@ class LabelStore:
         table = t.tasks
         query = (
             sa.select(table.c.id, table.c.data)
-            .where(_is_open(project))
+            .where(is_open(project))
             .order_by(table.c.id)
             .limit(limit)
         )
@@ -99,7 +98,7 @@ class LabelStore:
         with self._db.write() as connection:
             connection.execute(
                 sa.delete(t.weak_labels).where(
-                    _answering(project), t.weak_labels.c.annotator.in_(list(annotators))
+                    answering(project), t.weak_labels.c.annotator.in_(list(annotators))
                 )
             )
             upsert(connection, t.weak_labels, rows)
@@ -113,7 +112,7 @@ class LabelStore:
         """Forget abstentions that may go away by themselves; return how many."""
         table = t.weak_labels
         statement = sa.delete(table).where(
-            _answering(project),
+            answering(project),
             table.c.abstention.in_(_PASSING),
             table.c.created_at < now() - timedelta(seconds=older_than_s),
         )
@@ -153,7 +152,7 @@ class LabelStore:
                 statement = (
                     sa.update(table)
                     .where(
-                        _of(project, table),
+                        of_version(project, table),
                         table.c.task_id.in_(ids),
                         table.c.offered_at.is_(None),
                         table.c.sent_at.is_(None),
@@ -193,7 +192,7 @@ class LabelStore:
             for ids in in_slices([row.task_id for row in rows]):
                 connection.execute(
                     sa.update(table)
-                    .where(_of(project, table), table.c.task_id.in_(ids))
+                    .where(of_version(project, table), table.c.task_id.in_(ids))
                     .values(sent_at=now())
                 )
         doubtful = {row.task_id for row in rows if row.offered_at or row.sent_at}
@@ -216,7 +215,8 @@ class LabelStore:
         with self._db.write() as connection:
             for ids in in_slices(task_ids):
                 connection.execute(
-                    sa.update(table).where(_of(project, table), table.c.task_id.in_(ids)), values
+                    sa.update(table).where(of_version(project, table), table.c.task_id.in_(ids)),
+                    values,
                 )
 
     def publication(self, project: Project, task_ids: Sequence[int]) -> dict[int, bool]:
@@ -226,7 +226,7 @@ class LabelStore:
         with self._db.read() as connection:
             for ids in in_slices(task_ids):
                 query = sa.select(table.c.task_id, table.c.published_at.is_not(None)).where(
-                    _of(project, table), table.c.task_id.in_(ids)
+                    of_version(project, table), table.c.task_id.in_(ids)
                 )
                 found |= {
                     task_id: bool(is_published)
@@ -238,7 +238,7 @@ class LabelStore:
         """Return whether Label Studio has any prediction of the present version."""
         table = t.predictions
         query = sa.select(table.c.task_id).where(
-            _of(project, table), table.c.published_at.is_not(None)
+            of_version(project, table), table.c.published_at.is_not(None)
         )
         with self._db.read() as connection:
             return connection.execute(query.limit(1)).first() is not None
@@ -247,7 +247,7 @@ class LabelStore:
         """Return whether Label Studio lacks a prediction of this version that it would take."""
         table = t.predictions
         query = sa.select(table.c.task_id).where(
-            _of(project, table), table.c.published_at.is_(None), table.c.refusal.is_(None)
+            of_version(project, table), table.c.published_at.is_(None), table.c.refusal.is_(None)
         )
         with self._db.read() as connection:
             return connection.execute(query.limit(1)).first() is not None
@@ -266,41 +266,7 @@ class LabelStore:
     def progress(self, project: Project) -> Progress:
         """Return how far the project's pre-annotation is."""
         with self._db.read() as connection:
-            abstentions = _abstentions(connection, project)
-            n_in, n_out = connection.execute(_token_sums(project.id)).one()
-            return Progress(
-                n_tasks=_count(connection, t.tasks, _alive(t.tasks, project.id)),
-                n_human_labelled=connection.execute(_human_labelled(project.id)).scalar_one(),
-                n_human_labels=_count(
-                    connection,
-                    t.human_labels,
-                    _alive(t.human_labels, project.id),
-                    t.human_labels.c.was_cancelled.is_(False),
-                ),
-                n_labelled=_count(connection, t.predictions, _of(project, t.predictions)),
-                n_published=_count(
-                    connection,
-                    t.predictions,
-                    _of(project, t.predictions),
-                    t.predictions.c.published_at.is_not(None),
-                ),
-                n_refused=_count(
-                    connection,
-                    t.predictions,
-                    _of(project, t.predictions),
-                    t.predictions.c.refusal.is_not(None),
-                ),
-                n_to_label=_count(connection, t.tasks, _is_open(project)),
-                n_abstained=sum(abstentions.values()),
-                abstentions=abstentions,
-                labels_per_s=_rate(connection, project),
-                n_tokens_in=n_in or 0,
-                n_tokens_out=n_out or 0,
-            )
-
-
-def _of(project: Project, table: sa.Table) -> sa.ColumnElement[bool]:
-    return sa.and_(table.c.project_id == project.id, table.c.model_version == project.model_version)
+            return progress.of_project(connection, project)
 
 
 def _served_version(project: Project) -> sa.Select[Any]:
@@ -311,84 +277,8 @@ def _served_version(project: Project) -> sa.Select[Any]:
     )
 
 
-def _answering(project: Project) -> sa.ColumnElement[bool]:
-    """Weak labels that answer what the project asks now."""
-    table = t.weak_labels
-    return sa.and_(
-        table.c.project_id == project.id, table.c.question_version == project.question_version
-    )
-
-
-def _alive(table: sa.Table, project_id: ProjectId) -> sa.ColumnElement[bool]:
-    return sa.and_(table.c.project_id == project_id, table.c.deleted_at.is_(None))
-
-
-def _by_llm(project: Project) -> sa.ColumnElement[bool]:
-    """What the LLM answered, or why it did not: only that closes a task."""
-    annotator = t.weak_labels.c.annotator
-    is_other = sa.or_(annotator == "fused", *(annotator.like(f"{n}:%") for n in _HELPERS))
-    return sa.and_(_answering(project), ~is_other)
-
-
-def _is_open(project: Project) -> sa.ColumnElement[bool]:
-    labels, weak = t.human_labels, t.weak_labels
-    by_people = sa.exists().where(
-        _alive(labels, project.id),
-        labels.c.was_cancelled.is_(False),
-        labels.c.task_id == t.tasks.c.id,
-    )
-    by_annotators = sa.exists().where(_by_llm(project), weak.c.task_id == t.tasks.c.id)
-    return sa.and_(_alive(t.tasks, project.id), ~by_people, ~by_annotators)
-
-
 def _predictions(project: Project, *conditions: sa.ColumnElement[bool]) -> sa.Select[Any]:
-    return sa.select(t.predictions).where(_of(project, t.predictions), *conditions)
-
-
-def _count(connection: sa.Connection, table: sa.Table, *conditions: sa.ColumnElement[bool]) -> int:
-    query = sa.select(sa.func.count()).select_from(table).where(*conditions)
-    return int(connection.execute(query).scalar_one())
-
-
-def _human_labelled(project_id: ProjectId) -> sa.Select[Any]:
-    table = t.human_labels
-    return sa.select(sa.func.count(table.c.task_id.distinct())).where(
-        _alive(table, project_id), table.c.was_cancelled.is_(False)
-    )
-
-
-def _token_sums(project_id: ProjectId) -> sa.Select[Any]:
-    table = t.weak_labels
-    return sa.select(sa.func.sum(table.c.n_tokens_in), sa.func.sum(table.c.n_tokens_out)).where(
-        table.c.project_id == project_id
-    )
-
-
-def _abstentions(connection: sa.Connection, project: Project) -> dict[str, int]:
-    table = t.weak_labels
-    query = (
-        sa.select(table.c.abstention, sa.func.count())
-        .where(_by_llm(project), table.c.abstention != AbstentionReason.UNASKED)
-        .group_by(table.c.abstention)
-    )
-    return {reason: n for reason, n in connection.execute(query)}
-
-
-def _rate(connection: sa.Connection, project: Project) -> float:
-    """Labels per second over the last minute, from the moments at which chunks were saved."""
-    table = t.weak_labels
-    query = (
-        sa.select(table.c.created_at, sa.func.count())
-        .where(_by_llm(project), table.c.created_at > now() - _RATE_WINDOW)
-        .group_by(table.c.created_at)
-        .order_by(table.c.created_at)
-    )
-    chunks = connection.execute(query).all()
-    if len(chunks) < 2:
-        return 0.0
-    seconds = (chunks[-1][0] - chunks[0][0]).total_seconds()
-    n_labels = sum(n for _, n in chunks[1:])
-    return float(n_labels / seconds) if seconds > 0 else 0.0
+    return sa.select(t.predictions).where(of_version(project, t.predictions), *conditions)
 
 
 def _prediction(row: Any) -> Prediction:
