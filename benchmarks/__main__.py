@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -170,6 +171,35 @@ def rounds(
     report = Report("rounds", asked.parameters())
     run(report, asked, console=_console)
     _finish(report, json_file)
+
+
+@app.command()
+def faults(
+    json_file: Annotated[Path, typer.Option("--json", help="Where the rows go; gone on with.")],
+    folder: Annotated[Path | None, typer.Option(help="Keeps the stage between runs.")] = None,
+    llm: Annotated[str, typer.Option(help="Address of a server, scripted or embedded.")] = "",
+    n_texts: Annotated[int, typer.Option(help="Texts in the pool.")] = 80,
+    seed: Annotated[int, typer.Option(help="Which moments are drawn.")] = 0,
+    minutes: Annotated[float, typer.Option(help="End after so many; 0: when all is played.")] = 0,
+    only: Annotated[str, typer.Option(help="Names of cases, or how they begin.")] = "",
+) -> None:
+    """Kill, stop, lock, fill and cancel during a real round; count what is lost or paid twice."""
+    from benchmarks.faults.run import FaultsRun, run
+
+    with tempfile.TemporaryDirectory() as scratch:
+        asked = FaultsRun(
+            folder=(folder or Path(scratch)).absolute(),
+            out=json_file,
+            llm=llm or "embedded",
+            n_texts=n_texts,
+            seed=seed,
+            minutes=minutes,
+            only=tuple(name for name in only.split(",") if name),
+        )
+        report = Report("faults", asked.parameters())
+        run(report, asked, console=_console)
+    report.write(json_file)
+    _console.print({k: v for k, v in report.results.items() if k != "cases"})
 
 
 @app.command()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.annotate_page import annotate_page
+from benchmarks.faults.page import faults_page
 from benchmarks.ordering_page import write_ordering_page
 from benchmarks.selftrain_page import write_selftrain_page
 
@@ -84,4 +85,7 @@ def _serving(report: dict[str, Any], source: str) -> str:
     return "\n".join(lines)
 
 
-_PAGES: dict[str, Callable[[dict[str, Any], str], str]] = {"serving": _serving}
+_PAGES: dict[str, Callable[[dict[str, Any], str], str]] = {
+    "serving": _serving,
+    "faults": faults_page,
+}

@@ -62,7 +62,7 @@ class CachedLanguageModel:
         name = self._name(decoding, deadline_s)
         if name is None:
             return self._model.complete(prompts, decoding, deadline_s=deadline_s)
-        keys = _keys(name, prompts, decoding)
+        keys = answer_keys(name, prompts, decoding)
         found = self._found(keys)
         missing = {
             key: prompt for key, prompt in zip(keys, prompts, strict=True) if key not in found
@@ -110,7 +110,7 @@ class CachedLanguageModel:
             _LOG.warning("%d answers cannot be kept: %s", len(good), exc)
 
 
-def _keys(model: str, prompts: Sequence[str], decoding: Decoding) -> list[bytes]:
+def answer_keys(model: str, prompts: Sequence[str], decoding: Decoding) -> list[bytes]:
     """Return what each answer is kept under, in the order of the prompts."""
     fields = {
         name: value for name, value in asdict(replace(decoding, model=model)).items() if value

@@ -1,0 +1,1 @@
+"""Faults made on purpose around a real round, and what they have cost."""

@@ -1,0 +1,293 @@
+"""The stage of the fault cases: a real Label Studio, and a real web and worker for each case.
+
+All cases start from the same two databases, so that project, tasks and annotations have the same
+numbers in each of them and the same seeds are drawn.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import requests
+from rich.console import Console
+
+from backend.adapters.label_studio_admin import LabelStudioAdmin
+from backend.launcher.child import ChildProcess, Command
+from backend.launcher.environments import PROJECT_FOLDER
+from backend.launcher.label_studio_server import LabelStudioServer, start_label_studio
+from backend.launcher.processes import Processes
+from backend.launcher.vllm_server import start_language_model
+from backend.services import build_services
+from backend.serving import web_command
+from backend.settings import Secret, Settings
+from benchmarks.faults.judge import Said
+from benchmarks.faults.llm import CountingLlm
+from benchmarks.faults.relay import WebhookRelay
+from benchmarks.faults.scripted import LexicalLlm
+
+LLM_PORT, RELAY_PORT, WEB_PORT, LABEL_STUDIO_PORT, VLLM_PORT = 18611, 18612, 18613, 18614, 18615
+CONFIG = (PROJECT_FOLDER / "backend/demo/reviews.xml").read_text(encoding="utf-8")
+BARE, ANSWERED = "bare", "answered"
+SCRIPTED, EMBEDDED = "scripted", "embedded"
+N_ANSWERS, N_CHANGED, N_DELETED = 12, 2, 1
+"""What people do: so many answers, then so many of them changed, then so many deleted."""
+_POLL_S = 0.2
+_READY_S = 180.0
+
+
+@dataclass(slots=True)
+class Stage:
+    """What all cases share. `said` is what people have said at the end of `answered`."""
+
+    folder: Path
+    console: Console
+    processes: Processes
+    label_studio: LabelStudioServer
+    llm: CountingLlm
+    relay: WebhookRelay
+    settings: Settings
+    rows: Sequence[Mapping[str, str]]
+    owns_vllm: bool = False
+    vllm: ChildProcess | None = None
+    project: int = 0
+
+    @property
+    def database(self) -> Path:
+        """Return Label Studio's own database."""
+        return next((self.folder / "label-studio").glob("*.sqlite3"))
+
+    def snapshot(self, name: str) -> Path:
+        """Return the folder of a snapshot."""
+        return self.folder / "snapshots" / name
+
+    def call(self, method: str, path: str, **options: Any) -> Any:
+        """Call Label Studio's API; return its JSON, None when there is none."""
+        headers = {"Authorization": f"Token {self.label_studio.credentials.token}"}
+        url = self.label_studio.url + path
+        response = requests.request(method, url, headers=headers, timeout=120, **options)
+        response.raise_for_status()
+        return response.json() if response.content else None
+
+    def tasks(self) -> list[dict[str, Any]]:
+        """Return all tasks from Label Studio, with predictions and annotations, by number."""
+        query = {"project": self.project, "fields": "all", "page_size": 2000}
+        found = self.call("GET", "/api/tasks", params=query)["tasks"]
+        return sorted(found, key=lambda task: int(task["id"]))
+
+    def people_answer(self) -> None:
+        """Let people answer the first tasks rightly, change some answers and delete some."""
+        labels = {row["text"]: row["label"] for row in self.rows}
+        numbers = []
+        for task in self.tasks()[:N_ANSWERS]:
+            label = labels[task["data"]["text"]]
+            path = f"/api/tasks/{task['id']}/annotations/"
+            numbers.append(self.call("POST", path, json={"result": result(label)})["id"])
+        for number in numbers[:N_CHANGED]:
+            self.change(number)
+        for number in numbers[-N_DELETED:]:
+            self.call("DELETE", f"/api/annotations/{number}/")
+
+    def change(self, number: int) -> None:
+        """Let somebody change an answer to the other label."""
+        path = f"/api/annotations/{number}/"
+        before = label_of(self.call("GET", path)["result"])
+        other = "Negative" if before == "Positive" else "Positive"
+        self.call("PATCH", path, json={"result": result(other)})
+
+    def said(self) -> Said:
+        """Return people's annotations as Label Studio has them now."""
+        return {
+            int(annotation["id"]): (int(task["id"]), label_of(annotation["result"]))
+            for task in self.tasks()
+            for annotation in task["annotations"]
+            if not annotation["was_cancelled"]
+        }
+
+    def stop_label_studio(self) -> None:
+        """End Label Studio at once."""
+        kill(descendants(self.label_studio.child.pid))
+        self.processes.stop(self.label_studio.child)
+
+    def start_label_studio(self) -> None:
+        """Start Label Studio at the same address, and wait until it answers."""
+        self.label_studio = start_label_studio(
+            self.processes, home=self.folder, console=self.console, port=LABEL_STUDIO_PORT
+        )
+        self.label_studio.wait(self.processes)
+
+    def start_vllm(self) -> None:
+        """Start a vLLM with the embedded model; the proxy asks it when it answers."""
+        server = start_language_model(
+            self.processes, model=None, home=self.folder, console=self.console, port=VLLM_PORT
+        )
+        server.wait(self.processes)
+        self.vllm, self.llm.upstream = server.child, server.base_url
+
+    def stop_vllm(self) -> None:
+        """End our vLLM at once."""
+        if self.vllm is not None:
+            kill(descendants(self.vllm.pid))
+            self.processes.stop(self.vllm)
+            self.vllm = None
+
+
+@contextmanager
+def open_stage(
+    folder: Path, console: Console, *, n_texts: int, llm: str, rows: Sequence[Mapping[str, str]]
+) -> Iterator[Stage]:
+    """Start Label Studio, relay and counting proxy in a folder that may have been used before.
+
+    `llm` is the address of a server that runs; SCRIPTED: one that answers by rule; EMBEDDED: a
+    vLLM of our own.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    _link_environments(folder)
+    proxy = CountingLlm(port=LLM_PORT, recording=folder / "answers.json")
+    relay = WebhookRelay(port=RELAY_PORT, web_url=f"http://127.0.0.1:{WEB_PORT}")
+    scripted = LexicalLlm(rows[:n_texts]) if llm == SCRIPTED else None
+    proxy.upstream = scripted.url if scripted else llm
+    with closing(proxy), closing(relay), Processes(home=folder, console=console) as processes:
+        label_studio = start_label_studio(
+            processes, home=folder, console=console, port=LABEL_STUDIO_PORT
+        )
+        label_studio.wait(processes)
+        settings = Settings(
+            port=WEB_PORT,
+            backend_url=relay.url,
+            label_studio_url=label_studio.url,
+            label_studio_api_key=Secret(label_studio.credentials.token),
+            llm_base_url=proxy.base_url,
+            round_every=0,
+            slm_recipe="probe",
+            sync_interval_s=1.0,
+            annotate_chunk=16,
+            publish_chunk=16,
+        )
+        stage = Stage(
+            folder, console, processes, label_studio, proxy, relay, settings, rows[:n_texts]
+        )
+        if llm == EMBEDDED:
+            stage.owns_vllm = True
+            stage.start_vllm()
+        _prepare(stage)
+        yield stage
+
+
+def _link_environments(folder: Path) -> None:
+    """Use the environments and models of FREEAL_HOME, and none of its data."""
+    lasting = Settings.from_env().home.absolute()
+    (folder / "models").mkdir(exist_ok=True)
+    links = [
+        Path("envs"),
+        *(Path("models") / p.name for p in (lasting / "models").glob("SmolLM*-Instruct")),
+    ]
+    for link in links:
+        if not (folder / link).exists():
+            (folder / link).symlink_to(lasting / link)
+
+
+def _prepare(stage: Stage) -> None:
+    """Make the project and both snapshots, unless they are there from an earlier run."""
+    known = stage.folder / "stage.json"
+    if known.exists():
+        stage.project = int(json.loads(known.read_text(encoding="utf-8"))["project"])
+        return
+    home = stage.folder / "preparing"
+    shutil.rmtree(home, ignore_errors=True)
+    settings = replace(stage.settings, home=home)
+    build_services(settings).close()
+    web = stage.processes.start(web_command(settings))
+    stage.processes.wait_ready(web, url=f"http://127.0.0.1:{WEB_PORT}/health", deadline_s=_READY_S)
+    token = stage.label_studio.credentials.token
+    with closing(LabelStudioAdmin(stage.label_studio.url, token)) as admin:
+        stage.project = admin.create_project("Faults", CONFIG)
+        admin.connect_backend(stage.project, stage.relay.url, "FreeAL")
+        admin.import_tasks(stage.project, [{"text": row["text"]} for row in stage.rows])
+    _keep(stage, home, BARE)
+    stage.people_answer()
+    time.sleep(2.0)  # for the last webhooks
+    stage.processes.stop(web)
+    _keep(stage, home, ANSWERED)
+    known.write_text(json.dumps({"project": stage.project}), encoding="utf-8")
+
+
+def _keep(stage: Stage, home: Path, name: str) -> None:
+    folder = stage.snapshot(name)
+    folder.mkdir(parents=True, exist_ok=True)
+    time.sleep(2.0)  # for webhooks that are under way
+    copy_database(stage.database, folder / "label-studio.db")
+    copy_database(home / "freeal.db", folder / "freeal.db")
+
+
+def copy_database(source: Path, target: Path) -> None:
+    """Make a SQLite database equal to another one, also while programs have it open."""
+    with (
+        closing(sqlite3.connect(source, timeout=60)) as from_there,
+        closing(sqlite3.connect(target, timeout=60)) as to_here,
+    ):
+        from_there.backup(to_here)
+
+
+def serve_command(settings: Settings) -> Command:
+    """Return the command that a user starts web and worker with."""
+    return Command(
+        "serve",
+        (sys.executable, "-m", "backend", "serve"),
+        folder=PROJECT_FOLDER,
+        environment=replace(settings, home=settings.home.absolute()).to_env(),
+    )
+
+
+def result(label: str) -> list[dict[str, Any]]:
+    """Return a person's answer."""
+    value = {"choices": [label]}
+    return [{"from_name": "sentiment", "to_name": "text", "type": "choices", "value": value}]
+
+
+def label_of(regions: Sequence[Mapping[str, Any]]) -> str | None:
+    """Return the first choice of an answer."""
+    found = [region["value"]["choices"][0] for region in regions if "choices" in region["value"]]
+    return str(found[0]) if found else None
+
+
+def wait_for(condition: Callable[[], bool], *, within_s: float) -> bool:
+    """Wait until the condition holds; return whether it came to that."""
+    deadline = time.monotonic() + within_s
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_POLL_S)
+    return True
+
+
+def descendants(pid: int) -> list[int]:
+    """Return a process's descendants, itself left out, from /proc."""
+    parents: dict[int, int] = {}
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            after_name = entry.read_text(encoding="utf-8").rpartition(")")[2].split()
+        except OSError:
+            continue
+        parents[int(entry.parent.name)] = int(after_name[1])
+    found = [pid]
+    for parent in found:
+        found += [child for child, its_parent in parents.items() if its_parent == parent]
+    return found[1:]
+
+
+def kill(pids: Sequence[int]) -> None:
+    """End processes at once, those that are gone already passed over."""
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)

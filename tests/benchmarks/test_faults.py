@@ -1,0 +1,198 @@
+"""The fault benchmark's own judgement: what it must call a loss, a double or a second payment."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from contextlib import closing
+from dataclasses import replace
+
+import pytest
+
+from backend.adapters.answer_cache import CachedLanguageModel
+from backend.adapters.store.answers import AnswerStore
+from backend.adapters.store.database import Database
+from backend.adapters.vllm import VllmServer
+from backend.core.ports import Decoding
+from benchmarks.faults.cases import N_KILLS, all_cases
+from benchmarks.faults.judge import Found, judge
+from benchmarks.faults.llm import CountingLlm
+from benchmarks.faults.page import faults_page
+from benchmarks.faults.relay import WebhookRelay
+from benchmarks.faults.run import summary
+from tests.llm_server import ScriptedLlmServer
+
+SAID = {1: (10, "Positive"), 2: (11, "Negative")}
+OUTCOME = {"votes": {"10": 0.5}, "queue": [10, 11]}
+FOUND = Found(
+    said=SAID,
+    in_label_studio=SAID,
+    in_backend=SAID,
+    predictions=((10, "v1"), (11, "v1")),
+    n_paid_twice=0,
+    is_completed=True,
+    outcome=OUTCOME,
+)
+
+
+def test_a_round_in_which_nothing_went_wrong_is_clean():
+    verdict = judge(FOUND, OUTCOME)
+    assert verdict.is_clean
+    assert (verdict.n_lost, verdict.n_duplicated, verdict.n_paid_twice) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        {1: (10, "Positive")},  # one is gone
+        {1: (10, "Positive"), 2: (11, "Positive")},  # one is altered
+        {1: (10, "Positive"), 2: (12, "Negative")},  # one stands at another task
+        {**SAID, 3: (12, "Positive")},  # one that was deleted is still there
+    ],
+)
+def test_a_label_that_is_not_people_s_last_word_is_lost(labels):
+    assert judge(replace(FOUND, in_backend=labels), OUTCOME).n_lost == 1
+    assert judge(replace(FOUND, in_label_studio=labels), OUTCOME).n_lost == 1
+
+
+def test_two_predictions_of_one_version_are_a_double_and_of_two_versions_are_not():
+    rows = (*FOUND.predictions, (10, "v1"), (10, "v2"))
+    verdict = judge(replace(FOUND, predictions=rows), OUTCOME)
+    assert verdict.n_duplicated == 1
+    assert not verdict.is_clean
+
+
+def test_another_result_is_told_with_the_part_that_differs():
+    verdict = judge(replace(FOUND, outcome={**OUTCOME, "votes": {"10": 0.50001}}), OUTCOME)
+    assert verdict.is_equal is False
+    assert verdict.differs_in == ("votes",)
+    assert not verdict.is_clean
+
+
+def test_a_case_that_cannot_be_compared_is_neither_equal_nor_different():
+    assert judge(replace(FOUND, outcome=None), OUTCOME).is_equal is None
+
+
+def test_a_round_that_did_not_end_is_not_clean():
+    assert not judge(replace(FOUND, is_completed=False), OUTCOME).is_clean
+
+
+def row(name, **changes):
+    good = {
+        "case": name,
+        "done": "nothing",
+        "notes": [],
+        "seconds": 1.0,
+        "is_completed": True,
+        "n_lost": 0,
+        "n_duplicated": 0,
+        "n_paid_twice": 0,
+        "equals_undisturbed": True,
+        "differs_in": [],
+    }
+    return good | changes
+
+
+def test_the_page_shows_every_case_and_every_loss():
+    rows = [row("good"), row("bad", n_lost=2, equals_undisturbed=False, differs_in=["votes"])]
+    report = {
+        "commit": "abc",
+        "parameters": {"llm": "scripted", "n_texts": 80, "seed": 0},
+        "machine": {"cores": 2, "processor": "x"},
+        "notes": {"undisturbed_s": 30.0},
+        "results": summary(rows),
+    }
+    page = faults_page(report, "faults.json")
+    assert "| `bad` | nothing | yes | **2** | 0 | 0 | **no** | 1.0 |" in page
+    assert "| `good` | nothing | yes | 0 | 0 | 0 | equal | 1.0 |" in page
+    assert "| labels by people lost or altered | 2 |" in page
+    assert "differs in votes" in page
+    assert "The LLM server is scripted" in page
+
+
+def test_kills_are_spread_over_the_round_and_are_the_same_for_a_seed():
+    cases = all_cases(40.0, 0)
+    kills = [case.done for case in cases if case.name.startswith("worker-")]
+    assert len(kills) == len(set(kills)) == N_KILLS
+    assert kills == [c.done for c in all_cases(40.0, 0) if c.name.startswith("worker-")]
+    assert kills != [c.done for c in all_cases(40.0, 1) if c.name.startswith("worker-")]
+    assert len({case.name for case in cases}) == len(cases)
+
+
+@pytest.fixture
+def counting(tmp_path):
+    with (
+        closing(ScriptedLlmServer()) as upstream,
+        closing(CountingLlm(port=0, recording=tmp_path / "answers.json")) as proxy,
+    ):
+        proxy.upstream = upstream.url
+        yield proxy
+
+
+def test_a_prompt_counts_as_paid_twice_only_when_its_answer_was_stored(tmp_path, counting):
+    database = Database(f"sqlite:///{tmp_path / 'freeal.db'}")
+    database.migrate()
+    counting.begin(tmp_path / "freeal.db")
+    server = VllmServer(counting.base_url)
+    tokens = server.tokenize(" yes no")
+    decoding = Decoding(token_ids=tokens[:2], model=server.describe().name)
+    with closing(database), closing(server):
+        server.complete(["a film", "a book"], decoding)  # asked, and lost before it is stored
+        cached = CachedLanguageModel(server, AnswerStore(database))
+        cached.complete(["a film", "a book"], decoding)
+        cached.complete(["a film"], decoding)
+        assert counting.n_paid_twice == 0
+        server.complete(["a film"], decoding)
+        assert counting.n_paid_twice == 1
+
+
+def test_a_prompt_is_answered_alike_whatever_stands_beside_it(counting):
+    def logprobs(prompts):
+        body = {"model": "tiny", "prompt": prompts, "max_tokens": 1, "logprobs": 3}
+        request = urllib.request.Request(
+            f"{counting.base_url}/completions", json.dumps(body).encode()
+        )
+        with urllib.request.urlopen(request) as reply:
+            choices = json.loads(reply.read())["choices"]
+        assert [choice["index"] for choice in choices] == list(range(len(prompts)))
+        return [choice["logprobs"] for choice in choices]
+
+    first = logprobs(["one", "three"])
+    assert logprobs(["two!", "three", "one"])[1:] == [first[1], first[0]]
+
+
+class Web:
+    """A relay's other end, in memory."""
+
+    def __init__(self, monkeypatch, relay):
+        self.seen = []
+        monkeypatch.setattr(relay, "_forward", self.forward)
+
+    def forward(self, method, path, body):
+        self.seen.append(json.loads(body)["id"])
+        reply = type("Reply", (), {"status_code": 201, "content": b"{}"})()
+        reply.raise_for_status = lambda: None
+        return reply
+
+
+def test_the_relay_doubles_loses_and_turns_webhooks_round(monkeypatch):
+    relay = WebhookRelay(port=0, web_url="")
+    with closing(relay):
+        web = Web(monkeypatch, relay)
+
+        def come(number, action="ANNOTATION_CREATED"):
+            body = json.dumps({"id": number, "action": action}).encode()
+            assert relay.answer("POST", "/webhook", body)[0] == 201
+
+        relay.begin("double")
+        come(1)
+        relay.begin("lose", "ANNOTATION_UPDATED")
+        come(2)
+        come(3, "ANNOTATION_UPDATED")
+        relay.begin("hold")
+        come(4)
+        come(5)
+        assert web.seen == [1, 1, 2]
+        relay.release()
+        come(6)
+    assert web.seen == [1, 1, 2, 5, 4, 6]
