@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from backend.core.ports import StepRunner
 from backend.core.types import ProjectId
@@ -24,13 +25,17 @@ class Crew:
     orderer: Orderer
 
 
-def prelabel(project_id: ProjectId, steps: StepRunner, crew: Crew) -> None:
+def prelabel(
+    project_id: ProjectId, steps: StepRunner, crew: Crew, *, is_thorough: bool = False
+) -> None:
     """Sync, then label and publish chunk by chunk until nothing more can be done now; then order.
 
     Each step is safe to repeat and finds its own work in the database, so a kill costs at most
     the chunk under way. What could not be done (a server is down) is left to the next run.
+    `is_thorough`: the sync finds changed answers too, which counts do not tell.
     """
-    steps.run("sync", crew.synchroniser.sync, project_id)
+    sync = partial(crew.synchroniser.sync, is_thorough=is_thorough)
+    steps.run("sync", sync, project_id)
     steps.run("study", crew.annotator.study, project_id)
     steps.run("reopen", crew.annotator.reopen, project_id)
     is_labelled = False

@@ -37,8 +37,10 @@ def run_round(
 
     A finished step leaves a file, or a row in the database, by which it is known: run again, it
     does nothing. A round that cannot go on now (the LLM is down) stays open and is taken up again.
+    People's answers are listed in full first: a round learns from them, and a webhook that told of
+    a changed one may be lost.
     """
-    prelabel(project_id, steps, crew.prelabel)
+    prelabel(project_id, steps, crew.prelabel, is_thorough=True)
     begin = partial(crew.beginner.begin, is_asked=is_asked)
     if steps.run("begin", begin, project_id).get("is_stopped"):
         return

@@ -73,14 +73,19 @@ class Synchroniser:
             return "the queue's model version is not set"
         return None
 
-    def sync(self, project_id: ProjectId) -> dict[str, int]:
-        """Bring a project up to date; a step. Failures are recorded, not raised."""
+    def sync(self, project_id: ProjectId, *, is_thorough: bool = False) -> dict[str, int]:
+        """Bring a project up to date; a step. Failures are recorded, not raised.
+
+        `is_thorough` lists also where the counts agree: an answer that was changed counts as
+        before, and its webhook may have been lost.
+        """
         refreshed = self._refreshed(project_id)
         if refreshed is None or refreshed[1] is None:
             return {"n_listed": 0}
         project, info = refreshed
         assert info is not None  # noqa: S101
-        if not self._is_listing_due(project, info):
+        is_due = self._is_listing_due(project, info)
+        if not is_due and not (is_thorough and self._may_list(project.id)):
             return {"n_listed": 0}
         try:
             return {"n_listed": self._list(project)}
@@ -135,7 +140,15 @@ class Synchroniser:
             return True
         counts = (*self._tasks.counts(project.id), self._n_predictions(project, state))
         differs = counts != (info.n_tasks, info.n_annotations, info.n_predictions)
-        return differs and age.total_seconds() > state.full_sync_s / _LISTING_SHARE
+        return differs and self._may_list(project.id)
+
+    def _may_list(self, project_id: ProjectId) -> bool:
+        """Return whether the last full listing is long enough ago to afford another."""
+        state = self._projects.sync_state(project_id)
+        if state.full_sync_at is None:
+            return True
+        age = datetime.now(UTC) - state.full_sync_at
+        return age.total_seconds() > state.full_sync_s / _LISTING_SHARE
 
     def _n_predictions(self, project: Project, state: SyncState) -> int:
         """Return how many prediction rows Label Studio should have.

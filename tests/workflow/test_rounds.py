@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -159,6 +161,26 @@ def test_people_are_clean_training_data_and_first_as_demonstrations(house, tmp_p
     with np.load(tmp_path / project_id / "1" / "shots-1.npz") as shots:
         assert shots["is_human"].all()
         assert not set(answered) & set(shots["asked"].tolist())
+
+
+def test_a_round_learns_an_answer_whose_change_nobody_told(house, tmp_path):
+    project_id = house.connected(N_TEXTS)
+    house.prelabel(project_id)
+    people_answer(house, project_id, 12)
+    house.prelabel(project_id)
+    remote = house.remote(project_id)
+    number, label = min(remote.annotations.items())
+    before = label.result[0]["value"]["choices"]
+    changed = choice("Negative" if before == ["Positive"] else "Positive")
+    remote.annotations[number] = replace(
+        label, result=(changed,), updated_at=label.updated_at + timedelta(seconds=1)
+    )
+    house.projects.note_full_sync(project_id, 0.0, 0)  # the next listing can be afforded
+    house.round(project_id)
+    data = house.small_model.fits[-1]
+    at = data.pool.ids.index(label.task_id)
+    named = data.labels[int(np.argmax(data.targets[at]))]
+    assert [named] == changed["value"]["choices"] != before
 
 
 def test_the_small_model_is_not_taught_by_its_own_votes(house):
