@@ -71,7 +71,8 @@ def all_cases(seconds: float, seed: int) -> list[Case]:
     return [
         *web,
         Case("web-answer", spoken, partial(_answered, others[3]), is_comparable=False),
-        Case("llm", f"LLM server gone for {OUTAGE_S:.0f} s while it labels", _llm_gone),
+        Case("llm-1", "LLM server gone for 10 s from its first label on", _llm_gone),
+        Case("llm-2", "LLM server gone for 10 s when it is to be asked again", _llm_gone_again),
         Case("platform-1", "Label Studio killed while the first labels are published", _published),
         Case("platform-2", "Label Studio killed while the round is published", _released),
         *_webhook_cases(),
@@ -129,11 +130,22 @@ def _answered(at_s: float, play: Play) -> bool:
 
 
 def _llm_gone(play: Play) -> bool:
-    """Cut the LLM off; a vLLM of ours is really killed and started again."""
     play.ask_for_round()
     play.start()
+    play.until(lambda: play.stage.llm.n_asked > 0)
+    return _outage(play)
+
+
+def _llm_gone_again(play: Play) -> bool:
+    play.ask_for_round()
+    play.start()
+    play.until(lambda: play.services.rounds.running(play.project.id) is not None)
+    return _outage(play)
+
+
+def _outage(play: Play) -> bool:
+    """Cut the LLM off; a vLLM of ours is really killed and started again."""
     stage = play.stage
-    play.until(lambda: stage.llm.n_asked > 0)
     play.notes.append(f"at: {play.where()}")
     stage.llm.is_down = True
     stage.stop_vllm()
