@@ -106,7 +106,10 @@ class Settings:
     )
     llm_api_key: Secret = _setting("LLM_API_KEY", Secret(""), "secret", "vLLM's --api-key, if any")
     llm_timeout_s: float = _setting(
-        "LLM_TIMEOUT_S", 120.0, "s", "the first request of a fresh server can take 15 s"
+        "LLM_TIMEOUT_S",
+        120.0,
+        "s",
+        "for one request; a written answer gets as long again for every 96 tokens",
     )
     llm_batch_size: int = _setting(
         "LLM_BATCH_SIZE", 64, "prompts", "prompts in one request; vLLM batches them on its own"

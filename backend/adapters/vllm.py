@@ -33,6 +33,10 @@ _CHARS_PER_TOKEN = 12
 """More than nearly every token has: what is longer than this many per token is cut unseen."""
 _MOST_SINGLE_REQUESTS = 32
 """In flight where a server takes one prompt per request: more gain little."""
+_LONG_ANSWER_TOKENS = 16
+"""Answers that may be longer go out in short lists first: nobody knows how long they take."""
+_TOKENS_PER_TIMEOUT = 96
+"""A request may take LLM_TIMEOUT_S, and as long again for every so many tokens of an answer."""
 _WARM_UP_S = 300.0
 """For the first requests to a fresh server, which may still load or compile."""
 
@@ -62,8 +66,9 @@ class VllmServer:
         n_singles = min(_MOST_SINGLE_REQUESTS, batch_size * concurrency)
         n_connections = max(8 * concurrency, n_singles)
         self._server = ServerConnection(base_url, api_key=api_key, n_connections=n_connections)
-        self._list_pace = Pace(batch_size, concurrency)
-        self._single_pace = Pace(1, n_singles)
+        self._list_pace = Pace(batch_size, concurrency, timeout_s=timeout_s)
+        self._long_pace = Pace(batch_size, concurrency, timeout_s=timeout_s, is_cautious=True)
+        self._single_pace = Pace(1, n_singles, timeout_s=timeout_s)
         self._vocabulary = MadeUpVocabulary()
         self._abilities: ServerAbilities | None = None
         self._prober = Prober(self._server, model)
@@ -132,7 +137,8 @@ class VllmServer:
         """Return how prompts go out; before anything is known of the server, in lists."""
         abilities = self._abilities
         if abilities is None or abilities.routes[abilities.route(decoding)].takes_lists:
-            return self._list_pace
+            is_long = decoding.max_tokens > _LONG_ANSWER_TOKENS
+            return self._long_pace if is_long else self._list_pace
         return self._single_pace
 
     def _ask(
@@ -144,7 +150,8 @@ class VllmServer:
     ) -> list[Completion | None]:
         """Send one list, within the call's time and the time of one request."""
         abilities = one_model.abilities(lambda: self._measured(call_until))
-        until = self._until(None if call_until is None else call_until - time.monotonic())
+        left_s = None if call_until is None else call_until - time.monotonic()
+        until = self._until(left_s, n_answer_tokens=decoding.max_tokens)
         try:
             if abilities.routes[abilities.route(decoding)].takes_lists:
                 return self._ask_once(prompts, decoding, abilities, until)
@@ -191,10 +198,10 @@ class VllmServer:
             unwrap=unwrapped_choice if is_choice_wrapped(decoding, route) else None,
         )
 
-    def _until(self, deadline_s: float | None) -> float:
+    def _until(self, deadline_s: float | None, *, n_answer_tokens: int = 1) -> float:
         """Return when one request has to end, on the monotonic clock."""
-        left_s = self._timeout_s if deadline_s is None else min(self._timeout_s, deadline_s)
-        return time.monotonic() + left_s
+        most_s = self._timeout_s * (1 + n_answer_tokens // _TOKENS_PER_TIMEOUT)
+        return time.monotonic() + (most_s if deadline_s is None else min(most_s, deadline_s))
 
     def _measured(self, until: float | None) -> ServerAbilities:
         """Return what the server can do; measured once, with time for a fresh server to wake."""

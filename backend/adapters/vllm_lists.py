@@ -38,14 +38,19 @@ class Pace:
     """How long lists are and how many are in flight: halved when the server cannot keep up.
 
     As in TCP: a failure halves both, once per round of requests; each answered list gives a
-    sixteenth back.
+    sixteenth back, unless it took over half of `timeout_s`. A cautious pace starts at an eighth
+    and doubles until the first failure: a long list of long answers can outlast any time limit.
     """
 
-    def __init__(self, batch_size: int, concurrency: int) -> None:
+    def __init__(
+        self, batch_size: int, concurrency: int, *, timeout_s: float, is_cautious: bool = False
+    ) -> None:
         self.most_concurrency = concurrency
         self._most_batch_size = batch_size
         self._least_share = 1 / max(batch_size, concurrency)
-        self._share = 1.0
+        self._comfortable_s = timeout_s / 2
+        self._is_doubling = is_cautious
+        self._share = max(self._least_share, 1 / 8) if is_cautious else 1.0
         self._halved_at = 0.0
         self._lock = threading.Lock()
 
@@ -59,16 +64,20 @@ class Pace:
         """How many lists may be in flight now."""
         return max(1, round(self.most_concurrency * self._share))
 
-    def succeeded(self) -> None:
-        """Take back a little of what was given up."""
+    def succeeded(self, seconds: float) -> None:
+        """Take back a little of what was given up, if there is time to spare."""
         with self._lock:
-            self._share = min(1.0, self._share + 1 / 16)
+            if seconds <= self._comfortable_s:
+                more = self._share if self._is_doubling else 1 / 16
+                self._share = min(1.0, self._share + more)
 
-    def failed(self, started_at: float) -> None:
-        """Halve, unless the failed request was sent before the last halving."""
+    def failed(self, started_at: float, *, is_last_try: bool = False) -> None:
+        """Halve, or go down to one prompt; not if the request was sent before the last halving."""
         with self._lock:
             if started_at >= self._halved_at:
-                self._share = max(self._least_share, self._share / 2)
+                self._share = 0.0 if is_last_try else self._share / 2
+                self._share = max(self._least_share, self._share)
+                self._is_doubling = False
                 self._halved_at = time.monotonic()
 
 
@@ -89,8 +98,9 @@ class PromptRun:
 
     The calling thread decides; other threads only send. A list that the server refuses is halved
     until the prompt to blame stands alone; a list that fails is halved after a pause, so that one
-    poisonous prompt cannot sink its neighbours. At the deadline the call returns, whatever the
-    sending threads are still waiting for.
+    poisonous prompt cannot sink its neighbours. Nobody waits a third time for a list: a server
+    that was too slow twice is sent a single prompt before it is given up. At the deadline the call
+    returns, whatever the sending threads are still waiting for.
     """
 
     def __init__(
@@ -162,10 +172,10 @@ class PromptRun:
         except ServerFailed as exc:
             self._failed(piece, exc, started_at)
         else:
+            self._pace.succeeded(time.monotonic() - started_at)
             self._answered(piece, answers)
 
     def _answered(self, piece: _Piece, answers: list[Completion | None]) -> None:
-        self._pace.succeeded()
         self._n_pauses = 0
         unusable = ServerFailed(FailureKind.NONSENSE, "the LLM server's answer is unusable")
         for position, answer in zip(piece.positions, answers, strict=True):
@@ -188,7 +198,8 @@ class PromptRun:
     def _failed(self, piece: _Piece, exc: ServerFailed, started_at: float) -> None:
         self._last_error = exc
         if exc.kind in (FailureKind.BUSY, FailureKind.SLOW):
-            self._pace.failed(started_at)
+            is_last_try = exc.kind is FailureKind.SLOW and self._n_pauses > 0
+            self._pace.failed(started_at, is_last_try=is_last_try)
         self._once_more(piece, exc)
         if started_at >= self._paused_at:
             self._pause(exc)

@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from backend.core.types import Question, Span
 from backend.llm.prompts import one_line, spoken_name
@@ -99,12 +100,14 @@ class SpanWords:
         lines = [f"{self._name_of[label]}: {text}" for label, text in mentions]
         return "\n".join(lines or [_NONE])
 
-    def read_json(self, text: str) -> list[Mention] | None:
-        """Return what a JSON answer names; None unless all of it is what the schema asks for."""
-        try:
-            answer = json.loads(text)
-        except (ValueError, RecursionError):
-            return None
+    def read_json(self, text: str, *, is_cut: bool = False) -> list[Mention] | None:
+        """Return what a JSON answer names; None unless all of it is what the schema asks for.
+
+        Of an answer that was cut (`is_cut`) the whole pieces before the cut count.
+        """
+        answer = _parsed(text)
+        if answer is None and is_cut:
+            answer = _parsed_until_cut(text)
         entities = answer.get("entities") if isinstance(answer, dict) else None
         if not isinstance(entities, list):
             return None
@@ -136,6 +139,20 @@ class SpanWords:
             return None
         value = self._value_of.get(name.casefold())
         return None if value is None else (value, text)
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _parsed_until_cut(text: str) -> Any:
+    """Return a list of pieces that ends in the middle up to its last whole piece, else None."""
+    ends = [at + 1 for at, char in enumerate(text) if char == "}"][-_MOST_ENTITIES:]
+    found = (_parsed(text[:end] + "]}") for end in reversed(ends))
+    return next((answer for answer in found if answer is not None), None)
 
 
 def align(text: str, mentions: Sequence[Mention]) -> tuple[tuple[Span, ...], SpanCounts]:

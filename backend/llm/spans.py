@@ -31,6 +31,8 @@ SpanForm = Literal["json", "lines"]
 
 _VERSION = 1
 """Raised with every change of the wording; stored with every weak label."""
+_LEAST_CONTEXTS_PER_ANSWER = 4
+"""An answer may take at most a quarter of the model's context: the texts need the rest."""
 _NO_LIST = Abstention(AbstentionReason.UNREADABLE, "the model's answer is no list of pieces")
 
 
@@ -91,12 +93,14 @@ class SpanAsker:
         call = Call(self._model, info, schema, instruction, guide, clock, {})
         writing = _Writing(question, _known_form(guide.forms.get(question.name)) or self._plan.form)
         asking = Asking(call, question, f"spans/{writing.form}/{_VERSION}")
-        n_answer_tokens = self._plan.n_answer_tokens
+        n_answer_tokens = min(
+            self._plan.n_answer_tokens, info.n_context_tokens // _LEAST_CONTEXTS_PER_ANSWER
+        )
         fitter = Fitter(self._model, info, clock, n_answer_tokens=n_answer_tokens)
         layouts = [writing.layout(schema, instruction)] * len(examples)
         fitted = asking.prompts(examples, layouts, writing.ending, fitter)
         prompts = [one.prompt for one in fitted if one.abstention is None]
-        samples = iter(self._samples(call, prompts, writing))
+        samples = iter(self._samples(call, prompts, writing, n_answer_tokens))
         return [
             self._weak_label(asking, example, one, writing)
             if one.abstention is not None
@@ -105,13 +109,13 @@ class SpanAsker:
         ]
 
     def _samples(
-        self, call: Call, prompts: Sequence[str], writing: _Writing
+        self, call: Call, prompts: Sequence[str], writing: _Writing, n_answer_tokens: int
     ) -> list[tuple[Completion, ...]]:
         """Return each prompt's samples. One call per sample: a call has one seed for all."""
         n = max(1, self._plan.n_samples)
         tells_logprobs = call.info.reads_token_ids or call.info.n_top_logprobs > 0
         decoding = Decoding(
-            max_tokens=self._plan.n_answer_tokens,
+            max_tokens=n_answer_tokens,
             temperature=self._plan.temperature if n > 1 else 0.0,
             model=call.info.name,
             stop=writing.stop,
@@ -193,11 +197,12 @@ class _Writing:
         return self._words.as_lines(mentions)
 
     def read(self, completion: Completion) -> list[Mention] | None:
-        """Return what an answer names; None when it cannot be read or was cut."""
+        """Return what an answer names, whole pieces only; None when it cannot be read."""
+        is_cut = completion.finish_reason == "length"
         if self.form == "json":
-            return self._words.read_json(completion.text)
+            return self._words.read_json(completion.text, is_cut=is_cut)
         mentions = self._words.read_lines(completion.text)
-        if mentions and completion.finish_reason == "length":
+        if mentions and is_cut:
             return mentions[:-1] or None
         return mentions
 

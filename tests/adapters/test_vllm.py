@@ -529,6 +529,49 @@ def test_requests_that_take_too_long_are_given_up_after_a_few(server):
         model.complete(PROMPTS, ASKED)
 
 
+def delay(server: ScriptedLlmServer, s_per_list: float, s_per_prompt: float = 0.0) -> None:
+    """Let the server answer honestly, and late."""
+
+    def rule(path: str, body: dict[str, Any]) -> Reply:
+        if is_work(path, body):
+            time.sleep(s_per_list + s_per_prompt * len(prompts_in(body)))
+        return server.honest(path, body)
+
+    server.rule = rule
+
+
+def test_a_server_that_can_only_take_one_prompt_in_time_answers_them_all(server):
+    model = client(server, timeout_s=0.6, batch_size=64, concurrency=3)
+    model.describe()
+    delay(server, 0.0, 0.35)
+    assert_all_answered(model.complete(PROMPTS[:5], ASKED), PROMPTS[:5])
+
+
+def test_long_answers_start_with_short_lists_that_double(server):
+    model = client(server, batch_size=64, concurrency=1)
+    model.describe()
+    model.complete(PROMPTS * 20, Decoding(max_tokens=64))
+    assert [len(prompts) for prompts in server.lists()] == [8, 16, 32, 64, 64, 16]
+
+
+def test_lists_that_take_half_the_time_limit_do_not_grow(server):
+    model = client(server, timeout_s=1.0, batch_size=32, concurrency=1)
+    model.describe()
+    delay(server, 0.0, 0.14)
+    model.complete(PROMPTS[:8], Decoding(max_tokens=64))
+    assert {len(prompts) for prompts in server.lists()} == {4}
+
+
+def test_a_long_answer_has_more_time_than_a_short_one(server):
+    model = client(server, timeout_s=0.2)
+    model.describe()
+    delay(server, 0.3)
+    (completion,) = model.complete(PROMPTS[:1], Decoding(max_tokens=384))
+    assert completion.failure is None
+    with pytest.raises(LanguageModelUnavailable, match="LLM_TIMEOUT_S"):
+        model.complete(PROMPTS[:1], ASKED)
+
+
 def test_a_text_that_cannot_travel_does_not_crash(server, model):
     text = "lone \ud800 surrogate and \0 null"
     assert model.truncate(text, 100) == text

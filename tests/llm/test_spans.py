@@ -166,6 +166,28 @@ def test_a_line_that_was_cut_is_not_read():
     assert label.spans == (Span(0, 3, "PER"),)
 
 
+@pytest.mark.parametrize(
+    ("cut", "spans"),
+    [
+        (as_json(("Person", "Ann"), ("Place", "Rome"))[:-20], (Span(0, 3, "PER"),)),
+        (as_json(("Person", "Ann"), ("Place", "a}b"))[:-5], (Span(0, 3, "PER"),)),
+        ('{"entities": [{"type": "Person", "text": "An', None),
+    ],
+)
+def test_json_that_was_cut_counts_up_to_its_last_whole_piece(cut, spans):
+    answer = Completion(text=cut, finish_reason="length")
+    (label,), _ = ask(WritingModel(lambda *_: answer))
+    assert label.spans == spans
+    assert (label.abstention is None) == (label.spans is not None)
+
+
+def test_a_small_context_leaves_the_text_its_room():
+    model = WritingModel(lambda *_: as_json(("Person", "Ann")), n_context_tokens=256)
+    (label,), _ = ask(model)
+    assert label.spans == (Span(0, 3, "PER"),)
+    assert model.decodings[0].max_tokens == 64
+
+
 def test_a_guide_names_the_form():
     model = WritingModel(lambda *_: "Person: Ann")
     (label,), _ = ask(model, guide=Guide(forms={"entity": "lines"}))
