@@ -9,7 +9,6 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -67,13 +66,13 @@ class FakePlatform:
         self.projects: dict[int, _FakeProject] = {}
         self.calls: list[str] = []
         self.failure: PlatformError | None = None
-        self._ids = count(1)
+        self._last_id = 0
         self._reader = LabelConfigReader(
             lambda _: Abstention(AbstentionReason.REMOTE_TEXT, "the fake fetches nothing")
         )
 
     def create_project(self, label_config: str, *, title: str = "", instruction: str = "") -> int:
-        number = next(self._ids)
+        number = self._new_id()
         info = ProjectInfo(
             id=ProjectId(f"{number}.1795215594"),
             label_config=label_config,
@@ -94,7 +93,7 @@ class FakePlatform:
 
     def import_tasks(self, number: int, data: Sequence[Mapping[str, Any]]) -> list[int]:
         """Create one task per element; return their ids."""
-        ids = [next(self._ids) for _ in data]
+        ids = [self._new_id() for _ in data]
         self.projects[number].tasks.update(zip(ids, data, strict=True))
         return ids
 
@@ -111,7 +110,7 @@ class FakePlatform:
     ) -> int:
         """Submit an annotation, or skip the task; return the annotation's number."""
         project = next(p for p in self.projects.values() if task_id in p.tasks)
-        annotation_id = next(self._ids)
+        annotation_id = self._new_id()
         project.annotations[annotation_id] = HumanLabel(
             annotation_id=annotation_id,
             task_id=task_id,
@@ -151,7 +150,7 @@ class FakePlatform:
             and not self._reader.errors(project.info.label_config, prediction)
         ]
         for prediction in fitting:
-            project.predictions[next(self._ids)] = copy.deepcopy(prediction)
+            project.predictions[self._new_id()] = copy.deepcopy(prediction)
         return len(fitting)
 
     def predicted_task_ids(
@@ -200,6 +199,10 @@ class FakePlatform:
             annotations=tuple(a for a in project.annotations.values() if a.task_id == task_id),
             prediction_ids=by_version,
         )
+
+    def _new_id(self) -> int:
+        self._last_id += 1
+        return self._last_id
 
     def _asked(self, call: str, platform_id: int) -> _FakeProject:
         self._note(call)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import shutil
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
@@ -92,7 +93,8 @@ class Ward:
 
 
 @pytest.fixture
-def ward(tmp_path) -> Ward:
+def ward(tmp_path, migrated_file) -> Ward:
+    shutil.copy(migrated_file, tmp_path)
     return Ward(tmp_path)
 
 

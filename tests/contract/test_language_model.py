@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import shutil
 import socket
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
@@ -76,11 +78,11 @@ class ServerCase:
 class CachedCase:
     """Any case with the store of answers in front of it."""
 
-    def __init__(self, inner: FakeCase | ServerCase) -> None:
+    def __init__(self, inner: FakeCase | ServerCase, migrated_file: Path) -> None:
         self._inner = inner
         self._folder = TemporaryDirectory()
-        self._database = Database(f"sqlite:///{self._folder.name}/answers.db")
-        self._database.migrate()
+        file = shutil.copy(migrated_file, self._folder.name)
+        self._database = Database(f"sqlite:///{file}")
 
     @property
     def model(self) -> CachedLanguageModel:
@@ -124,8 +126,6 @@ class ReplicasCase:
 
 CASES = {
     "two fakes": ReplicasCase,
-    "kept fake": lambda: CachedCase(FakeCase()),
-    "kept vLLM": lambda: CachedCase(ServerCase()),
     "fake": FakeCase,
     "vLLM": ServerCase,
     "OpenAI": partial(ServerCase, OPENAI_CHAT),
@@ -134,9 +134,14 @@ CASES = {
 }
 
 
-@pytest.fixture(params=CASES.values(), ids=CASES.keys())
-def case(request: pytest.FixtureRequest) -> Iterator[FakeCase | ServerCase | CachedCase]:
-    case = request.param()
+@pytest.fixture(params=[*CASES, "kept fake", "kept vLLM"])
+def case(
+    request: pytest.FixtureRequest, migrated_file: Path
+) -> Iterator[FakeCase | ServerCase | CachedCase]:
+    name = request.param.removeprefix("kept ")
+    case = CASES[name]()
+    if name != request.param:
+        case = CachedCase(case, migrated_file)
     yield case
     case.close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -27,7 +28,8 @@ def language_model() -> FakeLanguageModel:
 
 
 @pytest.fixture
-def make_services(tmp_path, language_model):
+def make_services(tmp_path, migrated_file, language_model):
+    shutil.copy(migrated_file, tmp_path / "freeal.db")
     made: list[Services] = []
 
     def make(**changes) -> Services:

@@ -198,6 +198,7 @@ class House:
         self,
         stores,
         *,
+        platform: FakePlatform | None = None,
         folder: Path = Path("nowhere"),
         manages_queue: bool = True,
         orders_queue: bool = False,
@@ -207,7 +208,7 @@ class House:
     ) -> None:
         self.projects, self.tasks, self.labels, self.work = stores
         self.releases = ReleaseStore(self.projects._db)
-        self.platform = FakePlatform()
+        self.platform = platform or FakePlatform()
         self.annotator = FakeAnnotator()
         config = LabelConfigReader(lambda _: Abstention(AbstentionReason.REMOTE_TEXT))
         state = StateStore(self.projects._db)

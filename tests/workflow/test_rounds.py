@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from backend.core.rounds import RoundState
 from backend.core.types import Project, ProjectId
 from backend.errors import LanguageModelUnavailable, TrainingDiverged
 from backend.workflow.round_desk import RoundPlan
+from tests.fakes import FakePlatform
 from tests.workflow.conftest import CHUNK, House, KilledHere, PlainSteps, ReplayingSteps
 
 N_TEXTS = 30
@@ -220,28 +223,52 @@ def test_few_texts_make_no_round(house):
     assert house.rounds.history(project_id) == []
 
 
+@dataclass(frozen=True)
+class Labelled:
+    """A project of 30 texts, labelled once, with 12 answers by people that nobody has seen."""
+
+    file: Path
+    platform: FakePlatform
+    project_id: ProjectId
+
+    @contextmanager
+    def house(self, folder: Path) -> Iterator[House]:
+        """Give a house of its own that goes on from here."""
+        shutil.copy(self.file, folder)
+        with opened(folder, copy.deepcopy(self.platform)) as house:
+            yield house
+
+
 @contextmanager
-def house_of_its_own(folder: Path) -> Iterator[tuple[House, ProjectId]]:
-    """A project of 40 texts, labelled once, with 12 answers by people that nobody has seen."""
+def opened(folder: Path, platform: FakePlatform) -> Iterator[House]:
     database = Database(f"sqlite:///{folder / 'freeal.db'}")
-    database.migrate()
     stores = (ProjectStore(database), TaskStore(database), LabelStore(database))
-    house = House((*stores, WorkStore(database)), folder=folder, orders_queue=True)
+    house = House(
+        (*stores, WorkStore(database)), platform=platform, folder=folder, orders_queue=True
+    )
     house.similarity.is_silent = False
-    project_id = house.connected(N_TEXTS)
-    house.prelabel(project_id)
-    people_answer(house, project_id, 12)
-    yield house, project_id
+    yield house
     database.close()
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory) -> tuple[dict[str, object], list[str]]:
+def labelled(tmp_path_factory, migrated_file) -> Labelled:
+    folder = tmp_path_factory.mktemp("labelled")
+    shutil.copy(migrated_file, folder)
+    with opened(folder, FakePlatform()) as house:
+        project_id = house.connected(N_TEXTS)
+        house.prelabel(project_id)
+        people_answer(house, project_id, 12)
+    return Labelled(folder / "freeal.db", house.platform, project_id)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, labelled) -> tuple[dict[str, object], list[str]]:
     """The outcome without a kill, and the names of the steps."""
-    with house_of_its_own(tmp_path_factory.mktemp("undisturbed")) as (house, project_id):
+    with labelled.house(tmp_path_factory.mktemp("undisturbed")) as house:
         steps = ReplayingSteps()
-        house.round(project_id, steps)
-        return outcome(house, project_id), [name for name, _ in steps.recorded]
+        house.round(labelled.project_id, steps)
+        return outcome(house, labelled.project_id), [name for name, _ in steps.recorded]
 
 
 def kills(steps: list[str]) -> list[int]:
@@ -255,28 +282,31 @@ def kills(steps: list[str]) -> list[int]:
     return sorted({*first.values(), last["train"], last["refine"], last["draft"]})
 
 
-def outcome_after_kill(folder: Path, kill_at: int, *, is_recorded: bool) -> dict[str, object]:
+def outcome_after_kill(
+    labelled: Labelled, folder: Path, kill_at: int, *, is_recorded: bool
+) -> dict[str, object]:
     folder.mkdir()
-    with house_of_its_own(folder) as (house, project_id):
+    with labelled.house(folder) as house:
         steps = ReplayingSteps(kill_at=kill_at, is_recorded=is_recorded)
         with pytest.raises(KilledHere):
-            house.round(project_id, steps)
-        house.round(project_id, steps.again())
-        return outcome(house, project_id)
+            house.round(labelled.project_id, steps)
+        house.round(labelled.project_id, steps.again())
+        return outcome(house, labelled.project_id)
 
 
-def test_a_kill_at_the_end_of_any_step_changes_nothing(tmp_path, undisturbed):
+def test_a_kill_at_the_end_of_any_step_changes_nothing(tmp_path, labelled, undisturbed):
     expected, names = undisturbed
     for at in kills(names):
-        found = outcome_after_kill(tmp_path / str(at), at, is_recorded=False)
+        found = outcome_after_kill(labelled, tmp_path / str(at), at, is_recorded=False)
         assert found == expected, names[at - 1]
 
 
-def test_a_kill_between_two_steps_changes_nothing(tmp_path, undisturbed):
+def test_a_kill_between_two_steps_changes_nothing(tmp_path, labelled, undisturbed):
     expected, names = undisturbed
     for name in ("refine", "fuse", "release"):
         at = names.index(name) + 1
-        assert outcome_after_kill(tmp_path / name, at, is_recorded=True) == expected, name
+        found = outcome_after_kill(labelled, tmp_path / name, at, is_recorded=True)
+        assert found == expected, name
 
 
 def test_the_llm_being_down_leaves_the_round_open_and_it_goes_on_later(house):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -151,10 +152,11 @@ STORY = [
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(st.permutations([*range(len(STORY)), *range(len(STORY))]))
-def test_events_in_any_order_and_twice_end_in_the_same_state(tmp_path_factory, order):
-    path = tmp_path_factory.mktemp("story") / "freeal.db"
+def test_events_in_any_order_and_twice_end_in_the_same_state(
+    tmp_path_factory, migrated_file, order
+):
+    path = shutil.copy(migrated_file, tmp_path_factory.mktemp("story"))
     database = Database(f"sqlite:///{path}")
-    database.migrate()
     store = TaskStore(database)
     for index in order:
         store.apply(ONE, STORY[index], None)
