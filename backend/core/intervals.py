@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special, stats
 
 _MIN_PER_OUTCOME = 5  # right and wrong answers that the normal approximation needs of each
 
@@ -45,7 +45,7 @@ def share_bound(n_hits: int, n: int, *, delta: float) -> float:
     """Return the one-sided Clopper-Pearson bound: the share is above it with at most `delta`."""
     if n_hits >= n:
         return 1.0
-    return float(stats.beta.ppf(1 - delta, n_hits + 1, n - n_hits))
+    return float(special.betaincinv(n_hits + 1, n - n_hits, 1 - delta))
 
 
 def estimate_share(is_hit: NDArray[np.bool_], *, level: float = 0.95) -> Estimate | None:
