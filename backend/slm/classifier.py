@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import json
-import logging
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import transformers
 from numpy.typing import NDArray
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification
 
 from backend.core.small_model import PoolTexts, SmallModelPrediction
 from backend.core.types import QuestionKind
-from backend.errors import InvalidRequest, SettingsError
 from backend.slm import losses
 from backend.slm.batches import Tokens, reading_batches, tokenize
 from backend.slm.encoder import compute_device, embedded_encoder_folder, has_fast_bf16
-
-OURS = "freeal.json"
-"""What our files hold beside a transformers model: the kind of question and the cut."""
+from backend.slm.pretrained import Pretrained, read_ours, under_new_head
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,37 +49,23 @@ class TextClassifier:
     @classmethod
     def create(cls, spec: ClassifierSpec, *, seed: int) -> TextClassifier:
         """Return the base model under a new head; raises SettingsError."""
-        source = spec.base or str(embedded_encoder_folder())
         torch.manual_seed(seed)
-        try:
-            with quiet_loading():
-                model = AutoModelForSequenceClassification.from_pretrained(
-                    source, config=_config(source, spec), use_safetensors=True, dtype=torch.float32
-                )
-            tokenizer = AutoTokenizer.from_pretrained(source)
-        except (OSError, ValueError, KeyError) as exc:
-            raise SettingsError(
-                f"SLM_MODEL={source!r}: cannot be loaded ({type(exc).__name__}); expected a "
-                "Hugging Face encoder's name or a folder with config, tokenizer and safetensors"
-            ) from exc
-        return cls(model, tokenizer, spec)
+        base = spec.base or str(embedded_encoder_folder())
+        made = under_new_head(AutoModelForSequenceClassification, base, _head(spec))
+        return cls(made.model, made.tokenizer, spec)
 
     @classmethod
     def load(cls, folder: Path) -> TextClassifier:
         """Read what `save` wrote; raises InvalidRequest."""
-        try:
-            ours = json.loads((folder / OURS).read_text(encoding="utf-8"))
-            with quiet_loading():
-                model = AutoModelForSequenceClassification.from_pretrained(
-                    str(folder), use_safetensors=True, dtype=torch.float32
-                )
-            tokenizer = AutoTokenizer.from_pretrained(str(folder))
-        except (OSError, ValueError, KeyError) as exc:
-            raise InvalidRequest(f"{folder} holds no small model of ours: {exc}") from exc
-        spec = ClassifierSpec(
-            tuple(ours["labels"]), QuestionKind(ours["kind"]), str(folder), ours["max_tokens"]
+
+        def read_spec(ours: Mapping[str, Any]) -> ClassifierSpec:
+            kind = QuestionKind(ours["kind"])
+            return ClassifierSpec(tuple(ours["labels"]), kind, str(folder), ours["max_tokens"])
+
+        read, spec = read_ours(
+            AutoModelForSequenceClassification, folder, read_spec, what="small model"
         )
-        return cls(model, tokenizer, spec)
+        return cls(read.model, read.tokenizer, spec)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -149,24 +127,13 @@ class TextClassifier:
 
     def save(self, folder: Path, *, card: Mapping[str, str] | None = None) -> None:
         """Write model, tokenizer and card; a folder that is there is replaced as a whole."""
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".model-") as scratch:
-            fresh = Path(scratch) / "model"
-            self.model.save_pretrained(fresh)
-            self.tokenizer.save_pretrained(fresh)
-            ours = {
-                "labels": list(self.labels),
-                "kind": self.spec.kind.value,
-                "max_tokens": self.spec.max_tokens,
-            }
-            (fresh / OURS).write_text(json.dumps(ours, indent=2) + "\n", encoding="utf-8")
-            if card is not None:
-                (fresh / "README.md").write_text(
-                    model_readme(card, task="text-classification"), encoding="utf-8"
-                )
-            if folder.exists():
-                folder.rename(Path(scratch) / "old")
-            fresh.rename(folder)
+        ours = {
+            "labels": list(self.labels),
+            "kind": self.spec.kind.value,
+            "max_tokens": self.spec.max_tokens,
+        }
+        made = Pretrained(self.model, self.tokenizer)
+        made.write(folder, ours, card=card, task="text-classification")
 
 
 def output_layer(model: Any, n_labels: int) -> torch.nn.Linear:
@@ -179,35 +146,16 @@ def output_layer(model: Any, n_labels: int) -> torch.nn.Linear:
     return layers[-1]
 
 
-@contextmanager
-def quiet_loading() -> Iterator[None]:
-    """Keep transformers from warning that the new head is new, and from its progress bars."""
-    level = transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity(logging.ERROR)
-    transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
-        yield
-    finally:
-        transformers.logging.set_verbosity(level)
-
-
-def _config(source: str, spec: ClassifierSpec) -> Any:
+def _head(spec: ClassifierSpec) -> dict[str, Any]:
     is_multiple = spec.kind is QuestionKind.MULTIPLE_CHOICE
-    return AutoConfig.from_pretrained(
-        source,
-        num_labels=len(spec.labels),
-        id2label=dict(enumerate(spec.labels)),
-        label2id={label: index for index, label in enumerate(spec.labels)},
-        problem_type=(
+    return {
+        "num_labels": len(spec.labels),
+        "id2label": dict(enumerate(spec.labels)),
+        "label2id": {label: index for index, label in enumerate(spec.labels)},
+        "problem_type": (
             "multi_label_classification" if is_multiple else "single_label_classification"
         ),
-    )
-
-
-def model_readme(sections: Mapping[str, str], *, task: str) -> str:
-    """Return a model card in Markdown."""
-    head = f"---\nlibrary_name: transformers\npipeline_tag: {task}\n---\n"
-    return head + "".join(f"\n## {title}\n\n{text}\n" for title, text in sections.items())
+    }
 
 
 def decide(probabilities: NDArray[np.floating], kind: QuestionKind) -> NDArray[np.int64]:

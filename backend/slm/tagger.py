@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import AutoConfig, AutoModelForTokenClassification, AutoTokenizer
+from transformers import AutoModelForTokenClassification
 
 from backend.core.types import Span
-from backend.errors import InvalidRequest, SettingsError
 from backend.slm.batches import Tokens, reading_batches
-from backend.slm.classifier import OURS, model_readme, quiet_loading
 from backend.slm.encoder import compute_device, embedded_encoder_folder, has_fast_bf16
+from backend.slm.pretrained import Pretrained, read_ours, under_new_head
 
 OUTSIDE = "O"
 _CHARS_PER_TOKEN = 20
@@ -64,41 +61,25 @@ class SpanTagger:
     @classmethod
     def create(cls, spec: TaggerSpec, *, seed: int) -> SpanTagger:
         """Return the base model under a new head; raises SettingsError."""
-        source = spec.base or str(embedded_encoder_folder())
         torch.manual_seed(seed)
-        try:
-            config = AutoConfig.from_pretrained(
-                source,
-                num_labels=len(spec.tags),
-                id2label=dict(enumerate(spec.tags)),
-                label2id={tag: index for index, tag in enumerate(spec.tags)},
-            )
-            with quiet_loading():
-                model = AutoModelForTokenClassification.from_pretrained(
-                    source, config=config, use_safetensors=True, dtype=torch.float32
-                )
-            tokenizer = AutoTokenizer.from_pretrained(source)
-        except (OSError, ValueError, KeyError) as exc:
-            raise SettingsError(
-                f"SLM_MODEL={source!r}: cannot be loaded ({type(exc).__name__}); expected a "
-                "Hugging Face encoder's name or a folder with config, tokenizer and safetensors"
-            ) from exc
-        return cls(model, tokenizer, spec)
+        base = spec.base or str(embedded_encoder_folder())
+        head = {
+            "num_labels": len(spec.tags),
+            "id2label": dict(enumerate(spec.tags)),
+            "label2id": {tag: index for index, tag in enumerate(spec.tags)},
+        }
+        made = under_new_head(AutoModelForTokenClassification, base, head)
+        return cls(made.model, made.tokenizer, spec)
 
     @classmethod
     def load(cls, folder: Path) -> SpanTagger:
         """Read what `save` wrote; raises InvalidRequest."""
-        try:
-            ours = json.loads((folder / OURS).read_text(encoding="utf-8"))
-            with quiet_loading():
-                model = AutoModelForTokenClassification.from_pretrained(
-                    str(folder), use_safetensors=True, dtype=torch.float32
-                )
-            tokenizer = AutoTokenizer.from_pretrained(str(folder))
-            spec = TaggerSpec(tuple(ours["span_labels"]), str(folder), ours["max_tokens"])
-        except (OSError, ValueError, KeyError) as exc:
-            raise InvalidRequest(f"{folder} holds no tagger of ours: {exc}") from exc
-        return cls(model, tokenizer, spec)
+
+        def read_spec(ours: Mapping[str, Any]) -> TaggerSpec:
+            return TaggerSpec(tuple(ours["span_labels"]), str(folder), ours["max_tokens"])
+
+        read, spec = read_ours(AutoModelForTokenClassification, folder, read_spec, what="tagger")
+        return cls(read.model, read.tokenizer, spec)
 
     def autocast(self) -> torch.autocast:
         """Return the context in which the model computes."""
@@ -180,19 +161,9 @@ class SpanTagger:
 
     def save(self, folder: Path, *, card: Mapping[str, str] | None = None) -> None:
         """Write model, tokenizer and card; a folder that is there is replaced as a whole."""
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".model-") as scratch:
-            fresh = Path(scratch) / "model"
-            self.model.save_pretrained(fresh)
-            self.tokenizer.save_pretrained(fresh)
-            ours = {"span_labels": list(self.spec.labels), "max_tokens": self.spec.max_tokens}
-            (fresh / OURS).write_text(json.dumps(ours, indent=2) + "\n", encoding="utf-8")
-            if card is not None:
-                readme = model_readme(card, task="token-classification")
-                (fresh / "README.md").write_text(readme, encoding="utf-8")
-            if folder.exists():
-                folder.rename(Path(scratch) / "old")
-            fresh.rename(folder)
+        ours = {"span_labels": list(self.spec.labels), "max_tokens": self.spec.max_tokens}
+        made = Pretrained(self.model, self.tokenizer)
+        made.write(folder, ours, card=card, task="token-classification")
 
 
 def tag_words(words: Words, spans: Sequence[Span], labels: Sequence[str]) -> NDArray[np.int64]:

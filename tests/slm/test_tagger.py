@@ -11,6 +11,7 @@ from transformers import pipeline
 from backend.core.small_model import PLAIN, Recipe, TrainingHooks
 from backend.core.types import Span
 from backend.errors import InvalidRequest, TrainingCancelled
+from backend.slm.classifier import TextClassifier
 from backend.slm.span_training import SpanModel, SpanTrainingSet
 from backend.slm.tagger import SpanTagger, TaggerSpec, Words, tag_words
 from tests.slm.conftest import BAD, GOOD, reviews
@@ -118,3 +119,5 @@ def test_a_saved_tagger_answers_the_same_here_and_in_a_plain_pipeline(tiny_base,
     find = pipeline("token-classification", model=str(folder), aggregation_strategy="first")
     theirs = [[(e["start"], e["end"], e["entity_group"]) for e in each] for each in find(texts)]
     assert theirs == expected
+    with pytest.raises(InvalidRequest, match="no small model of ours: 'kind'"):
+        TextClassifier.load(folder)
