@@ -60,7 +60,8 @@ class EncoderAtFirstUse:
 
     @cached_property
     def _encoder(self) -> Encoder:
-        from backend.slm.encoder import CachedEncoder, SentenceEncoder
+        from backend.slm.encoder import SentenceEncoder
+        from backend.slm.vector_cache import CachedEncoder
 
         encoder = SentenceEncoder(self._settings.encoder_model)
         return CachedEncoder(encoder, self._settings.home / "embeddings")

@@ -153,7 +153,8 @@ def _vectors(asked: OrderingRun, rows: dict[str, list[dict[str, Any]]]) -> dict[
 
 
 def _encoder(cache: Path) -> Any:
-    from backend.slm.encoder import CachedEncoder, SentenceEncoder
+    from backend.slm.encoder import SentenceEncoder
+    from backend.slm.vector_cache import CachedEncoder
 
     return CachedEncoder(SentenceEncoder(), cache)
 
