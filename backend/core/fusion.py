@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy.special import expit, logit
 
 from backend.core.mixture import Floats
+from backend.core.multiple import MultipleTrust
 from backend.core.voters import Trust
 
 HUMAN = "human"
@@ -65,21 +66,20 @@ def fuse(
     return FusedLabels(probabilities, labels, sources, votes)
 
 
-def fuse_multiple(posteriors: Mapping[str, Floats], weights: Mapping[str, float]) -> Floats:
-    """Return the weighted mean in log-odds of probabilities per label, shape (n, L).
+def fuse_multiple(posteriors: Mapping[str, Floats], trust: MultipleTrust | None = None) -> Floats:
+    """Fuse probabilities per label (n, L) by annotator, for multiple choice.
 
-    For multiple choice, where each label is a question of its own. `weights` are at least 0, such
-    as one per voter before there are human labels; NaN entries are abstentions and leave the
-    others to speak. 0.5 where nobody spoke.
+    Without a learned trust it is the mean in log-odds; there, NaN entries are abstentions and
+    leave the others to speak, and 0.5 stands where nobody spoke. Raises ValueError without votes.
     """
     if not posteriors:
         raise ValueError("no voter; expected at least one posterior")
+    if trust is not None:
+        return trust.posterior(posteriors)
     stacked = np.stack([posteriors[name] for name in posteriors])
     odds = logit(np.clip(stacked, _SMALLEST_PROBABILITY, 1 - _SMALLEST_PROBABILITY))
-    shares = np.array([weights[name] for name in posteriors])[:, None, None] * ~np.isnan(odds)
-    total = shares.sum(axis=0)
-    pooled = (shares * np.nan_to_num(odds)).sum(axis=0) / np.where(total > 0, total, 1.0)
-    fused: Floats = expit(pooled)
+    n_heard = (~np.isnan(odds)).sum(axis=0)
+    fused: Floats = expit(np.nan_to_num(odds).sum(axis=0) / np.maximum(n_heard, 1))
     return fused
 
 

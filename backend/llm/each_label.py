@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from backend.core.multiple import UNLISTED_PROBABILITY
 from backend.core.ports import Completion
 from backend.core.types import (
     Abstention,
@@ -22,8 +23,6 @@ from backend.llm.fitting import Fitted
 from backend.llm.forms import prompt_version, yes_no_layout
 from backend.llm.reading import AnswerWords, choose_answer_words
 
-UNLISTED_PROBABILITY = 0.01
-"""Of a label that is not on a text's shortlist: unlikely, never impossible."""
 _YES, _NO = "yes", "no"
 _YES_NO = (LabelDefinition(_YES, _YES), LabelDefinition(_NO, _NO))
 

@@ -11,6 +11,7 @@ from scipy.special import expit, ndtri, softmax
 
 from backend.core.calibration import BatchCalibrator
 from backend.core.mixture import Floats
+from backend.core.multiple import LABELS_PER_TEXT
 from backend.core.ports import Encoder
 from backend.core.probe import LinearProbe, fit_probe
 from backend.core.types import (
@@ -29,7 +30,6 @@ _VERSION = "definitions-1"
 _SHARPNESS = 20.0
 """Cosines differ by hundredths; the calibration finds the true scale."""
 _MULTIPLE_SHARPNESS = 2.0
-_LABELS_PER_TEXT = 1.3
 _MOST_LABEL_SHARE = 0.5
 _N_PSEUDO_LABELS = 50
 _MOST_TEXTS = 4000
@@ -219,7 +219,7 @@ def _fit_multiple(cosines: Floats) -> SimilarityFit:
 def _multiple(cosines: Floats, fit: SimilarityFit) -> Floats:
     """Return a probability per label; about 1.3 labels per text are above one half."""
     deviations = (cosines - np.asarray(fit.mean)) / np.asarray(fit.spread)
-    share = min(_MOST_LABEL_SHARE, _LABELS_PER_TEXT / cosines.shape[1])
+    share = min(_MOST_LABEL_SHARE, LABELS_PER_TEXT / cosines.shape[1])
     probabilities: Floats = expit(_MULTIPLE_SHARPNESS * (deviations + ndtri(share)))
     return probabilities
 

@@ -9,7 +9,7 @@ from backend.core.consensus import Consensus, Vote, find_consensus, is_evidence
 from backend.core.definitions import Definitions, with_definitions
 from backend.core.ports import ConfigReader
 from backend.core.stores import TaskStore
-from backend.core.types import Example, Project, Question, Task, TaskSchema
+from backend.core.types import Example, Project, Question, QuestionKind, Task, TaskSchema
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,4 +74,15 @@ def class_by_example(question: Question, consensus: Consensus) -> Mapping[int, i
         example_id: index[label.answer.labels[0]]
         for example_id, label in consensus.labels.items()
         if label.answer.labels and label.answer.labels[0] in index
+    }
+
+
+def labels_by_example(question: Question, consensus: Consensus) -> Mapping[int, frozenset[int]]:
+    """Return people's answers to a multiple choice as positions of labels, by example id."""
+    if question.kind is not QuestionKind.MULTIPLE_CHOICE:
+        return {}
+    index = {label.value: at for at, label in enumerate(question.labels)}
+    return {
+        example_id: frozenset(index[value] for value in label.answer.labels if value in index)
+        for example_id, label in consensus.labels.items()
     }

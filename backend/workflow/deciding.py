@@ -110,7 +110,13 @@ class Decider:
         learned = self._jury.findings(found.project)
         if not found.is_paper:
             learned = self._jury.learn(
-                found.project, pool.brief, pool.examples, votes, pool.human, is_kept=False
+                found.project,
+                pool.brief,
+                pool.examples,
+                votes,
+                pool.human,
+                sets=pool.human_sets,
+                is_kept=False,
             )
         verdicts = self._jury.fuse(
             found.project, pool.brief, pool.examples, votes, pool.human, found=learned

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from backend.core.audit import audit_seed, is_audited
 from backend.core.fusion import FusedLabels, fuse, fuse_multiple
+from backend.core.multiple import MultipleTrust, learn_multiple
 from backend.core.ports import Encoder, PoolAnnotator
 from backend.core.stores import StateStore
 from backend.core.trust import learn_trust
@@ -41,6 +42,8 @@ _NOBODY = Abstention(AbstentionReason.UNREADABLE, "no annotator gave a label")
 
 Human = Mapping[str, Mapping[int, int]]
 """People's answers to exclusive questions: class index by question name and example id."""
+HumanSets = Mapping[str, Mapping[int, frozenset[int]]]
+"""The same for multiple choice: the positions of all labels that hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +123,7 @@ class Jury:
         human: Human,
         found: Findings | None = None,
         *,
+        sets: HumanSets | None = None,
         is_kept: bool = True,
     ) -> Findings:
         """Learn from votes how far each annotator is to be trusted; keep it unless told not to.
@@ -130,8 +134,11 @@ class Jury:
         found = found or self.findings(project)
         trust = dict(found.trust)
         for question in brief.schema.questions:
-            if question.kind.is_exclusive and len(question.labels) > 1:
-                known = _at_random(project, human.get(question.name, {}))
+            if len(question.labels) > 1 and question.kind is not QuestionKind.SPANS:
+                people: Mapping[int, Any] = human.get(question.name, {})
+                if question.kind is QuestionKind.MULTIPLE_CHOICE:
+                    people = (sets or {}).get(question.name, {})
+                known = _at_random(project, people)
                 learned = self._learn_trust(question, examples, votes, known)
                 if learned is not None:
                     trust[question.name] = learned.to_json()
@@ -267,18 +274,17 @@ class Jury:
         question: Question,
         examples: Sequence[Example],
         votes: Sequence[WeakLabel],
-        known: Mapping[int, int],
-    ) -> Trust | None:
+        known: Mapping[int, Any],
+    ) -> Trust | MultipleTrust | None:
         posteriors = posteriors_by_annotator(question, examples, votes)
         n_heard = max((int(np.isfinite(p[:, 0]).sum()) for p in posteriors.values()), default=0)
         if n_heard < FEWEST_TO_LEARN:
             return None
         row_of = {example.id: row for row, example in enumerate(examples)}
-        return learn_trust(
-            posteriors,
-            self.vectors(question, examples).astype(float),
-            {row_of[i]: label for i, label in known.items() if i in row_of},
-        )
+        by_row = {row_of[i]: label for i, label in known.items() if i in row_of}
+        if question.kind is QuestionKind.MULTIPLE_CHOICE:
+            return learn_multiple(posteriors, by_row)
+        return learn_trust(posteriors, self.vectors(question, examples).astype(float), by_row)
 
     def _verdicts(
         self,
@@ -293,18 +299,19 @@ class Jury:
         posteriors = posteriors_by_annotator(question, examples, about)
         if not posteriors or question.kind is QuestionKind.SPANS or not question.labels:
             return [_as_verdict(lead.get(e.id), question, e) for e in examples]
+        trust = found.trust.get(question.name)
         if question.kind is QuestionKind.MULTIPLE_CHOICE:
-            fused = fuse_multiple(posteriors, dict.fromkeys(posteriors, 1.0))
+            fused = fuse_multiple(posteriors, MultipleTrust.from_json(trust) if trust else None)
             return [
                 _multiple_verdict(question, e, row, lead.get(e.id), _heard(posteriors, at))
                 for at, (e, row) in enumerate(zip(examples, fused, strict=True))
             ]
-        if question.name not in found.trust:
+        if trust is None:
             return [_as_verdict(lead.get(e.id), question, e) for e in examples]
         row_of = {example.id: row for row, example in enumerate(examples)}
         result = fuse(
             posteriors,
-            Trust.from_json(found.trust[question.name]),
+            Trust.from_json(trust),
             embeddings=self.vectors(question, examples).astype(float),
             human={row_of[i]: label for i, label in human.items() if i in row_of},
         )
@@ -323,7 +330,7 @@ def _silent(brief: Brief, examples: Sequence[Example], why: Abstention) -> list[
     ]
 
 
-def _at_random(project: Project, human: Mapping[int, int]) -> dict[int, int]:
+def _at_random(project: Project, human: Mapping[int, Any]) -> dict[int, Any]:
     seed = audit_seed(project.id)
     return {i: label for i, label in human.items() if is_audited(i, seed=seed)}
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from backend.core.consensus import Consensus
 from backend.core.stores import LabelStore, TaskStore
 from backend.core.types import Example, Project, Question, Task, WeakLabel
-from backend.workflow.briefs import Brief, BriefReader, class_by_example
-from backend.workflow.jury import FEWEST_TO_LEARN, FUSED, Human, Jury
+from backend.workflow.briefs import Brief, BriefReader, class_by_example, labels_by_example
+from backend.workflow.jury import FEWEST_TO_LEARN, FUSED, Human, HumanSets, Jury
 
 _SAMPLE = 400
 _GROWTH = 4
@@ -37,6 +37,14 @@ class Pool:
         """Return people's answers to exclusive questions, as class indices."""
         return {
             question.name: class_by_example(question, self.consensus[question.name])
+            for question in self.brief.schema.questions
+        }
+
+    @property
+    def human_sets(self) -> HumanSets:
+        """Return people's answers to multiple choice, as positions of labels."""
+        return {
+            question.name: labels_by_example(question, self.consensus[question.name])
             for question in self.brief.schema.questions
         }
 
@@ -134,7 +142,9 @@ class Settler:
         `extra_votes` are those of a small model, cross-fitted.
         """
         votes = [*pool.votes, *extra_votes]
-        self._jury.learn(pool.project, pool.brief, pool.examples, votes, pool.human)
+        self._jury.learn(
+            pool.project, pool.brief, pool.examples, votes, pool.human, sets=pool.human_sets
+        )
         verdicts = self._jury.fuse(pool.project, pool.brief, pool.examples, votes, pool.human)
         self._labels.save(pool.project, verdicts, [])
         return Settled(pool, verdicts)

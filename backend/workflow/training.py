@@ -113,7 +113,13 @@ class Trainer:
             targets = llm_posteriors(pool, question, votes)
             return Believed(ids, targets, np.zeros(len(ids), dtype=bool))
         learned = self._jury.learn(
-            found.project, pool.brief, pool.examples, votes, pool.human, is_kept=False
+            found.project,
+            pool.brief,
+            pool.examples,
+            votes,
+            pool.human,
+            sets=pool.human_sets,
+            is_kept=False,
         )
         verdicts = self._jury.fuse(
             found.project, pool.brief, pool.examples, votes, pool.human, found=learned
