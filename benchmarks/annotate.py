@@ -19,7 +19,7 @@ from rich.console import Console
 from backend.adapters.vllm import VllmServer
 from backend.configured import connect_language_model
 from backend.core.accounts import charged_to
-from backend.core.types import Example, Guide, QuestionKind, TaskSchema, WeakLabel
+from backend.core.types import Example, Guide, Question, QuestionKind, TaskSchema, WeakLabel
 from backend.llm.probe import FormProbe
 from backend.services import Services, build_services
 from backend.settings import Settings
@@ -30,27 +30,33 @@ from benchmarks.judging import (
     N_DRAWS,
     SIMILARITY,
     Evidence,
+    SetEvidence,
     calibrated,
     calibrated_with_labels,
     calibration_error,
     combined,
+    combined_sets,
+    combined_sets_with_labels,
     combined_with_labels,
     mean_accuracy,
 )
 from benchmarks.report import Report
 from benchmarks.scores import Score, posteriors, score_posteriors, score_spans
 from benchmarks.shots import self_made_shots
-from benchmarks.straight import Recorder, StraightClient
+from benchmarks.straight import Call, Recorder, StraightClient
 
 SEED = 0
 N_TRAIN = 400
 """Training texts: the pool from which demonstrations and human labels are drawn."""
 N_WARM_UP = 32
+N_TRAIN_SETS = 100
+"""The same where each text costs a request for every label."""
 N_WARM_UP_SPANS = 2
 """Spans are written out, not read from one token: seconds each on a small machine."""
 N_TIMED = 256
 """Evaluated texts that the straight client is sent as well."""
 N_SEQUENTIAL = 40
+N_SEQUENTIAL_SPANS = 2
 N_HUMAN_LABELS = (20, 50)
 N_PROBED = 48
 """Pool texts on which the prompt forms are compared."""
@@ -67,6 +73,16 @@ class Bench:
     recorder: Recorder
     schema: TaskSchema
     straight: StraightClient
+
+    @property
+    def is_written(self) -> bool:
+        """Whether answers are written out, not read from one token."""
+        return self.schema.questions[0].kind is QuestionKind.SPANS
+
+    @property
+    def is_sets(self) -> bool:
+        """Whether a text has any number of labels."""
+        return self.schema.questions[0].kind is QuestionKind.MULTIPLE_CHOICE
 
     def examples(self, tasks: Sequence[LabelledTask]) -> list[Example]:
         """Return the tasks as annotators read them."""
@@ -104,8 +120,9 @@ def run(report: Report, *, console: Console, data: Path, limit: int | None, shot
 
 def _measure(report: Report, bench: Bench, n_shots: int) -> None:
     pool = bench.examples(bench.data.train)
-    is_written = bench.schema.questions[0].kind is QuestionKind.SPANS
-    bench.annotate(pool[: N_WARM_UP_SPANS if is_written else N_WARM_UP], purpose="warm-up")
+    if bench.is_sets:
+        pool = pool[:N_TRAIN_SETS]
+    bench.annotate(pool[: N_WARM_UP_SPANS if bench.is_written else N_WARM_UP], purpose="warm-up")
     form = _form(report, bench, pool)
     guide, order, share = _guide(report, bench, pool, n_shots)
     guide = replace(guide, forms={bench.schema.questions[0].name: form})
@@ -165,6 +182,7 @@ def _timed(
     answers: list[WeakLabel] = []
     ours = theirs = looked_up = found = 0.0
     n_timed = 0
+    asked: tuple[list[Call], int] = ([], 0)
     for start in range(0, len(examples), chunk):
         some = examples[start : start + chunk]
         bench.recorder.calls.clear()
@@ -174,23 +192,37 @@ def _timed(
         seconds = time.perf_counter() - started
         after = bench.straight.prefix_cache()
         looked_up, found = looked_up + after[0] - before[0], found + after[1] - before[1]
+        if bench.recorder.calls:
+            asked = (list(bench.recorder.calls), len(some))
         if start < N_TIMED:
             ours += seconds
             theirs += bench.straight.in_lists(bench.recorder.calls)
             n_timed += len(some)
-    n_prompts = sum(len(prompts) for prompts, _ in bench.recorder.calls)
-    few = [(prompts[:N_SEQUENTIAL], how) for prompts, how in bench.recorder.calls[:1]]
-    if not few:
-        raise RuntimeError("the LLM was not asked anything; see why with `doctor`")
-    prompts_per_s = len(few[0][0]) / bench.straight.one_by_one(few)
     by_id = {weak.example_id: weak for weak in answers}
     return [by_id[example.id] for example in in_order], {
         "labels_per_s": round(n_timed / ours, 2),
-        "ceiling_labels_per_s": round(n_timed / theirs, 2),
+        "ceiling_labels_per_s": round(n_timed / theirs, 2) if theirs else None,
         "ratio": round(theirs / ours, 3),
-        "sequential_labels_per_s": round(prompts_per_s * len(some) / n_prompts, 2),
+        "sequential_labels_per_s": _one_by_one(bench, answers, *asked),
         "prefix_cache_hit_rate": round(found / looked_up, 4) if looked_up else None,
     }
+
+
+def _one_by_one(
+    bench: Bench, answers: Sequence[WeakLabel], calls: Sequence[Call], n_texts: int
+) -> float:
+    """Return how many texts a second are answered by one prompt after the other.
+
+    Raises RuntimeError when the LLM was not asked anything in any chunk.
+    """
+    if not calls:
+        why = next((weak.abstention.detail for weak in answers if weak.abstention), "unknown")
+        raise RuntimeError(f"the LLM was not asked about any text: {why}")
+    n_prompts = sum(len(prompts) for prompts, _ in calls)
+    prompts, how = calls[0]
+    few = prompts[: N_SEQUENTIAL_SPANS if bench.is_written else N_SEQUENTIAL]
+    seconds = bench.straight.one_by_one([(few, how)])
+    return round(len(few) / seconds * n_texts / n_prompts, 2)
 
 
 def _scores(
@@ -228,6 +260,15 @@ def _scores(
             f"ece_{name}": round(calibration_error(rows_by_name[f"accuracy_{name}"], classes), 4)
             for name in ("embedding", "combined", "calibrated")
         }
+    if bench.is_sets:
+        of_pool = posteriors(bench.annotate(pool, guide, "pool"), len(question.labels))
+        sets = SetEvidence(
+            {LLM: np.vstack([raw, of_pool]), SIMILARITY: similar},
+            n,
+            [each.gold for each in bench.data.train[: len(pool)]],
+        )
+        rows_by_name["accuracy_combined"] = combined_sets(sets)
+        _note_sets(report, sets, gold, question)
     scores = {name: score_posteriors(rows, gold, question) for name, rows in rows_by_name.items()}
     return {name: _noted(report, name, score) for name, score in scores.items()} | results
 
@@ -245,6 +286,21 @@ def _with_labels(report: Report, evidence: Evidence, gold: Any) -> dict[str, Any
             f"ece_combined_{n_labels}": _mean([calibration_error(each, gold) for each in together]),
         }
     return {"ece_calibrated": report.notes[f"ece_combined_{N_HUMAN_LABELS[-1]}"]}
+
+
+def _note_sets(
+    report: Report, evidence: SetEvidence, gold: Sequence[Any], question: Question
+) -> None:
+    """Note the F1 with draws of people's labels, and how many labels come out per text."""
+    report.notes["n_draws"] = N_DRAWS
+    report.notes["labels_per_text"] = _mean([float(len(labels)) for labels in gold])
+    found = combined_sets(evidence) >= 0.5
+    report.notes["labels_per_text_combined"] = _mean(found.sum(axis=1).astype(float).tolist())
+    for n_labels in N_HUMAN_LABELS:
+        together = combined_sets_with_labels(evidence, n_labels, seed=SEED)
+        report.notes[f"accuracy_combined_{n_labels}"] = _mean(
+            [score_posteriors(rows, gold, question).value for rows in together]
+        )
 
 
 def _by_similarity(bench: Bench, pool: Sequence[Example]) -> Any:

@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.core.calibration import BatchCalibrator, fit_label_calibration
+from backend.core.fusion import fuse_multiple
 from backend.core.metrics import expected_calibration_error
+from backend.core.multiple import learn_multiple
 from backend.core.trust import learn_trust
 
 Floats = NDArray[np.float64]
@@ -61,6 +63,33 @@ def combined_with_labels(evidence: Evidence, n_labels: int, *, seed: int) -> lis
     every = np.arange(len(evidence.labels))
     return [
         combined(evidence, {row: int(evidence.labels[row]) for row in rows.tolist()})
+        for rows, _ in draws(every, n_labels, seed=seed)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class SetEvidence:
+    """The same for several labels per text: `labels` holds the sets of the pool's texts."""
+
+    votes: Mapping[str, Floats]
+    n_evaluated: int
+    labels: Sequence[frozenset[int]]
+
+
+def combined_sets(
+    evidence: SetEvidence, human: Mapping[int, frozenset[int]] | None = None
+) -> Floats:
+    """Return the fused probabilities per label; `human` maps pool positions to sets."""
+    known = {evidence.n_evaluated + row: labels for row, labels in (human or {}).items()}
+    trust = learn_multiple(evidence.votes, known)
+    return fuse_multiple(evidence.votes, trust)[: evidence.n_evaluated]
+
+
+def combined_sets_with_labels(evidence: SetEvidence, n_labels: int, *, seed: int) -> list[Floats]:
+    """Return, per draw of human labels, the probabilities fused with them."""
+    every = np.arange(len(evidence.labels))
+    return [
+        combined_sets(evidence, {row: evidence.labels[row] for row in rows.tolist()})
         for rows, _ in draws(every, n_labels, seed=seed)
     ]
 

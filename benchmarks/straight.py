@@ -88,5 +88,6 @@ class StraightClient:
 
     def _post(self, prompts: Sequence[str] | str, decoding: Decoding) -> None:
         url, body = self._server.request(prompts, decoding)
-        answer: Any = self._session.post(url, json=body | _SALT, timeout=self._timeout_s)
+        timeout_s = self._timeout_s * max(1, decoding.max_tokens)  # a list here is never shortened
+        answer: Any = self._session.post(url, json=body | _SALT, timeout=timeout_s)
         answer.raise_for_status()

@@ -48,6 +48,62 @@ def test_every_figure_of_a_classification_is_measured(server, tmp_path, monkeypa
     assert "| reviews | 24 |" in page
 
 
+def reported(server, tmp_path, monkeypatch, rows, *options):
+    """Run the benchmark on 30 training and 30 test rows; return its report."""
+    data, report = tmp_path / "things.jsonl", tmp_path / "report.json"
+    every = [
+        {"split": split, "i": n, **rows(split, n)} for split in ("train", "test") for n in range(30)
+    ]
+    data.write_text("".join(json.dumps(row) + "\n" for row in every), encoding="utf-8")
+    monkeypatch.setenv("LLM_BASE_URL", server.url)
+    monkeypatch.setattr(judging, "N_DRAWS", 1)
+    command = ["annotate", "--data", str(data), "--limit", "12", "--json", str(report), *options]
+    result = CliRunner().invoke(app, command, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return json.loads(report.read_text(encoding="utf-8"))
+
+
+def test_several_labels_are_fused_with_and_without_people(server, tmp_path, monkeypatch):
+    def rows(split, n):
+        return {"text": f"{split} {n}", "labels": ["red", "round", "big"][: 1 + n % 3]}
+
+    report = reported(server, tmp_path, monkeypatch, rows)
+    for name in ("accuracy_raw", "accuracy_embedding", "accuracy_combined"):
+        assert 0 <= report["results"][name] <= 1
+    assert 0 <= report["notes"]["accuracy_combined_20"] <= 1
+    assert report["notes"]["labels_per_text"] == pytest.approx(2, abs=0.5)
+    assert 0.4 <= report["notes"]["labels_per_text_combined"] <= 2.2
+    assert report["results"]["tokens_out"] == 12 * 3
+
+
+def test_spans_are_asked_even_of_a_small_context(server, tmp_path, monkeypatch):
+    def rows(split, n):
+        return {"tokens": [split, f"Ann{n}"], "tags": ["O", "B-person"]}
+
+    report = reported(server, tmp_path, monkeypatch, rows)
+    assert report["results"]["accuracy_raw"] == 0  # the scripted server writes no list
+    assert report["results"]["n_abstentions"] == 12
+    assert report["results"]["labels_per_s"] > 0
+
+
+def test_pairs_are_measured(server, tmp_path, monkeypatch):
+    def rows(split, n):
+        return {"text_a": f"{split} {n}", "text_b": f"{n}", "label": ("no", "yes")[n % 2]}
+
+    report = reported(server, tmp_path, monkeypatch, rows)
+    assert report["notes"]["accuracy_combined_20"] >= 0
+
+
+def test_when_the_llm_was_not_asked_the_reason_is_told(server, tmp_path, monkeypatch):
+    server.n_context_tokens = 40
+
+    def rows(split, n):
+        return {"tokens": [split, f"Ann{n}"], "tags": ["O", "B-person"]}
+
+    with pytest.raises(RuntimeError, match="not asked about any text: the prompt alone fills"):
+        reported(server, tmp_path, monkeypatch, rows)
+
+
 def measured(name, *, shots=0, **figures):
     results = {"labels_per_s": 60.0, "sequential_labels_per_s": 10.0, "n_invalid": 0} | figures
     return {
