@@ -23,11 +23,11 @@ from backend.core.small_model import PoolTexts
 from backend.core.types import ProjectId, WeakLabel
 from backend.services import Services, build_services
 from backend.settings import Settings
-from backend.workflow.jury import posteriors_by_annotator
 from backend.workflow.prelabel import prelabel
 from backend.workflow.round_desk import SHOTS, SMALL_MODEL, as_votes, question_of
 from backend.workflow.round_files import aligned
 from backend.workflow.rounds import run_round
+from backend.workflow.verdicts import posteriors_by_annotator
 from benchmarks.datasets import DataSet, load
 from benchmarks.report import Report
 from benchmarks.simulated import SimulatedPlatform

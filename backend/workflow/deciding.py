@@ -16,7 +16,7 @@ from backend.core.rounds import RoundState
 from backend.core.stopping import advise_on_rounds
 from backend.core.stores import LabelStore, ReleaseStore
 from backend.core.types import ProjectId, Question, WeakLabel
-from backend.workflow.jury import FUSED, Findings, Human, Jury
+from backend.workflow.jury import Findings, Human, Jury
 from backend.workflow.measuring import HeldOut, Measured, held_out, measure
 from backend.workflow.releasing import LABELS_FROM, MODEL_FROM, Releaser
 from backend.workflow.round_desk import (
@@ -30,6 +30,7 @@ from backend.workflow.round_desk import (
 from backend.workflow.round_files import aligned
 from backend.workflow.settling import Pool, Settled, Settler
 from backend.workflow.training import llm_posteriors, voices
+from backend.workflow.verdicts import FUSED
 
 _LOG = logging.getLogger(__name__)
 ROUND_RELEASE = "round"

@@ -21,9 +21,9 @@ from backend.workflow.export import (
     export_jsonl,
     export_label_studio,
 )
-from backend.workflow.jury import FUSED
 from backend.workflow.releasing import MODEL_FROM
 from backend.workflow.round_files import RoundFiles
+from backend.workflow.verdicts import FUSED
 
 _LIKELY = 0.5
 

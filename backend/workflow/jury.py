@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.core.audit import audit_seed, is_audited
-from backend.core.fusion import FusedLabels, fuse, fuse_multiple
+from backend.core.fusion import fuse, fuse_multiple
 from backend.core.multiple import MultipleTrust, learn_multiple
 from backend.core.ports import Encoder, PoolAnnotator
 from backend.core.stores import StateStore
@@ -31,14 +31,19 @@ from backend.errors import LanguageModelError
 from backend.llm.annotator import LLMAnnotator
 from backend.llm.probe import N_PROBE_TEXTS, FormProbe
 from backend.workflow.briefs import Brief
+from backend.workflow.verdicts import (
+    as_verdict,
+    exclusive_verdict,
+    heard,
+    leading_votes,
+    multiple_verdict,
+    posteriors_by_annotator,
+)
 
 _LOG = logging.getLogger(__name__)
-FUSED = "fused"
-"""The annotator's name of the jury's own verdicts."""
 JURY = "jury"
 FEWEST_TO_LEARN = 20
 _UNASKED = Abstention(AbstentionReason.UNASKED, "the LLM labels a share of the tasks")
-_NOBODY = Abstention(AbstentionReason.UNREADABLE, "no annotator gave a label")
 
 Human = Mapping[str, Mapping[int, int]]
 """People's answers to exclusive questions: class index by question name and example id."""
@@ -295,19 +300,19 @@ class Jury:
         human: Mapping[int, int],
     ) -> list[WeakLabel]:
         about = [vote for vote in votes if vote.question == question.name]
-        lead = _leading_votes(about)
+        lead = leading_votes(about)
         posteriors = posteriors_by_annotator(question, examples, about)
         if not posteriors or question.kind is QuestionKind.SPANS or not question.labels:
-            return [_as_verdict(lead.get(e.id), question, e) for e in examples]
+            return [as_verdict(lead.get(e.id), question, e) for e in examples]
         trust = found.trust.get(question.name)
         if question.kind is QuestionKind.MULTIPLE_CHOICE:
             fused = fuse_multiple(posteriors, MultipleTrust.from_json(trust) if trust else None)
             return [
-                _multiple_verdict(question, e, row, lead.get(e.id), _heard(posteriors, at))
+                multiple_verdict(question, e, row, lead.get(e.id), heard(posteriors, at))
                 for at, (e, row) in enumerate(zip(examples, fused, strict=True))
             ]
         if trust is None:
-            return [_as_verdict(lead.get(e.id), question, e) for e in examples]
+            return [as_verdict(lead.get(e.id), question, e) for e in examples]
         row_of = {example.id: row for row, example in enumerate(examples)}
         result = fuse(
             posteriors,
@@ -316,7 +321,7 @@ class Jury:
             human={row_of[i]: label for i, label in human.items() if i in row_of},
         )
         return [
-            _exclusive_verdict(question, e, result, at, lead.get(e.id))
+            exclusive_verdict(question, e, result, at, lead.get(e.id))
             for at, e in enumerate(examples)
         ]
 
@@ -333,80 +338,3 @@ def _silent(brief: Brief, examples: Sequence[Example], why: Abstention) -> list[
 def _at_random(project: Project, human: Mapping[int, Any]) -> dict[int, Any]:
     seed = audit_seed(project.id)
     return {i: label for i, label in human.items() if is_audited(i, seed=seed)}
-
-
-def posteriors_by_annotator(
-    question: Question, examples: Sequence[Example], votes: Sequence[WeakLabel]
-) -> dict[str, NDArray[np.float64]]:
-    """Return each annotator's posteriors on a question, (n, K), NaN rows where it abstained."""
-    row_of = {example.id: row for row, example in enumerate(examples)}
-    found: dict[str, NDArray[np.float64]] = {}
-    shape = (len(examples), len(question.labels))
-    for vote in votes:
-        is_vote = vote.question == question.name and len(vote.probabilities) == shape[1] > 0
-        if is_vote and vote.annotator != FUSED and vote.example_id in row_of:
-            array = found.setdefault(vote.annotator, np.full(shape, np.nan))
-            array[row_of[vote.example_id]] = vote.probabilities
-    return found
-
-
-def _leading_votes(votes: Sequence[WeakLabel]) -> dict[int, WeakLabel]:
-    """Return the vote to fall back on for each example: the first label, else the first word."""
-    lead: dict[int, WeakLabel] = {}
-    for vote in votes:
-        known = lead.get(vote.example_id)
-        if known is None or (known.abstention is not None and vote.abstention is None):
-            lead[vote.example_id] = vote
-    return lead
-
-
-def _heard(posteriors: Mapping[str, NDArray[np.float64]], row: int) -> dict[str, Any]:
-    return {name: p[row] for name, p in posteriors.items() if np.isfinite(p[row]).all()}
-
-
-def _as_verdict(vote: WeakLabel | None, question: Question, example: Example) -> WeakLabel:
-    if vote is None:
-        return WeakLabel(example.id, question.name, FUSED, "nobody", abstention=_NOBODY)
-    return replace(
-        vote, annotator=FUSED, prompt_version=vote.annotator, n_tokens_in=0, n_tokens_out=0
-    )
-
-
-def _multiple_verdict(
-    question: Question,
-    example: Example,
-    probabilities: NDArray[np.float64],
-    lead: WeakLabel | None,
-    heard: Mapping[str, NDArray[np.float64]],
-) -> WeakLabel:
-    if not heard:
-        return _as_verdict(lead, question, example)
-    return WeakLabel(
-        example.id,
-        question.name,
-        FUSED,
-        "combination" if len(heard) > 1 else next(iter(heard)),
-        probabilities=tuple(probabilities.tolist()),
-        votes={name: tuple(p.tolist()) for name, p in heard.items()},
-        suspicion=lead.suspicion if lead else None,
-        is_truncated=bool(lead and lead.is_truncated),
-    )
-
-
-def _exclusive_verdict(
-    question: Question, example: Example, fused: FusedLabels, row: int, lead: WeakLabel | None
-) -> WeakLabel:
-    source = fused.sources[row]
-    if source is None or (not fused.votes[row] and source != "human"):
-        return _as_verdict(lead, question, example)
-    return WeakLabel(
-        example.id,
-        question.name,
-        FUSED,
-        source,
-        probabilities=tuple(fused.probabilities[row].tolist()),
-        votes=dict(fused.votes[row]),
-        label_mass=lead.label_mass if lead else None,
-        suspicion=lead.suspicion if lead else None,
-        is_truncated=bool(lead and lead.is_truncated),
-    )

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from backend.core.acceptance import accept_rule
 from backend.core.audit import Source, audit, audit_seed, is_audited
 from backend.core.types import Question, WeakLabel
-from backend.workflow.jury import Human, Jury, posteriors_by_annotator
+from backend.workflow.jury import Human, Jury
 from backend.workflow.settling import Pool
+from backend.workflow.verdicts import posteriors_by_annotator
 
 _N_FOLDS = 5
 FUSED_SOURCE = "fused"

@@ -12,7 +12,8 @@ from backend.core.consensus import Consensus
 from backend.core.stores import LabelStore, TaskStore
 from backend.core.types import Example, Project, Question, Task, WeakLabel
 from backend.workflow.briefs import Brief, BriefReader, class_by_example, labels_by_example
-from backend.workflow.jury import FEWEST_TO_LEARN, FUSED, Human, HumanSets, Jury
+from backend.workflow.jury import FEWEST_TO_LEARN, Human, HumanSets, Jury
+from backend.workflow.verdicts import FUSED
 
 _SAMPLE = 400
 _GROWTH = 4

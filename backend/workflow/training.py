@@ -20,7 +20,7 @@ from backend.core.small_model import (
     TrainingSet,
 )
 from backend.core.types import AbstentionReason, ProjectId, Question, WeakLabel
-from backend.workflow.jury import Jury, posteriors_by_annotator
+from backend.workflow.jury import Jury
 from backend.workflow.round_desk import (
     Open,
     RoundDesk,
@@ -30,6 +30,7 @@ from backend.workflow.round_desk import (
 )
 from backend.workflow.round_files import RoundFiles
 from backend.workflow.settling import Pool, Settler
+from backend.workflow.verdicts import posteriors_by_annotator
 
 _LOOK_S = 2.0
 MakeSmallModel = Callable[[RoundRecipe], SmallModel]
