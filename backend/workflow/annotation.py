@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from backend.core.accounts import charged_to
+from backend.core.pacing import ChunkPace
 from backend.core.ports import ConfigReader
 from backend.core.stores import LabelStore, ProjectStore, WorkStore
 from backend.core.types import Prediction, Project, ProjectId, Task, WeakLabel
@@ -76,7 +78,10 @@ class Labelling:
 
 
 class PreAnnotator:
-    """The worker's side: chunk after chunk, each saved in one transaction."""
+    """The worker's side: chunk after chunk, each saved in one transaction.
+
+    `chunk` is the most that is labelled at once; what takes over a minute is cut smaller.
+    """
 
     def __init__(
         self,
@@ -93,6 +98,7 @@ class PreAnnotator:
         self._sharer = sharer
         self._projects, self._labels, self._work = stores
         self._chunk = chunk
+        self._paces: dict[ProjectId, ChunkPace] = {}
         self._retry_abstentions_s = retry_abstentions_s
 
     def study(self, project_id: ProjectId) -> dict[str, int]:
@@ -124,9 +130,11 @@ class PreAnnotator:
         project = self._projects.get(project_id)
         if project is None or not project.is_connected:
             return {"n_labelled": 0, "is_done": 1}
-        tasks = self._labels.next_unlabelled(project, self._chunk)
+        pace = self._paces.get(project_id, ChunkPace(self._chunk))
+        tasks = self._labels.next_unlabelled(project, pace.size)
         if not tasks:
             return {"n_labelled": 0, "is_done": 1}
+        started_at = time.monotonic()
         try:
             with charged_to(project_id, "annotate"):
                 left_out = set(self._sharer.known(project).left_out)
@@ -136,5 +144,6 @@ class PreAnnotator:
             _LOG.warning("project=%s cannot label: %s", project_id, exc)
             return {"n_labelled": 0, "is_done": 1}
         self._labels.save(project, weak_labels, predictions)
+        self._paces[project_id] = pace.after(len(tasks), time.monotonic() - started_at)
         self._work.clear_problem(project_id, LANGUAGE_MODEL)
-        return {"n_labelled": len(predictions), "is_done": int(len(tasks) < self._chunk)}
+        return {"n_labelled": len(predictions), "is_done": int(len(tasks) < pace.size)}

@@ -102,6 +102,7 @@ class Jury:
     ) -> Findings:
         """Measure prompt forms, learn similarity's scales and a first trust, on a sample.
 
+        The LLM is asked only where something can be learned: not for spans and free text.
         Raises LanguageModelError when the LLM cannot be reached; what needs no LLM is kept then.
         """
         found = self.findings(project)
@@ -115,6 +116,10 @@ class Jury:
             n_human=sum(len(labels) for labels in human.values()),
         )
         self._put(project, found)
+        taught = tuple(q for q in brief.schema.questions if _teaches_trust(q))
+        if not taught:
+            return found
+        brief = replace(brief, schema=replace(brief.schema, questions=taught))
         found = self._measure_forms(brief, found, examples, human)
         votes = self._votes(brief, found, examples, None)
         return self.learn(project, brief, examples, votes, human, found)
@@ -139,7 +144,7 @@ class Jury:
         found = found or self.findings(project)
         trust = dict(found.trust)
         for question in brief.schema.questions:
-            if len(question.labels) > 1 and question.kind is not QuestionKind.SPANS:
+            if _teaches_trust(question):
                 people: Mapping[int, Any] = human.get(question.name, {})
                 if question.kind is QuestionKind.MULTIPLE_CHOICE:
                     people = (sets or {}).get(question.name, {})
@@ -333,6 +338,12 @@ def _silent(brief: Brief, examples: Sequence[Example], why: Abstention) -> list[
         for example in examples
         for question in brief.schema.questions
     ]
+
+
+def _teaches_trust(question: Question) -> bool:
+    """Return whether annotators' votes on a question can be compared: a choice among labels."""
+    is_choice = question.kind.is_exclusive or question.kind is QuestionKind.MULTIPLE_CHOICE
+    return is_choice and len(question.labels) > 1
 
 
 def _at_random(project: Project, human: Mapping[int, Any]) -> dict[int, Any]:

@@ -356,3 +356,24 @@ def test_a_kill_between_the_switch_and_the_withdrawal_leaves_no_old_predictions(
     house.prelabel(project_id)
     versions = {row.model_version for row in house.remote(project_id).predictions.values()}
     assert old not in versions
+
+
+def test_on_a_slow_server_each_answer_is_saved_soon(house, monkeypatch):
+    """One task takes a minute: after the first chunk they are saved one by one."""
+    project_id = house.connected(7)
+    now = 0.0
+    annotate = house.annotator.annotate
+
+    def slowly(schema, instruction, examples, **settings):
+        nonlocal now
+        now += 60.0 * len(examples)
+        return annotate(schema, instruction, examples, **settings)
+
+    monkeypatch.setattr(house.annotator, "annotate", slowly)
+    monkeypatch.setattr("backend.workflow.annotation.time.monotonic", lambda: now)
+    annotator = house.crew.prelabel.annotator
+    house.crew.prelabel.synchroniser.sync(project_id)
+    sizes = []
+    while not (done := annotator.annotate_chunk(project_id))["is_done"]:
+        sizes.append(done["n_labelled"])
+    assert sizes == [4, 1, 1, 1]

@@ -105,3 +105,12 @@ def test_answers_of_people_become_positions_of_labels():
     assert found == {7: frozenset({0, 2}), 8: frozenset()}
     single = replace(QUESTION, kind=QuestionKind.SINGLE_CHOICE)
     assert labels_by_example(single, Consensus(labels)) == {}
+
+
+def test_studying_spans_asks_the_llm_nothing(state):
+    spans = replace(QUESTION, kind=QuestionKind.SPANS, name="ner")
+    annotator = FakeAnnotator()
+    jury = Jury(annotator, FakeSimilarity(), FakeEncoder(), state)
+    brief = Brief(TaskSchema((spans,)), "")
+    assert jury.study(PROJECT, brief, EXAMPLES, {}).n_texts == len(EXAMPLES)
+    assert annotator.asked == []
