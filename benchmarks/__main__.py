@@ -131,6 +131,7 @@ def selftrain(
     human: Annotated[int, typer.Option(help="Right labels that people gave.")] = 0,
     noise: Annotated[float, typer.Option(help="Share of labels to make wrong.")] = 0.0,
     limit: Annotated[int | None, typer.Option(help="Training texts, drawn; none: all.")] = None,
+    test: Annotated[int | None, typer.Option(help="Test texts, drawn; none: all.")] = None,
     epochs: Annotated[int, typer.Option(help="Epochs of every training.")] = 3,
     model: Annotated[str, typer.Option(help="Base encoder; none: the embedded one.")] = "",
 ) -> None:
@@ -145,6 +146,7 @@ def selftrain(
         n_human=human,
         noise=noise,
         limit=limit,
+        n_test=test,
         n_epochs=epochs,
         model=model,
     )

@@ -17,7 +17,9 @@ _COLUMNS = {
     "noise_average_precision": "AP of errors",
     "clean_purity_20": "right in cleanest 20 %",
     "seconds": "s",
-    "seconds_over_trainer": "over Trainer",
+    "processor_seconds": "processor s",
+    "times_plain": "times plain",
+    "times_trainer": "times Trainer",
     "peak_memory_mb": "MB",
 }
 _PERCENT = {"test_accuracy_mean", "test_accuracy_sd", "fused_label_accuracy_mean"}
@@ -46,9 +48,11 @@ def _lines(reports: Reports) -> list[str]:
         "the encoder can do; `plain` is an ordinary fine-tune on the given labels; `paper` is "
         "FreeAL's recipe; `probe` a linear model on frozen vectors; `default` what the backend "
         "does, with `@option=value` for a part changed. Right labels of the pool only score. "
-        "The last columns are a training's seconds, their ratio to Hugging Face's Trainer for the "
-        "same epochs in the same run (timed on 512 texts, scaled to the pool), and the largest "
-        "resident size.",
+        "`s` are a training's seconds by the clock, on a machine that other work kept busy (the "
+        "load average stands at each table); `processor s` are what it used of the processor, and "
+        "the next two columns their ratio to the plain recipe and to Hugging Face's Trainer for "
+        "the same epochs in the same run (one epoch on 256 texts, scaled to the pool). The last "
+        "column is the largest resident size.",
         "",
         "![Share of right labels among the cleanest](selftrain/purity.png)",
         "",
@@ -95,7 +99,7 @@ def _table(name: str, report: Mapping[str, Any]) -> list[str]:
         f"{notes['n_train']} training texts, {notes['n_test']} test texts, {notes['n_labels']} "
         f"labels; {notes['given_label_accuracy']:.1%} of the given labels are right, "
         f"{notes['n_abstained']} are missing. {options}; {report['machine']['cores']} cores, "
-        f"commit `{report['commit']}`.",
+        f"load average {notes.get('load_average', '–')}, commit `{report['commit']}`.",
         "",
         "| recipe | " + " | ".join(_COLUMNS.values()) + " |",
         "|---" * (len(_COLUMNS) + 1) + "|",

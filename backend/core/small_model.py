@@ -92,7 +92,8 @@ class TrainingSet:
 class Recipe:
     """How to train; every part of self-training is one option, so that it can be left out.
 
-    `soft_targets`: learn from the annotator's posterior, not from its likeliest label alone.
+    `learning_rate`: None for the one that suits the encoder's width. `soft_targets`: learn from the
+    annotator's posterior, not from its likeliest label alone.
     `n_folds`: cross-fit that many models to judge the labels, 0 for none; `n_rounds`: how often,
     each time on what the last round made of the labels. `join_strength`: the say of cross-fitted
     predictions beside the label's posterior. `n_neighbours`: labels of that many nearest texts in
@@ -100,17 +101,18 @@ class Recipe:
     comes from the estimated noise matrix. `weigh_by_clean`: a text counts by the confidence in its
     refined label. `keep_abstained`: texts without a label learn from what cross-fitted models say.
     `ema_decay`: average the weights over the last steps, None for none. `consistency`: weight of
-    the agreement of two views. `compare_with_plain`: train the plain recipe too, and ship it when
-    it is better on held-out labels. `human_weight`: how many texts one human label counts for.
+    the agreement of two views. `compare_with_plain`: where the final model agrees less with
+    held-out labels than the fold models do, train the plain recipe too, and ship it when it is
+    better. `human_weight`: how many texts one human label counts for.
     """
 
     name: RecipeName = "default"
     n_epochs: int = 3
     batch_size: int = 32
-    learning_rate: float = 5e-5
+    learning_rate: float | None = None
     max_tokens: int = 256
     soft_targets: bool = True
-    n_folds: int = 3
+    n_folds: int = 2
     n_rounds: int = 1
     join_strength: float = 1.0
     n_neighbours: int = 30

@@ -68,7 +68,7 @@ def test_a_wrong_human_label_is_suspected_but_kept(tiny_base):
     given[0] = 1 - given[0]
     is_human = np.arange(300) < 20
     data = replace(training_set(texts, given), is_human=is_human)
-    _, output = Transformer(tiny_base, recipe=replace(DEFAULT, n_epochs=6)).fit(data)
+    _, output = Transformer(tiny_base, recipe=replace(DEFAULT, n_epochs=12)).fit(data)
     assert output.suspects[0] == 0
     assert output.posterior[0].argmax() == given[0]
 

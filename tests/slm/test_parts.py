@@ -15,7 +15,7 @@ from backend.slm.batches import Tokens, reading_batches, training_batches
 from backend.slm.calibration import fit_temperature
 from backend.slm.classifier import decide
 from backend.slm.losses import divergence, label_loss, two_way_divergence
-from backend.slm.trainer import learning_rate_share
+from backend.slm.trainer import learning_rate_share, suited_learning_rate
 from backend.slm.views import delete_spans, hide_span, paraphrases, usable_view
 
 LENGTHS = st.lists(st.integers(1, 600), min_size=0, max_size=200)
@@ -74,6 +74,11 @@ def test_the_learning_rate_goes_up_then_down_to_nothing():
     assert shares[:3] == pytest.approx([1 / 3, 2 / 3, 1.0])
     assert shares[-1] == 0.0
     assert all(later < earlier for earlier, later in zip(shares[2:], shares[3:], strict=False))
+
+
+@pytest.mark.parametrize(("width", "rate"), [(384, 2e-4), (768, 5e-5), (1024, 2.8125e-5)])
+def test_narrow_encoders_learn_faster(width, rate):
+    assert suited_learning_rate(width) == pytest.approx(rate)
 
 
 def test_a_rating_is_the_median_and_a_choice_the_likeliest():
