@@ -17,7 +17,7 @@ from backend.errors import TrainingCancelled, TrainingDiverged
 from backend.slm.batches import Tokens, training_batches
 from backend.slm.checkpoint import Checkpoint, Memory, fingerprint, put_back
 
-_WIDTH, _RATE_AT_WIDTH = 768, 5e-5
+_WIDTH, _RATE_AT_WIDTH, _HIGHEST_RATE = 768, 5e-5, 5e-4
 _NO_DECAY = ("bias", "LayerNorm.weight", "norm.weight")
 
 
@@ -209,9 +209,10 @@ def learning_rate_share(step: int, n_steps: int, warmup_share: float) -> float:
 def suited_learning_rate(width: int) -> float:
     """Return the learning rate for an encoder of this width: 5e-5 at 768, falling with its square.
 
-    So 2e-4 at the embedded encoder's 384: at 5e-5 it learns nothing from a few hundred texts.
+    So 2e-4 at the embedded encoder's 384: at 5e-5 it learns nothing from a few hundred texts. At
+    most 5e-4.
     """
-    return _RATE_AT_WIDTH * (_WIDTH / width) ** 2
+    return min(_HIGHEST_RATE, _RATE_AT_WIDTH * (_WIDTH / width) ** 2)
 
 
 def _optimizer(model: Any, plan: Optimisation, rate: float) -> torch.optim.AdamW:

@@ -17,7 +17,7 @@ from backend.slm.tagger import SpanTagger, TaggerSpec, Words, tag_words
 from tests.slm.conftest import BAD, GOOD, reviews
 
 LABELS = ("praise", "blame")
-FAST = {"n_epochs": 8, "batch_size": 16, "learning_rate": 5e-3, "max_tokens": 32}
+FAST = {"n_epochs": 12, "batch_size": 16, "learning_rate": 5e-3, "max_tokens": 32}
 RECIPE = Recipe(**FAST)
 
 
