@@ -76,7 +76,9 @@ def test_the_learning_rate_goes_up_then_down_to_nothing():
     assert all(later < earlier for earlier, later in zip(shares[2:], shares[3:], strict=False))
 
 
-@pytest.mark.parametrize(("width", "rate"), [(64, 5e-4), (384, 2e-4), (768, 5e-5), (1024, 2.8125e-5)])
+@pytest.mark.parametrize(
+    ("width", "rate"), [(64, 5e-4), (384, 2e-4), (768, 5e-5), (1024, 2.8125e-5)]
+)
 def test_narrow_encoders_learn_faster(width, rate):
     assert suited_learning_rate(width) == pytest.approx(rate)
 
