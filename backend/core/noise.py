@@ -12,6 +12,8 @@ import numpy as np
 from cleanlab.count import estimate_joint
 from cleanlab.rank import get_label_quality_scores
 from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import log_softmax, softmax
 from sklearn.mixture import GaussianMixture
 
 Floats = NDArray[np.float64]
@@ -23,6 +25,8 @@ _TOLERANCE = 1e-2
 _LEAST_VARIANCE = 5e-4
 _FEWEST_FOR_MIXTURE = 10
 _N_ROWS_COMPARED_AT_ONCE = 1024
+_MOST_SAY = 3.0
+_SUREST_SHARE, _FEWEST_SUREST = 0.2, 10
 
 
 def assign_folds(
@@ -109,6 +113,23 @@ def noise_matrix(labels: Labels, cross_fitted: Floats) -> Floats:
     return matrix
 
 
+def share_of_noise(labels: Labels, cross_fitted: Floats) -> float:
+    """Return which share of the predictions' disagreement with labels is the labels' fault.
+
+    The rate of disagreement among the fifth of the texts on which the predictions are surest,
+    over the rate among all, at most 1. Where a model is surest its own mistakes are few, so what
+    is left is noise; a weak model disagrees far more elsewhere, and that is its own weakness,
+    which the confident joint takes for noise. A lower bound where noise grows with difficulty.
+    """
+    differs = cross_fitted.argmax(axis=1) != labels
+    rate = float(differs.mean()) if len(differs) else 0.0
+    if rate == 0.0:
+        return 1.0
+    n_surest = max(_FEWEST_SUREST, round(len(labels) * _SUREST_SHARE))
+    surest = np.argsort(-cross_fitted.max(axis=1), kind="stable")[:n_surest]
+    return min(1.0, float(differs[surest].mean()) / rate)
+
+
 def label_quality(labels: Labels, cross_fitted: Floats) -> Floats:
     """Return how well cross-fitted predictions support each label, shape (n,), in [0, 1].
 
@@ -161,6 +182,33 @@ def neighbour_posterior(
         rows = slice(start, start + len(block))
         out[rows] = np.where(totals > 0, sums / np.maximum(totals, _SMALLEST), out[rows])
     return out
+
+
+def pool_opinions(
+    opinions: Sequence[Floats], targets: Floats, has_label: NDArray[np.bool_]
+) -> Floats:
+    """Return one posterior from several, each (n, K), weighted by how well they foretell labels.
+
+    A logarithmic opinion pool (Genest and Zidek 1986, section 3): the normalised product of the
+    opinions, each to a power of its own in [0, 3]. The powers maximise the likelihood of
+    `targets` (n, K) where `has_label`; no opinion may have seen the label of its row. So an opinion
+    that knows nothing counts for nothing, and related ones are not taken for independent. Cost:
+    O(n K) for each step of the fit.
+    """
+    logs = np.stack([np.log(np.clip(opinion, _SMALLEST, None)) for opinion in opinions])
+    known, wanted = logs[:, has_label], targets[has_label]
+    n_known = max(1, len(wanted))
+
+    def loss(powers: Floats) -> tuple[float, Floats]:
+        pooled = log_softmax(np.tensordot(powers, known, 1), axis=1)
+        gap = (np.exp(pooled) - wanted) / n_known
+        return -float((wanted * pooled).sum()) / n_known, (known * gap).sum(axis=(1, 2))
+
+    start = np.full(len(opinions), 1.0 / len(opinions))
+    bounds = [(0.0, _MOST_SAY)] * len(opinions)
+    powers = minimize(loss, start, jac=True, bounds=bounds, method="L-BFGS-B").x
+    pooled: Floats = softmax(np.tensordot(powers, logs, 1), axis=1)
+    return pooled
 
 
 def join(weak: Floats, cross_fitted: Floats, *, strength: float = 1.0) -> Floats:

@@ -93,11 +93,11 @@ class Recipe:
     """How to train; every part of self-training is one option, so that it can be left out.
 
     `learning_rate`: None for the one that suits the encoder's width. `soft_targets`: learn from the
-    annotator's posterior, not from its likeliest label alone.
-    `n_folds`: cross-fit that many models to judge the labels, 0 for none; `n_rounds`: how often,
-    each time on what the last round made of the labels. `join_strength`: the say of cross-fitted
-    predictions beside the label's posterior. `n_neighbours`: labels of that many nearest texts in
-    the frozen encoder's space speak too, 0 for none. `estimate_noise`: a one-hot label's posterior
+    annotator's posterior, not from its likeliest label alone. `n_folds`: cross-fit that many models
+    to judge the labels, 0 for none; `n_rounds`: how often, each time on what the last round made of
+    the labels. `join_strength`: the say of cross-fitted predictions beside the label's posterior.
+    `n_neighbours`: labels of that many nearest texts in the frozen encoder's space speak too, and a
+    probe on it; 0 for neither. `estimate_noise`: a one-hot label's posterior
     comes from the estimated noise matrix. `weigh_by_clean`: a text counts by the confidence in its
     refined label. `keep_abstained`: texts without a label learn from what cross-fitted models say.
     `ema_decay`: average the weights over the last steps, None for none. `consistency`: weight of

@@ -9,11 +9,13 @@ import numpy as np
 from backend.core import noise
 from backend.core.ports import Encoder
 from backend.core.small_model import Recipe, TrainingSet
+from backend.slm import probe
 from backend.slm.classifier import TextClassifier
 from backend.slm.desk import Desk, Floats, Lesson, Rows, agreement, given_targets, hold_out
 
 _SMALLEST_WEIGHT = 0.05
 _N_STANDARD_ERRORS = 1.0
+_N_PROBE_FOLDS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +91,9 @@ def judge_across(desk: Desk, encoder: Encoder | None, rng: np.random.Generator) 
     given = given_targets(data, soft=recipe.soft_targets)
     weights = data.has_label * np.where(data.is_human, recipe.human_weight, 1.0)
     lesson = Lesson(np.flatnonzero(data.has_label), given, weights)
-    neighbours = _neighbours(desk, encoder, given)
+    frozen = _frozen_opinions(desk, encoder, given, weights, rng)
     if recipe.n_folds == 0 or len(lesson.rows) < 2 * recipe.n_folds:
-        return judge(data, recipe, given, neighbours)
+        return judge(data, recipe, given, _pooled(data, frozen, given) if frozen else None)
     keys = list(zip(data.pool.texts, data.pool.pairs or data.pool.texts, strict=True))
     folds = noise.assign_folds(keys, data.hard_labels, n_folds=recipe.n_folds, rng=rng)
     judgement = None
@@ -103,8 +105,8 @@ def judge_across(desk: Desk, encoder: Encoder | None, rng: np.random.Generator) 
                 model = desk.fit(f"round {number + 1} fold {fold + 1}", replace(lesson, rows=rows))
                 mine = np.flatnonzero(folds == fold)
                 answers[mine] = desk.answers(model, mine)
-        joined = answers if neighbours is None else noise.join(neighbours, answers)
-        judgement = replace(judge(data, recipe, given, joined), by_folds=answers)
+        pooled = _pooled(data, [*frozen, answers], given)
+        judgement = replace(judge(data, recipe, given, pooled), by_folds=answers)
         lesson = refined_lesson(data, judgement, recipe)
     if judgement is None:
         raise AssertionError("a recipe has at least one round")
@@ -167,7 +169,9 @@ def _soften(data: TrainingSet, recipe: Recipe, weak: Floats, cross_fitted: Float
     if not recipe.estimate_noise or len(rows) == 0:
         return weak
     labels = weak[rows].argmax(axis=1)
+    share = noise.share_of_noise(labels, cross_fitted[rows])
     matrix = noise.noise_matrix(labels, cross_fitted[rows])
+    matrix = share * matrix + (1 - share) * np.eye(len(matrix))
     softened = weak.copy()
     likelihood = matrix[:, labels].T
     softened[rows] = likelihood / likelihood.sum(axis=1, keepdims=True)
@@ -198,17 +202,29 @@ def _clean(data: TrainingSet, posterior: Floats) -> Floats:
     return clean
 
 
-def _neighbours(desk: Desk, encoder: Encoder | None, given: Floats) -> Floats | None:
-    if not desk.recipe.n_neighbours or encoder is None or not desk.data.kind.is_exclusive:
-        return None
+def _frozen_opinions(
+    desk: Desk, encoder: Encoder | None, given: Floats, weights: Floats, rng: np.random.Generator
+) -> list[Floats]:
+    """Return what the frozen encoder's space says of each label: its neighbours, and a probe."""
+    data, recipe = desk.data, desk.recipe
+    if not recipe.n_neighbours or encoder is None or not data.kind.is_exclusive:
+        return []
     with desk.clock("embed"):
-        texts = desk.data.pool.texts
-        if desk.data.pool.pairs:
-            texts = tuple(map(" ".join, zip(texts, desk.data.pool.pairs, strict=True)))
-        vectors = encoder.embed(texts)
-    return noise.neighbour_posterior(
-        vectors, given, desk.data.has_label, n_neighbours=desk.recipe.n_neighbours
-    )
+        vectors = probe.embed_pool(encoder, data.pool)
+    with desk.clock("frozen"):
+        probed = probe.cross_fit(data, vectors, weights, n_folds=_N_PROBE_FOLDS, rng=rng)
+        units = vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(min=1e-9)
+        near = noise.neighbour_posterior(
+            units, given, data.has_label, n_neighbours=recipe.n_neighbours
+        )
+    return [near, probed]
+
+
+def _pooled(data: TrainingSet, opinions: list[Floats], given: Floats) -> Floats:
+    """Return one opinion; for multiple choice there is but one."""
+    if len(opinions) == 1 or not data.kind.is_exclusive:
+        return opinions[-1]
+    return noise.pool_opinions(opinions, given, data.has_label & ~data.is_human)
 
 
 def _plain(desk: Desk, held_out: Rows) -> TextClassifier:

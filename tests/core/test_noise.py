@@ -131,3 +131,45 @@ def test_suspects_are_ranked_by_doubt_then_by_id():
     clean = np.array([0.9, 0.2, 0.2, 0.1])
     has_label = np.array([True, True, True, False])
     assert noise.suspects(clean, has_label, [5, 9, 7, 1]).tolist() == [2, 1, 0]
+
+
+def test_an_opinion_that_knows_nothing_does_not_change_the_pool():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 400)
+    targets = np.eye(3)[labels]
+    expert = 0.7 * np.eye(3)[np.where(rng.random(400) < 0.7, labels, (labels + 1) % 3)] + 0.1
+    guess = rng.dirichlet(np.ones(3), 400)
+    has_label = np.ones(400, dtype=bool)
+    alone = noise.pool_opinions([expert], targets, has_label)
+    pooled = noise.pool_opinions([expert, guess], targets, has_label)
+    assert (pooled.argmax(axis=1) == alone.argmax(axis=1)).mean() > 0.98
+    np.testing.assert_allclose(pooled.sum(axis=1), 1)
+
+
+def test_an_opinion_heard_twice_is_not_believed_twice():
+    rng = np.random.default_rng(1)
+    labels = rng.integers(0, 2, 500)
+    expert = 0.6 * np.eye(2)[np.where(rng.random(500) < 0.8, labels, 1 - labels)] + 0.2
+    has_label = np.ones(500, dtype=bool)
+    once = noise.pool_opinions([expert], np.eye(2)[labels], has_label)
+    twice = noise.pool_opinions([expert, expert], np.eye(2)[labels], has_label)
+    np.testing.assert_allclose(twice, once, atol=0.01)
+
+
+def test_without_labels_opinions_count_alike():
+    opinions = [np.array([[0.9, 0.1]]), np.array([[0.1, 0.9]])]
+    pooled = noise.pool_opinions(opinions, np.zeros((1, 2)), np.zeros(1, dtype=bool))
+    np.testing.assert_allclose(pooled, [[0.5, 0.5]], atol=1e-6)
+
+
+def test_disagreement_is_noise_where_the_model_is_sure_of_it_and_else_its_own_weakness():
+    labels = np.zeros(100, dtype=int)
+    sure, unsure = np.linspace(0.99, 0.8, 50), np.linspace(0.7, 0.6, 50)
+    right = np.stack([np.r_[sure, unsure], 1 - np.r_[sure, unsure]], axis=1)
+    weak = right.copy()
+    weak[60:90] = weak[60:90, ::-1]
+    assert noise.share_of_noise(labels, weak) == 0.0
+    noisy = right.copy()
+    noisy[::10] = noisy[::10, ::-1]
+    assert noise.share_of_noise(labels, noisy) == pytest.approx(1.0)
+    assert noise.share_of_noise(labels, right) == 1.0

@@ -9,7 +9,9 @@ import pytest
 
 from backend.core.small_model import Recipe, TrainingHooks
 from backend.slm.desk import Desk
+from backend.slm.model import Transformer
 from backend.slm.self_training import Judgement, compare_with_plain
+from tests.slm.bag_of_words import BagOfWordsEncoder
 from tests.slm.conftest import reviews, training_set
 
 HELD_OUT = np.arange(0, 200, 10)
@@ -52,3 +54,26 @@ def test_people_decide_between_the_models_where_they_labelled_held_out_texts(des
     right = judged(desk, desk.data.targets)
     _, figures, _ = compare_with_plain(desk, desk.fresh(), right, HELD_OUT)
     assert figures["n_held_out"] == 5
+
+
+@pytest.mark.parametrize(("n_texts", "n_labels"), [(3, 8), (20, 1), (30, 3)])
+def test_opinions_of_the_frozen_encoder_take_any_pool(tiny_base, n_texts, n_labels):
+    texts, labels = reviews(n_texts)
+    data = training_set(texts, labels % n_labels, n_labels=n_labels)
+    data.has_label[:: n_texts - 1] = False
+    recipe = Recipe(n_epochs=1, batch_size=16, max_tokens=32)
+    _, output = Transformer(tiny_base, recipe=recipe, encoder=BagOfWordsEncoder()).fit(data)
+    assert output.posterior.shape == (n_texts, n_labels)
+    np.testing.assert_allclose(output.posterior.sum(axis=1), 1)
+    np.testing.assert_allclose(output.cross_fitted.sum(axis=1), 1)
+
+
+def test_the_frozen_encoder_finds_errors_that_an_untrained_model_cannot(tiny_base):
+    texts, labels = reviews(200)
+    given = labels.copy()
+    given[:20] = 1 - given[:20]
+    recipe = Recipe(n_epochs=1, batch_size=32, learning_rate=1e-6, max_tokens=32)
+    _, output = Transformer(tiny_base, recipe=recipe, encoder=BagOfWordsEncoder()).fit(
+        training_set(texts, given)
+    )
+    assert (output.suspects[:20] < 20).mean() > 0.8
