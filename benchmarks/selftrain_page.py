@@ -98,7 +98,9 @@ def _table(name: str, report: Mapping[str, Any]) -> list[str]:
         "",
         f"{notes['n_train']} training texts, {notes['n_test']} test texts, {notes['n_labels']} "
         f"labels; {notes['given_label_accuracy']:.1%} of the given labels are right, "
-        f"{notes['n_abstained']} are missing. {options}; {report['machine']['cores']} cores, "
+        f"{notes['n_abstained']} are missing. A test accuracy is sure to "
+        f"{98 / notes['n_test'] ** 0.5:.1f} points or better (95 %). "
+        f"{options}; {report['machine']['cores']} cores, "
         f"load average {notes.get('load_average', '–')}, commit `{report['commit']}`.",
         "",
         "| recipe | " + " | ".join(_COLUMNS.values()) + " |",
