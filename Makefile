@@ -25,8 +25,8 @@ test: install-dev ## Check style and types, run the tests (no network, no GPU)
 	$(BIN)/mypy
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
 
-e2e: install-dev debian-packages ## Test against a real Label Studio, vLLM, PostgreSQL and browser
-	$(BIN)/python -m pytest -m e2e
+e2e: install-dev debian-packages ## Run the slow tests, and those with a real Label Studio, vLLM, PostgreSQL, browser
+	$(BIN)/python -m pytest -m "e2e or slow"
 
 demo: install ## Start everything with sample texts; DATA=texts.jsonl CONFIG=labels.xml for your own
 	$(BACKEND) demo $(if $(DATA),--data "$(DATA)") $(if $(CONFIG),--config "$(CONFIG)")
