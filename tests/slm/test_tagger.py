@@ -62,6 +62,7 @@ def test_spans_are_read_off_tags(tiny_base):
     assert tagger.decode(Words(np.zeros(0, int), np.zeros((0, 2), int)), np.zeros((0, 5))) == ()
 
 
+@pytest.mark.slow
 def test_a_tagger_learns_spans_although_some_are_missing(tiny_base):
     data = span_set(200)
     gold = data.spans
