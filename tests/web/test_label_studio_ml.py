@@ -43,7 +43,7 @@ def test_webhooks_reach_the_store_under_init_app(bare, services):
     body = next(b for b in recorded("webhooks") if b["action"] == "ANNOTATION_CREATED")
     project_id = ProjectId(f"{body['project']['id']}.1795215594")
     assert bare.post("/webhook", json=dict(body)).status_code == 201
-    deadline = time.monotonic() + 30  # label-studio-ml hands it to a process of its own
+    deadline = time.monotonic() + 90  # label-studio-ml hands it to a process of its own
     while not services.tasks.human_labels(project_id) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert len(services.tasks.human_labels(project_id)) == 1
