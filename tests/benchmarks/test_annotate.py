@@ -76,6 +76,22 @@ def test_several_labels_are_fused_with_and_without_people(server, tmp_path, monk
     assert report["results"]["tokens_out"] == 12 * 3
 
 
+@pytest.mark.parametrize("key", ["label", "labels"])
+def test_examples_are_shown_from_a_model_that_can_write_none(server, tmp_path, monkeypatch, key):
+    def rows(split, n):
+        label = ("red", "round")[n % 2]
+        return {"text": f"{split} {n}", key: label if key == "label" else [label]}
+
+    server.n_context_tokens = 2000
+    report = reported(server, tmp_path, monkeypatch, rows, "--shots", "2")
+    assert report["notes"]["n_generated"] == 0
+    assert report["notes"]["n_demonstrations"] > 0
+    assert 1 <= report["notes"]["n_shots"] <= 2
+    assert 0 < report["results"]["max_demonstration_share"] <= 1
+    evaluated = [prompt for prompts in server.lists() for prompt in prompts if "test 1" in prompt]
+    assert max(prompt.count("train ") for prompt in evaluated) >= 1
+
+
 def test_spans_are_asked_even_of_a_small_context(server, tmp_path, monkeypatch):
     def rows(split, n):
         return {"tokens": [split, f"Ann{n}"], "tags": ["O", "B-person"]}
