@@ -69,12 +69,13 @@ def fuse(
 def fuse_multiple(posteriors: Mapping[str, Floats], trust: MultipleTrust | None = None) -> Floats:
     """Fuse probabilities per label (n, L) by annotator, for multiple choice.
 
-    Without a learned trust it is the mean in log-odds; there, NaN entries are abstentions and
-    leave the others to speak, and 0.5 stands where nobody spoke. Raises ValueError without votes.
+    Without a learned trust, or where it knows none of the annotators (another LLM is served now),
+    it is the mean in log-odds; there, NaN entries are abstentions and leave the others to speak,
+    and 0.5 stands where nobody spoke. Raises ValueError without votes.
     """
     if not posteriors:
         raise ValueError("no voter; expected at least one posterior")
-    if trust is not None:
+    if trust is not None and trust.voters.keys() & posteriors.keys():
         return trust.posterior(posteriors)
     stacked = np.stack([posteriors[name] for name in posteriors])
     odds = logit(np.clip(stacked, _SMALLEST_PROBABILITY, 1 - _SMALLEST_PROBABILITY))

@@ -121,6 +121,12 @@ def test_trust_survives_json_and_does_not_depend_on_the_run(rng):
     assert again == trust == learn_multiple(votes, human_rows(truth, 30))
 
 
+def test_a_trust_that_knows_nobody_is_not_asked():
+    trust = MultipleTrust((0.2,), 0.5, {"old": MultipleVoter((0.0,), 1.0)})
+    assert fuse_multiple({"new": np.array([[0.9]])}, trust)[0, 0] == pytest.approx(0.9)
+    assert fuse_multiple({"old": np.array([[0.9]])}, trust)[0, 0] < 0.2
+
+
 def test_nobody_to_learn_from_is_refused():
     with pytest.raises(ValueError, match="no voter"):
         learn_multiple({})
