@@ -20,6 +20,7 @@ from backend.adapters.vllm import VllmServer
 from backend.configured import connect_language_model
 from backend.core.accounts import charged_to
 from backend.core.types import Example, Guide, Question, QuestionKind, TaskSchema, WeakLabel
+from backend.llm.generation import can_generate
 from backend.llm.probe import FormProbe
 from backend.services import Services, build_services
 from backend.settings import Settings
@@ -99,7 +100,7 @@ class Bench:
 
 
 def run(report: Report, *, console: Console, data: Path, limit: int | None, shots: int) -> None:
-    """Measure everything."""
+    """Measure everything. Raises ValueError for `shots` of a question that takes none."""
     dataset = load(data, limit=limit, n_train=N_TRAIN, seed=SEED)
     console.print(f"{dataset.name}: {len(dataset.evaluated)} texts, {len(dataset.labels)} labels")
     with tempfile.TemporaryDirectory() as folder:
@@ -110,6 +111,8 @@ def run(report: Report, *, console: Console, data: Path, limit: int | None, shot
         recorder = Recorder(server)
         services = build_services(settings, language_model=recorder)
         schema = services.config.read_schema(dataset.label_config)
+        if shots and not can_generate(schema.questions[0]):
+            raise ValueError(f"no demonstrations can be made for {dataset.name}; leave --shots out")
         bench = Bench(dataset, services, server, recorder, schema, StraightClient(settings, server))
         try:
             _measure(report, bench, shots)

@@ -102,6 +102,15 @@ def test_spans_are_asked_even_of_a_small_context(server, tmp_path, monkeypatch):
     assert report["results"]["labels_per_s"] > 0
 
 
+def test_examples_of_spans_are_refused_before_anything_is_asked(server, tmp_path, monkeypatch):
+    def rows(split, n):
+        return {"tokens": [split, f"Ann{n}"], "tags": ["O", "B-person"]}
+
+    with pytest.raises(ValueError, match="leave --shots out"):
+        reported(server, tmp_path, monkeypatch, rows, "--shots", "8")
+    assert server.lists() == []
+
+
 def test_pairs_are_measured(server, tmp_path, monkeypatch):
     def rows(split, n):
         return {"text_a": f"{split} {n}", "text_b": f"{n}", "label": ("no", "yes")[n % 2]}
