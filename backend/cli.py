@@ -235,12 +235,14 @@ def doctor(
 ) -> None:
     """Check every part and say in one line each what to do; ends with 1 if anything fails."""
     from backend.doctor import diagnose
-    from backend.status_view import render_findings
+    from backend.status_view import render_finding
 
-    with _explained():
-        findings = diagnose(_settings(), fix=fix)
-        _console.print(render_findings(findings))
-        raise typer.Exit(int(any(finding.is_failure for finding in findings)))
+    has_failed = False
+    with _explained(), _console.status("Checking; a slow LLM server can take minutes"):
+        for finding in diagnose(_settings(), fix=fix):
+            _console.print(render_finding(finding))
+            has_failed |= finding.is_failure
+    raise typer.Exit(int(has_failed))
 
 
 @app.command()

@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal
 
 from backend.adapters.definitions import DefinitionFiles
 from backend.adapters.label_config import LabelConfigReader
@@ -23,33 +22,24 @@ from backend.adapters.remote_text import RemoteTexts
 from backend.adapters.store import Database, ProjectStore, WorkStore
 from backend.configured import connect_language_model
 from backend.core.definitions import with_definitions
-from backend.core.ports import LanguageModel, LanguageModelInfo
+from backend.core.ports import LanguageModel
 from backend.core.types import UNCERTAINTY_SAMPLING, Project, ProjectInfo
 from backend.errors import BackendError, PlatformUnauthorized
+from backend.findings import Finding, language_model_findings
 from backend.settings import Settings
 
-State = Literal["ok", "warning", "failure"]
 _GIGABYTE = 1024**3
 _MIN_FREE_GB = 2
+_NO_TOKEN = Finding(
+    "token",
+    "failure",
+    "LABEL_STUDIO_API_KEY is not set, so predictions cannot be published",
+    "make a personal access token in Label Studio (Account & Settings) and set it",
+)
 _SSRF_REMEDY = (
     "if adding the backend answers 403 'reserved network address', start Label Studio with "
     "USE_DEFAULT_BANNED_SUBNETS=false"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What was checked, what was found, and what to do if it is not right."""
-
-    subject: str
-    state: State
-    message: str
-    remedy: str = ""
-
-    @property
-    def is_failure(self) -> bool:
-        """Whether the backend cannot do its work like this."""
-        return self.state == "failure"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,17 +53,21 @@ class Neighbours:
 
 def diagnose(
     settings: Settings, *, fix: bool = False, neighbours: Neighbours | None = None
-) -> list[Finding]:
-    """Check everything; with `fix`, write the webhooks' missing Authorization header."""
+) -> Iterator[Finding]:
+    """Check everything, one thing after the other: a slow LLM server takes minutes to answer.
+
+    With `fix`, write the webhooks' missing Authorization header.
+    """
     neighbours = neighbours or _neighbours(settings)
     checks: list[Callable[[], Iterator[Finding]]] = [
         lambda: _disk(settings),
-        lambda: _language_model(neighbours.language_model),
+        lambda: language_model_findings(neighbours.language_model),
         lambda: _database(settings),
         lambda: _label_studio(settings, neighbours.admin),
         lambda: _projects(settings, neighbours, fix=fix),
     ]
-    return [finding for check in checks for finding in check()]
+    for check in checks:
+        yield from check()
 
 
 def _neighbours(settings: Settings) -> Neighbours:
@@ -121,57 +115,16 @@ def _database(settings: Settings) -> Iterator[Finding]:
         )
 
 
-def _language_model(model: LanguageModel) -> Iterator[Finding]:
-    try:
-        info = model.describe()
-    except BackendError as exc:
-        yield Finding(
-            "LLM",
-            "failure",
-            str(exc),
-            "start vLLM, or set LLM_BASE_URL (and LLM_MODEL, LLM_API_KEY)",
-        )
-        return
-    yield Finding("LLM", "ok", f"{info.name} with a context of {info.n_context_tokens:,} tokens")
-    if info.reads_token_ids:
-        yield Finding("LLM", "ok", "gives the probability of every label (logprob_token_ids)")
-    elif info.n_top_logprobs:
-        yield Finding(
-            "LLM",
-            "warning",
-            f"gives the {info.n_top_logprobs} likeliest tokens only: rare labels get a floor",
-            "vLLM 0.32 or newer gives every label's probability",
-        )
-    else:
-        yield Finding(
-            "LLM",
-            "failure",
-            "gives no log-probabilities, so no label can be read from it",
-            "use a server with `logprobs` on /v1/completions, such as vLLM",
-        )
-    yield Finding("LLM", "ok", f"was seen to take {_abilities(info)}")
-
-
-def _abilities(info: LanguageModelInfo) -> str:
-    names = {
-        "plain prompts": info.has_plain,
-        "chats": info.has_chat,
-        "answers held to choices": info.constrains_choices,
-        "answers held to a JSON schema": info.constrains_json,
-    }
-    lacking = [name for name, is_there in names.items() if not is_there]
-    found = ", ".join(name for name, is_there in names.items() if is_there)
-    return found + (f"; not {', '.join(lacking)}" if lacking else "")
-
-
 def _label_studio(settings: Settings, admin: LabelStudioAdmin) -> Iterator[Finding]:
     if not admin.is_healthy():
         yield Finding(
             "Label Studio",
             "failure",
             f"does not answer at {settings.label_studio_url}",
-            "start it, or set LABEL_STUDIO_URL",
+            "start it, or set LABEL_STUDIO_URL to yours; `make demo` brings its own",
         )
+        if not settings.label_studio_api_key.reveal():
+            yield _NO_TOKEN
         return
     try:
         yield Finding("Label Studio", "ok", f"version {admin.version()} answers")
@@ -183,12 +136,7 @@ def _label_studio(settings: Settings, admin: LabelStudioAdmin) -> Iterator[Findi
 def _token(settings: Settings, admin: LabelStudioAdmin) -> Iterator[Finding]:
     key = settings.label_studio_api_key.reveal()
     if not key:
-        yield Finding(
-            "token",
-            "failure",
-            "LABEL_STUDIO_API_KEY is not set, so predictions cannot be published",
-            "make a personal access token (Account & Settings) and set LABEL_STUDIO_API_KEY",
-        )
+        yield _NO_TOKEN
         return
     token = read_token(key)
     if token.kind is TokenKind.ACCESS or (

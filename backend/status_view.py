@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -12,10 +12,11 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from backend.doctor import Finding
+from backend.findings import Finding
 from backend.workflow.queue_report import Upcoming
 
 _ROUNDS_SHOWN = 3
+_SIGN_WIDTH = 4
 _SIGNS = {"ok": "[green]ok[/]", "warning": "[yellow]note[/]", "failure": "[bold red]FAIL[/]"}
 
 
@@ -131,14 +132,13 @@ def render_queue(upcoming: Upcoming, state: Mapping[str, Any] | None) -> Rendera
     return Group(*(Text(line) for line in lines), Text(), table)
 
 
-def render_findings(findings: Sequence[Finding]) -> RenderableType:
-    """Return one line per finding, with what to do about it."""
+def render_finding(finding: Finding) -> RenderableType:
+    """Return what was found in one line, with what to do about it in another."""
     table = Table.grid(padding=(0, 2))
-    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True, width=_SIGN_WIDTH)
     table.add_column()
-    for finding in findings:
-        text = Text(f"{finding.subject}: {finding.message}")
-        if finding.remedy:
-            text.append(f"\n  → {finding.remedy}", style="bold")
-        table.add_row(Text.from_markup(_SIGNS[finding.state]), text)
+    text = Text(f"{finding.subject}: {finding.message}")
+    if finding.remedy:
+        text.append(f"\n→ {finding.remedy}", style="bold")
+    table.add_row(Text.from_markup(_SIGNS[finding.state]), text)
     return table

@@ -86,7 +86,7 @@ class Ward:
 
     def findings(self, *, fix=False):
         neighbours = Neighbours(self.admin, self.platform, self.model)
-        return diagnose(self.settings, fix=fix, neighbours=neighbours)
+        return list(diagnose(self.settings, fix=fix, neighbours=neighbours))
 
     def ill(self, state):
         return [finding for finding in self.findings() if finding.state == state]
@@ -105,6 +105,20 @@ def only(findings):
 
 def test_a_healthy_house_has_nothing_to_say(ward):
     assert {finding.state for finding in ward.findings()} == {"ok"}
+
+
+def test_with_label_studio_down_a_missing_token_is_told_at_once(ward):
+    ward.admin.health = False
+    ward.settings = replace(ward.settings, label_studio_api_key=Secret(""))
+    assert "token" in [finding.subject for finding in ward.ill("failure")]
+
+
+def test_findings_come_one_by_one(ward):
+    """What was found stands there while the LLM server still thinks."""
+    neighbours = Neighbours(ward.admin, ward.platform, ward.model)
+    findings = diagnose(ward.settings, neighbours=neighbours)
+    assert next(findings).subject == "disk"
+    assert ward.model.calls == []
 
 
 def test_label_studio_being_down_is_one_failure_with_its_address(ward):
@@ -146,11 +160,21 @@ def test_an_llm_that_does_not_answer_is_a_failure(ward):
     assert "LLM_BASE_URL" in only(ward.ill("failure")).remedy
 
 
-def test_an_llm_with_few_log_probabilities_is_noted_and_one_without_fails(ward):
+def test_an_llm_with_few_or_no_probabilities_is_noted(ward):
     ward.model.n_top_logprobs = 20
     assert "20 likeliest" in only(ward.ill("warning")).message
     ward.model.n_top_logprobs = 0
-    assert "no log-probabilities" in only(ward.ill("failure")).message
+    assert "80 % sure" in only(ward.ill("warning")).message
+    assert ward.ill("failure") == []
+
+
+@pytest.mark.parametrize("failure", [None, "no answer within 60 s"])
+def test_a_slow_llm_is_noted(ward, monkeypatch, failure):
+    times = iter([0.0, 35.0])
+    monkeypatch.setattr("backend.findings.time.monotonic", lambda: next(times))
+    ward.model.loses = lambda prompt: failure
+    message = only(ward.ill("warning")).message
+    assert (failure or "took 35 s over one token") in message
 
 
 def test_a_project_without_our_backend_hears_of_the_address_block(ward):
@@ -230,7 +254,7 @@ def test_a_database_that_cannot_be_opened_is_a_failure(ward, tmp_path):
 def test_no_worker_and_no_project_are_noted(tmp_path):
     settings = Settings(home=tmp_path / "new", label_studio_api_key=Secret(LEGACY))
     neighbours = Neighbours(FakeAdmin(), FakePlatform(), FakeLanguageModel())
-    findings = diagnose(settings, neighbours=neighbours)
+    findings = list(diagnose(settings, neighbours=neighbours))
     noted = {finding.subject for finding in findings if finding.state == "warning"}
     assert noted == {"worker", "projects"}
 
