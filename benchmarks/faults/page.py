@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from benchmarks.faults.cases import all_cases
+
 _LLMS = {
     "scripted": "**The LLM server is scripted**: it answers over HTTP in vLLM's form, by rule",
     "embedded": "The LLM server is a real vLLM with the embedded model",
@@ -16,17 +18,19 @@ def faults_page(report: Mapping[str, Any], source: str) -> str:
     """Return the page."""
     results, machine = report["results"], report["machine"]
     rows = results["cases"]
+    llm = " --llm scripted" if report["parameters"]["llm"] == "scripted" else ""
     lines = [
         "# Faults: what a kill, an outage or a full disk costs",
         "",
         f"Written by `python -m benchmarks pages` from `{source}`, which `python -m benchmarks "
-        f"faults --json docs/benchmarks/{source}` measured at commit `{report['commit']}` with "
-        f"{report['parameters']} on {machine['cores']} cores ({machine['processor']}). An "
+        f"faults{llm} --json docs/benchmarks/{source}` measured at commit `{report['commit']}` "
+        f"with {report['parameters']} on {machine['cores']} cores ({machine['processor']}). An "
         f"undisturbed run (labels, their order, a round, its publication) took "
         f"{report['notes']['undisturbed_s']} s there.",
         "",
         *_sums(results),
         "",
+        *_not_played(report),
         "| case | what was done | completed | lost | doubled | paid twice | as undisturbed | s |",
         "|---|---|---|---|---|---|---|---|",
         *(_row(row) for row in rows),
@@ -50,6 +54,17 @@ def _sums(results: Mapping[str, Any]) -> list[str]:
         f"| cases whose results must equal the undisturbed run's | {results['n_compared']} |",
         f"| of them different | {results['n_different']} |",
     ]
+
+
+def _not_played(report: Mapping[str, Any]) -> list[str]:
+    """Say which cases the report lacks."""
+    planned = all_cases(report["notes"]["undisturbed_s"], report["parameters"]["seed"])
+    played = {row["case"] for row in report["results"]["cases"]}
+    missing = [f"`{case.name}`" for case in planned if case.name not in played]
+    if not missing:
+        return []
+    said = f"**{len(missing)} of {len(planned)} cases were not played** and nothing is said of them"
+    return [f"{said}: {', '.join(missing)}.", ""]
 
 
 def _row(row: Mapping[str, Any]) -> str:
@@ -94,5 +109,6 @@ def _method(parameters: Mapping[str, Any]) -> list[str]:
         "lacks or has otherwise. Moments are drawn evenly over the undisturbed run. Results are "
         "compared to the last digit: predictions and scores in Label Studio, every vote, the queue "
         "and the round's figures. They are not compared where another label or another round "
-        "makes them differ. The small model is the quick probe (`SLM_RECIPE=probe`).",
+        "makes them differ. What happens in each fault, and why a case differs, stands in "
+        "[operations](../operations.md). The small model is the quick probe (`SLM_RECIPE=probe`).",
     ]

@@ -108,6 +108,8 @@ def test_the_page_shows_every_case_and_every_loss():
     assert "| labels by people lost or altered | 2 |" in page
     assert "differs in votes" in page
     assert "The LLM server is scripted" in page
+    assert "cases were not played" in page
+    assert "`worker-20`" in page
 
 
 def test_kills_are_spread_over_the_round_and_are_the_same_for_a_seed():
