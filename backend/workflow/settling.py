@@ -125,12 +125,13 @@ class Settler:
     def study_if_due(self, project: Project) -> bool:
         """Measure prompt forms and learn a first trust on a sample; return whether it was due.
 
-        A pool of under 20 texts teaches nothing.
+        A pool of under 20 texts teaches nothing. While no form was measured, because the LLM was
+        down, it stays due.
         Raises LanguageModelError.
         """
         n_tasks, found = len(self._tasks.ids(project.id)), self._jury.findings(project)
         n_wanted = min(_SAMPLE, n_tasks)
-        is_studied = bool(found.forms or found.trust)
+        is_studied = bool(found.forms)
         if n_tasks < FEWEST_TO_LEARN or (is_studied and found.n_texts * _GROWTH > n_wanted):
             return False
         pool = self.sample(project)

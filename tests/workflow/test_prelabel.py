@@ -377,3 +377,17 @@ def test_on_a_slow_server_each_answer_is_saved_soon(house, monkeypatch):
     while not (done := annotator.annotate_chunk(project_id))["is_done"]:
         sizes.append(done["n_labelled"])
     assert sizes == [4, 1, 1, 1]
+
+
+def test_the_study_is_made_up_for_when_the_llm_is_back(projects, tasks, labels, work):
+    house = House((projects, tasks, labels, work), orders_queue=True)
+    house.similarity.is_silent = False
+    project_id = house.connected(24)
+    house.annotator.failure = LanguageModelUnavailable("down")
+    house.prelabel(project_id)
+    project = house.projects.get(project_id)
+    assert house.jury.findings(project).trust
+    assert not house.jury.findings(project).forms
+    house.annotator.failure = None
+    house.prelabel(project_id)
+    assert house.jury.findings(project).forms == {"sentiment": "plain-hints"}
