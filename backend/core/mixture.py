@@ -107,20 +107,6 @@ class LatentClasses:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Clamped:
-    """Rows whose class is known: positions, class indices and how many texts each stands for."""
-
-    rows: NDArray[np.intp]
-    classes: NDArray[np.intp]
-    weight: float
-
-    @classmethod
-    def none(cls) -> Clamped:
-        """Return no row at all."""
-        return cls(np.empty(0, dtype=np.intp), np.empty(0, dtype=np.intp), 1.0)
-
-
 def contrasts(scores: Floats) -> Floats:
     """Return scores (n, K), whose rows sum to 0, in K - 1 orthonormal coordinates."""
     coordinates: Floats = scores @ helmert(scores.shape[1]).T
@@ -144,9 +130,7 @@ def plausible_sharpness(n_classes: int) -> float:
     return 1 / math.sqrt(max(1, n_classes))
 
 
-def fit_latent_classes(
-    features: Floats, start: Floats, clamped: Clamped | None = None
-) -> LatentClasses:
+def fit_latent_classes(features: Floats, start: Floats) -> LatentClasses:
     """Fit class shares, means and covariance by expectation maximisation, without labels.
 
     The idea: what the voters say scatters around one centre per class; where the centres lie and
@@ -157,32 +141,26 @@ def fit_latent_classes(
 
     Cost: O(n d^2) once and at most 60 steps of O(n d K + d^3).
     """
-    known = clamped or Clamped.none()
-    held = _fit(features, start, known, _ANCHOR)
+    held = _fit(features, start, _ANCHOR)
     if start.shape[1] != 2 or len(features) == 0:
         return held
-    free = _fit(features, start, known, _FREE_ANCHOR)
+    free = _fit(features, start, _FREE_ANCHOR)
     gain = free.log_likelihood(features) - held.log_likelihood(features)
     needed = max(_GAIN_NATS_PER_TEXT * features.shape[1], _GAIN_NATS / len(features))
     return free if gain > needed else held
 
 
-def _fit(features: Floats, start: Floats, clamped: Clamped, anchor: float) -> LatentClasses:
+def _fit(features: Floats, start: Floats, anchor: float) -> LatentClasses:
     n_texts, n_classes = start.shape
-    weights = np.ones(n_texts)
-    weights[clamped.rows] = clamped.weight
-    truth = np.eye(n_classes)[clamped.classes]
-    responsibilities = start.copy()
-    responsibilities[clamped.rows] = truth
+    responsibilities = start
     n_pseudo = anchor * n_texts / n_classes
-    anchors = _class_means(features, responsibilities * weights[:, None], None, 0.0)
-    scatter = features.T @ (weights[:, None] * features)
+    anchors = _class_means(features, responsibilities, None, 0.0)
+    scatter = features.T @ features
     for _ in range(_N_STEPS):
-        weighted = responsibilities * weights[:, None]
-        means = _class_means(features, weighted, anchors, n_pseudo)
-        model = _maximise(means, weighted.T @ features, weighted.sum(axis=0), scatter)
+        means = _class_means(features, responsibilities, anchors, n_pseudo)
+        sums, counts = responsibilities.T @ features, responsibilities.sum(axis=0)
+        model = _maximise(means, sums, counts, scatter)
         updated = np.exp(model.log_posterior(features))
-        updated[clamped.rows] = truth
         change = np.abs(updated - responsibilities).max(initial=0.0)
         responsibilities = updated
         if change < _TOLERANCE:

@@ -24,10 +24,14 @@ class LinearProbe:
     weights: Floats
     bias: Floats
 
+    def scores(self, vectors: Floats) -> Floats:
+        """Return what the softmax is taken of, shape (n, K)."""
+        scores: Floats = (vectors - self.centre) @ self.weights + self.bias
+        return scores
+
     def log_posterior(self, vectors: Floats) -> Floats:
         """Return log-probabilities of the classes, shape (n, K)."""
-        scores = (vectors - self.centre) @ self.weights + self.bias
-        posterior: Floats = log_softmax(scores, axis=1)
+        posterior: Floats = log_softmax(self.scores(vectors), axis=1)
         return posterior
 
     def posterior(self, vectors: Floats) -> Floats:
@@ -51,6 +55,26 @@ class LinearProbe:
             np.asarray(data["weights"], dtype=float),
             np.asarray(data["bias"], dtype=float),
         )
+
+
+def fit_least_squares(
+    vectors: Floats, targets: Floats, weights: Floats, *, precision: float = 1.0
+) -> LinearProbe:
+    """Fit ridge regression to soft labels: the vectors' part of each class's share, no more.
+
+    Shapes as for `fit_probe`. Scores are deviations from the mean target, of zero mean over the
+    vectors: whoever wants probabilities has to scale them and to add class shares. Cost: one
+    system of d equations, O(n d^2 + d^3), whatever K is.
+    """
+    total = max(float(weights.sum()), 1e-12)
+    centre: Floats = weights @ vectors / total
+    level = weights @ targets / total
+    inputs = vectors - centre
+    gram = (inputs * weights[:, None]).T @ inputs + precision * np.eye(vectors.shape[1])
+    slopes = np.linalg.solve(gram, (inputs * weights[:, None]).T @ (targets - level))
+    centred = np.asarray(slopes - slopes.mean(axis=1, keepdims=True), dtype=float)
+    middle: Floats = vectors.mean(axis=0) if len(vectors) else centre
+    return LinearProbe(middle, centred, np.zeros(targets.shape[1]))
 
 
 def fit_probe(

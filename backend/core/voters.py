@@ -13,13 +13,10 @@ from scipy.special import softmax
 from backend.core.mixture import Floats, LatentClasses, VoteScale, contrasts, plausible_sharpness
 from backend.core.probe import LinearProbe
 
-PROBE = "probe"
-"""The voter that `learn_trust` adds where embeddings are given."""
-
 
 @dataclass(frozen=True, slots=True)
 class VoterTrust:
-    """What is known about one voter.
+    """What is known about one annotator.
 
     `weight` multiplies its say in the log-linear pool (1 before there are human labels); `signal`
     in [0, 1] is how far its votes follow the text, None where that was not measured; `accuracy`
@@ -39,9 +36,9 @@ class VoterTrust:
 class Trust:
     """Everything needed to fuse the votes on any text of a project; JSON by `to_json`.
 
-    `sharpness` tempers the pool, `bias` (K,) moves it as human labels say, `probe` votes on
-    embeddings as the voter "probe". `accuracy` is the estimate that the confidences were tempered
-    to, None where only one annotator was heard.
+    `probe` speaks on embeddings, its weight already in its scores; `sharpness` tempers the pool,
+    `bias` (K,) moves it as human labels say. `accuracy` is the estimate that the confidences were
+    tempered to, None where only one annotator was heard.
     """
 
     voters: Mapping[str, VoterTrust]
@@ -57,17 +54,20 @@ class Trust:
 
         Voters that were not learned are not heard; without any, the class shares come back.
         """
-        votes = dict(posteriors)
+        heard = {name: posteriors[name] for name in self.voters if name in posteriors}
+        by_probe = None
         if self.probe is not None and embeddings is not None:
-            votes[PROBE] = self.probe.posterior(embeddings)
-        heard = {name: votes[name] for name in self.voters if name in votes}
-        n_texts = len(next(iter(votes.values()))) if votes else 0
+            by_probe = self.probe.scores(embeddings)
+        known = [*posteriors.values(), *([] if by_probe is None else [by_probe])]
+        n_texts = len(known[0]) if known else 0
         features, present = _features(heard, self.voters, n_texts, len(self.bias))
         weights = np.array([voter.weight for voter in self.voters.values()])
         pooled = np.empty((n_texts, len(self.bias)))
         for pattern in np.unique(present, axis=0):
             rows = (present == pattern).all(axis=1)
             pooled[rows] = pool(self.classes, features[rows], weights, pattern)
+        if by_probe is not None:
+            pooled += by_probe
         fused: Floats = softmax(self.sharpness * pooled + self.bias, axis=1)
         return fused
 
@@ -82,8 +82,8 @@ class Trust:
 
     @property
     def annotators(self) -> tuple[str, ...]:
-        """Return the voters that are annotators: all but the probe."""
-        return tuple(name for name in self.voters if name != PROBE)
+        """Return who was learned about."""
+        return tuple(self.voters)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values, from which `from_json` makes the same trust."""

@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backend.core.mixture import (
-    Clamped,
     LatentClasses,
     VoteScale,
     contrasts,
@@ -55,15 +54,6 @@ def test_one_group_is_cut_in_the_middle_not_somewhere():
     scores = np.stack([-margin, margin], axis=1)
     model = fit_latent_classes(contrasts(scores), start_from(scores))
     assert model.shares[0] == pytest.approx(0.5, abs=0.1)
-
-
-def test_clamped_rows_move_a_class():
-    scores, truth = two_groups(500, 500, apart=1.0)
-    rows = np.arange(0, 1000, 50)
-    swapped = Clamped(rows, 1 - truth[rows], 200.0)
-    plain = fit_latent_classes(contrasts(scores), start_from(scores))
-    moved = fit_latent_classes(contrasts(scores), start_from(scores), swapped)
-    assert abs(moved.means[1, 0] - moved.means[0, 0]) < abs(plain.means[1, 0] - plain.means[0, 0])
 
 
 @settings(deadline=None)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import softmax
 
-from backend.core.trust import PROBE, Trust, accuracy_from_agreement, learn_trust
+from backend.core.trust import Trust, accuracy_from_agreement, learn_trust
 
 
 def voter(truth, n_classes, *, skill, seed, lean=0.0):
@@ -108,7 +108,33 @@ def test_a_text_alone_gets_what_it_gets_in_the_pool_also_after_json():
     alone = again.posterior({name: p[5:6] for name, p in votes.items()}, vectors[5:6])
     np.testing.assert_allclose(alone, trust.posterior(votes, vectors)[5:6])
     assert trust.annotators == ("a", "b")
-    assert PROBE in trust.voters
+    assert trust.probe is not None
+
+
+def test_people_move_weights_and_probe_but_never_the_centres():
+    truth, vectors = world(300, 3)
+    votes = {name: voter(truth, 3, skill=1, seed=seed) for seed, name in enumerate("ab")}
+    human = {row: int((truth[row] + 1) % 3) for row in range(30)}
+    before, after = learn_trust(votes, vectors), learn_trust(votes, vectors, human)
+    np.testing.assert_array_equal(before.classes.means, after.classes.means)
+    assert not np.allclose(before.probe.weights, after.probe.weights)
+    assert before.voters["a"].weight == 1.0 > after.voters["a"].weight
+
+
+def test_with_50_human_labels_confidence_is_honest_also_for_many_classes():
+    truth, vectors = world(600, 40, n_dimensions=64)
+    votes = {"a": voter(truth, 40, skill=2, seed=0)}
+    human = {row: int(truth[row]) for row in range(50)}
+    fused = learn_trust(votes, vectors, human).posterior(votes, vectors)[50:]
+    assert fused.max(axis=1).mean() == pytest.approx(accuracy(fused, truth[50:]), abs=0.08)
+
+
+def test_the_probe_speaks_where_every_annotator_abstains():
+    truth, vectors = world(400, 3)
+    votes = {name: voter(truth, 3, skill=2, seed=seed) for seed, name in enumerate("ab")}
+    trust = learn_trust(votes, vectors)
+    nobody = {"a": np.full((400, 3), np.nan)}
+    assert accuracy(trust.posterior(nobody, vectors), truth) > 0.8
 
 
 def test_trust_is_the_same_at_each_run():
