@@ -267,7 +267,7 @@ def _round_crew(
     return RoundCrew(
         prelabel,
         Beginner(desk, shared.briefs, (stores.projects, labels, stores.rounds), policy),
-        Trainer(desk, settler, jury, make_small_model),
+        Trainer(desk, settler, make_small_model),
         Refiner(desk, settler, jury, shared.briefs, (stores.tasks, labels)),
         Decider(desk, settler, jury, shared.releaser, (labels, stores.releases)),
     )

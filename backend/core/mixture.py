@@ -123,9 +123,8 @@ def plausible_sharpness(n_classes: int) -> float:
     """Return what to multiply a single voter's log-posterior with, so that it is not too sure.
 
     Its K - 1 scores are not as independent as the model takes them to be, the less the more
-    classes there are. 1 / sqrt(K): a rule of thumb that lies near the best value, found with gold
-    labels of training texts, from 2 classes to 151; it stands until agreement or human labels say
-    more.
+    classes there are. 1 / sqrt(K) is a rule of thumb, of the right size on training texts of sets
+    with few classes and with many. It stands until agreement or human labels say more.
     """
     return 1 / math.sqrt(max(1, n_classes))
 

@@ -108,23 +108,15 @@ class Decider:
             ids, small_model, question, name, version=f"round {found.round.number}"
         )
         pool = replace(pool, votes=votes)
-        learned = self._jury.findings(found.project)
         if not found.is_paper:
-            learned = self._jury.learn(
-                found.project,
-                pool.brief,
-                pool.examples,
-                votes,
-                pool.human,
-                sets=pool.human_sets,
-                is_kept=False,
-            )
+            settled, learned = self._settler.try_out(pool, votes)
+            return Fused(settled, learned, question, votes, small_model)
+        learned = self._jury.findings(found.project)
         verdicts = self._jury.fuse(
             found.project, pool.brief, pool.examples, votes, pool.human, found=learned
         )
-        if found.is_paper:
-            verdicts = _published_verdicts(verdicts, question, small_model, name)
-        return Fused(Settled(pool, verdicts), learned, question, votes, small_model)
+        published = _published_verdicts(verdicts, question, small_model, name)
+        return Fused(Settled(pool, published), learned, question, votes, small_model)
 
     def _release(self, found: Open, cycle: int) -> dict[str, int]:
         pending = self._releases.pending(found.project)

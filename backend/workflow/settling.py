@@ -12,7 +12,7 @@ from backend.core.consensus import Consensus
 from backend.core.stores import LabelStore, TaskStore
 from backend.core.types import Example, Project, Question, Task, WeakLabel
 from backend.workflow.briefs import Brief, BriefReader, class_by_example, labels_by_example
-from backend.workflow.jury import FEWEST_TO_LEARN, Human, HumanSets, Jury
+from backend.workflow.jury import FEWEST_TO_LEARN, Findings, Human, HumanSets, Jury
 from backend.workflow.verdicts import FUSED
 
 _SAMPLE = 400
@@ -150,3 +150,19 @@ class Settler:
         verdicts = self._jury.fuse(pool.project, pool.brief, pool.examples, votes, pool.human)
         self._labels.save(pool.project, verdicts, [])
         return Settled(pool, verdicts)
+
+    def try_out(self, pool: Pool, votes: Sequence[WeakLabel]) -> tuple[Settled, Findings]:
+        """Settle a pool on these votes; neither the verdicts nor what was learned is kept."""
+        learned = self._jury.learn(
+            pool.project,
+            pool.brief,
+            pool.examples,
+            votes,
+            pool.human,
+            sets=pool.human_sets,
+            is_kept=False,
+        )
+        verdicts = self._jury.fuse(
+            pool.project, pool.brief, pool.examples, votes, pool.human, found=learned
+        )
+        return Settled(pool, verdicts), learned

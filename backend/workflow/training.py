@@ -20,7 +20,6 @@ from backend.core.small_model import (
     TrainingSet,
 )
 from backend.core.types import AbstentionReason, ProjectId, Question, WeakLabel
-from backend.workflow.jury import Jury
 from backend.workflow.round_desk import (
     Open,
     RoundDesk,
@@ -51,16 +50,9 @@ class Believed:
 class Trainer:
     """Does the `train` step."""
 
-    def __init__(
-        self,
-        desk: RoundDesk,
-        settler: Settler,
-        jury: Jury,
-        make_small_model: MakeSmallModel,
-    ) -> None:
+    def __init__(self, desk: RoundDesk, settler: Settler, make_small_model: MakeSmallModel) -> None:
         self._desk = desk
         self._settler = settler
-        self._jury = jury
         self._make = make_small_model
 
     def train(self, project_id: ProjectId, *, cycle: int) -> dict[str, int]:
@@ -113,23 +105,11 @@ class Trainer:
         if found.is_paper:
             targets = llm_posteriors(pool, question, votes)
             return Believed(ids, targets, np.zeros(len(ids), dtype=bool))
-        learned = self._jury.learn(
-            found.project,
-            pool.brief,
-            pool.examples,
-            votes,
-            pool.human,
-            sets=pool.human_sets,
-            is_kept=False,
-        )
-        verdicts = self._jury.fuse(
-            found.project, pool.brief, pool.examples, votes, pool.human, found=learned
-        )
+        settled, _ = self._settler.try_out(pool, votes)
         targets = np.full((len(ids), len(question.labels)), np.nan)
-        about = [verdict for verdict in verdicts if verdict.question == question.name]
         human = pool.human[question.name]
         unheard = _unasked(votes) - set(human)
-        for row, verdict in enumerate(about):
+        for row, verdict in enumerate(settled.of(question)):
             if verdict.probabilities and verdict.example_id not in unheard:
                 targets[row] = verdict.probabilities
         return Believed(ids, targets, np.isin(ids, list(human)))

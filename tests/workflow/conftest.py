@@ -264,7 +264,7 @@ class House:
         self.crew = RoundCrew(
             Crew(self.synchroniser, self.pre_annotator, self.publisher, self.orderer),
             self.beginner,
-            Trainer(desk, self.settler, self.jury, lambda recipe: self.small_model),
+            Trainer(desk, self.settler, lambda recipe: self.small_model),
             Refiner(desk, self.settler, self.jury, briefs, (self.tasks, self.labels)),
             Decider(desk, self.settler, self.jury, self.releaser, (self.labels, self.releases)),
         )
