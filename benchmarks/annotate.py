@@ -268,7 +268,11 @@ def _scores(
         sets = SetEvidence(
             {LLM: np.vstack([raw, of_pool]), SIMILARITY: similar},
             n,
-            [each.gold for each in bench.data.train[: len(pool)]],
+            [
+                each.gold
+                for each in bench.data.train[: len(pool)]
+                if isinstance(each.gold, frozenset)
+            ],
         )
         rows_by_name["accuracy_combined"] = combined_sets(sets)
         _note_sets(report, sets, gold, question)

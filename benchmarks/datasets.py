@@ -153,7 +153,7 @@ def _labels(meta: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> tuple
             found.update(tag[2:] for tag in row["tags"] if tag != "O")
         else:
             found.update(row["labels"] if "labels" in row else [row["label"]])
-    found.discard(None)  # type: ignore[arg-type]
+    found.discard(None)
     names = [str(name) for name in meta.get("label_names", ()) if str(name) in found]
     return tuple(names) if set(names) == found else tuple(sorted(found))
 

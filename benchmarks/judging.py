@@ -130,8 +130,7 @@ def _llm_calibrated(evidence: Evidence) -> Floats:
 
 
 def _answered(posteriors: Floats) -> NDArray[np.bool_]:
-    rows: NDArray[np.bool_] = np.isfinite(posteriors).all(axis=1)
-    return rows
+    return np.asarray(np.isfinite(posteriors).all(axis=1))
 
 
 def _applied(apply, posteriors: Floats) -> Floats:  # type: ignore[no-untyped-def]

@@ -70,7 +70,7 @@ def load(
     pool = _texts(train)
     if not labels:
         given = _made_noisy(pool, gold, len(names), noise, encoder, np.random.default_rng(seed))
-    has_label = np.isfinite(given).all(axis=1)
+    has_label = np.asarray(np.isfinite(given).all(axis=1))
     views = tuple(row.get("back_translation") for row in train)
     return NoisySet(
         path.name.split(".", 1)[0],

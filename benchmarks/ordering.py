@@ -103,7 +103,7 @@ def load_set(asked: OrderingRun) -> LabelledSet:
     values = list(definition.get("labels", {})) or sorted({row["label"] for row in rows["train"]})
     vectors = _vectors(asked, rows)
     posteriors = _similarity(asked, definition, values, rows["train"], vectors["train"])
-    train = np.arange(len(rows["train"]))
+    train: NDArray[np.int64] = np.arange(len(rows["train"]))
     if asked.posteriors is not None:
         train, posteriors = _with_answers(asked.posteriors, posteriors)
     test = _evenly(len(rows["test"]), _MOST_TEST_ROWS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,7 +73,8 @@ def follow(data: LabelledSet, pool: Pool, build: Build) -> Curve:
     x, y = data.train[pool.rows], data.y_train[pool.rows]
     labelled: dict[int, int | None] = {}
     small_model: NDArray[np.float64] | None = None
-    scores, n_tokens, extra = [], 0, {}
+    scores, n_tokens = [], 0
+    extra: dict[str, Any] = {}
     for budget in BUDGETS:
         view = PoolView(
             np.arange(len(x)),

@@ -46,7 +46,7 @@ def score_posteriors(probabilities: Floats, gold: Sequence[Gold], question: Ques
     """Return accuracy, or F1 for multiple labels; a text without an answer counts as wrong."""
     if question.kind is QuestionKind.MULTIPLE_CHOICE:
         return _multiple(probabilities, gold)
-    answered = np.isfinite(probabilities).all(axis=1)
+    answered = np.asarray(np.isfinite(probabilities).all(axis=1))
     best = np.where(answered[:, None], probabilities, -1.0).argmax(axis=1)
     is_right = answered & (best == np.array(gold, dtype=int))
     return accuracy(int(is_right.sum()), len(gold))

@@ -136,10 +136,14 @@ def recipe_named(name: str, asked: SelfTrainRun) -> Recipe:
     recipe = replace(recipe, n_epochs=asked.n_epochs, max_tokens=asked.max_tokens)
     for change in changes:
         option, _, value = change.partition("=")
-        read = _OPTION_TYPES.get(option, lambda text: text == "yes")
+        read = _OPTION_TYPES.get(option, _is_yes)
         known: Any = None if value == "none" else read(value)
         recipe = replace(recipe, **{option: known})
     return recipe
+
+
+def _is_yes(text: str) -> bool:
+    return text == "yes"
 
 
 def training_set(noisy: NoisySet, *, n_human: int, is_gold: bool, seed: int) -> TrainingSet:

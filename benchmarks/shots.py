@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from backend.core.demonstrations import pool_size_per_class
-from backend.core.retrieval import RetrievalPlan, ShotPool, Texts, retrieve
+from backend.core.retrieval import retrieve
+from backend.core.shots import RetrievalPlan, ShotPool, Texts
 from backend.core.types import Demonstration, Example, Guide, Question, TaskSchema
 from backend.llm.generation import (
     GenerationRequest,
