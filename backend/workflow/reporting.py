@@ -72,7 +72,7 @@ class Reporter:
             "n_tokens_out": progress.n_tokens_out,
             "is_complete": progress.is_complete,
             **self._llm(project),
-            "llm_share": self._sharer.known(project).why,
+            "llm_share": self._sharer.known(project).words,
             "queue": self._queue.state(project),
             "versions": self._projects.versions(project.id),
             **self._rounds.report(project),

@@ -38,6 +38,13 @@ class Share:
     last_id: int = 0
     left_out: tuple[int, ...] = ()
 
+    @property
+    def words(self) -> str:
+        """Say the newest decision, and how many tasks all decisions have left to the others."""
+        if not self.left_out:
+            return self.why
+        return f"{self.why}; {len(self.left_out):,} tasks in all are left to similarity at first"
+
 
 class Sharer:
     """Leaves out what would take the LLM longer than a night, or all but `LLM_SHARE`.

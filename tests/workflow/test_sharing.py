@@ -36,6 +36,7 @@ def test_the_llm_labels_its_share_and_every_task_gets_a_prediction(shared):
     assert heard(shared, project_id, "similarity:fake") == ids
     assert {row.task_id for row in shared.remote(project_id).predictions.values()} == ids
     assert known.why == "the LLM labels 25% of the tasks, as LLM_SHARE says"
+    assert known.words.endswith("; 30 tasks in all are left to similarity at first")
 
 
 def test_only_new_tasks_are_decided_about_later(shared):
