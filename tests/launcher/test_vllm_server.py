@@ -32,7 +32,7 @@ def test_the_embedded_model_runs_on_the_cpu_and_offline(served, tmp_path, model,
     assert argv == (
         f"nice -n 10 {tmp_path}/envs/vllm-cpu/bin/python -m vllm.entrypoints.openai.api_server "
         f"--model {tmp_path}/weights --host 127.0.0.1 --port 8123 --enforce-eager "
-        "--served-model-name smollm2-135m-instruct --max-model-len 2048"
+        "--block-size 32 --served-model-name smollm2-135m-instruct --max-model-len 2048"
     )
     assert environment == {
         "VLLM_NO_USAGE_STATS": "1",
