@@ -165,11 +165,14 @@ def rounds(
     small_model: Annotated[str, typer.Option(help="An SLM_RECIPE.")] = "default",
     order: Annotated[str, typer.Option(help="queue, or random for comparison.")] = "queue",
     seed: Annotated[int, typer.Option(help="Which texts are drawn.")] = 0,
+    answers: Annotated[
+        Path | None, typer.Option(help="Keeps the LLM's answers for reruns.")
+    ] = None,
 ) -> None:
     """Whole rounds over a simulated Label Studio: what FreeAL adds to its annotators."""
     from benchmarks.rounds import RoundsRun, run
 
-    asked = RoundsRun(data, humans, recipe, limit, small_model, order, seed)
+    asked = RoundsRun(data, humans, recipe, limit, small_model, order, seed, answers)
     report = Report("rounds", asked.parameters())
     run(report, asked, console=_console)
     _finish(report, json_file)

@@ -18,6 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
+from backend.adapters.answer_cache import CachedLanguageModel
+from backend.adapters.store import AnswerStore, Database
+from backend.configured import connect_language_model
 from backend.core.ports import Step
 from backend.core.small_model import PoolTexts
 from backend.core.types import ProjectId, WeakLabel
@@ -38,7 +41,11 @@ _N_TEST = 300
 
 @dataclass(frozen=True, slots=True)
 class RoundsRun:
-    """What was asked for. `order`: whose answers people give: the queue's first, or drawn ones."""
+    """What was asked for.
+
+    `order`: whose answers people give: the queue's first, or drawn ones. `answers`: a folder that
+    keeps the LLM's answers between runs; tokens then count what was not there yet.
+    """
 
     data: Path
     n_humans: int = 0
@@ -47,6 +54,7 @@ class RoundsRun:
     small_model: str = "default"
     order: str = "queue"
     seed: int = _SEED
+    answers: Path | None = None
 
     def parameters(self) -> dict[str, Any]:
         """Return what belongs into the report."""
@@ -107,12 +115,21 @@ def run(report: Report, asked: RoundsRun, *, console: Console) -> None:
             slm_recipe=asked.small_model,
             round_every=0,
         )
-        services = build_services(settings, platform=platform)
+        model = None if asked.answers is None else kept_answers(settings, asked.answers)
+        services = build_services(settings, platform=platform, language_model=model)
         house = House(asked, data, platform, services, TimedSteps(console))
         try:
             _measure(report, house, console)
         finally:
             services.close()
+
+
+def kept_answers(settings: Settings, folder: Path) -> CachedLanguageModel:
+    """Return the settings' LLM with a store of its answers in a folder of its own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    database = Database(f"sqlite:///{folder / 'answers.sqlite'}")
+    database.migrate()
+    return CachedLanguageModel(connect_language_model(settings), AnswerStore(database))
 
 
 def _measure(report: Report, house: House, console: Console) -> None:

@@ -138,8 +138,10 @@ class Jury:
     ) -> Findings:
         """Learn from votes how far each annotator is to be trusted; keep it unless told not to.
 
-        Of people's labels those of the audit slice are heard, which are of random texts: the clear
-        texts that the queue serves first would move the boundary between classes.
+        All of people's labels are heard, those of the queue's choice too: they teach as much as
+        as many random ones, and ten times as many as the audit slice has (docs/algorithms.md).
+        Where several labels may hold, the audit slice alone is: how often each label holds is
+        counted there, and the queue prefers the rare ones.
         """
         found = found or self.findings(project)
         trust = dict(found.trust)
@@ -147,9 +149,8 @@ class Jury:
             if _teaches_trust(question):
                 people: Mapping[int, Any] = human.get(question.name, {})
                 if question.kind is QuestionKind.MULTIPLE_CHOICE:
-                    people = (sets or {}).get(question.name, {})
-                known = _at_random(project, people)
-                learned = self._learn_trust(question, examples, votes, known)
+                    people = _at_random(project, (sets or {}).get(question.name, {}))
+                learned = self._learn_trust(question, examples, votes, people)
                 if learned is not None:
                     trust[question.name] = learned.to_json()
         found = replace(found, trust=trust, n_human=sum(len(labels) for labels in human.values()))

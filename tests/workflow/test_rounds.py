@@ -106,6 +106,16 @@ def test_a_round_that_nobody_s_labels_speak_for_brings_an_order_and_leaves_the_l
     assert found.metrics["gate"]["is_better"] is False
 
 
+def test_trust_hears_the_labels_of_the_queue_s_choice_too(house):
+    project_id = house.connected(N_TEXTS)
+    house.prelabel(project_id)
+    people_answer(house, project_id, 12)
+    house.round(project_id)
+    project = project_of(house, project_id)
+    house.settler.settle(house.settler.pool(project))
+    assert house.jury.findings(project).trust["sentiment"]["n_human"] == 12
+
+
 def people_contradict(house, project_id, n: int) -> None:
     """Have people answer the opposite of what the annotators say."""
     for task_id, data in sorted(house.remote(project_id).tasks.items())[:n]:
