@@ -53,6 +53,7 @@ from backend.workflow.round_reporting import RoundReporter
 from backend.workflow.rounds import RoundCrew
 from backend.workflow.settling import Settler
 from backend.workflow.sharing import Sharer
+from backend.workflow.small_voice import SmallModelVoice
 from backend.workflow.synchronisation import Synchroniser
 from backend.workflow.training import MakeSmallModel, Trainer
 
@@ -120,7 +121,6 @@ class _Shared:
     jury: Jury
     settler: Settler
     releaser: Releaser
-    labelling: Labelling
     sharer: Sharer
 
 
@@ -145,7 +145,8 @@ def build_services(
     encoder = encoder or EncoderAtFirstUse(settings)
     make_small_model = make_small_model or small_models(settings, encoder)
     shared = _shared(settings, stores, language_model, encoder)
-    prelabel = _prelabel_crew(settings, stores, shared, platform)
+    voice = SmallModelVoice(stores.releases, _models(settings), make_small_model)
+    prelabel = _prelabel_crew(settings, stores, shared, platform, voice)
     queue = QueueReporter(shared.releaser, stores.releases, stores.tasks)
     return Services(
         settings=settings,
@@ -209,7 +210,6 @@ def _shared(
         jury=jury,
         settler=Settler(jury, briefs, stores.tasks, stores.labels),
         releaser=releaser,
-        labelling=Labelling(jury, briefs, config, releaser),
         sharer=Sharer(
             jury,
             briefs,
@@ -221,7 +221,11 @@ def _shared(
 
 
 def _prelabel_crew(
-    settings: Settings, stores: _Stores, shared: _Shared, platform: LabelingPlatform
+    settings: Settings,
+    stores: _Stores,
+    shared: _Shared,
+    platform: LabelingPlatform,
+    voice: SmallModelVoice,
 ) -> Crew:
     five = (stores.projects, stores.tasks, stores.labels, stores.releases, stores.work)
     orderer = Orderer(shared.settler, shared.releaser, five, manages_queue=settings.manage_queue)
@@ -235,7 +239,7 @@ def _prelabel_crew(
             is_order_due=orderer.is_due,
         ),
         PreAnnotator(
-            shared.labelling,
+            Labelling(shared.jury, shared.briefs, shared.config, shared.releaser, voice),
             shared.settler,
             shared.sharer,
             (stores.projects, stores.labels, stores.work),
@@ -275,7 +279,7 @@ def _round_crew(
 
 def _prediction(settings: Settings, stores: _Stores, shared: _Shared) -> PredictionService:
     return PredictionService(
-        shared.labelling,
+        Labelling(shared.jury, shared.briefs, shared.config, shared.releaser),
         (stores.projects, stores.tasks, stores.labels, stores.work),
         deadline_s=settings.predict_deadline_s,
         live_limit=settings.live_predict_limit,

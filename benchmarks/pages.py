@@ -10,6 +10,7 @@ from typing import Any
 from benchmarks.annotate_page import annotate_page
 from benchmarks.faults.page import faults_page
 from benchmarks.ordering_page import write_ordering_page
+from benchmarks.rounds_page import write_rounds_page
 from benchmarks.selftrain_page import write_selftrain_page
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs/benchmarks"
@@ -46,7 +47,9 @@ def write_pages() -> list[Path]:
         reports = [json.loads(source.read_text(encoding="utf-8")) for source in annotated]
         page.write_text(annotate_page(reports), encoding="utf-8")
         written.append(page)
-    return written + write_ordering_page(FOLDER) + write_selftrain_page(FOLDER)
+    for write in (write_ordering_page, write_selftrain_page, write_rounds_page):
+        written += write(FOLDER)
+    return written
 
 
 def _serving(report: dict[str, Any], source: str) -> str:

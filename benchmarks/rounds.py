@@ -21,11 +21,13 @@ from rich.console import Console
 from backend.adapters.answer_cache import CachedLanguageModel
 from backend.adapters.store import AnswerStore, Database
 from backend.configured import connect_language_model
+from backend.core.audit import Source, audit
 from backend.core.ports import Step
 from backend.core.small_model import PoolTexts
 from backend.core.types import ProjectId, WeakLabel
 from backend.services import Services, build_services
 from backend.settings import Settings
+from backend.workflow.deciding import FINAL
 from backend.workflow.prelabel import prelabel
 from backend.workflow.round_desk import SHOTS, SMALL_MODEL, as_votes, question_of
 from backend.workflow.round_files import aligned
@@ -37,6 +39,8 @@ from benchmarks.simulated import SimulatedPlatform
 
 _SEED = 0
 _N_TEST = 300
+_N_RESAMPLES = 50
+_N_JUDGED = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +157,7 @@ def _measure(report: Report, house: House, console: Console) -> None:
         console.print(step)
     on_test = _test_scores(house)
     report.results = _results(house, steps) | {"test": on_test, "seconds": round(seconds, 1)}
+    report.results |= _interval_coverage(house)
     report.notes["step_seconds"] = {k: round(v, 1) for k, v in house.steps.seconds.items()}
 
 
@@ -277,6 +282,43 @@ def _results(house: House, steps: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "changed": metrics.get("changed"),
         "steps": list(steps),
     }
+
+
+def _interval_coverage(house: House) -> dict[str, float]:
+    """Return how often the estimate's interval covers the truth when other texts are audited.
+
+    The round's verdicts, each made without its text's own label, are held against 50 random
+    samples of right labels: as many as the round's audit slice had, and 100.
+    """
+    history = house.services.rounds.history(house.platform.project_id)
+    if not history:
+        return {}
+    files = house.services.crew.trainer.files(house.platform.project_id, history[-1].number)
+    stored = files.read(FINAL)
+    if stored is None:
+        return {}
+    gold = np.array([house.gold[int(i)] for i in stored["ids"]], dtype=np.int64)
+    source = Source("fused", np.nan_to_num(stored["probabilities"], nan=0.0))
+    n_audited = int(history[-1].metrics.get("n_audited", 0))
+    sizes = {"interval_coverage": n_audited, "interval_coverage_100": _N_JUDGED}
+    return {
+        name: _covered(source, gold, n, np.random.default_rng([house.asked.seed, n]))
+        for name, n in sizes.items()
+        if 0 < n < len(gold)
+    }
+
+
+def _covered(
+    source: Source, gold: NDArray[np.int64], n_judged: int, rng: np.random.Generator
+) -> float:
+    truth = float((source.labels == gold).mean())
+    n_covering = 0
+    for _ in range(_N_RESAMPLES):
+        rows = rng.choice(len(gold), size=n_judged, replace=False)
+        judged = {int(row): int(gold[row]) for row in rows}
+        found = audit([source], judged, judge_of_rest=source).accuracies[source.name]
+        n_covering += found.low <= truth <= found.high
+    return n_covering / _N_RESAMPLES
 
 
 def _short(name: str) -> str:

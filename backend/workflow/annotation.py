@@ -18,21 +18,32 @@ from backend.workflow.jury import Jury
 from backend.workflow.releasing import Releaser, slot_score
 from backend.workflow.settling import Settler
 from backend.workflow.sharing import Sharer
+from backend.workflow.small_voice import SmallModelVoice
 
 _LOG = logging.getLogger(__name__)
 LANGUAGE_MODEL = "llm"
 
 
 class Labelling:
-    """From tasks to weak labels and predictions; what the worker and /predict share."""
+    """From tasks to weak labels and predictions; what the worker and /predict share.
+
+    The worker's has a `voice`, with which the small model of an earlier round is heard too; it
+    takes seconds to load, for which nobody waits there.
+    """
 
     def __init__(
-        self, jury: Jury, briefs: BriefReader, config: ConfigReader, releaser: Releaser
+        self,
+        jury: Jury,
+        briefs: BriefReader,
+        config: ConfigReader,
+        releaser: Releaser,
+        voice: SmallModelVoice | None = None,
     ) -> None:
         self._jury = jury
         self._briefs = briefs
         self._config = config
         self._releaser = releaser
+        self._voice = voice
 
     def label(
         self,
@@ -51,6 +62,8 @@ class Labelling:
         brief = self._briefs.read(project)
         examples = self._briefs.examples(brief, tasks)
         votes = self._jury.hear(project, brief, examples, deadline_s=deadline_s, unasked=unasked)
+        if self._voice is not None:
+            votes += self._voice.votes(project, brief, examples)
         verdicts = self._jury.fuse(project, brief, examples, votes)
         queue = self._releaser.queue(project)
         predictions = []

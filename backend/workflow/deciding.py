@@ -18,7 +18,7 @@ from backend.core.stores import LabelStore, ReleaseStore
 from backend.core.types import ProjectId, Question, WeakLabel
 from backend.workflow.jury import Findings, Human, Jury
 from backend.workflow.measuring import HeldOut, Measured, held_out, measure
-from backend.workflow.releasing import LABELS_FROM, MODEL_FROM, Releaser
+from backend.workflow.releasing import LABELS_FROM, MODEL_FROM, RECIPE, Releaser
 from backend.workflow.round_desk import (
     SMALL_MODEL,
     Open,
@@ -155,7 +155,7 @@ class Decider:
             {
                 "kind": ROUND_RELEASE if is_better else REORDERED,
                 "round": found.round.number,
-                "recipe": found.round.recipe,
+                RECIPE: found.round.recipe,
                 MODEL_FROM: [found.round.number, cycle],
                 **({LABELS_FROM: found.round.number} if is_better else {}),
                 "metrics": metrics,

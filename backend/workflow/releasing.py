@@ -23,10 +23,10 @@ from backend.workflow.settling import Settled
 
 _LOG = logging.getLogger(__name__)
 QUEUE = "queue"
-LABELS_FROM, MODEL_FROM = "labels_from", "model_from"
-INHERITED = (LABELS_FROM, MODEL_FROM)
-"""Which round a release's labels, and which round and cycle its small model, come from. A release
-that only brings another order has them from the one that it replaces.
+LABELS_FROM, MODEL_FROM, RECIPE = "labels_from", "model_from", "recipe"
+INHERITED = (LABELS_FROM, MODEL_FROM, RECIPE)
+"""Which round a release's labels, and which round and cycle its small model, come from, and the
+round's recipe. A release that only brings another order has them from the one that it replaces.
 """
 _N_QUANTILES = 101
 _AUDIT_REASON = "drawn at random: the audit slice, from which accuracy is estimated"

@@ -45,6 +45,7 @@ from backend.workflow.round_desk import RoundDesk, RoundPlan
 from backend.workflow.rounds import RoundCrew, run_round
 from backend.workflow.settling import Settler
 from backend.workflow.sharing import Sharer
+from backend.workflow.small_voice import SmallModelVoice
 from backend.workflow.synchronisation import Synchroniser
 from backend.workflow.training import Trainer
 from tests.conftest import SENTIMENT
@@ -217,7 +218,9 @@ class House:
         self.jury = Jury(self.annotator, self.similarity, encoder, state)
         self.releaser = Releaser(self.jury, config, (self.releases, state), make_strategy)
         self.queue = QueueReporter(self.releaser, self.releases, self.tasks)
-        labelling = Labelling(self.jury, briefs, config, self.releaser)
+        self.small_model = FakeSmallModel()
+        voice = SmallModelVoice(self.releases, folder, lambda recipe: self.small_model)
+        labelling = Labelling(self.jury, briefs, config, self.releaser, voice)
         self.answers = AnswerStore(self.projects._db)
         self.sharer = Sharer(
             self.jury,
@@ -252,7 +255,6 @@ class House:
         self.prediction = PredictionService(labelling, stores, deadline_s=1.0, live_limit=3)
 
         self.rounds = RoundStore(self.projects._db)
-        self.small_model = FakeSmallModel()
         plan = plan or RoundPlan(chunk=CHUNK, limit=2, n_shots=2)
         desk = RoundDesk((self.projects, self.rounds, self.work), folder, plan)
         self.beginner = Beginner(

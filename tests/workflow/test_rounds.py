@@ -145,6 +145,36 @@ def test_labels_that_people_s_answers_speak_for_replace_the_served_ones(
     assert any(row.result[0]["value"]["choices"] == ["Negative"] for row in good)
 
 
+def test_the_small_model_is_heard_on_texts_that_come_after_its_round(house, monkeypatch):
+    project_id = house.connected(N_TEXTS)
+    house.round(project_id)
+    project = project_of(house, project_id)
+    made_from = house.releases.provenance(project_id, project.model_version)
+    served = {**made_from, "labels_from": 1}  # as if people's labels had spoken for the round
+    monkeypatch.setattr(house.releases, "provenance", lambda *_: served)
+    later = house.platform.import_tasks(project.platform_id, [{"text": "good, but later"}])
+    house.projects.forget_full_sync(project_id)
+    house.prelabel(project_id)
+    said = {v.annotator: v for v in house.labels.weak_labels(project) if v.example_id in later}
+    assert said["small-model:default"].probabilities[0] > 0.5
+    assert said["small-model:default"].prompt_version == "round 1"
+
+
+def test_a_small_model_whose_labels_are_not_served_is_not_heard_on_later_tasks(house):
+    project_id = house.connected(N_TEXTS)
+    house.round(project_id)
+    project = project_of(house, project_id)
+    made_from = house.releases.provenance(project_id, project.model_version)
+    assert "model_from" in made_from
+    assert "labels_from" not in made_from
+    later = house.platform.import_tasks(project.platform_id, [{"text": "good, but later"}])
+    house.projects.forget_full_sync(project_id)
+    house.prelabel(project_id)
+    heard = [v.annotator for v in house.labels.weak_labels(project) if v.example_id in later]
+    assert heard
+    assert not any(name.startswith("small-model") for name in heard)
+
+
 def test_an_order_that_follows_keeps_the_labels_and_the_model_of_the_round(house, tmp_path):
     project_id = house.connected(N_TEXTS)
     house.round(project_id)

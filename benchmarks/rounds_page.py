@@ -1,0 +1,170 @@
+"""Write docs/benchmarks/rounds.md from the reports beside it: goals, then a row per run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+_SETS = ("sst2", "mr", "trec", "ag_news", "sms_spam", "tweet_offensive")
+_N_HUMANS = 64
+_ALONE, _QUEUE, _RANDOM = (0, "queue"), (_N_HUMANS, "queue"), (_N_HUMANS, "random")
+
+Runs = dict[tuple[int, str], dict[str, dict[str, Any]]]
+"""Reports by how many people answered and in which order, then by set."""
+
+
+def write_rounds_page(folder: Path) -> list[Path]:
+    """Write the page of `folder`/rounds/*.json; return what was written, nothing without any."""
+    sources = sorted((folder / "rounds").glob("*.json"))
+    if not sources:
+        return []
+    page = folder / "rounds.md"
+    runs = grouped([json.loads(source.read_text(encoding="utf-8")) for source in sources])
+    page.write_text("\n".join(_lines(runs)), encoding="utf-8")
+    return [page]
+
+
+def grouped(reports: Sequence[dict[str, Any]]) -> Runs:
+    """Return the reports by kind of run and set."""
+    runs: Runs = {}
+    for report in reports:
+        asked = report["parameters"]
+        name = asked["data"].removesuffix(".gz").removesuffix(".jsonl")
+        runs.setdefault((asked["humans"], asked["order"]), {})[name] = report
+    return runs
+
+
+def _lines(runs: Runs) -> list[str]:
+    lines = [
+        "# Rounds: what FreeAL adds to its annotators",
+        "",
+        "Written by `python -m benchmarks pages` from `rounds/*.json`, which `python -m benchmarks "
+        "rounds --data FILE [--humans 64] [--order random] --json OUT` measured: the product's own "
+        "workflow, LLM client and small model over a Label Studio in memory, whose people answer "
+        "the first tasks of the queue (or drawn ones) with the right labels of the training split. "
+        "Accuracies are over the whole pool, where people's answers count as labels; the test "
+        "columns are over 300 texts that nobody has learned from.",
+        "",
+        "## Goals",
+        "",
+        "| goal | met | found |",
+        "|---|---|---|",
+        *_goals(runs),
+    ]
+    titles = {
+        _ALONE: "Without people",
+        _QUEUE: f"With {_N_HUMANS} answers in the queue's order",
+        _RANDOM: f"With {_N_HUMANS} answers about random texts",
+    }
+    for kind, title in titles.items():
+        if kind in runs:
+            lines += ["", f"## {title}", "", *_table(runs[kind])]
+    return [*lines, ""]
+
+
+def _goals(runs: Runs) -> list[str]:
+    alone, queue, random = (gains(runs.get(kind, {})) for kind in (_ALONE, _QUEUE, _RANDOM))
+    shared = sorted(set(queue) & set(random))
+    lead = [queue[name] - random[name] for name in shared]
+    coverage = {
+        f"{name} {kind[0]} {kind[1]}": report["results"].get("interval_coverage_100")
+        for kind, of_kind in runs.items()
+        for name, report in of_kind.items()
+    }
+    known = {name: value for name, value in coverage.items() if value is not None}
+    rows: list[tuple[str, bool | None, str]] = [
+        (
+            "without people, 5 points above the better zero-shot annotator on average",
+            bool(alone) and float(np.mean(list(alone.values()))) >= 5,
+            _spoken(alone),
+        ),
+        (
+            "without people, on no set more than a point under it",
+            bool(alone) and min(alone.values()) >= -1,
+            _worst(alone),
+        ),
+        (
+            f"with {_N_HUMANS} answers in the queue's order, 14 points above it on average",
+            bool(queue) and float(np.mean(list(queue.values()))) >= 14,
+            _spoken(queue),
+        ),
+        (
+            "more than with as many random ones",
+            bool(lead) and float(np.mean(lead)) > 0,
+            f"{np.mean(lead):+.1f} points over {len(lead)} sets" if lead else "not measured",
+        ),
+        (
+            "the interval covers the true accuracy in 90 % of 50 resamples of 100 answers",
+            bool(known) and min(known.values()) >= 0.9,
+            _least(known),
+        ),
+    ]
+    return [f"| {goal} | {'yes' if met else '**no**'} | {found} |" for goal, met, found in rows]
+
+
+def gains(reports: dict[str, dict[str, Any]]) -> dict[str, float]:
+    """Return by set how many points the fused labels are above the better zero-shot annotator."""
+    return {
+        name: 100 * (r["results"]["fused_accuracy"] - r["results"]["zero_shot_accuracy"])
+        for name, r in reports.items()
+    }
+
+
+def _spoken(gain: dict[str, float]) -> str:
+    if not gain:
+        return "not measured"
+    missing = [name for name in _SETS if name not in gain]
+    rest = f"; not measured: {', '.join(missing)}" if missing else ""
+    return f"{np.mean(list(gain.values())):+.1f} points over {len(gain)} sets{rest}"
+
+
+def _worst(gain: dict[str, float]) -> str:
+    return _least({name: round(value, 1) for name, value in gain.items()})
+
+
+def _least(figures: dict[str, float]) -> str:
+    if not figures:
+        return "not measured"
+    worst = min(figures, key=lambda name: figures[name])
+    return f"least: {worst} {figures[worst]:g}"
+
+
+_COLUMNS: tuple[tuple[str, Callable[[dict[str, Any]], Any]], ...] = (
+    ("texts", lambda r: r["parameters"]["limit"]),
+    ("better zero-shot", lambda r: r["results"]["zero_shot_accuracy"]),
+    ("fused before", lambda r: r["results"]["prelabel_accuracy"]),
+    ("fused after", lambda r: r["results"]["fused_accuracy"]),
+    ("small model", lambda r: r["results"]["small_model_accuracy"]),
+    ("test: better zero-shot", lambda r: _better(r["results"]["test"])),
+    ("test: small model", lambda r: r["results"]["test"].get("small_model")),
+    ("test: fused", lambda r: r["results"]["test"].get("fused")),
+    ("estimate", lambda r: _estimate(r["results"])),
+    ("covers", lambda r: r["results"].get("interval_coverage_100")),
+    ("new tokens", lambda r: f"{r['results']['tokens_in'] + r['results']['tokens_out']:,}"),
+    ("s", lambda r: r["results"]["seconds"]),
+)
+
+
+def _table(reports: dict[str, dict[str, Any]]) -> list[str]:
+    header = "| set | " + " | ".join(title for title, _ in _COLUMNS) + " | commit |"
+    lines = [header, "|---" * (len(_COLUMNS) + 2) + "|"]
+    for name, report in sorted(reports.items()):
+        cells = ["–" if (value := read(report)) is None else str(value) for _, read in _COLUMNS]
+        lines.append(f"| {name} | " + " | ".join(cells) + f" | `{report['commit']}` |")
+    return lines
+
+
+def _better(test: dict[str, float]) -> float | None:
+    known = [test[name] for name in ("llm", "similarity") if test.get(name) is not None]
+    return max(known, default=None)
+
+
+def _estimate(results: dict[str, Any]) -> str | None:
+    if results.get("interval") is None:
+        return None
+    low, high = results["interval"]
+    return f"{results['estimated_accuracy']:.2f} [{low:.2f}, {high:.2f}]"
