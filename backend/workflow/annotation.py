@@ -130,12 +130,16 @@ class PreAnnotator:
             self._work.note_problem(project_id, LANGUAGE_MODEL, str(exc))
             return {"is_studied": 0}
 
-    def reopen(self, project_id: ProjectId) -> dict[str, int]:
-        """Ask again where an earlier answer could not be read; a step."""
+    def reopen(self, project_id: ProjectId, *, is_thorough: bool = False) -> dict[str, int]:
+        """Ask again where an answer did not come or could not be read; a step.
+
+        Only what is older than the setting says, unless `is_thorough`.
+        """
         project = self._projects.get(project_id)
         if project is None:
             return {"n_reopened": 0}
-        n = self._labels.reopen_passing_abstentions(project, self._retry_abstentions_s)
+        older_than_s = 0.0 if is_thorough else self._retry_abstentions_s
+        n = self._labels.reopen_passing_abstentions(project, older_than_s)
         return {"n_reopened": n}
 
     def annotate_chunk(self, project_id: ProjectId) -> dict[str, int]:

@@ -32,12 +32,14 @@ def prelabel(
 
     Each step is safe to repeat and finds its own work in the database, so a kill costs at most
     the chunk under way. What could not be done (a server is down) is left to the next run.
-    `is_thorough`: the sync finds changed answers too, which counts do not tell.
+    `is_thorough`: the sync finds changed answers too, which counts do not tell, and what the LLM
+    left unanswered is asked again however short ago that was.
     """
     sync = partial(crew.synchroniser.sync, is_thorough=is_thorough)
+    reopen = partial(crew.annotator.reopen, is_thorough=is_thorough)
     steps.run("sync", sync, project_id)
     steps.run("study", crew.annotator.study, project_id)
-    steps.run("reopen", crew.annotator.reopen, project_id)
+    steps.run("reopen", reopen, project_id)
     is_labelled = False
     while not is_labelled:
         labelled = steps.run("annotate", crew.annotator.annotate_chunk, project_id)

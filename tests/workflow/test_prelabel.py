@@ -13,6 +13,7 @@ from backend.errors import (
     PlatformUnauthorized,
     PlatformUnavailable,
 )
+from backend.workflow.prelabel import prelabel
 from tests.conftest import SENTIMENT, TOPIC
 from tests.workflow.conftest import House, KilledHere, PlainSteps
 
@@ -391,3 +392,15 @@ def test_the_study_is_made_up_for_when_the_llm_is_back(projects, tasks, labels, 
     house.annotator.failure = None
     house.prelabel(project_id)
     assert house.jury.findings(project).forms == {"sentiment": "plain-hints"}
+
+
+def test_what_the_llm_left_unanswered_is_asked_again_later_and_at_once_for_a_round(house):
+    project_id = house.connected()
+    house.pre_annotator._retry_abstentions_s = 3600.0
+    house.annotator.unreadable = set(house.remote(project_id).tasks)
+    house.prelabel(project_id)
+    asked = len(house.annotator.asked)
+    house.prelabel(project_id)
+    assert len(house.annotator.asked) == asked
+    prelabel(project_id, PlainSteps(), house.crew.prelabel, is_thorough=True)
+    assert len(house.annotator.asked) == asked + len(house.annotator.unreadable)
