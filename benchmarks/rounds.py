@@ -182,7 +182,10 @@ def _answer(house: House, n_humans: int) -> None:
 
 
 def _pool_scores(house: House) -> dict[str, Any]:
-    """Return the accuracy of each annotator and of the verdicts on the pool, 4 decimals."""
+    """Return the accuracy of each annotator and of the verdicts on the pool, 4 decimals.
+
+    People's answers stand above verdicts, as in an export, also where the verdicts are older.
+    """
     services = house.services
     project = services.projects.get(house.platform.project_id)
     if project is None:
@@ -198,6 +201,8 @@ def _pool_scores(house: House) -> dict[str, Any]:
         verdict = by_id.get(example.id)
         if verdict is not None and verdict.probabilities:
             fused[row] = verdict.probabilities
+        if example.id in pool.human[question.name]:
+            fused[row] = np.eye(len(question.labels))[pool.human[question.name][example.id]]
     return {_short(name): _accuracy(p, gold) for name, p in votes.items()} | {
         "fused": _accuracy(fused, gold)
     }
