@@ -51,6 +51,19 @@ class GateDecision:
     reason: str
     figures: Mapping[str, float]
 
+    @property
+    def is_borne_out(self) -> bool:
+        """Return whether people's labels allow the challenger's labels to replace the champion's.
+
+        Never without people: what learned from nobody makes labels worse on some projects. With
+        them, unless the champion wins by more than a standard error: people answer clear texts
+        early on, about which versions hardly differ.
+        """
+        won, lost = (self.figures.get(name) for name in ("n_won", "n_lost"))
+        if not self.is_promoted or won is None or lost is None:
+            return False
+        return bool(lost - won <= (won + lost) ** 0.5)
+
 
 _NOTHING_TO_COMPARE = GateDecision(
     True, "promoted: there is nothing yet to compare versions by", {}

@@ -138,7 +138,7 @@ class Decider:
             "changed": changed_shares(found, cycle),
             "gate": {
                 "is_promoted": decision.is_promoted,
-                "is_better": _is_better(decision),
+                "is_better": decision.is_borne_out,
                 "reason": decision.reason,
             },
             "gate_figures": dict(decision.figures),
@@ -147,7 +147,7 @@ class Decider:
             self._desk.rounds.finish(found.round, RoundState.REFUSED, metrics=metrics)
             _LOG.info("project=%s round=%d %s", found.project.id, found.round.number, decision)
             return {"is_released": 0}
-        is_better = _is_better(decision)
+        is_better = decision.is_borne_out
         if is_better:
             self._keep(found, fused)
         draft = self._releaser.release(
@@ -269,16 +269,6 @@ class Decider:
             found.project, pool.brief, pool.examples, votes, nobody, found=learned
         )
         return Settled(pool, verdicts).posteriors(question)
-
-
-def _is_better(decision: gate.GateDecision) -> bool:
-    """Return whether people's labels speak for the round's verdicts.
-
-    A version that is merely not worse brings a new order of the queue and leaves labels as they
-    are: people choose clear texts early on, on which versions hardly differ.
-    """
-    figures = decision.figures
-    return decision.is_promoted and figures.get("n_won", 0) > figures.get("n_lost", 0)
 
 
 def changed_shares(found: Open, cycle: int) -> list[float]:

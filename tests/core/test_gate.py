@@ -41,6 +41,22 @@ def test_a_better_challenger_is_promoted():
     assert decision.figures["difference"] == pytest.approx(10 / 69)
 
 
+@pytest.mark.parametrize(
+    ("champion", "challenger", "expected"),
+    [(0, 0, True), (0, 3, True), (2, 1, True), (3, 1, True), (4, 1, False), (5, 0, False)],
+)
+def test_labels_are_replaced_unless_the_champion_wins_by_a_standard_error(
+    champion, challenger, expected
+):
+    # 3 lost and 1 won differ by 2, which is the square root of 4; 4 and 1 by more
+    decision = judge_by_humans(pair(both=20, champion=champion, challenger=challenger))
+    assert decision.is_borne_out is expected
+
+
+def test_labels_are_never_replaced_without_people():
+    assert not judge_by_agreement(pair(both=20, challenger=20), rng=rng()).is_borne_out
+
+
 def test_two_versions_that_answer_alike_are_no_reason_to_refuse():
     for judged in (pair(both=300, none=10), pair(none=300)):
         assert judge_by_humans(judged).is_promoted
