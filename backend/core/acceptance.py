@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -73,7 +74,7 @@ def accept_rule(
     """
     if not (0 < max_error < 1 and 0 < delta < 1):
         raise ValueError(f"max_error {max_error} and delta {delta} must lie between 0 and 1")
-    n_least = math.ceil(math.log(delta) / math.log1p(-max_error))
+    n_least = _n_least(max_error, delta)
     refusal = AcceptRule(None, 0.0, len(is_right), 0, 1.0, max_error, delta, "")
     if len(is_right) < n_least or len(pool_confidences) == 0:
         return replace(
@@ -81,33 +82,15 @@ def accept_rule(
             reason=f"{len(is_right)} audited labels; at least {n_least} are needed to promise an "
             f"error rate of {max_error:.0%}",
         )
-    accepted: AcceptPoint | None = None
-    failed: AcceptPoint | None = None
-    for threshold in _thresholds(pool_confidences, len(is_right), max_error, delta):
-        point = _point(threshold, confidences, is_right, pool_confidences, delta)
-        if point.error_bound > max_error:
-            failed = point
-            break
-        accepted = point
-    if accepted is None:
-        tried = failed or _point(1.0, confidences, is_right, pool_confidences, delta)
-        return replace(
-            refusal,
-            reason=f"{tried.n_wrong} of the {tried.n_checked} surest audited labels are wrong, so "
-            f"up to {tried.error_bound:.1%} of such labels may be; {max_error:.0%} was asked for",
-        )
-    return AcceptRule(
-        accepted.threshold,
-        accepted.share_accepted,
-        accepted.n_checked,
-        accepted.n_wrong,
-        accepted.error_bound,
-        max_error,
-        delta,
-        f"{accepted.n_wrong} of {accepted.n_checked} audited labels at or above "
-        f"{accepted.threshold:.2f} are wrong; {accepted.share_accepted:.0%} of the pool can be "
-        f"accepted with at most {max_error:.0%} errors ({1 - delta:.0%} sure)",
+    points = (
+        _point(threshold, confidences, is_right, pool_confidences, delta)
+        for threshold in _thresholds(pool_confidences, len(is_right), max_error, delta)
     )
+    tested = _until_failure(points, max_error)
+    passed = [point for point in tested if point.error_bound <= max_error]
+    if not passed:
+        return replace(refusal, reason=_why_none(tested[0], max_error))
+    return _accepted(passed[-1], max_error, delta)
 
 
 def accept_curve(
@@ -128,10 +111,47 @@ def accept_curve(
     ]
 
 
+def _n_least(max_error: float, delta: float) -> int:
+    """Return how many audited labels without an error show an error rate of `max_error`."""
+    return math.ceil(math.log(delta) / math.log1p(-max_error))
+
+
+def _until_failure(points: Iterable[AcceptPoint], max_error: float) -> list[AcceptPoint]:
+    """Return the points up to the first that fails, and with it; none after it is looked at."""
+    tested = []
+    for point in points:
+        tested.append(point)
+        if point.error_bound > max_error:
+            break
+    return tested
+
+
+def _accepted(point: AcceptPoint, max_error: float, delta: float) -> AcceptRule:
+    return AcceptRule(
+        point.threshold,
+        point.share_accepted,
+        point.n_checked,
+        point.n_wrong,
+        point.error_bound,
+        max_error,
+        delta,
+        f"{point.n_wrong} of {point.n_checked} audited labels at or above "
+        f"{point.threshold:.2f} are wrong; {point.share_accepted:.0%} of the pool can be "
+        f"accepted with at most {max_error:.0%} errors ({1 - delta:.0%} sure)",
+    )
+
+
+def _why_none(failed: AcceptPoint, max_error: float) -> str:
+    return (
+        f"{failed.n_wrong} of the {failed.n_checked} surest audited labels are wrong, so "
+        f"up to {failed.error_bound:.1%} of such labels may be; {max_error:.0%} was asked for"
+    )
+
+
 def _thresholds(
     pool_confidences: NDArray[np.floating], n_audited: int, max_error: float, delta: float
 ) -> list[float]:
-    n_first = math.ceil(math.log(delta) / math.log1p(-max_error))
+    n_first = _n_least(max_error, delta)
     while n_first < n_audited and share_bound(1, n_first, delta=delta) > max_error:
         n_first += 1
     first = min(n_first / n_audited, 1.0)
