@@ -207,43 +207,68 @@ class House:
         policy: RoundPolicy | None = None,
         make_strategy: MakeStrategy = lambda asked: ActiveLLMStrategy(),
     ) -> None:
-        self.projects, self.tasks, self.labels, self.work = stores
-        self.releases = ReleaseStore(self.projects._db)
         self.platform = platform or FakePlatform()
-        self.annotator = FakeAnnotator()
-        config = LabelConfigReader(lambda _: Abstention(AbstentionReason.REMOTE_TEXT))
-        state = StateStore(self.projects._db)
-        self.similarity, encoder = FakeSimilarity(), FakeEncoder()
-        briefs = BriefReader(config, self.tasks)
-        self.jury = Jury(self.annotator, self.similarity, encoder, state)
-        self.releaser = Releaser(self.jury, config, (self.releases, state), make_strategy)
-        self.queue = QueueReporter(self.releaser, self.releases, self.tasks)
-        self.small_model = FakeSmallModel()
-        voice = SmallModelVoice(self.releases, folder, lambda recipe: self.small_model)
-        labelling = Labelling(self.jury, briefs, config, self.releaser, voice)
-        self.answers = AnswerStore(self.projects._db)
-        self.sharer = Sharer(
-            self.jury,
-            briefs,
-            (self.labels, self.answers, state),
-            make_strategy,
-            share=plan.llm_share if plan else None,
+        self._folder = folder
+        self._config = LabelConfigReader(lambda _: Abstention(AbstentionReason.REMOTE_TEXT))
+        self._open_stores(stores)
+        self._seat_annotators(make_strategy)
+        share = plan.llm_share if plan else None
+        self._share_and_settle(make_strategy, share=share, orders_queue=orders_queue)
+        crew = self._prelabel_crew(manages_queue=manages_queue)
+        self.prediction = PredictionService(self._labelling, stores, deadline_s=1.0, live_limit=3)
+        self.crew = self._round_crew(
+            crew,
+            plan or RoundPlan(chunk=CHUNK, limit=2, n_shots=2),
+            policy or RoundPolicy(n_least=20, every=5),
         )
-        self.settler = Settler(self.jury, briefs, self.tasks, self.labels)
-        five = (self.projects, self.tasks, self.labels, self.releases, self.work)
-        self.orderer = Orderer(self.settler, self.releaser, five, manages_queue=orders_queue)
-        self.events = EventService(config, (self.projects, self.tasks, self.work))
+        kept = (self.tasks, self.labels, self.releases)
+        self.exporter = Exporter(self._briefs, self._config, kept, folder)
+
+    def _open_stores(self, stores) -> None:
+        self.projects, self.tasks, self.labels, self.work = stores
+        database = self.projects._db
+        self.releases = ReleaseStore(database)
+        self.answers = AnswerStore(database)
+        self.rounds = RoundStore(database)
+        self._state = StateStore(database)
+        self._five = (self.projects, self.tasks, self.labels, self.releases, self.work)
+
+    def _seat_annotators(self, make_strategy: MakeStrategy) -> None:
+        self.annotator, self.similarity = FakeAnnotator(), FakeSimilarity()
+        self.small_model = FakeSmallModel()
+        self.jury = Jury(self.annotator, self.similarity, FakeEncoder(), self._state)
+        kept = (self.releases, self._state)
+        self.releaser = Releaser(self.jury, self._config, kept, make_strategy)
+        self.queue = QueueReporter(self.releaser, self.releases, self.tasks)
+        voice = SmallModelVoice(self.releases, self._folder, lambda recipe: self.small_model)
+        self._briefs = BriefReader(self._config, self.tasks)
+        self._labelling = Labelling(self.jury, self._briefs, self._config, self.releaser, voice)
+
+    def _share_and_settle(
+        self, make_strategy: MakeStrategy, *, share: float | None, orders_queue: bool
+    ) -> None:
+        kept = (self.labels, self.answers, self._state)
+        self.sharer = Sharer(self.jury, self._briefs, kept, make_strategy, share=share)
+        self.settler = Settler(self.jury, self._briefs, self.tasks, self.labels)
+        self.orderer = Orderer(self.settler, self.releaser, self._five, manages_queue=orders_queue)
+
+    def _prelabel_crew(self, *, manages_queue: bool) -> Crew:
+        self.events = EventService(self._config, (self.projects, self.tasks, self.work))
         self.synchroniser = Synchroniser(
             self.platform,
-            config,
-            five,
+            self._config,
+            self._five,
             full_interval_s=3600,
             manages_queue=manages_queue,
             is_order_due=self.orderer.is_due,
         )
-        three = (self.projects, self.labels, self.work)
         self.pre_annotator = PreAnnotator(
-            labelling, self.settler, self.sharer, three, chunk=CHUNK, retry_abstentions_s=0
+            self._labelling,
+            self.settler,
+            self.sharer,
+            (self.projects, self.labels, self.work),
+            chunk=CHUNK,
+            retry_abstentions_s=0,
         )
         self.publisher = Publisher(
             self.platform,
@@ -252,26 +277,20 @@ class House:
             manages_queue=manages_queue,
             patience_s=0,
         )
-        self.prediction = PredictionService(labelling, stores, deadline_s=1.0, live_limit=3)
+        return Crew(self.synchroniser, self.pre_annotator, self.publisher, self.orderer)
 
-        self.rounds = RoundStore(self.projects._db)
-        plan = plan or RoundPlan(chunk=CHUNK, limit=2, n_shots=2)
-        desk = RoundDesk((self.projects, self.rounds, self.work), folder, plan)
-        self.beginner = Beginner(
-            desk,
-            briefs,
-            (self.projects, self.labels, self.rounds),
-            policy or RoundPolicy(n_least=20, every=5),
-        )
-        self.crew = RoundCrew(
-            Crew(self.synchroniser, self.pre_annotator, self.publisher, self.orderer),
+    def _round_crew(self, crew: Crew, plan: RoundPlan, policy: RoundPolicy) -> RoundCrew:
+        desk = RoundDesk((self.projects, self.rounds, self.work), self._folder, plan)
+        kept = (self.projects, self.labels, self.rounds)
+        self.beginner = Beginner(desk, self._briefs, kept, policy)
+        labels = (self.labels, self.releases)
+        return RoundCrew(
+            crew,
             self.beginner,
             Trainer(desk, self.settler, lambda recipe: self.small_model),
-            Refiner(desk, self.settler, self.jury, briefs, (self.tasks, self.labels)),
-            Decider(desk, self.settler, self.jury, self.releaser, (self.labels, self.releases)),
+            Refiner(desk, self.settler, self.jury, self._briefs, (self.tasks, self.labels)),
+            Decider(desk, self.settler, self.jury, self.releaser, labels),
         )
-
-        self.exporter = Exporter(briefs, config, (self.tasks, self.labels, self.releases), folder)
 
     def round(
         self, project_id: ProjectId, steps: PlainSteps | None = None, *, is_asked: bool = True
