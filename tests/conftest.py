@@ -27,7 +27,7 @@ settings.register_profile("any-machine", deadline=None)
 settings.load_profile("any-machine")
 
 pytest_plugins = ("tests.end_to_end.fixtures",)
-pytest.register_assert_rewrite("tests.adapters.vllm_client")
+pytest.register_assert_rewrite("tests.adapters.vllm_client", "tests.workflow.people")
 
 SENTIMENT = (
     '<View><Header value="What does the reviewer think of the product?"/>'

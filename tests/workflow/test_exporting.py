@@ -8,7 +8,7 @@ import json
 import pytest
 
 from tests.workflow.conftest import House
-from tests.workflow.test_rounds import N_TEXTS, people_answer
+from tests.workflow.people import N_TEXTS, people_answer
 
 
 @pytest.fixture

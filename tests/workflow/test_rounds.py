@@ -1,28 +1,19 @@
-"""A round makes a better release of a project, and a kill anywhere changes nothing of it."""
+"""A round makes a better release of a project, or leaves it as it is and says why."""
 
 from __future__ import annotations
 
-import copy
-import shutil
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from backend.adapters.store import Database, LabelStore, ProjectStore, TaskStore, WorkStore
 from backend.core.rounds import RoundState
-from backend.core.types import Project, ProjectId
+from backend.core.types import Project
 from backend.errors import LanguageModelUnavailable, TrainingDiverged
 from backend.workflow.round_desk import RoundPlan
-from tests.fakes import FakePlatform
-from tests.workflow.conftest import CHUNK, House, KilledHere, PlainSteps, ReplayingSteps
-
-N_TEXTS = 30
+from tests.workflow.conftest import CHUNK, House, KilledHere, PlainSteps
+from tests.workflow.people import N_TEXTS, choice, outcome, people_answer, people_contradict
 
 
 @pytest.fixture
@@ -32,48 +23,8 @@ def house(projects, tasks, labels, work, tmp_path) -> House:
     return house
 
 
-def choice(value: str) -> dict[str, object]:
-    return {
-        "from_name": "sentiment",
-        "to_name": "text",
-        "type": "choices",
-        "value": {"choices": [value]},
-    }
-
-
-def people_answer(house, project_id, n: int, *, skip: int = 0) -> list[int]:
-    remote = house.remote(project_id)
-    task_ids = sorted(remote.tasks)[skip : skip + n]
-    for task_id in task_ids:
-        is_good = "good" in remote.tasks[task_id]["text"]
-        house.platform.annotate(task_id, [choice("Positive" if is_good else "Negative")])
-    house.projects.forget_full_sync(project_id)
-    return task_ids
-
-
 def project_of(house, project_id) -> Project:
     return house.projects.get(project_id)
-
-
-def outcome(house, project_id) -> dict[str, object]:
-    """What a user can see of the project, without names and times."""
-    project = house.projects.get(project_id)
-    remote = house.remote(project_id)
-    rows = [row for row in remote.predictions.values()]
-    assert {row.model_version for row in rows} <= {project.model_version}
-    assert remote.info.model_version == project.model_version
-    assert max(Counter(row.task_id for row in rows).values()) == 1
-    last = house.rounds.history(project_id)[-1]
-    return {
-        "predictions": {row.task_id: (row.result, row.score) for row in rows},
-        "places": house.releases.places(project),
-        "votes": {
-            (label.example_id, label.annotator): label.probabilities
-            for label in house.labels.weak_labels(project)
-        },
-        "round": (last.number, last.state, last.metrics),
-        "n_human": len(house.tasks.human_labels(project_id)),
-    }
 
 
 def test_a_round_ends_in_a_release_with_its_figures(house):
@@ -114,13 +65,6 @@ def test_trust_hears_the_labels_of_the_queue_s_choice_too(house):
     project = project_of(house, project_id)
     house.settler.settle(house.settler.pool(project))
     assert house.jury.findings(project).trust["sentiment"]["n_human"] == 12
-
-
-def people_contradict(house, project_id, n: int) -> None:
-    """Have people answer the opposite of what the annotators say."""
-    for task_id, data in sorted(house.remote(project_id).tasks.items())[:n]:
-        is_good = "good" in data["text"]
-        house.platform.annotate(task_id, [choice("Negative" if is_good else "Positive")])
 
 
 def test_labels_that_people_s_answers_speak_for_replace_the_served_ones(
@@ -261,92 +205,6 @@ def test_few_texts_make_no_round(house):
     project_id = house.connected(10)
     house.round(project_id)
     assert house.rounds.history(project_id) == []
-
-
-@dataclass(frozen=True)
-class Labelled:
-    """A project of 30 texts, labelled once, with 12 answers by people that nobody has seen."""
-
-    file: Path
-    platform: FakePlatform
-    project_id: ProjectId
-
-    @contextmanager
-    def house(self, folder: Path) -> Iterator[House]:
-        """Give a house of its own that goes on from here."""
-        shutil.copy(self.file, folder)
-        with opened(folder, copy.deepcopy(self.platform)) as house:
-            yield house
-
-
-@contextmanager
-def opened(folder: Path, platform: FakePlatform) -> Iterator[House]:
-    database = Database(f"sqlite:///{folder / 'freeal.db'}")
-    stores = (ProjectStore(database), TaskStore(database), LabelStore(database))
-    house = House(
-        (*stores, WorkStore(database)), platform=platform, folder=folder, orders_queue=True
-    )
-    house.similarity.is_silent = False
-    yield house
-    database.close()
-
-
-@pytest.fixture(scope="module")
-def labelled(tmp_path_factory, migrated_file) -> Labelled:
-    folder = tmp_path_factory.mktemp("labelled")
-    shutil.copy(migrated_file, folder)
-    with opened(folder, FakePlatform()) as house:
-        project_id = house.connected(N_TEXTS)
-        house.prelabel(project_id)
-        people_answer(house, project_id, 12)
-    return Labelled(folder / "freeal.db", house.platform, project_id)
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory, labelled) -> tuple[dict[str, object], list[str]]:
-    """The outcome without a kill, and the names of the steps."""
-    with labelled.house(tmp_path_factory.mktemp("undisturbed")) as house:
-        steps = ReplayingSteps()
-        house.round(labelled.project_id, steps)
-        return outcome(house, labelled.project_id), [name for name, _ in steps.recorded]
-
-
-def kills(steps: list[str]) -> list[int]:
-    """Return where to kill, counted from 1: at the first time of each of the round's own steps,
-
-    and at the last time of those that publish.
-    """
-    begun = steps.index("begin")
-    first = {name: at for at, name in reversed(list(enumerate(steps, 1))) if at > begun}
-    last = {name: at for at, name in enumerate(steps, 1) if at > begun}
-    return sorted({*first.values(), last["train"], last["refine"], last["draft"]})
-
-
-def outcome_after_kill(
-    labelled: Labelled, folder: Path, kill_at: int, *, is_recorded: bool
-) -> dict[str, object]:
-    folder.mkdir()
-    with labelled.house(folder) as house:
-        steps = ReplayingSteps(kill_at=kill_at, is_recorded=is_recorded)
-        with pytest.raises(KilledHere):
-            house.round(labelled.project_id, steps)
-        house.round(labelled.project_id, steps.again())
-        return outcome(house, labelled.project_id)
-
-
-def test_a_kill_at_the_end_of_any_step_changes_nothing(tmp_path, labelled, undisturbed):
-    expected, names = undisturbed
-    for at in kills(names):
-        found = outcome_after_kill(labelled, tmp_path / str(at), at, is_recorded=False)
-        assert found == expected, names[at - 1]
-
-
-def test_a_kill_between_two_steps_changes_nothing(tmp_path, labelled, undisturbed):
-    expected, names = undisturbed
-    for name in ("refine", "fuse", "release"):
-        at = names.index(name) + 1
-        found = outcome_after_kill(labelled, tmp_path / name, at, is_recorded=True)
-        assert found == expected, name
 
 
 def test_the_llm_being_down_leaves_the_round_open_and_it_goes_on_later(house):
