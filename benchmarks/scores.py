@@ -78,8 +78,10 @@ def _multiple(probabilities: Floats, gold: Sequence[Gold]) -> Score:
         if isinstance(labels, frozenset):
             wanted[at, sorted(labels)] = True
 
+    n_right, n_named = (found & wanted).sum(axis=1), found.sum(axis=1) + wanted.sum(axis=1)
+
     def f1(rows: NDArray[np.intp]) -> float:
-        return float(f1_score(wanted[rows], found[rows], average="micro", zero_division=0))
+        return float(2 * n_right[rows].sum() / max(1, n_named[rows].sum()))
 
     score = _bootstrapped(f1, len(gold))
     macro = float(f1_score(wanted, found, average="macro", zero_division=0))
