@@ -103,6 +103,12 @@ KNOWN_FIELDS = frozenset(
 )
 
 
+class _Listener(ThreadingHTTPServer):
+    """Lets many connections wait: one that finds the queue of 5 full tries again after 1 s."""
+
+    request_queue_size = 64
+
+
 def prompts_in(body: dict[str, Any]) -> list[str]:
     """The prompts of a request to either route."""
     if "prompt" in body:
@@ -146,7 +152,7 @@ class ScriptedLlmServer:
         self._ids: dict[str, int] = {f"<{number}>": number for number in range(200)}
         self._lock = threading.Lock()
         self.closing = threading.Event()
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._http = _Listener(("127.0.0.1", 0), self._handler())
         self._http.daemon_threads = True
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.01,), daemon=True)
         self._thread.start()
@@ -323,12 +329,14 @@ class ScriptedLlmServer:
                     server.n_in_flight += 1
                     server.most_in_flight = max(server.most_in_flight, server.n_in_flight)
                 try:
-                    self.send(server.reply(self.path, body))
+                    reply = server.reply(self.path, body)
+                finally:
+                    with server._lock:  # before the client can know and send the next
+                        server.n_in_flight -= 1
+                try:
+                    self.send(reply)
                 except OSError:
                     self.close_connection = True
-                finally:
-                    with server._lock:
-                        server.n_in_flight -= 1
 
             def send(self, reply: Reply) -> None:
                 if reply.hang_s and server.closing.wait(reply.hang_s):

@@ -21,6 +21,7 @@ def test_prompts_go_out_in_lists_and_come_back_in_order(server, model):
 def test_several_lists_are_in_flight_but_not_more_than_allowed(server):
     model = client(server, batch_size=1, concurrency=3)
     model.describe()
+    server.most_in_flight = 0
     server.rule = lambda path, body: time.sleep(0.02)
     assert_all_answered(model.complete(PROMPTS, ASKED))
     assert server.most_in_flight == 3
