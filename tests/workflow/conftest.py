@@ -52,6 +52,7 @@ from tests.conftest import SENTIMENT
 from tests.fakes import FakePlatform, FakeSmallModel
 
 CHUNK = 4
+LARGE_CHUNK = 10  # for 30 texts and more: three chunks say what eight do, and sooner
 
 
 class KilledHere(BaseException):
@@ -203,6 +204,7 @@ class House:
         folder: Path = Path("nowhere"),
         manages_queue: bool = True,
         orders_queue: bool = False,
+        chunk: int = CHUNK,
         plan: RoundPlan | None = None,
         policy: RoundPolicy | None = None,
         make_strategy: MakeStrategy = lambda asked: ActiveLLMStrategy(),
@@ -214,11 +216,11 @@ class House:
         self._seat_annotators(make_strategy)
         share = plan.llm_share if plan else None
         self._share_and_settle(make_strategy, share=share, orders_queue=orders_queue)
-        crew = self._prelabel_crew(manages_queue=manages_queue)
+        crew = self._prelabel_crew(chunk, manages_queue=manages_queue)
         self.prediction = PredictionService(self._labelling, stores, deadline_s=1.0, live_limit=3)
         self.crew = self._round_crew(
             crew,
-            plan or RoundPlan(chunk=CHUNK, limit=2, n_shots=2),
+            plan or RoundPlan(chunk=chunk, limit=2, n_shots=2),
             policy or RoundPolicy(n_least=20, every=5),
         )
         kept = (self.tasks, self.labels, self.releases)
@@ -252,7 +254,7 @@ class House:
         self.settler = Settler(self.jury, self._briefs, self.tasks, self.labels)
         self.orderer = Orderer(self.settler, self.releaser, self._five, manages_queue=orders_queue)
 
-    def _prelabel_crew(self, *, manages_queue: bool) -> Crew:
+    def _prelabel_crew(self, chunk: int, *, manages_queue: bool) -> Crew:
         self.events = EventService(self._config, (self.projects, self.tasks, self.work))
         self.synchroniser = Synchroniser(
             self.platform,
@@ -267,13 +269,13 @@ class House:
             self.settler,
             self.sharer,
             (self.projects, self.labels, self.work),
-            chunk=CHUNK,
+            chunk=chunk,
             retry_abstentions_s=0,
         )
         self.publisher = Publisher(
             self.platform,
             (self.projects, self.labels, self.releases, self.work),
-            chunk=CHUNK,
+            chunk=chunk,
             manages_queue=manages_queue,
             patience_s=0,
         )

@@ -10,12 +10,12 @@ from backend.core.controls import RandomOrder
 from backend.core.ordering import Ordering, PoolView
 from backend.core.types import AbstentionReason
 from backend.errors import LanguageModelUnavailable
-from tests.workflow.conftest import House, KilledHere, PlainSteps
+from tests.workflow.conftest import LARGE_CHUNK, House, KilledHere, PlainSteps
 
 
 @pytest.fixture
 def house(projects, tasks, labels, work) -> House:
-    return House((projects, tasks, labels, work), orders_queue=True)
+    return House((projects, tasks, labels, work), orders_queue=True, chunk=LARGE_CHUNK)
 
 
 def rows(house, project_id):

@@ -14,7 +14,7 @@ import pytest
 from backend.adapters.store import Database, LabelStore, ProjectStore, TaskStore, WorkStore
 from backend.core.types import ProjectId
 from tests.fakes import FakePlatform
-from tests.workflow.conftest import House, KilledHere, ReplayingSteps
+from tests.workflow.conftest import LARGE_CHUNK, House, KilledHere, ReplayingSteps
 from tests.workflow.people import N_TEXTS, outcome, people_answer
 
 
@@ -39,7 +39,11 @@ def opened(folder: Path, platform: FakePlatform) -> Iterator[House]:
     database = Database(f"sqlite:///{folder / 'freeal.db'}")
     stores = (ProjectStore(database), TaskStore(database), LabelStore(database))
     house = House(
-        (*stores, WorkStore(database)), platform=platform, folder=folder, orders_queue=True
+        (*stores, WorkStore(database)),
+        platform=platform,
+        folder=folder,
+        orders_queue=True,
+        chunk=LARGE_CHUNK,
     )
     house.similarity.is_silent = False
     yield house

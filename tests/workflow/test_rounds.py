@@ -12,13 +12,15 @@ from backend.core.rounds import RoundState
 from backend.core.types import Project
 from backend.errors import LanguageModelUnavailable, TrainingDiverged
 from backend.workflow.round_desk import RoundPlan
-from tests.workflow.conftest import CHUNK, House, KilledHere, PlainSteps
+from tests.workflow.conftest import CHUNK, LARGE_CHUNK, House, KilledHere, PlainSteps
 from tests.workflow.people import N_TEXTS, choice, outcome, people_answer, people_contradict
 
 
 @pytest.fixture
 def house(projects, tasks, labels, work, tmp_path) -> House:
-    house = House((projects, tasks, labels, work), folder=tmp_path, orders_queue=True)
+    house = House(
+        (projects, tasks, labels, work), folder=tmp_path, orders_queue=True, chunk=LARGE_CHUNK
+    )
     house.similarity.is_silent = False
     return house
 
