@@ -125,7 +125,7 @@ def ordering(
 def selftrain(
     json_file: Annotated[Path, typer.Option("--json", help="Where the figures go.")],
     data: Annotated[Path, typer.Option(help="JSONL with a text and a right label per row.")],
-    labels: Annotated[str | None, typer.Option(help="Key of the labels, or llm:FILE.")] = None,
+    labels: Annotated[str | None, typer.Option(help="Their key, llm:FILE or similarity.")] = None,
     recipes: Annotated[str, typer.Option(help="Names, commas between.")] = "plain,default,gold",
     seeds: Annotated[int, typer.Option(help="Trainings of each recipe.")] = 3,
     human: Annotated[int, typer.Option(help="Right labels that people gave.")] = 0,

@@ -9,20 +9,33 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from numpy.typing import NDArray
 
 from backend.core.calibration import BatchCalibrator
 from backend.core.ports import Encoder
 from backend.core.probe import fit_probe
 from backend.core.small_model import PoolTexts
+from backend.core.types import (
+    Example,
+    LabelDefinition,
+    Question,
+    QuestionKind,
+    TaskSchema,
+    TextField,
+)
 from backend.slm.probe import embed_pool
+from backend.slm.similarity import SimilarityAnnotator
 from benchmarks.data import read_rows
+from benchmarks.datasets import DEFINITIONS
 
 _WEAK_SHARE = 0.05
 _FEWEST_WEAK = 10
 _ASYMMETRY = 0.5
 _TEST_SHARE = 0.5
 _CACHE = "llm:"
+_SIMILARITY = "similarity"
+_FIELD = "text"
 _POSITION = "position in the training split"
 
 
@@ -51,15 +64,15 @@ def load(
 
     `labels` is a key of the rows ("llm_label", "llm.chatgpt"), or "llm:FILE" with stored
     posteriors: .npz (`i` counting training rows, `probabilities`, `labels`) or JSONL of the rows'
-    own `i` and `probabilities`; None makes noise of the rate `noise`. A file with
-    test rows alone is halved.
+    own `i` and `probabilities`; "similarity" asks the annotator without an LLM; None makes noise
+    of the rate `noise`. A file with test rows alone is halved.
     """
     rows = [row for row in read_rows(path) if isinstance(row.get("label"), str)]
     train, test = _splits(rows, np.random.default_rng(seed))
     names = _names(path, rows)
     if labels and labels.startswith(_CACHE):
         train, given = _stored(train, Path(labels.removeprefix(_CACHE)), names)
-    elif labels:
+    elif labels and labels != _SIMILARITY:
         given = _keyed(train, labels, names)
     else:
         given = np.full((len(train), len(names)), np.nan)
@@ -68,7 +81,9 @@ def load(
         train, given = [train[row] for row in chosen], given[chosen]
     gold = np.array([names.index(row["label"]) for row in train])
     pool = _texts(train)
-    if not labels:
+    if labels == _SIMILARITY:
+        given = _similar(pool, path, names, encoder)
+    elif not labels:
         given = _made_noisy(pool, gold, len(names), noise, encoder, np.random.default_rng(seed))
     has_label = np.asarray(np.isfinite(given).all(axis=1))
     views = tuple(row.get("back_translation") for row in train)
@@ -166,6 +181,24 @@ def _stored(
     calibrated = raw.copy()
     calibrated[is_known] = BatchCalibrator.fit(raw[is_known]).apply(raw[is_known])
     return [rows[number] for number in chosen], calibrated
+
+
+def _similar(
+    pool: PoolTexts, path: Path, names: tuple[str, ...], encoder: Encoder
+) -> NDArray[np.float64]:
+    """Return the posteriors of the annotator that compares texts with the labels' definitions."""
+    file = DEFINITIONS / f"{path.name.split('.', 1)[0]}.yaml"
+    written = yaml.safe_load(file.read_text(encoding="utf-8")) if file.exists() else {}
+    spoken, hints = written.get("names", {}), written.get("labels", {})
+    labels = tuple(
+        LabelDefinition(name, str(spoken.get(name, name)), hints.get(name)) for name in names
+    )
+    field = TextField(_FIELD, _FIELD)
+    question = Question("label", (field,), QuestionKind.SINGLE_CHOICE, labels)
+    examples = [Example(number, {_FIELD: text}) for number, text in enumerate(pool.texts)]
+    weak = SimilarityAnnotator(encoder).annotate(TaskSchema((question,)), "", examples)
+    nothing = (np.nan,) * len(names)
+    return np.array([label.probabilities or nothing for label in weak])
 
 
 def _made_noisy(

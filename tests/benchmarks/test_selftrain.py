@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from zlib import crc32
 
 import numpy as np
 import pytest
@@ -10,19 +11,21 @@ import pytest
 from backend.core.small_model import PLAIN
 from benchmarks.noisy_labels import load
 from benchmarks.selftrain import SelfTrainRun, purity, recipe_named, training_set
+from benchmarks.selftrain_goals import goal_lines
 from benchmarks.selftrain_page import write_selftrain_page
 
 WORDS = {"cold": ("snow", "ice", "frost"), "warm": ("sun", "fire", "beach")}
 
 
 class WordEncoder:
-    """One dimension per word."""
+    """Some words share one of 256 dimensions."""
 
     name = "words"
 
     def embed(self, texts):
-        words = sorted({word for text in texts for word in text.split()})
-        vectors = np.array([[word in text.split() for word in words] for text in texts], float)
+        vectors = np.zeros((len(texts), 256))
+        for row, text in enumerate(texts):
+            vectors[row, [crc32(word.encode()) % 256 for word in text.split()]] = 1.0
         return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 
@@ -73,6 +76,12 @@ def test_stored_posteriors_are_found_by_the_rows_number(file, tmp_path):
     assert len(noisy.pool) == 40
     assert noisy.has_label.tolist() == [True, False] + [True] * 38
     assert noisy.given[0, 0] > noisy.given[2, 0]
+
+
+def test_similarity_compares_texts_with_the_labels_names(file):
+    noisy = read(file, labels="similarity")
+    assert noisy.has_label.all()
+    np.testing.assert_allclose(noisy.given.sum(axis=1), 1)
 
 
 def test_a_file_of_test_rows_alone_is_halved(file):
@@ -130,6 +139,35 @@ def test_the_page_holds_what_the_reports_say(tmp_path):
     page, picture = write_selftrain_page(tmp_path)
     assert "| weather | 70.0% | 80.0% | 90.0% | 0.50 | +10.00 |" in page.read_text()
     assert picture.stat().st_size > 1000
+
+
+def report_of(plain, default, gold, **figures):
+    notes = {
+        "plain_test_accuracies": plain,
+        "default_test_accuracies": default,
+        "gold_test_accuracies": gold,
+    }
+    return {"notes": notes, "results": {"default": figures}}
+
+
+def test_goals_are_met_or_missed_by_what_the_reports_say():
+    freeal = report_of(
+        [0.8], [0.81], [0.8], fused_label_accuracy_mean=0.93, noise_auroc=0.7, times_trainer=3.0
+    )
+    gap = report_of([0.6, 0.7], [0.68, 0.72], [0.7, 0.8])
+    under = report_of([0.7], [0.69], [0.7])
+    lines = "\n".join(goal_lines({"mr_freeal": freeal, "mr_llm": gap, "mrpc": under}))
+    assert "labels right after fusion, at least 0.928 | 0.930 | yes |" in lines
+    assert "AUROC of label errors, at least 0.78 | 0.700 | **no** |" in lines
+    assert "test accuracy not under plain | +1.00 points | yes |" in lines
+    assert "0.50 [0.20, 0.80] | yes |" in lines
+    assert "+5.00 points [+2.00, +8.00] | yes |" in lines
+    assert "worst: mrpc -1.00 | **no** |" in lines
+    assert "most: mr_freeal 3 | **no** |" in lines
+
+
+def test_goals_without_reports_are_left_out():
+    assert goal_lines({}) == []
 
 
 def test_without_reports_there_is_no_page(tmp_path):
