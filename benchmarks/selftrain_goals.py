@@ -10,7 +10,7 @@ import numpy as np
 Reports = dict[str, dict[str, Any]]
 
 FREEAL_SET = "mr_freeal"
-GAP_SETS = ("mr_llm", "sst2_llm", "ag_news_similarity", "trec_noise30", "ag_news_noise30")
+GAP_SETS = ("mr_llm", "sst2_llm", "ag_news_similarity", "trec_noise30", "sst2_noise30")
 """Where the labels' noise is the limit, not the encoder."""
 _FREEAL_GOALS = (
     ("fused_label_accuracy_mean", "labels right after fusion", 0.928),

@@ -12,9 +12,10 @@ import torch
 from numpy.typing import NDArray
 from transformers import AutoModelForSequenceClassification
 
+from backend.core.probe import LinearProbe
 from backend.core.small_model import PoolTexts, SmallModelPrediction
 from backend.core.types import QuestionKind
-from backend.slm import losses
+from backend.slm import losses, start
 from backend.slm.batches import Tokens, reading_batches, tokenize
 from backend.slm.encoder import compute_device, embedded_encoder_folder, has_fast_bf16
 from backend.slm.pretrained import Pretrained, read_ours, under_new_head
@@ -47,11 +48,18 @@ class TextClassifier:
         self._bf16 = has_fast_bf16(self.device)
 
     @classmethod
-    def create(cls, spec: ClassifierSpec, *, seed: int) -> TextClassifier:
-        """Return the base model under a new head; raises SettingsError."""
+    def create(
+        cls, spec: ClassifierSpec, *, seed: int, reads_all_tokens: bool = False
+    ) -> TextClassifier:
+        """Return the base model under a new head; raises SettingsError.
+
+        With `reads_all_tokens` the head reads their mean where `start` knows how to make it.
+        """
         torch.manual_seed(seed)
         base = spec.base or str(embedded_encoder_folder())
         made = under_new_head(AutoModelForSequenceClassification, base, _head(spec))
+        if reads_all_tokens:
+            start.read_all_tokens(made.model)
         return cls(made.model, made.tokenizer, spec)
 
     @classmethod
@@ -113,6 +121,30 @@ class TextClassifier:
             logits[rows] = output.logits.float().cpu().numpy()
             vectors[rows] = units.cpu().numpy()
         return logits, vectors
+
+    def head_states(
+        self, tokens: Tokens, *, between: Callable[[], None] = lambda: None
+    ) -> NDArray[np.float64]:
+        """Return what the head's last layer reads of each text, shape (n, d)."""
+        layer = output_layer(self.model, len(self.labels))
+        states = np.zeros((len(tokens), layer.in_features))
+        caught: list[torch.Tensor] = []
+        handle = layer.register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0]))
+        self.model.eval()
+        try:
+            for rows in reading_batches(tokens.lengths):
+                between()
+                caught.clear()
+                with torch.inference_mode(), self.autocast():
+                    self.model(**tokens.collate(rows, self.device))
+                states[rows] = caught[0].double().cpu().numpy()
+        finally:
+            handle.remove()
+        return states
+
+    def start_from(self, probes: tuple[LinearProbe, ...], *, size: float) -> None:
+        """Let the head say what probes say that were fitted on `head_states` over `size`."""
+        start.put_in(probes, output_layer(self.model, len(self.labels)), size=size)
 
     def sharpen(self, temperature: float) -> None:
         """Divide the logits by a temperature for good, in the head's own weights.

@@ -17,6 +17,7 @@ from backend.slm.agreement import SecondViews, WithAgreement
 from backend.slm.batches import Tokens, tokenize
 from backend.slm.checkpoint import fingerprint
 from backend.slm.classifier import ClassifierSpec, TextClassifier, decide
+from backend.slm.linear import fit_probes
 from backend.slm.losses import label_loss
 from backend.slm.trainer import Objective, Optimisation, Stage, Supervised, train
 
@@ -26,6 +27,7 @@ Rows = NDArray[np.int64]
 _HELD_OUT_SHARE = 0.1
 _MOST_HELD_OUT = 500
 _FEWEST_TO_HOLD_OUT = 100
+_SMALLEST = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,14 @@ class Lesson:
     rows: Rows
     targets: Floats
     weights: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class _States:
+    """What a fresh model's last layer reads, divided by its mean size, so that probes fit it."""
+
+    units: Floats
+    size: float
 
 
 @dataclass(slots=True)
@@ -48,6 +58,7 @@ class Desk:
     hooks: TrainingHooks
     seconds: dict[str, float] = field(default_factory=dict)
     _tokens: Tokens | None = None
+    _states: _States | None = None
 
     @property
     def spec(self) -> ClassifierSpec:
@@ -68,7 +79,8 @@ class Desk:
 
     def fresh(self) -> TextClassifier:
         """Return the base model under a new head."""
-        return TextClassifier.create(self.spec, seed=self.seed)
+        reads_all = self.recipe.start_from_probe
+        return TextClassifier.create(self.spec, seed=self.seed, reads_all_tokens=reads_all)
 
     def tokens(self, model: TextClassifier) -> Tokens:
         """Return the pool's tokens, made once for all models of this training."""
@@ -96,15 +108,16 @@ class Desk:
         lesson: Lesson,
         *,
         judge: Callable[[TextClassifier], float] | None = None,
-        optimisation: Optimisation | None = None,
     ) -> TextClassifier:
         """Return a fresh model that learned a lesson; the best epoch's by `judge` if given."""
         model = self.fresh()
+        if self.recipe.start_from_probe:
+            self._start(model, lesson)
         stage = Stage(
             name,
             lesson.rows,
             self.seed,
-            optimisation or self.optimisation,
+            self.optimisation,
             judge=partial(judge, model) if judge else None,
             content=fingerprint(
                 (self.spec, self.recipe.consistency), lesson.targets, lesson.weights
@@ -113,6 +126,22 @@ class Desk:
         objective = self._objective(model, lesson)
         train(model, self.tokens(model), objective, stage, self.hooks)
         return model
+
+    def _start(self, model: TextClassifier, lesson: Lesson) -> None:
+        """Put into a fresh model's head what a probe learns from the lesson.
+
+        All fresh models are alike, so that the pool is read once for all.
+        """
+        if self._states is None:
+            with self.clock("start"):
+                states = model.head_states(self.tokens(model), between=self.check)
+                size = max(float(np.sqrt((states**2).sum(axis=1).mean())), _SMALLEST)
+                self._states = _States(states / size, size)
+        weights = np.zeros(len(self.data.pool))
+        weights[lesson.rows] = lesson.weights[lesson.rows]
+        with self.clock("start"):
+            probes = fit_probes(self._states.units, lesson.targets, weights, self.data.kind)
+            model.start_from(probes, size=self._states.size)
 
     def _objective(self, model: TextClassifier, lesson: Lesson) -> Objective:
         objective = supervised(model, lesson)

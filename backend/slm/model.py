@@ -22,6 +22,7 @@ from backend.slm import probe
 from backend.slm.calibration import fit_temperature
 from backend.slm.classifier import TextClassifier
 from backend.slm.desk import Desk, Floats, given_targets
+from backend.slm.linear import answers, fit_probes
 from backend.slm.paper import train_paper
 from backend.slm.self_training import Judgement, Trained, judge, train_default, train_plain
 
@@ -79,11 +80,9 @@ class Transformer:
         with desk.clock("probe"):
             crossed = probe.cross_fit(data, vectors, weights, n_folds=_PROBE_FOLDS, rng=rng)
             judgement = judge(data, desk.recipe, _given(desk), crossed)
-            probes = probe.fit(vectors, _given(desk), weights, data.kind)
+            probes = fit_probes(vectors, _given(desk), weights, data.kind)
         model = probe.EmbeddingProbe(encoder, data.labels, data.kind, probes)
-        prediction = SmallModelPrediction(
-            probe.answers(probes, vectors), vectors.astype(np.float32)
-        )
+        prediction = SmallModelPrediction(answers(probes, vectors), vectors.astype(np.float32))
         return model, _output(desk, None, judgement, prediction)
 
 

@@ -11,17 +11,14 @@ import numpy as np
 
 from backend.core import noise
 from backend.core.ports import Encoder
-from backend.core.probe import LinearProbe, fit_probe
+from backend.core.probe import LinearProbe
 from backend.core.small_model import PoolTexts, SmallModelPrediction, TrainingSet
 from backend.core.types import QuestionKind
 from backend.errors import InvalidRequest
-from backend.slm.calibration import fit_temperature
 from backend.slm.desk import Floats, given_targets
+from backend.slm.linear import answers, fit_probes
 
 PROBE_FILE = "probe.json"
-_MOST_LABELS = 20
-_RIDGE = 1.0
-_SHARPNESS = 16.0
 
 
 class EmbeddingProbe:
@@ -94,44 +91,6 @@ def embed_pool(encoder: Encoder, pool: PoolTexts) -> Floats:
     return np.hstack([first, second, np.abs(first - second), first * second * scale])
 
 
-def fit(
-    vectors: Floats, targets: Floats, weights: Floats, kind: QuestionKind
-) -> tuple[LinearProbe, ...]:
-    """Fit one probe, or one per label where several labels may hold.
-
-    Over 20 exclusive labels the probe is a ridge regression with one fitted scale, which costs
-    O(n d^2) whatever the number of labels; softmax regression would take half a minute for 150.
-    """
-    used = weights > 0
-    if kind.is_exclusive:
-        fitter = _ridge if targets.shape[1] > _MOST_LABELS else fit_probe
-        return (fitter(vectors[used], targets[used], weights[used]),)
-    return tuple(
-        fit_probe(vectors[used], np.stack([1 - column, column], axis=1), weights[used])
-        for column in targets[used].T
-    )
-
-
-def _ridge(vectors: Floats, targets: Floats, weights: Floats) -> LinearProbe:
-    """Regress soft labels on vectors, then scale the scores so that their softmax fits best."""
-    shares = weights / weights.sum()
-    centre, prior = shares @ vectors, shares @ targets
-    inputs = vectors - centre
-    gram = inputs.T @ (inputs * weights[:, None])
-    gram[np.diag_indices_from(gram)] += _RIDGE
-    slopes = np.linalg.solve(gram, inputs.T @ ((targets - prior) * weights[:, None]))
-    scores = _SHARPNESS * (inputs @ slopes + prior)
-    sharpness = _SHARPNESS / fit_temperature(scores, targets)
-    return LinearProbe(centre, sharpness * slopes, sharpness * prior)
-
-
-def answers(probes: tuple[LinearProbe, ...], vectors: Floats) -> Floats:
-    """Return label probabilities, shape (n, K)."""
-    if len(probes) == 1:
-        return probes[0].posterior(vectors)
-    return np.stack([probe.posterior(vectors)[:, 1] for probe in probes], axis=1)
-
-
 def cross_fit(
     data: TrainingSet, vectors: Floats, weights: Floats, *, n_folds: int, rng: np.random.Generator
 ) -> Floats:
@@ -144,5 +103,5 @@ def cross_fit(
         rest = weights * (folds != fold)
         if rest.any():
             mine = folds == fold
-            out[mine] = answers(fit(vectors, targets, rest, data.kind), vectors[mine])
+            out[mine] = answers(fit_probes(vectors, targets, rest, data.kind), vectors[mine])
     return out

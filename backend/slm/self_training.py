@@ -14,6 +14,7 @@ from backend.slm.classifier import TextClassifier
 from backend.slm.desk import Desk, Floats, Lesson, Rows, agreement, given_targets, hold_out
 
 _SMALLEST_WEIGHT = 0.05
+_SMALLEST_CHANCE = 1e-9
 _N_STANDARD_ERRORS = 1.0
 _N_PROBE_FOLDS = 5
 
@@ -22,13 +23,15 @@ _N_PROBE_FOLDS = 5
 class Judgement:
     """What cross-fitting found: predictions (n, K), the labels' posterior (n, K), clean (n,).
 
-    `by_folds` (n, K) are the fold models' predictions alone, None where none were trained.
+    `by_folds` (n, K) are the fold models' predictions alone, None where none were trained;
+    `opinion` (n, K) is what all that did not see the labels say together, None where nothing did.
     """
 
     cross_fitted: Floats
     posterior: Floats
     clean: Floats
     by_folds: Floats | None = None
+    opinion: Floats | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +96,7 @@ def judge_across(desk: Desk, encoder: Encoder | None, rng: np.random.Generator) 
     lesson = Lesson(np.flatnonzero(data.has_label), given, weights)
     frozen = _frozen_opinions(desk, encoder, given, weights, rng)
     if recipe.n_folds == 0 or len(lesson.rows) < 2 * recipe.n_folds:
-        return judge(data, recipe, given, _pooled(data, frozen, given) if frozen else None)
+        return _heard(data, recipe, given, frozen)
     keys = list(zip(data.pool.texts, data.pool.pairs or data.pool.texts, strict=True))
     folds = noise.assign_folds(keys, data.hard_labels, n_folds=recipe.n_folds, rng=rng)
     judgement = None
@@ -105,12 +108,21 @@ def judge_across(desk: Desk, encoder: Encoder | None, rng: np.random.Generator) 
                 model = desk.fit(f"round {number + 1} fold {fold + 1}", replace(lesson, rows=rows))
                 mine = np.flatnonzero(folds == fold)
                 answers[mine] = desk.answers(model, mine)
-        pooled = _pooled(data, [*frozen, answers], given)
-        judgement = replace(judge(data, recipe, given, pooled), by_folds=answers)
+        judgement = replace(_heard(data, recipe, given, [*frozen, answers]), by_folds=answers)
         lesson = refined_lesson(data, judgement, recipe)
     if judgement is None:
         raise AssertionError("a recipe has at least one round")
     return judgement
+
+
+def _heard(data: TrainingSet, recipe: Recipe, given: Floats, opinions: list[Floats]) -> Judgement:
+    """Judge the labels by opinions that did not see them; there may be none."""
+    if not opinions:
+        return judge(data, recipe, given, None)
+    if len(opinions) == 1 or not data.kind.is_exclusive:
+        return replace(judge(data, recipe, given, opinions[-1]), opinion=opinions[-1])
+    pooled = noise.pool_opinions(opinions, given, data.has_label & ~data.is_human)
+    return replace(judge(data, recipe, given, pooled), opinion=noise.multiply_opinions(opinions))
 
 
 def judge(
@@ -146,19 +158,25 @@ def judge_in_sample(desk: Desk, answers: Floats) -> Judgement:
 
 
 def refined_lesson(data: TrainingSet, judgement: Judgement, recipe: Recipe) -> Lesson:
-    """Return what the next model learns: the posterior, weighted by how sure it is.
+    """Return what the next model learns, weighted by how sure it is.
 
-    A text's weight is its posterior's lead over an even guess, between 0.05 and 1; a human label
-    has the weight that the recipe gives it.
+    Part of a text's target is its posterior, part the opinion that did not hear its label: the
+    posterior keeps a wrong label that nothing clearly speaks against, and a model learns less of
+    one that only half stands there. A text's weight is its target's lead over an even guess,
+    between 0.05 and 1; a human label has the weight that the recipe gives it.
     """
-    posterior = judgement.posterior
+    targets = judgement.posterior
+    if judgement.opinion is not None:
+        share = recipe.opinion_share
+        mixed = (1 - share) * targets + share * judgement.opinion
+        targets = np.where(data.is_human[:, None], targets, mixed)
     weights: Floats = np.ones(len(data.pool))
     if recipe.weigh_by_clean and data.kind.is_exclusive and len(data.labels) > 1:
         even = 1.0 / len(data.labels)
-        weights = np.clip((posterior.max(axis=1) - even) / (1 - even), _SMALLEST_WEIGHT, 1.0)
+        weights = np.clip((targets.max(axis=1) - even) / (1 - even), _SMALLEST_WEIGHT, 1.0)
     weights = np.where(data.is_human, recipe.human_weight, weights)
     is_used = data.has_label | recipe.keep_abstained
-    return Lesson(np.flatnonzero(is_used), posterior, weights)
+    return Lesson(np.flatnonzero(is_used), targets, weights)
 
 
 def _soften(data: TrainingSet, recipe: Recipe, weak: Floats, cross_fitted: Floats) -> Floats:
@@ -173,8 +191,8 @@ def _soften(data: TrainingSet, recipe: Recipe, weak: Floats, cross_fitted: Float
     matrix = noise.noise_matrix(labels, cross_fitted[rows])
     matrix = share * matrix + (1 - share) * np.eye(len(matrix))
     softened = weak.copy()
-    likelihood = matrix[:, labels].T
-    softened[rows] = likelihood / likelihood.sum(axis=1, keepdims=True)
+    chances = matrix[:, labels].T * cross_fitted.mean(axis=0)
+    softened[rows] = chances / np.maximum(chances.sum(axis=1, keepdims=True), _SMALLEST_CHANCE)
     return softened
 
 
@@ -220,24 +238,17 @@ def _frozen_opinions(
     return [near, probed]
 
 
-def _pooled(data: TrainingSet, opinions: list[Floats], given: Floats) -> Floats:
-    """Return one opinion; for multiple choice there is but one."""
-    if len(opinions) == 1 or not data.kind.is_exclusive:
-        return opinions[-1]
-    return noise.pool_opinions(opinions, given, data.has_label & ~data.is_human)
-
-
 def _plain(desk: Desk, held_out: Rows) -> TextClassifier:
     data = desk.data
+    desk = replace(desk, recipe=replace(desk.recipe, ema_decay=None, start_from_probe=False))
     rows = np.setdiff1d(np.flatnonzero(data.has_label), held_out)
     lesson = Lesson(rows, given_targets(data, soft=False), np.ones(len(data.pool)))
 
     def score(model: TextClassifier) -> float:
         return float(agreement(desk.answers(model, held_out), data, held_out).mean())
 
-    plain = replace(desk.optimisation, ema_decay=None)
     with desk.clock("plain"):
-        return desk.fit("plain", lesson, judge=score if len(held_out) else None, optimisation=plain)
+        return desk.fit("plain", lesson, judge=score if len(held_out) else None)
 
 
 def compare_with_plain(

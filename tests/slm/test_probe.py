@@ -10,8 +10,9 @@ import pytest
 from backend.core.small_model import PoolTexts, Recipe
 from backend.core.types import QuestionKind
 from backend.errors import InvalidRequest
-from backend.slm import probe
+from backend.slm.linear import answers, fit_probes
 from backend.slm.model import Transformer
+from backend.slm.probe import EmbeddingProbe
 from tests.slm.conftest import BAD, GOOD, OTHER, reviews, training_set
 
 
@@ -59,7 +60,7 @@ def test_a_probe_on_other_vectors_is_refused(folder):
     model, _ = fit(training_set(*reviews(20)))
     model.save(folder)
     with pytest.raises(InvalidRequest, match="vectors of words, not of others"):
-        probe.EmbeddingProbe.load(folder, WordEncoder("others"))
+        EmbeddingProbe.load(folder, WordEncoder("others"))
 
 
 def test_several_labels_and_pairs_are_learned():
@@ -79,10 +80,11 @@ def test_any_number_of_labels_is_fitted(n_labels):
     labels = rng.integers(0, n_labels, 300)
     vectors = rng.normal(size=(n_labels, 60))[labels] + rng.normal(size=(300, 60)) * 0.2
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    probes = probe.fit(vectors, np.eye(n_labels)[labels], np.ones(300), QuestionKind.SINGLE_CHOICE)
-    answers = probe.answers(probes, vectors)
-    np.testing.assert_allclose(answers.sum(axis=1), 1)
-    assert (answers.argmax(axis=1) == labels).mean() > 0.95
+    kind = QuestionKind.SINGLE_CHOICE
+    probes = fit_probes(vectors, np.eye(n_labels)[labels], np.ones(300), kind)
+    found = answers(probes, vectors)
+    np.testing.assert_allclose(found.sum(axis=1), 1)
+    assert (found.argmax(axis=1) == labels).mean() > 0.95
 
 
 def test_one_text_is_enough():

@@ -10,7 +10,7 @@ import pytest
 from backend.core.small_model import Recipe, TrainingHooks
 from backend.slm.desk import Desk
 from backend.slm.model import Transformer
-from backend.slm.self_training import Judgement, compare_with_plain
+from backend.slm.self_training import Judgement, compare_with_plain, judge, refined_lesson
 from tests.slm.bag_of_words import BagOfWordsEncoder
 from tests.slm.conftest import reviews, training_set
 
@@ -35,6 +35,32 @@ def test_a_model_no_worse_than_its_folds_is_shipped_without_a_plain_training(des
     assert shipped is model
     assert figures["held_out_agreement"] >= figures["held_out_agreement_folds"] == 0
     assert notes == () and "plain" not in desk.seconds
+
+
+def test_half_a_texts_target_did_not_hear_its_label_and_a_persons_label_stands(desk):
+    given = desk.data.targets
+    heard = replace(judged(desk, None), opinion=1 - given)
+    is_human = np.arange(200) == 0
+    data = replace(desk.data, is_human=is_human)
+    lesson = refined_lesson(data, heard, replace(desk.recipe, opinion_share=0.25))
+    np.testing.assert_array_equal(lesson.targets[0], given[0])
+    np.testing.assert_allclose(lesson.targets[1:].max(axis=1), 0.75)
+    np.testing.assert_allclose(lesson.weights[1:], 0.5)
+    assert lesson.weights[0] == desk.recipe.human_weight
+
+
+def test_a_label_that_is_given_away_says_less_of_a_rare_class():
+    rng = np.random.default_rng(0)
+    gold = (rng.random(1000) < 0.1).astype(int)
+    given = np.where((gold == 0) & (rng.random(1000) < 0.1), 1, gold)
+    data = training_set(tuple(str(n) for n in range(1000)), given)
+    crossed = np.where(gold[:, None] == np.arange(2), 0.95, 0.05)
+    crossed[:10] = crossed.mean(axis=0)
+    found = judge(data, Recipe(), data.targets, crossed)
+    doubted = [row for row in range(10) if given[row] == 1]
+    sure = [row for row in range(10) if given[row] == 0]
+    assert (found.clean[sure] > 0.9).all()
+    assert all(found.clean[row] < 0.7 for row in doubted)
 
 
 @pytest.mark.parametrize("has_folds", [True, False])
