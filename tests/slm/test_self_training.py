@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from backend.core.small_model import Recipe, TrainingHooks
-from backend.slm.desk import Desk
+from backend.slm.desk import Desk, Lesson
 from backend.slm.model import Transformer
 from backend.slm.self_training import Judgement, compare_with_plain, judge, refined_lesson
 from tests.slm.bag_of_words import BagOfWordsEncoder
@@ -35,6 +35,28 @@ def test_a_model_no_worse_than_its_folds_is_shipped_without_a_plain_training(des
     assert shipped is model
     assert figures["held_out_agreement"] >= figures["held_out_agreement_folds"] == 0
     assert notes == () and "plain" not in desk.seconds
+
+
+def untrained(desk: Desk, targets: np.ndarray, rows: np.ndarray, *, is_started: bool) -> np.ndarray:
+    """Return what a model says before it was trained to speak of."""
+    recipe = replace(desk.recipe, learning_rate=1e-9, n_epochs=1, start_from_probe=is_started)
+    desk = replace(desk, recipe=recipe)
+    return desk.answers(desk.fit("one", Lesson(rows, targets, np.ones(len(targets)))))
+
+
+def test_a_training_starts_from_what_a_probe_says(desk):
+    targets, rows = desk.data.targets, np.arange(200)
+    started = untrained(desk, targets, rows, is_started=True)
+    stock = untrained(desk, targets, rows, is_started=False)
+    gain = np.log(started[targets == 1]) - np.log(stock[targets == 1])
+    assert gain.mean() > 0.02
+
+
+def test_a_start_hears_no_label_outside_its_lesson(desk):
+    targets, rows = desk.data.targets, np.arange(100)
+    others = np.where(np.arange(200)[:, None] < 100, targets, 1 - targets)
+    first = untrained(desk, targets, rows, is_started=True)
+    np.testing.assert_array_equal(first, untrained(desk, others, rows, is_started=True))
 
 
 def test_half_a_texts_target_did_not_hear_its_label_and_a_persons_label_stands(desk):
