@@ -92,8 +92,9 @@ class TrainingSet:
 class Recipe:
     """How to train; every part of self-training is one option, so that it can be left out.
 
-    `learning_rate`: None for the one that suits the encoder's width. `soft_targets`: learn from the
-    annotator's posterior, not from its likeliest label alone. `n_folds`: cross-fit that many models
+    `learning_rate`: None for the one that suits the encoder's width. `batch_size`: None for 32,
+    less where texts are few. `soft_targets`: learn from the annotator's posterior, not from its
+    likeliest label alone. `n_folds`: cross-fit that many models
     to judge the labels, 0 for none; `n_rounds`: how often, each time on what the last round made of
     the labels. `join_strength`: the say of cross-fitted predictions beside the label's posterior.
     `n_neighbours`: labels of that many nearest texts in the frozen encoder's space speak too, and a
@@ -110,7 +111,7 @@ class Recipe:
 
     name: RecipeName = "default"
     n_epochs: int = 3
-    batch_size: int = 32
+    batch_size: int | None = None
     learning_rate: float | None = None
     max_tokens: int = 256
     soft_targets: bool = True
@@ -131,7 +132,7 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.n_folds == 1 or self.n_folds < 0:
             raise InvalidRequest(f"n_folds={self.n_folds}; expected 0 (none) or at least 2")
-        if self.n_epochs < 1 or self.batch_size < 1 or self.n_rounds < 1:
+        if self.n_epochs < 1 or self.n_rounds < 1 or (self.batch_size or 1) < 1:
             raise InvalidRequest("n_epochs, batch_size and n_rounds must be at least 1")
 
 

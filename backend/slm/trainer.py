@@ -18,6 +18,7 @@ from backend.slm.batches import Tokens, training_batches
 from backend.slm.checkpoint import Checkpoint, Memory, fingerprint, put_back
 
 _WIDTH, _RATE_AT_WIDTH, _HIGHEST_RATE = 768, 5e-5, 5e-4
+_SMALLEST_BATCH, _LARGEST_BATCH, _FEWEST_STEPS = 8, 32, 150
 _NO_DECAY = ("bias", "LayerNorm.weight", "norm.weight")
 
 
@@ -25,11 +26,12 @@ _NO_DECAY = ("bias", "LayerNorm.weight", "norm.weight")
 class Optimisation:
     """AdamW with a linear warm-up and decay; `ema_decay` per step, None for no averaging.
 
-    `learning_rate` None is the one that suits the encoder's width.
+    `learning_rate` None is the one that suits the encoder's width, `batch_size` None the one that
+    suits the number of texts.
     """
 
     n_epochs: int = 3
-    batch_size: int = 32
+    batch_size: int | None = None
     learning_rate: float | None = None
     weight_decay: float = 0.01
     warmup_share: float = 0.1
@@ -114,7 +116,9 @@ class _Run:
         self._stage = stage
         self._hooks = hooks
         self._plan = stage.optimisation
-        self._n_steps = -(-len(stage.rows) // self._plan.batch_size)
+        n_passes = len(stage.rows) * self._plan.n_epochs
+        self._batch_size = self._plan.batch_size or suited_batch_size(n_passes)
+        self._n_steps = -(-len(stage.rows) // self._batch_size)
         self._n_done = 0
         self._rate = self._plan.learning_rate or suited_learning_rate(
             learner.model.config.hidden_size
@@ -147,7 +151,7 @@ class _Run:
         batches = training_batches(
             self._stage.rows,
             self._tokens.lengths,
-            batch_size=self._plan.batch_size,
+            batch_size=self._batch_size,
             rng=np.random.default_rng(seed),
         )
         self._learner.model.train()
@@ -213,6 +217,14 @@ def suited_learning_rate(width: int) -> float:
     most 5e-4.
     """
     return min(_HIGHEST_RATE, _RATE_AT_WIDTH * (_WIDTH / width) ** 2)
+
+
+def suited_batch_size(n_passes: int) -> int:
+    """Return the batch size for so many texts read in all epochs together: 32, less for 150 steps.
+
+    At least 8: smaller batches cost more time than they give steps.
+    """
+    return int(np.clip(n_passes // _FEWEST_STEPS, _SMALLEST_BATCH, _LARGEST_BATCH))
 
 
 def _optimizer(model: Any, plan: Optimisation, rate: float) -> torch.optim.AdamW:

@@ -15,7 +15,7 @@ from backend.slm.batches import Tokens, reading_batches, training_batches
 from backend.slm.calibration import fit_temperature
 from backend.slm.classifier import decide
 from backend.slm.losses import divergence, label_loss, two_way_divergence
-from backend.slm.trainer import learning_rate_share, suited_learning_rate
+from backend.slm.trainer import learning_rate_share, suited_batch_size, suited_learning_rate
 from backend.slm.views import delete_spans, hide_span, paraphrases, usable_view
 
 LENGTHS = st.lists(st.integers(1, 600), min_size=0, max_size=200)
@@ -81,6 +81,13 @@ def test_the_learning_rate_goes_up_then_down_to_nothing():
 )
 def test_narrow_encoders_learn_faster(width, rate):
     assert suited_learning_rate(width) == pytest.approx(rate)
+
+
+@pytest.mark.parametrize(
+    ("n_passes", "batch_size"), [(1, 8), (1200, 8), (3000, 20), (4800, 32), (10**6, 32)]
+)
+def test_few_texts_come_in_small_batches(n_passes, batch_size):
+    assert suited_batch_size(n_passes) == batch_size
 
 
 def test_a_rating_is_the_median_and_a_choice_the_likeliest():
