@@ -102,8 +102,8 @@ class Recipe:
     comes from the estimated noise matrix. `weigh_by_clean`: a text counts by the confidence in its
     refined label. `keep_abstained`: texts without a label learn from what cross-fitted models say.
     `ema_decay`: average the weights over the last steps, None for none. `consistency`: weight of
-    the agreement of two views. `compare_with_plain`: where the final model agrees less with
-    held-out labels than the fold models do, train the plain recipe too, and ship it when it is
+    the agreement of two views. `compare_with_plain`: where the final model agrees clearly less
+    with held-out labels than the fold models do, train the plain recipe too, and ship it when it is
     better. `human_weight`: how many texts one human label counts for. `opinion_share`: how much of
     a text's target is what was said of it without its label. `start_from_probe`: the head reads the
     mean of all tokens and starts as a probe on it, instead of at random.

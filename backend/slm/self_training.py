@@ -15,7 +15,8 @@ from backend.slm.desk import Desk, Floats, Lesson, Rows, agreement, given_target
 
 _SMALLEST_WEIGHT = 0.05
 _SMALLEST_CHANCE = 1e-9
-_N_STANDARD_ERRORS = 1.0
+_N_STANDARD_ERRORS = 1.0 + 1e-6
+"""A hair above 1: a lead that rests on a single text is exactly one standard error."""
 _N_PROBE_FOLDS = 5
 
 
@@ -256,8 +257,8 @@ def compare_with_plain(
 ) -> tuple[TextClassifier, dict[str, float], tuple[str, ...]]:
     """Return the recipe's model unless the plain one is clearly better on held-out labels.
 
-    People's labels decide if there are any among them. A model that learned all texts and does no
-    worse on them than the fold models, which learned a part, needs no further comparison.
+    People's labels decide if there are any among them. A model that learned all texts and is not
+    clearly worse on them than the fold models, which learned a part, needs no further comparison.
     Otherwise the plain fine-tune is trained. The difference is taken text by text; one standard
     error is clear, because the annotator's own held-out labels favour the model that imitates its
     mistakes.
@@ -268,15 +269,20 @@ def compare_with_plain(
     ours = agreement(desk.answers(model, judges), data, judges)
     figures = {"held_out_agreement": float(ours.mean()), "n_held_out": float(len(judges))}
     if judgement.by_folds is not None:
-        folds = float(agreement(judgement.by_folds[judges], data, judges).mean())
-        figures["held_out_agreement_folds"] = folds
-        if ours.mean() >= folds:
+        folds = agreement(judgement.by_folds[judges], data, judges)
+        figures["held_out_agreement_folds"] = float(folds.mean())
+        if not _is_clearly_better(folds, ours):
             return model, figures, ()
     plain = _plain(desk, held_out)
     theirs = agreement(desk.answers(plain, judges), data, judges)
     figures["held_out_agreement_plain"] = float(theirs.mean())
-    lead = theirs - ours
-    error = float(lead.std(ddof=1) / np.sqrt(len(lead))) if len(lead) > 1 else np.inf
-    if lead.mean() > _N_STANDARD_ERRORS * error:
+    if _is_clearly_better(theirs, ours):
         return plain, figures, ("the plain fine-tune was better on held-out labels and is kept",)
     return model, figures, ()
+
+
+def _is_clearly_better(theirs: Floats, ours: Floats) -> bool:
+    """Whether one model's agreement leads the other's by more than a standard error, by text."""
+    lead = theirs - ours
+    error = float(lead.std(ddof=1) / np.sqrt(len(lead))) if len(lead) > 1 else np.inf
+    return bool(lead.mean() > _N_STANDARD_ERRORS * error)

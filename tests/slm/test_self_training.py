@@ -85,6 +85,19 @@ def test_a_label_that_is_given_away_says_less_of_a_rare_class():
     assert all(found.clean[row] < 0.7 for row in doubted)
 
 
+def test_a_lead_of_one_text_is_no_reason_for_a_plain_training(desk):
+    model = desk.fresh()
+    ours = desk.answers(model)
+    kept = (ours[HELD_OUT].argmax(axis=1) == desk.data.hard_labels[HELD_OUT]).nonzero()[0]
+    assert 0 < len(kept) < len(HELD_OUT)
+    wrong = next(row for row in range(len(HELD_OUT)) if row not in kept)
+    folds = ours.copy()
+    folds[HELD_OUT[wrong]] = folds[HELD_OUT[wrong]][::-1]
+    shipped, figures, _ = compare_with_plain(desk, model, judged(desk, folds), HELD_OUT)
+    assert shipped is model and "plain" not in desk.seconds
+    assert figures["held_out_agreement_folds"] > figures["held_out_agreement"]
+
+
 @pytest.mark.parametrize("has_folds", [True, False])
 def test_a_model_that_learned_nothing_gives_way_to_the_plain_one(desk, has_folds):
     model = desk.fresh()
