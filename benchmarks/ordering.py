@@ -30,6 +30,7 @@ from benchmarks.ordering_protocol import (
     Pool,
     draw_pool,
     follow,
+    fused,
     random_curves,
 )
 from benchmarks.ordering_strategies import Builders, spoken_task
@@ -92,21 +93,22 @@ def run(report: Report, asked: OrderingRun, *, console: Console) -> None:
 
 
 def load_set(asked: OrderingRun) -> LabelledSet:
-    """Read a data set, its vectors and the posteriors of its training rows.
+    """Read a data set, its vectors and what the annotators say about its training rows.
 
     With a file of LLM answers the pools come from the rows that it answers. `on_train` measures on
     a third of the training rows that no pool draws from, which is where settings are chosen.
     """
     rows = {split: read_rows(asked.data, split=split) for split in ("train", "test")}
+    rows["test"] = _evenly(rows["test"], _MOST_TEST_ROWS)
     name = asked.data.name.split(".")[0]
     definition = _definition(name)
     values = list(definition.get("labels", {})) or sorted({row["label"] for row in rows["train"]})
     vectors = _vectors(asked, rows)
-    posteriors = _similarity(asked, definition, values, rows["train"], vectors["train"])
+    votes = {"similarity": _similarity(asked, definition, values, rows["train"], vectors["train"])}
     train: NDArray[np.int64] = np.arange(len(rows["train"]))
     if asked.posteriors is not None:
-        train, posteriors = _with_answers(asked.posteriors, posteriors)
-    test = _evenly(len(rows["test"]), _MOST_TEST_ROWS)
+        votes["llm"] = _answers(asked.posteriors, len(train), len(values))
+        train = np.flatnonzero(np.isfinite(votes["llm"]).all(axis=1))
     codes = {split: np.array([values.index(row["label"]) for row in rows[split]]) for split in rows}
     texts = [row[_FIELD] for row in rows["train"]]
     found = LabelledSet(
@@ -114,9 +116,9 @@ def load_set(asked: OrderingRun) -> LabelledSet:
         label_names=tuple(str(definition.get("names", {}).get(value, value)) for value in values),
         train=vectors["train"][train],
         y_train=codes["train"][train],
-        test=vectors["test"][test],
-        y_test=codes["test"][test],
-        posteriors=posteriors[train],
+        test=vectors["test"],
+        y_test=codes["test"],
+        votes={annotator: said[train] for annotator, said in votes.items()},
         texts=[texts[at] for at in train],
     )
     return _held_out(found) if asked.on_train else found
@@ -131,7 +133,7 @@ def _held_out(data: LabelledSet) -> LabelledSet:
         y_train=data.y_train[kept],
         test=data.train[out][:_MOST_TEST_ROWS],
         y_test=data.y_train[out][:_MOST_TEST_ROWS],
-        posteriors=None if data.posteriors is None else data.posteriors[kept],
+        votes={annotator: said[kept] for annotator, said in data.votes.items()},
         texts=[data.texts[at] for at in kept],
     )
 
@@ -198,34 +200,26 @@ def _similarity(
     return np.array([label.probabilities for label in weak])
 
 
-def _with_answers(
-    path: Path, similarity: NDArray[np.float64]
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Join an LLM's answers to similarity's: the rows answered, the geometric mean of both.
+def _answers(path: Path, n_rows: int, n_classes: int) -> NDArray[np.float64]:
+    """Return an LLM's raw posteriors (n, K), NaN where it was not asked or not understood.
 
-    The answers are calibrated by the same rule as similarity's. The file has `i` (rows of the
-    training split) and `probabilities` in the order of the definition's labels.
+    The file has `i` (rows of the training split) and `probabilities` in the order of the
+    definition's labels.
     """
-    from backend.core.calibration import BatchCalibrator
-
+    answers = np.full((n_rows, n_classes), np.nan)
     with np.load(path, allow_pickle=False) as file:
-        rows, raw = file["i"], file["probabilities"]
-    is_read = ~np.isnan(raw).any(axis=1)
-    rows, raw = rows[is_read], raw[is_read]
-    answers = BatchCalibrator.fit(raw).apply(raw)
-    joined = similarity.copy()
-    both = np.sqrt(np.maximum(answers, 1e-9) * np.maximum(similarity[rows], 1e-9))
-    joined[rows] = both / both.sum(axis=1, keepdims=True)
-    return np.sort(rows), joined
+        answers[file["i"]] = file["probabilities"]
+    return answers
 
 
-def _evenly(n: int, n_most: int) -> NDArray[np.int64]:
-    return np.unique(np.linspace(0, n - 1, min(n, n_most)).astype(np.int64))
+def _evenly(rows: list[dict[str, Any]], n_most: int) -> list[dict[str, Any]]:
+    places = np.linspace(0, len(rows) - 1, min(len(rows), n_most)).astype(np.int64)
+    return [rows[at] for at in np.unique(places).tolist()]
 
 
 def _notes(data: LabelledSet, pools: Sequence[Pool]) -> dict[str, Any]:
     shares = np.bincount(data.y_train, minlength=len(data.label_names)) / len(data.y_train)
-    posteriors = data.posteriors
+    posteriors = fused(data, pools[0], {})
     return {
         "set": data.name,
         "budgets": list(BUDGETS),
@@ -236,7 +230,7 @@ def _notes(data: LabelledSet, pools: Sequence[Pool]) -> dict[str, Any]:
         "pool_size": len(pools[0].rows),
         "posterior_accuracy": None
         if posteriors is None
-        else round(float((posteriors.argmax(axis=1) == data.y_train).mean()), 3),
+        else round(float((posteriors.argmax(axis=1) == data.y_train[pools[0].rows]).mean()), 3),
     }
 
 

@@ -43,7 +43,8 @@ def _lines(reports: Reports, plain: Reports) -> list[str]:
         f"{asked['seeds']} pools of up to {asked['pool_size']} training rows, every strategy on "
         f"the same pools, {asked['random_draws']} random orders per pool; after 8, 16, 32, 64 and "
         "128 labels a logistic regression on frozen sentence vectors is measured on test rows and "
-        "the strategy is told its predictions. Figures are points of accuracy, averaged over the "
+        "the strategy is told its predictions; the annotators are fused anew with the labels, "
+        "as the product does. Figures are points of accuracy, averaged over the "
         "logarithm of the budget, less random's mean on the same pool.",
         "",
         "## Goals",

@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from scipy.linalg import cholesky, solve_triangular
 from sklearn.linear_model import LogisticRegression
 
+from backend.core.fusion import fuse
 from backend.core.ordering import PoolView, QueryStrategy
+from backend.core.trust import learn_trust
 
 BUDGETS = (8, 16, 32, 64, 128)
 PROBE_C = 30.0
@@ -21,10 +23,10 @@ _JITTER = 1e-6
 
 @dataclass(frozen=True, eq=False)
 class LabelledSet:
-    """A data set as vectors: rows to draw pools from, rows to measure on, what the posteriors are.
+    """A data set as vectors: rows to draw pools from, rows to measure on, what annotators say.
 
-    `train`, `test` (n, d) unit float32; `y_train`, `y_test` class indices; `posteriors` (n, K) of
-    the training rows, a row of NaN where there is none.
+    `train`, `test` (n, d) unit float32; `y_train`, `y_test` class indices; `votes` are each
+    annotator's raw posteriors (n, K) about the training rows, a row of NaN where it abstained.
     """
 
     name: str
@@ -33,7 +35,7 @@ class LabelledSet:
     y_train: NDArray[np.int64]
     test: NDArray[np.float32]
     y_test: NDArray[np.int64]
-    posteriors: NDArray[np.float64] | None = None
+    votes: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     texts: Sequence[str] = field(default_factory=tuple)
 
 
@@ -71,7 +73,7 @@ def draw_pool(data: LabelledSet, seed: int, size: int) -> Pool:
 def follow(data: LabelledSet, pool: Pool, build: Build) -> Curve:
     """Let a strategy choose up to each budget, telling it the labels and the probe in between."""
     x, y = data.train[pool.rows], data.y_train[pool.rows]
-    labelled: dict[int, int | None] = {}
+    labelled: dict[int, int] = {}
     small_model: NDArray[np.float64] | None = None
     scores, n_tokens = [], 0
     extra: dict[str, Any] = {}
@@ -79,7 +81,7 @@ def follow(data: LabelledSet, pool: Pool, build: Build) -> Curve:
         view = PoolView(
             np.arange(len(x)),
             x,
-            posteriors=None if data.posteriors is None else data.posteriors[pool.rows],
+            posteriors=fused(data, pool, labelled),
             small_model_posteriors=small_model,
             labelled=dict(labelled),
             read_texts=lambda positions: [data.texts[pool.rows[at]] for at in positions],
@@ -100,6 +102,19 @@ def follow(data: LabelledSet, pool: Pool, build: Build) -> Curve:
         small_model = probabilities[len(data.test) :]
         scores.append(_score(data, probabilities[: len(data.test)], y[chosen]))
     return _curve(scores, n_tokens, tuple(labelled), extra)
+
+
+def fused(data: LabelledSet, pool: Pool, labelled: Mapping[int, int]) -> NDArray[np.float64] | None:
+    """Return the annotators' posteriors about a pool (n, K), fused as the product fuses them.
+
+    `labelled` maps positions of the pool to what people said.
+    """
+    if not data.votes:
+        return None
+    votes = {name: rows[pool.rows] for name, rows in data.votes.items()}
+    vectors = data.train[pool.rows].astype(float)
+    trust = learn_trust(votes, vectors, labelled)
+    return fuse(votes, trust, embeddings=vectors, human=labelled).probabilities
 
 
 def random_curves(data: LabelledSet, pool: Pool, n_draws: int) -> list[Curve]:

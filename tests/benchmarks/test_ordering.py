@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from benchmarks.ordering_protocol import (
     LabelledSet,
     draw_pool,
     follow,
+    fused,
     macro_f1,
     probe,
     random_curves,
@@ -25,7 +27,8 @@ def two_topics(n=300, n_test=100):
     x = (np.eye(8)[y] + 0.3 * rng.normal(size=(n + n_test, 8))).astype(np.float32)
     x /= np.linalg.norm(x, axis=1, keepdims=True)
     posteriors = np.where(np.eye(2)[y[:n]] == 1, 0.7, 0.3)
-    return LabelledSet("two", ("a", "b"), x[:n], y[:n], x[n:], y[n:], posteriors)
+    votes = {"similarity": posteriors}
+    return LabelledSet("two", ("a", "b"), x[:n], y[:n], x[n:], y[n:], votes)
 
 
 def test_identical_choices_give_identical_scores():
@@ -48,6 +51,17 @@ def test_no_text_is_picked_twice_and_each_budget_is_met():
     curve = follow(data, draw_pool(data, 0, 200), builder("activellm"))
     assert len(set(curve.picks)) == BUDGETS[-1]
     assert len(curve.accuracy) == len(BUDGETS)
+
+
+def test_what_people_said_turns_annotators_round_that_are_always_wrong():
+    data = two_topics()
+    pool = draw_pool(data, 0, 200)
+    gold = data.y_train[pool.rows]
+    wrong = replace(data, votes={"similarity": 1 - data.votes["similarity"]})
+    told = {at: int(gold[at]) for at in range(60)}
+    before, after = fused(wrong, pool, {}), fused(wrong, pool, told)
+    assert (before.argmax(axis=1) == gold).mean() < 0.5
+    assert (after[60:].argmax(axis=1) == gold[60:]).mean() > 0.8
 
 
 def test_a_strategy_is_measured_against_the_median_of_random_draws():
