@@ -30,7 +30,7 @@ from benchmarks.ordering_protocol import (
     Pool,
     draw_pool,
     follow,
-    fused,
+    hear,
     random_curves,
 )
 from benchmarks.ordering_strategies import Builders, spoken_task
@@ -219,7 +219,8 @@ def _evenly(rows: list[dict[str, Any]], n_most: int) -> list[dict[str, Any]]:
 
 def _notes(data: LabelledSet, pools: Sequence[Pool]) -> dict[str, Any]:
     shares = np.bincount(data.y_train, minlength=len(data.label_names)) / len(data.y_train)
-    posteriors = fused(data, pools[0], {})
+    said = hear(data, pools[0], {})
+    posteriors = said.posteriors
     return {
         "set": data.name,
         "budgets": list(BUDGETS),
@@ -228,6 +229,8 @@ def _notes(data: LabelledSet, pools: Sequence[Pool]) -> dict[str, Any]:
         "n_train": len(data.train),
         "n_test": len(data.test),
         "pool_size": len(pools[0].rows),
+        "annotators": sorted(data.votes),
+        "agreement": None if said.agreement is None else round(said.agreement, 3),
         "posterior_accuracy": None
         if posteriors is None
         else round(float((posteriors.argmax(axis=1) == data.y_train[pools[0].rows]).mean()), 3),

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.linalg import cholesky, solve_triangular
 from sklearn.linear_model import LogisticRegression
 
-from backend.core.fusion import fuse
+from backend.core.fusion import agreement, fuse
 from backend.core.ordering import PoolView, QueryStrategy
 from backend.core.trust import learn_trust
 
@@ -78,10 +78,12 @@ def follow(data: LabelledSet, pool: Pool, build: Build) -> Curve:
     scores, n_tokens = [], 0
     extra: dict[str, Any] = {}
     for budget in BUDGETS:
+        said = hear(data, pool, labelled)
         view = PoolView(
             np.arange(len(x)),
             x,
-            posteriors=fused(data, pool, labelled),
+            posteriors=said.posteriors,
+            agreement=said.agreement,
             small_model_posteriors=small_model,
             labelled=dict(labelled),
             read_texts=lambda positions: [data.texts[pool.rows[at]] for at in positions],
@@ -104,17 +106,24 @@ def follow(data: LabelledSet, pool: Pool, build: Build) -> Curve:
     return _curve(scores, n_tokens, tuple(labelled), extra)
 
 
-def fused(data: LabelledSet, pool: Pool, labelled: Mapping[int, int]) -> NDArray[np.float64] | None:
-    """Return the annotators' posteriors about a pool (n, K), fused as the product fuses them.
+@dataclass(frozen=True, eq=False)
+class Said:
+    """What the annotators say about a pool: fused posteriors (n, K), how far they agree."""
 
-    `labelled` maps positions of the pool to what people said.
-    """
+    posteriors: NDArray[np.float64] | None
+    agreement: float | None
+
+
+def hear(data: LabelledSet, pool: Pool, labelled: Mapping[int, int]) -> Said:
+    """Fuse the annotators as the product does; `labelled` maps positions to people's labels."""
     if not data.votes:
-        return None
+        return Said(None, None)
     votes = {name: rows[pool.rows] for name, rows in data.votes.items()}
     vectors = data.train[pool.rows].astype(float)
     trust = learn_trust(votes, vectors, labelled)
-    return fuse(votes, trust, embeddings=vectors, human=labelled).probabilities
+    result = fuse(votes, trust, embeddings=vectors, human=labelled)
+    own = {name: trust.own_posterior(name, said) for name, said in votes.items()}
+    return Said(result.probabilities, agreement(own))
 
 
 def random_curves(data: LabelledSet, pool: Pool, n_draws: int) -> list[Curve]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,8 @@ class QuerySettings:
     class in arrears is preferred. `prior_share`: how much of a class's target share comes from the
     pool's expected classes, the rest being equal shares. `clarity`: how strongly texts with a clear
     label are preferred before there is any human label; it is gone at `clarity_until` labels.
+    `least_agreement`: annotators that agree less than this beyond chance are not heard before
+    `clarity_until` labels.
     `uncertainty`: weight of the uncertainty of texts once the small model is fully trusted, which
     it is to one half at `trust_at` labels. `n_head`: how many are chosen greedily, the rest
     follow by uncertainty. An LLM, where one is asked, reads the first `n_short`; `judgement` is the
@@ -38,6 +40,7 @@ class QuerySettings:
     prior_share: float = 0.5
     clarity: float = 1.0
     clarity_until: float = 64.0
+    least_agreement: float = 0.05
     uncertainty: float = 1.0
     trust_at: float = 32.0
     n_head: int = 1000
@@ -53,7 +56,8 @@ class Belief:
 
     `probabilities` (n, K) blends annotators and small model; None where neither spoke.
     `uncertainty` (n,) is 1 - (best - second best) probability, 1 where nothing is known; `weights`
-    (n,) say how much covering a text counts, `clarity` (n,) how readily it is chosen.
+    (n,) say how much covering a text counts, `clarity` (n,) how readily it is chosen. `is_blank`:
+    the annotators seem to guess, and there are too few labels yet to know better.
     """
 
     probabilities: Probabilities | None
@@ -61,6 +65,7 @@ class Belief:
     weights: NDArray[np.float64]
     clarity: NDArray[np.float64]
     source: str
+    is_blank: bool = False
 
     @classmethod
     def of(cls, pool: PoolView, settings: QuerySettings) -> Belief:
@@ -68,14 +73,19 @@ class Belief:
 
         The small model's share is l / (l + `trust_at`) for l labels; uncertainty begins to weigh
         with it. Clear texts are preferred at first: preferring unsure ones from the start lost on
-        the training rows of six sets (docs/algorithms.md).
+        the training rows of six sets (docs/algorithms.md). Annotators that agree no more than by
+        chance are not heard until people have turned them round or the small model has learned.
         """
         n_labels = sum(label is not None for label in pool.labelled.values())
+        is_noise = pool.agreement is not None and pool.agreement < settings.least_agreement
+        is_blank = is_noise and n_labels < settings.clarity_until
+        if is_blank:
+            pool = replace(pool, posteriors=None)
         trust = n_labels / (n_labels + settings.trust_at)
         probabilities, source = _blend(pool, trust)
         if probabilities is None:
             flat = np.ones(len(pool))
-            return cls(None, flat, flat, flat, source)
+            return cls(None, flat, flat, flat, source, is_blank)
         uncertainty = margin_uncertainty(probabilities)
         share = trust * settings.uncertainty
         clarity = settings.clarity * max(0.0, 1 - n_labels / settings.clarity_until)
@@ -85,6 +95,7 @@ class Belief:
             weights=(1 - share) + share * uncertainty,
             clarity=(_LEAST_CLARITY + 1 - uncertainty) ** clarity,
             source=source,
+            is_blank=is_blank,
         )
 
     def joined_to(self, embeddings: Vectors, label_share: float) -> Vectors:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ HUMAN = "human"
 AGREEMENT = "agreement"
 COMBINATION = "combination"
 _SMALLEST_PROBABILITY = 1e-6
+_FEWEST_TO_AGREE = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,30 @@ def fuse(
         for row in range(len(labels))
     )
     return FusedLabels(probabilities, labels, sources, votes)
+
+
+def agreement(posteriors: Mapping[str, Floats]) -> float | None:
+    """Return how far annotators agree on texts' likeliest classes beyond chance, at most 1.
+
+    `posteriors` holds each annotator's own calibrated posteriors (n, K), NaN rows being
+    abstentions. Cohen's kappa, averaged over pairs: 0 is what their shares of classes alone would
+    bring about, and so what annotators come to that guess. None where no two answered the same
+    100 texts.
+    """
+    kappas = []
+    for first, second in combinations(posteriors.values(), 2):
+        both = np.isfinite(first).all(axis=1) & np.isfinite(second).all(axis=1)
+        if both.sum() >= _FEWEST_TO_AGREE:
+            kappas.append(_kappa(first[both].argmax(axis=1), second[both].argmax(axis=1)))
+    return float(np.mean(kappas)) if kappas else None
+
+
+def _kappa(first: NDArray[np.intp], second: NDArray[np.intp]) -> float:
+    n_classes = 1 + int(max(first.max(), second.max()))
+    shares = [np.bincount(labels, minlength=n_classes) / len(labels) for labels in (first, second)]
+    chance = float(shares[0] @ shares[1])
+    rate = float((first == second).mean())
+    return (rate - chance) / (1 - chance) if chance < 1 else 0.0
 
 
 def fuse_multiple(posteriors: Mapping[str, Floats], trust: MultipleTrust | None = None) -> Floats:

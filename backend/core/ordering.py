@@ -20,6 +20,8 @@ class PoolView:
     `example_ids` (n,) ascending; ties break by them. `embeddings` (n, d), unit float32.
     `posteriors` (n, K): calibrated label probabilities of the annotators, a row of NaN where there
     is none; `small_model_posteriors` (n, K) likewise, from the model that learned from people.
+    `agreement` is how far the annotators agree beyond chance (kappa), None where fewer than two can
+    be compared.
     `labelled` maps positions that people answered to the class index, None where the answer is no
     single class. `read_texts` returns the texts of some positions; strategies that need no text
     never call it. `pulled` maps positions to what is odd about them: they come first, with that as
@@ -30,6 +32,7 @@ class PoolView:
     embeddings: NDArray[np.float32]
     posteriors: NDArray[np.float64] | None = None
     small_model_posteriors: NDArray[np.float64] | None = None
+    agreement: float | None = None
     labelled: Mapping[int, int | None] = field(default_factory=dict)
     read_texts: ReadTexts | None = None
     pulled: Mapping[int, str] = field(default_factory=dict)

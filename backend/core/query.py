@@ -16,6 +16,7 @@ from backend.core.coverage import (
     near_duplicates,
     sample_similarities,
 )
+from backend.core.herding import HerdingProblem, greedy_herd
 from backend.core.ordering import Ordering, OrderingHealth, PoolView, Positions, Reason
 from backend.core.queue_health import examine
 from backend.core.ranking import Judge, Judgement
@@ -26,7 +27,8 @@ class ActiveLLMStrategy:
 
     Each next text is the one that makes the most of what is not covered yet similar to something
     chosen or labelled, where texts count by how unsure their label is and classes in arrears come
-    first; near-duplicates of what stands earlier go to the end. Uncertainty herding (arXiv
+    first; near-duplicates of what stands earlier go to the end. Where the annotators agree no more
+    than by chance, the first texts are a representative set instead. Uncertainty herding (arXiv
     2412.20644, section 3) on frozen sentence embeddings, with ActiveLLM's idea (arXiv 2405.10808)
     of asking an LLM before there is any label: its label posteriors give uncertainty and
     pseudo-classes, its judgement of informativeness counts as far as it proves repeatable.
@@ -68,6 +70,8 @@ class ActiveLLMStrategy:
             *(_repeat_reason(pool, at, duplicates[at]) for at in repeats),
         )
         health = _with_judgement(examine(pool, positions, rng), judgement)
+        if belief.is_blank:
+            health = replace(health, warnings=(*health.warnings, _blank_words(pool)))
         return Ordering(positions, reasons, replace(health, n_near_duplicates=len(repeats)))
 
     def _duplicates(self, pool: PoolView, rng: np.random.Generator) -> dict[int, int]:
@@ -98,13 +102,18 @@ class ActiveLLMStrategy:
         )
         pairs = sample_similarities(vectors, rng)
         width = max(1e-3, settings.width_share * float((1 - pairs).mean())) if len(pairs) else 1.0
-        preference = _Preference.of(pool, belief, candidates, settings)
         judgement = None
-        if self._judge is not None:
-            short = greedy_cover(problem, settings.n_short, width=width, prefer=preference.factors)
-            judgement = self._judge.judge(pool, candidates[short], rng=rng)
-            preference = preference.judged(short, judgement, settings.judgement)
-        picks = greedy_cover(problem, settings.n_head, width=width, prefer=preference.factors)
+        if belief.is_blank:
+            sets = HerdingProblem(vectors, candidates, references, chosen)
+            picks = greedy_herd(sets, settings.n_head, width=width)
+        else:
+            preference = _Preference.of(pool, belief, candidates, settings)
+            if self._judge is not None:
+                prefer = preference.factors
+                short = greedy_cover(problem, settings.n_short, width=width, prefer=prefer)
+                judgement = self._judge.judge(pool, candidates[short], rng=rng)
+                preference = preference.judged(short, judgement, settings.judgement)
+            picks = greedy_cover(problem, settings.n_head, width=width, prefer=preference.factors)
         alike = float(np.quantile(pairs, _ALIKE)) if len(pairs) else 1.0
         covers = _newly_alike(problem, picks, alike) * len(pool) / max(1, len(references))
         return _Head(candidates[picks], np.rint(covers).astype(np.int64)), judgement
@@ -201,6 +210,13 @@ def _head_reasons(pool: PoolView, head: _Head, belief: Belief) -> list[Reason]:
 def _repeat_reason(pool: PoolView, at: int, first: int) -> Reason:
     task = int(pool.example_ids[first])
     return Reason(f"says nearly the same as task {task}", {"repeats_task": float(task)})
+
+
+def _blank_words(pool: PoolView) -> str:
+    return (
+        f"the annotators agree no more than by chance (kappa {pool.agreement:.2f}): the first "
+        "tasks are a representative set, chosen without them"
+    )
 
 
 def _with_judgement(health: OrderingHealth, judgement: Judgement | None) -> OrderingHealth:

@@ -12,13 +12,22 @@ from numpy.typing import NDArray
 
 from backend.core.accounts import charged_to
 from backend.core.audit import audit_seed, is_audited, with_audit
+from backend.core.fusion import agreement
 from backend.core.ordering import Ordering, PoolView, QueryStrategy
 from backend.core.ports import ConfigReader
 from backend.core.stores import ReleaseStore, StateStore
-from backend.core.types import Prediction, Project, ProjectId, QueuePlace, Task, WeakLabel
+from backend.core.types import (
+    Prediction,
+    Project,
+    ProjectId,
+    Question,
+    QueuePlace,
+    Task,
+    WeakLabel,
+)
 from backend.llm.prompts import asked_in_words
 from backend.workflow.jury import Jury
-from backend.workflow.round_desk import SMALL_MODEL
+from backend.workflow.round_desk import SMALL_MODEL, is_derived
 from backend.workflow.settling import Settled
 
 _LOG = logging.getLogger(__name__)
@@ -121,6 +130,7 @@ class Releaser:
             embeddings=self._jury.vectors(question, pool.examples),
             posteriors=_normalised(settled.posteriors(question)) if question.labels else None,
             small_model_posteriors=settled.heard(question, SMALL_MODEL),
+            agreement=_agreement(settled, question),
             labelled=labelled,
             read_texts=lambda rows: [pool.examples[row].text_of(question) for row in rows],
             pulled={
@@ -196,6 +206,13 @@ def _places(project_id: ProjectId, view: PoolView, ordering: Ordering) -> list[Q
         )
         for at, task_id in enumerate(with_audit(ids, seed=seed))
     ]
+
+
+def _agreement(settled: Settled, question: Question) -> float | None:
+    """Return how far the annotators agree beyond chance, those of a round left out."""
+    names = {name for verdict in settled.of(question) for name in verdict.votes}
+    said = {name: settled.heard(question, name) for name in sorted(names) if not is_derived(name)}
+    return agreement({name: rows for name, rows in said.items() if rows is not None})
 
 
 def _normalised(posteriors: NDArray[np.float64]) -> NDArray[np.float64]:

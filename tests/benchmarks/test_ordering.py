@@ -11,7 +11,7 @@ from benchmarks.ordering_protocol import (
     LabelledSet,
     draw_pool,
     follow,
-    fused,
+    hear,
     macro_f1,
     probe,
     random_curves,
@@ -59,7 +59,7 @@ def test_what_people_said_turns_annotators_round_that_are_always_wrong():
     gold = data.y_train[pool.rows]
     wrong = replace(data, votes={"similarity": 1 - data.votes["similarity"]})
     told = {at: int(gold[at]) for at in range(60)}
-    before, after = fused(wrong, pool, {}), fused(wrong, pool, told)
+    before, after = hear(wrong, pool, {}).posteriors, hear(wrong, pool, told).posteriors
     assert (before.argmax(axis=1) == gold).mean() < 0.5
     assert (after[60:].argmax(axis=1) == gold[60:]).mean() > 0.8
 

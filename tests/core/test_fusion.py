@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from backend.core.fusion import fuse, fuse_multiple
+from backend.core.fusion import agreement, fuse, fuse_multiple
 from backend.core.trust import learn_trust
 from tests.core.test_trust import voter, world
 
@@ -50,3 +50,25 @@ def test_multiple_choice_is_pooled_in_log_odds():
     np.testing.assert_allclose(fused, [[0.5, 0.9, 0.5]])
     with pytest.raises(ValueError, match="no voter"):
         fuse_multiple({})
+
+
+def sure_of(labels):
+    return np.eye(2)[np.array(labels)]
+
+
+def test_agreement_is_cohens_kappa():
+    first, second = [0] * 50 + [1] * 50, [0] * 40 + [1] * 60
+    assert agreement({"a": sure_of(first), "b": sure_of(second)}) == pytest.approx(0.8)
+
+
+def test_two_that_answer_by_chance_do_not_agree():
+    first, second = [0, 0, 1, 1] * 40, [0, 1, 0, 1] * 40
+    assert agreement({"a": sure_of(first), "b": sure_of(second)}) == pytest.approx(0.0)
+
+
+def test_agreement_needs_two_that_answered_the_same_texts():
+    labels = sure_of([0, 1] * 60)
+    silent = labels.copy()
+    silent[30:] = np.nan
+    assert agreement({"a": labels}) is None
+    assert agreement({"a": labels, "b": silent}) is None

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -187,3 +189,34 @@ def test_a_sampled_pool_is_covered_nearly_as_well_as_a_whole_one():
         return kernel((vectors @ vectors[head].T).max(axis=1), 0.75).mean()
 
     assert coverage(n_candidates=2500, n_references=2000) > 0.98 * coverage()
+
+
+def two_groups(**fields):
+    """Return 60 texts of one direction and 20 of another, annotators sure of the larger only."""
+    vectors = directions(*([0.0] * 60 + [90.0] * 20))
+    vectors[:, 0] += np.linspace(0, 0.2, 80, dtype=np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    sure = np.array([[0.99, 0.01]] * 60 + [[0.5, 0.5]] * 20)
+    return PoolView(np.arange(80), vectors, posteriors=sure, **fields)
+
+
+def test_annotators_that_agree_by_chance_are_not_heard_before_there_are_labels():
+    pool = two_groups(agreement=0.0)
+    ordering = ordered(pool, duplicate_similarity=2.0, n_head=8)
+    deaf = ordered(
+        replace(pool, posteriors=1 - pool.posteriors), duplicate_similarity=2.0, n_head=8
+    )
+    assert ordering.positions[:8].tolist() == deaf.positions[:8].tolist()
+    assert sum(ordering.positions[:8] >= 60) == 2
+    assert any("no more than by chance" in warning for warning in ordering.health.warnings)
+
+
+def test_annotators_that_agree_are_heard():
+    ordering = ordered(two_groups(agreement=0.4), duplicate_similarity=2.0, n_head=8)
+    assert not any("by chance" in warning for warning in ordering.health.warnings)
+    assert "0.99" in ordering.reasons[0].words
+
+
+def test_with_many_labels_annotators_that_agree_by_chance_are_heard_again():
+    pool = two_groups(agreement=0.0, labelled={at: at % 2 for at in range(70)})
+    assert "annotators" in ordered(pool, duplicate_similarity=2.0).reasons[0].words

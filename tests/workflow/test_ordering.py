@@ -179,6 +179,19 @@ def test_after_a_round_the_strategy_is_shown_what_the_small_model_says(
     assert after.small_model_posteriors.sum(axis=1) == pytest.approx(np.ones(40))
 
 
+def test_the_strategy_is_told_how_far_the_annotators_agree(projects, tasks, labels, work):
+    shown: list[PoolView] = []
+    house = House(
+        (projects, tasks, labels, work),
+        orders_queue=True,
+        make_strategy=lambda asked: Watched(shown),
+    )
+    house.similarity.is_silent = False
+    house.prelabel(house.connected(120))
+    assert shown[0].agreement is not None
+    assert -1.0 <= shown[0].agreement <= 1.0
+
+
 def test_a_queue_that_is_left_to_the_user_is_not_touched(projects, tasks, labels, work):
     house = House((projects, tasks, labels, work), manages_queue=False)
     project_id = house.connected(40)
