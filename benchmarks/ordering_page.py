@@ -10,6 +10,14 @@ from typing import Any
 import numpy as np
 
 _HEADLINE = "activellm"
+_ASKING = (
+    "activellm-judged",
+    "activellm-judged-permuted",
+    "activellm-judged-blank",
+    "activellm-paper",
+    "activellm-paper-permuted",
+    "activellm-paper-blank",
+)
 _RIVALS = ("maxherding", "typiclust", "badge")
 _MOST_LINES = 7
 _COLUMNS = 3
@@ -68,6 +76,7 @@ def _lines(reports: Reports, plain: Reports) -> list[str]:
         "",
         "![Learning curves](ordering/curves.png)",
     ]
+    lines += _judgement_lines(reports)
     for set_name, report in reports.items():
         lines += ["", *_set_lines(set_name, report)]
     return [*lines, ""]
@@ -114,6 +123,38 @@ def _goals(plain: Reports) -> list[str]:
     ]
 
 
+def _judgement_lines(reports: Reports) -> list[str]:
+    """Return what an LLM's judgement adds to the same order without it, pool by pool."""
+    rows = []
+    for set_name, report in reports.items():
+        results = report["results"]
+        for asked in _ASKING:
+            if asked in results and _HEADLINE in results:
+                gain = _paired(results[asked], results[_HEADLINE])
+                weight = results[asked].get("judgement_weight", "")
+                rows.append(f"| {set_name} | `{asked}` | {gain} | {weight} |")
+    if not rows:
+        return []
+    return [
+        "",
+        "## What the LLM's choice adds",
+        "",
+        f"Points more than `{_HEADLINE}` without the LLM, on the same pools; `-permuted` reads "
+        "other texts under the same names, `-blank` none. The weight is what the judgement was "
+        "given after it was asked several times.",
+        "",
+        "| set | strategy | more than without | weight |",
+        "|---|---|---|---|",
+        *rows,
+    ]
+
+
+def _paired(own: dict[str, Any], other: dict[str, Any]) -> str:
+    gains = np.array(own["seed_differences"]) - np.array(other["seed_differences"])
+    low, high = _mean_interval([gains.tolist()])
+    return f"{gains.mean():+.2f} [{low:+.2f}, {high:+.2f}], {len(gains)} pools"
+
+
 def _mean_interval(differences: Sequence[Sequence[float]]) -> tuple[float, float]:
     """Return the bootstrap interval of the mean over sets, pools drawn anew within each set."""
     rng = np.random.default_rng(0)
@@ -132,7 +173,8 @@ def _set_lines(name: str, report: dict[str, Any]) -> list[str]:
         "",
         f"{notes['n_classes']} classes, the largest {notes['largest_class']:.0%}; pools of "
         f"{notes['pool_size']} of {notes['n_train']} rows, {asked['seeds']} pools; posteriors from "
-        f"{asked['posteriors']}, right in {notes['posterior_accuracy']:.0%}; {notes['n_test']} "
+        f"{asked['posteriors']}, right in {notes['posterior_accuracy']:.0%}{_agreed(notes)}; "
+        f"{notes['n_test']} "
         f"{asked['measured_on']}; commit `{report['commit']}`.",
         "",
         "| strategy | area | less random | 95 % interval | worse than random's median | macro-F1 "
@@ -148,6 +190,11 @@ def _set_lines(name: str, report: dict[str, Any]) -> list[str]:
             f"{figures.get('split_half_reliability', '')} | {figures.get('judgement_weight', '')} |"
         )
     return lines
+
+
+def _agreed(notes: dict[str, Any]) -> str:
+    found = notes.get("agreement")
+    return "" if found is None else f", the annotators' agreement beyond chance (kappa) {found:.2f}"
 
 
 def _strategies(plain: Reports) -> list[str]:

@@ -54,5 +54,12 @@ def test_the_page_says_which_goals_are_met_and_which_are_not(tmp_path):
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+def test_the_page_says_what_the_llm_adds_pool_by_pool(tmp_path):
+    write_report(tmp_path, "one.llm", {"activellm": 3.0, "activellm-judged": 3.5})
+    write_report(tmp_path, "one", {"activellm": 9.0})
+    page, _ = write_ordering_page(tmp_path)
+    assert "| one.llm | `activellm-judged` | +0.50 [+0.50, +0.50], 2 pools |" in page.read_text()
+
+
 def test_without_reports_there_is_no_page(tmp_path):
     assert write_ordering_page(tmp_path) == []
