@@ -53,6 +53,7 @@ class OrderingRun:
     n_seeds: int = 20
     pool_size: int = 1500
     n_random: int = 50
+    n_rows: int | None = None
     posteriors: Path | None = None
     embeddings: Path | None = None
     cache: Path = Path(".freeal/benchmarks")
@@ -95,15 +96,20 @@ def run(report: Report, asked: OrderingRun, *, console: Console) -> None:
 def load_set(asked: OrderingRun) -> LabelledSet:
     """Read a data set, its vectors and what the annotators say about its training rows.
 
-    With a file of LLM answers the pools come from the rows that it answers. `on_train` measures on
-    a third of the training rows that no pool draws from, which is where settings are chosen.
+    With a file of LLM answers the pools come from the rows that it answers, otherwise from
+    `n_rows` rows, evenly spread. `on_train` measures on a third of the training rows that no pool
+    draws from, which is where settings are chosen.
     """
-    rows = {split: read_rows(asked.data, split=split) for split in ("train", "test")}
-    rows["test"] = _evenly(rows["test"], _MOST_TEST_ROWS)
+    n_rows = {"train": asked.n_rows if asked.posteriors is None else None, "test": _MOST_TEST_ROWS}
+    rows, vectors = {}, {}
+    for split, n_most in n_rows.items():
+        every = read_rows(asked.data, split=split)
+        kept = _evenly(len(every), n_most or len(every))
+        rows[split] = [every[at] for at in kept.tolist()]
+        vectors[split] = _vectors(asked, split, rows[split], kept)
     name = asked.data.name.split(".")[0]
     definition = _definition(name)
     values = list(definition.get("labels", {})) or sorted({row["label"] for row in rows["train"]})
-    vectors = _vectors(asked, rows)
     votes = {"similarity": _similarity(asked, definition, values, rows["train"], vectors["train"])}
     train: NDArray[np.int64] = np.arange(len(rows["train"]))
     if asked.posteriors is not None:
@@ -146,12 +152,16 @@ def _definition(name: str) -> dict[str, Any]:
     return loaded
 
 
-def _vectors(asked: OrderingRun, rows: dict[str, list[dict[str, Any]]]) -> dict[str, Vectors]:
+def _vectors(
+    asked: OrderingRun, split: str, rows: Sequence[dict[str, Any]], kept: NDArray[np.int64]
+) -> Vectors:
+    """Return the vectors of the rows kept of a split; a file of vectors has all rows."""
     if asked.embeddings is not None:
         with np.load(asked.embeddings, allow_pickle=False) as file:
-            return {split: file[split].astype(np.float32) for split in rows}
-    embed = _encoder(asked.cache).embed
-    return {split: embed([row[_FIELD] for row in rows[split]]) for split in rows}
+            found: Vectors = file[split].astype(np.float32)[kept]
+            return found
+    embedded: Vectors = _encoder(asked.cache).embed([row[_FIELD] for row in rows])
+    return embedded
 
 
 def _encoder(cache: Path) -> Any:
@@ -212,9 +222,8 @@ def _answers(path: Path, n_rows: int, n_classes: int) -> NDArray[np.float64]:
     return answers
 
 
-def _evenly(rows: list[dict[str, Any]], n_most: int) -> list[dict[str, Any]]:
-    places = np.linspace(0, len(rows) - 1, min(len(rows), n_most)).astype(np.int64)
-    return [rows[at] for at in np.unique(places).tolist()]
+def _evenly(n: int, n_most: int) -> NDArray[np.int64]:
+    return np.unique(np.linspace(0, n - 1, min(n, n_most)).astype(np.int64))
 
 
 def _notes(data: LabelledSet, pools: Sequence[Pool]) -> dict[str, Any]:

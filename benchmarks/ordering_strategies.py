@@ -110,7 +110,7 @@ class _Blind:
         self.name = f"{strategy.name}-blind"
 
     def order(self, pool: PoolView, *, rng: np.random.Generator) -> Ordering:
-        blind = replace(pool, posteriors=None, small_model_posteriors=None)
+        blind = replace(pool, posteriors=None, small_model_posteriors=None, agreement=None)
         return self._strategy.order(blind, rng=rng)
 
 
@@ -154,6 +154,7 @@ def _default(**changes: float) -> Build:
 _OURS: dict[str, Build] = {
     "activellm": _default(),
     "activellm-blind": lambda n: _Blind(_default()(n)),
+    "activellm-no-herding": _default(least_agreement=-1.0),
     "activellm-no-quota": _default(quota_power=0.0),
     "activellm-no-clarity": _default(clarity=0.0),
     "activellm-text-only": _default(label_share=0.0),
