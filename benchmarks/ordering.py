@@ -33,7 +33,7 @@ from benchmarks.ordering_protocol import (
     hear,
     random_curves,
 )
-from benchmarks.ordering_strategies import Builders, spoken_task
+from benchmarks.ordering_strategies import DEAF, Builders, spoken_task
 from benchmarks.report import Report
 
 _DEFINITIONS = Path(__file__).resolve().parent / "definitions"
@@ -84,7 +84,7 @@ def run(report: Report, asked: OrderingRun, *, console: Console) -> None:
     report.results["random"] = random_figures(random)
     for name in asked.strategies:
         started = time.perf_counter()
-        curves = [follow(data, pool, build(name)) for pool in pools]
+        curves = [follow(data, pool, build(name), is_deaf=name in DEAF) for pool in pools]
         report.results[name] = figures(curves, random)
         seconds = (time.perf_counter() - started) / (len(pools) * len(BUDGETS))
         report.results[name]["seconds_per_order_and_probe"] = round(seconds, 3)

@@ -70,15 +70,18 @@ def draw_pool(data: LabelledSet, seed: int, size: int) -> Pool:
     return Pool(np.sort(rows), seed)
 
 
-def follow(data: LabelledSet, pool: Pool, build: Build) -> Curve:
-    """Let a strategy choose up to each budget, telling it the labels and the probe in between."""
+def follow(data: LabelledSet, pool: Pool, build: Build, *, is_deaf: bool = False) -> Curve:
+    """Let a strategy choose up to each budget, telling it the labels and the probe in between.
+
+    `is_deaf`: the strategy does not look at the annotators, who need not be fused for it.
+    """
     x, y = data.train[pool.rows], data.y_train[pool.rows]
     labelled: dict[int, int] = {}
     small_model: NDArray[np.float64] | None = None
     scores, n_tokens = [], 0
     extra: dict[str, Any] = {}
     for budget in BUDGETS:
-        said = hear(data, pool, labelled)
+        said = Said() if is_deaf else hear(data, pool, labelled)
         view = PoolView(
             np.arange(len(x)),
             x,
@@ -110,14 +113,14 @@ def follow(data: LabelledSet, pool: Pool, build: Build) -> Curve:
 class Said:
     """What the annotators say about a pool: fused posteriors (n, K), how far they agree."""
 
-    posteriors: NDArray[np.float64] | None
-    agreement: float | None
+    posteriors: NDArray[np.float64] | None = None
+    agreement: float | None = None
 
 
 def hear(data: LabelledSet, pool: Pool, labelled: Mapping[int, int]) -> Said:
     """Fuse the annotators as the product does; `labelled` maps positions to people's labels."""
     if not data.votes:
-        return Said(None, None)
+        return Said()
     votes = {name: rows[pool.rows] for name, rows in data.votes.items()}
     vectors = data.train[pool.rows].astype(float)
     trust = learn_trust(votes, vectors, labelled)

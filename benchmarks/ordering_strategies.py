@@ -161,3 +161,6 @@ _OURS: dict[str, Build] = {
     "first-k": lambda n: FirstInList(),
     "every-nth": EveryNth,
 }
+
+DEAF = {*PUBLISHED, "activellm-blind", "first-k", "every-nth"}
+"""Strategies that do not look at what the annotators say."""

@@ -16,7 +16,7 @@ from benchmarks.ordering_protocol import (
     probe,
     random_curves,
 )
-from benchmarks.ordering_strategies import Builders
+from benchmarks.ordering_strategies import DEAF, Builders
 
 builder = Builders(llm="", cache=Path("unused"), task="a or b")
 
@@ -62,6 +62,15 @@ def test_what_people_said_turns_annotators_round_that_are_always_wrong():
     before, after = hear(wrong, pool, {}).posteriors, hear(wrong, pool, told).posteriors
     assert (before.argmax(axis=1) == gold).mean() < 0.5
     assert (after[60:].argmax(axis=1) == gold[60:]).mean() > 0.8
+
+
+@pytest.mark.parametrize("name", ["activellm-blind", "badge", "maxherding"])
+def test_those_called_deaf_choose_the_same_whatever_the_annotators_say(name):
+    assert name in DEAF
+    data = two_topics(n=160)
+    pool = draw_pool(data, 0, 150)
+    deaf = follow(data, pool, builder(name), is_deaf=True)
+    assert deaf.picks == follow(data, pool, builder(name)).picks
 
 
 def test_a_strategy_is_measured_against_the_median_of_random_draws():
