@@ -115,6 +115,8 @@ class Belief:
 
     def words(self, pool: PoolView, at: int) -> str:
         """Say how sure the label of one text is: "LLM unsure: 0.52 billing / 0.44 refund"."""
+        if self.probabilities is None and self.is_blank:
+            return "the annotators agree by chance alone and are not heard"
         if self.probabilities is None or np.isnan(self.probabilities[at]).any():
             return "nothing is known about its label"
         row = self.probabilities[at]

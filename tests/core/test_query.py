@@ -209,6 +209,7 @@ def test_annotators_that_agree_by_chance_are_not_heard_before_there_are_labels()
     assert ordering.positions[:8].tolist() == deaf.positions[:8].tolist()
     assert sum(ordering.positions[:8] >= 60) == 2
     assert any("no more than by chance" in warning for warning in ordering.health.warnings)
+    assert "are not heard" in ordering.reasons[0].words
 
 
 def test_annotators_that_agree_are_heard():
