@@ -172,7 +172,8 @@ def _set_lines(name: str, report: dict[str, Any]) -> list[str]:
         f"## {name}",
         "",
         f"{notes['n_classes']} classes, the largest {notes['largest_class']:.0%}; pools of "
-        f"{notes['pool_size']} of {notes['n_train']} rows, {asked['seeds']} pools; posteriors from "
+        f"{notes['pool_size']} of {notes['n_train']} rows, {asked['seeds']} pools, "
+        f"{asked['random_draws']} random orders of each; posteriors from "
         f"{asked['posteriors']}, right in {notes['posterior_accuracy']:.0%}{_agreed(notes)}; "
         f"{notes['n_test']} "
         f"{asked['measured_on']}; commit `{report['commit']}`.",
