@@ -137,8 +137,11 @@ def _is_whole(report: Mapping[str, Any]) -> bool:
 
 
 def _lead(report: Mapping[str, Any]) -> float | None:
-    """Return the points by which the default recipe is above the plain one, None if not run."""
+    """Return the points by which the default recipe is above the plain one, None if not run.
+
+    Rounded to hundredths as shown, so that half a point is not more than half a point.
+    """
     plain, default = accuracies(report, "plain"), accuracies(report, "default")
     if not plain or not default:
         return None
-    return 100 * (sum(default) / len(default) - sum(plain) / len(plain))
+    return round(100 * (sum(default) / len(default) - sum(plain) / len(plain)), 2)

@@ -166,6 +166,11 @@ def test_goals_are_met_or_missed_by_what_the_reports_say():
     assert "most: mr_freeal 3 | **no** |" in lines
 
 
+def test_half_a_point_under_plain_is_not_more_than_half_a_point():
+    lines = "\n".join(goal_lines({"mrpc": report_of([0.696, 0.69], [0.682, 0.694], [0.7, 0.7])}))
+    assert "worst: mrpc -0.50 | yes |" in lines
+
+
 def test_goals_without_reports_are_left_out():
     assert goal_lines({}) == []
 
