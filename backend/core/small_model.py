@@ -126,7 +126,7 @@ class Recipe:
     consistency: float = 0.0
     compare_with_plain: bool = True
     human_weight: float = 2.0
-    opinion_share: float = 0.5
+    opinion_share: float = 0.0
     start_from_probe: bool = True
 
     def __post_init__(self) -> None:
