@@ -40,7 +40,6 @@ _OPTION_TYPES: dict[str, Callable[[str], Any]] = {
     "ema_decay": float,
     "consistency": float,
     "human_weight": float,
-    "opinion_share": float,
 }
 
 

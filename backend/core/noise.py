@@ -211,18 +211,6 @@ def pool_opinions(
     return pooled
 
 
-def multiply_opinions(opinions: Sequence[Floats]) -> Floats:
-    """Return the posterior from several, each (n, K), taken as independent given the true label.
-
-    Their product over all but one of their priors, which are their means (naive Bayes). Related
-    opinions make it surer than it may be: it is no calibrated posterior but a sharp lesson.
-    """
-    joined = opinions[0]
-    for opinion in opinions[1:]:
-        joined = join(joined, opinion)
-    return joined
-
-
 def join(weak: Floats, cross_fitted: Floats, *, strength: float = 1.0) -> Floats:
     """Return the posterior of the true label from two opinions, shape (n, K).
 

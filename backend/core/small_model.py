@@ -104,9 +104,8 @@ class Recipe:
     `ema_decay`: average the weights over the last steps, None for none. `consistency`: weight of
     the agreement of two views. `compare_with_plain`: where the final model agrees clearly less
     with held-out labels than the fold models do, train the plain recipe too, and ship it when it is
-    better. `human_weight`: how many texts one human label counts for. `opinion_share`: how much of
-    a text's target is what was said of it without its label. `start_from_probe`: the head reads the
-    mean of all tokens and starts as a probe on it, instead of at random.
+    better. `human_weight`: how many texts one human label counts for. `start_from_probe`: the head
+    reads the mean of all tokens and starts as a probe on it, instead of at random.
     """
 
     name: RecipeName = "default"
@@ -126,7 +125,6 @@ class Recipe:
     consistency: float = 0.0
     compare_with_plain: bool = True
     human_weight: float = 2.0
-    opinion_share: float = 0.0
     start_from_probe: bool = True
 
     def __post_init__(self) -> None:

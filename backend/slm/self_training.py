@@ -24,15 +24,13 @@ _N_PROBE_FOLDS = 5
 class Judgement:
     """What cross-fitting found: predictions (n, K), the labels' posterior (n, K), clean (n,).
 
-    `by_folds` (n, K) are the fold models' predictions alone, None where none were trained;
-    `opinion` (n, K) is what all that did not see the labels say together, None where nothing did.
+    `by_folds` (n, K) are the fold models' predictions alone, None where none were trained.
     """
 
     cross_fitted: Floats
     posterior: Floats
     clean: Floats
     by_folds: Floats | None = None
-    opinion: Floats | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +119,9 @@ def _heard(data: TrainingSet, recipe: Recipe, given: Floats, opinions: list[Floa
     if not opinions:
         return judge(data, recipe, given, None)
     if len(opinions) == 1 or not data.kind.is_exclusive:
-        return replace(judge(data, recipe, given, opinions[-1]), opinion=opinions[-1])
+        return judge(data, recipe, given, opinions[-1])
     pooled = noise.pool_opinions(opinions, given, data.has_label & ~data.is_human)
-    return replace(judge(data, recipe, given, pooled), opinion=noise.multiply_opinions(opinions))
+    return judge(data, recipe, given, pooled)
 
 
 def judge(
@@ -161,16 +159,10 @@ def judge_in_sample(desk: Desk, answers: Floats) -> Judgement:
 def refined_lesson(data: TrainingSet, judgement: Judgement, recipe: Recipe) -> Lesson:
     """Return what the next model learns, weighted by how sure it is.
 
-    Part of a text's target is its posterior, part the opinion that did not hear its label: the
-    posterior keeps a wrong label that nothing clearly speaks against, and a model learns less of
-    one that only half stands there. A text's weight is its target's lead over an even guess,
-    between 0.05 and 1; a human label has the weight that the recipe gives it.
+    That is the posterior. A text's weight is its posterior's lead over an even guess, between 0.05
+    and 1; a human label has the weight that the recipe gives it.
     """
     targets = judgement.posterior
-    if judgement.opinion is not None:
-        share = recipe.opinion_share
-        mixed = (1 - share) * targets + share * judgement.opinion
-        targets = np.where(data.is_human[:, None], targets, mixed)
     weights: Floats = np.ones(len(data.pool))
     if recipe.weigh_by_clean and data.kind.is_exclusive and len(data.labels) > 1:
         even = 1.0 / len(data.labels)

@@ -133,15 +133,6 @@ def test_suspects_are_ranked_by_doubt_then_by_id():
     assert noise.suspects(clean, has_label, [5, 9, 7, 1]).tolist() == [2, 1, 0]
 
 
-def test_independent_opinions_multiply_and_the_prior_counts_once():
-    first = np.array([[0.8, 0.2], [0.4, 0.6]])
-    second = np.array([[0.6, 0.4], [0.2, 0.8]])
-    joined = noise.multiply_opinions([first, second])
-    odds = (0.8 * 0.6 / 0.4) / (0.2 * 0.4 / 0.6)
-    assert joined[0, 0] == pytest.approx(odds / (1 + odds))
-    np.testing.assert_allclose(noise.multiply_opinions([first]), first)
-
-
 def test_an_opinion_that_knows_nothing_does_not_change_the_pool():
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 3, 400)

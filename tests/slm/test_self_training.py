@@ -59,14 +59,12 @@ def test_a_start_hears_no_label_outside_its_lesson(desk):
     np.testing.assert_array_equal(first, untrained(desk, others, rows, is_started=True))
 
 
-def test_half_a_texts_target_did_not_hear_its_label_and_a_persons_label_stands(desk):
+def test_a_text_counts_by_its_lead_and_a_persons_label_as_often_as_asked(desk):
     given = desk.data.targets
-    heard = replace(judged(desk, None), opinion=1 - given)
+    heard = replace(judged(desk, None), posterior=np.where(given == 1, 0.75, 0.25))
     is_human = np.arange(200) == 0
-    data = replace(desk.data, is_human=is_human)
-    lesson = refined_lesson(data, heard, replace(desk.recipe, opinion_share=0.25))
-    np.testing.assert_array_equal(lesson.targets[0], given[0])
-    np.testing.assert_allclose(lesson.targets[1:].max(axis=1), 0.75)
+    lesson = refined_lesson(replace(desk.data, is_human=is_human), heard, desk.recipe)
+    np.testing.assert_array_equal(lesson.targets, heard.posterior)
     np.testing.assert_allclose(lesson.weights[1:], 0.5)
     assert lesson.weights[0] == desk.recipe.human_weight
 
