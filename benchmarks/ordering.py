@@ -23,6 +23,7 @@ from backend.core.types import (
     TextField,
 )
 from benchmarks.data import read_rows
+from benchmarks.datasets import DEFINITIONS
 from benchmarks.ordering_figures import figures, random_figures
 from benchmarks.ordering_protocol import (
     BUDGETS,
@@ -36,7 +37,6 @@ from benchmarks.ordering_protocol import (
 from benchmarks.ordering_strategies import DEAF, Builders, spoken_task
 from benchmarks.report import Report
 
-_DEFINITIONS = Path(__file__).resolve().parent / "definitions"
 _MOST_TEST_ROWS = 2000
 _FIELD = "text"
 
@@ -145,7 +145,7 @@ def _held_out(data: LabelledSet) -> LabelledSet:
 
 
 def _definition(name: str) -> dict[str, Any]:
-    path = _DEFINITIONS / f"{name}.yaml"
+    path = DEFINITIONS / f"{name}.yaml"
     if not path.exists():
         return {}
     loaded: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
