@@ -136,9 +136,11 @@ def selftrain(
     test: Annotated[int | None, typer.Option(help="Test texts, drawn; none: all.")] = None,
     epochs: Annotated[int, typer.Option(help="Epochs of every training.")] = 3,
     model: Annotated[str, typer.Option(help="Base encoder; none: the embedded one.")] = "",
+    sizes: Annotated[str, typer.Option(help="Smaller pools for a learning curve: 100,200.")] = "",
 ) -> None:
     """What the small model makes of noisy labels: test accuracy, label errors found, seconds."""
-    from benchmarks.selftrain import SelfTrainRun, run
+    from benchmarks.selftrain import run
+    from benchmarks.selftrain_runs import SelfTrainRun
 
     asked = SelfTrainRun(
         data=data,
@@ -151,6 +153,7 @@ def selftrain(
         n_test=test,
         n_epochs=epochs,
         model=model,
+        sizes=tuple(int(size) for size in sizes.split(",") if size),
     )
     report = Report("selftrain", asked.parameters())
     run(report, asked, console=_console)

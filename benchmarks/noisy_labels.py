@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,17 @@ class NoisySet:
     views: tuple[str | None, ...] | None
     test: PoolTexts
     test_gold: NDArray[np.int64]
+
+    def part(self, rows: NDArray[np.int64]) -> NoisySet:
+        """Return the same set with these rows of the pool alone."""
+        return replace(
+            self,
+            pool=self.pool.subset(rows),
+            gold=self.gold[rows],
+            given=self.given[rows],
+            has_label=self.has_label[rows],
+            views=None if self.views is None else tuple(self.views[row] for row in rows),
+        )
 
 
 def load(

@@ -7,12 +7,8 @@ recipe `gold`, which shows what the encoder could do without noise. Test labels 
 from __future__ import annotations
 
 import os
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,64 +16,34 @@ from numpy.typing import NDArray
 from rich.console import Console
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
-from backend.core.small_model import PLAIN, Recipe, SmallModelOutput, TrainingSet
+from backend.core.small_model import SmallModelOutput, TrainingSet
 from backend.slm.encoder import SentenceEncoder
 from backend.slm.model import Transformer
 from benchmarks.noisy_labels import NoisySet, load
+from benchmarks.noisy_spans import holds_spans
 from benchmarks.report import Report
+from benchmarks.selftrain_runs import (
+    PURITY_SHARES,
+    SelfTrainRun,
+    peak_memory,
+    purity,
+    recipe_named,
+    summary,
+    times_plain,
+)
+from benchmarks.selftrain_spans import run_spans
 
 _N_TRAINER_TEXTS = 256
-_PURITY_SHARES = tuple(round(0.1 * tenth, 1) for tenth in range(1, 11))
-_PAGE_BYTES = 4096
-_OPTION_TYPES: dict[str, Callable[[str], Any]] = {
-    "n_epochs": int,
-    "n_folds": int,
-    "n_rounds": int,
-    "n_neighbours": int,
-    "batch_size": int,
-    "learning_rate": float,
-    "join_strength": float,
-    "ema_decay": float,
-    "consistency": float,
-    "human_weight": float,
-}
-
-
-@dataclass(frozen=True, slots=True)
-class SelfTrainRun:
-    """What was asked for."""
-
-    data: Path
-    recipes: tuple[str, ...]
-    labels: str | None = None
-    n_seeds: int = 3
-    n_human: int = 0
-    noise: float = 0.0
-    limit: int | None = None
-    n_test: int | None = None
-    n_epochs: int = 3
-    max_tokens: int = 128
-    model: str = ""
-
-    def parameters(self) -> dict[str, Any]:
-        """Return what belongs into the report."""
-        where = self.labels.split("/")[-1] if self.labels else None
-        return {
-            "data": self.data.name,
-            "labels": where,
-            "recipes": ",".join(self.recipes),
-            "seeds": self.n_seeds,
-            "human": self.n_human,
-            "noise": self.noise,
-            "limit": self.limit,
-            "test": self.n_test,
-            "epochs": self.n_epochs,
-            "model": self.model or "all-MiniLM-L6-v2",
-        }
 
 
 def run(report: Report, asked: SelfTrainRun, *, console: Console) -> None:
-    """Measure every recipe, and the plain Hugging Face Trainer beside them."""
+    """Measure every recipe, and the plain Hugging Face Trainer beside them.
+
+    A file of words with tags is one of spans. Raises ValueError for recipes that it does not have.
+    """
+    if holds_spans(asked.data):
+        run_spans(report, asked, console=console)
+        return
     encoder = SentenceEncoder(asked.model)
     noisy = load(
         asked.data,
@@ -101,18 +67,39 @@ def run(report: Report, asked: SelfTrainRun, *, console: Console) -> None:
     console.print(report.notes)
     for name in asked.recipes:
         runs = [_one(asked, noisy, name, seed, encoder) for seed in range(asked.n_seeds)]
-        report.results[name] = _summary(runs)
+        report.results[name] = summary(runs)
         report.notes[f"{name}_test_accuracies"] = [each["test_accuracy"] for each in runs]
         report.notes[f"{name}_purity"] = runs[0]["purity"]
         report.notes[f"{name}_stages"] = runs[0]["stages"]
         console.print(name, report.results[name], runs[0]["stages"])
     seconds = trainer_seconds(asked, noisy)
     report.notes["trainer_processor_seconds"] = round(seconds, 1)
-    plain = report.results.get("plain", {}).get("processor_seconds")
     for figures in report.results.values():
-        took = figures["processor_seconds"]
-        figures["times_trainer"] = round(took / seconds, 2)
-        figures["times_plain"] = round(took / plain, 2) if plain else None
+        figures["times_trainer"] = round(figures["processor_seconds"] / seconds, 2)
+    times_plain(report.results)
+    for name in asked.recipes if asked.sizes else ():
+        curve = _curve(asked, noisy, name, encoder)
+        curve[str(len(noisy.pool))] = report.notes[f"{name}_test_accuracies"]
+        report.notes[f"{name}_curve"] = curve
+        console.print(name, curve)
+
+
+def _curve(
+    asked: SelfTrainRun, noisy: NoisySet, name: str, encoder: SentenceEncoder
+) -> dict[str, list[float]]:
+    """Return the test accuracies of each seed by the number of training texts; smaller in larger.
+
+    Each text has the label that it has in the whole pool.
+    """
+    order = np.random.default_rng(0).permutation(len(noisy.pool))
+    return {
+        str(size): [
+            _one(asked, noisy.part(np.sort(order[:size])), name, seed, encoder)["test_accuracy"]
+            for seed in range(asked.n_seeds)
+        ]
+        for size in asked.sizes
+        if size < len(noisy.pool)
+    }
 
 
 def _with_fewer_tests(noisy: NoisySet, n_test: int | None) -> NoisySet:
@@ -121,29 +108,6 @@ def _with_fewer_tests(noisy: NoisySet, n_test: int | None) -> NoisySet:
         return noisy
     chosen = np.sort(np.random.default_rng(0).permutation(len(noisy.test))[:n_test])
     return replace(noisy, test=noisy.test.subset(chosen), test_gold=noisy.test_gold[chosen])
-
-
-def recipe_named(name: str, asked: SelfTrainRun) -> Recipe:
-    """Return a recipe by name; "default@option=value@option=value" changes options of it."""
-    base, *changes = name.split("@")
-    recipe = {
-        "default": Recipe(),
-        "plain": PLAIN,
-        "gold": PLAIN,
-        "paper": replace(PLAIN, name="paper"),
-        "probe": Recipe(name="probe"),
-    }[base]
-    recipe = replace(recipe, n_epochs=asked.n_epochs, max_tokens=asked.max_tokens)
-    for change in changes:
-        option, _, value = change.partition("=")
-        read = _OPTION_TYPES.get(option, _is_yes)
-        known: Any = None if value == "none" else read(value)
-        recipe = replace(recipe, **{option: known})
-    return recipe
-
-
-def _is_yes(text: str) -> bool:
-    return text == "yes"
 
 
 def training_set(noisy: NoisySet, *, n_human: int, is_gold: bool, seed: int) -> TrainingSet:
@@ -194,7 +158,7 @@ def noise_figures(
     figures: dict[str, Any] = {
         "fused_label_accuracy": float((fused == gold).mean()),
         "purity": {
-            str(share): round(purity(clean, given, is_wrong, share), 4) for share in _PURITY_SHARES
+            str(share): round(purity(clean, given, is_wrong, share), 4) for share in PURITY_SHARES
         },
     }
     figures["clean_purity_20"] = figures["purity"]["0.2"]
@@ -202,62 +166,6 @@ def noise_figures(
         figures["noise_auroc"] = float(roc_auc_score(is_wrong, -clean))
         figures["noise_average_precision"] = float(average_precision_score(is_wrong, -clean))
     return figures
-
-
-def purity(
-    clean: NDArray[np.float64],
-    given: NDArray[np.int64],
-    is_wrong: NDArray[np.bool_],
-    share: float,
-) -> float:
-    """Return the share of right labels among each class's cleanest `share`, taken together."""
-    kept = []
-    for label in np.unique(given):
-        rows = np.flatnonzero(given == label)
-        order = rows[np.argsort(-clean[rows], kind="stable")]
-        kept.append(order[: max(1, round(len(rows) * share))])
-    return float(1 - is_wrong[np.concatenate(kept)].mean())
-
-
-def _summary(runs: list[dict[str, Any]]) -> dict[str, float | None]:
-    def mean(key: str) -> float | None:
-        values = [each[key] for each in runs if key in each]
-        return round(float(np.mean(values)), 4) if values else None
-
-    accuracies = [each["test_accuracy"] for each in runs]
-    return {
-        "test_accuracy_mean": mean("test_accuracy"),
-        "test_accuracy_sd": round(float(np.std(accuracies, ddof=min(1, len(runs) - 1))), 4),
-        "test_f1_mean": mean("test_f1"),
-        "fused_label_accuracy_mean": mean("fused_label_accuracy"),
-        "noise_auroc": mean("noise_auroc"),
-        "noise_average_precision": mean("noise_average_precision"),
-        "clean_purity_20": mean("clean_purity_20"),
-        "seconds": round(float(np.mean([each["seconds"] for each in runs])), 1),
-        "processor_seconds": round(float(np.mean([each["processor_seconds"] for each in runs])), 1),
-        "peak_memory_mb": round(max(each["peak_memory_mb"] for each in runs)),
-    }
-
-
-@contextmanager
-def peak_memory() -> Iterator[list[float]]:
-    """Yield a list whose one element is the process's largest resident size so far, in bytes."""
-    peak = [0.0]
-    is_over = threading.Event()
-
-    def watch() -> None:
-        while not is_over.is_set():
-            pages = int(Path("/proc/self/statm").read_text().split()[1])
-            peak[0] = max(peak[0], pages * _PAGE_BYTES)
-            is_over.wait(0.2)
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
-        yield peak
-    finally:
-        is_over.set()
-        watcher.join()
 
 
 def trainer_seconds(asked: SelfTrainRun, noisy: NoisySet) -> float:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.selftrain_figures import SHOWN, draw_pictures
 from benchmarks.selftrain_goals import Reports, accuracies, goal_lines
 
 _COLUMNS = {
@@ -25,20 +26,25 @@ _COLUMNS = {
 _PERCENT = {"test_accuracy_mean", "test_accuracy_sd", "fused_label_accuracy_mean"}
 
 
+SPANS_SAID = (
+    "Accuracies are F1 of exact spans; errors and purity count whole texts, and training labels "
+    "are what the finished model finds in its own pool. "
+)
+
+
 def write_selftrain_page(folder: Path) -> list[Path]:
     """Write the page of `folder`/selftrain/*.json; return what was written."""
     sources = sorted((folder / "selftrain").glob("*.json"))
     if not sources:
         return []
     reports = {source.stem: json.loads(source.read_text(encoding="utf-8")) for source in sources}
-    picture = folder / "selftrain" / "purity.png"
-    _draw(reports, picture)
+    pictures = draw_pictures(reports, folder / "selftrain")
     page = folder / "selftrain.md"
-    page.write_text("\n".join(_lines(reports)), encoding="utf-8")
-    return [page, picture]
+    page.write_text("\n".join(_lines(reports, pictures)), encoding="utf-8")
+    return [page, *pictures]
 
 
-def _lines(reports: Reports) -> list[str]:
+def _lines(reports: Reports, pictures: Sequence[Path]) -> list[str]:
     lines = [
         "# The small model: what it makes of noisy labels",
         "",
@@ -54,8 +60,7 @@ def _lines(reports: Reports) -> list[str]:
         "the same epochs in the same run (one epoch on 256 texts, scaled to the pool). The last "
         "column is the largest resident size.",
         "",
-        "![Share of right labels among the cleanest](selftrain/purity.png)",
-        "",
+        *(f"![{SHOWN[picture.name]}](selftrain/{picture.name})\n" for picture in pictures),
         *goal_lines(reports),
         *_recovered(reports),
     ]
@@ -96,7 +101,9 @@ def _table(name: str, report: Mapping[str, Any]) -> list[str]:
         "",
         f"{notes['n_train']} training texts, {notes['n_test']} test texts, {notes['n_labels']} "
         f"labels; {notes['given_label_accuracy']:.1%} of the given labels are right, "
-        f"{notes['n_abstained']} are missing. A test accuracy is sure to "
+        f"{notes['n_abstained']} are missing. "
+        + (SPANS_SAID if notes.get("is_spans") else "")
+        + "A test accuracy is sure to "
         f"{98 / notes['n_test'] ** 0.5:.1f} points or better (95 %). "
         f"{options}; {report['machine']['cores']} cores, "
         f"load average {notes.get('load_average', '–')}, commit `{report['commit']}`.",
@@ -116,32 +123,3 @@ def _cell(key: str, value: float | None) -> str:
     if key in _PERCENT or key == "clean_purity_20":
         return f"{100 * value:.2f} %"
     return f"{value:.3f}" if key.startswith("noise") else f"{value:g}"
-
-
-def _draw(reports: Reports, picture: Path) -> None:
-    """Draw purity against the share kept, one panel per data set, one line per recipe."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    n_columns = min(3, len(reports))
-    n_rows = -(-len(reports) // n_columns)
-    figure, axes = pyplot.subplots(
-        n_rows, n_columns, figsize=(4 * n_columns, 3 * n_rows), squeeze=False
-    )
-    for axis in axes.flat[len(reports) :]:
-        axis.set_visible(False)
-    for axis, (name, report) in zip(axes.flat, reports.items(), strict=False):
-        for recipe in report["results"]:
-            curve = report["notes"].get(f"{recipe}_purity")
-            if curve and recipe != "gold":
-                shares = [100 * float(share) for share in curve]
-                axis.plot(shares, [100 * value for value in curve.values()], label=recipe)
-        axis.set_title(name, fontsize=9)
-        axis.set_xlabel("cleanest share kept, %", fontsize=8)
-        axis.set_ylabel("right labels, %", fontsize=8)
-        axis.legend(fontsize=7)
-    figure.tight_layout()
-    figure.savefig(picture, dpi=110, metadata={"Software": None})
-    pyplot.close(figure)

@@ -9,10 +9,14 @@ import numpy as np
 import pytest
 
 from backend.core.small_model import PLAIN
+from backend.core.types import Span
 from benchmarks.noisy_labels import load
-from benchmarks.selftrain import SelfTrainRun, purity, recipe_named, training_set
+from benchmarks.noisy_spans import holds_spans, load_spans, spoil
+from benchmarks.selftrain import training_set
+from benchmarks.selftrain_figures import draw_pictures
 from benchmarks.selftrain_goals import goal_lines
 from benchmarks.selftrain_page import write_selftrain_page
+from benchmarks.selftrain_runs import SelfTrainRun, purity, recipe_named
 
 WORDS = {"cold": ("snow", "ice", "frost"), "warm": ("sun", "fire", "beach")}
 
@@ -177,3 +181,58 @@ def test_goals_without_reports_are_left_out():
 
 def test_without_reports_there_is_no_page(tmp_path):
     assert write_selftrain_page(tmp_path) == []
+
+
+@pytest.fixture
+def tagged(tmp_path):
+    rows = []
+    for number in range(60):
+        split = "test" if number >= 50 else "train"
+        tokens = ["Ann", "lives", "in", "New", "Rome", f"since{number}"]
+        tags = ["B-person", "O", "O", "B-place", "I-place", "O"]
+        rows.append({"split": split, "i": number, "tokens": tokens, "tags": tags})
+    path = tmp_path / "people.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return path
+
+
+def test_spans_are_dropped_and_mistyped_in_equal_shares(tagged):
+    noisy = load_spans(tagged, noise=0.3, limit=None, n_test=None, seed=0)
+    assert (len(noisy.texts), len(noisy.test_texts)) == (50, 10)
+    changes = [
+        (set(gold) - set(given), set(given) - set(gold))
+        for gold, given in zip(noisy.gold, noisy.given, strict=True)
+    ]
+    assert sum(len(gone) for gone, _ in changes) == 30
+    assert sum(len(new) for _, new in changes) == 15
+
+
+def test_with_one_label_spoilt_spans_are_dropped():
+    gold = ((Span(0, 1, "a"), Span(2, 3, "a")), (), (Span(0, 1, "a"), Span(4, 5, "a")))
+    given = spoil(gold, ["a"], rate=0.5, rng=np.random.default_rng(0))
+    assert sum(map(len, given)) == 2
+    assert all(set(found) <= set(right) for found, right in zip(given, gold, strict=True))
+
+
+def test_files_of_other_rows_hold_no_spans(file, tagged):
+    assert holds_spans(tagged)
+    assert not holds_spans(file)
+    with pytest.raises(ValueError, match="has no tags"):
+        load_spans(file, noise=0.3, limit=None, n_test=None, seed=0)
+
+
+def test_a_part_keeps_each_texts_label(file):
+    noisy = read(file, noise=0.3)
+    part = noisy.part(np.array([3, 7]))
+    assert part.pool.texts == (noisy.pool.texts[3], noisy.pool.texts[7])
+    assert (part.given == noisy.given[[3, 7]]).all()
+    assert len(part.test) == len(noisy.test)
+
+
+def test_learning_curves_are_drawn_where_they_were_measured(tmp_path):
+    report = report_of([0.7], [0.8], [0.9])
+    assert draw_pictures({"weather": report}, tmp_path) == []
+    report["notes"]["default_curve"] = {"100": [0.5, 0.6], "200": [0.7, 0.8]}
+    (picture,) = draw_pictures({"weather": report}, tmp_path)
+    assert picture.name == "curves.png"
+    assert picture.stat().st_size > 1000

@@ -1,0 +1,150 @@
+"""What the benchmark of the small model is asked for, and what it measures of every training."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backend.core.small_model import PLAIN, Recipe
+
+PURITY_SHARES = tuple(round(0.1 * tenth, 1) for tenth in range(1, 11))
+_PAGE_BYTES = 4096
+_OPTION_TYPES: dict[str, Callable[[str], Any]] = {
+    "n_epochs": int,
+    "n_folds": int,
+    "n_rounds": int,
+    "n_neighbours": int,
+    "batch_size": int,
+    "learning_rate": float,
+    "join_strength": float,
+    "ema_decay": float,
+    "consistency": float,
+    "human_weight": float,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SelfTrainRun:
+    """What was asked for."""
+
+    data: Path
+    recipes: tuple[str, ...]
+    labels: str | None = None
+    n_seeds: int = 3
+    n_human: int = 0
+    noise: float = 0.0
+    limit: int | None = None
+    n_test: int | None = None
+    n_epochs: int = 3
+    max_tokens: int = 128
+    model: str = ""
+    sizes: tuple[int, ...] = ()
+
+    def parameters(self) -> dict[str, Any]:
+        """Return what belongs into the report."""
+        where = self.labels.split("/")[-1] if self.labels else None
+        return {
+            "data": self.data.name,
+            "labels": where,
+            "recipes": ",".join(self.recipes),
+            "seeds": self.n_seeds,
+            "human": self.n_human,
+            "noise": self.noise,
+            "limit": self.limit,
+            "test": self.n_test,
+            "epochs": self.n_epochs,
+            "model": self.model or "all-MiniLM-L6-v2",
+        }
+
+
+def recipe_named(name: str, asked: SelfTrainRun) -> Recipe:
+    """Return a recipe by name; "default@option=value@option=value" changes options of it."""
+    base, *changes = name.split("@")
+    recipe = {
+        "default": Recipe(),
+        "plain": PLAIN,
+        "gold": PLAIN,
+        "paper": replace(PLAIN, name="paper"),
+        "probe": Recipe(name="probe"),
+    }[base]
+    recipe = replace(recipe, n_epochs=asked.n_epochs, max_tokens=asked.max_tokens)
+    for change in changes:
+        option, _, value = change.partition("=")
+        read = _OPTION_TYPES.get(option, _is_yes)
+        known: Any = None if value == "none" else read(value)
+        recipe = replace(recipe, **{option: known})
+    return recipe
+
+
+def _is_yes(text: str) -> bool:
+    return text == "yes"
+
+
+def purity(
+    clean: NDArray[np.float64],
+    given: NDArray[np.int64],
+    is_wrong: NDArray[np.bool_],
+    share: float,
+) -> float:
+    """Return the share of right labels among each class's cleanest `share`, taken together."""
+    kept = []
+    for label in np.unique(given):
+        rows = np.flatnonzero(given == label)
+        order = rows[np.argsort(-clean[rows], kind="stable")]
+        kept.append(order[: max(1, round(len(rows) * share))])
+    return float(1 - is_wrong[np.concatenate(kept)].mean())
+
+
+def summary(runs: list[dict[str, Any]]) -> dict[str, float | None]:
+    def mean(key: str) -> float | None:
+        values = [each[key] for each in runs if key in each]
+        return round(float(np.mean(values)), 4) if values else None
+
+    accuracies = [each["test_accuracy"] for each in runs]
+    return {
+        "test_accuracy_mean": mean("test_accuracy"),
+        "test_accuracy_sd": round(float(np.std(accuracies, ddof=min(1, len(runs) - 1))), 4),
+        "test_f1_mean": mean("test_f1"),
+        "fused_label_accuracy_mean": mean("fused_label_accuracy"),
+        "noise_auroc": mean("noise_auroc"),
+        "noise_average_precision": mean("noise_average_precision"),
+        "clean_purity_20": mean("clean_purity_20"),
+        "seconds": round(float(np.mean([each["seconds"] for each in runs])), 1),
+        "processor_seconds": round(float(np.mean([each["processor_seconds"] for each in runs])), 1),
+        "peak_memory_mb": round(max(each["peak_memory_mb"] for each in runs)),
+    }
+
+
+def times_plain(results: dict[str, Any]) -> None:
+    """Put beside each recipe's processor seconds their ratio to the plain recipe's."""
+    plain = results.get("plain", {}).get("processor_seconds")
+    for figures in results.values():
+        figures["times_plain"] = round(figures["processor_seconds"] / plain, 2) if plain else None
+
+
+@contextmanager
+def peak_memory() -> Iterator[list[float]]:
+    """Yield a list whose one element is the process's largest resident size so far, in bytes."""
+    peak = [0.0]
+    is_over = threading.Event()
+
+    def watch() -> None:
+        while not is_over.is_set():
+            pages = int(Path("/proc/self/statm").read_text().split()[1])
+            peak[0] = max(peak[0], pages * _PAGE_BYTES)
+            is_over.wait(0.2)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield peak
+    finally:
+        is_over.set()
+        watcher.join()

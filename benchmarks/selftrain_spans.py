@@ -1,0 +1,104 @@
+"""What the small model makes of noisy spans: each recipe on one data set, over seeds.
+
+Accuracy stands for the F1 of exact spans; label errors are counted text by text.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from backend.core.metrics import span_scores
+from backend.core.small_model import PLAIN, Recipe
+from backend.slm.span_training import SpanModel, SpanOutput, SpanTrainingSet
+from benchmarks.noisy_spans import NoisySpans, load_spans
+from benchmarks.report import Report
+from benchmarks.selftrain_runs import (
+    PURITY_SHARES,
+    SelfTrainRun,
+    peak_memory,
+    purity,
+    recipe_named,
+    summary,
+    times_plain,
+)
+
+_RECIPES = ("plain", "default", "gold")
+
+
+def run_spans(report: Report, asked: SelfTrainRun, *, console: Console) -> None:
+    """Measure every recipe. Raises ValueError for one that spans do not have."""
+    noisy = load_spans(
+        asked.data, noise=asked.noise, limit=asked.limit, n_test=asked.n_test, seed=0
+    )
+    report.notes |= {
+        "n_train": len(noisy.texts),
+        "n_test": len(noisy.test_texts),
+        "n_labels": len(noisy.labels),
+        "n_abstained": 0,
+        "is_spans": True,
+        "given_label_accuracy": round(span_scores(noisy.given, noisy.gold).f1, 4),
+        "load_average": round(os.getloadavg()[0], 1),
+    }
+    console.print(report.notes)
+    for name in asked.recipes:
+        runs = [_one(asked, noisy, name, seed) for seed in range(asked.n_seeds)]
+        report.results[name] = summary(runs)
+        report.notes[f"{name}_test_accuracies"] = [each["test_accuracy"] for each in runs]
+        report.notes[f"{name}_purity"] = runs[0]["purity"]
+        console.print(name, report.results[name])
+    times_plain(report.results)
+
+
+def _one(asked: SelfTrainRun, noisy: NoisySpans, name: str, seed: int) -> dict[str, Any]:
+    recipe = _recipe(name, asked)
+    given = noisy.gold if name.partition("@")[0] == "gold" else noisy.given
+    ids = tuple(range(len(given)))
+    is_human = np.zeros(len(given), dtype=bool)
+    data = SpanTrainingSet(ids, noisy.texts, noisy.labels, given, is_human)
+    start, start_of_work = time.perf_counter(), time.process_time()
+    with peak_memory() as peak:
+        tagger, output = SpanModel(asked.model, recipe=recipe).fit(data, seed=seed)
+    seconds = time.perf_counter() - start
+    processor_seconds = time.process_time() - start_of_work
+    f1 = span_scores(tagger.predict(noisy.test_texts), noisy.test_gold).f1
+    return {
+        "test_accuracy": round(f1, 4),
+        "test_f1": f1,
+        "fused_label_accuracy": span_scores(output.predicted, noisy.gold).f1,
+        "seconds": seconds,
+        "processor_seconds": processor_seconds,
+        "peak_memory_mb": peak[0] / 2**20,
+        **_errors_found(output, given, noisy),
+    }
+
+
+def _recipe(name: str, asked: SelfTrainRun) -> Recipe:
+    base = name.partition("@")[0]
+    if base not in _RECIPES:
+        raise ValueError(f"spans have no recipe {base!r}; there are {', '.join(_RECIPES)}")
+    recipe = recipe_named(name, asked)
+    return replace(recipe, name="default") if recipe.name == PLAIN.name else recipe
+
+
+def _errors_found(output: SpanOutput, given: tuple[Any, ...], noisy: NoisySpans) -> dict[str, Any]:
+    is_wrong = np.array([set(g) != set(w) for g, w in zip(given, noisy.gold, strict=True)])
+    one_class = np.zeros(len(given), dtype=np.int64)
+    clean = output.clean_probability
+    figures: dict[str, Any] = {
+        "purity": {
+            str(share): round(purity(clean, one_class, is_wrong, share), 4)
+            for share in PURITY_SHARES
+        }
+    }
+    figures["clean_purity_20"] = figures["purity"]["0.2"]
+    if is_wrong.any() and not is_wrong.all():
+        figures["noise_auroc"] = float(roc_auc_score(is_wrong, -clean))
+        figures["noise_average_precision"] = float(average_precision_score(is_wrong, -clean))
+    return figures
