@@ -9,25 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from backend.core.calibration import BatchCalibrator
 from backend.core.ports import Encoder
 from backend.core.probe import fit_probe
 from backend.core.small_model import PoolTexts
-from backend.core.types import (
-    Example,
-    LabelDefinition,
-    Question,
-    QuestionKind,
-    TaskSchema,
-    TextField,
-)
 from backend.slm.probe import embed_pool
-from backend.slm.similarity import SimilarityAnnotator
+from benchmarks.by_similarity import similarity_posteriors, written_definition
 from benchmarks.data import read_rows
-from benchmarks.datasets import DEFINITIONS
 
 _WEAK_SHARE = 0.05
 _FEWEST_WEAK = 10
@@ -35,7 +25,6 @@ _ASYMMETRY = 0.5
 _TEST_SHARE = 0.5
 _CACHE = "llm:"
 _SIMILARITY = "similarity"
-_FIELD = "text"
 _POSITION = "position in the training split"
 
 
@@ -93,7 +82,8 @@ def load(
     gold = np.array([names.index(row["label"]) for row in train])
     pool = _texts(train)
     if labels == _SIMILARITY:
-        given = _similar(pool, path, names, encoder)
+        written = written_definition(path.name.split(".", 1)[0])
+        given = similarity_posteriors(encoder, pool.texts, names, written)
     elif not labels:
         given = _made_noisy(pool, gold, len(names), noise, encoder, np.random.default_rng(seed))
     has_label = np.asarray(np.isfinite(given).all(axis=1))
@@ -192,24 +182,6 @@ def _stored(
     calibrated = raw.copy()
     calibrated[is_known] = BatchCalibrator.fit(raw[is_known]).apply(raw[is_known])
     return [rows[number] for number in chosen], calibrated
-
-
-def _similar(
-    pool: PoolTexts, path: Path, names: tuple[str, ...], encoder: Encoder
-) -> NDArray[np.float64]:
-    """Return the posteriors of the annotator that compares texts with the labels' definitions."""
-    file = DEFINITIONS / f"{path.name.split('.', 1)[0]}.yaml"
-    written = yaml.safe_load(file.read_text(encoding="utf-8")) if file.exists() else {}
-    spoken, hints = written.get("names", {}), written.get("labels", {})
-    labels = tuple(
-        LabelDefinition(name, str(spoken.get(name, name)), hints.get(name)) for name in names
-    )
-    field = TextField(_FIELD, _FIELD)
-    question = Question("label", (field,), QuestionKind.SINGLE_CHOICE, labels)
-    examples = [Example(number, {_FIELD: text}) for number, text in enumerate(pool.texts)]
-    weak = SimilarityAnnotator(encoder).annotate(TaskSchema((question,)), "", examples)
-    nothing = (np.nan,) * len(names)
-    return np.array([label.probabilities or nothing for label in weak])
 
 
 def _made_noisy(

@@ -10,20 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 from rich.console import Console
 
-from backend.core.types import (
-    Example,
-    LabelDefinition,
-    Question,
-    QuestionKind,
-    TaskSchema,
-    TextField,
-)
+from benchmarks.by_similarity import similarity_posteriors, written_definition
 from benchmarks.data import read_rows
-from benchmarks.datasets import DEFINITIONS
 from benchmarks.ordering_figures import figures, random_figures
 from benchmarks.ordering_protocol import (
     BUDGETS,
@@ -108,9 +99,11 @@ def load_set(asked: OrderingRun) -> LabelledSet:
         rows[split] = [every[at] for at in kept.tolist()]
         vectors[split] = _vectors(asked, split, rows[split], kept)
     name = asked.data.name.split(".")[0]
-    definition = _definition(name)
+    definition = written_definition(name)
     values = list(definition.get("labels", {})) or sorted({row["label"] for row in rows["train"]})
-    votes = {"similarity": _similarity(asked, definition, values, rows["train"], vectors["train"])}
+    said = [row[_FIELD].strip() or "-" for row in rows["train"]]
+    encoder = _KnownVectors(said, vectors["train"], _encoder(asked.cache))
+    votes = {"similarity": similarity_posteriors(encoder, said, values, definition)}
     train: NDArray[np.int64] = np.arange(len(rows["train"]))
     if asked.posteriors is not None:
         votes["llm"] = _answers(asked.posteriors, len(train), len(values))
@@ -142,14 +135,6 @@ def _held_out(data: LabelledSet) -> LabelledSet:
         votes={annotator: said[kept] for annotator, said in data.votes.items()},
         texts=[data.texts[at] for at in kept],
     )
-
-
-def _definition(name: str) -> dict[str, Any]:
-    path = DEFINITIONS / f"{name}.yaml"
-    if not path.exists():
-        return {}
-    loaded: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return loaded
 
 
 def _vectors(
@@ -185,29 +170,6 @@ class _KnownVectors:
             return self._vectors[[self._row_of[text] for text in texts]]
         found: Vectors = self._other.embed(texts)
         return found
-
-
-def _similarity(
-    asked: OrderingRun,
-    definition: dict[str, Any],
-    values: Sequence[str],
-    rows: Sequence[dict[str, Any]],
-    vectors: Vectors,
-) -> NDArray[np.float64]:
-    """Return the posteriors of the annotator that needs no LLM, (n, K)."""
-    from backend.slm.similarity import SimilarityAnnotator
-
-    names, hints = definition.get("names", {}), definition.get("labels", {})
-    labels = tuple(
-        LabelDefinition(value, str(names.get(value, value)).replace("_", " "), hints.get(value))
-        for value in values
-    )
-    question = Question("label", (TextField(_FIELD, _FIELD),), QuestionKind.SINGLE_CHOICE, labels)
-    texts = [row[_FIELD].strip() or "-" for row in rows]
-    encoder = _KnownVectors(texts, vectors, _encoder(asked.cache))
-    examples = [Example(at, {_FIELD: text}) for at, text in enumerate(texts)]
-    weak = SimilarityAnnotator(encoder).annotate(TaskSchema((question,)), "", examples)
-    return np.array([label.probabilities for label in weak])
 
 
 def _answers(path: Path, n_rows: int, n_classes: int) -> NDArray[np.float64]:

@@ -1,0 +1,50 @@
+"""What the annotator that needs no LLM says of a data set, whose labels a file may define."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from backend.core.ports import Encoder
+from backend.core.types import (
+    Example,
+    LabelDefinition,
+    Question,
+    QuestionKind,
+    TaskSchema,
+    TextField,
+)
+from backend.slm.similarity import SimilarityAnnotator
+from benchmarks.datasets import DEFINITIONS
+
+_FIELD = "text"
+
+
+def written_definition(name: str) -> dict[str, Any]:
+    """Return what was written about a data set's labels; nothing where there is no file."""
+    file = DEFINITIONS / f"{name}.yaml"
+    if not file.exists():
+        return {}
+    written: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
+    return written
+
+
+def similarity_posteriors(
+    encoder: Encoder, texts: Sequence[str], labels: Sequence[str], written: Mapping[str, Any]
+) -> NDArray[np.float64]:
+    """Return the posteriors (n, K) of texts, NaN where similarity has no answer."""
+    names, hints = written.get("names", {}), written.get("labels", {})
+    definitions = tuple(
+        LabelDefinition(label, str(names.get(label, label)).replace("_", " "), hints.get(label))
+        for label in labels
+    )
+    field = TextField(_FIELD, _FIELD)
+    question = Question("label", (field,), QuestionKind.SINGLE_CHOICE, definitions)
+    examples = [Example(at, {_FIELD: text}) for at, text in enumerate(texts)]
+    weak = SimilarityAnnotator(encoder).annotate(TaskSchema((question,)), "", examples)
+    nothing = (np.nan,) * len(labels)
+    return np.array([label.probabilities or nothing for label in weak])
