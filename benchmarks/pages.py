@@ -9,6 +9,7 @@ from typing import Any
 
 from benchmarks.annotate_page import annotate_page
 from benchmarks.faults.page import faults_page
+from benchmarks.injection_page import injection_page
 from benchmarks.ordering_page import write_ordering_page
 from benchmarks.rounds_page import write_rounds_page
 from benchmarks.selftrain_page import write_selftrain_page
@@ -91,4 +92,5 @@ def _serving(report: dict[str, Any], source: str) -> str:
 _PAGES: dict[str, Callable[[dict[str, Any], str], str]] = {
     "serving": _serving,
     "faults": faults_page,
+    "injection": injection_page,
 }

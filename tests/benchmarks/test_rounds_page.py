@@ -19,6 +19,7 @@ def report(name: str, fused: float, *, humans: int = 0, order: str = "queue", co
             "zero_shot_accuracy": 0.5,
             "prelabel_accuracy": 0.55,
             "fused_accuracy": fused,
+            "n_human_labels": humans,
             "small_model_accuracy": None,
             "test": {"llm": 0.4, "similarity": 0.6, "fused": 0.7},
             "estimated_accuracy": 0.7,
@@ -67,3 +68,9 @@ def test_the_test_columns_name_the_better_annotator(tmp_path):
     page = written(tmp_path, [report("mr", 0.6)])
     (row,) = [line for line in page.splitlines() if line.startswith("| mr |")]
     assert "| 0.6 | – | 0.7 | 0.70 [0.50, 0.90] |" in row
+
+
+def test_answered_tasks_are_left_out_of_the_open_ones(tmp_path):
+    page = written(tmp_path, [report("mr", 0.82, humans=64)])
+    (row,) = [line for line in page.splitlines() if line.startswith("| mr |")]
+    assert "| 0.82 | 0.5 |" in row
