@@ -45,6 +45,11 @@ class RouteAbilities:
     json_by: Constraint | None = None
 
     @property
+    def is_of_vllm(self) -> bool:
+        """Whether the route has what only vLLM has."""
+        return self.reads_token_ids or self.names_token_ids
+
+    @property
     def has_logprobs(self) -> bool:
         """Whether any log-probability can be had."""
         return self.reads_token_ids or self.n_top_logprobs > 0
@@ -64,14 +69,19 @@ def request_body(
     decoding: Decoding,
     abilities: RouteAbilities,
 ) -> dict[str, Any]:
-    """Return the body that asks for one prompt (a string) or for several."""
+    """Return the body that asks for one prompt (a string) or for several.
+
+    A vLLM is given no seed: on a CPU, a request with one whose prompt it happens to read in pieces
+    ends the whole server ("CPU Generator does not use offset", seen with 0.32), and nothing in its
+    answers tells the CPU from a GPU.
+    """
     body: dict[str, Any] = {
         "model": model,
         **_prompt_field(route, prompts),
         abilities.limit_field: decoding.max_tokens,
         "temperature": decoding.temperature,
     }
-    if decoding.seed is not None:
+    if decoding.seed is not None and not abilities.is_of_vllm:
         body["seed"] = decoding.seed
     if decoding.stop:
         body["stop"] = list(decoding.stop)

@@ -58,7 +58,8 @@ class Decoding:
     read is then the assistant's answer. `choices` or `json_schema` (JSON text) hold the answer to
     one of the choices or to the schema where the server can do so (`LanguageModelInfo` says): what
     comes back is to be checked all the same. `stop` ends the answer before any of these texts.
-    Under a temperature above 0 the same `seed` gives the same answer on most servers.
+    Under a temperature above 0 the same `seed` gives the same answer on many servers, not on vLLM;
+    everywhere it tells one drawn answer from another in the cache.
     """
 
     max_tokens: int = 1

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from backend.adapters.vllm_routes import RouteAbilities, request_body
 from backend.core.ports import Decoding
 from tests.adapters.vllm_client import ASKED, DIALECTS, PROMPTS, assert_all_answered, client
 from tests.llm_server import ScriptedLlmServer, is_work
@@ -33,11 +34,20 @@ def test_a_chat_goes_through_the_template_in_lists(server, model):
     assert sorted(len(prompts) for prompts in server.lists()) == [2, 4, 4]
 
 
+@pytest.mark.parametrize("ability", ["reads_token_ids", "names_token_ids"])
+def test_a_vllm_gets_no_seed_because_one_on_a_cpu_may_end_of_it(ability):
+    decoding = Decoding(temperature=0.7, seed=5)
+    another = RouteAbilities(exists=True, n_top_logprobs=5)
+    assert request_body("plain", "m", "say", decoding, another)["seed"] == 5
+    of_vllm = replace(another, **{ability: True})
+    assert "seed" not in request_body("plain", "m", "say", decoding, of_vllm)
+
+
 def test_all_of_a_decoding_reaches_the_server(server, model):
     decoding = Decoding(max_tokens=9, temperature=0.7, seed=5, stop=("\n",), n_logprobs=2)
     (completion,) = model.complete(["say"], decoding)
     body = server.requests[-1][1]
-    assert (body["max_tokens"], body["temperature"], body["seed"]) == (9, 0.7, 5)
+    assert (body["max_tokens"], body["temperature"]) == (9, 0.7)
     assert (body["stop"], body["logprobs"]) == (["\n"], 2)
     assert completion.mean_logprob == pytest.approx(ScriptedLlmServer.logprob("say", 7))
     assert completion.finish_reason == "length"
