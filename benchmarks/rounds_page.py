@@ -179,8 +179,9 @@ def _fused_on_test(report: dict[str, Any]) -> float:
 
 def _open(results: dict[str, Any], n_texts: int) -> float:
     """Return the accuracy without the answered tasks, whose labels are right."""
-    n_humans = results["n_human_labels"]
-    return round((results["fused_accuracy"] * n_texts - n_humans) / (n_texts - n_humans), 4)
+    n_humans = int(results["n_human_labels"])
+    n_right = float(results["fused_accuracy"]) * n_texts - n_humans
+    return round(n_right / (n_texts - n_humans), 4)
 
 
 def _estimate(results: dict[str, Any]) -> str | None:
