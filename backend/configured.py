@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,15 +17,19 @@ from backend.core.controls import RandomOrder
 from backend.core.ports import Encoder, LanguageModel
 from backend.core.query import ActiveLLMStrategy
 from backend.core.rounds import RoundRecipe
-from backend.core.small_model import PLAIN, Recipe, SmallModel
+from backend.core.small_model import PLAIN, Recipe, SmallModel, TrainingHooks, TrainingSet
 from backend.errors import SettingsError
+from backend.launcher.child import ChildProcess, Command
 from backend.llm.paper_sampler import PaperActiveLLM
 from backend.llm.sampler import LLMJudge
 from backend.settings import Settings
 from backend.workflow.releasing import MakeStrategy
 from backend.workflow.training import MakeSmallModel
 
+_ROOT = Path(__file__).resolve().parent.parent
 _N_PUBLISHED_HEAD = 200
+_FEWEST_TEXTS_FOR_SEVERAL = 5000
+"""Below, one GPU is done before several processes have started."""
 
 
 def connect_language_model(settings: Settings) -> VllmServer | Replicas:
@@ -82,9 +87,35 @@ def small_models(settings: Settings, encoder: Encoder) -> MakeSmallModel:
 
         ways = {"default": Recipe(), "plain": PLAIN, "probe": Recipe(name="probe")}
         how = replace(PLAIN, name="paper") if recipe == "paper" else ways[settings.slm_recipe]
-        return Transformer(settings.slm_model, recipe=how, encoder=encoder)
+        alone = Transformer(settings.slm_model, recipe=how, encoder=encoder)
+        return alone if how.name == "probe" else _by_several(settings, alone, how, encoder)
 
     return make
+
+
+def _by_several(
+    settings: Settings, alone: SmallModel, recipe: Recipe, encoder: Encoder
+) -> SmallModel:
+    """Return the small model trained by as many processes as the settings and the GPUs want."""
+    from backend.slm.encoder import n_gpus
+    from backend.slm.side_by_side import Order, SideBySide, known_vectors
+
+    n_found = n_gpus()
+    n_processes = settings.slm_processes or n_found
+    if n_processes < 2:
+        return alone
+
+    def order(data: TrainingSet, seed: int, hooks: TrainingHooks) -> Order:
+        vectors = known_vectors(encoder, data.pool) if recipe.n_neighbours else None
+        return Order(
+            data, recipe, settings.slm_model, seed, hooks.checkpoints, n_found == 0, vectors
+        )
+
+    def start(argv: tuple[str, ...], log_file: Path) -> ChildProcess:
+        return ChildProcess(Command("training", argv, _ROOT), log_file=log_file)
+
+    fewest = 0 if settings.slm_processes else _FEWEST_TEXTS_FOR_SEVERAL
+    return SideBySide(alone, order, start, n_processes=n_processes, fewest_texts=fewest)
 
 
 def query_strategies(settings: Settings, model: LanguageModel) -> MakeStrategy:

@@ -142,6 +142,12 @@ class Settings:
         "default/plain/probe",
         "how it learns; probe: a linear one on frozen vectors, seconds instead of minutes",
     )
+    slm_processes: int = _setting(
+        "SLM_PROCESSES",
+        0,
+        "processes",
+        "how many train the small model together; 0: one per GPU for 5,000 texts and more",
+    )
     round_recipe: str = _setting(
         "ROUND_RECIPE",
         "default",

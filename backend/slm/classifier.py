@@ -15,7 +15,7 @@ from transformers import AutoModelForSequenceClassification
 from backend.core.probe import LinearProbe
 from backend.core.small_model import PoolTexts, SmallModelPrediction
 from backend.core.types import QuestionKind
-from backend.slm import losses, start
+from backend.slm import losses, peers, start
 from backend.slm.batches import Tokens, reading_batches, tokenize
 from backend.slm.encoder import compute_device, embedded_encoder_folder, has_fast_bf16
 from backend.slm.pretrained import Pretrained, read_ours, under_new_head
@@ -105,11 +105,11 @@ class TextClassifier:
     def logits(
         self, tokens: Tokens, *, between: Callable[[], None] = lambda: None
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return logits (n, K) and unit vectors (n, d)."""
+        """Return logits (n, K) and unit vectors (n, d); processes side by side share the work."""
         logits = np.zeros((len(tokens), len(self.labels)), dtype=np.float32)
         vectors = np.zeros((len(tokens), self.model.config.hidden_size), dtype=np.float32)
         self.model.eval()
-        for rows in reading_batches(tokens.lengths):
+        for rows in peers.share(list(reading_batches(tokens.lengths))):
             between()
             inputs = tokens.collate(rows, self.device)
             with torch.inference_mode(), self.autocast():
@@ -120,7 +120,7 @@ class TextClassifier:
                 units = torch.nn.functional.normalize(means, dim=1)
             logits[rows] = output.logits.float().cpu().numpy()
             vectors[rows] = units.cpu().numpy()
-        return logits, vectors
+        return peers.whole(logits), peers.whole(vectors)
 
     def head_states(
         self, tokens: Tokens, *, between: Callable[[], None] = lambda: None
@@ -132,7 +132,7 @@ class TextClassifier:
         handle = layer.register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0]))
         self.model.eval()
         try:
-            for rows in reading_batches(tokens.lengths):
+            for rows in peers.share(list(reading_batches(tokens.lengths))):
                 between()
                 caught.clear()
                 with torch.inference_mode(), self.autocast():
@@ -140,7 +140,7 @@ class TextClassifier:
                 states[rows] = caught[0].double().cpu().numpy()
         finally:
             handle.remove()
-        return states
+        return peers.whole(states)
 
     def start_from(self, probes: tuple[LinearProbe, ...], *, size: float) -> None:
         """Let the head say what probes say that were fitted on `head_states` over `size`."""
