@@ -169,7 +169,8 @@ def _each(
 def _on_average(reports: Sequence[Report]) -> list[str]:
     """Return the line of what 20 human labels make of both annotators."""
     gains = [
-        report["notes"]["accuracy_combined_20"] - max(report["results"][name] for name in _ALONE)
+        report["notes"]["accuracy_combined_20"]
+        - max(report["results"][name] for name in _ALONE if name in report["results"])
         for report in reports
         if "accuracy_combined_20" in report["notes"]
     ]
@@ -207,9 +208,10 @@ def _figure(name: str) -> Callable[[Report], float | None]:
 def _difference(name: str, *others: str) -> Callable[[Report], float | None]:
     def figure(report: Report) -> float | None:
         results = report["results"]
-        if any(results.get(each) is None for each in (name, *others)):
+        known = [results[each] for each in others if results.get(each) is not None]
+        if results.get(name) is None or not known:
             return None
-        return round(float(results[name] - max(results[each] for each in others)), 4)
+        return round(float(results[name] - max(known)), 4)
 
     return figure
 
