@@ -154,3 +154,10 @@ def test_the_page_says_which_goals_are_missed_and_where():
     assert "above the better one on average | yes | +0.040 over 2 sets |" in page
     assert "zero-shot on average | **no** | -0.010 (mr, 8 shots: -0.010) |" in page
     assert "| prefix cache hit rate at least 0.6 | yes | 0.7 |" in page
+
+
+def test_several_labels_are_judged_without_the_figures_that_they_do_not_have():
+    figures = {"accuracy_raw": 0.2, "accuracy_embedding": 0.43, "accuracy_combined": 0.4}
+    page = annotate_page([measured("intents", **figures)])
+    assert "under the better one | **no** | intents: -0.03 |" in page
+    assert "above the better one on average | yes | +0.410 over 1 sets |" in page
