@@ -30,6 +30,7 @@ from backend.configured import (
 from backend.core.accounts import Prices
 from backend.core.ports import Encoder, LabelingPlatform, LanguageModel
 from backend.llm.annotator import LLMAnnotator
+from backend.llm.rewording import Reworder
 from backend.llm.spans import SpanAsker
 from backend.settings import Settings
 from backend.slm.similarity import SimilarityAnnotator
@@ -56,6 +57,7 @@ from backend.workflow.sharing import Sharer
 from backend.workflow.small_voice import SmallModelVoice
 from backend.workflow.synchronisation import Synchroniser
 from backend.workflow.training import MakeSmallModel, Trainer
+from backend.workflow.wordings import SecondWordings
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +150,7 @@ def build_services(
     voice = SmallModelVoice(stores.releases, _models(settings), make_small_model)
     prelabel = _prelabel_crew(settings, stores, shared, platform, voice)
     queue = QueueReporter(shared.releaser, stores.releases, stores.tasks)
+    wordings = SecondWordings(settings.slm_views, Reworder(language_model).reword)
     return Services(
         settings=settings,
         database=database,
@@ -169,7 +172,7 @@ def build_services(
         settler=shared.settler,
         events=EventService(shared.config, (stores.projects, stores.tasks, stores.work)),
         prediction=_prediction(settings, stores, shared),
-        crew=_round_crew(settings, stores, shared, prelabel, make_small_model),
+        crew=_round_crew(settings, stores, shared, prelabel, make_small_model, wordings),
         queue=queue,
         exporter=_exporter(settings, stores, shared),
         reporter=_reporter(settings, stores, shared, queue),
@@ -262,6 +265,7 @@ def _round_crew(
     shared: _Shared,
     prelabel: Crew,
     make_small_model: MakeSmallModel,
+    wordings: SecondWordings,
 ) -> RoundCrew:
     labels, settler, jury = stores.labels, shared.settler, shared.jury
     desk = RoundDesk(
@@ -271,7 +275,7 @@ def _round_crew(
     return RoundCrew(
         prelabel,
         Beginner(desk, shared.briefs, (stores.projects, labels, stores.rounds), policy),
-        Trainer(desk, settler, make_small_model),
+        Trainer(desk, settler, make_small_model, wordings),
         Refiner(desk, settler, jury, shared.briefs, (stores.tasks, labels)),
         Decider(desk, settler, jury, shared.releaser, (labels, stores.releases)),
     )

@@ -142,6 +142,12 @@ class Settings:
         "default/plain/probe",
         "how it learns; probe: a linear one on frozen vectors, seconds instead of minutes",
     )
+    slm_views: str = _setting(
+        "SLM_VIEWS",
+        "",
+        "paraphrase or field",
+        "second wordings for ROUND_RECIPE=paper: by the LLM, or a field of the tasks; empty: none",
+    )
     slm_processes: int = _setting(
         "SLM_PROCESSES",
         0,

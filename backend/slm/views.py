@@ -1,9 +1,8 @@
-"""Second views of a text: given wordings, paraphrases by an LLM, or free ones by hiding tokens."""
+"""Second views of a text: another wording where there is a usable one, else tokens hidden."""
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -13,9 +12,6 @@ from backend.core.small_model import PoolTexts
 _HIDDEN_SHARE = 0.15
 _LONGEST_GROWTH = 2.0
 _LEAST_SHARE = 0.4
-
-Rewrite = Callable[[Sequence[str]], Sequence[str | None]]
-"""Rewords each text, in order; None where it could not."""
 
 
 def usable_view(text: str, view: str | None) -> bool:
@@ -38,24 +34,6 @@ def with_views(pool: PoolTexts, views: Sequence[str | None] | None) -> tuple[Poo
         for text, view, is_good in zip(pool.texts, views, is_usable, strict=True)
     )
     return PoolTexts(pool.ids, texts, pool.pairs), is_usable
-
-
-def paraphrases(texts: Sequence[str], rewrite: Rewrite) -> list[str | None]:
-    """Return a second wording of each text by an LLM, None where the answer is not usable."""
-    return [
-        view if usable_view(text, view) else None
-        for text, view in zip(texts, rewrite(texts), strict=True)
-    ]
-
-
-def delete_spans(text: str, rng: random.Random, *, share: float = _HIDDEN_SHARE) -> str:
-    """Return a text without one run of words, at most `share` of them; short texts stay whole."""
-    words = text.split()
-    n_gone = int(len(words) * share)
-    if n_gone == 0:
-        return text
-    start = rng.randrange(len(words) - n_gone + 1)
-    return " ".join(words[:start] + words[start + n_gone :])
 
 
 def hide_span(inputs: dict[str, Tensor], *, share: float = _HIDDEN_SHARE) -> dict[str, Tensor]:

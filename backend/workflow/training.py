@@ -30,6 +30,7 @@ from backend.workflow.round_desk import (
 from backend.workflow.round_files import RoundFiles
 from backend.workflow.settling import Pool, Settler
 from backend.workflow.verdicts import posteriors_by_annotator
+from backend.workflow.wordings import SecondWordings
 
 _LOOK_S = 2.0
 MakeSmallModel = Callable[[RoundRecipe], SmallModel]
@@ -50,10 +51,17 @@ class Believed:
 class Trainer:
     """Does the `train` step."""
 
-    def __init__(self, desk: RoundDesk, settler: Settler, make_small_model: MakeSmallModel) -> None:
+    def __init__(
+        self,
+        desk: RoundDesk,
+        settler: Settler,
+        make_small_model: MakeSmallModel,
+        wordings: SecondWordings,
+    ) -> None:
         self._desk = desk
         self._settler = settler
         self._make = make_small_model
+        self._wordings = wordings
 
     def train(self, project_id: ProjectId, *, cycle: int) -> dict[str, int]:
         """Train on the labels as they are in this cycle, 0 being before any refinement; a step."""
@@ -78,6 +86,8 @@ class Trainer:
         votes = voices(pool, question, found.files, cycle)
         believed = self.believe(found, pool, question, votes)
         data = _training_set(pool, question, believed)
+        if found.is_paper:
+            data = replace(data, views=self._wordings.of(pool, question))
         model, output = self._make(found.round.recipe).fit(
             data, seed=found.seed(cycle), hooks=self._hooks(found, cycle)
         )

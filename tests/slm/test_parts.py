@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import random
-
 import numpy as np
 import pytest
 import torch
@@ -16,7 +14,7 @@ from backend.slm.calibration import fit_temperature
 from backend.slm.classifier import decide
 from backend.slm.losses import divergence, label_loss, two_way_divergence
 from backend.slm.trainer import learning_rate_share, suited_batch_size, suited_learning_rate
-from backend.slm.views import delete_spans, hide_span, paraphrases, usable_view
+from backend.slm.views import hide_span, usable_view
 
 LENGTHS = st.lists(st.integers(1, 600), min_size=0, max_size=200)
 
@@ -120,20 +118,6 @@ def test_few_texts_leave_the_temperature_alone():
 )
 def test_a_view_is_another_wording_of_like_length(view, is_usable):
     assert usable_view("a good film here", view) is is_usable
-
-
-def test_paraphrases_keep_their_places():
-    views = paraphrases(["one two three", "four five six"], lambda texts: [None, "six five four"])
-    assert views == [None, "six five four"]
-
-
-@given(st.lists(st.sampled_from(["a", "b", "c"]), max_size=30), st.integers(0, 99))
-def test_span_deletion_takes_one_run_of_words(words, seed):
-    text = " ".join(words)
-    left = delete_spans(text, random.Random(seed)).split()
-    n_gone = int(len(words) * 0.15)
-    assert len(left) == len(words) - n_gone
-    assert any(words[:at] + words[at + n_gone :] == left for at in range(len(words) - n_gone + 1))
 
 
 def test_hidden_tokens_are_one_run_and_never_the_first():

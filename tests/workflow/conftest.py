@@ -48,6 +48,7 @@ from backend.workflow.sharing import Sharer
 from backend.workflow.small_voice import SmallModelVoice
 from backend.workflow.synchronisation import Synchroniser
 from backend.workflow.training import Trainer
+from backend.workflow.wordings import SecondWordings
 from tests.conftest import SENTIMENT
 from tests.fakes import FakePlatform, FakeSmallModel
 
@@ -208,8 +209,10 @@ class House:
         plan: RoundPlan | None = None,
         policy: RoundPolicy | None = None,
         make_strategy: MakeStrategy = lambda asked: ActiveLLMStrategy(),
+        wordings: SecondWordings | None = None,
     ) -> None:
         self.platform = platform or FakePlatform()
+        self.wordings = wordings or SecondWordings("", lambda texts: [None] * len(texts))
         self._folder = folder
         self._config = LabelConfigReader(lambda _: Abstention(AbstentionReason.REMOTE_TEXT))
         self._open_stores(stores)
@@ -289,7 +292,7 @@ class House:
         return RoundCrew(
             crew,
             self.beginner,
-            Trainer(desk, self.settler, lambda recipe: self.small_model),
+            Trainer(desk, self.settler, lambda recipe: self.small_model, self.wordings),
             Refiner(desk, self.settler, self.jury, self._briefs, (self.tasks, self.labels)),
             Decider(desk, self.settler, self.jury, self.releaser, labels),
         )
