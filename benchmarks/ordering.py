@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -206,9 +205,3 @@ def _notes(data: LabelledSet, pools: Sequence[Pool]) -> dict[str, Any]:
         if posteriors is None
         else round(float((posteriors.argmax(axis=1) == data.y_train[pools[0].rows]).mean()), 3),
     }
-
-
-def read_report(path: Path) -> dict[str, Any]:
-    """Return a report that this benchmark wrote."""
-    loaded: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return loaded

@@ -274,6 +274,8 @@ class FakeFittedModel:
     def save(self, folder: Path, *, card: Mapping[str, str] | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "fake.json").write_text(json.dumps({"labels": self.labels, "sure": self.sure}))
+        if card is not None:
+            (folder / "README.md").write_text("\n".join(card.values()))
 
 
 _PIECES = re.compile(r" ?\w+|\s|[^\w\s]")

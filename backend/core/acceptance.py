@@ -93,24 +93,6 @@ def accept_rule(
     return _accepted(passed[-1], max_error, delta)
 
 
-def accept_curve(
-    confidences: NDArray[np.floating],
-    is_right: NDArray[np.bool_],
-    pool_confidences: NDArray[np.floating],
-    *,
-    n_points: int = 20,
-    delta: float = 0.05,
-) -> list[AcceptPoint]:
-    """Return share accepted against errors, from strict to lenient thresholds, for a picture."""
-    if len(pool_confidences) == 0:
-        return []
-    shares = np.arange(1, n_points + 1) / n_points
-    return [
-        _point(threshold, confidences, is_right, pool_confidences, delta)
-        for threshold in _quantiles(pool_confidences, shares)
-    ]
-
-
 def _n_least(max_error: float, delta: float) -> int:
     """Return how many audited labels without an error show an error rate of `max_error`."""
     return math.ceil(math.log(delta) / math.log1p(-max_error))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq, minimize
-from scipy.special import expit, log_softmax, logit, softmax
+from scipy.special import log_softmax, softmax
 
 from backend.core.metrics import expected_calibration_error
 from backend.core.mixture import (
@@ -28,7 +28,6 @@ _N_HALF_TRUSTED = 20
 _FLAT_SPREAD = 1e-3
 _TEMPERATURE_SD = 0.7
 _BIAS_SD = 0.7
-_LABEL_SD = 0.3
 _N_FOLDS = 5
 _TEMPERATURES = (0.02, 50.0)
 
@@ -189,63 +188,6 @@ def temper_to_accuracy(probabilities: Floats, accuracy: float) -> float:
     return float(np.exp(brentq(excess, low, high, xtol=1e-4)))
 
 
-@dataclass(frozen=True, slots=True)
-class MultilabelCalibration:
-    """A slope and an offset in log-odds per label of a multiple-choice question."""
-
-    slopes: tuple[float, ...]
-    offsets: tuple[float, ...]
-
-    def apply(self, probabilities: Floats) -> Floats:
-        """Return corrected probabilities, shape (n, L); rows need not sum to 1."""
-        odds = _log_odds(probabilities)
-        corrected: Floats = expit(odds * np.asarray(self.slopes) + np.asarray(self.offsets))
-        return corrected
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain values, from which `from_json` makes the same correction."""
-        return {"slopes": list(self.slopes), "offsets": list(self.offsets)}
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> MultilabelCalibration:
-        """Read what `to_json` wrote."""
-        return cls(tuple(data["slopes"]), tuple(data["offsets"]))
-
-
-def fit_multilabel_calibration(
-    probabilities: Floats, is_set: NDArray[np.bool_]
-) -> MultilabelCalibration:
-    """Fit Platt scaling per label, all labels pulled towards a common one, from 20 texts on.
-
-    The idea: log-odds x slope + offset (Platt 1999), where each label's slope and offset scatter
-    around common ones: a label that people rarely set borrows from the others. `probabilities`
-    and `is_set` have shape (n, L).
-    """
-    n_texts, n_labels = probabilities.shape
-    if n_texts < FEWEST_HUMAN_LABELS or n_labels == 0:
-        return MultilabelCalibration((1.0,) * n_labels, (0.0,) * n_labels)
-    odds = _log_odds(probabilities)
-
-    def loss(parameters: Floats) -> tuple[float, Floats]:
-        common, own = parameters[:2], parameters[2:].reshape(2, n_labels)
-        scores = odds * (common[0] + own[0]) + common[1] + own[1]
-        error = expit(scores) - is_set
-        nats = float(np.logaddexp(0, scores).sum() - scores[is_set].sum())
-        pulls = np.array([common[0] - 1, common[1]]) / _TEMPERATURE_SD**2
-        nats += 0.5 * float(pulls @ (pulls * _TEMPERATURE_SD**2) + (own**2).sum() / _LABEL_SD**2)
-        slopes = np.stack([(error * odds).sum(axis=0), error.sum(axis=0)])
-        return nats, np.concatenate(
-            [slopes.sum(axis=1) + pulls, (slopes + own / _LABEL_SD**2).ravel()]
-        )
-
-    start = np.concatenate([[1.0, 0.0], np.zeros(2 * n_labels)])
-    found = minimize(loss, start, jac=True, method="L-BFGS-B").x
-    own = found[2:].reshape(2, n_labels)
-    return MultilabelCalibration(
-        tuple((found[0] + own[0]).tolist()), tuple((found[1] + own[1]).tolist())
-    )
-
-
 def _fit_scaling(logs: Floats, labels: NDArray[np.integer]) -> tuple[float, Floats]:
     n_classes = logs.shape[1]
     truth = np.eye(n_classes)[labels]
@@ -272,8 +214,3 @@ def _scaled(logs: Floats, sharpness: float, bias: Floats) -> Floats:
 def _logs(probabilities: Floats) -> Floats:
     logs: Floats = np.log(np.clip(probabilities, _SMALLEST_PROBABILITY, None))
     return logs
-
-
-def _log_odds(probabilities: Floats) -> Floats:
-    odds: Floats = logit(np.clip(probabilities, _SMALLEST_PROBABILITY, 1 - _SMALLEST_PROBABILITY))
-    return odds

@@ -20,7 +20,7 @@ class PoolEvidence:
     """What is known about n texts and C classes before the pool is chosen.
 
     `is_candidate`, shape (n, C): the weak label names the class and the small model agrees, or a
-    person said so; see `class_members` and `label_set_members`. `losses`, shape (n,) or (n, C): the
+    person said so; see `class_members`. `losses`, shape (n,) or (n, C): the
     small model's loss on that label; smaller is more trusted. `embeddings`: unit vectors, shape
     (n, d). `is_human`, shape (n,): the label is a person's. `clean_probability`, shape (n,) or
     (n, C), in [0, 1]: that the weak label is right.
@@ -74,23 +74,6 @@ def class_members(
     rows = np.flatnonzero(agrees)
     members[rows, labels[rows]] = True
     return members
-
-
-def label_set_members(
-    has_label: NDArray[np.bool_], agrees: NDArray[np.bool_], *, with_none: bool = True
-) -> NDArray[np.bool_]:
-    """Return which text may stand for which class where a text has any number of labels.
-
-    `has_label`, shape (n, C): the labels of multiple choice, or the entity types that occur.
-    `agrees`, shape (n,) or (n, C). `with_none` adds a last column for texts with no label at all,
-    which a prompt has to show too or the model never answers "none".
-    """
-    agrees_at = np.broadcast_to(_as_table(agrees), has_label.shape)
-    members: NDArray[np.bool_] = has_label & agrees_at
-    if not with_none:
-        return members
-    has_none = ~has_label.any(axis=1) & agrees_at.all(axis=1)
-    return np.column_stack([members, has_none])
 
 
 def select_pool(evidence: PoolEvidence, plan: PoolPlan | None = None) -> list[NDArray[np.intp]]:

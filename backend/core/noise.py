@@ -10,7 +10,6 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 from cleanlab.count import estimate_joint
-from cleanlab.rank import get_label_quality_scores
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
@@ -128,28 +127,6 @@ def share_of_noise(labels: Labels, cross_fitted: Floats) -> float:
     n_surest = max(_FEWEST_SUREST, round(len(labels) * _SUREST_SHARE))
     surest = np.argsort(-cross_fitted.max(axis=1), kind="stable")[:n_surest]
     return min(1.0, float(differs[surest].mean()) / rate)
-
-
-def label_quality(labels: Labels, cross_fitted: Floats) -> Floats:
-    """Return how well cross-fitted predictions support each label, shape (n,), in [0, 1].
-
-    cleanlab's self-confidence after subtracting each class's mean confidence (Northcutt et al.
-    2021, section 3.2; Kuan and Mueller 2022), so that a class on which the model is
-    timid as a whole is not suspected as a whole.
-    """
-    present = np.unique(labels)
-    if len(present) < 2:
-        own: Floats = np.clip(cross_fitted[np.arange(len(labels)), labels], 0.0, 1.0)
-        return own
-    position = np.zeros(cross_fitted.shape[1], dtype=np.int64)
-    position[present] = np.arange(len(present))
-    scores = np.clip(cross_fitted[:, present], _SMALLEST, None)
-    scores = scores / scores.sum(axis=1, keepdims=True)
-    quality: Floats = get_label_quality_scores(
-        position[labels], scores, method="self_confidence", adjust_pred_probs=True
-    )
-    clipped: Floats = np.clip(quality, 0.0, 1.0)
-    return clipped
 
 
 def neighbour_posterior(

@@ -192,12 +192,16 @@ class SmallModelPrediction:
 
 @dataclass(frozen=True, slots=True)
 class TrainingReport:
-    """What a training did: seconds by stage, figures by name, and what was chosen and why."""
+    """What a training did: seconds by stage, figures by name, and what was chosen and why.
+
+    `base` is the name of the encoder that it began with.
+    """
 
     recipe: str
     seconds: Mapping[str, float]
     figures: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    base: str = ""
 
 
 @dataclass(frozen=True, slots=True)

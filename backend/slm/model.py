@@ -22,6 +22,7 @@ from backend.slm import probe
 from backend.slm.calibration import fit_temperature
 from backend.slm.classifier import TextClassifier
 from backend.slm.desk import Desk, Floats, given_targets
+from backend.slm.encoder import embedded_encoder_folder
 from backend.slm.linear import answers, fit_probes
 from backend.slm.paper import train_paper
 from backend.slm.self_training import Judgement, Trained, judge, train_default, train_plain
@@ -110,6 +111,7 @@ def _output(
         dict(desk.seconds),
         dict(trained.figures) if trained else {},
         trained.notes if trained else (),
+        desk.base or embedded_encoder_folder().name,
     )
     return SmallModelOutput(
         prediction,

@@ -216,7 +216,7 @@ def read_output(folder: Path) -> SmallModelOutput:
             arrays["clean"],
             arrays["posterior"],
             arrays["suspects"],
-            TrainingReport(said["recipe"], said["seconds"], said["figures"], tuple(said["notes"])),
+            TrainingReport(**said | {"notes": tuple(said["notes"])}),
         )
 
 

@@ -21,6 +21,7 @@ from backend.workflow.export import (
     export_jsonl,
     export_label_studio,
 )
+from backend.workflow.model_card import CARD, round_section
 from backend.workflow.releasing import MODEL_FROM
 from backend.workflow.round_files import RoundFiles
 from backend.workflow.verdicts import FUSED
@@ -102,6 +103,8 @@ class Exporter:
         try:
             shutil.rmtree(part, ignore_errors=True)
             shutil.copytree(source, part)
+            with (part / CARD).open("a", encoding="utf-8") as card:
+                card.write(round_section(made_from.get("metrics", {})))
             shutil.rmtree(folder, ignore_errors=True)
             part.rename(folder)
         except OSError as exc:

@@ -1,24 +1,22 @@
-"""What a saved model says of itself, and the way out of the store for those who take it along."""
+"""What a saved model says of itself to those who take it along."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
+from typing import Any
 
 from backend.core.small_model import SmallModelOutput, TrainingSet
-from backend.errors import InvalidRequest
 
+CARD = "README.md"
 _PACKAGES = ("torch", "transformers", "safetensors")
 
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """Where a model comes from: the base encoder's name, the project's round, when."""
+    """Where a model comes from: the question that it answers, the project's round, the day."""
 
-    base: str
     question: str
     n_round: int
     trained_at: str
@@ -35,7 +33,7 @@ def model_card(
     return {
         "What it is": (
             f"A {data.kind.value.replace('_', ' ')} classifier for the question "
-            f"`{provenance.question}`, fine-tuned from `{provenance.base}` by the recipe "
+            f"`{provenance.question}`, fine-tuned from `{report.base}` by the recipe "
             f"`{report.recipe}` in round {provenance.n_round}, {provenance.trained_at}."
         ),
         "Labels": "\n".join(f"- {index}: {label}" for index, label in enumerate(data.labels)),
@@ -54,18 +52,15 @@ def model_card(
     }
 
 
-def export_model(source: Path, target: Path) -> None:
-    """Copy a saved model to a new folder.
-
-    Raises InvalidRequest when there is no model, or when the target is there already.
-    """
-    if not (source / "config.json").exists() and not (source / "probe.json").exists():
-        raise InvalidRequest(f"{source} holds no trained model yet; run a round first")
-    if target.exists():
-        raise InvalidRequest(f"{target} is there already; name a new folder")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = target.with_name(f".{target.name}.part")
-    if scratch.exists():
-        shutil.rmtree(scratch)
-    shutil.copytree(source, scratch)
-    scratch.rename(target)
+def round_section(metrics: Mapping[str, Any]) -> str:
+    """Return what a round measured of itself, as the last section of its model's card."""
+    lines = []
+    for name, found in metrics.get("accuracies", {}).items():
+        lines.append(
+            f"- {name}: {found['value']:.3f} right, 95 % interval {found['low']:.3f} to "
+            f"{found['high']:.3f}, by the audited labels of people"
+        )
+    reason = metrics.get("gate", {}).get("reason")
+    if reason:
+        lines.append(f"- {reason}")
+    return "\n## In its project\n\n" + ("\n".join(lines) or "Nothing was measured.") + "\n"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -157,8 +157,3 @@ def as_votes(
         )
         for row in rows
     ]
-
-
-def json_ready(value: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a mapping without None values, which say nothing in a report."""
-    return {key: item for key, item in value.items() if item is not None}

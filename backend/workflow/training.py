@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from backend.core.small_model import (
     TrainingSet,
 )
 from backend.core.types import AbstentionReason, ProjectId, Question, WeakLabel
+from backend.workflow.model_card import Provenance, model_card
 from backend.workflow.round_desk import (
     Open,
     RoundDesk,
@@ -91,7 +93,9 @@ class Trainer:
         model, output = self._make(found.round.recipe).fit(
             data, seed=found.seed(cycle), hooks=self._hooks(found, cycle)
         )
-        model.save(found.files.model(cycle))
+        today = datetime.now(UTC).date().isoformat()
+        made = Provenance(question.name, found.round.number, today)
+        model.save(found.files.model(cycle), card=model_card(data, output, made))
         found.files.write(
             f"train-{cycle}",
             ids=believed.ids,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from backend.core.acceptance import accept_curve, accept_rule
+from backend.core.acceptance import accept_rule
 
 
 def test_a_model_that_is_always_right_is_accepted_as_a_whole():
@@ -42,7 +42,6 @@ def test_a_model_that_is_often_wrong_is_never_accepted():
 
 def test_nothing_left_to_accept_has_no_threshold():
     assert accept_rule(np.ones(100), np.ones(100, dtype=bool), np.zeros(0)).threshold is None
-    assert accept_curve(np.ones(10), np.ones(10, dtype=bool), np.zeros(0)) == []
 
 
 @pytest.mark.parametrize(("max_error", "delta"), [(0.0, 0.05), (1.0, 0.05), (0.05, 0.0)])
@@ -51,16 +50,6 @@ def test_impossible_promises_are_refused(max_error, delta):
         accept_rule(
             np.ones(1), np.ones(1, dtype=bool), np.ones(1), max_error=max_error, delta=delta
         )
-
-
-def test_the_curve_goes_from_strict_to_lenient():
-    rng = np.random.default_rng(0)
-    pool = rng.random(500)
-    points = accept_curve(pool[:100], rng.random(100) < pool[:100], pool)
-    assert len(points) == 20
-    shares = [point.share_accepted for point in points]
-    assert shares == sorted(shares)
-    assert (shares[-1], points[-1].n_checked) == (1.0, 100)
 
 
 @pytest.mark.parametrize("n_audited", [60, 100, 300])

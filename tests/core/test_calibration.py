@@ -11,9 +11,7 @@ from scipy.special import softmax
 from backend.core.calibration import (
     BatchCalibrator,
     LabelCalibration,
-    MultilabelCalibration,
     fit_label_calibration,
-    fit_multilabel_calibration,
     temper_to_accuracy,
 )
 
@@ -102,22 +100,3 @@ def test_confidence_is_tempered_to_an_estimated_accuracy():
     assert temper_to_accuracy(np.full((3, 2), 0.5), 0.9) == pytest.approx(50)
     assert temper_to_accuracy(np.empty((0, 2)), 0.9) == 1.0
     assert temper_to_accuracy(raw, 0.5) == pytest.approx(0.02)
-
-
-def test_each_label_of_many_gets_its_own_offset_and_rare_ones_borrow():
-    rng = np.random.default_rng(0)
-    odds = rng.normal(size=(400, 3))
-    is_set = rng.random((400, 3)) < 1 / (1 + np.exp(-(2 * odds - [0, 2, 2])))
-    is_set[:, 2] = False
-    fitted = fit_multilabel_calibration(1 / (1 + np.exp(-odds)), is_set)
-    assert fitted.slopes[0] == pytest.approx(2, abs=0.5)
-    assert fitted.offsets[0] > fitted.offsets[1] > fitted.offsets[2]
-    again = MultilabelCalibration.from_json(json.loads(json.dumps(fitted.to_json())))
-    assert again == fitted
-
-
-def test_multilabel_calibration_needs_twenty_texts():
-    raw = np.full((19, 2), 0.3)
-    fitted = fit_multilabel_calibration(raw, np.zeros((19, 2), dtype=bool))
-    np.testing.assert_allclose(fitted.apply(raw), raw)
-    assert fit_multilabel_calibration(np.empty((30, 0)), np.empty((30, 0), dtype=bool)).slopes == ()

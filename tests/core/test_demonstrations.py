@@ -11,7 +11,6 @@ from backend.core.demonstrations import (
     PoolEvidence,
     PoolPlan,
     class_members,
-    label_set_members,
     pool_size_per_class,
     select_pool,
 )
@@ -96,25 +95,6 @@ def test_a_loss_that_is_no_number_is_not_trusted():
 def test_no_texts_give_empty_pools():
     of = evidence([], [], embeddings=np.zeros((0, 2), dtype=np.float32), agrees=np.zeros(0, bool))
     assert chosen(of, PoolPlan()) == [[], []]
-
-
-def test_a_text_with_several_labels_may_stand_for_each_and_one_without_for_none():
-    has_label = np.array([[True, True], [False, True], [False, False], [True, False]])
-    agrees = np.array([True, True, True, False])
-    members = label_set_members(has_label, agrees)
-    assert members.tolist() == [
-        [True, True, False],
-        [False, True, False],
-        [False, False, True],
-        [False, False, False],
-    ]
-    assert label_set_members(has_label, agrees, with_none=False).shape == (4, 2)
-
-
-def test_a_text_is_free_of_labels_only_if_the_small_model_agrees_for_every_label():
-    has_label = np.zeros((2, 2), dtype=bool)
-    agrees = np.array([[True, True], [True, False]])
-    assert label_set_members(has_label, agrees)[:, 2].tolist() == [True, False]
 
 
 def test_each_label_has_its_own_losses_and_clean_probabilities():

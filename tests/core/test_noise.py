@@ -98,12 +98,6 @@ def test_a_class_that_nobody_was_given_keeps_its_own_label():
     np.testing.assert_allclose(noise.noise_matrix(labels, crossed)[1], [0, 1, 0])
 
 
-def test_label_quality_is_lowest_where_the_prediction_disagrees():
-    labels = np.array([0, 0, 0, 1, 1, 1])
-    crossed = np.array([[0.9, 0.1], [0.8, 0.2], [0.1, 0.9], [0.2, 0.8], [0.3, 0.7], [0.1, 0.9]])
-    assert noise.label_quality(labels, crossed).argmin() == 2
-
-
 def test_neighbours_vote_by_their_cosine_and_never_for_themselves():
     vectors = np.array([[1, 0], [0.8, 0.6], [0, 1], [-1, 0]], dtype=float)
     targets = np.array([[1, 0], [1, 0], [0, 1], [0, 1]], dtype=float)

@@ -33,6 +33,10 @@ def test_everything_is_written_with_its_source(house, tmp_path):
     tasks = json.loads((tmp_path / "out/label_studio.json").read_text())
     assert sum("annotations" in task for task in tasks) == 12
     assert (exported.model / "fake.json").exists()
+    card = (exported.model / "README.md").read_text()
+    assert "`sentiment`" in card
+    assert f"{N_TEXTS} texts: " in card
+    assert "## In its project" in card
 
 
 def test_before_the_first_round_there_is_no_model(house, tmp_path):

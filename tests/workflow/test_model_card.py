@@ -1,13 +1,11 @@
-"""A saved model says what it is, and can be taken along."""
+"""A saved model says what it is."""
 
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
 from backend.core.small_model import SmallModelOutput, SmallModelPrediction, TrainingReport
-from backend.errors import InvalidRequest
-from backend.slm.card import Provenance, export_model, model_card
+from backend.workflow.model_card import Provenance, model_card, round_section
 from tests.slm.conftest import training_set
 
 
@@ -22,26 +20,19 @@ def test_a_card_tells_counts_and_labels_and_no_text():
         np.zeros(3),
         nothing,
         np.zeros(3, dtype=np.int64),
-        TrainingReport("default", {"final": 1.5}, {"held_out_agreement": 0.9}),
+        TrainingReport("default", {"final": 1.5}, {"held_out_agreement": 0.9}, base="tiny"),
     )
-    card = model_card(data, output, Provenance("tiny", "topic", 2, "2026-01-01"))
+    card = model_card(data, output, Provenance("topic", 2, "2026-01-01"))
     assert card["Data"] == ("3 texts: 1 labelled by people, 1 by an annotator, 1 without a label.")
     assert "- 1: label 1" in card["Labels"]
+    assert "`topic`, fine-tuned from `tiny`" in card["What it is"]
     assert "held_out_agreement: 0.9" in card["Figures"]
     assert "secret" not in "".join(card.values())
 
 
-def test_an_export_is_a_copy_and_never_overwrites(tmp_path):
-    source = tmp_path / "model"
-    source.mkdir()
-    (source / "config.json").write_text("{}")
-    export_model(source, tmp_path / "out/taken")
-    assert (tmp_path / "out/taken/config.json").read_text() == "{}"
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["taken"]
-    with pytest.raises(InvalidRequest, match="there already"):
-        export_model(source, tmp_path / "out/taken")
-
-
-def test_there_is_nothing_to_export_before_a_round(tmp_path):
-    with pytest.raises(InvalidRequest, match="run a round first"):
-        export_model(tmp_path / "none", tmp_path / "out")
+def test_a_round_s_section_tells_what_it_measured():
+    found = {"value": 0.8, "low": 0.71, "high": 0.87}
+    section = round_section({"accuracies": {"fused": found}, "gate": {"reason": "promoted: why"}})
+    assert "- fused: 0.800 right, 95 % interval 0.710 to 0.870" in section
+    assert "- promoted: why" in section
+    assert "Nothing was measured." in round_section({})
