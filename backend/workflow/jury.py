@@ -116,10 +116,9 @@ class Jury:
             n_human=sum(len(labels) for labels in human.values()),
         )
         self._put(project, found)
-        taught = tuple(q for q in brief.schema.questions if _teaches_trust(q))
-        if not taught:
+        brief = _teaching(brief)
+        if not brief.schema.questions:
             return found
-        brief = replace(brief, schema=replace(brief.schema, questions=taught))
         found = self._measure_forms(brief, found, examples, human)
         votes = self._votes(brief, found, examples, None)
         return self.learn(project, brief, examples, votes, human, found)
@@ -185,6 +184,16 @@ class Jury:
         others = [example for example in examples if example.id in unasked]
         silent = _silent(brief, others, _UNASKED)
         return [*votes, *silent, *self._by_similarity(brief, found, others)]
+
+    def hear_for_trust(
+        self, project: Project, brief: Brief, examples: Sequence[Example]
+    ) -> list[WeakLabel]:
+        """Return every annotator's votes on the questions that teach trust, and on no others.
+
+        Raises like `hear`.
+        """
+        brief = _teaching(brief)
+        return self.hear(project, brief, examples) if brief.schema.questions else []
 
     def ask(
         self, project: Project, brief: Brief, examples: Sequence[Example], guide: Guide
@@ -339,6 +348,12 @@ def _silent(brief: Brief, examples: Sequence[Example], why: Abstention) -> list[
         for example in examples
         for question in brief.schema.questions
     ]
+
+
+def _teaching(brief: Brief) -> Brief:
+    """Return a brief with the questions alone whose votes can be held against each other."""
+    taught = tuple(q for q in brief.schema.questions if _teaches_trust(q))
+    return replace(brief, schema=replace(brief.schema, questions=taught))
 
 
 def _teaches_trust(question: Question) -> bool:

@@ -69,6 +69,21 @@ def test_trust_hears_the_labels_of_the_queue_s_choice_too(house):
     assert house.jury.findings(project).trust["sentiment"]["n_human"] == 12
 
 
+def test_labels_that_were_there_before_any_annotator_teach_trust_too(house):
+    project_id = house.connected(N_TEXTS)
+    answered = people_answer(house, project_id, 12)
+    house.prelabel(project_id)
+    project = project_of(house, project_id)
+    pool = house.settler.pool(project)
+    assert {vote.example_id for vote in pool.votes} >= set(answered)
+    house.settler.settle(pool)
+    voters = house.jury.findings(project).trust["sentiment"]["voters"]
+    assert {voter["n_human"] for voter in voters.values()} == {12}
+    assert not {
+        v.example_id for v in house.labels.weak_labels(project) if v.annotator != "fused"
+    } & (set(answered))
+
+
 def test_labels_that_people_s_answers_speak_for_replace_the_served_ones(
     projects, tasks, labels, work, tmp_path
 ):
