@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from backend.core.rounds import Round, RoundState
 from backend.core.states import Progress
 from backend.core.stores import LabelStore, ProjectStore, RoundStore
-from backend.core.types import (
-    Project,
-    ProjectId,
-)
-from backend.errors import UnsupportedLabelConfig
+from backend.core.types import AbstentionReason, Project, ProjectId
+from backend.errors import LanguageModelUnavailable, UnsupportedLabelConfig
 from backend.workflow.briefs import BriefReader
 from backend.workflow.jury import FEWEST_TO_LEARN
 from backend.workflow.round_desk import STOPPED, RoundDesk, question_of
+
+_MOST_UNHEARD = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +67,11 @@ class Beginner:
         ]
 
     def begin(self, project_id: ProjectId, *, is_asked: bool) -> dict[str, int]:
-        """Open a round if one is due or asked for; a step."""
+        """Open a round if one is due or asked for; a step.
+
+        While the LLM could not be reached about more than a tenth of the tasks, the round waits:
+        it would learn from similarity alone what the LLM is about to say.
+        """
         project = self._projects.get(project_id)
         if project is None or not project.is_connected:
             return dict(STOPPED)
@@ -82,7 +85,7 @@ class Beginner:
             reason=reason,
             n_human=progress.n_human_labels,
         )
-        return {"round": found.number}
+        return self._desk.run(project_id, lambda _: _heard(found, progress))
 
     def _has_enough(self, progress: Progress) -> bool:
         return progress.n_labelled + progress.n_human_labelled >= FEWEST_TO_LEARN
@@ -92,3 +95,10 @@ class Beginner:
             return question_of(self._briefs.read(project).schema) is not None
         except UnsupportedLabelConfig:
             return False
+
+
+def _heard(found: Round, progress: Progress) -> dict[str, int]:
+    n_unheard = progress.abstentions.get(AbstentionReason.UNREACHABLE, 0)
+    if n_unheard > _MOST_UNHEARD * progress.n_tasks:
+        raise LanguageModelUnavailable(f"the LLM could not be reached about {n_unheard} tasks")
+    return {"round": found.number}

@@ -261,7 +261,9 @@ def _cancelled(play: Play) -> bool:
     play.until(lambda: play.services.rounds.running(play.project.id) is not None)
     version = play.project.model_version
     play.notes.append(f"at: {play.where()}")
-    play.command("round", str(play.stage.project), "--cancel")
+    running = play.services.rounds.running(play.project.id)  # what `round --cancel` does, at once
+    if running is not None:
+        play.services.rounds.finish(running, RoundState.CANCELLED)
     is_over = play.wait()
     (first,) = play.services.rounds.history(play.project.id)
     play.notes.append(f"first round {first.state}")

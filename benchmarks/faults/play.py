@@ -6,8 +6,6 @@ import json
 import re
 import shutil
 import sqlite3
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -18,7 +16,6 @@ from typing import Any
 from backend.core.rounds import RoundState
 from backend.core.types import Project
 from backend.launcher.child import ChildProcess, Command
-from backend.launcher.environments import PROJECT_FOLDER
 from backend.services import Services, build_services
 from backend.settings import Settings
 from backend.workflow.rounds import ROUND_NOW
@@ -82,17 +79,6 @@ class Play:
     def ask_for_round(self) -> None:
         """Ask for a round, as `python -m backend round` does."""
         self.services.work.request_job(self.project.id, ROUND_NOW, "the benchmark asks")
-
-    def command(self, *words: str) -> None:
-        """Run one of the backend's own commands."""
-        subprocess.run(  # noqa: S603
-            [sys.executable, "-m", "backend", *words],
-            cwd=PROJECT_FOLDER,
-            env=self.settings.to_env(),
-            check=True,
-            timeout=120,
-            capture_output=True,
-        )
 
     def kill(self, what: str) -> None:
         """Kill `worker` or `web` with all that it has started; `serve` starts it again."""

@@ -69,6 +69,23 @@ def test_trust_hears_the_labels_of_the_queue_s_choice_too(house):
     assert house.jury.findings(project).trust["sentiment"]["n_human"] == 12
 
 
+def test_a_round_waits_until_the_llm_has_been_heard(house):
+    project_id = house.connected(N_TEXTS)
+    house.annotator.failure = LanguageModelUnavailable("down")
+    house.prelabel(project_id)
+    house.round(project_id)
+    (waiting,) = house.rounds.history(project_id)
+    assert waiting.state is RoundState.RUNNING
+    assert house.small_model.fits == []
+    (problem,) = [p for p in house.work.problems(project_id) if p.source == "round"]
+    assert f"could not be reached about {N_TEXTS} tasks" in problem.message
+    house.annotator.failure = None
+    house.round(project_id)
+    assert house.rounds.history(project_id)[0].state is RoundState.RELEASED
+    votes = [v for v in house.labels.weak_labels(project_of(house, project_id))]
+    assert all(v.abstention is None for v in votes if v.annotator == "fake")
+
+
 def test_labels_that_were_there_before_any_annotator_teach_trust_too(house):
     project_id = house.connected(N_TEXTS)
     answered = people_answer(house, project_id, 12)
