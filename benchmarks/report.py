@@ -31,7 +31,7 @@ class Report:
         content = {
             "benchmark": self.name,
             "at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "commit": _commit(),
+            "commit": measured_commit(),
             "machine": {
                 "cores": os.cpu_count(),
                 "processor": platform.machine(),
@@ -57,7 +57,7 @@ def percentile(seconds: Sequence[float], q: float) -> float:
     return float(np.percentile(np.asarray(seconds), q))
 
 
-def _commit() -> str:
+def measured_commit() -> str:
     """Return the commit that was measured, with a mark when the tree differs from it."""
     try:
         return subprocess.run(  # noqa: S603

@@ -31,9 +31,10 @@ def faults_page(report: Mapping[str, Any], source: str) -> str:
         *_sums(results),
         "",
         *_not_played(report),
-        "| case | what was done | completed | lost | doubled | paid twice | as undisturbed | s |",
-        "|---|---|---|---|---|---|---|---|",
-        *(_row(row) for row in rows),
+        "| case | what was done | completed | lost | doubled | paid twice | as undisturbed | s "
+        "| commit |",
+        "|---|---|---|---|---|---|---|---|---|",
+        *(_row(row, report["commit"]) for row in rows),
         "",
         *_details(rows),
         *_method(report["parameters"]),
@@ -67,14 +68,15 @@ def _not_played(report: Mapping[str, Any]) -> list[str]:
     return [f"{said}: {', '.join(missing)}.", ""]
 
 
-def _row(row: Mapping[str, Any]) -> str:
+def _row(row: Mapping[str, Any], commit: str) -> str:
     equal = {True: "equal", False: "**no**", None: "not compared"}[row["equals_undisturbed"]]
     completed = "yes" if row["is_completed"] else "**no**"
     counts = [
         str(row[name]) if not row[name] else f"**{row[name]}**"
         for name in ("n_lost", "n_duplicated", "n_paid_twice")
     ]
-    cells = (f"`{row['case']}`", row["done"], completed, *counts, equal, str(row["seconds"]))
+    measured = (str(row["seconds"]), f"`{row.get('commit', commit)}`")
+    cells = (f"`{row['case']}`", row["done"], completed, *counts, equal, *measured)
     return f"| {' | '.join(cells)} |"
 
 

@@ -16,7 +16,7 @@ from benchmarks.faults.cases import Case, all_cases, undisturbed
 from benchmarks.faults.judge import Verdict, judge
 from benchmarks.faults.play import open_play, stored_keys
 from benchmarks.faults.stage import Stage, open_stage
-from benchmarks.report import Report
+from benchmarks.report import Report, measured_commit
 
 _UNDISTURBED = "undisturbed.json"
 Row = dict[str, Any]
@@ -116,7 +116,8 @@ def _played(stage: Stage, case: Case, plain: Mapping[str, Any]) -> Row:
         found = play.found(is_completed=is_completed, is_comparable=case.is_comparable)
         verdict = judge(found, plain)
         notes = [*play.notes, *complaints]
-        return _row(case, verdict, seconds, notes) | {"n_prompts": stage.llm.n_asked}
+        row = _row(case, verdict, seconds, notes)
+        return row | {"n_prompts": stage.llm.n_asked, "commit": measured_commit()}
 
 
 def _row(case: Case, verdict: Verdict, seconds: float, notes: list[str]) -> Row:
