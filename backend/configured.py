@@ -20,13 +20,13 @@ from backend.core.rounds import RoundRecipe
 from backend.core.small_model import PLAIN, Recipe, SmallModel, TrainingHooks, TrainingSet
 from backend.errors import SettingsError
 from backend.launcher.child import ChildProcess, Command
+from backend.launcher.environments import PROJECT_FOLDER
 from backend.llm.paper_sampler import PaperActiveLLM
 from backend.llm.sampler import LLMJudge
 from backend.settings import Settings
 from backend.workflow.releasing import MakeStrategy
 from backend.workflow.training import MakeSmallModel
 
-_ROOT = Path(__file__).resolve().parent.parent
 _N_PUBLISHED_HEAD = 200
 _FEWEST_TEXTS_FOR_SEVERAL = 5000
 """Below, one GPU is done before several processes have started."""
@@ -96,12 +96,14 @@ def small_models(settings: Settings, encoder: Encoder) -> MakeSmallModel:
 def _by_several(
     settings: Settings, alone: SmallModel, recipe: Recipe, encoder: Encoder
 ) -> SmallModel:
-    """Return the small model trained by as many processes as the settings and the GPUs want."""
+    """Return the small model trained by as many processes as the settings want, one GPU each."""
     from backend.slm.encoder import n_gpus
     from backend.slm.side_by_side import Order, SideBySide, known_vectors
 
     n_found = n_gpus()
     n_processes = settings.slm_processes or n_found
+    if n_found:
+        n_processes = min(n_processes, n_found)
     if n_processes < 2:
         return alone
 
@@ -112,7 +114,7 @@ def _by_several(
         )
 
     def start(argv: tuple[str, ...], log_file: Path) -> ChildProcess:
-        return ChildProcess(Command("training", argv, _ROOT), log_file=log_file)
+        return ChildProcess(Command("training", argv, PROJECT_FOLDER), log_file=log_file)
 
     fewest = 0 if settings.slm_processes else _FEWEST_TEXTS_FOR_SEVERAL
     return SideBySide(alone, order, start, n_processes=n_processes, fewest_texts=fewest)

@@ -42,6 +42,7 @@ from backend.workflow.verdicts import (
 
 _LOG = logging.getLogger(__name__)
 JURY = "jury"
+_EARLY = "early-votes"
 FEWEST_TO_LEARN = 20
 _UNASKED = Abstention(AbstentionReason.UNASKED, "the LLM labels a share of the tasks")
 
@@ -102,7 +103,9 @@ class Jury:
     ) -> Findings:
         """Measure prompt forms, learn similarity's scales and a first trust, on a sample.
 
-        The LLM is asked only where something can be learned: not for spans and free text.
+        The LLM is asked only where something can be learned: not for spans and free text. Votes on
+        texts that people have answered already are kept (`early_votes`): these are never labelled,
+        and without votes their answers would teach nothing later on.
         Raises LanguageModelError when the LLM cannot be reached; what needs no LLM is kept then.
         """
         found = self.findings(project)
@@ -116,11 +119,13 @@ class Jury:
             n_human=sum(len(labels) for labels in human.values()),
         )
         self._put(project, found)
-        brief = _teaching(brief)
-        if not brief.schema.questions:
+        taught = tuple(q for q in brief.schema.questions if _teaches_trust(q))
+        if not taught:
             return found
+        brief = replace(brief, schema=replace(brief.schema, questions=taught))
         found = self._measure_forms(brief, found, examples, human)
         votes = self._votes(brief, found, examples, None)
+        self._keep_early(project, votes, {i for labels in human.values() for i in labels})
         return self.learn(project, brief, examples, votes, human, found)
 
     def learn(
@@ -185,15 +190,15 @@ class Jury:
         silent = _silent(brief, others, _UNASKED)
         return [*votes, *silent, *self._by_similarity(brief, found, others)]
 
-    def hear_for_trust(
-        self, project: Project, brief: Brief, examples: Sequence[Example]
-    ) -> list[WeakLabel]:
-        """Return every annotator's votes on the questions that teach trust, and on no others.
-
-        Raises like `hear`.
-        """
-        brief = _teaching(brief)
-        return self.hear(project, brief, examples) if brief.schema.questions else []
+    def early_votes(self, project: Project) -> list[WeakLabel]:
+        """Return the votes that `study` kept: on texts that people had answered by then."""
+        stored = self._state.get(project.id, _EARLY)
+        if not stored or stored["question_version"] != project.question_version:
+            return []
+        return [
+            WeakLabel(**vote | {"probabilities": tuple(vote["probabilities"])})
+            for vote in stored["votes"]
+        ]
 
     def ask(
         self, project: Project, brief: Brief, examples: Sequence[Example], guide: Guide
@@ -234,6 +239,24 @@ class Jury:
 
     def _put(self, project: Project, found: Findings) -> None:
         self._state.put(project.id, JURY, asdict(found))
+
+    def _keep_early(
+        self, project: Project, votes: Sequence[WeakLabel], answered: Collection[int]
+    ) -> None:
+        """Keep votes on texts that no chunk will ever label, apart from what each call reads."""
+        rows = [
+            {
+                "example_id": vote.example_id,
+                "question": vote.question,
+                "annotator": vote.annotator,
+                "prompt_version": vote.prompt_version,
+                "probabilities": list(vote.probabilities),
+            }
+            for vote in votes
+            if vote.example_id in answered and vote.probabilities
+        ]
+        stored = {"question_version": project.question_version, "votes": rows}
+        self._state.put(project.id, _EARLY, stored)
 
     def _measure_forms(
         self, brief: Brief, found: Findings, examples: Sequence[Example], human: Human
@@ -348,12 +371,6 @@ def _silent(brief: Brief, examples: Sequence[Example], why: Abstention) -> list[
         for example in examples
         for question in brief.schema.questions
     ]
-
-
-def _teaching(brief: Brief) -> Brief:
-    """Return a brief with the questions alone whose votes can be held against each other."""
-    taught = tuple(q for q in brief.schema.questions if _teaches_trust(q))
-    return replace(brief, schema=replace(brief.schema, questions=taught))
 
 
 def _teaches_trust(question: Question) -> bool:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.core.accounts import charged_to
 from backend.core.consensus import Consensus
 from backend.core.stores import LabelStore, TaskStore
 from backend.core.types import Example, Project, Question, Task, WeakLabel
@@ -112,28 +111,22 @@ class Settler:
     def pool(self, project: Project) -> Pool:
         """Return the whole pool with all votes that are stored.
 
-        Tasks that people answered before any annotator did have none: about up to 400 of them the
-        annotators are heard now, so that these labels teach trust and judge rounds as well. The
-        study asked the same, so that the LLM's answers are kept ones. Raises LanguageModelError.
+        Up to 400 tasks that people answered before any annotator have the votes of the study, so
+        that these labels too teach trust and judge rounds.
         """
         brief = self._briefs.read(project)
         tasks = self._tasks.get(project.id, self._tasks.ids(project.id))
         votes = [v for v in self._labels.weak_labels(project) if v.annotator != FUSED]
-        pool = Pool(
+        unheard = {task.id for task in tasks} - {vote.example_id for vote in votes}
+        early = [v for v in self._jury.early_votes(project) if v.example_id in unheard]
+        return Pool(
             project,
             brief,
             tasks,
             self._briefs.examples(brief, tasks),
             self._briefs.people(project, brief),
-            votes,
+            [*votes, *early],
         )
-        answered = pool.answered_ids - {vote.example_id for vote in votes}
-        unheard = [example for example in pool.examples if example.id in answered][:_SAMPLE]
-        if not unheard:
-            return pool
-        with charged_to(project.id, "study"):
-            heard = self._jury.hear_for_trust(project, brief, unheard)
-        return replace(pool, votes=[*votes, *heard])
 
     def study_if_due(self, project: Project) -> bool:
         """Measure prompt forms and learn a first trust on a sample; return whether it was due.
