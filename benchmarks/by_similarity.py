@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from backend.core.ports import Encoder
@@ -19,18 +18,8 @@ from backend.core.types import (
     TextField,
 )
 from backend.slm.similarity import SimilarityAnnotator
-from benchmarks.datasets import DEFINITIONS
 
 _FIELD = "text"
-
-
-def written_definition(name: str) -> dict[str, Any]:
-    """Return what was written about a data set's labels; nothing where there is no file."""
-    file = DEFINITIONS / f"{name}.yaml"
-    if not file.exists():
-        return {}
-    written: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
-    return written
 
 
 def similarity_posteriors(

@@ -16,7 +16,7 @@ import yaml
 from backend.core.types import QuestionKind, Span, Task
 from benchmarks.data import read_rows
 
-DEFINITIONS = Path(__file__).resolve().parent / "definitions"
+_DEFINITIONS = Path(__file__).resolve().parent / "definitions"
 _TEXT_KEYS = ("text", "text_a", "text_b", "aspect", "target")
 _SPOKEN_KEYS = {"a": "text_a", "b": "text_b"}
 _PLACE = "place in the split"
@@ -95,6 +95,15 @@ def load(path: Path, *, limit: int | None, n_train: int, seed: int) -> DataSet:
     )
 
 
+def written_definition(name: str) -> dict[str, Any]:
+    """Return what was written about a data set's question; nothing where there is no file."""
+    file = _DEFINITIONS / f"{name}.yaml"
+    if not file.exists():
+        return {}
+    written: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
+    return written
+
+
 def place_in_split(task: LabelledTask) -> int:
     """Return which row of the training split a training task is, counted from 0."""
     return task.task.id - _TRAIN_ID
@@ -159,8 +168,7 @@ def _labels(meta: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> tuple
 
 
 def _definition(name: str, row: Mapping[str, Any], labels: Sequence[str]) -> _Definition:
-    file = DEFINITIONS / f"{name}.yaml"
-    known = yaml.safe_load(file.read_text(encoding="utf-8")) if file.exists() else {}
+    known = written_definition(name)
     field = known.get("field", "text")
     spoken = {"text": field} if isinstance(field, str) else dict(field)
     keys = [key for key in _TEXT_KEYS if row.get(key) is not None] or ["text"]

@@ -16,8 +16,9 @@ from backend.core.ports import Encoder
 from backend.core.probe import fit_probe
 from backend.core.small_model import PoolTexts
 from backend.slm.probe import embed_pool
-from benchmarks.by_similarity import similarity_posteriors, written_definition
+from benchmarks.by_similarity import similarity_posteriors
 from benchmarks.data import read_rows
+from benchmarks.datasets import written_definition
 
 _WEAK_SHARE = 0.05
 _FEWEST_WEAK = 10

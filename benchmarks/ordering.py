@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from benchmarks.by_similarity import similarity_posteriors, written_definition
+from benchmarks.by_similarity import similarity_posteriors
 from benchmarks.data import read_rows
+from benchmarks.datasets import written_definition
 from benchmarks.ordering_figures import figures, random_figures
 from benchmarks.ordering_protocol import (
     BUDGETS,

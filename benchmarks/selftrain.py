@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
-from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
+from sklearn.metrics import f1_score
 
 from backend.core.small_model import SmallModelOutput, TrainingSet
 from backend.slm.encoder import SentenceEncoder
@@ -23,10 +23,9 @@ from benchmarks.noisy_labels import NoisySet, load
 from benchmarks.noisy_spans import holds_spans
 from benchmarks.report import Report
 from benchmarks.selftrain_runs import (
-    PURITY_SHARES,
     SelfTrainRun,
+    errors_found,
     peak_memory,
-    purity,
     recipe_named,
     summary,
     times_plain,
@@ -155,17 +154,10 @@ def noise_figures(
     given = data.hard_labels[judged]
     clean = output.clean_probability[judged]
     is_wrong = given != gold[judged]
-    figures: dict[str, Any] = {
+    return {
         "fused_label_accuracy": float((fused == gold).mean()),
-        "purity": {
-            str(share): round(purity(clean, given, is_wrong, share), 4) for share in PURITY_SHARES
-        },
+        **errors_found(clean, given, is_wrong),
     }
-    figures["clean_purity_20"] = figures["purity"]["0.2"]
-    if is_wrong.any() and not is_wrong.all():
-        figures["noise_auroc"] = float(roc_auc_score(is_wrong, -clean))
-        figures["noise_average_precision"] = float(average_precision_score(is_wrong, -clean))
-    return figures
 
 
 def trainer_seconds(asked: SelfTrainRun, noisy: NoisySet) -> float:

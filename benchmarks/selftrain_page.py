@@ -26,7 +26,7 @@ _COLUMNS = {
 _PERCENT = {"test_accuracy_mean", "test_accuracy_sd", "fused_label_accuracy_mean"}
 
 
-SPANS_SAID = (
+_SPANS_SAID = (
     "Accuracies are F1 of exact spans; errors and purity count whole texts, and training labels "
     "are what the finished model finds in its own pool. "
 )
@@ -102,7 +102,7 @@ def _table(name: str, report: Mapping[str, Any]) -> list[str]:
         f"{notes['n_train']} training texts, {notes['n_test']} test texts, {notes['n_labels']} "
         f"labels; {notes['given_label_accuracy']:.1%} of the given labels are right, "
         f"{notes['n_abstained']} are missing. "
-        + (SPANS_SAID if notes.get("is_spans") else "")
+        + (_SPANS_SAID if notes.get("is_spans") else "")
         + "A test accuracy is sure to "
         f"{98 / notes['n_test'] ** 0.5:.1f} points or better (95 %). "
         f"{options}; {report['machine']['cores']} cores, "

@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 from backend.core.small_model import PLAIN, Recipe
 
-PURITY_SHARES = tuple(round(0.1 * tenth, 1) for tenth in range(1, 11))
+_PURITY_SHARES = tuple(round(0.1 * tenth, 1) for tenth in range(1, 11))
 _PAGE_BYTES = 4096
 _OPTION_TYPES: dict[str, Callable[[str], Any]] = {
     "n_epochs": int,
@@ -85,6 +86,22 @@ def recipe_named(name: str, asked: SelfTrainRun) -> Recipe:
 
 def _is_yes(text: str) -> bool:
     return text == "yes"
+
+
+def errors_found(
+    clean: NDArray[np.float64], given: NDArray[np.int64], is_wrong: NDArray[np.bool_]
+) -> dict[str, Any]:
+    """Return how well the clean probabilities (n,) of given labels (n,) tell wrong from right."""
+    figures: dict[str, Any] = {
+        "purity": {
+            str(share): round(purity(clean, given, is_wrong, share), 4) for share in _PURITY_SHARES
+        }
+    }
+    figures["clean_purity_20"] = figures["purity"]["0.2"]
+    if is_wrong.any() and not is_wrong.all():
+        figures["noise_auroc"] = float(roc_auc_score(is_wrong, -clean))
+        figures["noise_average_precision"] = float(average_precision_score(is_wrong, -clean))
+    return figures
 
 
 def purity(

@@ -12,18 +12,16 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from sklearn.metrics import average_precision_score, roc_auc_score
 
 from backend.core.metrics import span_scores
 from backend.core.small_model import PLAIN, Recipe
-from backend.slm.span_training import SpanModel, SpanOutput, SpanTrainingSet
+from backend.slm.span_training import SpanModel, SpanTrainingSet
 from benchmarks.noisy_spans import NoisySpans, load_spans
 from benchmarks.report import Report
 from benchmarks.selftrain_runs import (
-    PURITY_SHARES,
     SelfTrainRun,
+    errors_found,
     peak_memory,
-    purity,
     recipe_named,
     summary,
     times_plain,
@@ -67,6 +65,7 @@ def _one(asked: SelfTrainRun, noisy: NoisySpans, name: str, seed: int) -> dict[s
         tagger, output = SpanModel(asked.model, recipe=recipe).fit(data, seed=seed)
     seconds = time.perf_counter() - start
     processor_seconds = time.process_time() - start_of_work
+    is_wrong = np.array([set(g) != set(w) for g, w in zip(given, noisy.gold, strict=True)])
     f1 = span_scores(tagger.predict(noisy.test_texts), noisy.test_gold).f1
     return {
         "test_accuracy": round(f1, 4),
@@ -75,7 +74,7 @@ def _one(asked: SelfTrainRun, noisy: NoisySpans, name: str, seed: int) -> dict[s
         "seconds": seconds,
         "processor_seconds": processor_seconds,
         "peak_memory_mb": peak[0] / 2**20,
-        **_errors_found(output, given, noisy),
+        **errors_found(output.clean_probability, np.zeros(len(given), dtype=np.int64), is_wrong),
     }
 
 
@@ -85,20 +84,3 @@ def _recipe(name: str, asked: SelfTrainRun) -> Recipe:
         raise ValueError(f"spans have no recipe {base!r}; there are {', '.join(_RECIPES)}")
     recipe = recipe_named(name, asked)
     return replace(recipe, name="default") if recipe.name == PLAIN.name else recipe
-
-
-def _errors_found(output: SpanOutput, given: tuple[Any, ...], noisy: NoisySpans) -> dict[str, Any]:
-    is_wrong = np.array([set(g) != set(w) for g, w in zip(given, noisy.gold, strict=True)])
-    one_class = np.zeros(len(given), dtype=np.int64)
-    clean = output.clean_probability
-    figures: dict[str, Any] = {
-        "purity": {
-            str(share): round(purity(clean, one_class, is_wrong, share), 4)
-            for share in PURITY_SHARES
-        }
-    }
-    figures["clean_purity_20"] = figures["purity"]["0.2"]
-    if is_wrong.any() and not is_wrong.all():
-        figures["noise_auroc"] = float(roc_auc_score(is_wrong, -clean))
-        figures["noise_average_precision"] = float(average_precision_score(is_wrong, -clean))
-    return figures
