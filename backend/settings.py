@@ -152,7 +152,7 @@ class Settings:
         "SLM_PROCESSES",
         0,
         "processes",
-        "how many train the small model together; 0: one per GPU for 5,000 texts and more",
+        "how many train the small model, at most one per GPU; 0: so many from 5,000 texts on",
     )
     round_recipe: str = _setting(
         "ROUND_RECIPE",

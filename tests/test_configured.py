@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from backend.configured import query_strategies
+from backend.configured import query_strategies, small_models
 from backend.core.ordering import QueryStrategy
 from backend.errors import SettingsError
 from backend.services import build_services
@@ -32,3 +32,24 @@ def test_a_strategy_that_is_not_there_is_one_sentence_with_those_that_are(tmp_pa
     settings = Settings(home=tmp_path, query_strategy="oracle")
     with pytest.raises(SettingsError, match="QUERY_STRATEGY='oracle'.*activellm-paper, random"):
         build_services(settings, platform=FakePlatform(), language_model=FakeLanguageModel())
+
+
+@pytest.mark.parametrize(
+    ("settings", "kind"),
+    [
+        (Settings(), "Transformer"),
+        (Settings(slm_processes=1), "Transformer"),
+        (Settings(slm_processes=2), "SideBySide"),
+        (Settings(slm_processes=2, slm_recipe="probe"), "Transformer"),
+    ],
+)
+def test_the_settings_say_how_many_processes_train(settings, kind, monkeypatch):
+    monkeypatch.setattr("backend.slm.encoder.n_gpus", lambda: 0)
+    assert type(small_models(settings, None)("default")).__name__ == kind
+
+
+@pytest.mark.parametrize(("n_gpus", "kind"), [(1, "Transformer"), (2, "SideBySide")])
+def test_no_gpu_trains_in_two_processes(n_gpus, kind, monkeypatch):
+    monkeypatch.setattr("backend.slm.encoder.n_gpus", lambda: n_gpus)
+    model = small_models(Settings(slm_processes=4), None)("default")
+    assert type(model).__name__ == kind

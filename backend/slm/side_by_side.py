@@ -7,6 +7,7 @@ result travel as files in a folder: JSON, arrays, and the model as it is saved e
 from __future__ import annotations
 
 import json
+import os
 import sys
 import tempfile
 import time
@@ -132,13 +133,18 @@ def known_vectors(encoder: Encoder | None, pool: PoolTexts) -> dict[str, Any] | 
     """Return the frozen encoder's vectors of all texts, so that no process has to embed again."""
     if encoder is None:
         return None
-    texts = sorted({*pool.texts, *(pool.pairs or ())})
+    texts = _distinct(pool)
     return dict(zip(texts, encoder.embed(texts), strict=True))
+
+
+def _distinct(pool: PoolTexts) -> list[str]:
+    return sorted({*pool.texts, *(pool.pairs or ())})
 
 
 def write_order(order: Order, folder: Path) -> None:
     """Write what `read_order` reads."""
-    data, vectors = order.data, order.vectors or {}
+    data, vectors = order.data, order.vectors
+    frozen = [] if vectors is None else [vectors[text] for text in _distinct(data.pool)]
     said = {
         "ids": data.pool.ids,
         "texts": data.pool.texts,
@@ -151,7 +157,7 @@ def write_order(order: Order, folder: Path) -> None:
         "seed": order.seed,
         "checkpoints": order.checkpoints and str(order.checkpoints.absolute()),
         "is_on_cpu": order.is_on_cpu,
-        "embedded": None if order.vectors is None else list(vectors),
+        "has_vectors": vectors is not None,
     }
     (folder / _ORDER).write_text(json.dumps(said), encoding="utf-8")
     np.savez(
@@ -159,7 +165,7 @@ def write_order(order: Order, folder: Path) -> None:
         targets=data.targets,
         has_label=data.has_label,
         is_human=data.is_human,
-        vectors=np.array(list(vectors.values()), dtype=np.float32),
+        vectors=np.array(frozen, dtype=np.float32),
     )
 
 
@@ -180,7 +186,6 @@ def read_order(folder: Path) -> Order:
         QuestionKind(said["kind"]),
         tuple(views) if views else None,
     )
-    embedded = said["embedded"]
     return Order(
         data,
         Recipe(**said["recipe"]),
@@ -188,7 +193,7 @@ def read_order(folder: Path) -> Order:
         said["seed"],
         Path(said["checkpoints"]) if said["checkpoints"] else None,
         said["is_on_cpu"],
-        None if embedded is None else dict(zip(embedded, vectors, strict=True)),
+        dict(zip(_distinct(pool), vectors, strict=True)) if said["has_vectors"] else None,
     )
 
 
@@ -256,7 +261,7 @@ def _watch(running: Running, folder: Path, hooks: TrainingHooks) -> None:
 
 
 def _put(path: Path, content: Mapping[str, Any]) -> None:
-    scratch = path.with_suffix(".part")
+    scratch = path.with_suffix(f".{os.getpid()}")  # several processes may fail at once
     scratch.write_text(json.dumps(content), encoding="utf-8")
     scratch.replace(path)
 

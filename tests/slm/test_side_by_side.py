@@ -96,7 +96,8 @@ def test_an_order_is_read_as_it_was_written(tmp_path):
         QuestionKind.RATING,
         ("fine film", None),
     )
-    vectors = {"good film": np.ones(4, dtype=np.float32)}
+    texts = ("good film", "bad film", "a", "b")
+    vectors = {text: np.full(4, at, dtype=np.float32) for at, text in enumerate(texts)}
     write_order(Order(data, DEFAULT, "base", 3, tmp_path, True, vectors), tmp_path)
     read = read_order(tmp_path)
     assert (read.recipe, read.base, read.seed) == (DEFAULT, "base", 3)
@@ -105,7 +106,7 @@ def test_an_order_is_read_as_it_was_written(tmp_path):
     assert read.data.kind is QuestionKind.RATING
     for name in ("targets", "has_label", "is_human"):
         assert (getattr(read.data, name) == getattr(data, name)).all()
-    assert KnownVectors(read.vectors).embed(["good film"]).tolist() == [[1.0] * 4]
+    assert KnownVectors(read.vectors).embed(texts)[:, 0].tolist() == [0, 1, 2, 3]
 
 
 def test_an_output_is_read_as_it_was_written(tmp_path):
