@@ -102,8 +102,10 @@ def ordering(
     embeddings: Annotated[Path | None, typer.Option(help="Vectors made before, .npz.")] = None,
     llm: Annotated[str, typer.Option(help="Address of an LLM server, for those that ask.")] = "",
     on_train: Annotated[bool, typer.Option(help="Measure on held-out training rows.")] = False,
+    learner: Annotated[str, typer.Option(help="probe, or fine-tune: the small model.")] = "probe",
+    test: Annotated[int, typer.Option(help="Test rows at most, evenly spread.")] = 2000,
 ) -> None:
-    """Query strategies by how fast a probe learns from the texts that they put first."""
+    """Query strategies by how fast a learner learns from the texts that they put first."""
     from benchmarks.ordering import OrderingRun, run
 
     asked = OrderingRun(
@@ -117,6 +119,8 @@ def ordering(
         embeddings=embeddings,
         llm=llm,
         on_train=on_train,
+        learner=learner,
+        n_test=test,
     )
     report = Report("ordering", asked.parameters())
     run(report, asked, console=_console)

@@ -16,19 +16,12 @@ from benchmarks.by_similarity import similarity_posteriors
 from benchmarks.data import read_rows
 from benchmarks.datasets import written_definition
 from benchmarks.ordering_figures import figures, random_figures
-from benchmarks.ordering_protocol import (
-    BUDGETS,
-    LabelledSet,
-    Pool,
-    draw_pool,
-    follow,
-    hear,
-    random_curves,
-)
+from benchmarks.ordering_learners import LEARNERS
+from benchmarks.ordering_protocol import BUDGETS, follow, hear, random_curves
+from benchmarks.ordering_sets import LabelledSet, Pool, draw_pool
 from benchmarks.ordering_strategies import DEAF, Builders, spoken_task
 from benchmarks.report import Report
 
-_MOST_TEST_ROWS = 2000
 _FIELD = "text"
 
 Vectors = NDArray[np.float32]
@@ -50,6 +43,8 @@ class OrderingRun:
     cache: Path = Path(".freeal/benchmarks")
     llm: str = ""
     on_train: bool = False
+    learner: str = "probe"
+    n_test: int = 2000
 
     def parameters(self) -> dict[str, Any]:
         """Return what the report names: file names without their folders."""
@@ -61,21 +56,30 @@ class OrderingRun:
             "random_draws": self.n_random,
             "posteriors": self.posteriors.name if self.posteriors else "similarity",
             "llm": bool(self.llm),
+            "learner": self.learner,
             "measured_on": "held-out training rows" if self.on_train else "test rows",
         }
 
 
 def run(report: Report, asked: OrderingRun, *, console: Console) -> None:
-    """Measure every strategy on the same pools and write its figures under its name."""
+    """Measure every strategy on the same pools and write its figures under its name.
+
+    Raises ValueError for a learner that is none of `LEARNERS`.
+    """
+    if asked.learner not in LEARNERS:
+        raise ValueError(f"no learner {asked.learner!r}; there are {', '.join(LEARNERS)}")
+    learn = LEARNERS[asked.learner]
     data = load_set(asked)
     pools = [draw_pool(data, seed, asked.pool_size) for seed in range(asked.n_seeds)]
     console.print(f"{data.name}: random")
-    random = [random_curves(data, pool, asked.n_random) for pool in pools]
+    random = [random_curves(data, pool, asked.n_random, learn=learn) for pool in pools]
     build = Builders(asked.llm, asked.cache, spoken_task(data))
     report.results["random"] = random_figures(random)
     for name in asked.strategies:
         started = time.perf_counter()
-        curves = [follow(data, pool, build(name), is_deaf=name in DEAF) for pool in pools]
+        curves = [
+            follow(data, pool, build(name), is_deaf=name in DEAF, learn=learn) for pool in pools
+        ]
         report.results[name] = figures(curves, random)
         seconds = (time.perf_counter() - started) / (len(pools) * len(BUDGETS))
         report.results[name]["seconds_per_order_and_probe"] = round(seconds, 3)
@@ -91,7 +95,7 @@ def load_set(asked: OrderingRun) -> LabelledSet:
     `n_rows` rows, evenly spread. `on_train` measures on a third of the training rows that no pool
     draws from, which is where settings are chosen.
     """
-    n_rows = {"train": asked.n_rows if asked.posteriors is None else None, "test": _MOST_TEST_ROWS}
+    n_rows = {"train": asked.n_rows if asked.posteriors is None else None, "test": asked.n_test}
     rows, vectors = {}, {}
     for split, n_most in n_rows.items():
         every = read_rows(asked.data, split=split)
@@ -119,21 +123,23 @@ def load_set(asked: OrderingRun) -> LabelledSet:
         y_test=codes["test"],
         votes={annotator: said[train] for annotator, said in votes.items()},
         texts=[texts[at] for at in train],
+        test_texts=[row[_FIELD] for row in rows["test"]],
     )
-    return _held_out(found) if asked.on_train else found
+    return _held_out(found, asked.n_test) if asked.on_train else found
 
 
-def _held_out(data: LabelledSet) -> LabelledSet:
+def _held_out(data: LabelledSet, n_test: int) -> LabelledSet:
     order = np.random.default_rng(0).permutation(len(data.train))
-    out, kept = np.sort(order[: len(order) // 3]), np.sort(order[len(order) // 3 :])
+    out, kept = np.sort(order[: len(order) // 3])[:n_test], np.sort(order[len(order) // 3 :])
     return replace(
         data,
         train=data.train[kept],
         y_train=data.y_train[kept],
-        test=data.train[out][:_MOST_TEST_ROWS],
-        y_test=data.y_train[out][:_MOST_TEST_ROWS],
+        test=data.train[out],
+        y_test=data.y_train[out],
         votes={annotator: said[kept] for annotator, said in data.votes.items()},
         texts=[data.texts[at] for at in kept],
+        test_texts=[data.texts[at] for at in out],
     )
 
 

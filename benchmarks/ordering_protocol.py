@@ -1,50 +1,21 @@
-"""The protocol of the queue's benchmark: pools, a probe, budgets, the same draws for everybody."""
+"""The protocol of the queue's benchmark: budgets, a learner, the same draws for everybody."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cholesky, solve_triangular
-from sklearn.linear_model import LogisticRegression
 
 from backend.core.fusion import agreement, fuse
 from backend.core.ordering import PoolView, QueryStrategy
 from backend.core.trust import learn_trust
+from benchmarks.ordering_learners import Learner, learn_probe
+from benchmarks.ordering_sets import LabelledSet, Pool
 
 BUDGETS = (8, 16, 32, 64, 128)
-PROBE_C = 30.0
-"""The inverse regularisation that makes random picks learn best on held-out training rows."""
-_JITTER = 1e-6
-
-
-@dataclass(frozen=True, eq=False)
-class LabelledSet:
-    """A data set as vectors: rows to draw pools from, rows to measure on, what annotators say.
-
-    `train`, `test` (n, d) unit float32; `y_train`, `y_test` class indices; `votes` are each
-    annotator's raw posteriors (n, K) about the training rows, a row of NaN where it abstained.
-    """
-
-    name: str
-    label_names: tuple[str, ...]
-    train: NDArray[np.float32]
-    y_train: NDArray[np.int64]
-    test: NDArray[np.float32]
-    y_test: NDArray[np.int64]
-    votes: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
-    texts: Sequence[str] = field(default_factory=tuple)
-
-
-@dataclass(frozen=True, eq=False)
-class Pool:
-    """One draw of training rows, in file order."""
-
-    rows: NDArray[np.int64]
-    seed: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,15 +34,15 @@ Build = Callable[[int], QueryStrategy]
 """From the size of the next batch to a strategy."""
 
 
-def draw_pool(data: LabelledSet, seed: int, size: int) -> Pool:
-    """Draw training rows without regard to their labels."""
-    rng = np.random.default_rng([seed, 1])
-    rows = rng.choice(len(data.train), size=min(size, len(data.train)), replace=False)
-    return Pool(np.sort(rows), seed)
-
-
-def follow(data: LabelledSet, pool: Pool, build: Build, *, is_deaf: bool = False) -> Curve:
-    """Let a strategy choose up to each budget, telling it the labels and the probe in between.
+def follow(
+    data: LabelledSet,
+    pool: Pool,
+    build: Build,
+    *,
+    is_deaf: bool = False,
+    learn: Learner = learn_probe,
+) -> Curve:
+    """Let a strategy choose up to each budget, telling it labels and learner in between.
 
     `is_deaf`: the strategy does not look at the annotators, who need not be fused for it.
     """
@@ -103,9 +74,10 @@ def follow(data: LabelledSet, pool: Pool, build: Build, *, is_deaf: bool = False
                 "judgement_weight": ordering.health.judgement_weight,
             }
         chosen = np.array(list(labelled))
-        probabilities = probe(x[chosen], y[chosen], np.vstack([data.test, x]), _n_classes(data))
-        small_model = probabilities[len(data.test) :]
-        scores.append(_score(data, probabilities[: len(data.test)], y[chosen]))
+        learned = learn(data, pool, chosen)
+        scores.append(_score(data, learned.of_test, y[chosen]))
+        if budget < BUDGETS[-1]:
+            small_model = learned.of_pool()
     return _curve(scores, n_tokens, tuple(labelled), extra)
 
 
@@ -129,44 +101,20 @@ def hear(data: LabelledSet, pool: Pool, labelled: Mapping[int, int]) -> Said:
     return Said(result.probabilities, agreement(own))
 
 
-def random_curves(data: LabelledSet, pool: Pool, n_draws: int) -> list[Curve]:
+def random_curves(
+    data: LabelledSet, pool: Pool, n_draws: int, *, learn: Learner = learn_probe
+) -> list[Curve]:
     """Return what random orders reach on a pool, draw by draw."""
-    x, y = data.train[pool.rows], data.y_train[pool.rows]
+    y = data.y_train[pool.rows]
     curves = []
     for draw in range(n_draws):
-        order = np.random.default_rng([pool.seed, 2, draw]).permutation(len(x))
+        order = np.random.default_rng([pool.seed, 2, draw]).permutation(len(y))
         scores = []
         for budget in BUDGETS:
             chosen = order[:budget]
-            probabilities = probe(x[chosen], y[chosen], data.test, _n_classes(data))
-            scores.append(_score(data, probabilities, y[chosen]))
+            scores.append(_score(data, learn(data, pool, chosen).of_test, y[chosen]))
         curves.append(_curve(scores, 0, tuple(order[: BUDGETS[-1]].tolist()), {}))
     return curves
-
-
-def probe(
-    x: NDArray[np.float32], y: NDArray[np.int64], x_new: NDArray[np.float32], n_classes: int
-) -> NDArray[np.float64]:
-    """Return the probabilities (m, K) of a multinomial logistic regression for new vectors.
-
-    Fitted in the coordinates of the Gram matrix's Cholesky factor, n instead of d of them: the same
-    solution, as the penalty does not change under rotation.
-    """
-    seen = np.unique(y)
-    result = np.zeros((len(x_new), n_classes))
-    if len(seen) == 1:
-        result[:, seen[0]] = 1.0
-        return result
-    gram = x.astype(np.float64) @ x.T.astype(np.float64)
-    factor = cholesky(gram + _JITTER * np.eye(len(x)), lower=True)
-    model = LogisticRegression(C=PROBE_C, max_iter=200, tol=1e-3).fit(factor, y)
-    weights = solve_triangular(factor.T, model.coef_.T, lower=False)
-    scores = x_new @ (x.T @ weights).astype(np.float32) + model.intercept_
-    if len(seen) == 2:
-        scores = np.column_stack([np.zeros(len(scores)), scores[:, 0]])
-    scores = np.exp(scores - scores.max(axis=1, keepdims=True))
-    result[:, seen] = scores / scores.sum(axis=1, keepdims=True)
-    return result
 
 
 def macro_f1(predicted: NDArray[np.int64], gold: NDArray[np.int64], n_classes: int) -> float:

@@ -21,7 +21,8 @@ from backend.core.ports import LanguageModel
 from backend.core.query import ActiveLLMStrategy
 from backend.llm.paper_sampler import PaperActiveLLM
 from backend.llm.sampler import LLMJudge
-from benchmarks.ordering_protocol import Build, LabelledSet
+from benchmarks.ordering_protocol import Build
+from benchmarks.ordering_sets import LabelledSet
 
 _N_SHORT = 100
 

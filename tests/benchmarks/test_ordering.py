@@ -6,16 +6,9 @@ import pytest
 
 from backend.core.controls import EveryNth, FirstInList, RandomOrder
 from benchmarks.ordering_figures import area, figures, interval, random_figures
-from benchmarks.ordering_protocol import (
-    BUDGETS,
-    LabelledSet,
-    draw_pool,
-    follow,
-    hear,
-    macro_f1,
-    probe,
-    random_curves,
-)
+from benchmarks.ordering_learners import PROBE_C, learn_by_fine_tuning, probe
+from benchmarks.ordering_protocol import BUDGETS, follow, hear, macro_f1, random_curves
+from benchmarks.ordering_sets import LabelledSet, draw_pool
 from benchmarks.ordering_strategies import DEAF, Builders
 
 builder = Builders(llm="", cache=Path("unused"), task="a or b")
@@ -115,13 +108,26 @@ def test_a_probe_of_one_class_answers_that_class():
 def test_the_probe_in_gram_coordinates_is_the_plain_regression():
     from sklearn.linear_model import LogisticRegression
 
-    from benchmarks.ordering_protocol import PROBE_C
-
     data = two_topics()
     x, y = data.train[:40], data.y_train[:40]
     plain = LogisticRegression(C=PROBE_C, max_iter=1000, tol=1e-8).fit(x, y)
     ours = probe(x, y, data.test, 2)
     assert ours == pytest.approx(plain.predict_proba(data.test), abs=0.05)
+
+
+def test_a_fine_tune_learns_from_the_words_of_the_chosen_texts():
+    rng = np.random.default_rng(0)
+    y = rng.integers(2, size=60)
+    words = (["good film", "great, fine, good"], ["bad film", "poor, dull, bad"])
+    texts = [words[label][at % 2] + f" {at}" for at, label in enumerate(y)]
+    x = np.eye(60, dtype=np.float32)
+    data = LabelledSet(
+        "words", ("good", "bad"), x[:40], y[:40], x[40:], y[40:], {}, texts[:40], texts[40:]
+    )
+    pool = draw_pool(data, 0, 30)
+    learned = learn_by_fine_tuning(data, pool, np.arange(24))
+    assert (learned.of_test.argmax(axis=1) == data.y_test).mean() > 0.8
+    assert learned.of_pool().shape == (30, 2)
 
 
 def test_an_unknown_strategy_is_refused_with_the_known_ones():
