@@ -136,6 +136,9 @@ def selftrain(
     seeds: Annotated[int, typer.Option(help="Trainings of each recipe.")] = 3,
     human: Annotated[int, typer.Option(help="Right labels that people gave.")] = 0,
     noise: Annotated[float, typer.Option(help="Share of labels to make wrong.")] = 0.0,
+    noise_kind: Annotated[
+        str, typer.Option(help="drawn by a weak model's doubt, or hardest: where it doubts most.")
+    ] = "drawn",
     limit: Annotated[int | None, typer.Option(help="Training texts, drawn; none: all.")] = None,
     test: Annotated[int | None, typer.Option(help="Test texts, drawn; none: all.")] = None,
     epochs: Annotated[int, typer.Option(help="Epochs of every training.")] = 3,
@@ -153,6 +156,7 @@ def selftrain(
         n_seeds=seeds,
         n_human=human,
         noise=noise,
+        noise_kind=noise_kind,
         limit=limit,
         n_test=test,
         n_epochs=epochs,

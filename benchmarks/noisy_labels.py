@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,16 +14,21 @@ from numpy.typing import NDArray
 from backend.core.calibration import BatchCalibrator
 from backend.core.ports import Encoder
 from backend.core.probe import fit_probe
-from backend.core.small_model import PoolTexts
-from backend.slm.probe import embed_pool
+from backend.core.small_model import PoolTexts, TrainingSet
+from backend.slm.probe import cross_fit, embed_pool
 from benchmarks.by_similarity import similarity_posteriors
 from benchmarks.data import read_rows
 from benchmarks.datasets import written_definition
+
+NoiseKind = Literal["drawn", "hardest"]
+"""Which texts a weak model labels wrongly: drawn by its doubt, or those that it doubts most."""
 
 _WEAK_SHARE = 0.05
 _FEWEST_WEAK = 10
 _ASYMMETRY = 0.5
 _TEST_SHARE = 0.5
+_N_PROBE_FOLDS = 5
+_SMALLEST = 1e-9
 _CACHE = "llm:"
 _SIMILARITY = "similarity"
 _POSITION = "position in the training split"
@@ -59,15 +64,25 @@ class NoisySet:
 
 
 def load(
-    path: Path, *, labels: str | None, noise: float, limit: int | None, encoder: Encoder, seed: int
+    path: Path,
+    *,
+    labels: str | None,
+    noise: float,
+    limit: int | None,
+    encoder: Encoder,
+    seed: int,
+    noise_kind: str = "drawn",
 ) -> NoisySet:
     """Read a JSONL file.
 
     `labels` is a key of the rows ("llm_label", "llm.chatgpt"), or "llm:FILE" with stored
     posteriors: .npz (`i` counting training rows, `probabilities`, `labels`) or JSONL of the rows'
     own `i` and `probabilities`; "similarity" asks the annotator without an LLM; None makes noise
-    of the rate `noise`. A file with test rows alone is halved.
+    of the rate `noise` and of a `NoiseKind`. A file with test rows alone is halved. Raises
+    ValueError for an unknown kind of noise.
     """
+    if noise_kind not in get_args(NoiseKind):
+        raise ValueError(f"no noise {noise_kind!r}; there is {', '.join(get_args(NoiseKind))}")
     rows = [row for row in read_rows(path) if isinstance(row.get("label"), str)]
     train, test = _splits(rows, np.random.default_rng(seed))
     names = _names(path, rows)
@@ -86,7 +101,9 @@ def load(
         written = written_definition(path.name.split(".", 1)[0])
         given = similarity_posteriors(encoder, pool.texts, names, written)
     elif not labels:
-        given = _made_noisy(pool, gold, len(names), noise, encoder, np.random.default_rng(seed))
+        rng = np.random.default_rng(seed)
+        scores = _weak_scores(pool, gold, len(names), encoder, rng)
+        given = made_noisy(scores, gold, noise, rng, kind=noise_kind)
     has_label = np.asarray(np.isfinite(given).all(axis=1))
     views = tuple(row.get("back_translation") for row in train)
     return NoisySet(
@@ -185,35 +202,78 @@ def _stored(
     return [rows[number] for number in chosen], calibrated
 
 
-def _made_noisy(
+def _weak_scores(
     pool: PoolTexts,
     gold: NDArray[np.int64],
     n_labels: int,
-    rate: float,
     encoder: Encoder,
     rng: np.random.Generator,
 ) -> NDArray[np.float64]:
-    """Return one-hot labels of which a share `rate` is wrong, as a weak model would err.
-
-    A probe that saw a twentieth of the right labels scores the others; the texts on which it is
-    least sure of the right label get its likeliest wrong one. Classes differ: the first has half as
-    much noise as the average, the last half as much again.
-    """
+    """Return what a probe says of all texts (n, K) that saw a twentieth of the right labels."""
     vectors = embed_pool(encoder, pool)
     n_seen = max(_FEWEST_WEAK * n_labels, round(len(gold) * _WEAK_SHARE))
     seen = rng.permutation(len(gold))[:n_seen]
     weak = fit_probe(vectors[seen], np.eye(n_labels)[gold[seen]], np.ones(len(seen)))
-    scores = weak.posterior(vectors)
+    return weak.posterior(vectors)
+
+
+def made_noisy(
+    scores: NDArray[np.float64],
+    gold: NDArray[np.int64],
+    rate: float,
+    rng: np.random.Generator,
+    *,
+    kind: str,
+) -> NDArray[np.float64]:
+    """Return one-hot labels (n, K) of which a share `rate` is wrong, as a weak model would err.
+
+    `scores` (n, K) are the weak model's. A wrong label is its likeliest wrong one. "drawn": the
+    texts are drawn by the probability that the weak model gives to wrong labels, as
+    instance-dependent noise is made (Xia et al. 2020, arXiv 2006.07836); a cross-fitted probe
+    foretells these errors about as often as those of LLMs (docs/benchmarks/selftrain.md).
+    "hardest": those texts that it doubts most, so that errors lie side by side and are as regular
+    as the truth. Classes differ: the first has half as much noise as the average, the last half as
+    much again.
+    """
+    n_labels = scores.shape[1]
     rows = np.arange(len(gold))
-    own = scores[rows, gold]
     others = scores.copy()
-    others[rows, gold] = -1.0
-    doubt = own - others.max(axis=1) + rng.normal(0, own.std() + 1e-9, len(gold)) * 0.5
+    others[rows, gold] = 0.0
     given = gold.copy()
     shape = np.linspace(1 - _ASYMMETRY, 1 + _ASYMMETRY, n_labels)
     for label in range(n_labels):
         mine = np.flatnonzero(gold == label)
         n_wrong = round(len(mine) * rate * shape[label])
-        wrong = mine[np.argsort(doubt[mine], kind="stable")[:n_wrong]]
+        if n_wrong == 0:
+            continue
+        if kind == "drawn":
+            chances = others[mine].sum(axis=1) + _SMALLEST
+            wrong = rng.choice(mine, size=n_wrong, replace=False, p=chances / chances.sum())
+        else:
+            lead = scores[mine, label] - others[mine].max(axis=1)
+            lead += rng.normal(0, scores[rows, gold].std() + _SMALLEST, len(mine)) / 2
+            wrong = mine[np.argsort(lead, kind="stable")[:n_wrong]]
         given[wrong] = others[wrong].argmax(axis=1)
     return np.eye(n_labels)[given]
+
+
+def wrong_foretold(noisy: NoisySet, encoder: Encoder) -> float | None:
+    """Return the share of wrong labels that a probe foretells which did not see them.
+
+    A softmax regression on the frozen encoder's vectors, cross-fitted over five folds; None when no
+    label is wrong. Near chance, errors are random; near 1 they are as regular as the truth.
+    """
+    given = noisy.given.argmax(axis=1)
+    is_wrong = noisy.has_label & (given != noisy.gold)
+    if not is_wrong.any():
+        return None
+    nobody = np.zeros(len(given), dtype=bool)
+    data = TrainingSet(noisy.pool, noisy.labels, noisy.given, noisy.has_label, nobody)
+    said = cross_fit(
+        data,
+        embed_pool(encoder, noisy.pool),
+        noisy.has_label.astype(float),
+        n_folds=_N_PROBE_FOLDS,
+        rng=np.random.default_rng(0),
+    )
+    return float((said.argmax(axis=1) == given)[is_wrong].mean())

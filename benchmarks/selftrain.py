@@ -19,7 +19,7 @@ from sklearn.metrics import f1_score
 from backend.core.small_model import SmallModelOutput, TrainingSet
 from backend.slm.encoder import SentenceEncoder
 from backend.slm.model import Transformer
-from benchmarks.noisy_labels import NoisySet, load
+from benchmarks.noisy_labels import NoisySet, load, wrong_foretold
 from benchmarks.noisy_spans import holds_spans
 from benchmarks.report import Report
 from benchmarks.selftrain_runs import (
@@ -51,6 +51,7 @@ def run(report: Report, asked: SelfTrainRun, *, console: Console) -> None:
         limit=asked.limit,
         encoder=encoder,
         seed=0,
+        noise_kind=asked.noise_kind,
     )
     noisy = _with_fewer_tests(noisy, asked.n_test)
     given = noisy.given.argmax(axis=1)
@@ -61,6 +62,7 @@ def run(report: Report, asked: SelfTrainRun, *, console: Console) -> None:
         "n_labels": len(noisy.labels),
         "n_abstained": int((~noisy.has_label).sum()),
         "given_label_accuracy": round(float(is_right.mean()), 4),
+        "wrong_foretold": wrong_foretold(noisy, encoder),
         "load_average": round(os.getloadavg()[0], 1),
     }
     console.print(report.notes)

@@ -102,6 +102,7 @@ def _table(name: str, report: Mapping[str, Any]) -> list[str]:
         f"{notes['n_train']} training texts, {notes['n_test']} test texts, {notes['n_labels']} "
         f"labels; {notes['given_label_accuracy']:.1%} of the given labels are right, "
         f"{notes['n_abstained']} are missing. "
+        + _foretold(notes.get("wrong_foretold"))
         + (_SPANS_SAID if notes.get("is_spans") else "")
         + "A test accuracy is sure to "
         f"{98 / notes['n_test'] ** 0.5:.1f} points or better (95 %). "
@@ -115,6 +116,12 @@ def _table(name: str, report: Mapping[str, Any]) -> list[str]:
         cells = [_cell(key, figures.get(key)) for key in _COLUMNS]
         lines.append(f"| {recipe} | " + " | ".join(cells) + " |")
     return [*lines, ""]
+
+
+def _foretold(share: float | None) -> str:
+    if share is None:
+        return ""
+    return f"A probe that did not see them foretells {share:.0%} of the wrong ones. "
 
 
 def _cell(key: str, value: float | None) -> str:

@@ -47,6 +47,7 @@ class SelfTrainRun:
     max_tokens: int = 128
     model: str = ""
     sizes: tuple[int, ...] = ()
+    noise_kind: str = "drawn"
 
     def parameters(self) -> dict[str, Any]:
         """Return what belongs into the report."""
@@ -58,6 +59,7 @@ class SelfTrainRun:
             "seeds": self.n_seeds,
             "human": self.n_human,
             "noise": self.noise,
+            "noise_kind": self.noise_kind if self.noise else None,
             "limit": self.limit,
             "test": self.n_test,
             "epochs": self.n_epochs,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from zlib import crc32
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 from backend.core.small_model import PLAIN
 from backend.core.types import Span
-from benchmarks.noisy_labels import load
+from benchmarks.noisy_labels import load, made_noisy, wrong_foretold
 from benchmarks.noisy_spans import holds_spans, load_spans, spoil
 from benchmarks.selftrain import training_set
 from benchmarks.selftrain_figures import draw_pictures
@@ -58,11 +59,39 @@ def read(path, **options):
     return load(path, encoder=WordEncoder(), **asked)
 
 
-def test_noise_has_the_rate_asked_for_and_more_of_it_in_the_last_class(file):
-    noisy = read(file, noise=0.3)
+@pytest.mark.parametrize("kind", ["drawn", "hardest"])
+def test_noise_has_the_rate_asked_for_and_more_of_it_in_the_last_class(file, kind):
+    noisy = read(file, noise=0.3, noise_kind=kind)
     wrong = noisy.given.argmax(axis=1) != noisy.gold
     assert wrong.mean() == pytest.approx(0.3, abs=0.01)
     assert wrong[noisy.gold == 1].mean() == pytest.approx(0.45, abs=0.01)
+
+
+def test_drawn_noise_is_less_regular_than_the_hardest_texts():
+    scores = np.linspace(0.9, 0.1, 400)
+    scores = np.column_stack([scores, 1 - scores])
+    gold = np.zeros(400, dtype=np.int64)
+    wrong = {
+        kind: made_noisy(scores, gold, 0.4, np.random.default_rng(0), kind=kind)[:, 1] == 1
+        for kind in ("drawn", "hardest")
+    }
+    assert wrong["drawn"].sum() == wrong["hardest"].sum() == 80
+    likelier = {kind: found[200:].mean() / found.mean() for kind, found in wrong.items()}
+    assert 1.2 < likelier["drawn"] < likelier["hardest"]
+
+
+def test_noise_of_an_unknown_kind_is_refused(file):
+    with pytest.raises(ValueError, match="drawn, hardest"):
+        read(file, noise=0.3, noise_kind="random")
+
+
+def test_errors_that_follow_the_words_are_foretold(file):
+    noisy = read(file, noise=0.3)
+    regular = np.array(["snow" in text for text in noisy.pool.texts])
+    wrong = replace(noisy, given=np.eye(2)[np.where(regular, 1 - noisy.gold, noisy.gold)])
+    assert wrong_foretold(wrong, WordEncoder()) > 0.9
+    right = replace(noisy, given=np.eye(2)[noisy.gold])
+    assert wrong_foretold(right, WordEncoder()) is None
 
 
 def test_a_label_that_is_none_of_the_names_is_an_abstention(file):
