@@ -104,8 +104,9 @@ class Recipe:
     `ema_decay`: average the weights over the last steps, None for none. `consistency`: weight of
     the agreement of two views. `compare_with_plain`: where the final model agrees clearly less
     with held-out labels than the fold models do, train the plain recipe too, and ship it when it is
-    better. `human_weight`: how many texts one human label counts for. `start_from_probe`: the head
-    reads the mean of all tokens and starts as a probe on it, instead of at random.
+    better. `human_weight`: how many texts one human label counts for. `reads_all_tokens`: the
+    head reads the mean of all tokens instead of the first alone. `start_from_probe`: it starts as a
+    probe on what it reads, instead of at random.
     """
 
     name: RecipeName = "default"
@@ -125,7 +126,8 @@ class Recipe:
     consistency: float = 0.0
     compare_with_plain: bool = True
     human_weight: float = 2.0
-    start_from_probe: bool = True
+    reads_all_tokens: bool = True
+    start_from_probe: bool = False
 
     def __post_init__(self) -> None:
         if self.n_folds == 1 or self.n_folds < 0:
@@ -145,7 +147,7 @@ PLAIN = Recipe(
     ema_decay=None,
     compare_with_plain=False,
     human_weight=1.0,
-    start_from_probe=False,
+    reads_all_tokens=False,
 )
 """An ordinary fine-tune on the likeliest labels."""
 

@@ -79,8 +79,9 @@ class Desk:
 
     def fresh(self) -> TextClassifier:
         """Return the base model under a new head."""
-        reads_all = self.recipe.start_from_probe
-        return TextClassifier.create(self.spec, seed=self.seed, reads_all_tokens=reads_all)
+        return TextClassifier.create(
+            self.spec, seed=self.seed, reads_all_tokens=self.recipe.reads_all_tokens
+        )
 
     def tokens(self, model: TextClassifier) -> Tokens:
         """Return the pool's tokens, made once for all models of this training."""

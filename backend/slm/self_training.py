@@ -233,7 +233,8 @@ def _frozen_opinions(
 
 def _plain(desk: Desk, held_out: Rows) -> TextClassifier:
     data = desk.data
-    desk = replace(desk, recipe=replace(desk.recipe, ema_decay=None, start_from_probe=False))
+    recipe = replace(desk.recipe, ema_decay=None, reads_all_tokens=False, start_from_probe=False)
+    desk = replace(desk, recipe=recipe)
     rows = np.setdiff1d(np.flatnonzero(data.has_label), held_out)
     lesson = Lesson(rows, given_targets(data, soft=False), np.ones(len(data.pool)))
 
