@@ -19,6 +19,8 @@ _ASKING = (
     "activellm-paper-blank",
 )
 _RIVALS = ("maxherding", "typiclust", "badge")
+_SAID_OF_CHOICE = ("ascending_share", "split_half_reliability", "judgement_weight")
+_PROBE = "probe"
 _MOST_LINES = 7
 _COLUMNS = 3
 
@@ -77,6 +79,7 @@ def _lines(reports: Reports, plain: Reports) -> list[str]:
         "![Learning curves](ordering/curves.png)",
     ]
     lines += _judgement_lines(reports)
+    lines += _learner_lines(reports)
     for set_name, report in reports.items():
         lines += ["", *_set_lines(set_name, report)]
     return [*lines, ""]
@@ -131,8 +134,10 @@ def _judgement_lines(reports: Reports) -> list[str]:
         for asked in _ASKING:
             if asked in results and _HEADLINE in results:
                 gain = _paired(results[asked], results[_HEADLINE])
-                weight = results[asked].get("judgement_weight", "")
-                rows.append(f"| {set_name} | `{asked}` | {gain} | {weight} |")
+                own = results[asked]
+                shown = [own.get(key, "") for key in _SAID_OF_CHOICE]
+                cells = " | ".join(str(value) for value in (*shown, own["tokens"]))
+                rows.append(f"| {set_name} | `{asked}` | {gain} | {cells} |")
     if not rows:
         return []
     return [
@@ -140,11 +145,43 @@ def _judgement_lines(reports: Reports) -> list[str]:
         "## What the LLM's choice adds",
         "",
         f"Points more than `{_HEADLINE}` without the LLM, on the same pools; `-permuted` reads "
-        "other texts under the same names, `-blank` none. The weight is what the judgement was "
-        "given after it was asked several times.",
+        "other texts under the same names, `-blank` none. Reliability and weight are the "
+        "judgement's, asked four times before the first label; at weight 0 the order is the one "
+        "without the LLM. Ascending: the share of neighbours in the first order that follow the "
+        "list, 0.5 where there is no pattern. Tokens are per pool.",
         "",
-        "| set | strategy | more than without | weight |",
-        "|---|---|---|---|",
+        "| set | strategy | more than without | ascending | reliability | weight | tokens |",
+        "|---|---|---|---|---|---|---|",
+        *rows,
+    ]
+
+
+def _learner_lines(reports: Reports) -> list[str]:
+    """Return what the orders are worth to another learner than the probe."""
+    rows = []
+    for set_name, report in reports.items():
+        learner = report["parameters"].get("learner", _PROBE)
+        if learner == _PROBE:
+            continue
+        for name, figures in report["results"].items():
+            if name != "random":
+                low, high = figures["interval"]
+                rows.append(
+                    f"| {set_name} | {learner} | `{name}` | {figures['aulc']:.1f} | "
+                    f"{figures['aulc_minus_random']:+.2f} [{low:+.2f}, {high:+.2f}] | "
+                    f"{len(figures['seed_differences'])} |"
+                )
+    if not rows:
+        return []
+    return [
+        "",
+        "## With the small model as learner",
+        "",
+        "The small model is fine-tuned on what was chosen, as the plain recipe does, in place of "
+        "the probe; it is measured, and the strategy is told its predictions.",
+        "",
+        "| set | learner | strategy | area | less random | pools |",
+        "|---|---|---|---|---|---|",
         *rows,
     ]
 

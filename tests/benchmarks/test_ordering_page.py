@@ -17,7 +17,7 @@ def figures(gain, worse):
     }
 
 
-def write_report(folder, name, gains):
+def write_report(folder, name, gains, **asked):
     report = {
         "commit": "abc",
         "parameters": {
@@ -26,7 +26,8 @@ def write_report(folder, name, gains):
             "random_draws": 5,
             "posteriors": "similarity",
             "measured_on": "test rows",
-        },
+        }
+        | asked,
         "results": {key: figures(gain, 0.0 if gain > 0 else 0.5) for key, gain in gains.items()},
         "notes": {
             "budgets": [8, 16, 32, 64, 128],
@@ -58,7 +59,17 @@ def test_the_page_says_what_the_llm_adds_pool_by_pool(tmp_path):
     write_report(tmp_path, "one.llm", {"activellm": 3.0, "activellm-judged": 3.5})
     write_report(tmp_path, "one", {"activellm": 9.0})
     page, _ = write_ordering_page(tmp_path)
-    assert "| one.llm | `activellm-judged` | +0.50 [+0.50, +0.50], 2 pools |" in page.read_text()
+    said = "| one.llm | `activellm-judged` | +0.50 [+0.50, +0.50], 2 pools |  |  |  | 0 |"
+    assert said in page.read_text()
+
+
+def test_the_page_says_what_an_order_is_worth_to_another_learner(tmp_path):
+    write_report(tmp_path, "one", {"activellm": 9.0})
+    write_report(tmp_path, "one.fine-tune", {"random": 0.0, "activellm": 3.0}, learner="fine-tune")
+    page, _ = write_ordering_page(tmp_path)
+    said = "| one.fine-tune | fine-tune | `activellm` | 63.0 | +3.00 [+2.00, +4.00] | 2 |"
+    assert said in page.read_text()
+    assert "| one.fine-tune | fine-tune | `random`" not in page.read_text()
 
 
 def test_without_reports_there_is_no_page(tmp_path):
