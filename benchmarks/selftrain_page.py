@@ -13,6 +13,7 @@ from benchmarks.selftrain_goals import Reports, accuracies, goal_lines
 _COLUMNS = {
     "test_accuracy_mean": "test accuracy",
     "test_accuracy_sd": "sd",
+    "test_f1_mean": "macro-F1",
     "fused_label_accuracy_mean": "training labels right",
     "noise_auroc": "AUROC of errors",
     "noise_average_precision": "AP of errors",
@@ -23,7 +24,12 @@ _COLUMNS = {
     "times_trainer": "times Trainer",
     "peak_memory_mb": "MB",
 }
-_PERCENT = {"test_accuracy_mean", "test_accuracy_sd", "fused_label_accuracy_mean"}
+_PERCENT = {
+    "test_accuracy_mean",
+    "test_accuracy_sd",
+    "test_f1_mean",
+    "fused_label_accuracy_mean",
+}
 
 
 _SPANS_SAID = (
