@@ -21,7 +21,7 @@ from backend.core.small_model import PLAIN, Recipe, SmallModel, TrainingHooks, T
 from backend.errors import SettingsError
 from backend.launcher.child import ChildProcess, Command
 from backend.launcher.environments import PROJECT_FOLDER
-from backend.llm.paper_sampler import PaperActiveLLM
+from backend.llm.paper_sampler import PaperActiveLLM, read_mode
 from backend.llm.sampler import LLMJudge
 from backend.settings import Settings
 from backend.workflow.releasing import MakeStrategy
@@ -123,17 +123,28 @@ def _by_several(
 def query_strategies(settings: Settings, model: LanguageModel) -> MakeStrategy:
     """Return what makes the query strategy of the settings; raises SettingsError for no such."""
     name = settings.query_strategy
+    if name != "activellm-paper":
+        return _query_strategy("QUERY_STRATEGY", name, settings, model)
+    read_mode(settings.query_paper_mode)
+    then = _query_strategy("QUERY_PAPER_THEN", settings.query_paper_then, settings, model)
+    return lambda asked: PaperActiveLLM(
+        model, settings=read_mode(settings.query_paper_mode, guidelines=asked), then=then(asked)
+    )
+
+
+def _query_strategy(
+    setting: str, name: str, settings: Settings, model: LanguageModel
+) -> MakeStrategy:
     if name == "activellm" and settings.query_llm_judge:
         return lambda asked: ActiveLLMStrategy(judge=LLMJudge(model, question=asked))
     if name == "activellm":
         return lambda asked: ActiveLLMStrategy()
-    if name == "activellm-paper":
-        return lambda asked: PaperActiveLLM(model, then=ActiveLLMStrategy())
     if name == "random":
         return lambda asked: RandomOrder()
     from backend.adapters.active_learning import PUBLISHED, PublishedStrategy
 
     if name not in PUBLISHED:
-        known = ", ".join(["activellm", "activellm-paper", "random", *PUBLISHED])
-        raise SettingsError(f"QUERY_STRATEGY={name!r}: expected one of {known}")
+        alone = ["activellm-paper"] if setting == "QUERY_STRATEGY" else []
+        known = ", ".join(["activellm", *alone, "random", *PUBLISHED])
+        raise SettingsError(f"{setting}={name!r}: expected one of {known}")
     return lambda asked: PublishedStrategy(name, n_head=_N_PUBLISHED_HEAD)

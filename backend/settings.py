@@ -218,6 +218,19 @@ class Settings:
         "what orders the queue; activellm-paper, random and the others of docs/algorithms.md are "
         "there to compare with",
     )
+    query_paper_mode: str = _setting(
+        "QUERY_PAPER_MODE",
+        "",
+        "words",
+        "how activellm-paper asks: list, think or explain, advice, guidelines, texts=50 to 400, "
+        "picks=N, rounds=N with commas between; empty: think, texts=200, picks=32",
+    )
+    query_paper_then: str = _setting(
+        "QUERY_PAPER_THEN",
+        "activellm",
+        "name",
+        "the strategy that goes on after what activellm-paper picked",
+    )
     query_llm_judge: bool = _setting(
         "QUERY_LLM_JUDGE",
         False,

@@ -19,7 +19,7 @@ from backend.core.controls import EveryNth, FirstInList
 from backend.core.ordering import Ordering, PoolView, QueryStrategy
 from backend.core.ports import LanguageModel
 from backend.core.query import ActiveLLMStrategy
-from backend.llm.paper_sampler import PaperActiveLLM
+from backend.llm.paper_sampler import PaperActiveLLM, read_mode
 from backend.llm.sampler import LLMJudge
 from benchmarks.ordering_protocol import Build
 from benchmarks.ordering_sets import LabelledSet
@@ -49,13 +49,14 @@ class Builders:
             return lambda n: PublishedStrategy(name, n_head=n)
         if name in _OURS:
             return _OURS[name]
+        name, _, mode = name.partition("@")
         asking = {
             "activellm-judged": self._judged(lambda strategy: strategy),
             "activellm-judged-permuted": self._judged(_Permuted),
             "activellm-judged-blank": self._judged(_Blank),
-            "activellm-paper": self._paper(lambda strategy: strategy),
-            "activellm-paper-permuted": self._paper(_Permuted),
-            "activellm-paper-blank": self._paper(_Blank),
+            "activellm-paper": self._paper(lambda strategy: strategy, mode),
+            "activellm-paper-permuted": self._paper(_Permuted, mode),
+            "activellm-paper-blank": self._paper(_Blank, mode),
         }
         if name not in asking:
             known = ", ".join([*_OURS, *asking, *PUBLISHED])
@@ -72,11 +73,15 @@ class Builders:
 
         return build
 
-    def _paper(self, around: Wrap) -> Build:
-        """Let the LLM pick the first 32 and the default go on from there (a warm start)."""
+    def _paper(self, around: Wrap, mode: str) -> Build:
+        """Let the LLM pick the first 32 and the default go on from there (a warm start).
+
+        A mode follows the name: "activellm-paper@advice@texts=100".
+        """
+        settings = read_mode(mode.replace("@", ","), guidelines=self.task)
 
         def build(n: int) -> QueryStrategy:
-            return around(_FirstOnly(PaperActiveLLM(self._model), _default()(n)))
+            return around(_FirstOnly(PaperActiveLLM(self._model, settings=settings), _default()(n)))
 
         return build
 

@@ -23,6 +23,34 @@ def test_the_settings_name_the_strategy_of_the_queue(name):
     assert strategy_of(Settings(query_strategy=name)).name == name
 
 
+def test_the_published_strategy_asks_as_its_mode_says_and_hands_over():
+    settings = Settings(
+        query_strategy="activellm-paper",
+        query_paper_mode="advice, explain, guidelines, texts=100, rounds=4",
+        query_paper_then="typiclust",
+    )
+    strategy = strategy_of(settings)
+    asked = strategy._settings
+    assert (asked.n_texts, asked.n_picks, asked.n_rounds) == (100, 25, 4)
+    assert (asked.has_advice, asked.answer) == (True, "explain")
+    assert asked.guidelines == "What is it? Label (A, B)."
+    assert strategy._then.name == "typiclust"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"query_paper_mode": "texts=1000"}, "50 to 400"),
+        ({"query_paper_mode": "list, think"}, "one kind"),
+        ({"query_paper_mode": "picks=many"}, "'picks=many' is none of"),
+        ({"query_paper_then": "activellm-paper"}, "QUERY_PAPER_THEN"),
+    ],
+)
+def test_a_mode_that_cannot_be_is_refused_when_it_is_read(changes, said):
+    with pytest.raises(SettingsError, match=said):
+        strategy_of(Settings(query_strategy="activellm-paper", **changes))
+
+
 def test_the_default_strategy_asks_an_llm_only_when_told_to():
     assert strategy_of(Settings())._judge is None
     assert strategy_of(replace(Settings(), query_llm_judge=True))._judge is not None

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -14,8 +14,11 @@ from backend.core.controls import complete_order
 from backend.core.ordering import Ordering, PoolView, QueryStrategy, Reason
 from backend.core.ports import Decoding, LanguageModel
 from backend.core.queue_health import position_warnings
-from backend.errors import LanguageModelError
+from backend.errors import LanguageModelError, SettingsError
 from backend.llm.prompts import slot_text
+
+Answer = Literal["list", "think", "explain"]
+"""What the LLM is to write: numbers alone, after some thought, or with a word on each text."""
 
 _RUN = re.compile(r"\d+(?:\s*,\s*(?:and\s+)?\d+)*")
 _N_SPARE_TOKENS = 64
@@ -48,10 +51,52 @@ class PaperSettings:
 
     n_texts: int = 200
     n_picks: int = 32
-    answer: Literal["list", "think", "explain"] = "think"
+    answer: Answer = "think"
     has_advice: bool = False
     guidelines: str = ""
     n_rounds: int = 1
+
+
+_DEFAULT = PaperSettings()
+_LEAST_TEXTS, _MOST_TEXTS = 50, 400
+_PICKS_IN_TURNS = 25
+_NUMBERS = ("texts", "picks", "rounds")
+_WORDS = ("advice", "guidelines", *get_args(Answer))
+
+
+def read_mode(mode: str, *, guidelines: str = "") -> PaperSettings:
+    """Read the choices that a setting names, such as "advice, explain, texts=100, rounds=4".
+
+    Words: `list`, `think` or `explain` for the answer, `advice`, and `guidelines` to show those of
+    the project. Numbers: `texts` (50 to 400), `picks` (32, or 25 in several rounds), `rounds`
+    (above 1: the iterative mode). Raises SettingsError for anything else.
+    """
+    words = [word.strip() for word in mode.split(",") if word.strip()]
+    numbers: dict[str, int] = {}
+    for word in words:
+        name, _, value = word.partition("=")
+        if name in _NUMBERS and value.isdecimal() and int(value) > 0:
+            numbers[name] = int(value)
+        elif word not in _WORDS:
+            known = ", ".join([*_WORDS, *(f"{name}=N" for name in _NUMBERS)])
+            raise SettingsError(f"QUERY_PAPER_MODE={mode!r}: {word!r} is none of {known}")
+    answers = [word for word in get_args(Answer) if word in words]
+    n_rounds = numbers.get("rounds", 1)
+    n_texts = numbers.get("texts", _DEFAULT.n_texts)
+    n_picks = numbers.get("picks", _DEFAULT.n_picks if n_rounds == 1 else _PICKS_IN_TURNS)
+    if not _LEAST_TEXTS <= n_texts <= _MOST_TEXTS or n_picks > n_texts or len(answers) > 1:
+        raise SettingsError(
+            f"QUERY_PAPER_MODE={mode!r}: expected {_LEAST_TEXTS} to {_MOST_TEXTS} texts, no more "
+            "picks than texts, and one kind of answer"
+        )
+    return PaperSettings(
+        n_texts=n_texts,
+        n_picks=n_picks,
+        answer=answers[0] if answers else "think",
+        has_advice="advice" in words,
+        guidelines=guidelines if "guidelines" in words else "",
+        n_rounds=n_rounds,
+    )
 
 
 @dataclass(frozen=True, slots=True)
