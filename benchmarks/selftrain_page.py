@@ -39,7 +39,10 @@ _SPANS_SAID = (
 
 
 def write_selftrain_page(folder: Path) -> list[Path]:
-    """Write the page of `folder`/selftrain/*.json; return what was written."""
+    """Write the page of `folder`/selftrain/*.json; return what was written.
+
+    A name with a dot is a further look at a set (an ablation, a curve) and speaks for no goal.
+    """
     sources = sorted((folder / "selftrain").glob("*.json"))
     if not sources:
         return []
@@ -51,6 +54,7 @@ def write_selftrain_page(folder: Path) -> list[Path]:
 
 
 def _lines(reports: Reports, pictures: Sequence[Path]) -> list[str]:
+    whole = {name: report for name, report in reports.items() if "." not in name}
     lines = [
         "# The small model: what it makes of noisy labels",
         "",
@@ -67,8 +71,8 @@ def _lines(reports: Reports, pictures: Sequence[Path]) -> list[str]:
         "column is the largest resident size.",
         "",
         *(f"![{SHOWN[picture.name]}](selftrain/{picture.name})\n" for picture in pictures),
-        *goal_lines(reports),
-        *_recovered(reports),
+        *goal_lines(whole),
+        *_recovered(whole),
     ]
     for name, report in reports.items():
         lines += _table(name, report)
