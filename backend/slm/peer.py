@@ -50,6 +50,7 @@ def main(folder: Path) -> None:
     if peers.is_first():
         model.save(folder / MODEL)
         write_output(output, folder)
+    peers.leave_peers()
 
 
 if __name__ == "__main__":

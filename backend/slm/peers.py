@@ -28,6 +28,18 @@ def join_peers(*, on_cpu: bool) -> None:
     PartialState(cpu=on_cpu)
 
 
+def leave_peers() -> None:
+    """Wait until all are done, then part; a process that just ends can abort in a library's exit.
+
+    What the launcher then sees is a failure, for which it ends the others while they write.
+    """
+    state = _state()
+    if state is None:
+        return
+    state.wait_for_everyone()
+    state.destroy_process_group()
+
+
 def n_processes() -> int:
     """Return how many train together, 1 when this process is alone."""
     state = _state()
