@@ -125,7 +125,7 @@ def query_strategies(settings: Settings, model: LanguageModel) -> MakeStrategy:
     name = settings.query_strategy
     if name != "activellm-paper":
         return _query_strategy("QUERY_STRATEGY", name, settings, model)
-    read_mode(settings.query_paper_mode)
+    read_mode(settings.query_paper_mode)  # a wrong one ends the start, not the first order
     then = _query_strategy("QUERY_PAPER_THEN", settings.query_paper_then, settings, model)
     return lambda asked: PaperActiveLLM(
         model, settings=read_mode(settings.query_paper_mode, guidelines=asked), then=then(asked)

@@ -4,40 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from backend.errors import SettingsError
-
-
-class Secret:
-    """A value that shows itself only when asked to: its repr and str are masked."""
-
-    __slots__ = ("_value",)
-
-    def __init__(self, value: str) -> None:
-        self._value = value
-
-    def reveal(self) -> str:
-        """Return the value itself."""
-        return self._value
-
-    def __bool__(self) -> bool:
-        return bool(self._value)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Secret) and other._value == self._value
-
-    def __hash__(self) -> int:
-        return hash(self._value)
-
-    def __repr__(self) -> str:
-        return "Secret('***')" if self._value else "Secret('')"
-
-    __str__ = __repr__
-
+from backend.setting_values import Secret, as_text, parse
 
 _MAY_BE_ZERO = ("round_every",)
 
@@ -276,7 +249,7 @@ class Settings:
         for spec in fields(cls):
             raw = environ.get(spec.metadata["env"])
             if raw is not None and raw.strip() != "":
-                values[spec.name] = _parse(spec.metadata["env"], str(spec.type), raw.strip())
+                values[spec.name] = parse(spec.metadata["env"], str(spec.type), raw.strip())
         settings = cls(**values)
         settings._check()
         return settings
@@ -284,7 +257,7 @@ class Settings:
     def to_env(self) -> dict[str, str]:
         """Return the environment from which `from_env` reads these settings, for a child."""
         values = {spec.metadata["env"]: getattr(self, spec.name) for spec in fields(self)}
-        return {name: _as_text(value) for name, value in values.items()}
+        return {name: as_text(value) for name, value in values.items()}
 
     def _check(self) -> None:
         for spec in fields(self):
@@ -356,42 +329,6 @@ def _with_driver(url: str) -> str:
         if url.startswith(prefix):
             return "postgresql+psycopg://" + url.removeprefix(prefix)
     return url
-
-
-def _as_text(value: Any) -> str:
-    if isinstance(value, Secret):
-        return value.reveal()
-    if isinstance(value, tuple):
-        return ",".join(value)
-    return str(value)
-
-
-def _boolean(raw: str) -> bool:
-    choices = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-    return choices[raw.lower()]
-
-
-def _hosts(raw: str) -> tuple[str, ...]:
-    return tuple(host.strip().lower() for host in raw.split(",") if host.strip())
-
-
-_PARSERS: dict[str, Callable[[str], Any]] = {
-    "str": str,
-    "int": int,
-    "float": float,
-    "bool": _boolean,
-    "Path": Path,
-    "Secret": Secret,
-    "tuple[str, ...]": _hosts,
-}
-
-
-def _parse(env: str, type_name: str, raw: str) -> Any:
-    try:
-        return _PARSERS[type_name](raw)
-    except (ValueError, KeyError) as exc:
-        shown = "***" if type_name == "Secret" else raw
-        raise SettingsError(f"{env}={shown!r}: expected {type_name}") from exc
 
 
 def settings_table() -> str:

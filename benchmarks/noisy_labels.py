@@ -229,8 +229,8 @@ def made_noisy(
 
     `scores` (n, K) are the weak model's. A wrong label is its likeliest wrong one. "drawn": the
     texts are drawn by the probability that the weak model gives to wrong labels, as
-    instance-dependent noise is made (Xia et al. 2020, arXiv 2006.07836); a cross-fitted probe
-    foretells these errors about as often as those of LLMs (docs/benchmarks/selftrain.md).
+    instance-dependent noise is made (Xia et al. 2020, arXiv 2006.07836); `wrong_foretold` says how
+    regular they come out.
     "hardest": those texts that it doubts most, so that errors lie side by side and are as regular
     as the truth. Classes differ: the first has half as much noise as the average, the last half as
     much again.

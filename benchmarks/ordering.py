@@ -57,6 +57,7 @@ class OrderingRun:
             "posteriors": self.posteriors.name if self.posteriors else "similarity",
             "llm": bool(self.llm),
             "learner": self.learner,
+            "most_test_rows": self.n_test,
             "measured_on": "held-out training rows" if self.on_train else "test rows",
         }
 

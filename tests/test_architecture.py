@@ -41,7 +41,16 @@ LAYERS = {
     "workflow": {"workflow", "llm", "core", "errors"},
     "adapters": {"adapters", "core", "errors"},
     "launcher": {"launcher", "errors"},
-    "demo": {"demo", "launcher", "adapters", "services", "serving", "settings", "errors"},
+    "demo": {
+        "demo",
+        "launcher",
+        "adapters",
+        "services",
+        "serving",
+        "setting_values",
+        "settings",
+        "errors",
+    },
     "web": {"web", "services", "core", "errors"},
 }
 CORE_PACKAGES = {"numpy", "scipy", "sklearn", "threadpoolctl", "cleanlab", "backend"}

@@ -15,7 +15,8 @@ from backend.adapters.store import Database, ProjectStore, WorkStore
 from backend.core.types import ProjectId
 from backend.doctor import Neighbours, diagnose
 from backend.errors import LanguageModelUnavailable, PlatformUnauthorized
-from backend.settings import Secret, Settings
+from backend.setting_values import Secret
+from backend.settings import Settings
 from tests.conftest import SENTIMENT
 from tests.fakes import FakeLanguageModel, FakePlatform
 

@@ -9,7 +9,8 @@ import time
 
 from backend.launcher.child import Command
 from backend.serving import Kept, web_command, worker_command
-from backend.settings import Secret, Settings
+from backend.setting_values import Secret
+from backend.settings import Settings
 
 APPEND = "import os, sys, time; open(sys.argv[1], 'a').write(f'{os.getpid()}\\n'); "
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from backend.errors import SettingsError
-from backend.settings import Secret, Settings, settings_table
+from backend.setting_values import Secret
+from backend.settings import Settings, settings_table
 
 ROOT = Path(__file__).parent.parent
 

@@ -24,7 +24,8 @@ from backend.launcher.processes import Processes, free_port
 from backend.launcher.vllm_server import LanguageModelServer, start_language_model
 from backend.services import Services, build_services
 from backend.serving import web_command, worker_command
-from backend.settings import Secret, Settings
+from backend.setting_values import Secret
+from backend.settings import Settings
 
 _FOLDER = Path(__file__).parent
 _GOLD = "label"

@@ -30,7 +30,8 @@ from backend.launcher.processes import Processes
 from backend.launcher.vllm_server import start_language_model
 from backend.services import build_services
 from backend.serving import web_command
-from backend.settings import Secret, Settings
+from backend.setting_values import Secret
+from backend.settings import Settings
 from benchmarks.faults.judge import Said
 from benchmarks.faults.llm import CountingLlm
 from benchmarks.faults.relay import WebhookRelay

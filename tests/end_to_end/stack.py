@@ -31,7 +31,8 @@ from backend.launcher.processes import LOOPBACK, Processes
 from backend.launcher.vllm_server import start_language_model
 from backend.services import Services, build_services
 from backend.serving import web_command, worker_command
-from backend.settings import Secret, Settings
+from backend.setting_values import Secret
+from backend.settings import Settings
 
 _DONE_WITHIN_S = 600.0
 _POLL_S = 0.25
