@@ -49,6 +49,20 @@ def test_migrating_from_several_threads_at_once_works(tmp_path):
     assert failures == []
 
 
+def test_a_new_file_that_another_process_is_writing_is_waited_for(tmp_path):
+    path = tmp_path / "freeal.db"
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")  # SQLite refuses WAL mode at once while this is held
+    release = threading.Timer(0.2, other.rollback)
+    release.start()
+    database = Database(f"sqlite:///{path}")
+    database.migrate()
+    release.join()
+    assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    database.close()
+    other.close()
+
+
 def test_a_database_that_cannot_be_opened_is_a_clear_error(tmp_path):
     (tmp_path / "file").write_text("")
     database = Database(f"sqlite:///{tmp_path / 'file' / 'freeal.db'}")
