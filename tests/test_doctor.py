@@ -6,6 +6,7 @@ import base64
 import shutil
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import jwt
 import pytest
@@ -172,7 +173,8 @@ def test_an_llm_with_few_or_no_probabilities_is_noted(ward):
 @pytest.mark.parametrize("failure", [None, "no answer within 60 s"])
 def test_a_slow_llm_is_noted(ward, monkeypatch, failure):
     times = iter([0.0, 35.0])
-    monkeypatch.setattr("backend.findings.time.monotonic", lambda: next(times))
+    clock = SimpleNamespace(monotonic=lambda: next(times))
+    monkeypatch.setattr("backend.findings.time", clock)
     ward.model.loses = lambda prompt: failure
     message = only(ward.ill("warning")).message
     assert (failure or "took 35 s over one token") in message

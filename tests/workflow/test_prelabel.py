@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 
@@ -371,7 +372,8 @@ def test_on_a_slow_server_each_answer_is_saved_soon(house, monkeypatch):
         return annotate(schema, instruction, examples, **settings)
 
     monkeypatch.setattr(house.annotator, "annotate", slowly)
-    monkeypatch.setattr("backend.workflow.annotation.time.monotonic", lambda: now)
+    clock = SimpleNamespace(monotonic=lambda: now)
+    monkeypatch.setattr("backend.workflow.annotation.time", clock)
     annotator = house.crew.prelabel.annotator
     house.crew.prelabel.synchroniser.sync(project_id)
     sizes = []
