@@ -1,7 +1,9 @@
 """What the small model makes of noisy labels: each recipe on one data set, over seeds.
 
-The right labels of the pool are read for two things only: to score what was found, and by the
-recipe `gold`, which shows what the encoder could do without noise. Test labels only score.
+The right labels of the pool are read for two things only: to score what was found, and by two
+recipes that show what the encoder could do: `gold` is a plain fine-tune without noise; `ceiling` is
+the default recipe on right labels, and its cross-fitted predictions then judge the given ones. Test
+labels only score.
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ from rich.console import Console
 from sklearn.metrics import f1_score
 
 from backend.core.small_model import SmallModelOutput, TrainingSet
+from backend.slm.desk import given_targets
 from backend.slm.encoder import SentenceEncoder
+from backend.slm.judging import judge
 from backend.slm.model import Transformer
 from benchmarks.noisy_labels import NoisySet, load, wrong_foretold
 from benchmarks.noisy_spans import holds_spans
@@ -126,7 +130,8 @@ def _one(
     asked: SelfTrainRun, noisy: NoisySet, name: str, seed: int, encoder: SentenceEncoder
 ) -> dict[str, Any]:
     recipe = recipe_named(name, asked)
-    is_gold = name.partition("@")[0] == "gold"
+    base = name.partition("@")[0]
+    is_gold = base in ("gold", "ceiling")
     data = training_set(noisy, n_human=asked.n_human, is_gold=is_gold, seed=seed)
     start, start_of_work = time.perf_counter(), time.process_time()
     with peak_memory() as peak:
@@ -135,6 +140,10 @@ def _one(
     seconds = time.perf_counter() - start
     processor_seconds = time.process_time() - start_of_work
     answers = model.predict(noisy.test).probabilities.argmax(axis=1)
+    if base == "ceiling":
+        data = training_set(noisy, n_human=asked.n_human, is_gold=False, seed=seed)
+        judged = judge(data, recipe, given_targets(data, soft=True), output.cross_fitted)
+        output = replace(output, posterior=judged.posterior, clean_probability=judged.clean)
     return {
         "test_accuracy": round(float((answers == noisy.test_gold).mean()), 4),
         "test_f1": float(f1_score(noisy.test_gold, answers, average="macro")),

@@ -20,6 +20,7 @@ _PAGE_BYTES = 4096
 _OPTION_TYPES: dict[str, Callable[[str], Any]] = {
     "n_epochs": int,
     "n_folds": int,
+    "n_repeats": int,
     "n_rounds": int,
     "n_neighbours": int,
     "batch_size": int,
@@ -74,6 +75,7 @@ def recipe_named(name: str, asked: SelfTrainRun) -> Recipe:
         "default": Recipe(),
         "plain": PLAIN,
         "gold": PLAIN,
+        "ceiling": Recipe(unmix=False),
         "paper": replace(PLAIN, name="paper"),
         "probe": Recipe(name="probe"),
     }[base]

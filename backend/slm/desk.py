@@ -11,6 +11,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from backend.core import noise
 from backend.core.small_model import Recipe, TrainingHooks, TrainingSet
 from backend.errors import TrainingCancelled
 from backend.slm.agreement import SecondViews, WithAgreement
@@ -176,6 +177,12 @@ def hold_out(data: TrainingSet, rng: np.random.Generator) -> Rows:
     parts = [labelled[data.is_human[labelled]], labelled[~data.is_human[labelled]]]
     chosen = [rng.permutation(part)[: round(len(part) * _HELD_OUT_SHARE)] for part in parts]
     return np.sort(np.concatenate(chosen)[:_MOST_HELD_OUT])
+
+
+def assign_folds(data: TrainingSet, n_folds: int, rng: np.random.Generator) -> Rows:
+    """Return a fold number for each text, shape (n,); equal texts share theirs."""
+    keys = list(zip(data.pool.texts, data.pool.pairs or data.pool.texts, strict=True))
+    return noise.assign_folds(keys, data.hard_labels, n_folds=n_folds, rng=rng).astype(np.int64)
 
 
 def given_targets(data: TrainingSet, *, soft: bool) -> Floats:

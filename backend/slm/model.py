@@ -23,9 +23,10 @@ from backend.slm.calibration import fit_temperature
 from backend.slm.classifier import TextClassifier
 from backend.slm.desk import Desk, Floats, given_targets
 from backend.slm.encoder import embedded_encoder_folder
+from backend.slm.judging import Judgement, judge
 from backend.slm.linear import answers, fit_probes
 from backend.slm.paper import train_paper
-from backend.slm.self_training import Judgement, Trained, judge, train_default, train_plain
+from backend.slm.self_training import Trained, train_default, train_plain
 
 _log = logging.getLogger(__name__)
 _PROBE_FOLDS = 5

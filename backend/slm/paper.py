@@ -17,8 +17,9 @@ from backend.slm.batches import Tokens
 from backend.slm.checkpoint import fingerprint
 from backend.slm.classifier import TextClassifier, output_layer
 from backend.slm.desk import Desk, Floats, given_targets
+from backend.slm.judging import Judgement, judge_in_sample
 from backend.slm.losses import label_loss, two_way_divergence
-from backend.slm.self_training import Judgement, Trained, judge_in_sample
+from backend.slm.self_training import Trained
 from backend.slm.trainer import Stage, Step, train
 
 

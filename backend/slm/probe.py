@@ -9,13 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from backend.core import noise
 from backend.core.ports import Encoder
 from backend.core.probe import LinearProbe
 from backend.core.small_model import PoolTexts, SmallModelPrediction, TrainingSet
 from backend.core.types import QuestionKind
 from backend.errors import InvalidRequest
-from backend.slm.desk import Floats, given_targets
+from backend.slm.desk import Floats, assign_folds, given_targets
 from backend.slm.linear import answers, fit_probes
 
 PROBE_FILE = "probe.json"
@@ -96,8 +95,7 @@ def cross_fit(
 ) -> Floats:
     """Return predictions for each text by probes that did not see its label, shape (n, K)."""
     targets = given_targets(data, soft=True)
-    keys = list(zip(data.pool.texts, data.pool.pairs or data.pool.texts, strict=True))
-    folds = noise.assign_folds(keys, data.hard_labels, n_folds=n_folds, rng=rng)
+    folds = assign_folds(data, n_folds, rng)
     out = np.full_like(targets, 1 / len(data.labels))
     for fold in range(n_folds):
         rest = weights * (folds != fold)

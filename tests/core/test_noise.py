@@ -98,6 +98,30 @@ def test_a_class_that_nobody_was_given_keeps_its_own_label():
     np.testing.assert_allclose(noise.noise_matrix(labels, crossed)[1], [0, 1, 0])
 
 
+def test_predictions_of_noisy_labels_are_taken_back_to_the_true_ones():
+    matrix = np.array([[0.8, 0.2], [0.4, 0.6]])
+    true = np.array([[1.0, 0.0], [0.3, 0.7], [0.5, 0.5]])
+    np.testing.assert_allclose(noise.unmix(true @ matrix, matrix), true, atol=0.02)
+
+
+def test_a_prediction_that_no_truth_explains_is_taken_to_the_nearest():
+    matrix = np.array([[0.8, 0.2], [0.4, 0.6]])
+    np.testing.assert_allclose(noise.unmix(np.array([[0.9, 0.1]]), matrix), [[1, 0]], atol=1e-3)
+
+
+@given(
+    st.integers(1, 5), st.integers(1, 8), st.integers(0, 2**32 - 1), st.sampled_from([0.05, 1.0])
+)
+def test_what_is_taken_back_is_a_distribution(n_classes, n_texts, seed, alpha):
+    rng = np.random.default_rng(seed)
+    matrix = rng.dirichlet(np.full(n_classes, alpha), size=n_classes)
+    foretold = rng.dirichlet(np.full(n_classes, alpha), size=n_texts)
+    true = noise.unmix(foretold, matrix)
+    assert np.isfinite(true).all()
+    np.testing.assert_allclose(true.sum(axis=1), 1)
+    np.testing.assert_allclose(noise.unmix(foretold, np.eye(n_classes)), foretold, atol=1e-4)
+
+
 def test_neighbours_vote_by_their_cosine_and_never_for_themselves():
     vectors = np.array([[1, 0], [0.8, 0.6], [0, 1], [-1, 0]], dtype=float)
     targets = np.array([[1, 0], [1, 0], [0, 1], [0, 1]], dtype=float)

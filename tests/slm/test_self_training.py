@@ -9,9 +9,8 @@ import pytest
 
 from backend.core.small_model import Recipe, TrainingHooks
 from backend.slm.desk import Desk, Lesson
-from backend.slm.model import Transformer
-from backend.slm.self_training import Judgement, compare_with_plain, judge, refined_lesson
-from tests.slm.bag_of_words import BagOfWordsEncoder
+from backend.slm.judging import Judgement
+from backend.slm.self_training import compare_with_plain
 from tests.slm.conftest import reviews, training_set
 
 HELD_OUT = np.arange(0, 200, 10)
@@ -59,30 +58,6 @@ def test_a_start_hears_no_label_outside_its_lesson(desk):
     np.testing.assert_array_equal(first, untrained(desk, others, rows, is_started=True))
 
 
-def test_a_text_counts_by_its_lead_and_a_persons_label_as_often_as_asked(desk):
-    given = desk.data.targets
-    heard = replace(judged(desk, None), posterior=np.where(given == 1, 0.75, 0.25))
-    is_human = np.arange(200) == 0
-    lesson = refined_lesson(replace(desk.data, is_human=is_human), heard, desk.recipe)
-    np.testing.assert_array_equal(lesson.targets, heard.posterior)
-    np.testing.assert_allclose(lesson.weights[1:], 0.5)
-    assert lesson.weights[0] == desk.recipe.human_weight
-
-
-def test_a_label_that_is_given_away_says_less_of_a_rare_class():
-    rng = np.random.default_rng(0)
-    gold = (rng.random(1000) < 0.1).astype(int)
-    given = np.where((gold == 0) & (rng.random(1000) < 0.1), 1, gold)
-    data = training_set(tuple(str(n) for n in range(1000)), given)
-    crossed = np.where(gold[:, None] == np.arange(2), 0.95, 0.05)
-    crossed[:10] = crossed.mean(axis=0)
-    found = judge(data, Recipe(), data.targets, crossed)
-    doubted = [row for row in range(10) if given[row] == 1]
-    sure = [row for row in range(10) if given[row] == 0]
-    assert (found.clean[sure] > 0.9).all()
-    assert all(found.clean[row] < 0.7 for row in doubted)
-
-
 def test_a_lead_of_one_text_is_no_reason_for_a_plain_training(desk):
     model = desk.fresh()
     ours = desk.answers(model)
@@ -113,26 +88,3 @@ def test_people_decide_between_the_models_where_they_labelled_held_out_texts(des
     right = judged(desk, desk.data.targets)
     _, figures, _ = compare_with_plain(desk, desk.fresh(), right, HELD_OUT)
     assert figures["n_held_out"] == 5
-
-
-@pytest.mark.parametrize(("n_texts", "n_labels"), [(3, 8), (20, 1), (30, 3)])
-def test_opinions_of_the_frozen_encoder_take_any_pool(tiny_base, n_texts, n_labels):
-    texts, labels = reviews(n_texts)
-    data = training_set(texts, labels % n_labels, n_labels=n_labels)
-    data.has_label[:: n_texts - 1] = False
-    recipe = Recipe(n_epochs=1, batch_size=16, max_tokens=32)
-    _, output = Transformer(tiny_base, recipe=recipe, encoder=BagOfWordsEncoder()).fit(data)
-    assert output.posterior.shape == (n_texts, n_labels)
-    np.testing.assert_allclose(output.posterior.sum(axis=1), 1)
-    np.testing.assert_allclose(output.cross_fitted.sum(axis=1), 1)
-
-
-def test_the_frozen_encoder_finds_errors_that_an_untrained_model_cannot(tiny_base):
-    texts, labels = reviews(200)
-    given = labels.copy()
-    given[:20] = 1 - given[:20]
-    recipe = Recipe(n_epochs=1, batch_size=32, learning_rate=1e-6, max_tokens=32)
-    _, output = Transformer(tiny_base, recipe=recipe, encoder=BagOfWordsEncoder()).fit(
-        training_set(texts, given)
-    )
-    assert (output.suspects[:20] < 20).mean() > 0.8

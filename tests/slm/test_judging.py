@@ -1,0 +1,143 @@
+"""What is found out about noisy labels."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from backend.core.small_model import Recipe, TrainingHooks, TrainingSet
+from backend.slm.desk import Desk
+from backend.slm.judging import Judgement, judge, judge_across, refined_lesson
+from backend.slm.model import Transformer
+from tests.slm.bag_of_words import BagOfWordsEncoder
+from tests.slm.conftest import reviews, training_set
+
+N_REPEATED = 500
+
+
+def test_a_text_counts_by_its_lead_and_a_persons_label_as_often_as_asked():
+    data, recipe = training_set(*reviews(200)), Recipe()
+    heard = Judgement(data.targets, np.where(data.targets == 1, 0.75, 0.25), np.ones(200))
+    is_human = np.arange(200) == 0
+    lesson = refined_lesson(replace(data, is_human=is_human), heard, recipe)
+    np.testing.assert_array_equal(lesson.targets, heard.posterior)
+    np.testing.assert_allclose(lesson.weights[1:], 0.5)
+    assert lesson.weights[0] == recipe.human_weight
+
+
+def test_a_label_that_is_given_away_says_less_of_a_rare_class():
+    rng = np.random.default_rng(0)
+    gold = (rng.random(1000) < 0.1).astype(int)
+    given = np.where((gold == 0) & (rng.random(1000) < 0.1), 1, gold)
+    data = training_set(tuple(str(n) for n in range(1000)), given)
+    crossed = np.where(gold[:, None] == np.arange(2), 0.95, 0.05)
+    crossed[:10] = crossed.mean(axis=0)
+    found = judge(data, Recipe(), data.targets, crossed)
+    doubted = [row for row in range(10) if given[row] == 1]
+    sure = [row for row in range(10) if given[row] == 0]
+    assert (found.clean[sure] > 0.9).all()
+    assert all(found.clean[row] < 0.7 for row in doubted)
+
+
+def foretold(*, n_texts: int = 1000) -> tuple[np.ndarray, TrainingSet, np.ndarray]:
+    """Return true labels, ones of which a third was changed, and predictions of the latter."""
+    rng = np.random.default_rng(0)
+    gold = rng.integers(2, size=n_texts)
+    given = np.where(rng.random(n_texts) < 1 / 3, 1 - gold, gold)
+    sure = np.where(gold[:, None] == np.arange(2), 2 / 3, 1 / 3)
+    return gold, training_set(tuple(str(n) for n in range(n_texts)), given), sure
+
+
+def test_predictions_of_noisy_labels_are_taken_back_through_the_noise():
+    gold, data, crossed = foretold()
+    kept = judge(data, Recipe(unmix=False), data.targets, crossed)
+    mended = judge(data, Recipe(), data.targets, crossed)
+    assert (kept.posterior.argmax(axis=1) == gold).mean() < 0.9
+    assert (mended.posterior.argmax(axis=1) == gold).mean() > 0.99
+    np.testing.assert_array_equal(mended.cross_fitted, crossed)
+
+
+def test_what_is_said_of_posteriors_is_not_taken_back():
+    _, data, crossed = foretold()
+    soft = replace(data, targets=np.where(data.targets == 1, 0.8, 0.2))
+    with_it = judge(soft, Recipe(), soft.targets, crossed)
+    without = judge(soft, Recipe(unmix=False), soft.targets, crossed)
+    np.testing.assert_array_equal(with_it.posterior, without.posterior)
+
+
+def test_beside_posteriors_only_one_hot_labels_are_taken_back():
+    _, data, crossed = foretold()
+    is_soft, is_open = np.arange(1000) < 300, np.arange(1000) >= 900
+    targets = np.where(is_soft[:, None], 0.2 + 0.6 * data.targets, data.targets)
+    mixed = replace(data, targets=targets, has_label=~is_open)
+    found = judge(mixed, Recipe(), targets, crossed).posterior
+    bare = judge(mixed, Recipe(unmix=False), targets, crossed).posterior
+    np.testing.assert_allclose(found[is_open], bare[is_open], atol=0.05)
+    assert np.abs(found - bare)[~is_soft & ~is_open].max() > 0.3
+
+
+def test_a_text_without_a_label_is_taken_back_where_all_labels_are_one_hot():
+    _, data, crossed = foretold()
+    is_open = np.arange(1000) >= 900
+    found = judge(replace(data, has_label=~is_open), Recipe(), data.targets, crossed).posterior
+    assert found[is_open].max(axis=1).mean() > 0.9
+
+
+def cross_fits(tiny_base: str, n_texts: int, n_repeats: int) -> list[str]:
+    """Return the stages that cross-fitting a pool trains."""
+    recipe = Recipe(n_epochs=1, batch_size=100, n_repeats=n_repeats, n_neighbours=0, max_tokens=16)
+    stages: list[str] = []
+    hooks = TrainingHooks(on_progress=lambda progress: stages.append(progress.stage))
+    desk = Desk(training_set(*reviews(n_texts)), recipe, tiny_base, 0, hooks)
+    judge_across(desk, None, np.random.default_rng(0))
+    return sorted(set(stages))
+
+
+def test_a_pool_of_some_size_is_cross_fitted_again_with_other_folds(tiny_base):
+    assert cross_fits(tiny_base, N_REPEATED, 2) == [
+        "round 1.1 fold 1",
+        "round 1.1 fold 2",
+        "round 1.2 fold 1",
+        "round 1.2 fold 2",
+    ]
+    assert len(cross_fits(tiny_base, N_REPEATED - 1, 2)) == 2
+
+
+def test_repeats_are_averaged_and_the_first_stands_alone(tiny_base):
+    recipe = Recipe(n_epochs=1, batch_size=100, n_neighbours=0, max_tokens=16)
+    data = training_set(*reviews(N_REPEATED))
+
+    def judged(n_repeats: int) -> Judgement:
+        desk = Desk(data, replace(recipe, n_repeats=n_repeats), tiny_base, 0, TrainingHooks())
+        return judge_across(desk, None, np.random.default_rng(0))
+
+    once, twice = judged(1), judged(2)
+    assert once.by_folds is not None and twice.by_folds is not None
+    np.testing.assert_array_equal(once.by_folds, twice.by_folds)
+    np.testing.assert_array_equal(once.cross_fitted, once.by_folds)
+    assert not np.array_equal(twice.cross_fitted, twice.by_folds)
+
+
+@pytest.mark.parametrize(("n_texts", "n_labels"), [(3, 8), (20, 1), (30, 3)])
+def test_opinions_of_the_frozen_encoder_take_any_pool(tiny_base, n_texts, n_labels):
+    texts, labels = reviews(n_texts)
+    data = training_set(texts, labels % n_labels, n_labels=n_labels)
+    data.has_label[:: n_texts - 1] = False
+    recipe = Recipe(n_epochs=1, batch_size=16, max_tokens=32)
+    _, output = Transformer(tiny_base, recipe=recipe, encoder=BagOfWordsEncoder()).fit(data)
+    assert output.posterior.shape == (n_texts, n_labels)
+    np.testing.assert_allclose(output.posterior.sum(axis=1), 1)
+    np.testing.assert_allclose(output.cross_fitted.sum(axis=1), 1)
+
+
+def test_the_frozen_encoder_finds_errors_that_an_untrained_model_cannot(tiny_base):
+    texts, labels = reviews(200)
+    given = labels.copy()
+    given[:20] = 1 - given[:20]
+    recipe = Recipe(n_epochs=1, batch_size=32, learning_rate=1e-6, max_tokens=32)
+    _, output = Transformer(tiny_base, recipe=recipe, encoder=BagOfWordsEncoder()).fit(
+        training_set(texts, given)
+    )
+    assert (output.suspects[:20] < 20).mean() > 0.8
