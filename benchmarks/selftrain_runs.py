@@ -20,7 +20,6 @@ _PAGE_BYTES = 4096
 _OPTION_TYPES: dict[str, Callable[[str], Any]] = {
     "n_epochs": int,
     "n_folds": int,
-    "n_repeats": int,
     "n_rounds": int,
     "n_neighbours": int,
     "batch_size": int,

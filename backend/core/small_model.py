@@ -95,15 +95,15 @@ class Recipe:
     `learning_rate`: None for the one that suits the encoder's width. `batch_size`: None for 32,
     less where texts are few. `soft_targets`: learn from the annotator's posterior, not from its
     likeliest label alone. `n_folds`: cross-fit that many models to judge the labels, 0 for none;
-    `n_repeats`: so often with other folds and seeds, and take the mean, where at least 500 texts
-    are labelled; `n_rounds`: how often all of it, each time on what the last round made of the
-    labels. `join_strength`: the say of cross-fitted predictions beside the label's posterior.
-    `n_neighbours`: labels of that many nearest texts in the frozen encoder's space speak too, and a
-    probe on it; 0 for neither. `estimate_noise`: a one-hot label's posterior comes from the
-    estimated noise matrix; `unmix`: predictions made of such labels are taken back through it.
-    `weigh_by_clean`: a text counts by the confidence in its refined label. `keep_abstained`: texts
-    without a label learn from what cross-fitted models say. `ema_decay`: average the weights over
-    the last steps, None for none. `consistency`: weight of the agreement of two views.
+    `n_rounds`: how often, each time with other folds and on what the last round made of the labels,
+    where at least 300 labels are one-hot and most are, else once. `join_strength`: the say of
+    cross-fitted predictions beside the label's posterior. `n_neighbours`: labels of that many
+    nearest texts in the frozen encoder's space speak too, and a probe on it; 0 for neither.
+    `estimate_noise`: a one-hot label's posterior comes from the estimated noise matrix; `unmix`:
+    predictions made of such labels are taken back through it. `weigh_by_clean`: a text counts by
+    the confidence in its refined label. `keep_abstained`: texts without a label learn from what
+    cross-fitted models say. `ema_decay`: average the weights over the last steps, None for none.
+    `consistency`: weight of the agreement of two views.
     `compare_with_plain`: where the final model agrees clearly less with held-out labels than the
     fold models do, train the plain recipe too, and ship it when it is better. `human_weight`: how
     many texts one human label counts for. `reads_all_tokens`: the head reads the mean of all tokens
@@ -118,8 +118,7 @@ class Recipe:
     max_tokens: int = 256
     soft_targets: bool = True
     n_folds: int = 2
-    n_repeats: int = 3
-    n_rounds: int = 1
+    n_rounds: int = 2
     join_strength: float = 1.0
     n_neighbours: int = 30
     estimate_noise: bool = True
@@ -136,9 +135,8 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.n_folds == 1 or self.n_folds < 0:
             raise InvalidRequest(f"n_folds={self.n_folds}; expected 0 (none) or at least 2")
-        counts = (self.n_epochs, self.n_repeats, self.n_rounds, self.batch_size or 1)
-        if min(counts) < 1:
-            raise InvalidRequest("n_epochs, n_repeats, n_rounds, batch_size must be at least 1")
+        if self.n_epochs < 1 or self.n_rounds < 1 or (self.batch_size or 1) < 1:
+            raise InvalidRequest("n_epochs, batch_size and n_rounds must be at least 1")
 
 
 PLAIN = Recipe(

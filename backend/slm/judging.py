@@ -16,16 +16,15 @@ _SMALLEST_WEIGHT = 0.05
 _SMALLEST_CHANCE = 1e-9
 _ONE_HOT_WITHIN = 1e-6
 _N_PROBE_FOLDS = 5
-_FEWEST_TO_REPEAT = 500
-_SEEDS_APART = 1000
+_FEWEST_FOR_ROUNDS, _MOST = 300, 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
     """What cross-fitting found: predictions (n, K), the labels' posterior (n, K), clean (n,).
 
-    `by_folds` (n, K) are the predictions of one set of fold models alone, None where none were
-    trained.
+    `by_folds` (n, K) are the predictions of the first fold models, which learned the labels as
+    given, None where none were trained.
     """
 
     cross_fitted: Floats
@@ -43,29 +42,32 @@ def judge_across(desk: Desk, encoder: Encoder | None, rng: np.random.Generator) 
     frozen = _frozen_opinions(desk, encoder, given, weights, rng)
     if recipe.n_folds == 0 or len(lesson.rows) < 2 * recipe.n_folds:
         return _heard(data, recipe, given, frozen)
-    n_repeats = recipe.n_repeats if len(lesson.rows) >= _FEWEST_TO_REPEAT else 1
-    judgement = None
-    for number in range(recipe.n_rounds):
-        repeats = [
-            _cross_fit(desk, lesson, f"round {number + 1}.{repeat + 1}", rng, _SEEDS_APART * repeat)
-            for repeat in range(n_repeats)
-        ]
-        answers = np.mean(repeats, axis=0)
+    first = judgement = None
+    for number in range(_n_rounds(data, recipe, given)):
+        answers = _cross_fit(desk, lesson, f"round {number + 1}", rng)
+        first = answers if first is None else first
         judgement = _heard(data, recipe, given, [*frozen, answers])
-        judgement = replace(judgement, by_folds=repeats[0])
         lesson = refined_lesson(data, judgement, recipe)
     if judgement is None:
         raise AssertionError("a recipe has at least one round")
-    return judgement
+    return replace(judgement, by_folds=first)
 
 
-def _cross_fit(
-    desk: Desk, lesson: Lesson, name: str, rng: np.random.Generator, seed_step: int
-) -> Floats:
+def _n_rounds(data: TrainingSet, recipe: Recipe, given: Floats) -> int:
+    """Return how often to cross-fit: once, unless most labels are one-hot and they are many.
+
+    A posterior says how sure it is, and models that learn it again after a round say the same.
+    """
+    labelled = data.has_label & ~data.is_human
+    n_one_hot = (given[labelled].max(axis=1) > 1 - _ONE_HOT_WITHIN).sum()
+    is_worth_it = n_one_hot >= max(_FEWEST_FOR_ROUNDS, _MOST * labelled.sum())
+    return recipe.n_rounds if data.kind.is_exclusive and is_worth_it else 1
+
+
+def _cross_fit(desk: Desk, lesson: Lesson, name: str, rng: np.random.Generator) -> Floats:
     """Return what models that did not see a text's label say of it, shape (n, K)."""
     n_folds = desk.recipe.n_folds
     folds = assign_folds(desk.data, n_folds, rng)
-    desk = replace(desk, seed=desk.seed + seed_step)
     answers = np.zeros_like(lesson.targets)
     for fold in range(n_folds):
         rows = lesson.rows[folds[lesson.rows] != fold]

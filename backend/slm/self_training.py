@@ -51,8 +51,8 @@ def train_default(desk: Desk, encoder: Encoder | None) -> Trained:
     losses of the model that memorises them; noisy labels are softened instead of dropped; no mixup.
     The fold models, which learned the labels as given, stand in for the plain fine-tune on held-out
     labels; where they agree better with those than the final model, the plain fine-tune itself is
-    trained and shipped if it is better. Cost: `n_rounds * n_repeats * (n_folds - 1) + 1` trainings
-    on all rows, one more where the comparison asks for it.
+    trained and shipped if it is better. Cost: `n_rounds * (n_folds - 1) + 1` trainings on all rows,
+    one more where the comparison asks for it.
     """
     recipe, data = desk.recipe, desk.data
     rng = np.random.default_rng(desk.seed)

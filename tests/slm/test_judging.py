@@ -14,7 +14,7 @@ from backend.slm.model import Transformer
 from tests.slm.bag_of_words import BagOfWordsEncoder
 from tests.slm.conftest import reviews, training_set
 
-N_REPEATED = 500
+ENOUGH = 300
 
 
 def test_a_text_counts_by_its_lead_and_a_persons_label_as_often_as_asked():
@@ -85,39 +85,40 @@ def test_a_text_without_a_label_is_taken_back_where_all_labels_are_one_hot():
     assert found[is_open].max(axis=1).mean() > 0.9
 
 
-def cross_fits(tiny_base: str, n_texts: int, n_repeats: int) -> list[str]:
-    """Return the stages that cross-fitting a pool trains."""
-    recipe = Recipe(n_epochs=1, batch_size=100, n_repeats=n_repeats, n_neighbours=0, max_tokens=16)
+def cross_fitted(tiny_base: str, data: TrainingSet) -> tuple[Judgement, list[str]]:
+    """Judge a pool; return the stages that were trained, too."""
+    recipe = Recipe(n_epochs=1, batch_size=100, n_neighbours=0, max_tokens=16)
     stages: list[str] = []
     hooks = TrainingHooks(on_progress=lambda progress: stages.append(progress.stage))
-    desk = Desk(training_set(*reviews(n_texts)), recipe, tiny_base, 0, hooks)
-    judge_across(desk, None, np.random.default_rng(0))
-    return sorted(set(stages))
+    desk = Desk(data, recipe, tiny_base, 0, hooks)
+    return judge_across(desk, None, np.random.default_rng(0)), sorted(set(stages))
 
 
-def test_a_pool_of_some_size_is_cross_fitted_again_with_other_folds(tiny_base):
-    assert cross_fits(tiny_base, N_REPEATED, 2) == [
-        "round 1.1 fold 1",
-        "round 1.1 fold 2",
-        "round 1.2 fold 1",
-        "round 1.2 fold 2",
-    ]
-    assert len(cross_fits(tiny_base, N_REPEATED - 1, 2)) == 2
+ONCE = ["round 1 fold 1", "round 1 fold 2"]
 
 
-def test_repeats_are_averaged_and_the_first_stands_alone(tiny_base):
-    recipe = Recipe(n_epochs=1, batch_size=100, n_neighbours=0, max_tokens=16)
-    data = training_set(*reviews(N_REPEATED))
+def test_one_hot_labels_are_judged_again_after_a_round(tiny_base):
+    data = training_set(*reviews(ENOUGH))
+    found, stages = cross_fitted(tiny_base, data)
+    assert stages == [*ONCE, "round 2 fold 1", "round 2 fold 2"]
+    assert found.by_folds is not None
+    assert not np.array_equal(found.by_folds, found.cross_fitted)
 
-    def judged(n_repeats: int) -> Judgement:
-        desk = Desk(data, replace(recipe, n_repeats=n_repeats), tiny_base, 0, TrainingHooks())
-        return judge_across(desk, None, np.random.default_rng(0))
 
-    once, twice = judged(1), judged(2)
-    assert once.by_folds is not None and twice.by_folds is not None
-    np.testing.assert_array_equal(once.by_folds, twice.by_folds)
-    np.testing.assert_array_equal(once.cross_fitted, once.by_folds)
-    assert not np.array_equal(twice.cross_fitted, twice.by_folds)
+def test_few_labels_and_posteriors_are_judged_once(tiny_base):
+    few = training_set(*reviews(ENOUGH - 1))
+    found, stages = cross_fitted(tiny_base, few)
+    assert stages == ONCE
+    np.testing.assert_array_equal(found.by_folds, found.cross_fitted)
+    many = training_set(*reviews(ENOUGH))
+    soft = replace(many, targets=0.1 + 0.8 * many.targets)
+    assert cross_fitted(tiny_base, soft)[1] == ONCE
+
+
+def test_labels_that_people_alone_gave_are_judged_once(tiny_base):
+    data = training_set(*reviews(ENOUGH))
+    people = replace(data, is_human=np.ones(ENOUGH, dtype=bool))
+    assert cross_fitted(tiny_base, people)[1] == ONCE
 
 
 @pytest.mark.parametrize(("n_texts", "n_labels"), [(3, 8), (20, 1), (30, 3)])
