@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from backend.core import noise
 from backend.core.ports import Encoder
@@ -58,10 +59,16 @@ def _n_rounds(data: TrainingSet, recipe: Recipe, given: Floats) -> int:
 
     A posterior says how sure it is, and models that learn it again after a round say the same.
     """
-    labelled = data.has_label & ~data.is_human
-    n_one_hot = (given[labelled].max(axis=1) > 1 - _ONE_HOT_WITHIN).sum()
-    is_worth_it = n_one_hot >= max(_FEWEST_FOR_ROUNDS, _MOST * labelled.sum())
+    n_one_hot = _is_one_hot(data, given).sum()
+    n_labelled = (data.has_label & ~data.is_human).sum()
+    is_worth_it = n_one_hot >= max(_FEWEST_FOR_ROUNDS, _MOST * n_labelled)
     return recipe.n_rounds if data.kind.is_exclusive and is_worth_it else 1
+
+
+def _is_one_hot(data: TrainingSet, given: Floats) -> NDArray[np.bool_]:
+    """Return which texts have a label, not by a person, that knows no doubt, shape (n,)."""
+    is_sure: NDArray[np.bool_] = given.max(axis=1) > 1 - _ONE_HOT_WITHIN
+    return data.has_label & ~data.is_human & is_sure
 
 
 def _cross_fit(desk: Desk, lesson: Lesson, name: str, rng: np.random.Generator) -> Floats:
@@ -144,8 +151,7 @@ def _through_noise(
     Both by the estimated noise matrix. A label that is a posterior already, and what is predicted
     of its text, stay as they are. Texts without a label go with one-hot labels where all are.
     """
-    labelled = data.has_label & ~data.is_human
-    is_hard = labelled & (weak.max(axis=1) > 1 - _ONE_HOT_WITHIN)
+    is_hard = _is_one_hot(data, weak)
     if not recipe.estimate_noise or not is_hard.any():
         return weak, cross_fitted
     labels = weak[is_hard].argmax(axis=1)
@@ -154,7 +160,8 @@ def _through_noise(
     matrix = share * matrix + (1 - share) * np.eye(len(matrix))
     unmixed = cross_fitted
     if recipe.unmix:
-        is_noisy = is_hard | ~data.has_label if (is_hard == labelled).all() else is_hard
+        is_open = ~data.has_label
+        is_noisy = is_hard | is_open if (is_hard | is_open | data.is_human).all() else is_hard
         unmixed = cross_fitted.copy()
         unmixed[is_noisy] = noise.unmix(cross_fitted[is_noisy], matrix)
     softened = weak.copy()

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from backend.core.small_model import Recipe, TrainingHooks, TrainingSet
+from backend.core.types import QuestionKind
 from backend.slm.desk import Desk
 from backend.slm.judging import Judgement, judge, judge_across, refined_lesson
 from backend.slm.model import Transformer
@@ -119,6 +120,11 @@ def test_labels_that_people_alone_gave_are_judged_once(tiny_base):
     data = training_set(*reviews(ENOUGH))
     people = replace(data, is_human=np.ones(ENOUGH, dtype=bool))
     assert cross_fitted(tiny_base, people)[1] == ONCE
+
+
+def test_where_several_labels_may_hold_they_are_judged_once(tiny_base):
+    data = replace(training_set(*reviews(ENOUGH)), kind=QuestionKind.MULTIPLE_CHOICE)
+    assert cross_fitted(tiny_base, data)[1] == ONCE
 
 
 @pytest.mark.parametrize(("n_texts", "n_labels"), [(3, 8), (20, 1), (30, 3)])
