@@ -170,7 +170,10 @@ def test_the_page_holds_what_the_reports_say(tmp_path):
     }
     (folder / "weather.json").write_text(json.dumps(report))
     page, picture = write_selftrain_page(tmp_path)
-    assert "| weather | 70.0% | 80.0% | 90.0% | 0.50 | +10.00 |" in page.read_text()
+    assert (
+        "| weather | 1 | 70.0% | 80.0% | 90.0% | 0.50 | +10.00 | 70.0% | 80.0% |"
+        in page.read_text()
+    )
     assert picture.stat().st_size > 1000
 
 
@@ -193,10 +196,16 @@ def test_goals_are_met_or_missed_by_what_the_reports_say():
     assert "labels right after fusion, at least 0.928 | 0.930 | yes |" in lines
     assert "AUROC of label errors, at least 0.78 | 0.700 | **no** |" in lines
     assert "test accuracy not under plain | +1.00 points | yes |" in lines
-    assert "0.50 [0.20, 0.80] | yes |" in lines
+    assert "0.50 [0.20, 0.80]; by the median of the seeds 0.50 | yes |" in lines
     assert "+5.00 points [+2.00, +8.00] | yes |" in lines
     assert "worst: mrpc -1.00 | **no** |" in lines
     assert "most: mr_freeal 3 | **no** |" in lines
+
+
+def test_a_training_that_learned_nothing_does_not_move_the_median():
+    gap = report_of([0.7, 0.7, 0.1], [0.8, 0.8, 0.8], [0.9, 0.9, 0.9])
+    lines = "\n".join(goal_lines({"mr_llm": gap}))
+    assert "0.75 [0.50, 0.88]; by the median of the seeds 0.50 | yes |" in lines
 
 
 def test_half_a_point_under_plain_is_not_more_than_half_a_point():
