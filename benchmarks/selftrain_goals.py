@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+Floats = NDArray[np.float64]
 Reports = dict[str, dict[str, Any]]
 
 FREEAL_SET = "mr_freeal"
@@ -88,7 +90,7 @@ def _gap(reports: Reports) -> list[Row]:
     share = _share_closed(plain, default, gold)
     medians = np.mean([np.median(of_set, axis=1) for of_set in runs], axis=0)
     gain = drawn[:, 1] - drawn[:, 0]
-    shares = gain / np.maximum(drawn[:, 2] - drawn[:, 0], 1e-9)
+    shares = _share_closed(*drawn.T)
     low, high = np.quantile(gain, (0.025, 0.975))
     low_share, high_share = np.quantile(shares, (0.025, 0.975))
     return [
@@ -106,8 +108,9 @@ def _gap(reports: Reports) -> list[Row]:
     ]
 
 
-def _share_closed(plain: float, default: float, gold: float) -> float:
-    return (default - plain) / max(gold - plain, 1e-9)
+def _share_closed(plain: Floats, default: Floats, gold: Floats) -> Floats:
+    share: Floats = (default - plain) / np.maximum(gold - plain, 1e-9)
+    return share
 
 
 def _never_under(reports: Reports) -> list[Row]:
