@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 
 from label_studio_ml.model import LabelStudioMLBase
 
-from backend.adapters.label_studio_events import read_event
-from backend.core.types import Project, ProjectId, Task
+from backend.domain.types import Project, ProjectId, Task
 from backend.errors import InvalidRequest
+from backend.labelstudio.events import read_event
 from backend.services import Services, build_services
 from backend.settings import Settings
 

@@ -23,7 +23,7 @@ from backend.logs import configure_logging
 from backend.settings import Settings, settings_table
 
 if TYPE_CHECKING:
-    from backend.core.types import Project
+    from backend.domain.types import Project
     from backend.services import Services
 
 _CANNOT_START = 2
@@ -61,7 +61,7 @@ def _settings() -> Settings:
 @app.command()
 def serve() -> None:
     """Start the web process and the worker; Ctrl-C stops both."""
-    from backend.serving import serve as run
+    from backend.supervise import serve as run
 
     with _explained():
         raise typer.Exit(run(_settings()))
@@ -147,9 +147,9 @@ def make_round(
     cancel: Annotated[bool, typer.Option("--cancel", help="End the one that runs.")] = False,
 ) -> None:
     """Ask the worker for a FreeAL round now, or end the one that runs."""
-    from backend.core.rounds import RoundState
+    from backend.domain.rounds import RoundState
+    from backend.pipeline.rounds.workflow import ROUND_NOW
     from backend.services import build_services
-    from backend.workflow.rounds import ROUND_NOW
 
     with _explained():
         services = build_services(_settings())
@@ -171,8 +171,8 @@ def rollback(
     version: Annotated[str, typer.Argument(help="A model version; status lists them.")],
 ) -> None:
     """Make Label Studio show an earlier model version again, in its own order."""
+    from backend.pipeline.prelabel import PRELABEL
     from backend.services import build_services
-    from backend.workflow.prelabel import PRELABEL
 
     with _explained():
         services = build_services(_settings())
@@ -252,7 +252,7 @@ def demo(
     once: Annotated[bool, typer.Option(help="Stop everything when the labels are there.")] = False,
 ) -> None:
     """Start Label Studio, vLLM and this backend, and pre-annotate a project."""
-    from backend.demo.run import run_demo
+    from backend.launcher.demo import run_demo
 
     with _explained():
         raise typer.Exit(

@@ -8,25 +8,25 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from backend.adapters.definitions import DefinitionFiles
-from backend.adapters.label_config import LabelConfigReader
-from backend.adapters.label_studio import LabelStudioPlatform
-from backend.adapters.label_studio_admin import (
+from backend.doctor_checks import Finding, language_model_findings
+from backend.domain.definitions import with_definitions
+from backend.domain.ports import LanguageModel
+from backend.domain.types import UNCERTAINTY_SAMPLING, Project, ProjectInfo
+from backend.errors import BackendError, PlatformUnauthorized
+from backend.factories import connect_language_model
+from backend.labelstudio.admin import (
     LabelStudioAdmin,
     MlBackend,
     TokenKind,
     Webhook,
     read_token,
 )
-from backend.adapters.remote_text import RemoteTexts
-from backend.adapters.store import Database, ProjectStore, WorkStore
-from backend.configured import connect_language_model
-from backend.core.definitions import with_definitions
-from backend.core.ports import LanguageModel
-from backend.core.types import UNCERTAINTY_SAMPLING, Project, ProjectInfo
-from backend.errors import BackendError, PlatformUnauthorized
-from backend.findings import Finding, language_model_findings
+from backend.labelstudio.client import LabelStudioPlatform
+from backend.labelstudio.definition_files import DefinitionFiles
+from backend.labelstudio.label_config import LabelConfigReader
+from backend.labelstudio.remote_text import RemoteTexts
 from backend.settings import Settings
+from backend.store import Database, ProjectStore, WorkStore
 
 _GIGABYTE = 1024**3
 _MIN_FREE_GB = 2

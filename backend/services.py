@@ -5,11 +5,49 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from backend.adapters.answer_cache import CachedLanguageModel
-from backend.adapters.definitions import DefinitionFiles
-from backend.adapters.label_config import LabelConfigReader
-from backend.adapters.remote_text import RemoteTexts
-from backend.adapters.store import (
+from backend.domain.llm_usage import Prices
+from backend.domain.ports import Encoder, LabelingPlatform, LanguageModel
+from backend.factories import (
+    EncoderAtFirstUse,
+    connect_language_model,
+    connect_platform,
+    query_strategies,
+    small_models,
+)
+from backend.labelstudio.definition_files import DefinitionFiles
+from backend.labelstudio.label_config import LabelConfigReader
+from backend.labelstudio.remote_text import RemoteTexts
+from backend.llm.annotator import LLMAnnotator
+from backend.llm.client.cache import CachedLanguageModel
+from backend.llm.paraphraser import Reworder
+from backend.llm.spans import SpanAsker
+from backend.pipeline.aggregate import Settler
+from backend.pipeline.annotation import Labelling, PreAnnotator
+from backend.pipeline.ensemble import Jury
+from backend.pipeline.events import EventService
+from backend.pipeline.export import Exporter
+from backend.pipeline.guidelines import BriefReader
+from backend.pipeline.llm_budget import Sharer
+from backend.pipeline.ordering import Orderer
+from backend.pipeline.predict import PredictionService
+from backend.pipeline.prelabel import Crew
+from backend.pipeline.publish import Publisher
+from backend.pipeline.queue_status import QueueReporter
+from backend.pipeline.release import Releaser
+from backend.pipeline.rounds.context import RoundDesk, RoundPlan
+from backend.pipeline.rounds.paraphrases import SecondWordings
+from backend.pipeline.rounds.promote import Decider
+from backend.pipeline.rounds.relabel import Refiner
+from backend.pipeline.rounds.scheduler import Beginner, RoundPolicy
+from backend.pipeline.rounds.status import RoundReporter
+from backend.pipeline.rounds.train import MakeSmallModel, Trainer
+from backend.pipeline.rounds.workflow import RoundCrew
+from backend.pipeline.status import Reporter
+from backend.pipeline.student_predictor import SmallModelVoice
+from backend.pipeline.sync import Synchroniser
+from backend.self_training.similarity import SimilarityAnnotator
+from backend.settings import Settings
+from backend.store import (
     AnswerStore,
     Database,
     LabelStore,
@@ -20,44 +58,6 @@ from backend.adapters.store import (
     TaskStore,
     WorkStore,
 )
-from backend.configured import (
-    EncoderAtFirstUse,
-    connect_language_model,
-    connect_platform,
-    query_strategies,
-    small_models,
-)
-from backend.core.accounts import Prices
-from backend.core.ports import Encoder, LabelingPlatform, LanguageModel
-from backend.llm.annotator import LLMAnnotator
-from backend.llm.rewording import Reworder
-from backend.llm.spans import SpanAsker
-from backend.settings import Settings
-from backend.slm.similarity import SimilarityAnnotator
-from backend.workflow.annotation import Labelling, PreAnnotator
-from backend.workflow.beginning import Beginner, RoundPolicy
-from backend.workflow.briefs import BriefReader
-from backend.workflow.deciding import Decider
-from backend.workflow.events import EventService
-from backend.workflow.exporting import Exporter
-from backend.workflow.jury import Jury
-from backend.workflow.ordering import Orderer
-from backend.workflow.prediction import PredictionService
-from backend.workflow.prelabel import Crew
-from backend.workflow.publishing import Publisher
-from backend.workflow.queue_report import QueueReporter
-from backend.workflow.refining import Refiner
-from backend.workflow.releasing import Releaser
-from backend.workflow.reporting import Reporter
-from backend.workflow.round_desk import RoundDesk, RoundPlan
-from backend.workflow.round_reporting import RoundReporter
-from backend.workflow.rounds import RoundCrew
-from backend.workflow.settling import Settler
-from backend.workflow.sharing import Sharer
-from backend.workflow.small_voice import SmallModelVoice
-from backend.workflow.synchronisation import Synchroniser
-from backend.workflow.training import MakeSmallModel, Trainer
-from backend.workflow.wordings import SecondWordings
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from backend.findings import Finding
-from backend.workflow.queue_report import Upcoming
+from backend.doctor_checks import Finding
+from backend.pipeline.queue_status import Upcoming
 
 _ROUNDS_SHOWN = 3
 _SIGN_WIDTH = 4

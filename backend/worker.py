@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from backend.adapters.jobs import DurableJobs
-from backend.core.ports import Jobs
+from backend.domain.ports import Jobs
 from backend.errors import BackendError, SettingsError
+from backend.jobs import DurableJobs
+from backend.pipeline.prelabel import PRELABEL, prelabel
+from backend.pipeline.rounds.workflow import ROUND, ROUND_NOW, run_round
 from backend.services import Services
 from backend.settings import Settings
-from backend.workflow.prelabel import PRELABEL, prelabel
-from backend.workflow.rounds import ROUND, ROUND_NOW, run_round
 
 _LOG = logging.getLogger(__name__)
 _TICK_S = 0.5

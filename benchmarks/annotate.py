@@ -16,15 +16,15 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from backend.adapters.vllm import VllmServer
-from backend.configured import connect_language_model
-from backend.core.accounts import charged_to
-from backend.core.types import Example, Guide, Question, QuestionKind, TaskSchema, WeakLabel
+from backend.domain.llm_usage import charged_to
+from backend.domain.types import Example, Guide, Question, QuestionKind, TaskSchema, WeakLabel
+from backend.factories import connect_language_model
+from backend.llm.client.server import VllmServer
 from backend.llm.generation import can_generate
-from backend.llm.probe import FormProbe
+from backend.llm.prompts.selection import FormProbe
+from backend.self_training.similarity import SimilarityAnnotator
 from backend.services import Services, build_services
 from backend.settings import Settings
-from backend.slm.similarity import SimilarityAnnotator
 from benchmarks.datasets import DataSet, LabelledTask, load
 from benchmarks.judging import (
     LLM,

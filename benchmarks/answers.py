@@ -10,9 +10,9 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
-from backend.core.accounts import charged_to
-from backend.core.types import Guide
-from backend.llm.probe import N_PROBE_TEXTS, FormProbe
+from backend.domain.llm_usage import charged_to
+from backend.domain.types import Guide
+from backend.llm.prompts.selection import N_PROBE_TEXTS, FormProbe
 from backend.services import build_services
 from backend.settings import Settings
 from benchmarks.datasets import load, place_in_split

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.core.ports import Encoder
-from backend.core.types import (
+from backend.domain.ports import Encoder
+from backend.domain.types import (
     Example,
     LabelDefinition,
     Question,
@@ -17,7 +17,7 @@ from backend.core.types import (
     TaskSchema,
     TextField,
 )
-from backend.slm.similarity import SimilarityAnnotator
+from backend.self_training.similarity import SimilarityAnnotator
 
 _FIELD = "text"
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-_SAMPLE = Path(__file__).resolve().parent.parent / "backend/demo/reviews.jsonl"
+_SAMPLE = Path(__file__).resolve().parent.parent / "backend/launcher/sample/reviews.jsonl"
 
 
 def read_rows(path: Path | None, *, split: str | None = None) -> list[dict[str, Any]]:

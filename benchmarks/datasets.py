@@ -13,7 +13,7 @@ from xml.sax.saxutils import quoteattr
 import numpy as np
 import yaml
 
-from backend.core.types import QuestionKind, Span, Task
+from backend.domain.types import QuestionKind, Span, Task
 from benchmarks.data import read_rows
 
 _DEFINITIONS = Path(__file__).resolve().parent / "definitions"

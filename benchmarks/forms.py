@@ -16,13 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from backend.adapters.label_config import LabelConfigReader
-from backend.configured import connect_language_model
-from backend.core.calibration import BatchCalibrator
-from backend.core.ports import LanguageModel
-from backend.core.types import Example, Guide, Question, TaskSchema
+from backend.domain.ports import LanguageModel
+from backend.domain.types import Example, Guide, Question, TaskSchema
+from backend.factories import connect_language_model
+from backend.label_model.calibration import BatchCalibrator
+from backend.labelstudio.label_config import LabelConfigReader
 from backend.llm.annotator import LLMAnnotator
-from backend.llm.probe import N_PROBE_TEXTS, Outcome, compare_forms
+from backend.llm.prompts.selection import N_PROBE_TEXTS, Outcome, compare_forms
 from backend.settings import Settings
 from benchmarks.datasets import load
 from benchmarks.injection import flip_rate, read_hostile_texts

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from backend.core.ports import Annotator
-from backend.core.types import (
+from backend.domain.ports import Annotator
+from backend.domain.types import (
     Example,
     Guide,
     LabelDefinition,

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.core.calibration import BatchCalibrator, fit_label_calibration
-from backend.core.fusion import fuse_multiple
-from backend.core.metrics import expected_calibration_error
-from backend.core.multiple import learn_multiple
-from backend.core.trust import learn_trust
+from backend.evaluation.metrics import expected_calibration_error
+from backend.label_model.aggregation import fuse_multiple
+from backend.label_model.calibration import BatchCalibrator, fit_label_calibration
+from backend.label_model.fitting import learn_trust
+from backend.label_model.multilabel import learn_multiple
 
 Floats = NDArray[np.float64]
 N_DRAWS = 10

@@ -11,11 +11,11 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.core.calibration import BatchCalibrator
-from backend.core.ports import Encoder
-from backend.core.probe import fit_probe
-from backend.core.small_model import PoolTexts, TrainingSet
-from backend.slm.probe import cross_fit, embed_pool
+from backend.domain.ports import Encoder
+from backend.domain.student import PoolTexts, TrainingSet
+from backend.label_model.calibration import BatchCalibrator
+from backend.label_model.linear_probe import fit_probe
+from backend.self_training.embedding_probe import cross_fit, embed_pool
 from benchmarks.by_similarity import similarity_posteriors
 from benchmarks.data import read_rows
 from benchmarks.datasets import written_definition

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from backend.core.types import QuestionKind, Span
+from backend.domain.types import QuestionKind, Span
 from benchmarks.data import read_rows
 from benchmarks.datasets import LabelledTask, load
 

@@ -157,8 +157,8 @@ def _vectors(
 
 
 def _encoder(cache: Path) -> Any:
-    from backend.slm.encoder import SentenceEncoder
-    from backend.slm.vector_cache import CachedEncoder
+    from backend.self_training.embedding_cache import CachedEncoder
+    from backend.self_training.encoder import SentenceEncoder
 
     return CachedEncoder(SentenceEncoder(), cache)
 

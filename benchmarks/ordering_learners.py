@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.linalg import cholesky, solve_triangular
 from sklearn.linear_model import LogisticRegression
 
-from backend.core.small_model import PLAIN, PoolTexts, TrainingSet
+from backend.domain.student import PLAIN, PoolTexts, TrainingSet
 from benchmarks.ordering_sets import LabelledSet, Pool
 
 PROBE_C = 30.0
@@ -42,7 +42,7 @@ def learn_probe(data: LabelledSet, pool: Pool, chosen: NDArray[np.int64]) -> Lea
 
 def learn_by_fine_tuning(data: LabelledSet, pool: Pool, chosen: NDArray[np.int64]) -> Learned:
     """Fine-tune the small model as the plain recipe does; seeded by the pool."""
-    from backend.slm.model import Transformer
+    from backend.self_training.self_trainer import Transformer
 
     rows = pool.rows[chosen]
     n_classes = len(data.label_names)

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.core.fusion import agreement, fuse
-from backend.core.ordering import PoolView, QueryStrategy
-from backend.core.trust import learn_trust
+from backend.active_learning.ordering import PoolView, QueryStrategy
+from backend.label_model.aggregation import agreement, fuse
+from backend.label_model.fitting import learn_trust
 from benchmarks.ordering_learners import Learner, learn_probe
 from benchmarks.ordering_sets import LabelledSet, Pool
 

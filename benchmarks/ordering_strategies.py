@@ -9,18 +9,18 @@ from pathlib import Path
 
 import numpy as np
 
-from backend.adapters.active_learning import PUBLISHED, PublishedStrategy
-from backend.adapters.answer_cache import CachedLanguageModel
-from backend.adapters.store.answers import AnswerStore
-from backend.adapters.store.database import Database
-from backend.adapters.vllm import VllmServer
-from backend.core.belief import QuerySettings
-from backend.core.controls import EveryNth, FirstInList
-from backend.core.ordering import Ordering, PoolView, QueryStrategy
-from backend.core.ports import LanguageModel
-from backend.core.query import ActiveLLMStrategy
-from backend.llm.paper_sampler import PaperActiveLLM, read_mode
-from backend.llm.sampler import LLMJudge
+from backend.active_learning.activellm import ActiveLLMStrategy
+from backend.active_learning.activellm_paper import PaperActiveLLM, read_mode
+from backend.active_learning.baselines import EveryNth, FirstInList
+from backend.active_learning.informativeness import LLMJudge
+from backend.active_learning.ordering import Ordering, PoolView, QueryStrategy
+from backend.active_learning.pool_estimate import QuerySettings
+from backend.active_learning.published import PUBLISHED, PublishedStrategy
+from backend.domain.ports import LanguageModel
+from backend.llm.client.cache import CachedLanguageModel
+from backend.llm.client.server import VllmServer
+from backend.store.database import Database
+from backend.store.llm_cache import AnswerStore
 from benchmarks.ordering_protocol import Build
 from benchmarks.ordering_sets import LabelledSet
 

@@ -18,21 +18,21 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from backend.adapters.answer_cache import CachedLanguageModel
-from backend.adapters.store import AnswerStore, Database
-from backend.configured import connect_language_model
-from backend.core.audit import Source, audit
-from backend.core.ports import Step
-from backend.core.small_model import PoolTexts
-from backend.core.types import ProjectId, WeakLabel
+from backend.active_learning.holdout import Source, audit
+from backend.domain.ports import Step
+from backend.domain.student import PoolTexts
+from backend.domain.types import ProjectId, WeakLabel
+from backend.factories import connect_language_model
+from backend.llm.client.cache import CachedLanguageModel
+from backend.pipeline.labels_matrix import posteriors_by_annotator
+from backend.pipeline.prelabel import prelabel
+from backend.pipeline.rounds.artifacts import aligned
+from backend.pipeline.rounds.context import SHOTS, SMALL_MODEL, as_votes, question_of
+from backend.pipeline.rounds.promote import FINAL
+from backend.pipeline.rounds.workflow import run_round
 from backend.services import Services, build_services
 from backend.settings import Settings
-from backend.workflow.deciding import FINAL
-from backend.workflow.prelabel import prelabel
-from backend.workflow.round_desk import SHOTS, SMALL_MODEL, as_votes, question_of
-from backend.workflow.round_files import aligned
-from backend.workflow.rounds import run_round
-from backend.workflow.verdicts import posteriors_by_annotator
+from backend.store import AnswerStore, Database
 from benchmarks.datasets import DataSet, load
 from benchmarks.report import Report
 from benchmarks.simulated import SimulatedPlatform

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest
 from sklearn.metrics import f1_score
 
-from backend.core.metrics import span_scores
-from backend.core.types import Question, QuestionKind, Span, WeakLabel
+from backend.domain.types import Question, QuestionKind, Span, WeakLabel
+from backend.evaluation.metrics import span_scores
 from benchmarks.datasets import Gold
 
 Floats = NDArray[np.float64]

@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from rich.console import Console
 from sklearn.metrics import f1_score
 
-from backend.core.small_model import SmallModelOutput, TrainingSet
-from backend.slm.desk import given_targets
-from backend.slm.encoder import SentenceEncoder
-from backend.slm.judging import judge
-from backend.slm.model import Transformer
+from backend.domain.student import SmallModelOutput, TrainingSet
+from backend.self_training.context import given_targets
+from backend.self_training.encoder import SentenceEncoder
+from backend.self_training.label_quality import judge
+from backend.self_training.self_trainer import Transformer
 from benchmarks.noisy_labels import NoisySet, load, wrong_foretold
 from benchmarks.noisy_spans import holds_spans
 from benchmarks.report import Report
@@ -180,7 +180,7 @@ def trainer_seconds(asked: SelfTrainRun, noisy: NoisySet) -> float:
 
     from transformers import Trainer, TrainingArguments
 
-    from backend.slm.classifier import ClassifierSpec, TextClassifier
+    from backend.self_training.classifier import ClassifierSpec, TextClassifier
 
     n_texts = min(_N_TRAINER_TEXTS, len(noisy.pool))
     spec = ClassifierSpec(noisy.labels, base=asked.model, max_tokens=asked.max_tokens)

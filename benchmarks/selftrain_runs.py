@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from backend.core.small_model import PLAIN, Recipe
+from backend.domain.student import PLAIN, Recipe
 
 _PURITY_SHARES = tuple(round(0.1 * tenth, 1) for tenth in range(1, 11))
 _PAGE_BYTES = 4096

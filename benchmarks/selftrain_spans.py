@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from backend.core.metrics import span_scores
-from backend.core.small_model import PLAIN, Recipe
-from backend.slm.span_training import SpanModel, SpanTrainingSet
+from backend.domain.student import PLAIN, Recipe
+from backend.evaluation.metrics import span_scores
+from backend.self_training.tagger_training import SpanModel, SpanTrainingSet
 from benchmarks.noisy_spans import NoisySpans, load_spans
 from benchmarks.report import Report
 from benchmarks.selftrain_runs import (

@@ -18,19 +18,21 @@ from typing import Any
 import requests
 from rich.console import Console
 
-from backend.configured import connect_language_model
-from backend.core.ports import Completion, Decoding, LanguageModel, LanguageModelInfo
-from backend.core.types import Event, Prediction, Project, ProjectId, Task, WeakLabel
+from backend.domain.ports import Completion, Decoding, LanguageModel, LanguageModelInfo
+from backend.domain.types import Event, Prediction, Project, ProjectId, Task, WeakLabel
+from backend.factories import connect_language_model
 from backend.launcher.child import Command
 from backend.launcher.processes import Processes, answers, free_port
 from backend.launcher.vllm_server import start_language_model
 from backend.services import Services, build_services
-from backend.serving import web_command, worker_command
 from backend.settings import Settings
+from backend.supervise import web_command, worker_command
 from benchmarks.data import cycled, read_rows
 from benchmarks.report import Report, percentile
 
-CONFIG = (Path(__file__).resolve().parent.parent / "backend/demo/reviews.xml").read_text()
+CONFIG = (
+    Path(__file__).resolve().parent.parent / "backend/launcher/sample/reviews.xml"
+).read_text()
 ROOT = Path(__file__).resolve().parent.parent
 STORED = ProjectId("1.1795215594")
 BUSY = ProjectId("2.1795215595")

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from backend.core.demonstrations import pool_size_per_class
-from backend.core.retrieval import retrieve
-from backend.core.shots import RetrievalPlan, ShotPool, Texts
-from backend.core.types import Demonstration, Example, Guide, Question, TaskSchema
+from backend.demonstrations.few_shot import RetrievalPlan, ShotPool, Texts
+from backend.demonstrations.pool import pool_size_per_class
+from backend.demonstrations.retrieval import retrieve
+from backend.domain.types import Demonstration, Example, Guide, Question, TaskSchema
 from backend.llm.generation import (
     GenerationRequest,
     can_generate,

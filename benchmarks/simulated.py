@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import count
 
-from backend.core.types import HumanLabel, Prediction, ProjectId, ProjectInfo, Region, Task
+from backend.domain.types import HumanLabel, Prediction, ProjectId, ProjectInfo, Region, Task
 
 NUMBER = 1
 

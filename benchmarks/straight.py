@@ -10,8 +10,8 @@ from typing import Any
 
 import requests
 
-from backend.adapters.vllm import VllmServer
-from backend.core.ports import Completion, Decoding, LanguageModel, LanguageModelInfo
+from backend.domain.ports import Completion, Decoding, LanguageModel, LanguageModelInfo
+from backend.llm.client.server import VllmServer
 from backend.settings import Settings
 
 LIST_SIZE = 64

@@ -12,7 +12,8 @@ import pytest
 import sqlalchemy as sa
 from hypothesis import settings
 
-from backend.adapters.store import (
+from backend.domain.types import Project, ProjectId
+from backend.store import (
     Database,
     LabelStore,
     ProjectStore,
@@ -21,13 +22,12 @@ from backend.adapters.store import (
     TaskStore,
     WorkStore,
 )
-from backend.core.types import Project, ProjectId
 
 settings.register_profile("any-machine", deadline=None)
 settings.load_profile("any-machine")
 
 pytest_plugins = ("tests.end_to_end.fixtures",)
-pytest.register_assert_rewrite("tests.adapters.vllm_client", "tests.workflow.people")
+pytest.register_assert_rewrite("tests.llm.client.vllm_client", "tests.pipeline.people")
 
 SENTIMENT = (
     '<View><Header value="What does the reviewer think of the product?"/>'

@@ -14,9 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from backend.adapters.label_config import LabelConfigReader
-from backend.core.ports import Completion, Decoding, LanguageModelInfo
-from backend.core.small_model import (
+from backend.domain.ports import Completion, Decoding, LanguageModelInfo
+from backend.domain.student import (
     PoolTexts,
     SmallModelOutput,
     SmallModelPrediction,
@@ -24,10 +23,10 @@ from backend.core.small_model import (
     TrainingReport,
     TrainingSet,
 )
-from backend.core.small_model import (
+from backend.domain.student import (
     Progress as TrainingProgress,
 )
-from backend.core.types import (
+from backend.domain.types import (
     Abstention,
     AbstentionReason,
     HumanLabel,
@@ -43,6 +42,7 @@ from backend.errors import (
     PlatformError,
     PlatformRejected,
 )
+from backend.labelstudio.label_config import LabelConfigReader
 
 
 @dataclass

@@ -18,16 +18,16 @@ MODULES = [
 
 # package -> where it may be imported, as prefixes of paths from the root
 HOMES = {
-    "torch": ("backend/slm/", "backend/launcher/convert_gguf.py"),
-    "transformers": ("backend/slm/", "backend/launcher/convert_gguf.py"),
+    "torch": ("backend/self_training/", "backend/launcher/convert_gguf.py"),
+    "transformers": ("backend/self_training/", "backend/launcher/convert_gguf.py"),
     "requests": ("backend/adapters/",),
     "httpx": ("backend/adapters/label_",),
-    "sqlalchemy": ("backend/adapters/store/",),
-    "alembic": ("backend/adapters/store/",),
-    "dbos": ("backend/adapters/jobs.py",),
+    "sqlalchemy": ("backend/store/",),
+    "alembic": ("backend/store/",),
+    "dbos": ("backend/jobs.py",),
     "label_studio_sdk": ("backend/adapters/label_",),
     "label_studio_ml": ("model.py", "_wsgi.py"),
-    "skactiveml": ("backend/adapters/active_learning.py",),
+    "skactiveml": ("backend/active_learning/published.py",),
     "flask": ("backend/web/", "_wsgi.py"),
     "werkzeug": ("backend/web/",),
     "typer": ("backend/cli.py", "backend/__main__.py"),

@@ -9,10 +9,10 @@ import pytest
 from typer.testing import CliRunner
 
 from backend.cli import app
-from backend.core.types import QueuePlace, Task
+from backend.domain.types import QueuePlace, Task
+from backend.pipeline.release import QUEUE, QueueState
 from backend.services import build_services
 from backend.settings import Settings, settings_table
-from backend.workflow.releasing import QUEUE, QueueState
 from tests.conftest import SENTIMENT
 from tests.fakes import FakeLanguageModel, FakePlatform
 

@@ -11,13 +11,13 @@ from types import SimpleNamespace
 import jwt
 import pytest
 
-from backend.adapters.label_studio_admin import MlBackend, Webhook
-from backend.adapters.store import Database, ProjectStore, WorkStore
-from backend.core.types import ProjectId
 from backend.doctor import Neighbours, diagnose
+from backend.domain.types import ProjectId
 from backend.errors import LanguageModelUnavailable, PlatformUnauthorized
+from backend.labelstudio.admin import MlBackend, Webhook
 from backend.setting_values import Secret
 from backend.settings import Settings
+from backend.store import Database, ProjectStore, WorkStore
 from tests.conftest import SENTIMENT
 from tests.fakes import FakeLanguageModel, FakePlatform
 
@@ -174,7 +174,7 @@ def test_an_llm_with_few_or_no_probabilities_is_noted(ward):
 def test_a_slow_llm_is_noted(ward, monkeypatch, failure):
     times = iter([0.0, 35.0])
     clock = SimpleNamespace(monotonic=lambda: next(times))
-    monkeypatch.setattr("backend.findings.time", clock)
+    monkeypatch.setattr("backend.doctor_checks.time", clock)
     ward.model.loses = lambda prompt: failure
     message = only(ward.ill("warning")).message
     assert (failure or "took 35 s over one token") in message

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from backend.adapters.label_config import LabelConfigReader
+from backend.labelstudio.label_config import LabelConfigReader
 from benchmarks.pages import FOLDER, write_pages
 
 ROOT = Path(__file__).parent.parent

@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from backend.core.types import Event, ProjectId
+from backend.domain.types import Event, ProjectId
 from backend.errors import SettingsError
 from backend.services import build_services
 from backend.settings import Settings
 from backend.worker import Dispatcher, run_worker
 from tests.conftest import SENTIMENT
 from tests.fakes import FakeLanguageModel, FakePlatform
-from tests.workflow.conftest import FakeEncoder
+from tests.pipeline.conftest import FakeEncoder
 
 
 @dataclass

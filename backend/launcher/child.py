@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 POLL_S = 0.2
 GRACE_S = 10.0
 _KILL_WAIT_S = 1.0  # for the killed to be buried, which some containers never do
-_KEEPER = Path(__file__).with_name("keeper.py")
+_KEEPER = Path(__file__).with_name("supervisor.py")
 
 
 def _never() -> bool:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from backend.core.ports import LanguageModel
-from backend.core.types import (
+from backend.domain.ports import LanguageModel
+from backend.domain.types import (
     Abstention,
     AbstentionReason,
     Example,
@@ -17,19 +17,19 @@ from backend.core.types import (
     WeakLabel,
 )
 from backend.errors import LanguageModelError, UnsupportedLabelConfig
-from backend.llm.asking import Asking, Call, suspicion_in
-from backend.llm.each_label import ask_each_label
-from backend.llm.exclusive import ask_exclusive
-from backend.llm.fitting import Clock
-from backend.llm.forms import offered_forms, prompt_version
-from backend.llm.many_labels import (
+from backend.llm.free_text import ask_written
+from backend.llm.label_shortlist import (
     MOST_LABELS_AT_ONCE,
     N_SHORTLISTED,
     Shortlist,
     ask_shortlist,
 )
+from backend.llm.multilabel import ask_each_label
+from backend.llm.prompt_batch import Asking, Call, suspicion_in
+from backend.llm.prompts.templates import offered_forms, prompt_version
+from backend.llm.prompts.truncation import Clock
+from backend.llm.single_label import ask_exclusive
 from backend.llm.spans import SpanAsker
-from backend.llm.written import ask_written
 
 _MOST_TEXTS_REMEMBERED = 4096
 

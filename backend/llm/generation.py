@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.core.demonstrations import PoolEvidence, PoolPlan, class_members, select_pool
-from backend.core.ports import Annotator, LanguageModel
-from backend.core.types import (
+from backend.demonstrations.pool import PoolEvidence, PoolPlan, class_members, select_pool
+from backend.domain.ports import Annotator, LanguageModel
+from backend.domain.types import (
     Answer,
     Demonstration,
     Example,
@@ -21,8 +21,8 @@ from backend.core.types import (
     TaskSchema,
     WeakLabel,
 )
-from backend.llm.prompts import clean_instruction, one_line
-from backend.llm.text_writing import TextWriter, WritingStyle, Written
+from backend.llm.prompts.text import clean_instruction, one_line
+from backend.llm.synthetic_texts import TextWriter, WritingStyle, Written
 
 _MOST_ROUNDS = 3
 _SURPLUS = 2.0

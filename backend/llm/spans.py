@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from backend.core.ports import Completion, Decoding, LanguageModel
-from backend.core.types import (
+from backend.domain.ports import Completion, Decoding, LanguageModel
+from backend.domain.types import (
     Abstention,
     AbstentionReason,
     Demonstration,
@@ -20,11 +20,11 @@ from backend.core.types import (
     TaskSchema,
     WeakLabel,
 )
-from backend.llm.asking import Asking, Call, failure_of
-from backend.llm.fitting import Clock, Fitted, Fitter
-from backend.llm.forms import Layout
-from backend.llm.prompts import spoken_name, told_lines
-from backend.llm.span_answers import Mention, SpanCounts, SpanWords, align, mentions_of, vote
+from backend.llm.prompt_batch import Asking, Call, failure_of
+from backend.llm.prompts.templates import Layout
+from backend.llm.prompts.text import spoken_name, told_lines
+from backend.llm.prompts.truncation import Clock, Fitted, Fitter
+from backend.llm.span_parsing import Mention, SpanCounts, SpanWords, align, mentions_of, vote
 
 SpanForm = Literal["json", "lines"]
 """How an answer is written: held to a JSON schema, or cheaply as a line per piece."""

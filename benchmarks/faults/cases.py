@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from backend.core.rounds import RoundState
-from backend.serving import web_command
+from backend.domain.rounds import RoundState
+from backend.supervise import web_command
 from benchmarks.faults.play import Play, locked
 from benchmarks.faults.relay import Manner
 from benchmarks.faults.stage import (

@@ -19,8 +19,8 @@ from typing import Any
 
 import requests
 
-from backend.adapters.answer_cache import answer_keys
-from backend.core.ports import Decoding
+from backend.domain.ports import Decoding
+from backend.llm.client.cache import answer_keys
 
 _TIMEOUT_S = 300.0
 _S_PER_PROMPT = 0.015

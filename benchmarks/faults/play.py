@@ -13,12 +13,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from backend.core.rounds import RoundState
-from backend.core.types import Project
+from backend.domain.rounds import RoundState
+from backend.domain.types import Project
 from backend.launcher.child import ChildProcess, Command
+from backend.pipeline.rounds.workflow import ROUND_NOW
 from backend.services import Services, build_services
 from backend.settings import Settings
-from backend.workflow.rounds import ROUND_NOW
 from benchmarks.faults.judge import Found, Said
 from benchmarks.faults.stage import (
     ANSWERED,

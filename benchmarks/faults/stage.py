@@ -22,23 +22,23 @@ from typing import Any
 import requests
 from rich.console import Console
 
-from backend.adapters.label_studio_admin import LabelStudioAdmin
+from backend.labelstudio.admin import LabelStudioAdmin
 from backend.launcher.child import ChildProcess, Command
 from backend.launcher.environments import PROJECT_FOLDER
 from backend.launcher.label_studio_server import LabelStudioServer, start_label_studio
 from backend.launcher.processes import Processes
 from backend.launcher.vllm_server import start_language_model
 from backend.services import build_services
-from backend.serving import web_command
 from backend.setting_values import Secret
 from backend.settings import Settings
+from backend.supervise import web_command
 from benchmarks.faults.judge import Said
 from benchmarks.faults.llm import CountingLlm
 from benchmarks.faults.relay import WebhookRelay
 from benchmarks.faults.scripted import LexicalLlm
 
 LLM_PORT, RELAY_PORT, WEB_PORT, LABEL_STUDIO_PORT, VLLM_PORT = 18611, 18612, 18613, 18614, 18615
-CONFIG = (PROJECT_FOLDER / "backend/demo/reviews.xml").read_text(encoding="utf-8")
+CONFIG = (PROJECT_FOLDER / "backend/launcher/sample/reviews.xml").read_text(encoding="utf-8")
 BARE, ANSWERED = "bare", "answered"
 SCRIPTED, EMBEDDED = "scripted", "embedded"
 N_ANSWERS, N_CHANGED, N_DELETED = 12, 2, 1

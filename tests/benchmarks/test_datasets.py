@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from backend.core.types import QuestionKind, Span
+from backend.domain.types import QuestionKind, Span
 from benchmarks.datasets import load, place_in_split, spans_of
 
 

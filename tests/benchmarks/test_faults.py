@@ -9,11 +9,11 @@ from dataclasses import replace
 
 import pytest
 
-from backend.adapters.answer_cache import CachedLanguageModel
-from backend.adapters.store.answers import AnswerStore
-from backend.adapters.store.database import Database
-from backend.adapters.vllm import VllmServer
-from backend.core.ports import Decoding
+from backend.domain.ports import Decoding
+from backend.llm.client.cache import CachedLanguageModel
+from backend.llm.client.server import VllmServer
+from backend.store.database import Database
+from backend.store.llm_cache import AnswerStore
 from benchmarks.faults.cases import N_KILLS, all_cases
 from benchmarks.faults.judge import Found, judge
 from benchmarks.faults.llm import CountingLlm

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from backend.llm.forms import FORMS
+from backend.llm.prompts.templates import FORMS
 from benchmarks.forms import figures, measure
 from tests.fakes import FakeLanguageModel
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from backend.core.controls import EveryNth, FirstInList, RandomOrder
+from backend.active_learning.baselines import EveryNth, FirstInList, RandomOrder
 from benchmarks.ordering_figures import area, figures, interval, random_figures
 from benchmarks.ordering_learners import PROBE_C, learn_by_fine_tuning, probe
 from benchmarks.ordering_protocol import BUDGETS, follow, hear, macro_f1, random_curves

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from backend.core.types import (
+from backend.domain.types import (
     Abstention,
     AbstentionReason,
     LabelDefinition,

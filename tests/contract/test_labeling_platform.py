@@ -9,11 +9,11 @@ from typing import Any, Protocol
 import pytest
 from label_studio_sdk import LabelStudio
 
-from backend.adapters.label_studio import LabelStudioPlatform
-from backend.adapters.label_studio_admin import LabelStudioAdmin
-from backend.core.ports import LabelingPlatform
-from backend.core.types import Prediction, Region
+from backend.domain.ports import LabelingPlatform
+from backend.domain.types import Prediction, Region
 from backend.errors import PlatformRejected
+from backend.labelstudio.admin import LabelStudioAdmin
+from backend.labelstudio.client import LabelStudioPlatform
 from tests.fakes import FakePlatform
 
 CONFIG = (

@@ -12,12 +12,12 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from backend.adapters.answer_cache import CachedLanguageModel
-from backend.adapters.replicas import Replicas
-from backend.adapters.store import AnswerStore, Database
-from backend.adapters.vllm import VllmServer
-from backend.core.ports import Decoding, LanguageModel
+from backend.domain.ports import Decoding, LanguageModel
 from backend.errors import LanguageModelUnavailable
+from backend.llm.client.cache import CachedLanguageModel
+from backend.llm.client.load_balancer import Replicas
+from backend.llm.client.server import VllmServer
+from backend.store import AnswerStore, Database
 from tests.fakes import FakeLanguageModel
 from tests.llm_server import (
     LLAMA_CPP,

@@ -7,7 +7,7 @@ from contextlib import closing, contextmanager
 
 import httpx
 
-from backend.adapters.label_studio_admin import LabelStudioAdmin
+from backend.labelstudio.admin import LabelStudioAdmin
 from tests.end_to_end.stack import Stack
 
 

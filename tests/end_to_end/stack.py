@@ -20,8 +20,8 @@ from typing import Any
 import httpx
 from rich.console import Console
 
-from backend.adapters.label_studio_admin import LabelStudioAdmin, MlBackend
-from backend.core.types import ProjectId
+from backend.domain.types import ProjectId
+from backend.labelstudio.admin import LabelStudioAdmin, MlBackend
 from backend.launcher.child import ChildProcess
 from backend.launcher.embedded_llm import EMBEDDED_MODEL, ensure_embedded_model
 from backend.launcher.environments import ensure_environment
@@ -30,9 +30,9 @@ from backend.launcher.logs import tail
 from backend.launcher.processes import LOOPBACK, Processes
 from backend.launcher.vllm_server import start_language_model
 from backend.services import Services, build_services
-from backend.serving import web_command, worker_command
 from backend.setting_values import Secret
 from backend.settings import Settings
+from backend.supervise import web_command, worker_command
 
 _DONE_WITHIN_S = 600.0
 _POLL_S = 0.25

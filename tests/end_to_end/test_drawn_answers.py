@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from backend.configured import connect_language_model
-from backend.core.ports import Decoding
+from backend.domain.ports import Decoding
+from backend.factories import connect_language_model
 
 pytestmark = pytest.mark.e2e
 

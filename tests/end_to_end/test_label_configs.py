@@ -16,11 +16,11 @@ import httpx
 import pytest
 from playwright.sync_api import FloatRect, Page
 
-from backend.adapters.label_config import LabelConfigReader, read_answers
-from backend.adapters.label_config.html import read_html
-from backend.adapters.label_studio import LabelStudioPlatform
-from backend.adapters.label_studio_admin import LabelStudioAdmin
-from backend.core.types import Answer, Prediction, Task
+from backend.domain.types import Answer, Prediction, Task
+from backend.labelstudio.admin import LabelStudioAdmin
+from backend.labelstudio.client import LabelStudioPlatform
+from backend.labelstudio.label_config import LabelConfigReader, read_answers
+from backend.labelstudio.label_config.html import read_html
 from backend.launcher.environments import PROJECT_FOLDER
 from backend.launcher.label_studio_server import LabelStudioServer
 from tests.end_to_end.browser import LabelStudioBrowser, open_browser

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.adapters.test_jobs import run_child
 from tests.postgresql import postgresql
+from tests.test_jobs import run_child
 
 ROOT = Path(__file__).parent.parent.parent
 pytestmark = pytest.mark.e2e

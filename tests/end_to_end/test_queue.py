@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from backend.adapters.label_studio_admin import LabelStudioAdmin
-from backend.core.types import Prediction, QueuePlace
+from backend.domain.types import Prediction, QueuePlace
+from backend.labelstudio.admin import LabelStudioAdmin
 from tests.end_to_end.browser import open_browser
 from tests.end_to_end.data import reviews
 from tests.end_to_end.people import signed_up

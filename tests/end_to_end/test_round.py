@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from backend.core.rounds import RoundState
+from backend.domain.rounds import RoundState
 from backend.launcher.environments import PROJECT_FOLDER
 from tests.end_to_end.data import reviews
 from tests.end_to_end.stack import LiveProject, Stack, wait_for

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from backend.core.types import (
+from backend.domain.types import (
     Abstention,
     AbstentionReason,
     Example,

@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from backend.core.ports import Completion
-from backend.core.types import (
+from backend.domain.ports import Completion
+from backend.domain.types import (
     Abstention,
     AbstentionReason,
     Example,

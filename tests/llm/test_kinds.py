@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.core.types import (
+from backend.domain.types import (
     Abstention,
     AbstentionReason,
     Answer,
@@ -23,9 +23,9 @@ from backend.core.types import (
     WeakLabel,
 )
 from backend.llm.annotator import LLMAnnotator
-from backend.llm.each_label import UNLISTED_PROBABILITY
-from backend.llm.many_labels import SHORTLIST_PROBABILITY, spread
-from backend.llm.written import clean_text, read_number
+from backend.llm.free_text import clean_text, read_number
+from backend.llm.label_shortlist import SHORTLIST_PROBABILITY, spread
+from backend.llm.multilabel import UNLISTED_PROBABILITY
 from tests.fakes import FakeLanguageModel
 from tests.llm.writing_model import WritingModel
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.core.ports import Completion, Decoding
-from backend.core.types import (
+from backend.domain.ports import Completion, Decoding
+from backend.domain.types import (
     AbstentionReason,
     Answer,
     Demonstration,
@@ -23,7 +23,7 @@ from backend.core.types import (
     TaskSchema,
     TextField,
 )
-from backend.llm.span_answers import SpanCounts, SpanWords, align, vote
+from backend.llm.span_parsing import SpanCounts, SpanWords, align, vote
 from backend.llm.spans import SpanAsker, SpanPlan
 from tests.fakes import FakeLanguageModel
 

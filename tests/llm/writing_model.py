@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from backend.core.ports import Completion, Decoding, LanguageModelInfo
+from backend.domain.ports import Completion, Decoding, LanguageModelInfo
 from tests.fakes import FakeLanguageModel
 
 

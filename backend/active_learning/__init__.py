@@ -1,0 +1,1 @@
+"""Order the annotation queue: query strategies and their diagnostics. numpy only."""

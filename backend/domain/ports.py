@@ -1,0 +1,275 @@
+"""What the use cases need from the outside. Each port has an adapter and a fake in the tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backend.domain.types import (
+    Answer,
+    Example,
+    Guide,
+    Prediction,
+    ProjectId,
+    ProjectInfo,
+    Question,
+    Region,
+    Task,
+    TaskSchema,
+    WeakLabel,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LanguageModelInfo:
+    """What an LLM server offers. Measured by a request each, never assumed.
+
+    `reads_token_ids`: log-probabilities of named tokens can be asked for (a vLLM extension);
+    `n_top_logprobs`: how many of the likeliest tokens it reports otherwise, 0 for none.
+    `constrains_choices` and `constrains_json`: an answer can be held to a list of choices, or to
+    a JSON schema. `has_plain` and `has_chat`: prompts can be completed as they stand, or put into
+    the model's chat template.
+    """
+
+    name: str
+    n_context_tokens: int
+    reads_token_ids: bool
+    n_top_logprobs: int
+    constrains_choices: bool = False
+    constrains_json: bool = False
+    has_plain: bool = True
+    has_chat: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """How a completion is made.
+
+    `token_ids` asks for the log-probabilities of exactly these tokens at the first position,
+    under the whole vocabulary; `n_logprobs` asks for that many of the likeliest tokens there, and
+    for the answer's mean log-probability. `model` names the model whose tokens they are, so that
+    no other answers. "": whichever is served.
+
+    `is_chat` makes each prompt the first message of a user in the model's chat template; what is
+    read is then the assistant's answer. `choices` or `json_schema` (JSON text) hold the answer to
+    one of the choices or to the schema where the server can do so (`LanguageModelInfo` says): what
+    comes back is to be checked all the same. `stop` ends the answer before any of these texts.
+    Under a temperature above 0 the same `seed` gives the same answer on many servers, not on vLLM;
+    everywhere it tells one drawn answer from another in the cache.
+    """
+
+    max_tokens: int = 1
+    temperature: float = 0.0
+    token_ids: tuple[int, ...] = ()
+    model: str = ""
+    is_chat: bool = False
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    json_schema: str | None = None
+    choices: tuple[str, ...] = ()
+    n_logprobs: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """The answer to one prompt, or why there is none.
+
+    `logprobs` maps token ids to natural-log probabilities at the first position; tokens that the
+    server did not report are absent. `mean_logprob` is the mean over the answer's own tokens, if
+    asked for. `finish_reason` is the server's: "length" means that the answer was cut. `failure`
+    says, without the prompt, why there is no answer; `was_refused` tells that the server refused
+    this prompt, so that a retry gives the same. `is_from_cache`: nothing was paid for it.
+    """
+
+    text: str = ""
+    logprobs: Mapping[int, float] | None = None
+    mean_logprob: float | None = None
+    finish_reason: str | None = None
+    is_from_cache: bool = False
+    failure: str | None = None
+    was_refused: bool = False
+    n_tokens_in: int = 0
+    n_tokens_out: int = 0
+
+
+class LanguageModel(Protocol):
+    """An LLM behind a completions API.
+
+    Every method raises LanguageModelUnavailable when the server does not answer, within
+    `deadline_s` if one is given, and LanguageModelRejected when it refuses what every prompt
+    needs: the key, the model's name, a route.
+    """
+
+    def describe(self, *, deadline_s: float | None = None) -> LanguageModelInfo:
+        """Return what the server offers; measured at the first call and remembered."""
+        ...
+
+    def tokenize(self, text: str, *, deadline_s: float | None = None) -> tuple[int, ...]:
+        """Return the token ids of `text`, without special tokens added."""
+        ...
+
+    def truncate(self, text: str, n_tokens: int, *, deadline_s: float | None = None) -> str:
+        """Return the longest prefix of `text` that has at most `n_tokens` tokens."""
+        ...
+
+    def complete(
+        self, prompts: Sequence[str], decoding: Decoding, *, deadline_s: float | None = None
+    ) -> list[Completion]:
+        """Complete each prompt; same length and order as `prompts`.
+
+        One bad prompt fails alone. Prompts that have no answer by the deadline come back as
+        failures. An error is raised only when, before that, the server failed all of them.
+        """
+        ...
+
+
+class Annotator(Protocol):
+    """Whatever gives weak labels."""
+
+    def annotate(
+        self,
+        schema: TaskSchema,
+        instruction: str,
+        examples: Sequence[Example],
+        *,
+        guide: Guide | None = None,
+        deadline_s: float | None = None,
+    ) -> list[WeakLabel]:
+        """Answer every question about every example, example by example in the given order.
+
+        The answer has `len(examples) * len(schema.questions)` elements. Raises
+        LanguageModelUnavailable when the model behind cannot be reached at all.
+        """
+        ...
+
+
+class PoolAnnotator(Protocol):
+    """An annotator that learns its scales from a project's own texts; needs no server."""
+
+    @property
+    def name(self) -> str:
+        """Return the annotator's name in weak labels."""
+        ...
+
+    def learn(
+        self, question: Question, examples: Sequence[Example], human: Mapping[int, int]
+    ) -> dict[str, Any]:
+        """Return what can be learned about a question, as JSON; `human`: class by example id."""
+        ...
+
+    def recall(self, learned: Mapping[str, Mapping[str, Any]]) -> Annotator:
+        """Return the annotator as it answers with what was learned, by question."""
+        ...
+
+
+class Encoder(Protocol):
+    """Turns texts into vectors whose cosine says how alike they are."""
+
+    @property
+    def name(self) -> str:
+        """Return what names these vectors: they are cached under it."""
+        ...
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Return one unit vector per text, shape (n, d); an empty text has one too."""
+        ...
+
+
+class LabelingPlatform(Protocol):
+    """Label Studio, as far as the use cases need it.
+
+    Every method raises PlatformUnavailable, PlatformUnauthorized or PlatformRejected.
+    """
+
+    def project(self, platform_id: int) -> ProjectInfo:
+        """Return the project's present description."""
+        ...
+
+    def tasks(self, platform_id: int) -> Iterator[Task]:
+        """Yield every task with its annotations and the ids of its predictions."""
+        ...
+
+    def import_predictions(self, platform_id: int, predictions: Sequence[Prediction]) -> int:
+        """Store predictions in bulk; return how many were stored, which can be fewer."""
+        ...
+
+    def predicted_task_ids(
+        self, platform_id: int, task_ids: Sequence[int], model_version: str
+    ) -> set[int]:
+        """Return which of the tasks carry a prediction of this model version."""
+        ...
+
+    def delete_predictions(self, prediction_ids: Sequence[int]) -> None:
+        """Delete single predictions; those already gone are passed over."""
+        ...
+
+    def delete_model_version(self, platform_id: int, model_version: str) -> None:
+        """Delete every prediction of a model version."""
+        ...
+
+    def serve_model_version(self, platform_id: int, model_version: str) -> None:
+        """Make Label Studio show this version's predictions and order its queue by their score."""
+        ...
+
+
+class ConfigReader(Protocol):
+    """Between Label Studio's XML and JSON and this project's values."""
+
+    def read_schema(self, label_config: str) -> TaskSchema:
+        """Return what the config asks; raises UnsupportedLabelConfig."""
+        ...
+
+    def read_example(self, schema: TaskSchema, task: Task) -> Example:
+        """Return the texts of a task; fields without a usable text are left out."""
+        ...
+
+    def write_prediction(
+        self,
+        schema: TaskSchema,
+        weak_labels: Sequence[WeakLabel],
+        model_version: str,
+        task: Task | None = None,
+    ) -> Prediction | None:
+        """Turn one example's weak labels into a prediction; None when there is no answer in them.
+
+        Spans need the task. Where a text is not plain, they raise InvalidRequest without it.
+        """
+        ...
+
+    def read_answers(
+        self, schema: TaskSchema, result: Sequence[Region], data: Mapping[str, Any]
+    ) -> dict[str, Answer]:
+        """Return what a person answered, by question; other tags' regions are left out."""
+        ...
+
+    def errors(self, label_config: str, prediction: Prediction) -> list[str]:
+        """Return what is wrong with a prediction under this config; empty when it fits."""
+        ...
+
+
+class Step(Protocol):
+    """One checkpointed piece of work; safe to repeat, and its counts are JSON."""
+
+    def __call__(self, project_id: ProjectId) -> dict[str, int]:
+        """Do the work for one project."""
+        ...
+
+
+class StepRunner(Protocol):
+    """Runs the steps of a durable workflow: a finished step is never run again."""
+
+    def run(self, name: str, step: Step, project_id: ProjectId) -> dict[str, int]:
+        """Run one step to its end, or return what it returned before a restart."""
+        ...
+
+
+class Jobs(Protocol):
+    """Durable workflows in the background."""
+
+    def submit(self, project_id: ProjectId, kind: str) -> bool:
+        """Enqueue a job; False while any job of the project is queued or running."""
+        ...

@@ -1,0 +1,56 @@
+"""A FreeAL round as it is kept: what it was asked for, how far it is, what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Literal
+
+from backend.domain.types import ProjectId
+
+RoundRecipe = Literal["default", "paper"]
+"""`default`: the best measured; `paper`: FreeAL's four rounds as published, people left out."""
+
+
+class RoundState(StrEnum):
+    """How a round stands. Only a running one is worked on."""
+
+    RUNNING = "running"
+    RELEASED = "released"
+    REFUSED = "refused"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One round of a project.
+
+    `number` counts from 1 per project. `n_human` labels by people were there when it began.
+    `step` and `progress` say where it is, `metrics` what it measured; both are JSON.
+    `model_version` is the release that it made, None when it made none.
+    """
+
+    project_id: ProjectId
+    number: int
+    question_version: str
+    recipe: RoundRecipe
+    reason: str
+    state: RoundState
+    n_human: int
+    step: str
+    started_at: datetime
+    finished_at: datetime | None = None
+    progress: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    model_version: str | None = None
+    error: str | None = None
+
+    @property
+    def seconds(self) -> float | None:
+        """Return how long it took; None while it runs."""
+        if self.finished_at is None:
+            return None
+        return (self.finished_at - self.started_at).total_seconds()

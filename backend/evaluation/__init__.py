@@ -1,0 +1,1 @@
+"""Measure labels and models: metrics, intervals, the promotion gate, stopping rules."""

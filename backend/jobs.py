@@ -1,0 +1,112 @@
+"""Durable workflows on DBOS: what was finished before a kill is not done again after it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer, SetEnqueueOptions
+from dbos import error as dbos_error
+
+from backend.domain.ports import Step, StepRunner
+from backend.domain.types import ProjectId
+
+_LOG = logging.getLogger(__name__)
+_APP_VERSION = "freeal"
+_QUEUE = "freeal"
+_POLLING_S = 0.5
+_KEEP_FINISHED = timedelta(days=7)
+_DELETE_BATCH = 500
+
+Workflow = Callable[[ProjectId, StepRunner], None]
+
+
+class DbosSteps:
+    """Checkpoints each step of the DBOS workflow that is running."""
+
+    def run(self, name: str, step: Step, project_id: ProjectId) -> dict[str, int]:
+        """Run one step to its end, or return what it returned before a restart."""
+        return DBOS.run_step({"name": name}, step, project_id)
+
+
+class DurableJobs:
+    """The worker's side of DBOS. One per process; `launch` first.
+
+    The application version is fixed on purpose: DBOS recovers only workflows of its own version,
+    and every step of ours finds its work in the database, so an upgraded worker can go on.
+    """
+
+    def __init__(
+        self, url: str, *, executor_id: str, workflows: Mapping[str, Workflow], n_parallel: int = 4
+    ) -> None:
+        config: DBOSConfig = {
+            "name": "freeal",
+            "system_database_url": url,
+            "application_version": _APP_VERSION,
+            "executor_id": executor_id,
+            "serializer": DBOSPortableJSONSerializer(),
+            "log_level": "WARNING",
+            "console_log_level": "WARNING",
+        }
+        DBOS(config=config)
+        self._n_parallel = n_parallel
+        self._workflows = {kind: _register(kind, body) for kind, body in workflows.items()}
+
+    def launch(self) -> None:
+        """Create DBOS's tables if need be, take up interrupted workflows and start the queue."""
+        DBOS.launch()
+        DBOS.register_queue(
+            _QUEUE, worker_concurrency=self._n_parallel, polling_interval_sec=_POLLING_S
+        )
+
+    def submit(self, project_id: ProjectId, kind: str) -> bool:
+        """Enqueue a job; False while any job of the project is queued or running.
+
+        One project has one workflow at a time, several projects run side by side.
+        """
+        try:
+            with SetEnqueueOptions(deduplication_id=project_id):
+                DBOS.enqueue_workflow(_QUEUE, self._workflows[kind], project_id)
+        except dbos_error.DBOSQueueDeduplicatedError:
+            return False
+        return True
+
+    def take_over(self, executor_id: str) -> int:
+        """Go on with what another worker left; return how many workflows that were.
+
+        They keep their place in the queue and what they have finished. DBOS has no public way of
+        this: its own recovery at start is called for another name.
+        """
+        return len(DBOS._recover_pending_workflows([executor_id]))
+
+    def forget_finished(self) -> int:
+        """Delete the records of workflows that finished over a week ago; return how many."""
+        before = (datetime.now(UTC) - _KEEP_FINISHED).isoformat()
+        n_deleted = 0
+        while True:
+            old = DBOS.list_workflows(
+                status=["SUCCESS", "ERROR", "CANCELLED"],
+                completed_before=before,
+                limit=_DELETE_BATCH,
+            )
+            if not old:
+                return n_deleted
+            DBOS.delete_workflows([status.workflow_id for status in old])
+            n_deleted += len(old)
+
+    def close(self, *, wait_s: int = 0) -> None:
+        """Stop taking up work and wait for workflows under way; the rest is recovered."""
+        DBOS.destroy(workflow_completion_timeout_sec=wait_s)
+
+
+def _register(kind: str, body: Workflow) -> Callable[[str], None]:
+    @DBOS.workflow(name=kind)
+    def run(project_id: str) -> None:
+        _LOG.info("project=%s job=%s started", project_id, kind)
+        body(ProjectId(project_id), DbosSteps())
+        _LOG.info("project=%s job=%s finished", project_id, kind)
+
+    result: Any = run
+    return result  # type: ignore[no-any-return]

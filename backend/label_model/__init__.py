@@ -1,0 +1,1 @@
+"""Combine several annotators into one label with a probability. numpy and scipy only."""

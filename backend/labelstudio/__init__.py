@@ -1,0 +1,1 @@
+"""Talk to Label Studio: its API, events, label configs and result JSON."""

@@ -1,0 +1,359 @@
+"""Label Studio through its own SDK: what the use cases need, and its failures in our words."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+from label_studio_sdk import LabelStudio
+from label_studio_sdk.core.api_error import ApiError
+from label_studio_sdk.core.request_options import RequestOptions
+
+from backend.domain.types import UNCERTAINTY_SAMPLING, Prediction, ProjectInfo, Task
+from backend.errors import (
+    InvalidRequest,
+    PlatformError,
+    PlatformRejected,
+    PlatformUnauthorized,
+    PlatformUnavailable,
+)
+from backend.labelstudio.events import plain_text, read_annotation, read_project
+
+_PAGE = 500  # the rate does not depend on it (100 to 2,000 tried); one page took 1 to 5 s
+_DELETE_TIMEOUT_S = 600.0  # 80 to 2,000 rows a second were seen; a version can have 100,000
+_READING: RequestOptions = {"max_retries": 2}
+# How the SDK, whose models are unchecked, and we stumble over answers that are not Label Studio's.
+_STRANGE = (ValueError, TypeError, AttributeError, KeyError, InvalidRequest)
+_REMEDY = (
+    "make a personal access token in Label Studio (Account & Settings, Personal Access Token) "
+    "and set LABEL_STUDIO_API_KEY to it"
+)
+
+
+class LabelStudioConnection:
+    """The SDK's client, made at the first use and shared by all threads.
+
+    Writes are never retried here: an import that was lost on its way back would be stored twice.
+    Neither task texts nor the token get into a message.
+    """
+
+    def __init__(self, url: str, api_key: str, *, timeout_s: float) -> None:
+        self.url = url.rstrip("/")
+        self._api_key = api_key.strip()
+        self._timeout_s = timeout_s
+        self._client: LabelStudio | None = None
+        self._http: httpx.Client | None = None
+        self._lock = threading.Lock()
+
+    def close(self) -> None:
+        """Close the connections that are open; the next call opens new ones."""
+        with self._lock:
+            if self._http is not None:
+                self._http.close()
+            self._client = self._http = None
+
+    @contextmanager
+    def calling(self, what: str, *, shows_details: bool = False) -> Iterator[LabelStudio]:
+        """Yield the client for calls that serve to do `what`; translate every failure.
+
+        `shows_details` puts Label Studio's list of mistakes into the message. It repeats what was
+        sent, so only for calls that send no task data.
+        """
+        try:
+            yield self._connected()
+        except ApiError as exc:
+            raise self._translated(what, exc, shows_details=shows_details) from exc
+        except (httpx.HTTPError, httpx.InvalidURL) as exc:
+            raise PlatformUnavailable(
+                f"Label Studio at {self.url} does not answer ({type(exc).__name__}): cannot "
+                f"{what}; check that it runs and that LABEL_STUDIO_URL is right"
+            ) from exc
+        except _STRANGE as exc:
+            raise self._strange(what) from exc
+
+    def request(self, client: LabelStudio, method: str, path: str, **options: Any) -> Any:
+        """Call a route that the SDK does not have; return its JSON, None when there is none."""
+        response = client._client_wrapper.httpx_client.request(path, method=method, **options)
+        if response.status_code >= 400:
+            body = response.json() if _is_json(response) else response.text
+            raise ApiError(status_code=response.status_code, body=body)
+        return response.json() if response.content else None
+
+    def _connected(self) -> LabelStudio:
+        with self._lock:
+            if self._client is None:
+                self._check_key()
+                self._http = httpx.Client(timeout=self._timeout_s, follow_redirects=True)
+                self._client = LabelStudio(  # type: ignore[no-untyped-call]
+                    base_url=f"{self.url}/",
+                    api_key=self._api_key,
+                    timeout=self._timeout_s,
+                    max_retries=0,
+                    httpx_client=self._http,
+                )
+            return self._client
+
+    def _check_key(self) -> None:
+        if not self._api_key:
+            raise PlatformUnauthorized(f"no token for Label Studio is configured: {_REMEDY}")
+        if not (self._api_key.isascii() and self._api_key.isprintable()):
+            raise PlatformUnauthorized(
+                f"LABEL_STUDIO_API_KEY holds characters that no token has: {_REMEDY}"
+            )
+
+    def _translated(self, what: str, exc: ApiError, *, shows_details: bool) -> PlatformError:
+        status, reason = exc.status_code, _reason(exc.body, shows_details=shows_details)
+        exc.headers, exc.body = None, reason  # they hold cookies and what was sent
+        if status == 401:
+            return PlatformUnauthorized(
+                f"Label Studio at {self.url} refuses the token ({reason or status}): {_REMEDY}"
+            )
+        if status is not None and (status >= 500 or status in (408, 429)):
+            return PlatformUnavailable(
+                f"Label Studio at {self.url} failed (HTTP {status}): cannot {what}"
+                + (f": {reason}" if reason else "")
+            )
+        if reason is None:
+            return self._strange(what)
+        return PlatformRejected(
+            f"Label Studio at {self.url} refuses to {what} (HTTP {status}): {reason}"
+        )
+
+    def _strange(self, what: str) -> PlatformRejected:
+        return PlatformRejected(
+            f"what answers at {self.url} does not speak as Label Studio does: cannot {what}; "
+            "check LABEL_STUDIO_URL"
+        )
+
+
+class LabelStudioPlatform:
+    """The `LabelingPlatform` port for Label Studio 1.23. Safe to share between threads."""
+
+    def __init__(self, url: str, api_key: str, *, timeout_s: float = 60.0) -> None:
+        self._connection = LabelStudioConnection(url, api_key, timeout_s=timeout_s)
+
+    def close(self) -> None:
+        """Close the connections that are open; the next call opens new ones."""
+        self._connection.close()
+
+    def project(self, platform_id: int) -> ProjectInfo:
+        """Return the project's present description; see `read_project` for its counts."""
+        with self._connection.calling(f"read project {platform_id}") as client:
+            return read_project(client.projects.get(id=platform_id).model_dump())
+
+    def tasks(self, platform_id: int) -> Iterator[Task]:
+        """Yield every task in the order of ids, with its annotations and its predictions' ids.
+
+        Pages go by id, not by number, so tasks that are deleted meanwhile make it miss no others.
+        The data is as it was imported and as webhooks give it: links into cloud storages are not
+        resolved, because a resolved one differs at each call. Cost: 2 to 10 s per 1,000 tasks.
+        """
+        last_id, n_left = 0, 1
+        while n_left > 0:
+            with self._connection.calling(f"list the tasks of project {platform_id}") as client:
+                query = {"filters": data_manager_filters(("id", "greater", "Number", last_id))}
+                page = self._page(client, platform_id, {**query, "ordering": ["tasks:id"]})
+                tasks = [_read_task(task) for task in page.items or ()]
+                n_left = (page.response.total or 0) - len(tasks) if tasks else 0
+            yield from tasks
+            last_id = max((task.id for task in tasks), default=last_id)
+
+    def import_predictions(self, platform_id: int, predictions: Sequence[Prediction]) -> int:
+        """Store predictions in bulk; return how many were stored, which can be fewer.
+
+        Label Studio leaves out what does not fit the label config, without a word. It refuses all
+        when one task is gone: then those of the tasks that are still there are sent again.
+        """
+        if not predictions:
+            return 0
+        try:
+            return self._import(platform_id, predictions)
+        except PlatformRejected:
+            there = self._existing(platform_id, [p.task_id for p in predictions])
+            left = [p for p in predictions if p.task_id in there]
+            if len(left) == len(predictions):
+                raise
+            return self._import(platform_id, left) if left else 0
+
+    def predicted_task_ids(
+        self, platform_id: int, task_ids: Sequence[int], model_version: str
+    ) -> set[int]:
+        """Return which of the tasks carry a prediction of this model version.
+
+        Label Studio filters by a part of the version's name, the rest is done here. Cost: 0.2 s
+        per 500 ids that have none, 1 to 5 s per 500 that have one.
+        """
+        found = set()
+        has_version = data_manager_filters(
+            ("predictions_model_versions", "contains", "List", [model_version])
+        )
+        for task in self._select(platform_id, task_ids, {"filters": has_version}, fields="all"):
+            if any(p.model_version == model_version for p in task.predictions or ()):
+                found.add(int(task.id))
+        return found
+
+    def delete_predictions(self, prediction_ids: Sequence[int]) -> None:
+        """Delete single predictions; those already gone are passed over. Cost: 0.1 s each."""
+        for prediction_id in prediction_ids:
+            with self._connection.calling(f"delete prediction {prediction_id}") as client:
+                try:
+                    client.predictions.delete(id=prediction_id)
+                except ApiError as exc:
+                    if exc.status_code != 404:
+                        raise
+
+    def delete_model_version(self, platform_id: int, model_version: str) -> None:
+        """Delete every prediction of a model version.
+
+        Label Studio then serves no version at all, also when it served another one by the name of
+        an ML backend; that one is set again.
+        """
+        served = self.project(platform_id).model_version
+        what = f"delete the predictions of model version {model_version!r}"
+        with self._connection.calling(what, shows_details=True) as client:
+            self._connection.request(
+                client,
+                "DELETE",
+                f"api/projects/{platform_id}/model-versions/",
+                json={"model_version": model_version},
+                request_options={"timeout": _DELETE_TIMEOUT_S},
+            )
+        if served in (None, model_version) or self.project(platform_id).model_version == served:
+            return
+        with self._connection.calling(f"serve {served!r} again", shows_details=True) as client:
+            client.projects.update(id=platform_id, model_version=served)
+
+    def serve_model_version(self, platform_id: int, model_version: str) -> None:
+        """Make Label Studio show this version's predictions and order its queue by their score.
+
+        Raises PlatformRejected when the project has no prediction of this version.
+        """
+        what = f"serve model version {model_version!r}"
+        with self._connection.calling(what, shows_details=True) as client:
+            client.projects.update(
+                id=platform_id, model_version=model_version, sampling=UNCERTAINTY_SAMPLING
+            )
+
+    def _import(self, platform_id: int, predictions: Sequence[Prediction]) -> int:
+        """Import in bulk what Label Studio's bulk import takes, and the rest one by one.
+
+        It drops nested choices, the only form in which its editor shows them (0.1 s each).
+        """
+        in_bulk = [p for p in predictions if not _has_nested_choices(p)]
+        n_created = self._import_in_bulk(platform_id, in_bulk) if in_bulk else 0
+        for prediction in predictions:
+            if _has_nested_choices(prediction):
+                n_created += self._create(prediction)
+        return n_created
+
+    def _create(self, prediction: Prediction) -> int:
+        """Store one prediction; return how many were stored, none when its task is gone."""
+        task_id = prediction.task_id
+        with self._connection.calling(f"store a prediction of task {task_id}") as client:
+            try:
+                client.predictions.create(
+                    task=task_id,
+                    result=list(prediction.result),
+                    score=prediction.score,
+                    model_version=prediction.model_version,
+                )
+            except ApiError as exc:
+                if exc.status_code in (400, 404):
+                    return 0
+                raise
+        return 1
+
+    def _import_in_bulk(self, platform_id: int, predictions: Sequence[Prediction]) -> int:
+        request: list[Any] = [
+            {
+                "task": prediction.task_id,
+                "result": list(prediction.result),
+                "score": prediction.score,
+                "model_version": prediction.model_version,
+            }
+            for prediction in predictions
+        ]
+        with self._connection.calling(f"store {len(request)} predictions") as client:
+            created = client.projects.import_predictions(id=platform_id, request=request).created
+        return int(created or 0)
+
+    def _existing(self, platform_id: int, task_ids: Sequence[int]) -> set[int]:
+        return {int(task.id) for task in self._select(platform_id, task_ids, {})}
+
+    def _select(
+        self,
+        platform_id: int,
+        task_ids: Sequence[int],
+        query: dict[str, Any],
+        *,
+        fields: str = "task_only",
+    ) -> Iterator[Any]:
+        """Yield those of the tasks that are there and meet the query."""
+        for start in range(0, len(task_ids), _PAGE):
+            chosen = {"all": False, "included": list(task_ids[start : start + _PAGE])}
+            with self._connection.calling(f"look up tasks of project {platform_id}") as client:
+                page = self._page(
+                    client, platform_id, {**query, "selectedItems": chosen}, fields=fields
+                )
+            yield from page.items or ()
+
+    def _page(
+        self, client: LabelStudio, platform_id: int, query: dict[str, Any], *, fields: str = "all"
+    ) -> Any:
+        return client.tasks.list(
+            project=platform_id,
+            query=json.dumps(query, separators=(",", ":")),
+            fields=fields,
+            page_size=_PAGE,
+            resolve_uri=False,
+            request_options=_READING,
+        )
+
+
+def data_manager_filters(*filters: tuple[str, str, str, Any]) -> dict[str, Any]:
+    """Return the data manager's filters for (column, operator, type, value)."""
+    items = [
+        {"filter": f"filter:tasks:{column}", "operator": operator, "type": kind, "value": value}
+        for column, operator, kind, value in filters
+    ]
+    return {"conjunction": "and", "items": items}
+
+
+def _has_nested_choices(prediction: Prediction) -> bool:
+    return any(
+        isinstance(choice, list)
+        for region in prediction.result
+        for choice in region.get("value", {}).get("choices") or ()
+    )
+
+
+def _read_task(task: Any) -> Task:
+    """Return a task of the SDK as ours."""
+    by_version: dict[str, tuple[int, ...]] = {}
+    for prediction in task.predictions or ():
+        version = prediction.model_version or ""
+        by_version[version] = (*by_version.get(version, ()), prediction.id)
+    annotations = tuple(read_annotation(annotation) for annotation in task.annotations or ())
+    return Task(task.id, task.data or {}, annotations, by_version)
+
+
+def _is_json(response: httpx.Response) -> bool:
+    return "json" in response.headers.get("content-type", "")
+
+
+def _reason(body: Any, *, shows_details: bool) -> str | None:
+    """Return Label Studio's own words for a refusal; None when the body is not Label Studio's."""
+    if not isinstance(body, dict) or "detail" not in body:
+        return None
+    mistakes = body.get("validation_errors") if shows_details else None
+    words = str(body["detail"])
+    if isinstance(mistakes, dict) and mistakes:
+        words = " ".join(
+            " ".join(map(str, found)) if isinstance(found, list) else str(found)
+            for found in mistakes.values()
+        )
+    return " ".join(plain_text(words).split())[:300]

@@ -1,0 +1,176 @@
+"""From Label Studio's JSON (webhooks and listings) to the domain's values."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from html import unescape
+from typing import Any, TypeVar
+
+from backend.domain.types import Event, HumanLabel, ProjectId, ProjectInfo, Task
+from backend.errors import InvalidRequest
+
+_T = TypeVar("_T")
+_MAX_INSTRUCTION = 20_000  # characters; far more than a prompt has room for
+_BLOCK_END = re.compile(r"(?i)<\s*(br|/p|/div|/li|/ul|/ol|/tr|/h[1-6])\b[^<>]*>")
+_MARKUP = re.compile(r"<!--.*?(?:-->|\Z)|</?[a-zA-Z][^<>]*>", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class _Keys:
+    """Under which keys an action's payload has what; None: it has no such thing."""
+
+    tasks: str | None = None
+    annotations: str | None = None
+    deleted_tasks: str | None = None
+    deleted_annotations: str | None = None
+
+
+_ACTIONS = {
+    "PROJECT_UPDATED": _Keys(),
+    "START_TRAINING": _Keys(),
+    "TASKS_CREATED": _Keys(tasks="tasks"),
+    "TASKS_DELETED": _Keys(deleted_tasks="tasks"),
+    "ANNOTATION_CREATED": _Keys(tasks="task", annotations="annotation"),
+    "ANNOTATION_UPDATED": _Keys(tasks="task", annotations="annotation"),
+    # "Create annotations from predictions": the same keys with lists under them.
+    "ANNOTATIONS_CREATED": _Keys(tasks="task", annotations="annotation"),
+    "ANNOTATIONS_DELETED": _Keys(deleted_annotations="annotations"),
+}
+
+
+def read_event(payload: object) -> Event:
+    """Return what a webhook reports; raises InvalidRequest for one that Label Studio never sends.
+
+    What is not there (a webhook can be set to send no payload) stays empty; an unknown action is
+    an event with its name and nothing else.
+    """
+    body = _object(payload, "the webhook's body")
+    action = body.get("action")
+    if not isinstance(action, str) or not action:
+        raise InvalidRequest("the webhook has no 'action'; Label Studio always sends one")
+    keys = _ACTIONS.get(action)
+    if keys is None:
+        return Event(action)
+    project = body.get("project")
+    tasks = {task.id: task for task in _each(body, keys.tasks, read_task)}
+    return Event(
+        action,
+        project=None if project is None else read_project(_object(project, "'project'")),
+        tasks=tuple(tasks.values()),
+        annotations=_each(body, keys.annotations, read_annotation),
+        deleted_annotation_ids=_each(body, keys.deleted_annotations, _id),
+        deleted_task_ids=_each(body, keys.deleted_tasks, _id),
+    )
+
+
+def read_project(project: Mapping[str, Any]) -> ProjectInfo:
+    """Return a project as the API and the webhooks describe it.
+
+    `n_annotations` counts all annotations, skipped ones and ground truth included: the sum of
+    Label Studio's `total_annotations_number` (not cancelled) and `skipped_annotations_number`
+    (cancelled). It equals the number of annotations in a full listing of the tasks.
+    """
+    created_at = _time(project.get("created_at"), "the project's 'created_at'")
+    kept, skipped = _count(project, "total_annotations"), _count(project, "skipped_annotations")
+    return ProjectInfo(
+        id=ProjectId(f"{_id(project)}.{int(created_at.timestamp())}"),
+        label_config=_text(project, "label_config"),
+        title=_text(project, "title"),
+        instruction=plain_text(_text(project, "expert_instruction")),
+        model_version=_text(project, "model_version") or None,
+        sampling=_text(project, "sampling") or None,
+        n_tasks=_count(project, "task"),
+        n_annotations=None if kept is None or skipped is None else kept + skipped,
+        n_predictions=_count(project, "total_predictions"),
+    )
+
+
+def read_task(task: Mapping[str, Any]) -> Task:
+    """Return a task without what is on it: webhooks do not say that."""
+    return Task(id=_id(task), data=_object(task.get("data"), "a task's 'data'"))
+
+
+def read_annotation(annotation: Mapping[str, Any]) -> HumanLabel:
+    """Return an annotation as the API and the webhooks describe it.
+
+    "Create annotations from predictions" names the prediction and leaves the lead time empty. A
+    person who accepts or corrects a prediction in the editor sends a lead time with it.
+    """
+    result = annotation.get("result") or []
+    if not isinstance(result, list) or not all(isinstance(region, dict) for region in result):
+        raise InvalidRequest("an annotation's 'result' is not a list of regions")
+    annotator = annotation.get("completed_by")
+    annotator = annotator.get("id") if isinstance(annotator, dict) else annotator
+    changed_at = annotation.get("updated_at") or annotation.get("created_at")
+    return HumanLabel(
+        annotation_id=_id(annotation),
+        task_id=_id(annotation, "task"),
+        annotator_id=annotator if _is_id(annotator) else None,
+        result=tuple(result),
+        was_cancelled=bool(annotation.get("was_cancelled")),
+        is_ground_truth=bool(annotation.get("ground_truth")),
+        updated_at=_time(changed_at, "an annotation's 'updated_at'"),
+        is_copied=annotation.get("parent_prediction") is not None
+        and annotation.get("lead_time") is None,
+    )
+
+
+def _each(
+    body: Mapping[str, Any], key: str | None, read: Callable[[Mapping[str, Any]], _T]
+) -> tuple[_T, ...]:
+    """Read the object under a key, or each of a list of them."""
+    items = body.get(key) if key else None
+    if items is None:
+        return ()
+    listed: list[Any] = items if isinstance(items, list) else [items]
+    return tuple(read(_object(item, f"an element of {key!r}")) for item in listed)
+
+
+def _object(value: object, what: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise InvalidRequest(f"{what} is {type(value).__name__}, expected a JSON object")
+    return value
+
+
+def _is_id(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**63
+
+
+def _id(item: Mapping[str, Any], key: str = "id") -> int:
+    value = item.get(key)
+    if not isinstance(value, int) or not _is_id(value):
+        raise InvalidRequest(f"{key!r} is {value!r:.40}, expected a positive number")
+    return value
+
+
+def _text(item: Mapping[str, Any], key: str) -> str:
+    value = item.get(key)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise InvalidRequest(f"the project's {key!r} is {type(value).__name__}, expected a text")
+    return value
+
+
+def _count(project: Mapping[str, Any], name: str) -> int | None:
+    value = project.get(f"{name}_number")
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _time(value: object, what: str) -> datetime:
+    """Return a time with its zone; Label Studio's own times are UTC."""
+    try:
+        time = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
+    except ValueError as exc:
+        raise InvalidRequest(f"{what} is {value!r:.40}, expected an ISO 8601 time") from exc
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+def plain_text(html: str) -> str:
+    """Return the words of an instruction, which Label Studio keeps as HTML; one line a block."""
+    text = unescape(_MARKUP.sub("", _BLOCK_END.sub("\n", html[:_MAX_INSTRUCTION])))
+    lines = (" ".join(line.split()) for line in text.splitlines())
+    return "\n".join(line for line in lines if line)

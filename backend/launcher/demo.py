@@ -1,0 +1,215 @@
+"""`make demo`: the whole house on one machine, and a project that fills with pre-annotations."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import math
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.panel import Panel
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from backend.errors import BackendError
+from backend.labelstudio.admin import LabelStudioAdmin
+from backend.launcher.label_studio_server import LabelStudioServer, start_label_studio
+from backend.launcher.processes import Processes, free_port
+from backend.launcher.vllm_server import LanguageModelServer, start_language_model
+from backend.services import Services, build_services
+from backend.setting_values import Secret
+from backend.settings import Settings
+from backend.supervise import web_command, worker_command
+
+_FOLDER = Path(__file__).parent / "sample"
+_GOLD = "label"
+_PATIENCE_S = 1800.0
+_POLL_S = 1.0
+_N_PLACES = 5
+
+
+class DemoError(BackendError):
+    """The demo's data or config cannot be used, or the labels do not come."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What the demo imports: task data, and the gold labels that are kept aside."""
+
+    title: str
+    label_config: str
+    rows: tuple[dict[str, Any], ...]
+    gold: tuple[str | None, ...]
+
+
+def read_sample(data: Path | None, config: Path | None) -> Sample:
+    """Read a JSONL file (gzipped or not) and a label config; raises DemoError."""
+    data, config = data or _FOLDER / "reviews.jsonl", config or _FOLDER / "reviews.xml"
+    try:
+        label_config = config.read_text(encoding="utf-8")
+        opener = gzip.open if data.suffix == ".gz" else open
+        with opener(data, "rt", encoding="utf-8") as file:
+            lines = [line for line in file if line.strip()]
+        rows = [json.loads(line) for line in lines]
+    except (OSError, ValueError) as exc:
+        raise DemoError(f"cannot read {data} with {config}: {exc}") from exc
+    if not rows or not all(isinstance(row, dict) for row in rows):
+        raise DemoError(f"{data} must hold one JSON object a line, and at least one")
+    digest = hashlib.sha256((label_config + "".join(lines)).encode()).hexdigest()[:6]
+    gold = tuple(None if row.get(_GOLD) is None else str(row[_GOLD]) for row in rows)
+    texts = tuple({key: row[key] for key in row if key != _GOLD} for row in rows)
+    return Sample(f"FreeAL demo: {data.stem} {digest}", label_config, texts, gold)
+
+
+def run_demo(
+    settings: Settings, *, console: Console, data: Path | None, config: Path | None, once: bool
+) -> int:
+    """Start everything, show the labels arrive, and stay until Ctrl-C; return the exit code."""
+    sample = read_sample(data, config)
+    with Processes(home=settings.home, console=console) as processes:
+        label_studio = start_label_studio(processes, home=settings.home, console=console)
+        llm = start_language_model(
+            processes, model=settings.llm_model, home=settings.home, console=console
+        )
+        label_studio.wait(processes)
+        llm.wait(processes)
+        own = _own_settings(settings, label_studio, llm, console)
+        _start_backend(processes, own)
+        admin = LabelStudioAdmin(own.label_studio_url, own.label_studio_api_key.reveal())
+        project = _project(admin, sample, own, console)
+        try:
+            _wait_for_labels(processes, admin, project, len(sample.rows), console)
+            with closing(build_services(own)) as services:
+                queue = _wait_for_order(processes, services, project, console)
+            console.print(_summary(admin, project, sample, label_studio))
+            for line in queue:
+                console.print(line, markup=False, soft_wrap=True)
+            if not once:
+                console.print(
+                    "Everything runs until you press Ctrl-C; a round of training goes on, and "
+                    "brings other labels and another order unless they would be worse."
+                )
+                processes.watch()
+        except KeyboardInterrupt:
+            console.print("\nStopping what the demo started.")
+    return 0
+
+
+def _own_settings(
+    settings: Settings, label_studio: LabelStudioServer, llm: LanguageModelServer, console: Console
+) -> Settings:
+    """Return the settings of the demo's backend: its own database, its neighbours' addresses."""
+    return replace(
+        settings,
+        home=settings.home.absolute() / "demo",
+        database_url=Secret(""),
+        port=free_port(settings.port, name="the backend", console=console),
+        backend_url="",
+        label_studio_url=label_studio.url,
+        label_studio_api_key=Secret(label_studio.credentials.token),
+        llm_base_url=llm.base_url,
+        llm_model=llm.model,
+        sync_interval_s=5.0,
+    )
+
+
+def _start_backend(processes: Processes, own: Settings) -> None:
+    web = processes.start(web_command(own))
+    processes.start(worker_command(own))
+    processes.wait_ready(web, url=f"{own.own_url}/health", deadline_s=60)
+
+
+def _project(admin: LabelStudioAdmin, sample: Sample, own: Settings, console: Console) -> int:
+    """Return the sample's project; one that an earlier demo has made is used again."""
+    project = admin.find_project(sample.title)
+    if project is None:
+        project = admin.create_project(sample.title, sample.label_config)
+        admin.connect_backend(project, own.own_url, "FreeAL")
+        admin.import_tasks(project, sample.rows)
+        console.print(f"Project {project} made, with {len(sample.rows)} texts.")
+    elif own.own_url not in {backend.url.rstrip("/") for backend in admin.backends(project)}:
+        admin.connect_backend(project, own.own_url, "FreeAL")
+    return project
+
+
+def _wait_for_labels(
+    processes: Processes, admin: LabelStudioAdmin, project: int, n_texts: int, console: Console
+) -> None:
+    """Wait until Label Studio shows a prediction on every task; raises DemoError."""
+    columns = (
+        TextColumn("Pre-annotating"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    deadline = time.monotonic() + _PATIENCE_S
+    with Progress(*columns, console=console) as progress:
+        bar = progress.add_task("labels", total=n_texts)
+        while True:
+            n_predicted = admin.count_predicted(project)
+            progress.update(bar, completed=n_predicted)
+            if n_predicted >= n_texts:
+                return
+            processes.check()
+            if time.monotonic() > deadline:
+                raise DemoError(
+                    f"only {n_predicted} of {n_texts} texts have a prediction; "
+                    "`make status` and the logs in FREEAL_HOME/logs say why"
+                )
+            time.sleep(_POLL_S)
+
+
+def _wait_for_order(
+    processes: Processes, services: Services, number: int, console: Console
+) -> list[str]:
+    """Wait until the ordered release is served; return its first places in words."""
+    deadline = time.monotonic() + _PATIENCE_S
+    with console.status("Ordering the queue"):
+        while True:
+            project = services.projects.find(number)
+            if project is not None and services.crew.prelabel.orderer.is_settled(project):
+                break
+            processes.check()
+            if time.monotonic() > deadline:
+                raise DemoError("the queue has no order; the logs in FREEAL_HOME/logs say why")
+            time.sleep(_POLL_S)
+    places = services.queue.upcoming(project, _N_PLACES).places
+    if not places:
+        return []
+    lines = [f"  {place.position + 1}. task {place.task_id}: {place.reason}" for place in places]
+    return ["", '"Label All Tasks" serves first:', *lines]
+
+
+def _summary(
+    admin: LabelStudioAdmin, project: int, sample: Sample, label_studio: LabelStudioServer
+) -> Panel:
+    choices = admin.predicted_choices(project)
+    lines = [f"Every one of the {len(sample.rows)} texts carries a prediction."]
+    pairs = [(g, c) for g, c in zip(sample.gold, choices, strict=False) if g is not None]
+    if pairs and any(choices):
+        lines.append(_accuracy(pairs))
+    lines += [
+        "",
+        f"Open   {label_studio.url}/projects/{project}/data",
+        f"Login  {label_studio.credentials.username}",
+        f"Pass   {label_studio.credentials.password}",
+    ]
+    return Panel("\n".join(lines), title=sample.title, expand=False)
+
+
+def _accuracy(pairs: Sequence[tuple[str, str | None]]) -> str:
+    """Return the share of right labels with Wilson's 95 % interval."""
+    n, n_right = len(pairs), sum(gold == choice for gold, choice in pairs)
+    share, z = n_right / n, 1.96
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return (
+        f"Accuracy against the gold labels: {100 * share:.1f} % of {n} "
+        f"(95 % interval {100 * (centre - half):.1f} to {100 * (centre + half):.1f} %)"
+    )

@@ -1,0 +1,1 @@
+"""An OpenAI-compatible LLM server over HTTP: capabilities, batching, caching, usage."""

@@ -1,0 +1,295 @@
+"""What a server can do, found out by requests of a few tokens: unknown fields are ignored."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from backend.domain.ports import Decoding, LanguageModelInfo
+from backend.llm.client.connection import FailureKind, ServerConnection, ServerFailed, ServerRefused
+from backend.llm.client.requests import (
+    ROUTES,
+    Constraint,
+    RouteAbilities,
+    RouteName,
+    address,
+    choice_fields,
+    json_fields,
+    request_body,
+    token_id_fields,
+    top_fields,
+    unwrapped_choice,
+)
+from backend.llm.client.responses import (
+    CAUTIOUS_CONTEXT_TOKENS,
+    answer_text,
+    first_tokens,
+    read_models,
+    read_props,
+    read_token_ids,
+)
+
+Tokenizer = Literal["prompt", "content"]
+"""The field in which a server's /tokenize wants the text: vLLM's or llama.cpp's."""
+
+PROBE_PROMPT = "Hello"
+_PROBE_TOKEN_IDS = (100, 101)
+"""Two tokens that every vocabulary has and of which no prompt's answer is both."""
+_TOP_LOGPROBS = (20, 5)
+_CHOICES = ("quagmire", "xylophone")
+"""Two answers that nobody gives to "Hello" unless held to them."""
+_SCHEMA = {
+    "type": "object",
+    "properties": {"xylophone": {"type": "boolean"}},
+    "required": ["xylophone"],
+    "additionalProperties": False,
+}
+_N_CONSTRAINED_TOKENS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class ServerAbilities:
+    """Everything that was measured of a server."""
+
+    info: LanguageModelInfo
+    routes: Mapping[RouteName, RouteAbilities]
+    tokenizer: Tokenizer | None
+
+    def route(self, decoding: Decoding) -> RouteName:
+        """Return the route for a request: the wanted one, unless only the other can answer it."""
+        wanted: RouteName = "chat" if decoding.is_chat else "plain"
+        other: RouteName = "plain" if decoding.is_chat else "chat"
+        has_wanted = self.info.has_chat if decoding.is_chat else self.info.has_plain
+        ours, theirs = self.routes[wanted], self.routes[other]
+        if not has_wanted:
+            return other
+        is_lost = (decoding.choices and theirs.choices_by and not ours.choices_by) or (
+            decoding.json_schema is not None and theirs.json_by and not ours.json_by
+        )
+        return other if is_lost else wanted
+
+    @property
+    def names_token_ids(self) -> bool:
+        """Whether the tokens of /tokenize are those of the log-probabilities."""
+        return self.tokenizer is not None and all(
+            route.names_token_ids or route.reads_token_ids
+            for route in self.routes.values()
+            if route.has_logprobs
+        )
+
+
+@dataclass
+class Prober:
+    """Measures a server. What was measured before a failure need not be measured again."""
+
+    server: ServerConnection
+    wanted_model: str
+    _answers: dict[str, dict[str, Any] | None] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def measure(self, until: float) -> ServerAbilities:
+        """Ask until all is known; raises ServerFailed and ServerRefused.
+
+        The first request also wakes a fresh server up; the others are made side by side, so that
+        a busy server delays them once.
+        """
+        models = self.server.get(f"{self.server.base_url}/models", until=until)
+        name, n_context_tokens = read_models(models, self.wanted_model)
+        probes = {route: _RouteProbe(self, route, name, until) for route in ROUTES}
+        refusals: list[ServerRefused] = []
+        routes = {route: probe.basics(refusals) for route, probe in probes.items()}
+        if not any(route.exists for route in routes.values()):
+            raise refusals[0]
+        with ThreadPoolExecutor(12, thread_name_prefix="llm-probe") as pool:
+            futures = {
+                route: [
+                    pool.submit(question, routes[route]) for question in probes[route].questions()
+                ]
+                for route in ROUTES
+                if routes[route].exists
+            }
+            tokenizer = pool.submit(self._tokenizer, name, until)
+            context = pool.submit(self._context, n_context_tokens, until)
+            for route, found in futures.items():
+                for future in found:
+                    routes[route] = replace(routes[route], **future.result())
+            return _summed_up(name, context.result(), routes, tokenizer.result())
+
+    def post(self, url: str, body: Mapping[str, Any], until: float) -> dict[str, Any] | None:
+        """Return the answer, or None if the server does not take this request."""
+        key = json.dumps([url, body], sort_keys=True)
+        with self._lock:
+            if key in self._answers:
+                return self._answers[key]
+        try:
+            answer: dict[str, Any] | None = self.server.post(url, body, until=until)
+        except ServerRefused as exc:
+            if not (exc.blames_content or exc.lacks_route):
+                raise
+            answer = None
+        except ServerFailed as exc:
+            if exc.kind is not FailureKind.NONSENSE:
+                raise
+            answer = None
+        with self._lock:
+            self._answers[key] = answer
+        return answer
+
+    def _tokenizer(self, model: str, until: float) -> Tokenizer | None:
+        fields: dict[Tokenizer, dict[str, Any]] = {
+            "prompt": {"model": model, "prompt": PROBE_PROMPT, "add_special_tokens": False},
+            "content": {"content": PROBE_PROMPT, "add_special": False},
+        }
+        for tokenizer, body in fields.items():
+            answer = self.post(f"{self.server.root_url}/tokenize", body, until)
+            try:
+                if answer is not None and read_token_ids(answer):
+                    return tokenizer
+            except ServerFailed:
+                continue
+        return None
+
+    def _context(self, n_tokens: int | None, until: float) -> int:
+        if n_tokens is not None:
+            return n_tokens
+        try:
+            props = self.server.get(f"{self.server.root_url}/props", until=until)
+        except (ServerRefused, ServerFailed):
+            return CAUTIOUS_CONTEXT_TOKENS
+        return read_props(props) or CAUTIOUS_CONTEXT_TOKENS
+
+
+@dataclass(frozen=True)
+class _RouteProbe:
+    """Questions about one route; each is answered by the effect of a field, never by its name."""
+
+    prober: Prober
+    route: RouteName
+    model: str
+    until: float
+
+    def questions(self) -> list[Callable[[RouteAbilities], dict[str, Any]]]:
+        """Return the questions that need no other's answer; each gives fields of the abilities."""
+        return [self._lists, self._token_ids, self._top_logprobs, self._choices, self._json]
+
+    def basics(self, refusals: list[ServerRefused]) -> RouteAbilities:
+        """Return whether the route is there, and how it wants to be told the answer's length."""
+        for limit_field in ("max_tokens", "max_completion_tokens"):
+            abilities = RouteAbilities(exists=True, limit_field=limit_field)
+            body = request_body(self.route, self.model, PROBE_PROMPT, Decoding(), abilities)
+            try:
+                self.prober.server.post(self._url(is_list=False), body, until=self.until)
+            except ServerRefused as exc:
+                if not (exc.blames_content or exc.lacks_route):
+                    raise
+                refusals.append(exc)
+                if exc.lacks_route:
+                    break
+            else:
+                return abilities
+        return RouteAbilities()
+
+    def _url(self, *, is_list: bool) -> str:
+        return f"{self.prober.server.base_url}/{address(self.route, is_list=is_list)}"
+
+    def _ask(
+        self, abilities: RouteAbilities, fields: Mapping[str, Any], n_tokens: int = 1
+    ) -> dict[str, Any] | None:
+        decoding = Decoding(max_tokens=n_tokens)
+        body = request_body(self.route, self.model, PROBE_PROMPT, decoding, abilities)
+        return self.prober.post(self._url(is_list=False), body | dict(fields), self.until)
+
+    def _lists(self, abilities: RouteAbilities) -> dict[str, Any]:
+        prompts = [PROBE_PROMPT, PROBE_PROMPT]
+        body = request_body(self.route, self.model, prompts, Decoding(), abilities)
+        answer = self.prober.post(self._url(is_list=True), body, self.until)
+        choices = answer.get("choices") if answer else None
+        return {"takes_lists": isinstance(choices, list) and len(choices) == len(prompts)}
+
+    def _token_ids(self, abilities: RouteAbilities) -> dict[str, Any]:
+        answer = self._ask(abilities, token_id_fields(self.route, _PROBE_TOKEN_IDS))
+        seen = _first(answer)[0]
+        has_asked = set(_PROBE_TOKEN_IDS) <= set(seen)
+        return {"reads_token_ids": has_asked and len(seen) <= len(_PROBE_TOKEN_IDS) + 1}
+
+    def _top_logprobs(self, abilities: RouteAbilities) -> dict[str, Any]:
+        for by_id in (True, False):
+            for n_wanted in _TOP_LOGPROBS:
+                answer = self._ask(abilities, top_fields(self.route, n_wanted, by_id=by_id))
+                by_ids, by_text = _first(answer)
+                n_seen = len(by_ids) + len(by_text)
+                if n_seen > 1:
+                    return {
+                        "n_top_logprobs": min(n_wanted, n_seen),
+                        "names_token_ids": not by_text,
+                    }
+        return {}
+
+    def _choices(self, abilities: RouteAbilities) -> dict[str, Any]:
+        for by in Constraint:
+            answer = self._ask(abilities, choice_fields(_CHOICES, by), _N_CONSTRAINED_TOKENS)
+            if unwrapped_choice(_text(answer)) in _CHOICES:
+                return {"choices_by": by}
+        return {}
+
+    def _json(self, abilities: RouteAbilities) -> dict[str, Any]:
+        for by in Constraint:
+            answer = self._ask(abilities, json_fields(_SCHEMA, by), _N_CONSTRAINED_TOKENS)
+            if _fits_schema(_text(answer)):
+                return {"json_by": by}
+        return {}
+
+
+def _summed_up(
+    name: str,
+    n_context_tokens: int,
+    routes: Mapping[RouteName, RouteAbilities],
+    tokenizer: Tokenizer | None,
+) -> ServerAbilities:
+    if tokenizer is None:
+        routes = {
+            name: replace(route, reads_token_ids=False, names_token_ids=False)
+            for name, route in routes.items()
+        }
+    plain, chat = routes["plain"], routes["chat"]
+    has_plain = plain.exists and (plain.has_logprobs or not chat.has_logprobs)
+    has_chat = chat.exists and (chat.has_logprobs or not plain.has_logprobs)
+    used = [route for route, is_used in ((plain, has_plain), (chat, has_chat)) if is_used]
+    info = LanguageModelInfo(
+        name=name,
+        n_context_tokens=n_context_tokens,
+        reads_token_ids=all(route.reads_token_ids for route in used),
+        n_top_logprobs=min(route.n_top_logprobs for route in used),
+        constrains_choices=any(route.choices_by is not None for route in routes.values()),
+        constrains_json=any(route.json_by is not None for route in routes.values()),
+        has_plain=has_plain,
+        has_chat=has_chat,
+    )
+    return ServerAbilities(info, dict(routes), tokenizer)
+
+
+def _first(answer: Mapping[str, Any] | None) -> tuple[dict[int, float], dict[str, float]]:
+    if answer is None:
+        return {}, {}
+    try:
+        return first_tokens(answer)
+    except ServerFailed:
+        return {}, {}
+
+
+def _text(answer: Mapping[str, Any] | None) -> str:
+    choices = answer.get("choices") if answer else None
+    first = choices[0] if isinstance(choices, list) and choices else None
+    return (answer_text(first) or "").strip() if isinstance(first, dict) else ""
+
+
+def _fits_schema(text: str) -> bool:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(value, dict) and isinstance(value.get("xylophone"), bool) and len(value) == 1

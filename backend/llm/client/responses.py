@@ -1,0 +1,236 @@
+"""From an OpenAI-compatible server's JSON to values; every shape is checked, none is trusted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from backend.domain.ports import Completion
+from backend.llm.client.connection import FailureKind, ServerFailed, ServerRefused
+
+CAUTIOUS_CONTEXT_TOKENS = 2048
+"""Taken when a server does not name its context length: what the smallest served models have."""
+
+_TOKEN_PREFIX = "token_id:"  # noqa: S105 - a key in the server's answers, no password
+_ROUNDING = 1e-3
+"""How far above 0 a log-probability may lie before it counts as nonsense: 16-bit arithmetic."""
+
+Naming = Callable[[Mapping[str, float]], dict[int, float]]
+"""From log-probabilities by a token's text to log-probabilities by its id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How the answers to a request are read.
+
+    `required_ids` must all have a log-probability. `by_text` gives ids to tokens that the server
+    names by their text; without it they are left out, as two tokens can have one text.
+    `unwrap` takes the answer out of what the server had to put around it.
+    """
+
+    required_ids: Sequence[int] = ()
+    by_text: Naming | None = None
+    unwrap: Callable[[str], str] | None = None
+
+
+def read_models(payload: Mapping[str, Any], wanted: str) -> tuple[str, int | None]:
+    """Return name and context length of the wanted model, or of the first for "".
+
+    The length is None where the server does not say it.
+    """
+    rows = payload.get("data")
+    served = {
+        row["id"]: row.get("max_model_len")
+        for row in (rows if isinstance(rows, list) else [])
+        if isinstance(row, dict) and isinstance(row.get("id"), str)
+    }
+    if not served:
+        raise ServerFailed(FailureKind.NONSENSE, "the LLM server lists no model at /models")
+    name = wanted or next(iter(served))
+    if name not in served:
+        raise ServerRefused(
+            f"the LLM server does not serve {name!r}; it serves {', '.join(map(repr, served))}. "
+            "Set LLM_MODEL to one of them, or leave it empty for the first",
+            status=404,
+        )
+    length = served[name]
+    return name, length if isinstance(length, int) and length > 0 else None
+
+
+def read_props(payload: Mapping[str, Any]) -> int | None:
+    """Return the context length that a llama.cpp server gives each request, if it says so."""
+    settings = payload.get("default_generation_settings")
+    length = settings.get("n_ctx") if isinstance(settings, dict) else None
+    return length if isinstance(length, int) and length > 0 else None
+
+
+def read_token_ids(payload: Mapping[str, Any]) -> tuple[int, ...]:
+    """Return the token ids of a /tokenize answer."""
+    tokens = payload.get("tokens")
+    if not isinstance(tokens, list) or not all(isinstance(token, int) for token in tokens):
+        raise ServerFailed(FailureKind.NONSENSE, "the LLM server's /tokenize gives no token ids")
+    return tuple(tokens)
+
+
+def read_completions(
+    payload: Mapping[str, Any], prompts: Sequence[str], reading: Reading
+) -> list[Completion | None]:
+    """Return one completion per prompt, in the prompts' order; None for an unusable one.
+
+    Raises ServerFailed when the answers cannot be told apart, or none of them can be used.
+    """
+    choices = _in_order(payload.get("choices"), len(prompts))
+    completions = [_completion(choice, reading) for choice in choices]
+    if not any(completions):
+        raise ServerFailed(
+            FailureKind.NONSENSE,
+            "the LLM server's answers lack the text or the log-probabilities that were asked for",
+        )
+    usage = payload.get("usage")
+    if not isinstance(usage, dict):
+        return completions
+    tokens_in = _shares(usage.get("prompt_tokens"), [len(prompt.encode()) for prompt in prompts])
+    tokens_out = _shares(usage.get("completion_tokens"), [_n_tokens(c) for c in choices])
+    return [
+        completion and replace(completion, n_tokens_in=n_in, n_tokens_out=n_out)
+        for completion, n_in, n_out in zip(completions, tokens_in, tokens_out, strict=True)
+    ]
+
+
+def first_tokens(payload: Mapping[str, Any]) -> tuple[dict[int, float], dict[str, float]]:
+    """Return the first answer's log-probabilities at the first position, by id and by text."""
+    (choice,) = _in_order(payload.get("choices"), 1)
+    return _logprobs(_first_position(choice)) or ({}, {})
+
+
+def answer_text(choice: Mapping[str, Any]) -> str | None:
+    """Return a choice's text, from either route; a chat answer of nothing is an empty text."""
+    text = choice.get("text")
+    message = choice.get("message")
+    if isinstance(message, dict):
+        text = message.get("content") or ""
+    return text if isinstance(text, str) else None
+
+
+def _in_order(choices: object, n_prompts: int) -> list[dict[str, Any]]:
+    if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
+        raise ServerFailed(FailureKind.NONSENSE, "the LLM server's answer has no choices")
+    by_index = {c["index"]: c for c in choices if isinstance(c.get("index"), int)}
+    if len(choices) != n_prompts or set(by_index) != set(range(n_prompts)):
+        raise ServerFailed(
+            FailureKind.NONSENSE,
+            f"the LLM server answered {n_prompts} prompts with {len(choices)} choices, or numbered "
+            "wrongly",
+        )
+    return [by_index[index] for index in range(n_prompts)]
+
+
+def _completion(choice: dict[str, Any], reading: Reading) -> Completion | None:
+    text = answer_text(choice)
+    if text is None:
+        return None
+    reason = choice.get("finish_reason")
+    completion = Completion(
+        text=reading.unwrap(text) if reading.unwrap else text,
+        finish_reason=reason if isinstance(reason, str) else None,
+        mean_logprob=_mean(_own_logprobs(choice)),
+    )
+    position = _first_position(choice)
+    if position is None:
+        return None if reading.required_ids else completion
+    found = _logprobs(position)
+    if found is None:
+        return None
+    by_id, by_text = found
+    if by_text and reading.by_text is not None:
+        by_id = reading.by_text(by_text) | by_id
+    if not set(reading.required_ids) <= by_id.keys():
+        return None
+    return replace(completion, logprobs=by_id)
+
+
+def _tokens(choice: Mapping[str, Any]) -> list[Any]:
+    """Return what is said about each token of an answer, in the form of the chat route."""
+    logprobs = choice.get("logprobs")
+    content = logprobs.get("content") if isinstance(logprobs, dict) else None
+    return content if isinstance(content, list) else []
+
+
+def _first_position(choice: Mapping[str, Any]) -> list[tuple[str, int | None, Any]] | None:
+    """Return (text, id if named, log-probability) for the tokens of the first position."""
+    if tokens := _tokens(choice):
+        entries = tokens[0].get("top_logprobs") if isinstance(tokens[0], dict) else None
+        return [
+            (str(entry.get("token")), entry.get("id"), entry.get("logprob"))
+            for entry in (entries if isinstance(entries, list) else [])
+            if isinstance(entry, dict)
+        ]
+    logprobs = choice.get("logprobs")
+    positions = logprobs.get("top_logprobs") if isinstance(logprobs, dict) else None
+    first = positions[0] if isinstance(positions, list) and positions else None
+    if not isinstance(first, dict):
+        return None
+    return [(key, None, value) for key, value in first.items()]
+
+
+def _logprobs(
+    position: list[tuple[str, int | None, Any]] | None,
+) -> tuple[dict[int, float], dict[str, float]] | None:
+    """Return log-probabilities by token id and by text; None when one of them cannot be one."""
+    by_id: dict[int, float] = {}
+    by_text: dict[str, float] = {}
+    for text, token_id, value in position or ():
+        if not _is_logprob(value):
+            return None
+        number = text.removeprefix(_TOKEN_PREFIX)
+        if number != text and number.isdecimal():
+            by_id[int(number)] = min(0.0, float(value))
+        elif isinstance(token_id, int):
+            by_id[token_id] = min(0.0, float(value))
+        else:
+            by_text[text] = min(0.0, float(value))
+    return by_id, by_text
+
+
+def _is_logprob(value: object) -> bool:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and math.isfinite(value) and value <= _ROUNDING  # type: ignore[arg-type,operator]
+
+
+def _own_logprobs(choice: Mapping[str, Any]) -> list[Any]:
+    if tokens := _tokens(choice):
+        return [token.get("logprob") for token in tokens if isinstance(token, dict)]
+    logprobs = choice.get("logprobs")
+    own = logprobs.get("token_logprobs") if isinstance(logprobs, dict) else None
+    return own if isinstance(own, list) else []
+
+
+def _mean(values: list[Any]) -> float | None:
+    if not values or not all(_is_logprob(value) for value in values):
+        return None
+    return math.fsum(values) / len(values)
+
+
+def _n_tokens(choice: dict[str, Any]) -> int:
+    logprobs = choice.get("logprobs")
+    tokens = logprobs.get("tokens") if isinstance(logprobs, dict) else None
+    return len(tokens) if isinstance(tokens, list) else max(1, len(_tokens(choice)))
+
+
+def _shares(total: object, weights: Sequence[int]) -> list[int]:
+    """Split the list's total in proportion to the weights; the shares add up to it exactly.
+
+    A server counts tokens per request, so that one prompt's share is an estimate and only the sum
+    is a measurement.
+    """
+    if not isinstance(total, int) or total < 0 or not weights:
+        return [0] * len(weights)
+    n_all = sum(weights) or len(weights)
+    edges, n_before = [], 0
+    for weight in weights:
+        edges.append(total * n_before // n_all)
+        n_before += weight if sum(weights) else 1
+    edges.append(total)
+    return [end - start for start, end in zip(edges, edges[1:], strict=False)]

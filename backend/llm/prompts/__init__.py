@@ -1,0 +1,1 @@
+"""Prompt templates, their verbalizers, truncation to the context, and template selection."""

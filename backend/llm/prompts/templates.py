@@ -1,0 +1,196 @@
+"""Prompt forms: the same question put in several ways, each by name and version."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from backend.domain.ports import LanguageModelInfo
+from backend.domain.types import Question, QuestionKind, TaskSchema
+from backend.llm.prompts.text import one_line, spoken_name, told_lines
+from backend.llm.prompts.verbalizer import AnswerWords, answer_names
+
+_MOST_LINE_CHARS = 300
+_ANSWER = "Answer"
+
+
+class Options(StrEnum):
+    """Whether a line of the prompt lists the answers."""
+
+    WHERE_NEEDED = "where_needed"
+    ALWAYS = "always"
+    NEVER = "never"
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """One way to put a question. `version` is raised with every change of its wording.
+
+    `tells_hints`: what each answer means is told, a line each. `uses_marks`: answers are called
+    "A", "B", .... `asks_answer`: the line to complete is "Answer:" under a sentence that asks,
+    else it is the question's name. `is_chat`: the prompt goes into the model's chat template.
+    """
+
+    name: str
+    version: int = 1
+    options: Options = Options.WHERE_NEEDED
+    tells_hints: bool = True
+    uses_marks: bool = False
+    asks_answer: bool = False
+    is_chat: bool = False
+
+
+FORMS: Mapping[str, Form] = {
+    form.name: form
+    for form in (
+        Form("plain-options", options=Options.ALWAYS),
+        Form("plain-hints", version=2),
+        Form("plain-bare", tells_hints=False, options=Options.NEVER),
+        Form("plain-answer", options=Options.ALWAYS, asks_answer=True),
+        Form("plain-marks", uses_marks=True, asks_answer=True),
+        Form("chat-options", options=Options.ALWAYS, asks_answer=True, is_chat=True),
+        Form("chat-marks", uses_marks=True, asks_answer=True, is_chat=True),
+    )
+}
+"""All forms by name. The first answers until a project has been measured; see `llm.probe`."""
+
+DEFAULT_FORM = "plain-options"
+DEFAULT_CHAT_FORM = "chat-options"
+"""For servers that complete nothing but chats."""
+
+_PREFIXES = {
+    QuestionKind.SINGLE_CHOICE: "choice",
+    QuestionKind.MULTIPLE_CHOICE: "yes-no",
+    QuestionKind.RATING: "rating",
+    QuestionKind.NUMBER: "number",
+    QuestionKind.PAIRWISE: "pairwise",
+    QuestionKind.FREE_TEXT: "text",
+    QuestionKind.SPANS: "spans",
+}
+
+
+def prompt_version(question: Question, form: Form, *, suffix: str = "") -> str:
+    """Return what is stored with a weak label, such as "choice/plain-options/2"."""
+    return f"{_PREFIXES[question.kind]}/{form.name}{suffix}/{form.version}"
+
+
+def offered_forms(info: LanguageModelInfo) -> tuple[str, ...]:
+    """Return the names of the forms that a server can take."""
+    return tuple(
+        name for name, form in FORMS.items() if (info.has_chat if form.is_chat else info.has_plain)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """A prompt but for its texts: an opening, then one block per shot, then the query's block.
+
+    The opening and the shots come first, so that prompts that share them share a cached prefix.
+    `fields` pairs a field's name with what it is called in the prompt; `asked` is the line that
+    the answer completes.
+    """
+
+    opening: str
+    fields: tuple[tuple[str, str], ...]
+    asked: str
+    lead: str = ""
+    shots: tuple[str, ...] = field(default=())
+
+    def block(self, texts: Mapping[str, str], answer: str | None = None) -> str:
+        """Return the texts, quoted and named, and the line to complete; absent ones are left out.
+
+        The texts have to come from `slot_text`.
+        """
+        quoted = [f'{spoken}: "{texts[name]}"' for name, spoken in self.fields if name in texts]
+        ending = self.lead if answer is None else f" {answer}\n"
+        return "\n" + "\n".join([*quoted, self.asked]) + ending
+
+    def fill(self, texts: Mapping[str, str]) -> str:
+        """Return the prompt for one example's texts, which have to come from `slot_text`."""
+        return f"{self.opening}{''.join(self.shots)}{self.block(texts)}"
+
+
+def choice_layout(
+    schema: TaskSchema, question: Question, instruction: str, form: Form, words: AnswerWords
+) -> Layout:
+    """Return the layout of a question with one answer out of a few.
+
+    What annotators are told, what each answer means, then the texts in quotes on lines of their
+    own and the line to complete. Where the config does not say what every answer means, a line
+    lists the answers: without either a small model does not answer at all.
+    """
+    lines = told_lines(schema, instruction)
+    name = spoken_name(question.name)
+    meanings = _meanings(question, words) if form.tells_hints or words.are_marks else []
+    lists_options = form.options is Options.ALWAYS or (
+        form.options is Options.WHERE_NEEDED and len(meanings) < len(question.labels)
+    )
+    if form.asks_answer and not words.are_marks:
+        lines += [*meanings, f"{name}: answer with {one_of(words.words)}."]
+    elif form.asks_answer:
+        lines += [f"{name}: answer with the letter of one option.", *meanings]
+    else:
+        lines += [f"{name}: {one_of(words.words)}"] if lists_options else []
+        lines += meanings
+    return _layout(question, lines, _ANSWER if form.asks_answer else name, words.lead)
+
+
+def yes_no_layout(
+    schema: TaskSchema, question: Question, instruction: str, *, label_index: int
+) -> Layout:
+    """Return the layout that asks whether one label of a multiple choice fits."""
+    label = question.labels[label_index]
+    name = answer_names(question.labels)[label_index]
+    meaning = one_line(label.hint or "")
+    lines = told_lines(schema, instruction)
+    lines.append(f"{spoken_name(question.name)} {name}: yes or no")
+    if meaning:
+        lines.append(f"yes: {meaning}"[:_MOST_LINE_CHARS])
+    return _layout(question, lines, f"{spoken_name(question.name)} {name}", "")
+
+
+def open_layout(schema: TaskSchema, question: Question, instruction: str) -> Layout:
+    """Return the layout of a question whose answer is written out: free text, a wide number."""
+    lines = told_lines(schema, instruction)
+    name = spoken_name(question.name)
+    if question.kind is QuestionKind.NUMBER:
+        lines.append(f"{name}: a number{_within(question.bounds)}")
+    return _layout(question, lines, name, "")
+
+
+def _within(bounds: tuple[float, float] | None) -> str:
+    low, high = bounds or (-math.inf, math.inf)
+    from_low = f" from {low:g}" if math.isfinite(low) else ""
+    return f"{from_low} to {high:g}" if math.isfinite(high) else from_low
+
+
+def one_of(words: Sequence[str]) -> str:
+    """Return the words as a sentence would list them: "a, b or c"."""
+    return " or ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def _layout(question: Question, lines: Sequence[str], asked: str, lead: str) -> Layout:
+    return Layout(
+        opening="".join(f"{line}\n" for line in lines),
+        fields=tuple((text.name, spoken_name(text.name)) for text in question.fields),
+        asked=f"{asked}:",
+        lead=lead,
+    )
+
+
+def _meanings(question: Question, words: AnswerWords) -> list[str]:
+    """Return a line per label that has something to say: the word to answer with and its meaning.
+
+    A mark always has: the label's name.
+    """
+    lines = []
+    names = answer_names(question.labels)
+    for label, name, word in zip(question.labels, names, words.words, strict=True):
+        meaning = one_line(label.hint or "")
+        if words.are_marks:
+            meaning = f"{name} ({meaning})" if meaning else name
+        if meaning:
+            lines.append(f"{word}: {meaning}"[:_MOST_LINE_CHARS])
+    return lines

@@ -1,0 +1,142 @@
+"""Cuts what goes into a prompt to the model's context: shots first, then the longest text."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from backend.domain.ports import LanguageModel, LanguageModelInfo
+from backend.domain.types import Abstention, AbstentionReason
+from backend.errors import LanguageModelRejected, LanguageModelUnavailable
+from backend.llm.prompts.templates import Layout
+
+_N_SPARE_TOKENS = 8
+"""Left free: a tokenizer may join a text's edges to the prompt differently than it counts them."""
+_N_TEMPLATE_TOKENS = 64
+"""Left free for the chat template's own tokens."""
+_FEWEST_TEXT_TOKENS = 16
+_MOST_SHOTS_SHARE = 0.6
+_NO_ROOM = "the prompt alone fills the model's context; shorten the instruction or the hints"
+
+
+class Clock:
+    """What is left of a deadline."""
+
+    def __init__(self, deadline_s: float | None) -> None:
+        self._until = None if deadline_s is None else time.monotonic() + deadline_s
+
+    def left_s(self) -> float | None:
+        """Return the seconds left, not under 0; None without a deadline."""
+        return None if self._until is None else max(0.0, self._until - time.monotonic())
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """A prompt that fits the context, or why there is none."""
+
+    prompt: str = ""
+    is_truncated: bool = False
+    abstention: Abstention | None = None
+
+
+class Fitter:
+    """Makes prompts that leave room for an answer of `n_answer_tokens`."""
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        info: LanguageModelInfo,
+        clock: Clock,
+        *,
+        n_answer_tokens: int = 1,
+        is_chat: bool = False,
+    ) -> None:
+        self._model = model
+        self._clock = clock
+        template = _N_TEMPLATE_TOKENS if is_chat else 0
+        self._n_for_prompt = info.n_context_tokens - n_answer_tokens - _N_SPARE_TOKENS - template
+        self._counts: dict[str, int] = {}
+        self._failure: str | None = None
+
+    def fit(self, layout: Layout, texts: Mapping[str, str]) -> Fitted:
+        """Return the prompt of the texts, or of the longest beginnings of them that fit.
+
+        No tokenizer makes more tokens of a text than it has bytes, so that the server is asked
+        about long prompts only. After one question without an answer no more are asked.
+        """
+        prompt = layout.fill(texts)
+        if len(prompt.encode()) <= self._n_for_prompt:
+            return Fitted(prompt)
+        if self._failure is not None:
+            return _unreachable(self._failure)
+        try:
+            return self._cut(layout, texts)
+        except LanguageModelUnavailable as exc:
+            self._failure = str(exc)
+            return _unreachable(self._failure)
+        except LanguageModelRejected as exc:
+            return Fitted(abstention=Abstention(AbstentionReason.REJECTED, str(exc)))
+
+    def _cut(self, layout: Layout, texts: Mapping[str, str]) -> Fitted:
+        names = [name for name, _ in layout.fields if name in texts]
+        layout = self._with_fewer_shots(layout, names)
+        fixed = layout.fill(dict.fromkeys(names, ""))
+        n_for_texts = self._n_for_prompt - self._count(fixed)
+        if n_for_texts < _FEWEST_TEXT_TOKENS * len(names):
+            return Fitted(abstention=Abstention(AbstentionReason.REJECTED, _NO_ROOM))
+        if len(names) == 1:
+            cut = {names[0]: self._truncate(texts[names[0]], n_for_texts)}
+        else:
+            counts = [self._count(texts[name]) for name in names]
+            limits = shared_limits(counts, n_for_texts)
+            cut = {
+                name: texts[name] if n <= limit else self._truncate(texts[name], limit)
+                for name, n, limit in zip(names, counts, limits, strict=True)
+            }
+        is_truncated = any(len(cut[name]) < len(texts[name]) for name in names)
+        return Fitted(layout.fill(cut), is_truncated)
+
+    def _with_fewer_shots(self, layout: Layout, names: Sequence[str]) -> Layout:
+        """Return the layout with the last shots that fit into the shots' share of the context."""
+        if not layout.shots:
+            return layout
+        bare = replace(layout, shots=())
+        n_fixed = self._count(bare.fill(dict.fromkeys(names, "")))
+        n_left = _MOST_SHOTS_SHARE * (self._n_for_prompt - n_fixed)
+        kept: list[str] = []
+        for shot in reversed(layout.shots):
+            n_left -= self._count(shot)
+            if n_left < 0:
+                break
+            kept.insert(0, shot)
+        return replace(layout, shots=tuple(kept))
+
+    def _truncate(self, text: str, n_tokens: int) -> str:
+        return self._model.truncate(text, n_tokens, deadline_s=self._clock.left_s())
+
+    def _count(self, text: str) -> int:
+        if text not in self._counts:
+            tokens = self._model.tokenize(text, deadline_s=self._clock.left_s())
+            self._counts[text] = len(tokens)
+        return self._counts[text]
+
+
+def shared_limits(counts: Sequence[int], total: int) -> list[int]:
+    """Return how many tokens each text may keep so that together they have at most `total`.
+
+    The longest is cut first, down to the next longest, and so on: all that are cut end up equal.
+    """
+    if sum(counts) <= total:
+        return list(counts)
+    limits = [0] * len(counts)
+    left = total
+    order = sorted(range(len(counts)), key=lambda at: (counts[at], at))
+    for n_done, at in enumerate(order):
+        limits[at] = min(counts[at], left // (len(counts) - n_done))
+        left -= limits[at]
+    return limits
+
+
+def _unreachable(detail: str) -> Fitted:
+    return Fitted(abstention=Abstention(AbstentionReason.UNREACHABLE, detail))

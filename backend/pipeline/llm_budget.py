@@ -1,0 +1,144 @@
+"""Which tasks the LLM is asked about when it cannot be asked about all of a large project."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from backend.active_learning.holdout import audit_seed
+from backend.active_learning.ordering import PoolView
+from backend.domain.stores import AnswerStore, LabelStore, StateStore
+from backend.domain.types import Project, Question, QuestionKind, Task
+from backend.llm.prompts.text import asked_in_words
+from backend.pipeline.ensemble import Jury
+from backend.pipeline.guidelines import Brief, BriefReader
+from backend.pipeline.release import MakeStrategy
+
+_LOG = logging.getLogger(__name__)
+SHARE = "llm_share"
+_NIGHT_S = 8 * 3600.0
+_ALL = "the LLM labels every task"
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What was decided about a project's tasks; JSON in the state store.
+
+    `left_out` are the tasks that the LLM is not asked about at first, among those up to `last_id`;
+    `share` and `why`, in words, are of the newest decision.
+    """
+
+    question_version: str
+    share: float = 1.0
+    why: str = _ALL
+    last_id: int = 0
+    left_out: tuple[int, ...] = ()
+
+    @property
+    def words(self) -> str:
+        """Say the newest decision, and how many tasks all decisions have left to the others."""
+        if not self.left_out:
+            return self.why
+        return f"{self.why}; {len(self.left_out):,} tasks in all are left to similarity at first"
+
+
+class Sharer:
+    """Leaves out what would take the LLM longer than a night, or all but `LLM_SHARE`.
+
+    The query strategy chooses whom the LLM is asked about, so that they stand for the others (the
+    published variant with a tenth of the pool draws them at random). Similarity and the probe label
+    the rest, which the small model learns from without a label; a round asks the LLM about those
+    of them that stay the least sure.
+    """
+
+    def __init__(
+        self,
+        jury: Jury,
+        briefs: BriefReader,
+        stores: tuple[LabelStore, AnswerStore, StateStore],
+        make_strategy: MakeStrategy,
+        *,
+        share: float | None,
+    ) -> None:
+        self._jury = jury
+        self._briefs = briefs
+        self._labels, self._answers, self._state = stores
+        self._make_strategy = make_strategy
+        self._share = share
+
+    def known(self, project: Project) -> Share:
+        """Return what was decided for the present question; all tasks are the LLM's before."""
+        stored = self._state.get(project.id, SHARE)
+        if not stored or stored["question_version"] != project.question_version:
+            return Share(project.question_version)
+        return Share(**{**stored, "left_out": tuple(stored["left_out"])})
+
+    def decide(self, project: Project) -> dict[str, int]:
+        """Decide about the tasks that are new; raises UnsupportedLabelConfig."""
+        n_open = self._labels.progress(project).n_to_label
+        if not n_open or not self._jury.findings(project).similarity:
+            return {"n_left_out": 0}
+        known = self.known(project)
+        brief = self._briefs.read(project)
+        share, why = self._share_of(project, brief, n_open)
+        tasks = [t for t in self._labels.next_unlabelled(project, n_open) if t.id > known.last_id]
+        if not tasks:
+            return {"n_left_out": 0}
+        left_out = self._leave_out(project, brief, tasks, share) if share < 1 else ()
+        decided = Share(
+            project.question_version,
+            share,
+            why,
+            tasks[-1].id,
+            (*known.left_out, *left_out),
+        )
+        self._state.put(project.id, SHARE, asdict(decided))
+        _LOG.info("project=%s %s", project.id, why)
+        return {"n_left_out": len(left_out)}
+
+    def _share_of(self, project: Project, brief: Brief, n_tasks: int) -> tuple[float, str]:
+        questions = brief.schema.questions
+        similarity = self._jury.findings(project).similarity
+        if not all(similarity.get(question.name) for question in questions):
+            return 1.0, f"{_ALL}: nobody else answers these questions"
+        if self._share is not None:
+            return self._share, f"the LLM labels {self._share:.0%} of the tasks, as LLM_SHARE says"
+        usage = self._answers.usage(project.id)
+        n_asked = sum(each.n_prompts - each.n_cache_hits for each in usage)
+        if n_asked <= 0:
+            return 1.0, _ALL
+        prompt_s = sum(each.seconds for each in usage) / n_asked
+        needed_s = n_tasks * sum(_n_prompts(question) for question in questions) * prompt_s
+        if needed_s <= _NIGHT_S:
+            return 1.0, _ALL
+        share = _NIGHT_S / needed_s
+        return share, (
+            f"the LLM labels {share:.0%} of {n_tasks:,} tasks: all would take it "
+            f"{needed_s / 3600:.0f} hours (LLM_SHARE=1 labels all)"
+        )
+
+    def _leave_out(
+        self, project: Project, brief: Brief, tasks: Sequence[Task], share: float
+    ) -> tuple[int, ...]:
+        """Return the tasks that the strategy puts behind the share, ascending."""
+        examples = self._briefs.examples(brief, tasks)
+        question = brief.schema.questions[0]
+        pool = PoolView(
+            example_ids=np.array([example.id for example in examples], dtype=np.int64),
+            embeddings=self._jury.vectors(question, examples),
+            read_texts=lambda rows: [examples[row].text_of(question) for row in rows],
+            label_names=tuple(label.name for label in question.labels),
+        )
+        strategy = self._make_strategy(asked_in_words(brief.schema, brief.instruction))
+        ordering = strategy.order(pool, rng=np.random.default_rng(audit_seed(project.id)))
+        behind = ordering.example_ids(pool)[math.ceil(share * len(examples)) :]
+        return tuple(sorted(int(i) for i in behind))
+
+
+def _n_prompts(question: Question) -> int:
+    """Return how many prompts one text takes."""
+    return len(question.labels) if question.kind is QuestionKind.MULTIPLE_CHOICE else 1

@@ -1,0 +1,61 @@
+"""Give the queue its order: when all is labelled, and when it has grown since."""
+
+from __future__ import annotations
+
+from backend.domain.stores import LabelStore, ProjectStore, ReleaseStore, TaskStore, WorkStore
+from backend.domain.types import Project, ProjectId
+from backend.errors import UnsupportedLabelConfig
+from backend.pipeline.aggregate import Settler
+from backend.pipeline.release import Releaser
+
+ORDERING = "ordering"
+_GROWTH = 1.1
+
+
+class Orderer:
+    """Settles a project and drafts a release in the strategy's order."""
+
+    def __init__(
+        self,
+        settler: Settler,
+        releaser: Releaser,
+        stores: tuple[ProjectStore, TaskStore, LabelStore, ReleaseStore, WorkStore],
+        *,
+        manages_queue: bool,
+    ) -> None:
+        self._settler = settler
+        self._releaser = releaser
+        self._projects, self._tasks, self._labels, self._releases, self._work = stores
+        self._manages_queue = manages_queue
+
+    def is_due(self, project: Project) -> bool:
+        """Return whether the pool is labelled and its queue has no order, or an outgrown one."""
+        if not self._manages_queue or self._releases.pending(project) is not None:
+            return False
+        progress = self._labels.progress(project)
+        if progress.n_to_label or not progress.n_labelled:
+            return False
+        queue = self._releaser.queue(project)
+        return queue is None or progress.n_tasks > queue.n_tasks * _GROWTH
+
+    def is_settled(self, project: Project) -> bool:
+        """Return whether nothing is left to order, and Label Studio holds one release alone."""
+        return (
+            not self.is_due(project)
+            and self._releases.pending(project) is None
+            and not self._projects.superseded_versions(project.id)
+        )
+
+    def order(self, project_id: ProjectId) -> dict[str, int]:
+        """Draft a release in a new order if one is due; a step."""
+        project = self._projects.get(project_id)
+        if project is None or not project.is_connected or not self.is_due(project):
+            return {"is_ordered": 0}
+        try:
+            settled = self._settler.settle(self._settler.pool(project))
+            self._releaser.release(settled, {"kind": "ordering"})
+        except UnsupportedLabelConfig as exc:
+            self._work.note_problem(project_id, ORDERING, str(exc))
+            return {"is_ordered": 0}
+        self._work.clear_problem(project_id, ORDERING)
+        return {"is_ordered": 1}

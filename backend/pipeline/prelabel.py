@@ -1,0 +1,63 @@
+"""The durable workflow that gets every unlabelled task its prediction, and the queue its order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+from backend.domain.ports import StepRunner
+from backend.domain.types import ProjectId
+from backend.pipeline.annotation import PreAnnotator
+from backend.pipeline.ordering import Orderer
+from backend.pipeline.publish import Publisher
+from backend.pipeline.sync import Synchroniser
+
+PRELABEL = "prelabel"
+
+
+@dataclass(frozen=True, slots=True)
+class Crew:
+    """Who does the steps."""
+
+    synchroniser: Synchroniser
+    annotator: PreAnnotator
+    publisher: Publisher
+    orderer: Orderer
+
+
+def prelabel(
+    project_id: ProjectId, steps: StepRunner, crew: Crew, *, is_thorough: bool = False
+) -> None:
+    """Sync, then label and publish chunk by chunk until nothing more can be done now; then order.
+
+    Each step is safe to repeat and finds its own work in the database, so a kill costs at most
+    the chunk under way. What could not be done (a server is down) is left to the next run.
+    `is_thorough`: the sync finds changed answers too, which counts do not tell, and what the LLM
+    left unanswered is asked again however short ago that was.
+    """
+    sync = partial(crew.synchroniser.sync, is_thorough=is_thorough)
+    reopen = partial(crew.annotator.reopen, is_thorough=is_thorough)
+    steps.run("sync", sync, project_id)
+    steps.run("study", crew.annotator.study, project_id)
+    steps.run("reopen", reopen, project_id)
+    is_labelled = False
+    while not is_labelled:
+        labelled = steps.run("annotate", crew.annotator.annotate_chunk, project_id)
+        steps.run("publish", crew.publisher.publish_chunk, project_id)
+        steps.run("serve", crew.publisher.serve, project_id)
+        is_labelled = bool(labelled["is_done"])
+    publish(project_id, steps, crew)
+    ordered = steps.run("order", crew.orderer.order, project_id)
+    if ordered["is_ordered"]:
+        publish(project_id, steps, crew)
+
+
+def publish(project_id: ProjectId, steps: StepRunner, crew: Crew) -> None:
+    """Publish all that waits, a draft after the present release, and serve what is whole."""
+    is_published = is_drafted = False
+    while not (is_published and is_drafted):
+        published = steps.run("publish", crew.publisher.publish_chunk, project_id)
+        drafted = steps.run("draft", crew.publisher.publish_draft, project_id)
+        steps.run("serve", crew.publisher.serve, project_id)
+        is_published = bool(published["is_done"])
+        is_drafted = bool(drafted["is_done"]) and not drafted.get("is_promoted")

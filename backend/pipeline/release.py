@@ -1,0 +1,240 @@
+"""Order the queue and write a release: verdicts as predictions, places as their scores."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backend.active_learning.holdout import audit_seed, is_audited, with_audit
+from backend.active_learning.ordering import Ordering, PoolView, QueryStrategy
+from backend.domain.llm_usage import charged_to
+from backend.domain.ports import ConfigReader
+from backend.domain.stores import ReleaseStore, StateStore
+from backend.domain.types import (
+    Prediction,
+    Project,
+    ProjectId,
+    Question,
+    QueuePlace,
+    Task,
+    WeakLabel,
+)
+from backend.label_model.aggregation import agreement
+from backend.llm.prompts.text import asked_in_words
+from backend.pipeline.aggregate import Settled
+from backend.pipeline.ensemble import Jury
+from backend.pipeline.rounds.context import SMALL_MODEL, is_derived
+
+_LOG = logging.getLogger(__name__)
+QUEUE = "queue"
+LABELS_FROM, MODEL_FROM, RECIPE = "labels_from", "model_from", "recipe"
+INHERITED = (LABELS_FROM, MODEL_FROM, RECIPE)
+"""Which round a release's labels, and which round and cycle its small model, come from, and the
+round's recipe. A release that only brings another order has them from the one that it replaces.
+"""
+_N_QUANTILES = 101
+_AUDIT_REASON = "drawn at random: the audit slice, from which accuracy is estimated"
+
+MakeStrategy = Callable[[str], QueryStrategy]
+"""Makes a project's query strategy, told in words what people are asked there."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueueState:
+    """What is known about the queue of the newest release; JSON in the state store.
+
+    `uncertainty` are quantiles of the open tasks' uncertainty, by which a task that is imported
+    later finds its place; `health` is the strategy's own report.
+    """
+
+    question_version: str
+    strategy: str
+    n_tasks: int
+    n_human: int
+    uncertainty: tuple[float, ...] = ()
+    health: Mapping[str, Any] | None = None
+
+
+class Releaser:
+    """Makes a draft release of settled verdicts."""
+
+    def __init__(
+        self,
+        jury: Jury,
+        config: ConfigReader,
+        stores: tuple[ReleaseStore, StateStore],
+        make_strategy: MakeStrategy,
+    ) -> None:
+        self._jury = jury
+        self._config = config
+        self._releases, self._state = stores
+        self._make_strategy = make_strategy
+
+    def queue(self, project: Project) -> QueueState | None:
+        """Return what is known about the present question's queue, None before the first."""
+        stored = self._state.get(project.id, QUEUE)
+        if not stored or stored["question_version"] != project.question_version:
+            return None
+        return QueueState(**{**stored, "uncertainty": tuple(stored["uncertainty"])})
+
+    def release(self, settled: Settled, provenance: Mapping[str, Any]) -> Project:
+        """Write a draft whose queue the strategy orders; the publisher promotes it when whole.
+
+        Tasks that people answered keep no prediction of ours.
+        """
+        pool = settled.pool
+        project = pool.project
+        strategy = self._make_strategy(asked_in_words(pool.brief.schema, pool.brief.instruction))
+        with charged_to(project.id, "order"):
+            view, ordering = self._order(settled, strategy)
+        places = _places(project.id, view, ordering)
+        predictions = self._predictions(settled, places)
+        served = self._releases.provenance(project.id, project.model_version)
+        inherited = {key: served[key] for key in INHERITED if key in served}
+        made_from = {**inherited, **provenance, "strategy": strategy.name}
+        draft = self._releases.draft(project, predictions, places, made_from)
+        state = QueueState(
+            project.question_version,
+            strategy.name,
+            len(pool.tasks),
+            len(pool.answered_ids),
+            _quantiles([v for v in settled.verdicts if v.example_id not in pool.answered_ids]),
+            asdict(ordering.health),
+        )
+        self._state.put(project.id, QUEUE, asdict(state))
+        _LOG.info(
+            "project=%s release=%s n_predictions=%d strategy=%s",
+            project.id,
+            draft.model_version,
+            len(predictions),
+            strategy.name,
+        )
+        return draft
+
+    def _order(self, settled: Settled, strategy: QueryStrategy) -> tuple[PoolView, Ordering]:
+        pool = settled.pool
+        question = pool.brief.schema.questions[0]
+        labelled = {
+            at: pool.human[question.name].get(example.id)
+            for at, example in enumerate(pool.examples)
+            if example.id in pool.answered_ids
+        }
+        suspects = {v.example_id: v.suspicion for v in settled.verdicts if v.suspicion}
+        view = PoolView(
+            example_ids=np.array([example.id for example in pool.examples], dtype=np.int64),
+            embeddings=self._jury.vectors(question, pool.examples),
+            posteriors=_normalised(settled.posteriors(question)) if question.labels else None,
+            small_model_posteriors=settled.heard(question, SMALL_MODEL),
+            agreement=_agreement(settled, question),
+            labelled=labelled,
+            read_texts=lambda rows: [pool.examples[row].text_of(question) for row in rows],
+            pulled={
+                at: f"the text looks like an order to the model: {suspects[example.id]}"
+                for at, example in enumerate(pool.examples)
+                if example.id in suspects and example.id not in pool.answered_ids
+            },
+            label_names=tuple(label.name for label in question.labels),
+        )
+        return view, strategy.order(view, rng=np.random.default_rng(audit_seed(pool.project.id)))
+
+    def _predictions(self, settled: Settled, places: Sequence[QueuePlace]) -> list[Prediction]:
+        pool = settled.pool
+        position = {place.task_id: place.position for place in places}
+        by_task: dict[int, list[WeakLabel]] = {}
+        for verdict in settled.verdicts:
+            by_task.setdefault(verdict.example_id, []).append(verdict)
+        predictions = []
+        for task in pool.tasks:
+            if task.id not in position:
+                continue
+            written = self._write(settled, task, by_task.get(task.id, []))
+            if written is not None:
+                score = (position[task.id] + 0.5) / len(position)
+                predictions.append(
+                    Prediction(task.id, written.model_version, written.result, score)
+                )
+        return predictions
+
+    def _write(
+        self, settled: Settled, task: Task, verdicts: Sequence[WeakLabel]
+    ) -> Prediction | None:
+        project, schema = settled.pool.project, settled.pool.brief.schema
+        given = [verdict for verdict in verdicts if verdict.abstention is None]
+        if not given:
+            return None
+        written = self._config.write_prediction(schema, given, project.model_version, task)
+        if written is None:
+            return None
+        mistakes = self._config.errors(project.label_config, written)
+        if mistakes:
+            _LOG.error(
+                "project=%s task=%d prediction does not fit the label config: %s",
+                project.id,
+                task.id,
+                "; ".join(mistakes),
+            )
+        return None if mistakes else written
+
+
+def slot_score(queue: QueueState, verdicts: Sequence[WeakLabel]) -> float:
+    """Return where a task that came after the ordering belongs, in [0, 1], 0 being first.
+
+    The less sure its verdict is among those of the ordered tasks, the earlier.
+    """
+    unsure = _uncertainty(verdicts)
+    if unsure is None or not queue.uncertainty:
+        return 0.5
+    rank = float(np.searchsorted(np.asarray(queue.uncertainty), unsure)) / len(queue.uncertainty)
+    return min(1.0, max(0.0, 1.0 - rank))
+
+
+def _places(project_id: ProjectId, view: PoolView, ordering: Ordering) -> list[QueuePlace]:
+    seed = audit_seed(project_id)
+    ids = [int(i) for i in ordering.example_ids(view)]
+    reasons = dict(zip(ids, (reason.words for reason in ordering.reasons), strict=True))
+    return [
+        QueuePlace(
+            task_id,
+            at,
+            _AUDIT_REASON if is_audited(task_id, seed=seed) else reasons[task_id],
+            is_audited(task_id, seed=seed),
+        )
+        for at, task_id in enumerate(with_audit(ids, seed=seed))
+    ]
+
+
+def _agreement(settled: Settled, question: Question) -> float | None:
+    """Return how far the annotators agree beyond chance, those of a round left out."""
+    names = {name for verdict in settled.of(question) for name in verdict.votes}
+    said = {name: settled.heard(question, name) for name in sorted(names) if not is_derived(name)}
+    return agreement({name: rows for name, rows in said.items() if rows is not None})
+
+
+def _normalised(posteriors: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return rows that sum to 1: a strategy asks which class, also where several may hold."""
+    total = posteriors.sum(axis=1, keepdims=True)
+    shares: NDArray[np.float64] = posteriors / np.where(total > 0, total, 1.0)
+    return shares
+
+
+def _uncertainty(verdicts: Sequence[WeakLabel]) -> float | None:
+    """Return how unsure the least sure verdict is, in [0, 1]."""
+    confidences = [
+        max(max(v.probabilities), 1 - min(v.probabilities)) if v.probabilities else v.confidence
+        for v in verdicts
+        if v.abstention is None
+    ]
+    known = [confidence for confidence in confidences if confidence is not None]
+    return 1.0 - min(known) if known else None
+
+
+def _quantiles(verdicts: Sequence[WeakLabel]) -> tuple[float, ...]:
+    values = [u for v in verdicts if (u := _uncertainty([v])) is not None]
+    if not values:
+        return ()
+    return tuple(np.quantile(values, np.linspace(0, 1, _N_QUANTILES)).tolist())

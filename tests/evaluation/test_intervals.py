@@ -1,0 +1,100 @@
+"""Intervals by hand, at the edges, and how often they cover the truth."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from backend.evaluation.intervals import (
+    estimate_share,
+    powered_share,
+    share_bound,
+    share_interval,
+    tighter_share,
+)
+
+
+def test_the_exact_interval_of_a_share_by_hand():
+    # with no hit the tail is (1 - p)^n = 0.025, with all hits p^n = 0.025
+    assert share_interval(0, 10) == (pytest.approx(0.0), pytest.approx(1 - 0.025**0.1))
+    assert share_interval(10, 10) == (pytest.approx(0.025**0.1), 1.0)
+    assert share_bound(0, 59, delta=0.05) == pytest.approx(1 - 0.05 ** (1 / 59))
+    assert share_bound(0, 59, delta=0.05) < 0.05 < share_bound(0, 58, delta=0.05)
+
+
+def test_nothing_drawn_says_nothing():
+    assert share_interval(0, 0) == (0.0, 1.0)
+    assert estimate_share(np.zeros(0, dtype=bool)) is None
+    assert tighter_share(np.zeros(0, dtype=bool), np.zeros(0), np.ones(5)) is None
+
+
+@settings(deadline=None)
+@given(st.integers(1, 200), st.data())
+def test_the_interval_of_a_share_agrees_with_scipy(n, data):
+    n_hits = data.draw(st.integers(0, n))
+    theirs = stats.binomtest(n_hits, n).proportion_ci()
+    assert share_interval(n_hits, n) == (pytest.approx(theirs.low), pytest.approx(theirs.high))
+
+
+def test_perfect_guesses_leave_only_the_spread_of_the_rest():
+    is_hit = np.array([True] * 20 + [False] * 20)
+    rest = np.array([1.0] * 300 + [0.0] * 100)
+    found = powered_share(is_hit, is_hit.astype(float), rest)
+    # spread (220 + 100 of 440): 0.25 x 0.75 pooled with the sample's; lambda = cov / (1.1 spread)
+    spread = np.concatenate([is_hit, rest]).var()
+    trust = min(np.cov(is_hit, is_hit)[0, 1] / (1.1 * spread), 1.0)
+    assert trust == 1.0
+    assert found.value == pytest.approx(0.75)
+    assert found.width / 2 == pytest.approx(stats.t.ppf(0.975, 38) * (spread / 400) ** 0.5)
+
+
+def test_guesses_that_say_nothing_change_nothing():
+    is_hit = np.array([True] * 30 + [False] * 10)
+    found = powered_share(is_hit, np.full(40, 0.9), np.full(500, 0.9))
+    assert found.value == pytest.approx(0.75)
+
+
+@pytest.mark.parametrize(
+    ("n_hits", "n", "n_rest"), [(20, 29, 100), (36, 40, 100), (4, 40, 100), (20, 40, 0)]
+)
+def test_small_or_lopsided_samples_are_left_to_the_exact_interval(n_hits, n, n_rest):
+    is_hit = np.arange(n) < n_hits
+    assert powered_share(is_hit, np.full(n, 0.5), np.full(n_rest, 0.5)) is None
+    found = tighter_share(is_hit, np.full(n, 0.5), np.full(n_rest, 0.5))
+    assert found.method == "clopper-pearson"
+
+
+def drawn(rng, n_pool, *, accuracy, sharpness, bias):
+    """A pool with a model that guesses, more or less well, which of its answers are right."""
+    logits = np.log(accuracy / (1 - accuracy)) + sharpness * rng.normal(size=n_pool)
+    is_right = rng.random(n_pool) < 1 / (1 + np.exp(-logits))
+    return is_right, 1 / (1 + np.exp(-(logits + bias)))
+
+
+@pytest.mark.parametrize("n", [30, 60, 200])
+@pytest.mark.parametrize(
+    ("accuracy", "sharpness", "bias"),
+    [(0.7, 0.0, 0.0), (0.8, 2.0, 0.0), (0.85, 3.0, 2.0), (0.97, 2.0, -1.0), (0.995, 0.0, 0.0)],
+)
+def test_the_interval_covers_the_truth_also_with_bad_guesses(n, accuracy, sharpness, bias):
+    rng = np.random.default_rng(0)
+    is_right, guesses = drawn(rng, 2000, accuracy=accuracy, sharpness=sharpness, bias=bias)
+    n_covered = 0
+    for _ in range(400):
+        rows = rng.choice(2000, n, replace=False)
+        rest = np.delete(guesses, rows)
+        found = tighter_share(is_right[rows], guesses[rows], rest)
+        n_covered += found.low <= is_right.mean() <= found.high
+    assert n_covered / 400 >= 0.92
+
+
+def test_good_guesses_make_the_interval_tighter():
+    rng = np.random.default_rng(1)
+    is_right, guesses = drawn(rng, 5000, accuracy=0.7, sharpness=4.0, bias=0.0)
+    plain = estimate_share(is_right[:200])
+    found = tighter_share(is_right[:200], guesses[:200], guesses[200:])
+    assert found.method == "prediction-powered"
+    assert found.width < 0.85 * plain.width

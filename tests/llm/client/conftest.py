@@ -1,0 +1,25 @@
+"""An LLM server that misbehaves on demand, and its client."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from backend.llm.client.server import VllmServer
+from tests.llm.client.vllm_client import client
+from tests.llm_server import ScriptedLlmServer
+
+
+@pytest.fixture
+def server() -> Iterator[ScriptedLlmServer]:
+    server = ScriptedLlmServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def model(server: ScriptedLlmServer) -> Iterator[VllmServer]:
+    model = client(server)
+    yield model
+    model.close()

@@ -1,0 +1,133 @@
+"""What a server can do is found out by asking it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from backend.domain.ports import Decoding, LanguageModelInfo
+from backend.errors import LanguageModelUnavailable
+from tests.llm.client.vllm_client import DIALECTS, PROMPTS, client
+from tests.llm_server import (
+    LLAMA_CPP,
+    OLLAMA,
+    OPENAI_CHAT,
+    VLLM,
+    ScriptedLlmServer,
+    error,
+    prompts_in,
+)
+
+
+def test_a_server_that_reads_token_ids_is_found_out_by_asking(server, model):
+    assert model.describe() == LanguageModelInfo(
+        "tiny",
+        256,
+        reads_token_ids=True,
+        n_top_logprobs=20,
+        constrains_choices=True,
+        constrains_json=True,
+        has_plain=True,
+        has_chat=True,
+    )
+
+
+def test_a_server_that_ignores_token_ids_is_asked_for_its_likeliest_tokens(server, model):
+    server.reads_token_ids = False
+    info = model.describe()
+    assert (info.reads_token_ids, info.n_top_logprobs) == (False, 20)
+
+
+def test_a_server_with_fewer_likeliest_tokens_is_believed(server, model):
+    server.reads_token_ids = False
+    server.n_top_logprobs = 5
+    assert model.describe().n_top_logprobs == 5
+
+
+def test_a_field_that_is_taken_and_ignored_is_no_ability(server, model):
+    """As vLLM does with `guided_choice`: 200 and free text."""
+    server.dialect = replace(VLLM, constraints={"plain": (), "chat": ()})
+    info = model.describe()
+    assert (info.constrains_choices, info.constrains_json) == (False, False)
+
+
+def test_a_server_that_refuses_twenty_is_asked_for_five(server, model):
+    server.reads_token_ids = False
+
+    def at_most_five(path, body):
+        too_many = max(int(body.get("logprobs") or 0), body.get("top_logprobs", 0)) > 5
+        return error(400, "at most 5", "logprobs") if too_many else None
+
+    server.rule = at_most_five
+    assert model.describe().n_top_logprobs == 5
+
+
+def test_a_server_that_refuses_unknown_fields_is_not_taken_for_down(server, model):
+    server.rule = lambda path, body: (
+        error(400, "Unrecognized request argument") if "logprobs" in body else None
+    )
+    info = model.describe()
+    assert (info.reads_token_ids, info.n_top_logprobs) == (False, 0)
+
+
+def test_a_server_without_log_probabilities_has_none(server, model):
+    server.reads_token_ids = False
+    server.n_top_logprobs = 0
+    assert model.describe().n_top_logprobs == 0
+
+
+def test_a_server_that_hides_its_context_length_gets_a_cautious_one(server, model):
+    server.n_context_tokens = None
+    assert model.describe().n_context_tokens == 2048
+
+
+def test_describing_is_done_once(server, model):
+    model.describe()
+    n_requests = len(server.requests)
+    assert model.describe() is model.describe()
+    assert len(server.requests) == n_requests
+
+
+def test_what_was_measured_before_a_failure_is_not_measured_again(server, model):
+    def busy_once(path, body):
+        if "structured_outputs" in body and not any(
+            "structured_outputs" in asked for _, asked in server.requests[:-1]
+        ):
+            return error(503, "busy")
+        return None
+
+    server.rule = busy_once
+    with pytest.raises(LanguageModelUnavailable):
+        model.describe()
+    n_lists = sum(len(prompts_in(body)) == 2 for path, body in server.requests if body)
+    assert model.describe().constrains_choices
+    assert n_lists == sum(len(prompts_in(body)) == 2 for path, body in server.requests if body)
+
+
+@pytest.mark.parametrize(
+    ("dialect", "has_plain", "has_chat"),
+    [
+        (VLLM, True, True),
+        (OPENAI_CHAT, False, True),
+        (LLAMA_CPP, True, True),
+        (OLLAMA, False, True),
+    ],
+    ids=DIALECTS.keys(),
+)
+def test_what_a_server_can_do_is_found_out_in_every_dialect(dialect, has_plain, has_chat):
+    """Ollama's plain route tells no probabilities, so that its chat route answers for it."""
+    server = ScriptedLlmServer(dialect=dialect)
+    model = client(server)
+    try:
+        info = model.describe()
+        assert (info.has_plain, info.has_chat) == (has_plain, has_chat)
+        assert info.reads_token_ids is (dialect is VLLM)
+        assert info.n_top_logprobs == 20
+        assert info.n_context_tokens == (256 if dialect in (VLLM, LLAMA_CPP) else 2048)
+        token_ids = tuple(model.tokenize(word)[0] for word in (" yes", " no"))
+        completions = model.complete(PROMPTS, Decoding(token_ids=token_ids))
+        assert all(set(token_ids) <= completion.logprobs.keys() for completion in completions)
+    finally:
+        model.close()
+        server.close()

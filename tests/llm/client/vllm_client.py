@@ -1,0 +1,27 @@
+"""A client of the scripted LLM server, and what it must be told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from backend.domain.ports import Decoding
+from backend.llm.client.server import VllmServer
+from tests.llm_server import LLAMA_CPP, OLLAMA, OPENAI_CHAT, VLLM, ScriptedLlmServer
+
+ASKED = Decoding(token_ids=(11, 12))
+DIALECTS = {"vLLM": VLLM, "OpenAI": OPENAI_CHAT, "llama.cpp": LLAMA_CPP, "Ollama": OLLAMA}
+PROMPTS = [f"prompt number {number}" for number in range(10)]
+
+
+def client(server: ScriptedLlmServer, **settings: Any) -> VllmServer:
+    defaults: dict[str, Any] = {"timeout_s": 5.0, "batch_size": 4, "first_pause_s": 0.001}
+    return VllmServer(server.url, **(defaults | settings))
+
+
+def expected(prompt: str) -> dict[int, float]:
+    return {token: ScriptedLlmServer.logprob(prompt, token) for token in (7, 11, 12)}
+
+
+def assert_all_answered(completions, prompts=PROMPTS):
+    assert [completion.failure for completion in completions] == [None] * len(prompts)
+    assert [completion.logprobs for completion in completions] == [expected(p) for p in prompts]

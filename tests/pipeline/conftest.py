@@ -1,0 +1,332 @@
+"""A house without servers: Label Studio and the annotator in memory, the stores on SQLite."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from backend.active_learning.activellm import ActiveLLMStrategy
+from backend.domain.ports import Step
+from backend.domain.types import (
+    Abstention,
+    AbstentionReason,
+    Event,
+    Example,
+    Guide,
+    ProjectId,
+    Question,
+    TaskSchema,
+    WeakLabel,
+)
+from backend.errors import BackendError
+from backend.labelstudio.label_config import LabelConfigReader
+from backend.pipeline.aggregate import Settler
+from backend.pipeline.annotation import Labelling, PreAnnotator
+from backend.pipeline.ensemble import Jury
+from backend.pipeline.events import EventService
+from backend.pipeline.export import Exporter
+from backend.pipeline.guidelines import BriefReader
+from backend.pipeline.llm_budget import Sharer
+from backend.pipeline.ordering import Orderer
+from backend.pipeline.predict import PredictionService
+from backend.pipeline.prelabel import Crew, prelabel
+from backend.pipeline.publish import Publisher
+from backend.pipeline.queue_status import QueueReporter
+from backend.pipeline.release import MakeStrategy, Releaser
+from backend.pipeline.rounds.context import RoundDesk, RoundPlan
+from backend.pipeline.rounds.paraphrases import SecondWordings
+from backend.pipeline.rounds.promote import Decider
+from backend.pipeline.rounds.relabel import Refiner
+from backend.pipeline.rounds.scheduler import Beginner, RoundPolicy
+from backend.pipeline.rounds.train import Trainer
+from backend.pipeline.rounds.workflow import RoundCrew, run_round
+from backend.pipeline.student_predictor import SmallModelVoice
+from backend.pipeline.sync import Synchroniser
+from backend.store import AnswerStore, ReleaseStore, RoundStore, StateStore
+from tests.conftest import SENTIMENT
+from tests.fakes import FakePlatform, FakeSmallModel
+
+CHUNK = 4
+LARGE_CHUNK = 10  # for 30 texts and more: three chunks say what eight do, and sooner
+
+
+class KilledHere(BaseException):
+    """Stands for kill -9: nothing catches it."""
+
+
+@dataclass
+class FakeAnnotator:
+    """Says Positive to texts with "good" in them; `failure` is raised while it is set."""
+
+    failure: BackendError | None = None
+    unreadable: set[int] = field(default_factory=set)
+    asked: list[int] = field(default_factory=list)
+    suspicions: dict[int, str] = field(default_factory=dict)
+
+    def forms(self) -> tuple[str, ...]:
+        return ("plain-hints",)
+
+    def annotate(
+        self,
+        schema: TaskSchema,
+        instruction: str,
+        examples: Sequence[Example],
+        *,
+        guide: Guide | None = None,
+        deadline_s: float | None = None,
+    ) -> list[WeakLabel]:
+        if self.failure is not None:
+            raise self.failure
+        self.asked += [example.id for example in examples]
+        return [self._label(schema, example) for example in examples]
+
+    def _label(self, schema: TaskSchema, example: Example) -> WeakLabel:
+        question = schema.questions[0]
+        start = (example.id, question.name, "fake", "v1")
+        if example.missing:
+            return WeakLabel(*start, abstention=next(iter(example.missing.values())))
+        if example.id in self.unreadable:
+            return WeakLabel(*start, abstention=Abstention(AbstentionReason.UNREADABLE))
+        is_good = "good" in next(iter(example.texts.values()))
+        return WeakLabel(
+            *start,
+            (0.9, 0.1) if is_good else (0.2, 0.8),
+            suspicion=self.suspicions.get(example.id),
+        )
+
+
+class FakeSimilarity:
+    """Silent until told otherwise; then it votes as `FakeAnnotator` does."""
+
+    name = "similarity:fake"
+
+    def __init__(self) -> None:
+        self.is_silent = True
+
+    def learn(
+        self, question: Question, examples: Sequence[Example], human: Mapping[int, int]
+    ) -> dict[str, Any]:
+        return {} if self.is_silent else {"n": len(examples)}
+
+    def recall(self, learned: Mapping[str, Mapping[str, Any]]) -> FakeSimilarity:
+        return self
+
+    def annotate(
+        self,
+        schema: TaskSchema,
+        instruction: str,
+        examples: Sequence[Example],
+        *,
+        guide: Guide | None = None,
+        deadline_s: float | None = None,
+    ) -> list[WeakLabel]:
+        if self.is_silent:
+            return []
+        heard = FakeAnnotator().annotate(schema, instruction, examples)
+        return [replace(vote, annotator=self.name) for vote in heard]
+
+
+class FakeEncoder:
+    """Unit vectors that depend on a text's letters alone."""
+
+    name = "fake"
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        counts = np.array([[1 + text.count(chr(97 + i)) for i in range(26)] for text in texts])
+        counts = counts.reshape(len(texts), 26).astype(np.float32)
+        return counts / np.linalg.norm(counts, axis=1, keepdims=True)
+
+
+class PlainSteps:
+    """Runs steps one after the other; `kill_before` and `kill_after` end it like kill -9."""
+
+    def __init__(self) -> None:
+        self.ran: list[str] = []
+        self.kill_after: tuple[str, int] | None = None
+
+    def run(self, name: str, step: Step, project_id: ProjectId) -> dict[str, int]:
+        counts = step(project_id)
+        self.ran.append(name)
+        if self.kill_after == (name, self.ran.count(name)):
+            raise KilledHere
+        return counts
+
+
+class ReplayingSteps:
+    """Runs steps as the durable runner does: what was recorded before a kill is not run again.
+
+    `kill_at` ends the n-th step that is really run, counted from 1, like kill -9: before its result
+    is recorded, or right after.
+    """
+
+    def __init__(self, *, kill_at: int = 0, is_recorded: bool = True) -> None:
+        self.recorded: list[tuple[str, dict[str, int]]] = []
+        self.n_run = 0
+        self.kill_at = kill_at
+        self.is_recorded = is_recorded
+        self._position = 0
+
+    def again(self) -> ReplayingSteps:
+        """Return what a restarted worker runs the workflow with."""
+        later = ReplayingSteps()
+        later.recorded = self.recorded
+        return later
+
+    def run(self, name: str, step: Step, project_id: ProjectId) -> dict[str, int]:
+        self._position += 1
+        if self._position <= len(self.recorded):
+            known, counts = self.recorded[self._position - 1]
+            assert known == name
+            return counts
+        self.n_run += 1
+        counts = step(project_id)
+        if self.n_run == self.kill_at and not self.is_recorded:
+            raise KilledHere
+        self.recorded.append((name, counts))
+        if self.n_run == self.kill_at:
+            raise KilledHere
+        return counts
+
+
+class House:
+    """All parts together, and short words for what the tests do with them."""
+
+    def __init__(
+        self,
+        stores,
+        *,
+        platform: FakePlatform | None = None,
+        folder: Path = Path("nowhere"),
+        manages_queue: bool = True,
+        orders_queue: bool = False,
+        chunk: int = CHUNK,
+        plan: RoundPlan | None = None,
+        policy: RoundPolicy | None = None,
+        make_strategy: MakeStrategy = lambda asked: ActiveLLMStrategy(),
+        wordings: SecondWordings | None = None,
+    ) -> None:
+        self.platform = platform or FakePlatform()
+        self.wordings = wordings or SecondWordings("", lambda texts: [None] * len(texts))
+        self._folder = folder
+        self._config = LabelConfigReader(lambda _: Abstention(AbstentionReason.REMOTE_TEXT))
+        self._open_stores(stores)
+        self._seat_annotators(make_strategy)
+        share = plan.llm_share if plan else None
+        self._share_and_settle(make_strategy, share=share, orders_queue=orders_queue)
+        crew = self._prelabel_crew(chunk, manages_queue=manages_queue)
+        self.prediction = PredictionService(self._labelling, stores, deadline_s=1.0, live_limit=3)
+        self.crew = self._round_crew(
+            crew,
+            plan or RoundPlan(chunk=chunk, limit=2, n_shots=2),
+            policy or RoundPolicy(n_least=20, every=5),
+        )
+        kept = (self.tasks, self.labels, self.releases)
+        self.exporter = Exporter(self._briefs, self._config, kept, folder)
+
+    def _open_stores(self, stores) -> None:
+        self.projects, self.tasks, self.labels, self.work = stores
+        database = self.projects._db
+        self.releases = ReleaseStore(database)
+        self.answers = AnswerStore(database)
+        self.rounds = RoundStore(database)
+        self._state = StateStore(database)
+        self._five = (self.projects, self.tasks, self.labels, self.releases, self.work)
+
+    def _seat_annotators(self, make_strategy: MakeStrategy) -> None:
+        self.annotator, self.similarity = FakeAnnotator(), FakeSimilarity()
+        self.small_model = FakeSmallModel()
+        self.jury = Jury(self.annotator, self.similarity, FakeEncoder(), self._state)
+        kept = (self.releases, self._state)
+        self.releaser = Releaser(self.jury, self._config, kept, make_strategy)
+        self.queue = QueueReporter(self.releaser, self.releases, self.tasks)
+        voice = SmallModelVoice(self.releases, self._folder, lambda recipe: self.small_model)
+        self._briefs = BriefReader(self._config, self.tasks)
+        self._labelling = Labelling(self.jury, self._briefs, self._config, self.releaser, voice)
+
+    def _share_and_settle(
+        self, make_strategy: MakeStrategy, *, share: float | None, orders_queue: bool
+    ) -> None:
+        kept = (self.labels, self.answers, self._state)
+        self.sharer = Sharer(self.jury, self._briefs, kept, make_strategy, share=share)
+        self.settler = Settler(self.jury, self._briefs, self.tasks, self.labels)
+        self.orderer = Orderer(self.settler, self.releaser, self._five, manages_queue=orders_queue)
+
+    def _prelabel_crew(self, chunk: int, *, manages_queue: bool) -> Crew:
+        self.events = EventService(self._config, (self.projects, self.tasks, self.work))
+        self.synchroniser = Synchroniser(
+            self.platform,
+            self._config,
+            self._five,
+            full_interval_s=3600,
+            manages_queue=manages_queue,
+            is_order_due=self.orderer.is_due,
+        )
+        self.pre_annotator = PreAnnotator(
+            self._labelling,
+            self.settler,
+            self.sharer,
+            (self.projects, self.labels, self.work),
+            chunk=chunk,
+            retry_abstentions_s=0,
+        )
+        self.publisher = Publisher(
+            self.platform,
+            (self.projects, self.labels, self.releases, self.work),
+            chunk=chunk,
+            manages_queue=manages_queue,
+            patience_s=0,
+        )
+        return Crew(self.synchroniser, self.pre_annotator, self.publisher, self.orderer)
+
+    def _round_crew(self, crew: Crew, plan: RoundPlan, policy: RoundPolicy) -> RoundCrew:
+        desk = RoundDesk((self.projects, self.rounds, self.work), self._folder, plan)
+        kept = (self.projects, self.labels, self.rounds)
+        self.beginner = Beginner(desk, self._briefs, kept, policy)
+        labels = (self.labels, self.releases)
+        return RoundCrew(
+            crew,
+            self.beginner,
+            Trainer(desk, self.settler, lambda recipe: self.small_model, self.wordings),
+            Refiner(desk, self.settler, self.jury, self._briefs, (self.tasks, self.labels)),
+            Decider(desk, self.settler, self.jury, self.releaser, labels),
+        )
+
+    def round(
+        self, project_id: ProjectId, steps: PlainSteps | None = None, *, is_asked: bool = True
+    ) -> PlainSteps:
+        steps = steps or PlainSteps()
+        run_round(project_id, steps, self.crew, is_asked=is_asked)
+        return steps
+
+    def connected(self, n_texts: int = 10, label_config: str = SENTIMENT) -> ProjectId:
+        """Make a project in Label Studio, with texts, and connect it."""
+        number = self.platform.create_project(label_config)
+        self.platform.import_tasks(
+            number, [{"text": f"{'good' if i % 2 else 'bad'} {i}"} for i in range(n_texts)]
+        )
+        project_id = self.platform.projects[number].info.id
+        self.events.connect(project_id, label_config)
+        return project_id
+
+    def prelabel(self, project_id: ProjectId, steps: PlainSteps | None = None) -> PlainSteps:
+        steps = steps or PlainSteps()
+        prelabel(project_id, steps, self.crew.prelabel)
+        return steps
+
+    def remote(self, project_id: ProjectId):
+        """What Label Studio keeps of the project."""
+        return self.platform.projects[int(project_id.split(".")[0])]
+
+    def report(self, project_id: ProjectId, event: Event) -> None:
+        self.tasks.apply(project_id, event, None)
+
+
+@pytest.fixture
+def house(projects, tasks, labels, work) -> House:
+    return House((projects, tasks, labels, work))

@@ -1,0 +1,316 @@
+"""A round makes a better release of a project, or leaves it as it is and says why."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import numpy as np
+import pytest
+
+from backend.domain.rounds import RoundState
+from backend.domain.types import Project
+from backend.errors import LanguageModelUnavailable, TrainingDiverged
+from backend.pipeline.rounds.context import RoundPlan
+from tests.pipeline.conftest import CHUNK, LARGE_CHUNK, House, KilledHere, PlainSteps
+from tests.pipeline.people import N_TEXTS, choice, outcome, people_answer, people_contradict
+
+
+@pytest.fixture
+def house(projects, tasks, labels, work, tmp_path) -> House:
+    house = House(
+        (projects, tasks, labels, work), folder=tmp_path, orders_queue=True, chunk=LARGE_CHUNK
+    )
+    house.similarity.is_silent = False
+    return house
+
+
+def project_of(house, project_id) -> Project:
+    return house.projects.get(project_id)
+
+
+def test_a_round_ends_in_a_release_with_its_figures(house):
+    project_id = house.connected(N_TEXTS)
+    house.prelabel(project_id)
+    before = house.projects.get(project_id).model_version
+    people_answer(house, project_id, 12)
+    house.round(project_id)
+    (found,) = house.rounds.history(project_id)
+    assert found.state is RoundState.RELEASED
+    assert found.model_version == house.projects.get(project_id).model_version != before
+    assert found.metrics["n_human"] == 12
+    assert found.metrics["gate"]["is_promoted"]
+    assert house.releases.provenance(project_id, found.model_version)["round"] == 1
+    assert len(outcome(house, project_id)["predictions"]) == N_TEXTS
+    in_queue = {place.task_id for place in house.releases.places(project_of(house, project_id))}
+    assert len(in_queue) == N_TEXTS - 12
+
+
+def test_a_round_that_nobody_s_labels_speak_for_brings_an_order_and_leaves_the_labels(house):
+    project_id = house.connected(N_TEXTS)
+    house.prelabel(project_id)
+    before = house.labels.weak_labels(house.projects.get(project_id))
+    version = house.projects.get(project_id).model_version
+    house.round(project_id)
+    project = house.projects.get(project_id)
+    assert project.model_version != version
+    assert house.labels.weak_labels(project) == before
+    (found,) = house.rounds.history(project_id)
+    assert found.metrics["gate"]["is_better"] is False
+
+
+def test_trust_hears_the_labels_of_the_queue_s_choice_too(house):
+    project_id = house.connected(N_TEXTS)
+    house.prelabel(project_id)
+    people_answer(house, project_id, 12)
+    house.round(project_id)
+    project = project_of(house, project_id)
+    house.settler.settle(house.settler.pool(project))
+    assert house.jury.findings(project).trust["sentiment"]["n_human"] == 12
+
+
+def test_a_round_waits_until_the_llm_has_been_heard(house):
+    project_id = house.connected(N_TEXTS)
+    house.annotator.failure = LanguageModelUnavailable("down")
+    house.prelabel(project_id)
+    house.round(project_id)
+    (waiting,) = house.rounds.history(project_id)
+    assert waiting.state is RoundState.RUNNING
+    assert house.small_model.fits == []
+    (problem,) = [p for p in house.work.problems(project_id) if p.source == "round"]
+    assert f"could not be reached about {N_TEXTS} tasks" in problem.message
+    house.annotator.failure = None
+    house.round(project_id)
+    assert house.rounds.history(project_id)[0].state is RoundState.RELEASED
+    votes = [v for v in house.labels.weak_labels(project_of(house, project_id))]
+    assert all(v.abstention is None for v in votes if v.annotator == "fake")
+
+
+def test_labels_that_were_there_before_any_annotator_teach_trust_too(house):
+    project_id = house.connected(N_TEXTS)
+    answered = people_answer(house, project_id, 12)
+    house.prelabel(project_id)
+    project = project_of(house, project_id)
+    pool = house.settler.pool(project)
+    assert {vote.example_id for vote in pool.votes} >= set(answered)
+    house.settler.settle(pool)
+    voters = house.jury.findings(project).trust["sentiment"]["voters"]
+    assert {voter["n_human"] for voter in voters.values()} == {12}
+    assert not {
+        v.example_id for v in house.labels.weak_labels(project) if v.annotator != "fused"
+    } & (set(answered))
+
+
+def test_labels_that_people_s_answers_speak_for_replace_the_served_ones(
+    projects, tasks, labels, work, tmp_path
+):
+    plan = RoundPlan(recipe="paper", chunk=CHUNK)
+    house = House((projects, tasks, labels, work), folder=tmp_path, orders_queue=True, plan=plan)
+    house.small_model.is_wrong = True  # of what the annotators say, and so of people's opinion
+    project_id = house.connected(50)
+    house.prelabel(project_id)
+    people_contradict(house, project_id, 24)
+    house.round(project_id)
+    (found,) = house.rounds.history(project_id)
+    assert found.metrics["gate"]["is_better"] is True
+    project = house.projects.get(project_id)
+    assert house.releases.provenance(project_id, project.model_version)["labels_from"] == 1
+    names = {vote.annotator for vote in house.labels.weak_labels(project)}
+    assert {"fake+shots", "small-model:paper"} <= names
+    shown = house.remote(project_id).predictions.values()
+    texts = house.remote(project_id).tasks
+    good = [row for row in shown if "good" in texts[row.task_id]["text"]]
+    assert any(row.result[0]["value"]["choices"] == ["Negative"] for row in good)
+
+
+def test_the_small_model_is_heard_on_texts_that_come_after_its_round(house, monkeypatch):
+    project_id = house.connected(N_TEXTS)
+    house.round(project_id)
+    project = project_of(house, project_id)
+    made_from = house.releases.provenance(project_id, project.model_version)
+    served = {**made_from, "labels_from": 1}  # as if people's labels had spoken for the round
+    monkeypatch.setattr(house.releases, "provenance", lambda *_: served)
+    later = house.platform.import_tasks(project.platform_id, [{"text": "good, but later"}])
+    house.projects.forget_full_sync(project_id)
+    house.prelabel(project_id)
+    said = {v.annotator: v for v in house.labels.weak_labels(project) if v.example_id in later}
+    assert said["small-model:default"].probabilities[0] > 0.5
+    assert said["small-model:default"].prompt_version == "round 1"
+
+
+def test_a_small_model_whose_labels_are_not_served_is_not_heard_on_later_tasks(house):
+    project_id = house.connected(N_TEXTS)
+    house.round(project_id)
+    project = project_of(house, project_id)
+    made_from = house.releases.provenance(project_id, project.model_version)
+    assert "model_from" in made_from
+    assert "labels_from" not in made_from
+    later = house.platform.import_tasks(project.platform_id, [{"text": "good, but later"}])
+    house.projects.forget_full_sync(project_id)
+    house.prelabel(project_id)
+    heard = [v.annotator for v in house.labels.weak_labels(project) if v.example_id in later]
+    assert heard
+    assert not any(name.startswith("small-model") for name in heard)
+
+
+def test_an_order_that_follows_keeps_the_labels_and_the_model_of_the_round(house, tmp_path):
+    project_id = house.connected(N_TEXTS)
+    house.round(project_id)
+    first = house.projects.get(project_id)
+    number = first.platform_id
+    house.platform.import_tasks(number, [{"text": f"good, later {n}"} for n in range(N_TEXTS)])
+    house.projects.forget_full_sync(project_id)
+    house.prelabel(project_id)
+    second = house.projects.get(project_id)
+    assert second.model_version != first.model_version
+    made_from = house.releases.provenance(project_id, second.model_version)
+    before = house.releases.provenance(project_id, first.model_version)
+    assert made_from["kind"] == "ordering"
+    assert made_from["model_from"] == before["model_from"]
+
+
+def test_people_are_clean_training_data_and_first_as_demonstrations(house, tmp_path):
+    project_id = house.connected(N_TEXTS)
+    house.prelabel(project_id)
+    answered = people_answer(house, project_id, 12)
+    house.round(project_id)
+    data = house.small_model.fits[-1]
+    assert [i for i, is_human in zip(data.pool.ids, data.is_human, strict=True) if is_human] == (
+        answered
+    )
+    assert set(np.unique(data.targets[data.is_human])) == {0.0, 1.0}
+    with np.load(tmp_path / project_id / "1" / "shots-1.npz") as shots:
+        assert shots["is_human"].all()
+        assert not set(answered) & set(shots["asked"].tolist())
+
+
+def test_a_round_learns_an_answer_whose_change_nobody_told(house, tmp_path):
+    project_id = house.connected(N_TEXTS)
+    house.prelabel(project_id)
+    people_answer(house, project_id, 12)
+    house.prelabel(project_id)
+    remote = house.remote(project_id)
+    number, label = min(remote.annotations.items())
+    before = label.result[0]["value"]["choices"]
+    changed = choice("Negative" if before == ["Positive"] else "Positive")
+    remote.annotations[number] = replace(
+        label, result=(changed,), updated_at=label.updated_at + timedelta(seconds=1)
+    )
+    house.projects.note_full_sync(project_id, 0.0, 0)  # the next listing can be afforded
+    house.round(project_id)
+    data = house.small_model.fits[-1]
+    at = data.pool.ids.index(label.task_id)
+    named = data.labels[int(np.argmax(data.targets[at]))]
+    assert [named] == changed["value"]["choices"] != before
+
+
+def test_the_small_model_is_not_taught_by_its_own_votes(house):
+    project_id = house.connected(N_TEXTS)
+    house.round(project_id)
+    first = house.small_model.fits[0].targets
+    house.round(project_id)
+    assert house.small_model.fits[len(house.small_model.fits) // 2].targets == pytest.approx(first)
+
+
+def test_without_new_labels_no_round_is_due(house):
+    project_id = house.connected(N_TEXTS)
+    project = house.projects.get(project_id)
+    assert house.beginner.due(project) is None
+    house.prelabel(project_id)
+    assert house.beginner.due(house.projects.get(project_id)) == "all tasks have their first label"
+    house.round(project_id, is_asked=False)
+    assert house.beginner.due(house.projects.get(project_id)) is None
+    house.round(project_id, is_asked=False)
+    assert len(house.rounds.history(project_id)) == 1
+
+
+def test_new_labels_by_people_make_a_round_due(house):
+    project_id = house.connected(N_TEXTS)
+    house.round(project_id)
+    people_answer(house, project_id, 4)
+    house.prelabel(project_id)
+    assert house.beginner.due(house.projects.get(project_id)) is None
+    people_answer(house, project_id, 1, skip=4)
+    house.prelabel(project_id)
+    assert house.beginner.due(house.projects.get(project_id)) == "5 new labels by people"
+
+
+def test_few_texts_make_no_round(house):
+    project_id = house.connected(10)
+    house.round(project_id)
+    assert house.rounds.history(project_id) == []
+
+
+def test_the_llm_being_down_leaves_the_round_open_and_it_goes_on_later(house):
+    project_id = house.connected(N_TEXTS)
+    house.prelabel(project_id)
+    house.annotator.failure = LanguageModelUnavailable("down")
+    house.round(project_id)
+    (found,) = house.rounds.history(project_id)
+    assert found.state is RoundState.RUNNING
+    assert "the round waits: down" in [p.message for p in house.work.problems(project_id)]
+    house.annotator.failure = None
+    assert house.beginner.due(house.projects.get(project_id)) == "a round is not finished"
+    house.round(project_id, is_asked=False)
+    (found,) = house.rounds.history(project_id)
+    assert found.state is RoundState.RELEASED
+    assert house.work.problems(project_id) == []
+
+
+def test_a_full_disk_leaves_the_round_open(house):
+    project_id = house.connected(N_TEXTS)
+    house.prelabel(project_id)
+    house.small_model.failure = OSError(28, "No space left on device")
+    house.round(project_id)
+    assert house.rounds.history(project_id)[-1].state is RoundState.RUNNING
+    house.round(project_id, is_asked=False)
+    assert house.rounds.history(project_id)[-1].state is RoundState.RELEASED
+
+
+def test_a_training_that_diverges_fails_the_round_in_plain_words(house):
+    project_id = house.connected(N_TEXTS)
+    house.prelabel(project_id)
+    version = house.projects.get(project_id).model_version
+    house.small_model.failure = TrainingDiverged("the loss is no number")
+    house.round(project_id)
+    (found,) = house.rounds.history(project_id)
+    assert (found.state, found.error) == (RoundState.FAILED, "the loss is no number")
+    assert house.projects.get(project_id).model_version == version
+
+
+def test_a_cancelled_round_ends_and_leaves_the_release_as_it_is(house):
+    project_id = house.connected(N_TEXTS)
+    house.prelabel(project_id)
+    version = house.projects.get(project_id).model_version
+    steps = PlainSteps()
+    steps.kill_after = ("train", 1)
+    with pytest.raises(KilledHere):
+        house.round(project_id, steps)
+    running = house.rounds.running(project_id)
+    assert house.rounds.finish(running, RoundState.CANCELLED)
+    house.round(project_id, is_asked=False)
+    assert house.rounds.running(project_id) is None
+    assert house.projects.get(project_id).model_version == version
+
+
+def test_a_worse_version_is_refused_and_changes_nothing(projects, tasks, labels, work, tmp_path):
+    plan = RoundPlan(recipe="paper", chunk=CHUNK)
+    house = House((projects, tasks, labels, work), folder=tmp_path, orders_queue=True, plan=plan)
+    house.similarity.is_silent = False
+    house.small_model.is_wrong = True
+    project_id = house.connected(50)
+    house.prelabel(project_id)
+    people_answer(house, project_id, 24)
+    house.prelabel(project_id)
+    before = (
+        project_of(house, project_id),
+        house.labels.weak_labels(project_of(house, project_id)),
+    )
+    house.round(project_id)
+    (found,) = house.rounds.history(project_id)
+    assert found.state is RoundState.REFUSED
+    assert found.metrics["gate"]["reason"].startswith(
+        "refused: on 24 human labels it is right 0.0%"
+    )
+    project = project_of(house, project_id)
+    assert (project, house.labels.weak_labels(project)) == before

@@ -1,0 +1,79 @@
+"""Labelling: what users define reaches the annotator, and spans know their task."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+
+from backend.active_learning.activellm import ActiveLLMStrategy
+from backend.domain.definitions import Definitions
+from backend.domain.types import Project, ProjectId, Span, Task, TaskSchema, WeakLabel
+from backend.errors import UnsuitableDefinitions
+from backend.labelstudio.label_config import LabelConfigReader
+from backend.pipeline.annotation import Labelling
+from backend.pipeline.ensemble import Jury
+from backend.pipeline.guidelines import BriefReader
+from backend.pipeline.release import Releaser
+from tests.pipeline.conftest import FakeEncoder, FakeSimilarity
+
+NER = (
+    '<View><HyperText name="t" value="$t"/><Labels name="ner" toName="t">'
+    '<Label value="Person"/></Labels></View>'
+)
+PROJECT = Project(ProjectId("3.1795215594"), NER, "Mark people.", "NER", "v1", "v1", True)
+
+
+@dataclass
+class SpanAnnotator:
+    """Marks the last three characters; keeps what it was told."""
+
+    told: list[tuple[TaskSchema, str]] = field(default_factory=list)
+
+    def annotate(self, schema, instruction, examples, *, guide=None, deadline_s=None):
+        self.told.append((schema, instruction))
+        return [
+            WeakLabel(
+                example.id,
+                "ner",
+                "llm",
+                "p1",
+                spans=(Span(len(text := example.texts["t"]) - 3, len(text), "Person"),),
+            )
+            for example in examples
+        ]
+
+
+@pytest.fixture
+def labelling(database, tasks, releases, state):
+    config = LabelConfigReader(lambda url: url)
+
+    def make(annotator: SpanAnnotator, definitions: Definitions) -> Labelling:
+        given = {3: definitions}
+        jury = Jury(annotator, FakeSimilarity(), FakeEncoder(), state)
+        releaser = Releaser(jury, config, (releases, state), ActiveLLMStrategy)
+        return Labelling(jury, BriefReader(config, tasks, given.__getitem__), config, releaser)
+
+    return make
+
+
+def test_definitions_and_instruction_reach_the_annotator(labelling):
+    annotator = SpanAnnotator()
+    definitions = Definitions({"ner": {"Person": "a human being"}}, "Whole names only.")
+    labelling(annotator, definitions).label(PROJECT, [Task(1, {"t": "Ann"})])
+    ((schema, instruction),) = annotator.told
+    assert schema.questions[0].labels[0].hint == "a human being"
+    assert instruction == "Mark people.\n\nWhole names only."
+
+
+def test_each_prediction_is_written_with_its_own_task(labelling):
+    tasks = [Task(1, {"t": "<p>I met Ann</p>"}), Task(2, {"t": "<b>Bob</b>"})]
+    _, predictions = labelling(SpanAnnotator(), Definitions()).label(PROJECT, tasks)
+    found = [prediction.result[0]["value"] for prediction in predictions]
+    assert [value["text"] for value in found] == ["Ann", "Bob"]
+    assert [value["globalOffsets"]["start"] for value in found] == [6, 0]
+
+
+def test_definitions_that_do_not_fit_are_refused(labelling):
+    with pytest.raises(UnsuitableDefinitions, match="'Place'"):
+        labelling(SpanAnnotator(), Definitions({"ner": {"Place": "x"}})).label(PROJECT, [])

@@ -1,0 +1,116 @@
+"""Several labels per text: the jury learns whom to believe, from votes and from people."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.special import expit
+
+from backend.active_learning.holdout import audit_seed, is_audited
+from backend.domain.types import (
+    Answer,
+    Example,
+    LabelDefinition,
+    Project,
+    ProjectId,
+    Question,
+    QuestionKind,
+    TaskSchema,
+    TextField,
+    WeakLabel,
+)
+from backend.label_model.crowd import Consensus, ConsensusLabel
+from backend.pipeline.ensemble import Findings, Jury
+from backend.pipeline.guidelines import Brief, labels_by_example
+from tests.pipeline.conftest import FakeAnnotator, FakeEncoder, FakeSimilarity
+
+VALUES = ("a", "b", "c", "d", "e", "f")
+QUESTION = Question(
+    "topic",
+    (TextField("t", "t"),),
+    QuestionKind.MULTIPLE_CHOICE,
+    tuple(LabelDefinition(value, value) for value in VALUES),
+)
+BRIEF = Brief(TaskSchema((QUESTION,)), "")
+PROJECT = Project(ProjectId("3.1795215594"), "", "", "", "v1", "v1", True)
+EXAMPLES = [Example(n, {"t": f"text {n}"}) for n in range(300)]
+
+
+@pytest.fixture
+def jury(state):
+    return Jury(FakeAnnotator(), FakeSimilarity(), FakeEncoder(), state)
+
+
+@pytest.fixture
+def truth():
+    return np.random.default_rng(1).random((len(EXAMPLES), len(VALUES))) < 0.2
+
+
+@pytest.fixture
+def votes(truth):
+    rng = np.random.default_rng(2)
+    odds = {
+        "noise": rng.normal(1, 2, truth.shape),
+        "good": 4 * truth + rng.normal(-2, 1, truth.shape),
+    }
+    return [
+        WeakLabel(example.id, "topic", name, "v", probabilities=tuple(expit(row).tolist()))
+        for name, rows in odds.items()
+        for example, row in zip(EXAMPLES, rows, strict=True)
+    ]
+
+
+def published(verdicts):
+    return np.array([verdict.probabilities for verdict in verdicts]) >= 0.5
+
+
+def test_before_anything_is_learned_everybody_counts_alike(jury, votes):
+    verdict = jury.fuse(PROJECT, BRIEF, EXAMPLES, votes, found=Findings("v1"))[0]
+    both = [np.array(votes[0].probabilities), np.array(votes[300].probabilities)]
+    odds = sum(np.log(p / (1 - p)) for p in both) / 2
+    np.testing.assert_allclose(verdict.probabilities, expit(odds))
+
+
+def test_a_noisy_annotator_adds_no_labels(jury, votes, truth):
+    even = published(jury.fuse(PROJECT, BRIEF, EXAMPLES, votes, found=Findings("v1")))
+    jury.learn(PROJECT, BRIEF, EXAMPLES, votes, {})
+    learned = published(jury.fuse(PROJECT, BRIEF, EXAMPLES, votes))
+    assert (learned == truth).mean() > 0.97 > 0.85 > (even == truth).mean()
+    assert learned.sum(axis=1).mean() == pytest.approx(1.3, abs=0.05)
+
+
+def test_people_of_the_audit_slice_say_how_many_labels_there_are(jury, votes, truth):
+    seed = audit_seed(PROJECT.id)
+    everybody = [replace(vote, example_id=10 * vote.example_id) for vote in votes]
+    examples = [replace(example, id=10 * example.id) for example in EXAMPLES]
+    audited = [e.id for e in examples if is_audited(e.id, seed=seed)]
+    assert len(audited) >= 20
+    sets = {"topic": {i: frozenset(range(len(VALUES))) for i in audited}}
+    found = jury.learn(PROJECT, BRIEF, examples, everybody, {}, sets=sets)
+    assert found.trust["topic"]["n_human"] == len(audited)
+    assert min(found.trust["topic"]["base_rates"]) > 0.5
+    others = {"topic": {e.id: frozenset() for e in examples if e.id not in audited}}
+    unheard = jury.learn(PROJECT, BRIEF, examples, everybody, {}, sets=others)
+    assert unheard.trust["topic"]["n_human"] == 0
+
+
+def test_answers_of_people_become_positions_of_labels():
+    labels = {
+        7: ConsensusLabel(7, Answer(labels=("c", "a")), 0.9, (), 1, False),
+        8: ConsensusLabel(8, Answer(), 0.9, (), 1, False),
+    }
+    found = labels_by_example(QUESTION, Consensus(labels))
+    assert found == {7: frozenset({0, 2}), 8: frozenset()}
+    single = replace(QUESTION, kind=QuestionKind.SINGLE_CHOICE)
+    assert labels_by_example(single, Consensus(labels)) == {}
+
+
+def test_studying_spans_asks_the_llm_nothing(state):
+    spans = replace(QUESTION, kind=QuestionKind.SPANS, name="ner")
+    annotator = FakeAnnotator()
+    jury = Jury(annotator, FakeSimilarity(), FakeEncoder(), state)
+    brief = Brief(TaskSchema((spans,)), "")
+    assert jury.study(PROJECT, brief, EXAMPLES, {}).n_texts == len(EXAMPLES)
+    assert annotator.asked == []

@@ -1,0 +1,91 @@
+"""The fast path: a probe behind the small model's interface."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from backend.domain.student import PoolTexts, Recipe
+from backend.domain.types import QuestionKind
+from backend.errors import InvalidRequest
+from backend.self_training.embedding_probe import EmbeddingProbe
+from backend.self_training.linear_heads import answers, fit_probes
+from backend.self_training.self_trainer import Transformer
+from tests.self_training.conftest import BAD, GOOD, OTHER, reviews, training_set
+
+
+class WordEncoder:
+    """One dimension per word of the tests' vocabulary."""
+
+    def __init__(self, name: str = "words") -> None:
+        self.name = name
+
+    def embed(self, texts):
+        words = (*GOOD, *BAD, *OTHER)
+        counts = np.array([[text.split().count(w) for w in words] for text in texts], float)
+        counts = counts.reshape(len(texts), len(words)) + 0.01
+        return (counts / np.linalg.norm(counts, axis=1, keepdims=True)).astype(np.float32)
+
+
+def fit(data):
+    return Transformer(recipe=Recipe(name="probe"), encoder=WordEncoder()).fit(data)
+
+
+def test_the_probe_learns_and_finds_wrong_labels():
+    texts, labels = reviews(200)
+    given = labels.copy()
+    given[:20] = 1 - given[:20]
+    model, output = fit(training_set(texts, given))
+    assert (output.suspects[:20] < 20).all()
+    assert (output.posterior.argmax(axis=1) == labels).sum() > (given == labels).sum()
+    unseen, truth = reviews(100, seed=1)
+    answers = model.predict(PoolTexts(tuple(range(100)), unseen)).probabilities
+    assert (answers.argmax(axis=1) == truth).mean() > 0.95
+
+
+def test_a_saved_probe_answers_the_same(folder):
+    texts, labels = reviews(50)
+    model, output = fit(training_set(texts, labels))
+    model.save(folder)
+    again = Transformer(encoder=WordEncoder()).load(folder)
+    pool = PoolTexts(tuple(range(50)), texts)
+    np.testing.assert_allclose(
+        again.predict(pool).probabilities, output.prediction.probabilities, atol=1e-9
+    )
+
+
+def test_a_probe_on_other_vectors_is_refused(folder):
+    model, _ = fit(training_set(*reviews(20)))
+    model.save(folder)
+    with pytest.raises(InvalidRequest, match="vectors of words, not of others"):
+        EmbeddingProbe.load(folder, WordEncoder("others"))
+
+
+def test_several_labels_and_pairs_are_learned():
+    texts, labels = reviews(100)
+    data = replace(training_set(texts, labels), kind=QuestionKind.MULTIPLE_CHOICE)
+    answers = fit(data)[1].prediction.probabilities
+    assert ((answers > 0.5) == (data.targets > 0.5)).mean() > 0.95
+    single = training_set(texts, labels)
+    paired = replace(single, pool=PoolTexts(single.pool.ids, texts, texts[::-1]))
+    answers = fit(paired)[1].prediction.probabilities
+    assert (answers.argmax(axis=1) == labels).mean() > 0.95
+
+
+@pytest.mark.parametrize("n_labels", [1, 2, 3, 40])
+def test_any_number_of_labels_is_fitted(n_labels):
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, n_labels, 300)
+    vectors = rng.normal(size=(n_labels, 60))[labels] + rng.normal(size=(300, 60)) * 0.2
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    kind = QuestionKind.SINGLE_CHOICE
+    probes = fit_probes(vectors, np.eye(n_labels)[labels], np.ones(300), kind)
+    found = answers(probes, vectors)
+    np.testing.assert_allclose(found.sum(axis=1), 1)
+    assert (found.argmax(axis=1) == labels).mean() > 0.95
+
+
+def test_one_text_is_enough():
+    assert fit(training_set(("good",), np.array([0])))[1].prediction.probabilities.shape == (1, 2)

@@ -1,0 +1,168 @@
+"""Weak labels and predictions: what is left to do, and what Label Studio has."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from backend.domain.types import (
+    Abstention,
+    AbstentionReason,
+    Event,
+    HumanLabel,
+    Prediction,
+    ProjectId,
+    Task,
+    WeakLabel,
+)
+from tests.conftest import TOPIC
+
+
+@pytest.fixture
+def three(tasks, project):
+    listed = [Task(n, {"text": f"text {n}"}) for n in (1, 2, 3)]
+    tasks.save(project.id, listed)
+    return listed
+
+
+def weak(number, **changes):
+    return WeakLabel(
+        number, "sentiment", "llm:fake", "v1", **({"probabilities": (0.9, 0.1)} | changes)
+    )
+
+
+def abstained(number, reason):
+    return weak(number, probabilities=(), abstention=Abstention(reason))
+
+
+def prediction(project, number):
+    return Prediction(number, project.model_version, ({"from_name": "sentiment"},), 0.9)
+
+
+def test_tasks_without_any_label_are_next_by_id(labels, project, three):
+    labels.save(project, [weak(2)], [prediction(project, 2)])
+    assert [task.id for task in labels.next_unlabelled(project, 9)] == [1, 3]
+    assert [task.id for task in labels.next_unlabelled(project, 1)] == [1]
+
+
+def test_a_task_that_a_person_has_labelled_is_left_to_people(tasks, labels, project, three):
+    label = HumanLabel(1, 1, 1, ({},), False, False, datetime.now(UTC))
+    tasks.apply(project.id, Event("ANNOTATION_CREATED", annotations=(label,)), None)
+    assert [task.id for task in labels.next_unlabelled(project, 9)] == [2, 3]
+
+
+def test_a_skipped_task_is_still_labelled(tasks, labels, project, three):
+    label = HumanLabel(1, 1, 1, (), True, False, datetime.now(UTC))
+    tasks.apply(project.id, Event("ANNOTATION_CREATED", annotations=(label,)), None)
+    assert len(labels.next_unlabelled(project, 9)) == 3
+
+
+def test_saving_a_chunk_twice_is_the_same_as_once(labels, project, three):
+    for _ in range(2):
+        labels.save(project, [weak(1), weak(2)], [prediction(project, 1), prediction(project, 2)])
+    progress = labels.progress(project)
+    assert (progress.n_labelled, progress.n_to_label) == (2, 1)
+
+
+def test_an_abstention_is_not_a_label_and_is_counted_by_reason(labels, project, three):
+    labels.save(project, [abstained(1, AbstentionReason.NO_TEXT), weak(2)], [])
+    progress = labels.progress(project)
+    assert progress.abstentions == {"no_text": 1}
+    assert progress.n_to_label == 1
+
+
+def test_only_passing_abstentions_are_asked_for_again(labels, project, three):
+    labels.save(
+        project,
+        [abstained(1, AbstentionReason.NO_TEXT), abstained(2, AbstentionReason.UNREADABLE)],
+        [],
+    )
+    assert labels.reopen_passing_abstentions(project, older_than_s=60) == 0
+    assert labels.reopen_passing_abstentions(project, older_than_s=0) == 1
+    assert [task.id for task in labels.next_unlabelled(project, 9)] == [2, 3]
+
+
+def test_stored_predictions_are_those_of_the_present_version_only(projects, labels, project, three):
+    labels.save(project, [weak(1)], [prediction(project, 1)])
+    assert set(labels.predictions(project, three)) == {1}
+    other, _ = projects.save(project.id, label_config=TOPIC)
+    assert labels.predictions(other, three) == {}
+    assert labels.progress(other).n_to_label == 3
+
+
+def test_a_prediction_is_not_given_for_another_text(labels, project, three):
+    labels.save(project, [weak(1)], [prediction(project, 1)])
+    assert labels.predictions(project, [Task(1, {"text": "edited since"})]) == {}
+
+
+def test_what_was_given_to_label_studio_is_looked_up_before_it_is_sent(labels, project, three):
+    labels.save(project, [weak(1), weak(2)], [prediction(project, 1), prediction(project, 2)])
+    labels.predictions(project, three[:1])
+    waiting, offered = labels.take_unpublished(project, 9, patience_s=0)
+    assert [p.task_id for p in waiting] == [1, 2]
+    assert offered == {1}
+    assert labels.take_unpublished(project, 9, patience_s=0)[1] == {1, 2}
+
+
+def test_a_prediction_is_given_away_by_one_only(labels, project, three):
+    labels.save(project, [weak(1), weak(2)], [prediction(project, 1), prediction(project, 2)])
+    assert labels.offer(project, [1]) == {1}
+    assert labels.offer(project, [1]) == set()
+    labels.take_unpublished(project, 9, patience_s=0)
+    assert labels.offer(project, [1, 2]) == set()
+
+
+def test_a_later_answer_to_the_same_question_does_not_replace_the_first(labels, project, three):
+    labels.save(project, [weak(1)], [prediction(project, 1)])
+    labels.offer(project, [1])
+    labels.save(project, [weak(1, probabilities=(0.2, 0.8))], [prediction(project, 1)])
+    assert labels.take_unpublished(project, 9, patience_s=0)[1] == {1}
+
+
+def test_published_predictions_are_not_sent_again_until_they_are_gone(labels, project, three):
+    labels.save(project, [weak(1)], [prediction(project, 1)])
+    labels.note_published(project, [1])
+    assert labels.take_unpublished(project, 9, patience_s=0) == ([], set())
+    assert labels.publication(project, [1, 2]) == {1: True}
+    labels.note_unpublished(project, [1])
+    assert labels.has_published(project) is False
+    assert [p.task_id for p in labels.take_unpublished(project, 9, patience_s=0)[0]] == [1]
+
+
+def test_a_refused_prediction_is_not_sent_again_and_is_counted(labels, project, three):
+    labels.save(
+        project,
+        [weak(n) for n in (1, 2, 3)],
+        [prediction(project, n) for n in (1, 2, 3)],
+    )
+    labels.note_refused(project, [1], "it does not fit")
+    labels.note_published(project, [2, 3])
+    progress = labels.progress(project)
+    assert (progress.n_refused, progress.n_published, progress.is_complete) == (1, 2, True)
+
+
+def test_a_project_that_nobody_has_touched_is_empty_and_complete(projects, labels):
+    project, _ = projects.save(ProjectId("9.1"), label_config=TOPIC)
+    progress = labels.progress(project)
+    assert (progress.n_tasks, progress.is_complete, progress.seconds_left) == (0, True, 0.0)
+
+
+def test_thousands_of_ids_fit_into_one_call(tasks, labels, project):
+    many = [Task(n, {"text": str(n)}) for n in range(2_500)]
+    tasks.save(project.id, many)
+    labels.save(
+        project, [weak(n) for n in range(2_500)], [prediction(project, n) for n in range(2_500)]
+    )
+    assert len(labels.predictions(project, many)) == 2_500
+    labels.note_published(project, range(2_500))
+    assert labels.progress(project).n_published == 2_500
+
+
+def test_what_predict_has_just_given_away_is_left_alone_for_a_while(labels, project, three):
+    labels.save(project, [weak(1), weak(2)], [prediction(project, 1), prediction(project, 2)])
+    labels.offer(project, [1])
+    taken, doubtful = labels.take_unpublished(project, 9, patience_s=30)
+    assert [p.task_id for p in taken] == [2]
+    assert doubtful == set()
+    assert labels.take_unpublished(project, 9, patience_s=30)[1] == {2}

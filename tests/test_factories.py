@@ -1,0 +1,83 @@
+"""What the settings make of the house."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from backend.active_learning.ordering import QueryStrategy
+from backend.errors import SettingsError
+from backend.factories import query_strategies, small_models
+from backend.services import build_services
+from backend.settings import Settings
+from tests.fakes import FakeLanguageModel, FakePlatform
+
+
+def strategy_of(settings: Settings) -> QueryStrategy:
+    return query_strategies(settings, FakeLanguageModel())("What is it? Label (A, B).")
+
+
+@pytest.mark.parametrize("name", ["activellm", "activellm-paper", "random", "badge", "typiclust"])
+def test_the_settings_name_the_strategy_of_the_queue(name):
+    assert strategy_of(Settings(query_strategy=name)).name == name
+
+
+def test_the_published_strategy_asks_as_its_mode_says_and_hands_over():
+    settings = Settings(
+        query_strategy="activellm-paper",
+        query_paper_mode="advice, explain, guidelines, texts=100, rounds=4",
+        query_paper_then="typiclust",
+    )
+    strategy = strategy_of(settings)
+    asked = strategy._settings
+    assert (asked.n_texts, asked.n_picks, asked.n_rounds) == (100, 25, 4)
+    assert (asked.has_advice, asked.answer) == (True, "explain")
+    assert asked.guidelines == "What is it? Label (A, B)."
+    assert strategy._then.name == "typiclust"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"query_paper_mode": "texts=1000"}, "50 to 400"),
+        ({"query_paper_mode": "list, think"}, "one kind"),
+        ({"query_paper_mode": "picks=many"}, "'picks=many' is none of"),
+        ({"query_paper_then": "activellm-paper"}, "QUERY_PAPER_THEN"),
+    ],
+)
+def test_a_mode_that_cannot_be_is_refused_when_it_is_read(changes, said):
+    with pytest.raises(SettingsError, match=said):
+        strategy_of(Settings(query_strategy="activellm-paper", **changes))
+
+
+def test_the_default_strategy_asks_an_llm_only_when_told_to():
+    assert strategy_of(Settings())._judge is None
+    assert strategy_of(replace(Settings(), query_llm_judge=True))._judge is not None
+
+
+def test_a_strategy_that_is_not_there_is_one_sentence_with_those_that_are(tmp_path):
+    settings = Settings(home=tmp_path, query_strategy="oracle")
+    with pytest.raises(SettingsError, match="QUERY_STRATEGY='oracle'.*activellm-paper, random"):
+        build_services(settings, platform=FakePlatform(), language_model=FakeLanguageModel())
+
+
+@pytest.mark.parametrize(
+    ("settings", "kind"),
+    [
+        (Settings(), "Transformer"),
+        (Settings(slm_processes=1), "Transformer"),
+        (Settings(slm_processes=2), "SideBySide"),
+        (Settings(slm_processes=2, slm_recipe="probe"), "Transformer"),
+    ],
+)
+def test_the_settings_say_how_many_processes_train(settings, kind, monkeypatch):
+    monkeypatch.setattr("backend.self_training.encoder.n_gpus", lambda: 0)
+    assert type(small_models(settings, None)("default")).__name__ == kind
+
+
+@pytest.mark.parametrize(("n_gpus", "kind"), [(1, "Transformer"), (2, "SideBySide")])
+def test_no_gpu_trains_in_two_processes(n_gpus, kind, monkeypatch):
+    monkeypatch.setattr("backend.self_training.encoder.n_gpus", lambda: n_gpus)
+    model = small_models(Settings(slm_processes=4), None)("default")
+    assert type(model).__name__ == kind

@@ -1,0 +1,67 @@
+"""`serve` keeps its processes running, and says when that is of no use."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+
+from backend.launcher.child import Command
+from backend.setting_values import Secret
+from backend.settings import Settings
+from backend.supervise import Kept, web_command, worker_command
+
+APPEND = "import os, sys, time; open(sys.argv[1], 'a').write(f'{os.getpid()}\\n'); "
+
+
+def kept(tmp_path, then: str) -> Kept:
+    argv = (sys.executable, "-c", APPEND + then, str(tmp_path / "starts"))
+    return Kept(Command("test", argv, tmp_path), first_pause_s=0.05)
+
+
+def starts(tmp_path) -> list[int]:
+    path = tmp_path / "starts"
+    return [int(line) for line in path.read_text().split()] if path.exists() else []
+
+
+def look_until(child, is_so) -> bool:
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        if not child.look():
+            return False
+        if is_so():
+            return True
+        time.sleep(0.02)
+    raise AssertionError("it did not come to that in 20 s")
+
+
+def test_a_process_that_is_killed_is_started_again(tmp_path):
+    child = kept(tmp_path, "time.sleep(60)")
+    try:
+        assert look_until(child, lambda: len(starts(tmp_path)) == 1)
+        os.kill(starts(tmp_path)[0], signal.SIGKILL)
+        assert look_until(child, lambda: len(starts(tmp_path)) == 2)
+    finally:
+        child.stop()
+
+
+def test_a_process_that_can_never_run_ends_it_all(tmp_path):
+    child = kept(tmp_path, "sys.exit(2)")
+    assert look_until(child, lambda: False) is False
+    assert len(starts(tmp_path)) == 1
+    child.stop()
+
+
+def test_no_secret_stands_in_a_command_line(tmp_path):
+    settings = Settings(home=tmp_path, llm_api_key=Secret("hush"), port=9191)
+    for command in (web_command(settings), worker_command(settings)):
+        assert "hush" not in " ".join(command.argv)
+        assert command.environment["LLM_API_KEY"] == "hush"
+        assert command.environment["PORT"] == "9191"
+
+
+def test_the_worker_gives_way_to_the_web_process(tmp_path):
+    settings = Settings(home=tmp_path)
+    assert worker_command(settings).argv[:3] == ("nice", "-n", "10")
+    assert web_command(settings).argv[0] == sys.executable
