@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from label_studio_ml.model import LabelStudioMLBase
 
-from backend.domain.types import Project, ProjectId, Task
+from backend.domain.projects import Project, ProjectId, Task
 from backend.errors import InvalidRequest
 from backend.labelstudio.events import read_event
 from backend.services import Services, build_services

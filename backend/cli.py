@@ -23,7 +23,7 @@ from backend.logs import configure_logging
 from backend.settings import Settings, settings_table
 
 if TYPE_CHECKING:
-    from backend.domain.types import Project
+    from backend.domain.projects import Project
     from backend.services import Services
 
 _CANNOT_START = 2

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from backend.doctor_checks import Finding, language_model_findings
 from backend.domain.definitions import with_definitions
 from backend.domain.ports import LanguageModel
-from backend.domain.types import UNCERTAINTY_SAMPLING, Project, ProjectInfo
+from backend.domain.projects import UNCERTAINTY_SAMPLING, Project, ProjectInfo
 from backend.errors import BackendError, PlatformUnauthorized
 from backend.factories import connect_language_model
 from backend.labelstudio.admin import (

@@ -11,7 +11,7 @@ from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer, SetEnqueueOptions
 from dbos import error as dbos_error
 
 from backend.domain.ports import Step, StepRunner
-from backend.domain.types import ProjectId
+from backend.domain.projects import ProjectId
 
 _LOG = logging.getLogger(__name__)
 _APP_VERSION = "freeal"

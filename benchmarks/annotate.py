@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from backend.domain.labels import Example, Guide, WeakLabel
 from backend.domain.llm_usage import charged_to
-from backend.domain.types import Example, Guide, Question, QuestionKind, TaskSchema, WeakLabel
+from backend.domain.questions import Question, QuestionKind, TaskSchema
 from backend.factories import connect_language_model
 from backend.llm.client.server import VllmServer
 from backend.llm.generation import can_generate

@@ -10,8 +10,8 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
+from backend.domain.labels import Guide
 from backend.domain.llm_usage import charged_to
-from backend.domain.types import Guide
 from backend.llm.prompts.selection import N_PROBE_TEXTS, FormProbe
 from backend.services import build_services
 from backend.settings import Settings

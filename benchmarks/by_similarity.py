@@ -8,15 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from backend.domain.labels import Example
 from backend.domain.ports import Encoder
-from backend.domain.types import (
-    Example,
-    LabelDefinition,
-    Question,
-    QuestionKind,
-    TaskSchema,
-    TextField,
-)
+from backend.domain.questions import LabelDefinition, Question, QuestionKind, TaskSchema, TextField
 from backend.self_training.similarity import SimilarityAnnotator
 
 _FIELD = "text"

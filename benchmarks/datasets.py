@@ -13,7 +13,9 @@ from xml.sax.saxutils import quoteattr
 import numpy as np
 import yaml
 
-from backend.domain.types import QuestionKind, Span, Task
+from backend.domain.labels import Span
+from backend.domain.projects import Task
+from backend.domain.questions import QuestionKind
 from benchmarks.data import read_rows
 
 _DEFINITIONS = Path(__file__).resolve().parent / "definitions"

@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
+from backend.domain.labels import Example, Guide
 from backend.domain.ports import LanguageModel
-from backend.domain.types import Example, Guide, Question, TaskSchema
+from backend.domain.questions import Question, TaskSchema
 from backend.factories import connect_language_model
 from backend.label_model.calibration import BatchCalibrator
 from backend.labelstudio.label_config import LabelConfigReader

@@ -10,17 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from backend.domain.labels import Example, Guide, WeakLabel
 from backend.domain.ports import Annotator
-from backend.domain.types import (
-    Example,
-    Guide,
-    LabelDefinition,
-    Question,
-    QuestionKind,
-    TaskSchema,
-    TextField,
-    WeakLabel,
-)
+from backend.domain.questions import LabelDefinition, Question, QuestionKind, TaskSchema, TextField
 
 _CORPUS = Path(__file__).with_name("hostile_texts.jsonl")
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from backend.domain.types import QuestionKind, Span
+from backend.domain.labels import Span
+from backend.domain.questions import QuestionKind
 from benchmarks.data import read_rows
 from benchmarks.datasets import LabelledTask, load
 

@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from backend.active_learning.holdout import Source, audit
+from backend.domain.labels import WeakLabel
 from backend.domain.ports import Step
+from backend.domain.projects import ProjectId
 from backend.domain.student import PoolTexts
-from backend.domain.types import ProjectId, WeakLabel
 from backend.factories import connect_language_model
 from backend.llm.client.cache import CachedLanguageModel
 from backend.pipeline.labels_matrix import posteriors_by_annotator

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest
 from sklearn.metrics import f1_score
 
-from backend.domain.types import Question, QuestionKind, Span, WeakLabel
+from backend.domain.labels import Span, WeakLabel
+from backend.domain.questions import Question, QuestionKind
 from backend.evaluation.metrics import span_scores
 from benchmarks.datasets import Gold
 

@@ -18,8 +18,9 @@ from typing import Any
 import requests
 from rich.console import Console
 
+from backend.domain.labels import WeakLabel
 from backend.domain.ports import Completion, Decoding, LanguageModel, LanguageModelInfo
-from backend.domain.types import Event, Prediction, Project, ProjectId, Task, WeakLabel
+from backend.domain.projects import Event, Prediction, Project, ProjectId, Task
 from backend.factories import connect_language_model
 from backend.launcher.child import Command
 from backend.launcher.processes import Processes, answers, free_port

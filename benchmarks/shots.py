@@ -10,7 +10,8 @@ import numpy as np
 from backend.demonstrations.few_shot import RetrievalPlan, ShotPool, Texts
 from backend.demonstrations.pool import pool_size_per_class
 from backend.demonstrations.retrieval import retrieve
-from backend.domain.types import Demonstration, Example, Guide, Question, TaskSchema
+from backend.domain.labels import Demonstration, Example, Guide
+from backend.domain.questions import Question, TaskSchema
 from backend.llm.generation import (
     GenerationRequest,
     can_generate,

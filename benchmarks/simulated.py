@@ -7,7 +7,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import count
 
-from backend.domain.types import HumanLabel, Prediction, ProjectId, ProjectInfo, Region, Task
+from backend.domain.labels import HumanLabel, Region
+from backend.domain.projects import Prediction, ProjectId, ProjectInfo, Task
 
 NUMBER = 1
 

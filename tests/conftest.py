@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 from hypothesis import settings
 
-from backend.domain.types import Project, ProjectId
+from backend.domain.projects import Project, ProjectId
 from backend.store import (
     Database,
     LabelStore,

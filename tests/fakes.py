@@ -14,7 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from backend.domain.labels import Abstention, AbstentionReason, HumanLabel, Region
 from backend.domain.ports import Completion, Decoding, LanguageModelInfo
+from backend.domain.projects import Prediction, ProjectId, ProjectInfo, Task
 from backend.domain.student import (
     PoolTexts,
     SmallModelOutput,
@@ -25,16 +27,6 @@ from backend.domain.student import (
 )
 from backend.domain.student import (
     Progress as TrainingProgress,
-)
-from backend.domain.types import (
-    Abstention,
-    AbstentionReason,
-    HumanLabel,
-    Prediction,
-    ProjectId,
-    ProjectInfo,
-    Region,
-    Task,
 )
 from backend.errors import (
     LanguageModelError,

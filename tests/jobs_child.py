@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from backend.domain.ports import StepRunner
-from backend.domain.types import ProjectId
+from backend.domain.projects import ProjectId
 from backend.jobs import DurableJobs
 
 FOLDER, KILL_IN = Path(sys.argv[1]), sys.argv[2]

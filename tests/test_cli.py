@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from backend.cli import app
-from backend.domain.types import QueuePlace, Task
+from backend.domain.projects import QueuePlace, Task
 from backend.pipeline.release import QUEUE, QueueState
 from backend.services import build_services
 from backend.settings import Settings, settings_table

@@ -12,7 +12,7 @@ import jwt
 import pytest
 
 from backend.doctor import Neighbours, diagnose
-from backend.domain.types import ProjectId
+from backend.domain.projects import ProjectId
 from backend.errors import LanguageModelUnavailable, PlatformUnauthorized
 from backend.labelstudio.admin import MlBackend, Webhook
 from backend.setting_values import Secret

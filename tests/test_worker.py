@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from backend.domain.types import Event, ProjectId
+from backend.domain.projects import Event, ProjectId
 from backend.errors import SettingsError
 from backend.services import build_services
 from backend.settings import Settings

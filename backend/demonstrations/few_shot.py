@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.domain.types import Demonstration
+from backend.domain.labels import Demonstration
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,1 +1,1 @@
-"""The domain: values, ports and numerics, without any input or output."""
+"""Values and ports that every package shares: questions, labels, projects, rounds."""

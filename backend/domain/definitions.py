@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from backend.domain.types import Question, TaskSchema
+from backend.domain.questions import Question, TaskSchema
 from backend.errors import UnsuitableDefinitions
 
 _MOST_NAMED = 20

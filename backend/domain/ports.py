@@ -9,19 +9,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.domain.types import (
-    Answer,
-    Example,
-    Guide,
-    Prediction,
-    ProjectId,
-    ProjectInfo,
-    Question,
-    Region,
-    Task,
-    TaskSchema,
-    WeakLabel,
-)
+from backend.domain.labels import Answer, Example, Guide, Region, WeakLabel
+from backend.domain.projects import Prediction, ProjectId, ProjectInfo, Task
+from backend.domain.questions import Question, TaskSchema
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal
 
-from backend.domain.types import ProjectId
+from backend.domain.projects import ProjectId
 
 RoundRecipe = Literal["default", "paper"]
 """`default`: the best measured; `paper`: FreeAL's four rounds as published, people left out."""

@@ -9,20 +9,21 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
+from backend.domain.labels import HumanLabel, WeakLabel
 from backend.domain.llm_usage import Usage
 from backend.domain.ports import Completion
-from backend.domain.progress import Problem, Progress, SyncState
-from backend.domain.rounds import Round, RoundRecipe, RoundState
-from backend.domain.types import (
+from backend.domain.projects import (
     Event,
-    HumanLabel,
     Prediction,
+    Problem,
+    Progress,
     Project,
     ProjectId,
     QueuePlace,
+    SyncState,
     Task,
-    WeakLabel,
 )
+from backend.domain.rounds import Round, RoundRecipe, RoundState
 
 
 class ProjectStore(Protocol):

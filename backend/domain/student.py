@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.domain.types import QuestionKind
+from backend.domain.questions import QuestionKind
 from backend.errors import InvalidRequest
 
 RecipeName = Literal["plain", "paper", "default", "probe"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.domain.types import Span
+from backend.domain.labels import Span
 
 _N_BINS = 15
 

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import softmax
 
-from backend.domain.types import Answer, HumanLabel, Question, QuestionKind, Span
+from backend.domain.labels import Answer, HumanLabel, Span
+from backend.domain.questions import Question, QuestionKind
 
 _PRIOR_RIGHT, _PRIOR_WRONG = 19.0, 1.0  # a person whom nobody checked is right 19 times in 20
 _MAX_ACCURACY = 1 - 1e-6

@@ -13,7 +13,7 @@ import httpx
 import jwt
 from label_studio_sdk.core.api_error import ApiError
 
-from backend.domain.types import Region
+from backend.domain.labels import Region
 from backend.errors import PlatformRejected, PlatformUnavailable
 from backend.labelstudio.client import LabelStudioConnection, data_manager_filters
 

@@ -13,7 +13,7 @@ from label_studio_sdk import LabelStudio
 from label_studio_sdk.core.api_error import ApiError
 from label_studio_sdk.core.request_options import RequestOptions
 
-from backend.domain.types import UNCERTAINTY_SAMPLING, Prediction, ProjectInfo, Task
+from backend.domain.projects import UNCERTAINTY_SAMPLING, Prediction, ProjectInfo, Task
 from backend.errors import (
     InvalidRequest,
     PlatformError,

@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 from html import unescape
 from typing import Any, TypeVar
 
-from backend.domain.types import Event, HumanLabel, ProjectId, ProjectInfo, Task
+from backend.domain.labels import HumanLabel
+from backend.domain.projects import Event, ProjectId, ProjectInfo, Task
 from backend.errors import InvalidRequest
 
 _T = TypeVar("_T")

@@ -9,7 +9,7 @@ from urllib.parse import urljoin, urlsplit
 import requests
 from urllib3.exceptions import HTTPError
 
-from backend.domain.types import Abstention, AbstentionReason
+from backend.domain.labels import Abstention, AbstentionReason
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _MAX_REDIRECTS = 3

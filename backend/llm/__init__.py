@@ -1,1 +1,1 @@
-"""What is asked of a language model and how its answers are read; knows only its port."""
+"""Ask an LLM to label: prompts, answers, spans, free text, synthetic demonstrations."""

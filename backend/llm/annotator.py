@@ -5,17 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from backend.domain.labels import Abstention, AbstentionReason, Example, Guide, WeakLabel
 from backend.domain.ports import LanguageModel
-from backend.domain.types import (
-    Abstention,
-    AbstentionReason,
-    Example,
-    Guide,
-    Question,
-    QuestionKind,
-    TaskSchema,
-    WeakLabel,
-)
+from backend.domain.questions import Question, QuestionKind, TaskSchema
 from backend.errors import LanguageModelError, UnsupportedLabelConfig
 from backend.llm.free_text import ask_written
 from backend.llm.label_shortlist import (

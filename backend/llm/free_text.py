@@ -7,16 +7,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from backend.domain.labels import Abstention, AbstentionReason, Demonstration, Example, WeakLabel
 from backend.domain.ports import Completion, Decoding
-from backend.domain.types import (
-    Abstention,
-    AbstentionReason,
-    Demonstration,
-    Example,
-    Question,
-    QuestionKind,
-    WeakLabel,
-)
+from backend.domain.questions import Question, QuestionKind
 from backend.llm.prompt_batch import Asking, Call, Read
 from backend.llm.prompts.templates import open_layout, prompt_version
 from backend.llm.prompts.text import one_line

@@ -10,17 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.demonstrations.pool import PoolEvidence, PoolPlan, class_members, select_pool
+from backend.domain.labels import Answer, Demonstration, Example, WeakLabel
 from backend.domain.ports import Annotator, LanguageModel
-from backend.domain.types import (
-    Answer,
-    Demonstration,
-    Example,
-    LabelDefinition,
-    Question,
-    QuestionKind,
-    TaskSchema,
-    WeakLabel,
-)
+from backend.domain.questions import LabelDefinition, Question, QuestionKind, TaskSchema
 from backend.llm.prompts.text import clean_instruction, one_line
 from backend.llm.synthetic_texts import TextWriter, WritingStyle, Written
 

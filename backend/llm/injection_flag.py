@@ -6,7 +6,7 @@ import re
 import unicodedata
 from functools import lru_cache
 
-from backend.domain.types import Question
+from backend.domain.questions import Question
 from backend.llm.prompts.text import SPECIAL_TOKEN, spoken_name
 from backend.llm.prompts.verbalizer import answer_names
 

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from backend.domain.labels import Abstention, Example, WeakLabel
 from backend.domain.ports import Completion, Decoding
-from backend.domain.types import Abstention, Example, Question, WeakLabel
+from backend.domain.questions import Question
 from backend.llm.prompt_batch import Asking, Call, Read
 from backend.llm.prompts.templates import choice_layout, prompt_version
 from backend.llm.prompts.truncation import Fitted

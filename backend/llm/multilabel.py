@@ -7,15 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from backend.domain.labels import Abstention, Demonstration, Example, WeakLabel
 from backend.domain.ports import Completion
-from backend.domain.types import (
-    Abstention,
-    Demonstration,
-    Example,
-    LabelDefinition,
-    Question,
-    WeakLabel,
-)
+from backend.domain.questions import LabelDefinition, Question
 from backend.label_model.multilabel import UNLISTED_PROBABILITY
 from backend.llm.prompt_batch import Asking, Call, Ending, Read, failure_of
 from backend.llm.prompts.templates import prompt_version, yes_no_layout

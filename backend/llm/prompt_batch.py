@@ -6,18 +6,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from backend.domain.ports import Completion, Decoding, LanguageModel, LanguageModelInfo
-from backend.domain.types import (
+from backend.domain.labels import (
     Abstention,
     AbstentionReason,
     Demonstration,
     Example,
     Guide,
-    Question,
-    QuestionKind,
-    TaskSchema,
     WeakLabel,
 )
+from backend.domain.ports import Completion, Decoding, LanguageModel, LanguageModelInfo
+from backend.domain.questions import Question, QuestionKind, TaskSchema
 from backend.llm.injection_flag import suspicion
 from backend.llm.prompts.templates import (
     DEFAULT_CHAT_FORM,

@@ -6,16 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from backend.domain.labels import Abstention, AbstentionReason, Demonstration, Example, WeakLabel
 from backend.domain.ports import Completion, Decoding, LanguageModelInfo
-from backend.domain.types import (
-    Abstention,
-    AbstentionReason,
-    Demonstration,
-    Example,
-    Question,
-    QuestionKind,
-    WeakLabel,
-)
+from backend.domain.questions import Question, QuestionKind
 from backend.errors import UnsupportedLabelConfig
 from backend.llm.prompt_batch import Asking, Call, Ending, Read
 from backend.llm.prompts.templates import Form, choice_layout, prompt_version

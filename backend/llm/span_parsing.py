@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from backend.domain.types import Question, Span
+from backend.domain.labels import Span
+from backend.domain.questions import Question
 from backend.llm.prompts.text import one_line, spoken_name
 
 _NONE = "none"

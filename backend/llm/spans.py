@@ -8,18 +8,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from backend.domain.ports import Completion, Decoding, LanguageModel
-from backend.domain.types import (
+from backend.domain.labels import (
     Abstention,
     AbstentionReason,
     Demonstration,
     Example,
     Guide,
-    Question,
     Span,
-    TaskSchema,
     WeakLabel,
 )
+from backend.domain.ports import Completion, Decoding, LanguageModel
+from backend.domain.questions import Question, TaskSchema
 from backend.llm.prompt_batch import Asking, Call, failure_of
 from backend.llm.prompts.templates import Layout
 from backend.llm.prompts.text import spoken_name, told_lines

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from backend.domain.labels import Example
 from backend.domain.ports import Completion, Decoding, LanguageModel
-from backend.domain.types import Example, LabelDefinition, Question
+from backend.domain.questions import LabelDefinition, Question
 from backend.llm.near_duplicates import shared_words
 from backend.llm.prompts.text import one_line, slot_text, spoken_name
 

@@ -1,1 +1,1 @@
-"""The use cases: the order of calls, nothing else. They reach the outside through ports."""
+"""The use cases: sync, prelabel, rounds, publish, predict, export and status."""

@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from backend.domain.labels import Example, WeakLabel
+from backend.domain.projects import Project, Task
+from backend.domain.questions import Question
 from backend.domain.stores import LabelStore, TaskStore
-from backend.domain.types import Example, Project, Question, Task, WeakLabel
 from backend.label_model.crowd import Consensus
 from backend.pipeline.ensemble import FEWEST_TO_LEARN, Findings, Human, HumanSets, Jury
 from backend.pipeline.guidelines import Brief, BriefReader, class_by_example, labels_by_example

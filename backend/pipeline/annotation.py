@@ -7,10 +7,11 @@ import time
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
+from backend.domain.labels import WeakLabel
 from backend.domain.llm_usage import charged_to
 from backend.domain.ports import ConfigReader
+from backend.domain.projects import Prediction, Project, ProjectId, Task
 from backend.domain.stores import LabelStore, ProjectStore, WorkStore
-from backend.domain.types import Prediction, Project, ProjectId, Task, WeakLabel
 from backend.errors import LanguageModelError, UnsupportedLabelConfig
 from backend.pipeline.aggregate import Settler
 from backend.pipeline.batch_size import ChunkPace

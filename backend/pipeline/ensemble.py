@@ -11,18 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.active_learning.holdout import audit_seed, is_audited
+from backend.domain.labels import Abstention, AbstentionReason, Example, Guide, WeakLabel
 from backend.domain.ports import Encoder, PoolAnnotator
+from backend.domain.projects import Project
+from backend.domain.questions import Question, QuestionKind
 from backend.domain.stores import StateStore
-from backend.domain.types import (
-    Abstention,
-    AbstentionReason,
-    Example,
-    Guide,
-    Project,
-    Question,
-    QuestionKind,
-    WeakLabel,
-)
 from backend.errors import LanguageModelError
 from backend.label_model.aggregation import fuse, fuse_multiple
 from backend.label_model.fitting import learn_trust

@@ -6,8 +6,8 @@ import logging
 import time
 
 from backend.domain.ports import ConfigReader
+from backend.domain.projects import Event, Project, ProjectId
 from backend.domain.stores import ProjectStore, TaskStore, WorkStore
-from backend.domain.types import Event, Project, ProjectId
 from backend.errors import UnsupportedLabelConfig
 from backend.pipeline.prelabel import PRELABEL
 from backend.pipeline.rounds.workflow import ROUND_NOW

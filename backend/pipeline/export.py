@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from backend.domain.labels import WeakLabel
 from backend.domain.ports import ConfigReader
+from backend.domain.projects import Prediction, Project, Task
+from backend.domain.questions import Question, QuestionKind
 from backend.domain.stores import LabelStore, ReleaseStore, TaskStore
-from backend.domain.types import Prediction, Project, Question, QuestionKind, Task, WeakLabel
 from backend.errors import ExportFailed
 from backend.label_model.crowd import ConsensusLabel
 from backend.pipeline.export_formats import (

@@ -13,7 +13,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import IO, Any
 
-from backend.domain.types import Prediction, Question, QuestionKind, Span, Task, WeakLabel
+from backend.domain.labels import Span, WeakLabel
+from backend.domain.projects import Prediction, Task
+from backend.domain.questions import Question, QuestionKind
 from backend.errors import ExportFailed
 
 HUMAN = "human"

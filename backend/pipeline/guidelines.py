@@ -6,9 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from backend.domain.definitions import Definitions, with_definitions
+from backend.domain.labels import Example
 from backend.domain.ports import ConfigReader
+from backend.domain.projects import Project, Task
+from backend.domain.questions import Question, QuestionKind, TaskSchema
 from backend.domain.stores import TaskStore
-from backend.domain.types import Example, Project, Question, QuestionKind, Task, TaskSchema
 from backend.label_model.crowd import Consensus, Vote, find_consensus, is_evidence
 
 

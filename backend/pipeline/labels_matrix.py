@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.domain.types import Abstention, AbstentionReason, Example, Question, WeakLabel
+from backend.domain.labels import Abstention, AbstentionReason, Example, WeakLabel
+from backend.domain.questions import Question
 from backend.label_model.aggregation import FusedLabels
 
 FUSED = "fused"

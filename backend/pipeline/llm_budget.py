@@ -11,8 +11,9 @@ import numpy as np
 
 from backend.active_learning.holdout import audit_seed
 from backend.active_learning.ordering import PoolView
+from backend.domain.projects import Project, Task
+from backend.domain.questions import Question, QuestionKind
 from backend.domain.stores import AnswerStore, LabelStore, StateStore
-from backend.domain.types import Project, Question, QuestionKind, Task
 from backend.llm.prompts.text import asked_in_words
 from backend.pipeline.ensemble import Jury
 from backend.pipeline.guidelines import Brief, BriefReader

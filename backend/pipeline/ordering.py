@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from backend.domain.projects import Project, ProjectId
 from backend.domain.stores import LabelStore, ProjectStore, ReleaseStore, TaskStore, WorkStore
-from backend.domain.types import Project, ProjectId
 from backend.errors import UnsupportedLabelConfig
 from backend.pipeline.aggregate import Settler
 from backend.pipeline.release import Releaser

@@ -6,9 +6,10 @@ import logging
 import time
 from collections.abc import Sequence
 
+from backend.domain.labels import WeakLabel
 from backend.domain.llm_usage import charged_to
+from backend.domain.projects import Prediction, Project, Task
 from backend.domain.stores import LabelStore, ProjectStore, TaskStore, WorkStore
-from backend.domain.types import Prediction, Project, Task, WeakLabel
 from backend.errors import LanguageModelError
 from backend.pipeline.annotation import LANGUAGE_MODEL, Labelling
 from backend.pipeline.prelabel import PRELABEL

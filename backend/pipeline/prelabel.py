@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from backend.domain.ports import StepRunner
-from backend.domain.types import ProjectId
+from backend.domain.projects import ProjectId
 from backend.pipeline.annotation import PreAnnotator
 from backend.pipeline.ordering import Orderer
 from backend.pipeline.publish import Publisher

@@ -6,8 +6,8 @@ import logging
 from collections.abc import Sequence
 
 from backend.domain.ports import LabelingPlatform
+from backend.domain.projects import Prediction, Project, ProjectId
 from backend.domain.stores import LabelStore, ProjectStore, ReleaseStore, WorkStore
-from backend.domain.types import Prediction, Project, ProjectId
 from backend.errors import PlatformError, PlatformRejected
 
 _LOG = logging.getLogger(__name__)

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from backend.domain.projects import Project, QueuePlace
 from backend.domain.stores import ReleaseStore, TaskStore
-from backend.domain.types import Project, QueuePlace
 from backend.pipeline.release import Releaser
 
 

@@ -12,18 +12,12 @@ from numpy.typing import NDArray
 
 from backend.active_learning.holdout import audit_seed, is_audited, with_audit
 from backend.active_learning.ordering import Ordering, PoolView, QueryStrategy
+from backend.domain.labels import WeakLabel
 from backend.domain.llm_usage import charged_to
 from backend.domain.ports import ConfigReader
+from backend.domain.projects import Prediction, Project, ProjectId, QueuePlace, Task
+from backend.domain.questions import Question
 from backend.domain.stores import ReleaseStore, StateStore
-from backend.domain.types import (
-    Prediction,
-    Project,
-    ProjectId,
-    Question,
-    QueuePlace,
-    Task,
-    WeakLabel,
-)
 from backend.label_model.aggregation import agreement
 from backend.llm.prompts.text import asked_in_words
 from backend.pipeline.aggregate import Settled

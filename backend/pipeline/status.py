@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from backend.domain.llm_usage import Prices, Usage
+from backend.domain.projects import Project
 from backend.domain.stores import AnswerStore, LabelStore, ProjectStore, TaskStore, WorkStore
-from backend.domain.types import Project
 from backend.pipeline.llm_budget import Sharer
 from backend.pipeline.queue_status import QueueReporter
 from backend.pipeline.rounds.status import RoundReporter

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from backend.domain.labels import Example, WeakLabel
+from backend.domain.projects import Project
 from backend.domain.rounds import RoundRecipe
 from backend.domain.stores import ReleaseStore
 from backend.domain.student import FittedModel, PoolTexts
-from backend.domain.types import Example, Project, WeakLabel
 from backend.errors import BackendError
 from backend.pipeline.guidelines import Brief
 from backend.pipeline.release import LABELS_FROM, MODEL_FROM, RECIPE

@@ -9,15 +9,15 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice
 
 from backend.domain.ports import ConfigReader, LabelingPlatform
-from backend.domain.progress import SyncState
-from backend.domain.stores import LabelStore, ProjectStore, ReleaseStore, TaskStore, WorkStore
-from backend.domain.types import (
+from backend.domain.projects import (
     UNCERTAINTY_SAMPLING,
     Project,
     ProjectId,
     ProjectInfo,
+    SyncState,
     Task,
 )
+from backend.domain.stores import LabelStore, ProjectStore, ReleaseStore, TaskStore, WorkStore
 from backend.errors import PlatformError, UnsupportedLabelConfig
 
 _LOG = logging.getLogger(__name__)

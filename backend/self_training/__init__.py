@@ -1,1 +1,1 @@
-"""The small models: everything that needs torch."""
+"""Train the student on noisy labels, and embed texts: the only package that needs torch."""

@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from transformers import AutoModelForSequenceClassification
 
+from backend.domain.questions import QuestionKind
 from backend.domain.student import PoolTexts, SmallModelPrediction
-from backend.domain.types import QuestionKind
 from backend.label_model.linear_probe import LinearProbe
 from backend.self_training import head_init as start
 from backend.self_training import losses, peers

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from backend.domain.ports import Encoder
+from backend.domain.questions import QuestionKind
 from backend.domain.student import PoolTexts, SmallModelPrediction, TrainingSet
-from backend.domain.types import QuestionKind
 from backend.errors import InvalidRequest
 from backend.label_model.linear_probe import LinearProbe
 from backend.self_training.context import Floats, assign_folds, given_targets

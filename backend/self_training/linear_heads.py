@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.domain.types import QuestionKind
+from backend.domain.questions import QuestionKind
 from backend.label_model.linear_probe import LinearProbe, fit_probe
 from backend.self_training.temperature import fit_temperature
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional
 
-from backend.domain.types import QuestionKind
+from backend.domain.questions import QuestionKind
 
 _ORDINAL_SHARE = 0.5
 

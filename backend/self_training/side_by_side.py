@@ -20,6 +20,7 @@ import numpy as np
 
 from backend import errors
 from backend.domain.ports import Encoder
+from backend.domain.questions import QuestionKind
 from backend.domain.student import (
     FittedModel,
     PoolTexts,
@@ -32,7 +33,6 @@ from backend.domain.student import (
     TrainingReport,
     TrainingSet,
 )
-from backend.domain.types import QuestionKind
 from backend.errors import BackendError, SmallModelError, TrainingCancelled
 
 _LOOK_S = 0.2

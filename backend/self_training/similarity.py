@@ -9,18 +9,9 @@ from typing import Any
 import numpy as np
 from scipy.special import expit, ndtri, softmax
 
+from backend.domain.labels import Abstention, AbstentionReason, Example, Guide, WeakLabel
 from backend.domain.ports import Encoder
-from backend.domain.types import (
-    Abstention,
-    AbstentionReason,
-    Example,
-    Guide,
-    LabelDefinition,
-    Question,
-    QuestionKind,
-    TaskSchema,
-    WeakLabel,
-)
+from backend.domain.questions import LabelDefinition, Question, QuestionKind, TaskSchema
 from backend.label_model.calibration import BatchCalibrator
 from backend.label_model.latent_class import Floats
 from backend.label_model.linear_probe import LinearProbe, fit_probe

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import AutoModelForTokenClassification
 
-from backend.domain.types import Span
+from backend.domain.labels import Span
 from backend.self_training.batches import Tokens, reading_batches
 from backend.self_training.encoder import compute_device, embedded_encoder_folder, has_fast_bf16
 from backend.self_training.pretrained import Pretrained, read_ours, under_new_head

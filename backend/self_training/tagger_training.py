@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from backend.domain.labels import Span
 from backend.domain.student import Recipe, TrainingHooks
-from backend.domain.types import Span
 from backend.errors import InvalidRequest, TrainingCancelled
 from backend.self_training import noise
 from backend.self_training.checkpoint import fingerprint

@@ -1,4 +1,4 @@
-"""The database: the only place that knows SQLAlchemy. SQLite or PostgreSQL from one code."""
+"""Keep projects, tasks, labels, releases and rounds in SQLite or PostgreSQL."""
 
 from backend.store.database import Database
 from backend.store.jobs import WorkStore

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from backend.domain.types import Project, ProjectId
+from backend.domain.projects import Project, ProjectId
 from backend.store import tables as t
 
 _HELPERS = ("similarity", "small-model")

@@ -6,10 +6,7 @@ from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
-from backend.domain.progress import Problem
-from backend.domain.types import (
-    ProjectId,
-)
+from backend.domain.projects import Problem, ProjectId
 from backend.store import tables as t
 from backend.store.database import Database, now, upsert
 

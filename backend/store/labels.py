@@ -8,14 +8,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from backend.domain.progress import Progress
-from backend.domain.types import (
-    AbstentionReason,
-    Prediction,
-    Project,
-    Task,
-    WeakLabel,
-)
+from backend.domain.labels import AbstentionReason, WeakLabel
+from backend.domain.projects import Prediction, Progress, Project, Task
 from backend.store import progress
 from backend.store import tables as t
 from backend.store import weak_labels as weak_labels_table

@@ -7,8 +7,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from backend.domain.progress import Progress
-from backend.domain.types import AbstentionReason, Project, ProjectId
+from backend.domain.labels import AbstentionReason
+from backend.domain.projects import Progress, Project, ProjectId
 from backend.store import tables as t
 from backend.store.database import now
 from backend.store.filters import alive, by_llm, is_open, of_version

@@ -7,11 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from backend.domain.progress import SyncState
-from backend.domain.types import (
-    Project,
-    ProjectId,
-)
+from backend.domain.projects import Project, ProjectId, SyncState
 from backend.store import tables as t
 from backend.store.database import Database, now
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from backend.domain.types import Prediction, Project, ProjectId, QueuePlace
+from backend.domain.projects import Prediction, Project, ProjectId, QueuePlace
 from backend.errors import UnknownModelVersion
 from backend.store import tables as t
 from backend.store.database import Database, now, upsert

@@ -7,8 +7,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from backend.domain.projects import Project, ProjectId
 from backend.domain.rounds import Round, RoundRecipe, RoundState
-from backend.domain.types import Project, ProjectId
 from backend.store import tables as t
 from backend.store.database import Database, now
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from backend.domain.types import ProjectId
+from backend.domain.projects import ProjectId
 from backend.store import tables as t
 from backend.store.database import Database, now, upsert
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from backend.domain.types import Event, HumanLabel, ProjectId, Task
+from backend.domain.labels import HumanLabel
+from backend.domain.projects import Event, ProjectId, Task
 from backend.store import tables as t
 from backend.store.database import Database, in_slices, insert_new, now, upsert
 from backend.store.jobs import request_job

@@ -7,7 +7,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from backend.domain.types import Abstention, AbstentionReason, Project, Span, WeakLabel
+from backend.domain.labels import Abstention, AbstentionReason, Span, WeakLabel
+from backend.domain.projects import Project
 from backend.store import tables as t
 
 

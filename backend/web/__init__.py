@@ -1,1 +1,1 @@
-"""The HTTP side: the ML backend's routes and the metrics."""
+"""Serve the ML backend routes and the metrics with Flask."""

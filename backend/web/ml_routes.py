@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from flask import Blueprint, Response, jsonify, request
 
-from backend.domain.types import ProjectId
+from backend.domain.projects import ProjectId
 from backend.errors import InvalidRequest
 from backend.services import Services
 

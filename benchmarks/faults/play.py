@@ -13,8 +13,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from backend.domain.projects import Project
 from backend.domain.rounds import RoundState
-from backend.domain.types import Project
 from backend.launcher.child import ChildProcess, Command
 from backend.pipeline.rounds.workflow import ROUND_NOW
 from backend.services import Services, build_services

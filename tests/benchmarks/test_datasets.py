@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from backend.domain.types import QuestionKind, Span
+from backend.domain.labels import Span
+from backend.domain.questions import QuestionKind
 from benchmarks.datasets import load, place_in_split, spans_of
 
 

@@ -5,16 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from backend.domain.types import (
-    Abstention,
-    AbstentionReason,
-    LabelDefinition,
-    Question,
-    QuestionKind,
-    Span,
-    TextField,
-    WeakLabel,
-)
+from backend.domain.labels import Abstention, AbstentionReason, Span, WeakLabel
+from backend.domain.questions import LabelDefinition, Question, QuestionKind, TextField
 from benchmarks.scores import accuracy, posteriors, score_posteriors, score_spans
 
 

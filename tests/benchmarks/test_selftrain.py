@@ -9,8 +9,8 @@ from zlib import crc32
 import numpy as np
 import pytest
 
+from backend.domain.labels import Span
 from backend.domain.student import PLAIN
-from backend.domain.types import Span
 from benchmarks.noisy_labels import load, made_noisy, wrong_foretold
 from benchmarks.noisy_spans import holds_spans, load_spans, spoil
 from benchmarks.selftrain import training_set

@@ -9,8 +9,9 @@ from typing import Any, Protocol
 import pytest
 from label_studio_sdk import LabelStudio
 
+from backend.domain.labels import Region
 from backend.domain.ports import LabelingPlatform
-from backend.domain.types import Prediction, Region
+from backend.domain.projects import Prediction
 from backend.errors import PlatformRejected
 from backend.labelstudio.admin import LabelStudioAdmin
 from backend.labelstudio.client import LabelStudioPlatform

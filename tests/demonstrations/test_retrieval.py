@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from backend.demonstrations.few_shot import RetrievalPlan, ShotPool, Texts
 from backend.demonstrations.retrieval import retrieve
-from backend.domain.types import Answer, Demonstration
+from backend.domain.labels import Answer, Demonstration
 
 
 def on_circle(*degrees: float) -> np.ndarray:

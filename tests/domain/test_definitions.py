@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from backend.domain.definitions import Definitions, with_definitions
-from backend.domain.types import LabelDefinition, Question, QuestionKind, TaskSchema, TextField
+from backend.domain.questions import LabelDefinition, Question, QuestionKind, TaskSchema, TextField
 from backend.errors import UnsuitableDefinitions
 
 LABELS = (LabelDefinition("pos", "Positive", "they like it"), LabelDefinition("neg", "Negative"))

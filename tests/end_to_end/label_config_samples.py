@@ -12,7 +12,7 @@ from typing import Any
 
 from playwright.sync_api import Locator, Page, expect
 
-from backend.domain.types import Answer, Span, WeakLabel
+from backend.domain.labels import Answer, Span, WeakLabel
 from backend.launcher.environments import PROJECT_FOLDER
 
 GUIDE = PROJECT_FOLDER / "docs" / "label-configs.md"

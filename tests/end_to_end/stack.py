@@ -20,7 +20,7 @@ from typing import Any
 import httpx
 from rich.console import Console
 
-from backend.domain.types import ProjectId
+from backend.domain.projects import ProjectId
 from backend.labelstudio.admin import LabelStudioAdmin, MlBackend
 from backend.launcher.child import ChildProcess
 from backend.launcher.embedded_llm import EMBEDDED_MODEL, ensure_embedded_model

@@ -16,7 +16,8 @@ import httpx
 import pytest
 from playwright.sync_api import FloatRect, Page
 
-from backend.domain.types import Answer, Prediction, Task
+from backend.domain.labels import Answer
+from backend.domain.projects import Prediction, Task
 from backend.labelstudio.admin import LabelStudioAdmin
 from backend.labelstudio.client import LabelStudioPlatform
 from backend.labelstudio.label_config import LabelConfigReader, read_answers

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from backend.domain.types import Prediction, QueuePlace
+from backend.domain.projects import Prediction, QueuePlace
 from backend.labelstudio.admin import LabelStudioAdmin
 from tests.end_to_end.browser import open_browser
 from tests.end_to_end.data import reviews

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.domain.types import Span
+from backend.domain.labels import Span
 from backend.evaluation.metrics import SpanScores, expected_calibration_error, span_scores
 
 

@@ -10,15 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backend.domain.types import (
-    Answer,
-    HumanLabel,
-    LabelDefinition,
-    Question,
-    QuestionKind,
-    Span,
-    TextField,
-)
+from backend.domain.labels import Answer, HumanLabel, Span
+from backend.domain.questions import LabelDefinition, Question, QuestionKind, TextField
 from backend.label_model.crowd import Vote, find_consensus
 
 START = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from backend.domain.types import Abstention
+from backend.domain.labels import Abstention
 from backend.labelstudio.label_config import LabelConfigReader
 
 CHOICES = (

@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import jwt
 import pytest
 
-from backend.domain.types import Prediction
+from backend.domain.projects import Prediction
 from backend.errors import PlatformRejected, PlatformUnauthorized, PlatformUnavailable
 from backend.labelstudio.admin import LabelStudioAdmin, Token, TokenKind, read_token
 from backend.labelstudio.client import LabelStudioPlatform

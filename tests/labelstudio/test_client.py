@@ -14,7 +14,7 @@ from typing import Any
 import jwt
 import pytest
 
-from backend.domain.types import Prediction
+from backend.domain.projects import Prediction
 from backend.errors import (
     BackendError,
     PlatformRejected,

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backend.domain.types import Event, Task
+from backend.domain.projects import Event, Task
 from backend.errors import InvalidRequest
 from backend.labelstudio.events import plain_text, read_event, read_project
 

@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from backend.domain.types import Abstention, AbstentionReason
+from backend.domain.labels import Abstention, AbstentionReason
 from backend.labelstudio.remote_text import RemoteTexts
 
 

@@ -6,16 +6,8 @@ import time
 
 import pytest
 
-from backend.domain.types import (
-    Abstention,
-    AbstentionReason,
-    Example,
-    LabelDefinition,
-    Question,
-    QuestionKind,
-    TaskSchema,
-    TextField,
-)
+from backend.domain.labels import Abstention, AbstentionReason, Example
+from backend.domain.questions import LabelDefinition, Question, QuestionKind, TaskSchema, TextField
 from backend.errors import LanguageModelRejected, LanguageModelUnavailable
 from backend.llm.annotator import LLMAnnotator
 from tests.fakes import FakeLanguageModel

@@ -8,18 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from backend.domain.labels import Abstention, AbstentionReason, Example, WeakLabel
 from backend.domain.ports import Completion
-from backend.domain.types import (
-    Abstention,
-    AbstentionReason,
-    Example,
-    LabelDefinition,
-    Question,
-    QuestionKind,
-    TaskSchema,
-    TextField,
-    WeakLabel,
-)
+from backend.domain.questions import LabelDefinition, Question, QuestionKind, TaskSchema, TextField
 from backend.llm.generation import (
     GenerationRequest,
     can_generate,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from backend.domain.types import AbstentionReason, Example, TaskSchema
+from backend.domain.labels import AbstentionReason, Example
+from backend.domain.questions import TaskSchema
 from backend.llm.annotator import LLMAnnotator
 from backend.llm.injection_flag import suspicion
 from backend.llm.prompts.templates import FORMS, choice_layout

@@ -8,20 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.domain.types import (
+from backend.domain.labels import (
     Abstention,
     AbstentionReason,
     Answer,
     Demonstration,
     Example,
     Guide,
-    LabelDefinition,
-    Question,
-    QuestionKind,
-    TaskSchema,
-    TextField,
     WeakLabel,
 )
+from backend.domain.questions import LabelDefinition, Question, QuestionKind, TaskSchema, TextField
 from backend.llm.annotator import LLMAnnotator
 from backend.llm.free_text import clean_text, read_number
 from backend.llm.label_shortlist import SHORTLIST_PROBABILITY, spread

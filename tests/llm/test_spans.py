@@ -9,20 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from backend.domain.labels import AbstentionReason, Answer, Demonstration, Example, Guide, Span
 from backend.domain.ports import Completion, Decoding
-from backend.domain.types import (
-    AbstentionReason,
-    Answer,
-    Demonstration,
-    Example,
-    Guide,
-    LabelDefinition,
-    Question,
-    QuestionKind,
-    Span,
-    TaskSchema,
-    TextField,
-)
+from backend.domain.questions import LabelDefinition, Question, QuestionKind, TaskSchema, TextField
 from backend.llm.span_parsing import SpanCounts, SpanWords, align, vote
 from backend.llm.spans import SpanAsker, SpanPlan
 from tests.fakes import FakeLanguageModel

@@ -12,18 +12,10 @@ import pytest
 from numpy.typing import NDArray
 
 from backend.active_learning.activellm import ActiveLLMStrategy
+from backend.domain.labels import Abstention, AbstentionReason, Example, Guide, WeakLabel
 from backend.domain.ports import Step
-from backend.domain.types import (
-    Abstention,
-    AbstentionReason,
-    Event,
-    Example,
-    Guide,
-    ProjectId,
-    Question,
-    TaskSchema,
-    WeakLabel,
-)
+from backend.domain.projects import Event, ProjectId
+from backend.domain.questions import Question, TaskSchema
 from backend.errors import BackendError
 from backend.labelstudio.label_config import LabelConfigReader
 from backend.pipeline.aggregate import Settler

@@ -8,7 +8,9 @@ import pytest
 
 from backend.active_learning.activellm import ActiveLLMStrategy
 from backend.domain.definitions import Definitions
-from backend.domain.types import Project, ProjectId, Span, Task, TaskSchema, WeakLabel
+from backend.domain.labels import Span, WeakLabel
+from backend.domain.projects import Project, ProjectId, Task
+from backend.domain.questions import TaskSchema
 from backend.errors import UnsuitableDefinitions
 from backend.labelstudio.label_config import LabelConfigReader
 from backend.pipeline.annotation import Labelling

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from backend.domain.types import Event, ProjectId, ProjectInfo, Task
+from backend.domain.projects import Event, ProjectId, ProjectInfo, Task
 from backend.errors import UnsupportedLabelConfig
 from tests.conftest import SENTIMENT, TOPIC
 

@@ -9,16 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backend.domain.types import (
-    Abstention,
-    AbstentionReason,
-    LabelDefinition,
-    Prediction,
-    Question,
-    QuestionKind,
-    Span,
-    TextField,
-)
+from backend.domain.labels import Abstention, AbstentionReason, Span
+from backend.domain.projects import Prediction
+from backend.domain.questions import LabelDefinition, Question, QuestionKind, TextField
 from backend.errors import ExportFailed
 from backend.labelstudio.label_config import LabelConfigReader
 from backend.pipeline.export_formats import (

@@ -8,7 +8,7 @@ import pytest
 from backend.active_learning.baselines import RandomOrder
 from backend.active_learning.holdout import audit_seed, is_audited
 from backend.active_learning.ordering import Ordering, PoolView
-from backend.domain.types import AbstentionReason
+from backend.domain.labels import AbstentionReason
 from backend.errors import LanguageModelUnavailable
 from tests.pipeline.conftest import LARGE_CHUNK, House, KilledHere, PlainSteps
 

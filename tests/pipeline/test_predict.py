@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from backend.domain.types import Task
+from backend.domain.projects import Task
 from backend.errors import LanguageModelUnavailable
 
 

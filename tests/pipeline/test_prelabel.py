@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from backend.domain.types import Prediction
+from backend.domain.projects import Prediction
 from backend.errors import (
     LanguageModelUnavailable,
     PlatformRejected,

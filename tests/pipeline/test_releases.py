@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from backend.domain.types import Prediction, QueuePlace
+from backend.domain.projects import Prediction, QueuePlace
 from tests.pipeline.conftest import KilledHere, PlainSteps
 
 

@@ -9,18 +9,9 @@ import pytest
 from scipy.special import expit
 
 from backend.active_learning.holdout import audit_seed, is_audited
-from backend.domain.types import (
-    Answer,
-    Example,
-    LabelDefinition,
-    Project,
-    ProjectId,
-    Question,
-    QuestionKind,
-    TaskSchema,
-    TextField,
-    WeakLabel,
-)
+from backend.domain.labels import Answer, Example, WeakLabel
+from backend.domain.projects import Project, ProjectId
+from backend.domain.questions import LabelDefinition, Question, QuestionKind, TaskSchema, TextField
 from backend.label_model.crowd import Consensus, ConsensusLabel
 from backend.pipeline.ensemble import Findings, Jury
 from backend.pipeline.guidelines import Brief, labels_by_example

@@ -8,17 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from backend.domain.labels import Example
+from backend.domain.projects import Project, ProjectId
+from backend.domain.questions import LabelDefinition, Question, QuestionKind, TaskSchema, TextField
 from backend.domain.student import PoolTexts, TrainingSet
-from backend.domain.types import (
-    Example,
-    LabelDefinition,
-    Project,
-    ProjectId,
-    Question,
-    QuestionKind,
-    TaskSchema,
-    TextField,
-)
 from backend.pipeline.guidelines import Brief
 from backend.pipeline.rounds.artifacts import RoundFiles
 from backend.pipeline.student_predictor import SmallModelVoice

@@ -9,8 +9,8 @@ import pytest
 import torch
 from transformers import BertConfig, BertModel, BertTokenizerFast
 
+from backend.domain.questions import QuestionKind
 from backend.domain.student import PoolTexts, TrainingSet
-from backend.domain.types import QuestionKind
 
 GOOD = ("good", "great", "fine", "lovely")
 BAD = ("bad", "awful", "poor", "nasty")

@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from backend.domain.questions import QuestionKind
 from backend.domain.student import PoolTexts, Recipe
-from backend.domain.types import QuestionKind
 from backend.errors import InvalidRequest
 from backend.self_training.embedding_probe import EmbeddingProbe
 from backend.self_training.linear_heads import answers, fit_probes

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import ModernBertConfig, RobertaConfig, RobertaForSequenceClassification
 
-from backend.domain.types import QuestionKind
+from backend.domain.questions import QuestionKind
 from backend.self_training import head_init as start
 from backend.self_training.classifier import ClassifierSpec, TextClassifier
 from backend.self_training.linear_heads import answers, fit_probes

@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from backend.domain.questions import QuestionKind
 from backend.domain.student import Recipe, TrainingHooks, TrainingSet
-from backend.domain.types import QuestionKind
 from backend.self_training.context import Desk
 from backend.self_training.label_quality import Judgement, judge, judge_across, refined_lesson
 from backend.self_training.self_trainer import Transformer

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.domain.types import QuestionKind
+from backend.domain.questions import QuestionKind
 from backend.self_training.batches import Tokens, reading_batches, training_batches
 from backend.self_training.classifier import decide
 from backend.self_training.losses import divergence, label_loss, two_way_divergence

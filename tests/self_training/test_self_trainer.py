@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from transformers import pipeline
 
+from backend.domain.questions import QuestionKind
 from backend.domain.student import (
     PLAIN,
     PoolTexts,
@@ -15,7 +16,6 @@ from backend.domain.student import (
     TrainingHooks,
     TrainingSet,
 )
-from backend.domain.types import QuestionKind
 from backend.errors import InvalidRequest, SettingsError, TrainingCancelled, TrainingDiverged
 from backend.self_training.self_trainer import Transformer
 from tests.self_training.conftest import reviews, training_set

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from backend.domain.questions import QuestionKind
 from backend.domain.student import (
     PLAIN,
     PoolTexts,
@@ -18,7 +19,6 @@ from backend.domain.student import (
     TrainingReport,
     TrainingSet,
 )
-from backend.domain.types import QuestionKind
 from backend.errors import SmallModelError, TrainingCancelled, TrainingDiverged
 from backend.launcher.child import ChildProcess, Command
 from backend.self_training import peers

@@ -5,16 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from backend.domain.types import (
-    Abstention,
-    AbstentionReason,
-    Example,
-    LabelDefinition,
-    Question,
-    QuestionKind,
-    TaskSchema,
-    TextField,
-)
+from backend.domain.labels import Abstention, AbstentionReason, Example
+from backend.domain.questions import LabelDefinition, Question, QuestionKind, TaskSchema, TextField
 from backend.self_training.similarity import SimilarityAnnotator, SimilarityFit, definition_text
 from tests.self_training.bag_of_words import BagOfWordsEncoder
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from transformers import pipeline
 
+from backend.domain.labels import Span
 from backend.domain.student import PLAIN, Recipe, TrainingHooks
-from backend.domain.types import Span
 from backend.errors import InvalidRequest, TrainingCancelled
 from backend.self_training.classifier import TextClassifier
 from backend.self_training.tagger import SpanTagger, TaggerSpec, Words, tag_words

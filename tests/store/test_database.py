@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
-from backend.domain.types import ProjectId
+from backend.domain.projects import ProjectId
 from backend.errors import StoreUnavailable
 from backend.store import Database, WorkStore
 from backend.store.tables import metadata, workers

@@ -6,16 +6,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from backend.domain.types import (
-    Abstention,
-    AbstentionReason,
-    Event,
-    HumanLabel,
-    Prediction,
-    ProjectId,
-    Task,
-    WeakLabel,
-)
+from backend.domain.labels import Abstention, AbstentionReason, HumanLabel, WeakLabel
+from backend.domain.projects import Event, Prediction, ProjectId, Task
 from tests.conftest import TOPIC
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from backend.domain.types import ProjectId
+from backend.domain.projects import ProjectId
 from tests.conftest import SENTIMENT, TOPIC
 
 ONE, TWO = ProjectId("1.1795215594"), ProjectId("2.1795215595")

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from backend.domain.types import Prediction, ProjectId, QueuePlace, Task, WeakLabel
+from backend.domain.labels import WeakLabel
+from backend.domain.projects import Prediction, ProjectId, QueuePlace, Task
 from backend.errors import UnknownModelVersion
 from tests.conftest import SENTIMENT
 

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from backend.domain.types import Event, HumanLabel, ProjectId, Task, WeakLabel
+from backend.domain.labels import HumanLabel, WeakLabel
+from backend.domain.projects import Event, ProjectId, Task
 from backend.store import Database, TaskStore
 
 ONE, TWO = ProjectId("1.1795215594"), ProjectId("2.1795215595")

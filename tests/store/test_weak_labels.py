@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from backend.domain.types import Abstention, AbstentionReason, ProjectId, Span, WeakLabel
+from backend.domain.labels import Abstention, AbstentionReason, Span, WeakLabel
+from backend.domain.projects import ProjectId
 from backend.store import LabelStore, ProjectStore, StateStore
 
 PROJECT_ID = ProjectId("3.1795215594")

@@ -7,7 +7,7 @@ import time
 import pytest
 from label_studio_ml.api import init_app
 
-from backend.domain.types import ProjectId
+from backend.domain.projects import ProjectId
 from model import FreeALBackend
 from tests.conftest import SENTIMENT, TOPIC
 from tests.web.test_ml_routes import ONE, predict_body, recorded, setup_body

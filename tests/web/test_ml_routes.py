@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from backend.domain.types import ProjectId
+from backend.domain.projects import ProjectId
 from backend.errors import LanguageModelUnavailable
 from backend.setting_values import Secret
 from tests.conftest import SENTIMENT, TOPIC

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from xml.etree import ElementTree
 
-from backend.domain.types import Answer, LabelDefinition, Question, QuestionKind, WeakLabel
+from backend.domain.labels import Answer, WeakLabel
+from backend.domain.questions import LabelDefinition, Question, QuestionKind
 from backend.labelstudio.label_config.tags import (
     ANY_TEXT,
     Asked,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from backend.domain.types import Question, QuestionKind, TextField
+from backend.domain.questions import Question, QuestionKind, TextField
 from backend.labelstudio.label_config.choices import Choices, Taxonomy
 from backend.labelstudio.label_config.scales import Number, Pairwise, Rating, TextArea
 from backend.labelstudio.label_config.spans import HyperTextLabels, Labels, ParagraphLabels

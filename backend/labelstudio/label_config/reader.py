@@ -15,17 +15,9 @@ from label_studio_sdk._legacy.exceptions import (
 )
 from label_studio_sdk.label_interface.interface import LabelInterface
 
-from backend.domain.types import (
-    Abstention,
-    Answer,
-    Example,
-    Prediction,
-    Question,
-    Region,
-    Task,
-    TaskSchema,
-    WeakLabel,
-)
+from backend.domain.labels import Abstention, Answer, Example, Region, WeakLabel
+from backend.domain.projects import Prediction, Task
+from backend.domain.questions import Question, TaskSchema
 from backend.errors import UnsupportedLabelConfig
 from backend.labelstudio.label_config.controls import SUPPORTED, read_fields, read_question
 from backend.labelstudio.label_config.results import (

@@ -6,16 +6,9 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from backend.domain.types import (
-    Answer,
-    Prediction,
-    Question,
-    QuestionKind,
-    Region,
-    Task,
-    TaskSchema,
-    WeakLabel,
-)
+from backend.domain.labels import Answer, Region, WeakLabel
+from backend.domain.projects import Prediction, Task
+from backend.domain.questions import Question, QuestionKind, TaskSchema
 from backend.labelstudio.label_config.controls import tag_of
 from backend.labelstudio.label_config.tags import Reply, Written
 

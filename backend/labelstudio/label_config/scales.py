@@ -6,7 +6,8 @@ import math
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from backend.domain.types import Answer, LabelDefinition, Question, QuestionKind, WeakLabel
+from backend.domain.labels import Answer, WeakLabel
+from backend.domain.questions import LabelDefinition, Question, QuestionKind
 from backend.labelstudio.label_config.tags import (
     ANY_TEXT,
     UNKNOWN_CONFIDENCE,

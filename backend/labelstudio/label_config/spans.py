@@ -9,15 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from backend.domain.types import (
-    Answer,
-    LabelDefinition,
-    Question,
-    QuestionKind,
-    Span,
-    TextFormat,
-    WeakLabel,
-)
+from backend.domain.labels import Answer, Span, WeakLabel
+from backend.domain.questions import LabelDefinition, Question, QuestionKind, TextFormat
 from backend.errors import InvalidRequest
 from backend.labelstudio.label_config.dialogue import Dialogue, Place
 from backend.labelstudio.label_config.html import VisibleText

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 from xml.etree import ElementTree
 
-from backend.domain.types import Answer, LabelDefinition, Question, QuestionKind, WeakLabel
+from backend.domain.labels import Answer, WeakLabel
+from backend.domain.questions import LabelDefinition, Question, QuestionKind
 
 ANY_TEXT: tuple[str, ...] = ("Text", "HyperText", "Paragraphs")
 MIN_PROBABILITY = 0.5

@@ -7,7 +7,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from backend.domain.types import Abstention, AbstentionReason, TextField, TextFormat
+from backend.domain.labels import Abstention, AbstentionReason
+from backend.domain.questions import TextField, TextFormat
 from backend.labelstudio.label_config.dialogue import Dialogue, read_dialogue
 from backend.labelstudio.label_config.html import VisibleText, read_html
 

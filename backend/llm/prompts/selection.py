@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.domain.types import Example, Guide, Question, TaskSchema, WeakLabel
+from backend.domain.labels import Example, Guide, WeakLabel
+from backend.domain.questions import Question, TaskSchema
 from backend.llm.annotator import LLMAnnotator
 from backend.llm.prompts.templates import DEFAULT_FORM
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from backend.domain.ports import LanguageModelInfo
-from backend.domain.types import Question, QuestionKind, TaskSchema
+from backend.domain.questions import Question, QuestionKind, TaskSchema
 from backend.llm.prompts.text import one_line, spoken_name, told_lines
 from backend.llm.prompts.verbalizer import AnswerWords, answer_names
 

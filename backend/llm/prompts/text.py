@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from html.parser import HTMLParser
 
-from backend.domain.types import TaskSchema, TextFormat
+from backend.domain.questions import TaskSchema, TextFormat
 
 _MOST_TOLD_CHARS = 1000
 _MOST_TOLD_LINES = 5

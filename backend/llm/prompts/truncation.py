@@ -6,8 +6,8 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from backend.domain.labels import Abstention, AbstentionReason
 from backend.domain.ports import LanguageModel, LanguageModelInfo
-from backend.domain.types import Abstention, AbstentionReason
 from backend.errors import LanguageModelRejected, LanguageModelUnavailable
 from backend.llm.prompts.templates import Layout
 

@@ -7,8 +7,9 @@ import string
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from backend.domain.labels import Abstention, AbstentionReason
 from backend.domain.ports import Completion
-from backend.domain.types import Abstention, AbstentionReason, LabelDefinition
+from backend.domain.questions import LabelDefinition
 from backend.errors import UnsupportedLabelConfig
 
 Tokenize = Callable[[str], Sequence[int]]

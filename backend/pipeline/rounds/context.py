@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from backend.domain.labels import WeakLabel
+from backend.domain.projects import Project, ProjectId
+from backend.domain.questions import Question, TaskSchema
 from backend.domain.rounds import Round, RoundRecipe, RoundState
 from backend.domain.stores import ProjectStore, RoundStore, WorkStore
-from backend.domain.types import Project, ProjectId, Question, TaskSchema, WeakLabel
 from backend.errors import BackendError, LanguageModelError, StoreUnavailable, TrainingCancelled
 from backend.pipeline.rounds.artifacts import RoundFiles
 

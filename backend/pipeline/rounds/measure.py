@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.active_learning.holdout import Source, audit, audit_seed, is_audited
-from backend.domain.types import Question, WeakLabel
+from backend.domain.labels import WeakLabel
+from backend.domain.questions import Question
 from backend.evaluation.selective_prediction import accept_rule
 from backend.pipeline.aggregate import Pool
 from backend.pipeline.ensemble import Human, Jury

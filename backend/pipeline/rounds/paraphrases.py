@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from backend.domain.llm_usage import charged_to
-from backend.domain.types import Question
+from backend.domain.questions import Question
 from backend.pipeline.aggregate import Pool
 
 FREE, REWORDED = "", "paraphrase"

@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from backend.domain.labels import WeakLabel
+from backend.domain.projects import ProjectId
+from backend.domain.questions import Question
 from backend.domain.rounds import RoundState
 from backend.domain.stores import LabelStore, ReleaseStore
-from backend.domain.types import ProjectId, Question, WeakLabel
 from backend.evaluation import gate
 from backend.evaluation.stopping import advise_on_rounds
 from backend.pipeline.aggregate import Pool, Settled, Settler

@@ -19,9 +19,11 @@ from backend.demonstrations.pool import (
     select_pool,
 )
 from backend.demonstrations.retrieval import retrieve
+from backend.domain.labels import Answer, Demonstration, Example, Guide
 from backend.domain.llm_usage import charged_to
+from backend.domain.projects import ProjectId
+from backend.domain.questions import Question
 from backend.domain.stores import LabelStore, TaskStore
-from backend.domain.types import Answer, Demonstration, Example, Guide, ProjectId, Question
 from backend.pipeline.aggregate import Pool, Settler
 from backend.pipeline.ensemble import Jury
 from backend.pipeline.guidelines import Brief, BriefReader

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from backend.domain.progress import Progress
+from backend.domain.labels import AbstentionReason
+from backend.domain.projects import Progress, Project, ProjectId
 from backend.domain.rounds import Round, RoundState
 from backend.domain.stores import LabelStore, ProjectStore, RoundStore
-from backend.domain.types import AbstentionReason, Project, ProjectId
 from backend.errors import LanguageModelUnavailable, UnsupportedLabelConfig
 from backend.pipeline.ensemble import FEWEST_TO_LEARN
 from backend.pipeline.guidelines import BriefReader

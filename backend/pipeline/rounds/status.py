@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from backend.domain.projects import Project
 from backend.domain.rounds import Round, RoundState
 from backend.domain.stores import RoundStore
-from backend.domain.types import Project
 from backend.evaluation.stopping import LearningPoint, advise_on_labels, advise_on_rounds
 from backend.pipeline.rounds.context import RoundPlan
 

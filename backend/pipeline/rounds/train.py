@@ -11,6 +11,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from backend.domain.labels import AbstentionReason, WeakLabel
+from backend.domain.projects import ProjectId
+from backend.domain.questions import Question
 from backend.domain.rounds import RoundRecipe
 from backend.domain.student import (
     FittedModel,
@@ -20,7 +23,6 @@ from backend.domain.student import (
     TrainingHooks,
     TrainingSet,
 )
-from backend.domain.types import AbstentionReason, ProjectId, Question, WeakLabel
 from backend.pipeline.aggregate import Pool, Settler
 from backend.pipeline.labels_matrix import posteriors_by_annotator
 from backend.pipeline.rounds.artifacts import RoundFiles

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from backend.domain.ports import StepRunner
-from backend.domain.types import ProjectId
+from backend.domain.projects import ProjectId
 from backend.pipeline.prelabel import Crew, prelabel, publish
 from backend.pipeline.rounds.promote import Decider
 from backend.pipeline.rounds.relabel import Refiner

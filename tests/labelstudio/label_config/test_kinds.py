@@ -7,20 +7,9 @@ from typing import Any
 
 import pytest
 
-from backend.domain.types import (
-    Abstention,
-    AbstentionReason,
-    Answer,
-    LabelDefinition,
-    Prediction,
-    Question,
-    QuestionKind,
-    Span,
-    Task,
-    TextField,
-    TextFormat,
-    WeakLabel,
-)
+from backend.domain.labels import Abstention, AbstentionReason, Answer, Span, WeakLabel
+from backend.domain.projects import Prediction, Task
+from backend.domain.questions import LabelDefinition, Question, QuestionKind, TextField, TextFormat
 from backend.labelstudio.label_config import LabelConfigReader, read_answers
 
 TEXT = '<Text name="text" value="$text"/>'

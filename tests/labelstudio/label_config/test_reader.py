@@ -6,14 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backend.domain.types import (
-    Abstention,
-    AbstentionReason,
-    LabelDefinition,
-    QuestionKind,
-    Task,
-    TextField,
-)
+from backend.domain.labels import Abstention, AbstentionReason
+from backend.domain.projects import Task
+from backend.domain.questions import LabelDefinition, QuestionKind, TextField
 from backend.errors import UnsupportedLabelConfig
 from backend.labelstudio.label_config import LabelConfigReader
 from tests.labelstudio.choices_config import CHOICES, SCHEMA, config, reader

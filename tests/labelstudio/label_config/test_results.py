@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from backend.domain.types import Abstention, AbstentionReason, Answer, WeakLabel
+from backend.domain.labels import Abstention, AbstentionReason, Answer, WeakLabel
 from backend.labelstudio.label_config import read_answers
 from tests.labelstudio.choices_config import CHOICES, SCHEMA, config, reader
 

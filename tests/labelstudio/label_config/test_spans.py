@@ -8,16 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.domain.types import (
-    Answer,
-    LabelDefinition,
-    Prediction,
-    QuestionKind,
-    Span,
-    Task,
-    TextFormat,
-    WeakLabel,
-)
+from backend.domain.labels import Answer, Span, WeakLabel
+from backend.domain.projects import Prediction, Task
+from backend.domain.questions import LabelDefinition, QuestionKind, TextFormat
 from backend.errors import InvalidRequest
 from backend.labelstudio.label_config import LabelConfigReader, read_answers
 from backend.labelstudio.label_config.dialogue import read_dialogue

@@ -10,14 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from backend.domain.types import (
-    Example,
-    LabelDefinition,
-    Question,
-    QuestionKind,
-    TaskSchema,
-    TextField,
-)
+from backend.domain.labels import Example
+from backend.domain.questions import LabelDefinition, Question, QuestionKind, TaskSchema, TextField
 from backend.llm.annotator import LLMAnnotator
 from backend.llm.prompts.selection import (
     FormProbe,

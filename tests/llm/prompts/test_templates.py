@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from backend.domain.types import LabelDefinition, Question, QuestionKind, TaskSchema, TextField
+from backend.domain.questions import LabelDefinition, Question, QuestionKind, TaskSchema, TextField
 from backend.llm.prompts.templates import (
     DEFAULT_FORM,
     FORMS,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.domain.types import TaskSchema, TextFormat
+from backend.domain.questions import TaskSchema, TextFormat
 from backend.llm.prompts.text import (
     clean_instruction,
     one_line,

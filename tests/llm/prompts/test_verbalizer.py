@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from backend.domain.labels import Abstention, AbstentionReason
 from backend.domain.ports import Completion
-from backend.domain.types import Abstention, AbstentionReason, LabelDefinition
+from backend.domain.questions import LabelDefinition
 from backend.errors import UnsupportedLabelConfig
 from backend.llm.prompts.verbalizer import MARKS, Posterior, choose_answer_words, read_posterior
 

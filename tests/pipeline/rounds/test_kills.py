@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from backend.domain.types import ProjectId
+from backend.domain.projects import ProjectId
 from backend.store import Database, LabelStore, ProjectStore, TaskStore, WorkStore
 from tests.fakes import FakePlatform
 from tests.pipeline.conftest import LARGE_CHUNK, House, KilledHere, ReplayingSteps

@@ -8,8 +8,8 @@ from datetime import timedelta
 import numpy as np
 import pytest
 
+from backend.domain.projects import Project
 from backend.domain.rounds import RoundState
-from backend.domain.types import Project
 from backend.errors import LanguageModelUnavailable, TrainingDiverged
 from backend.pipeline.rounds.context import RoundPlan
 from tests.pipeline.conftest import CHUNK, LARGE_CHUNK, House, KilledHere, PlainSteps

@@ -1,0 +1,165 @@
+"""Examples, the labels that annotators and people give them, and in-context demonstrations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Literal
+
+from backend.domain.questions import Question
+
+Region = dict[str, Any]
+"""One element of a Label Studio result list; only `labelstudio.label_config` looks inside."""
+
+
+class AbstentionReason(StrEnum):
+    """Why an annotator gave no label. The second group may go away by itself."""
+
+    NO_TEXT = "no_text"
+    REMOTE_TEXT = "remote_text"
+    REJECTED = "rejected"
+    UNASKED = "unasked"
+
+    UNREADABLE = "unreadable"
+    UNREACHABLE = "unreachable"
+
+    @property
+    def is_passing(self) -> bool:
+        """Whether the same text may get a label later, with nothing changed by the user."""
+        return self in (AbstentionReason.UNREADABLE, AbstentionReason.UNREACHABLE)
+
+
+@dataclass(frozen=True, slots=True)
+class Abstention:
+    """No label, and why; `detail` is for people and holds no task text."""
+
+    reason: AbstentionReason
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A task as an annotator reads it: its texts by field name.
+
+    A field without a usable text is absent from `texts` and explained in `missing`.
+    """
+
+    id: int
+    texts: Mapping[str, str]
+    missing: Mapping[str, Abstention] = field(default_factory=dict)
+
+    def text_of(self, question: Question) -> str:
+        """Return what a question is about as one text, a line per field; "" without the first."""
+        texts = [self.texts.get(field.name, "").strip() for field in question.fields]
+        return "\n".join(text for text in texts if text) if texts and texts[0] else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A labelled piece of a text: characters `start` to `end` (exclusive) of a field's text.
+
+    `label` is a label's value; `probability` is that this very span carries this label.
+    """
+
+    start: int
+    end: int
+    label: str
+    probability: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a person answered to one question, in the words of its label space.
+
+    `labels` holds label values: one for an exclusive question, any number for multiple choice.
+    No spans and no labels is an answer too: "there is none".
+    """
+
+    labels: tuple[str, ...] = ()
+    spans: tuple[Span, ...] = ()
+    text: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Demonstration:
+    """An in-context example: texts by field name with the answer to one question.
+
+    `example_id` is the task it was taken from, None for a generated one.
+    """
+
+    texts: Mapping[str, str]
+    answer: Answer
+    source: Literal["human", "generated", "weak"]
+    example_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Guide:
+    """How a project's questions are put to the LLM, beyond what its label config says.
+
+    `forms` names the measured prompt form of each question; `shots` holds, by question and then by
+    example id, the in-context examples of a prompt in their order.
+    """
+
+    forms: Mapping[str, str] = field(default_factory=dict)
+    shots: Mapping[str, Mapping[int, tuple[Demonstration, ...]]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class WeakLabel:
+    """An annotator's answer to one question about one example, or an abstention.
+
+    Exactly one of these is given: `probabilities` where the question has labels that whole texts
+    carry, in their order (summing to 1 for an exclusive question, one probability each for multiple
+    choice); `spans`, empty for "there is none"; `text` for free text and wide numbers;
+    `abstention`. `confidence` is the probability that `spans` or `text` are right as a whole.
+    `label_mass` is the share of the model's probability that fell on the label space at all: under
+    0.01 the prompt does not make the model answer the question. `votes` says who else was heard: a
+    posterior by annotator. `suspicion` names what in the text looks like an order to the model.
+    """
+
+    example_id: int
+    question: str
+    annotator: str
+    prompt_version: str
+    probabilities: tuple[float, ...] = ()
+    spans: tuple[Span, ...] | None = None
+    text: str | None = None
+    abstention: Abstention | None = None
+    confidence: float | None = None
+    label_mass: float | None = None
+    votes: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    suspicion: str | None = None
+    is_truncated: bool = False
+    n_tokens_in: int = 0
+    n_tokens_out: int = 0
+
+    def __post_init__(self) -> None:
+        given = (
+            bool(self.probabilities),
+            self.spans is not None,
+            self.text is not None,
+            self.abstention is not None,
+        )
+        if sum(given) != 1:
+            raise ValueError("a weak label has probabilities, spans, a text or an abstention")
+
+
+@dataclass(frozen=True, slots=True)
+class HumanLabel:
+    """One annotation by a person. `result` is kept as Label Studio gave it.
+
+    `is_copied`: it was made in bulk from predictions and nobody has touched it since, so it says
+    what a model thinks and nothing about what a person does.
+    """
+
+    annotation_id: int
+    task_id: int
+    annotator_id: int | None
+    result: tuple[Region, ...]
+    was_cancelled: bool
+    is_ground_truth: bool
+    updated_at: datetime
+    is_copied: bool = False
