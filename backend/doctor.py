@@ -26,7 +26,7 @@ from backend.labelstudio.definition_files import DefinitionFiles
 from backend.labelstudio.label_config import LabelConfigReader
 from backend.labelstudio.remote_text import RemoteTexts
 from backend.settings import Settings
-from backend.store import Database, ProjectStore, WorkStore
+from backend.store import Database, JobStore, ProjectStore
 
 _GIGABYTE = 1024**3
 _MIN_FREE_GB = 2
@@ -97,7 +97,7 @@ def _database(settings: Settings) -> Iterator[Finding]:
     try:
         database.migrate()
         database.check_writable()
-        workers = WorkStore(database).live_workers()
+        workers = JobStore(database).live_workers()
     except BackendError as exc:
         yield Finding("database", "failure", str(exc), "see DATABASE_URL in docs/operations.md")
         return

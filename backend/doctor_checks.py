@@ -12,7 +12,7 @@ from backend.errors import BackendError
 
 State = Literal["ok", "warning", "failure"]
 _SLOW_S = 5.0
-_MOST_PATIENCE_S = 60.0
+_MAX_PATIENCE_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ def language_model_findings(model: LanguageModel) -> Iterator[Finding]:
 def _speed(model: LanguageModel) -> Finding:
     """Ask for one token: what every label costs at least, one by one."""
     started_at = time.monotonic()
-    (answer,) = model.complete(["Hello"], Decoding(), deadline_s=_MOST_PATIENCE_S)
+    (answer,) = model.complete(["Hello"], Decoding(), deadline_s=_MAX_PATIENCE_S)
     seconds = time.monotonic() - started_at
     if answer.failure is None and seconds <= _SLOW_S:
         return Finding("LLM", "ok", f"answers a short prompt in {seconds:.1f} s")

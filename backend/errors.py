@@ -82,13 +82,13 @@ class PlatformRejected(PlatformError):
     """Label Studio refused the request itself; trying again gives the same answer."""
 
 
-class SmallModelError(BackendError):
+class TrainingError(BackendError):
     """The small model could not be trained."""
 
 
-class TrainingCancelled(SmallModelError):
+class TrainingCancelled(TrainingError):
     """The training was asked to stop and did, between two batches."""
 
 
-class TrainingDiverged(SmallModelError):
+class TrainingDiverged(TrainingError):
     """The loss is no number any more; nothing of this training is kept."""

@@ -13,29 +13,29 @@ from numpy.typing import NDArray
 from backend.active_learning.activellm import ActiveLLMStrategy
 from backend.active_learning.activellm_paper import PaperActiveLLM, read_mode
 from backend.active_learning.baselines import RandomOrder
-from backend.active_learning.informativeness import LLMJudge
+from backend.active_learning.informativeness import LLMInformativenessScorer
 from backend.domain.ports import Encoder, LanguageModel
 from backend.domain.rounds import RoundRecipe
-from backend.domain.student import PLAIN, Recipe, SmallModel, TrainingHooks, TrainingSet
+from backend.domain.student import PLAIN, Recipe, Student, TrainingHooks, TrainingSet
 from backend.errors import SettingsError
 from backend.labelstudio.client import LabelStudioPlatform
 from backend.launcher.child import ChildProcess, Command
 from backend.launcher.environments import PROJECT_FOLDER
 from backend.llm.client.load_balancer import Replicas
-from backend.llm.client.server import VllmServer
+from backend.llm.client.server import LLMClient
 from backend.pipeline.release import MakeStrategy
-from backend.pipeline.rounds.train import MakeSmallModel
+from backend.pipeline.rounds.train import StudentFactory
 from backend.settings import Settings
 
 _N_PUBLISHED_HEAD = 200
-_FEWEST_TEXTS_FOR_SEVERAL = 5000
+_MIN_TEXTS_FOR_SEVERAL = 5000
 """Below, one GPU is done before several processes have started."""
 
 
-def connect_language_model(settings: Settings) -> VllmServer | Replicas:
+def connect_language_model(settings: Settings) -> LLMClient | Replicas:
     """Return the client of the servers that the settings name; asks nothing of them yet."""
     servers = [
-        VllmServer(
+        LLMClient(
             url,
             model=settings.llm_model,
             api_key=settings.llm_api_key.reveal(),
@@ -79,23 +79,21 @@ class EncoderAtFirstUse:
         return self._encoder.embed(texts)
 
 
-def small_models(settings: Settings, encoder: Encoder) -> MakeSmallModel:
+def student_factory(settings: Settings, encoder: Encoder) -> StudentFactory:
     """Return what makes the small model of the settings, for the recipe of a round."""
 
-    def make(recipe: RoundRecipe) -> SmallModel:
-        from backend.self_training.self_trainer import Transformer
+    def make(recipe: RoundRecipe) -> Student:
+        from backend.self_training.self_trainer import SelfTrainer
 
         ways = {"default": Recipe(), "plain": PLAIN, "probe": Recipe(name="probe")}
         how = replace(PLAIN, name="paper") if recipe == "paper" else ways[settings.slm_recipe]
-        alone = Transformer(settings.slm_model, recipe=how, encoder=encoder)
+        alone = SelfTrainer(settings.slm_model, recipe=how, encoder=encoder)
         return alone if how.name == "probe" else _by_several(settings, alone, how, encoder)
 
     return make
 
 
-def _by_several(
-    settings: Settings, alone: SmallModel, recipe: Recipe, encoder: Encoder
-) -> SmallModel:
+def _by_several(settings: Settings, alone: Student, recipe: Recipe, encoder: Encoder) -> Student:
     """Return the small model trained by as many processes as the settings want, one GPU each."""
     from backend.self_training.encoder import n_gpus
     from backend.self_training.side_by_side import Order, SideBySide, known_vectors
@@ -116,7 +114,7 @@ def _by_several(
     def start(argv: tuple[str, ...], log_file: Path) -> ChildProcess:
         return ChildProcess(Command("training", argv, PROJECT_FOLDER), log_file=log_file)
 
-    fewest = 0 if settings.slm_processes else _FEWEST_TEXTS_FOR_SEVERAL
+    fewest = 0 if settings.slm_processes else _MIN_TEXTS_FOR_SEVERAL
     return SideBySide(alone, order, start, n_processes=n_processes, fewest_texts=fewest)
 
 
@@ -136,7 +134,9 @@ def _query_strategy(
     setting: str, name: str, settings: Settings, model: LanguageModel
 ) -> MakeStrategy:
     if name == "activellm" and settings.query_llm_judge:
-        return lambda asked: ActiveLLMStrategy(judge=LLMJudge(model, question=asked))
+        return lambda asked: ActiveLLMStrategy(
+            judge=LLMInformativenessScorer(model, question=asked)
+        )
     if name == "activellm":
         return lambda asked: ActiveLLMStrategy()
     if name == "random":

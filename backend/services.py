@@ -12,51 +12,51 @@ from backend.factories import (
     connect_language_model,
     connect_platform,
     query_strategies,
-    small_models,
+    student_factory,
 )
 from backend.labelstudio.definition_files import DefinitionFiles
 from backend.labelstudio.label_config import LabelConfigReader
 from backend.labelstudio.remote_text import RemoteTexts
 from backend.llm.annotator import LLMAnnotator
 from backend.llm.client.cache import CachedLanguageModel
-from backend.llm.paraphraser import Reworder
+from backend.llm.paraphraser import Paraphraser
 from backend.llm.spans import SpanAsker
-from backend.pipeline.aggregate import Settler
+from backend.pipeline.aggregate import Aggregator
 from backend.pipeline.annotation import Labelling, PreAnnotator
-from backend.pipeline.ensemble import Jury
+from backend.pipeline.ensemble import AnnotatorEnsemble
 from backend.pipeline.events import EventService
 from backend.pipeline.export import Exporter
-from backend.pipeline.guidelines import BriefReader
-from backend.pipeline.llm_budget import Sharer
+from backend.pipeline.guidelines import GuidelinesReader
+from backend.pipeline.llm_budget import LLMBudgetPlanner
 from backend.pipeline.ordering import Orderer
 from backend.pipeline.predict import PredictionService
-from backend.pipeline.prelabel import Crew
+from backend.pipeline.prelabel import PrelabelSteps
 from backend.pipeline.publish import Publisher
-from backend.pipeline.queue_status import QueueReporter
-from backend.pipeline.release import Releaser
-from backend.pipeline.rounds.context import RoundDesk, RoundPlan
-from backend.pipeline.rounds.paraphrases import SecondWordings
-from backend.pipeline.rounds.promote import Decider
-from backend.pipeline.rounds.relabel import Refiner
-from backend.pipeline.rounds.scheduler import Beginner, RoundPolicy
-from backend.pipeline.rounds.status import RoundReporter
-from backend.pipeline.rounds.train import MakeSmallModel, Trainer
-from backend.pipeline.rounds.workflow import RoundCrew
-from backend.pipeline.status import Reporter
-from backend.pipeline.student_predictor import SmallModelVoice
-from backend.pipeline.sync import Synchroniser
+from backend.pipeline.queue_status import QueueStatus
+from backend.pipeline.release import ReleaseBuilder
+from backend.pipeline.rounds.context import RoundContext, RoundPlan
+from backend.pipeline.rounds.paraphrases import Paraphrases
+from backend.pipeline.rounds.promote import PromoteStep
+from backend.pipeline.rounds.relabel import RelabelStep
+from backend.pipeline.rounds.scheduler import RoundPolicy, RoundScheduler
+from backend.pipeline.rounds.status import RoundStatus
+from backend.pipeline.rounds.train import StudentFactory, TrainStep
+from backend.pipeline.rounds.workflow import RoundSteps
+from backend.pipeline.status import StatusReporter
+from backend.pipeline.student_predictor import StudentPredictor
+from backend.pipeline.sync import Synchronizer
 from backend.self_training.similarity import SimilarityAnnotator
 from backend.settings import Settings
 from backend.store import (
-    AnswerStore,
     Database,
+    JobStore,
     LabelStore,
+    LLMCache,
     ProjectStore,
     ReleaseStore,
     RoundStore,
     StateStore,
     TaskStore,
-    WorkStore,
 )
 
 
@@ -71,8 +71,8 @@ class Services:
     labels: LabelStore
     releases: ReleaseStore
     rounds: RoundStore
-    work: WorkStore
-    answers: AnswerStore
+    work: JobStore
+    answers: LLMCache
     state: StateStore
     platform: LabelingPlatform
     language_model: LanguageModel
@@ -80,14 +80,14 @@ class Services:
     config: LabelConfigReader
     annotator: LLMAnnotator
     similarity: SimilarityAnnotator
-    jury: Jury
-    settler: Settler
+    jury: AnnotatorEnsemble
+    settler: Aggregator
     events: EventService
     prediction: PredictionService
-    crew: RoundCrew
-    queue: QueueReporter
+    crew: RoundSteps
+    queue: QueueStatus
     exporter: Exporter
-    reporter: Reporter
+    reporter: StatusReporter
 
     def close(self) -> None:
         """Close all connections."""
@@ -107,8 +107,8 @@ class _Stores:
     labels: LabelStore
     releases: ReleaseStore
     rounds: RoundStore
-    work: WorkStore
-    answers: AnswerStore
+    work: JobStore
+    answers: LLMCache
     state: StateStore
 
 
@@ -117,13 +117,13 @@ class _Shared:
     """What several use cases are made of."""
 
     config: LabelConfigReader
-    briefs: BriefReader
+    briefs: GuidelinesReader
     annotator: LLMAnnotator
     similarity: SimilarityAnnotator
-    jury: Jury
-    settler: Settler
-    releaser: Releaser
-    sharer: Sharer
+    jury: AnnotatorEnsemble
+    settler: Aggregator
+    releaser: ReleaseBuilder
+    sharer: LLMBudgetPlanner
 
 
 def build_services(
@@ -132,7 +132,7 @@ def build_services(
     platform: LabelingPlatform | None = None,
     language_model: LanguageModel | None = None,
     encoder: Encoder | None = None,
-    make_small_model: MakeSmallModel | None = None,
+    make_small_model: StudentFactory | None = None,
 ) -> Services:
     """Wire everything together and bring the database up to date; raises StoreUnavailable.
 
@@ -145,12 +145,12 @@ def build_services(
     model = language_model or connect_language_model(settings)
     language_model = CachedLanguageModel(model, stores.answers)
     encoder = encoder or EncoderAtFirstUse(settings)
-    make_small_model = make_small_model or small_models(settings, encoder)
+    make_small_model = make_small_model or student_factory(settings, encoder)
     shared = _shared(settings, stores, language_model, encoder)
-    voice = SmallModelVoice(stores.releases, _models(settings), make_small_model)
+    voice = StudentPredictor(stores.releases, _models(settings), make_small_model)
     prelabel = _prelabel_crew(settings, stores, shared, platform, voice)
-    queue = QueueReporter(shared.releaser, stores.releases, stores.tasks)
-    wordings = SecondWordings(settings.slm_views, Reworder(language_model).reword)
+    queue = QueueStatus(shared.releaser, stores.releases, stores.tasks)
+    wordings = Paraphrases(settings.slm_views, Paraphraser(language_model).reword)
     return Services(
         settings=settings,
         database=database,
@@ -186,8 +186,8 @@ def _stores(database: Database) -> _Stores:
         labels=LabelStore(database),
         releases=ReleaseStore(database),
         rounds=RoundStore(database),
-        work=WorkStore(database),
-        answers=AnswerStore(database),
+        work=JobStore(database),
+        answers=LLMCache(database),
         state=StateStore(database),
     )
 
@@ -197,23 +197,23 @@ def _shared(
 ) -> _Shared:
     config = LabelConfigReader(RemoteTexts(settings.allowed_data_hosts))
     definitions = DefinitionFiles(settings.definitions_folder)
-    briefs = BriefReader(config, stores.tasks, definitions.read)
+    briefs = GuidelinesReader(config, stores.tasks, definitions.read)
     similarity = SimilarityAnnotator(encoder)
     annotator = LLMAnnotator(
         language_model, shortlist=similarity.shortlist, span_asker=SpanAsker(language_model)
     )
-    jury = Jury(annotator, similarity, encoder, stores.state)
+    jury = AnnotatorEnsemble(annotator, similarity, encoder, stores.state)
     make_strategy = query_strategies(settings, language_model)
-    releaser = Releaser(jury, config, (stores.releases, stores.state), make_strategy)
+    releaser = ReleaseBuilder(jury, config, (stores.releases, stores.state), make_strategy)
     return _Shared(
         config=config,
         briefs=briefs,
         annotator=annotator,
         similarity=similarity,
         jury=jury,
-        settler=Settler(jury, briefs, stores.tasks, stores.labels),
+        settler=Aggregator(jury, briefs, stores.tasks, stores.labels),
         releaser=releaser,
-        sharer=Sharer(
+        sharer=LLMBudgetPlanner(
             jury,
             briefs,
             (stores.labels, stores.answers, stores.state),
@@ -228,12 +228,12 @@ def _prelabel_crew(
     stores: _Stores,
     shared: _Shared,
     platform: LabelingPlatform,
-    voice: SmallModelVoice,
-) -> Crew:
+    voice: StudentPredictor,
+) -> PrelabelSteps:
     five = (stores.projects, stores.tasks, stores.labels, stores.releases, stores.work)
     orderer = Orderer(shared.settler, shared.releaser, five, manages_queue=settings.manage_queue)
-    return Crew(
-        Synchroniser(
+    return PrelabelSteps(
+        Synchronizer(
             platform,
             shared.config,
             five,
@@ -263,21 +263,21 @@ def _round_crew(
     settings: Settings,
     stores: _Stores,
     shared: _Shared,
-    prelabel: Crew,
-    make_small_model: MakeSmallModel,
-    wordings: SecondWordings,
-) -> RoundCrew:
+    prelabel: PrelabelSteps,
+    make_small_model: StudentFactory,
+    wordings: Paraphrases,
+) -> RoundSteps:
     labels, settler, jury = stores.labels, shared.settler, shared.jury
-    desk = RoundDesk(
+    desk = RoundContext(
         (stores.projects, stores.rounds, stores.work), _models(settings), _round_plan(settings)
     )
     policy = RoundPolicy(settings.round_min_tasks, settings.round_every)
-    return RoundCrew(
+    return RoundSteps(
         prelabel,
-        Beginner(desk, shared.briefs, (stores.projects, labels, stores.rounds), policy),
-        Trainer(desk, settler, make_small_model, wordings),
-        Refiner(desk, settler, jury, shared.briefs, (stores.tasks, labels)),
-        Decider(desk, settler, jury, shared.releaser, (labels, stores.releases)),
+        RoundScheduler(desk, shared.briefs, (stores.projects, labels, stores.rounds), policy),
+        TrainStep(desk, settler, make_small_model, wordings),
+        RelabelStep(desk, settler, jury, shared.briefs, (stores.tasks, labels)),
+        PromoteStep(desk, settler, jury, shared.releaser, (labels, stores.releases)),
     )
 
 
@@ -296,14 +296,14 @@ def _exporter(settings: Settings, stores: _Stores, shared: _Shared) -> Exporter:
 
 
 def _reporter(
-    settings: Settings, stores: _Stores, shared: _Shared, queue: QueueReporter
-) -> Reporter:
-    return Reporter(
+    settings: Settings, stores: _Stores, shared: _Shared, queue: QueueStatus
+) -> StatusReporter:
+    return StatusReporter(
         (stores.projects, stores.tasks, stores.labels, stores.work),
         stores.answers,
         queue,
         shared.sharer,
-        RoundReporter(stores.rounds, _round_plan(settings)),
+        RoundStatus(stores.rounds, _round_plan(settings)),
         prices=Prices(settings.llm_price_in, settings.llm_price_out),
     )
 

@@ -60,7 +60,7 @@ def _environment(settings: Settings) -> dict[str, str]:
     return replace(settings, home=settings.home.absolute()).to_env()
 
 
-class Kept:
+class SupervisedProcess:
     """A command that is started again whenever it ends, after a pause that grows to 30 s."""
 
     def __init__(self, command: Command, *, first_pause_s: float = 1.0) -> None:
@@ -112,7 +112,10 @@ def serve(settings: Settings) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, leave)
-    children = [Kept(web_command(settings)), Kept(worker_command(settings))]
+    children = [
+        SupervisedProcess(web_command(settings)),
+        SupervisedProcess(worker_command(settings)),
+    ]
     _LOG.info("serving at http://%s:%d", settings.host, settings.port)
     try:
         while not stop.is_set():

@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from backend.domain.labels import Example, Guide, WeakLabel
-from backend.domain.llm_usage import charged_to
+from backend.domain.labels import Example, PromptContext, WeakLabel
+from backend.domain.llm_usage import track_usage
 from backend.domain.questions import Question, QuestionKind, TaskSchema
 from backend.factories import connect_language_model
-from backend.llm.client.server import VllmServer
+from backend.llm.client.server import LLMClient
 from backend.llm.generation import can_generate
-from backend.llm.prompts.selection import FormProbe
+from backend.llm.prompts.selection import TemplateSelector
 from backend.self_training.similarity import SimilarityAnnotator
 from backend.services import Services, build_services
 from backend.settings import Settings
@@ -71,7 +71,7 @@ class Bench:
 
     data: DataSet
     services: Services
-    server: VllmServer
+    server: LLMClient
     recorder: Recorder
     schema: TaskSchema
     straight: StraightClient
@@ -91,10 +91,13 @@ class Bench:
         return [self.services.config.read_example(self.schema, each.task) for each in tasks]
 
     def annotate(
-        self, examples: Sequence[Example], guide: Guide | None = None, purpose: str = "annotate"
+        self,
+        examples: Sequence[Example],
+        guide: PromptContext | None = None,
+        purpose: str = "annotate",
     ) -> list[WeakLabel]:
         """Answer the project's one question about each example."""
-        with charged_to(_PROJECT, purpose):
+        with track_usage(_PROJECT, purpose):
             return self.services.annotator.annotate(
                 self.schema, self.data.instruction, examples, guide=guide
             )
@@ -107,7 +110,7 @@ def run(report: Report, *, console: Console, data: Path, limit: int | None, shot
     with tempfile.TemporaryDirectory() as folder:
         settings = replace(Settings.from_env(), home=Path(folder), log_level="WARNING")
         server = connect_language_model(settings)
-        if not isinstance(server, VllmServer):
+        if not isinstance(server, LLMClient):
             raise ValueError("LLM_BASE_URL names several servers; one is measured at a time")
         recorder = Recorder(server)
         services = build_services(settings, language_model=recorder)
@@ -147,8 +150,8 @@ def _measure(report: Report, bench: Bench, n_shots: int) -> None:
 
 def _form(report: Report, bench: Bench, pool: Sequence[Example]) -> str:
     """Return the prompt form that the project would be asked in, picked without a label."""
-    probe = FormProbe(bench.services.annotator, bench.schema, bench.data.instruction)
-    with charged_to(_PROJECT, "forms"):
+    probe = TemplateSelector(bench.services.annotator, bench.schema, bench.data.instruction)
+    with track_usage(_PROJECT, "forms"):
         found = probe.choose_form(bench.schema.questions[0], pool[:N_PROBED])
     report.notes |= {"form": found.chosen, "form_why": found.why}
     return found.chosen
@@ -156,12 +159,12 @@ def _form(report: Report, bench: Bench, pool: Sequence[Example]) -> str:
 
 def _guide(
     report: Report, bench: Bench, pool: Sequence[Example], n_shots: int
-) -> tuple[Guide, tuple[int, ...], float | None]:
+) -> tuple[PromptContext, tuple[int, ...], float | None]:
     examples = bench.examples((*bench.data.evaluated, *bench.data.train))
     if n_shots == 0:
-        return Guide(), tuple(range(len(bench.data.evaluated))), None
+        return PromptContext(), tuple(range(len(bench.data.evaluated))), None
     instruction = bench.data.instruction
-    with charged_to(_PROJECT, "demonstrations"):
+    with track_usage(_PROJECT, "demonstrations"):
         shots = self_made_shots(
             bench.services,
             bench.schema,
@@ -177,7 +180,7 @@ def _guide(
 
 
 def _timed(
-    bench: Bench, guide: Guide, order: Sequence[int]
+    bench: Bench, guide: PromptContext, order: Sequence[int]
 ) -> tuple[list[WeakLabel], dict[str, Any]]:
     """Answer all evaluated texts chunk by chunk, the straight client taking turns with us."""
     in_order = bench.examples(bench.data.evaluated)
@@ -234,7 +237,7 @@ def _scores(
     bench: Bench,
     answers: Sequence[WeakLabel],
     pool: Sequence[Example],
-    guide: Guide,
+    guide: PromptContext,
 ) -> dict[str, Any]:
     question = bench.schema.questions[0]
     gold = [each.gold for each in bench.data.evaluated]

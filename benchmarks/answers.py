@@ -10,9 +10,9 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
-from backend.domain.labels import Guide
-from backend.domain.llm_usage import charged_to
-from backend.llm.prompts.selection import N_PROBE_TEXTS, FormProbe
+from backend.domain.labels import PromptContext
+from backend.domain.llm_usage import track_usage
+from backend.llm.prompts.selection import N_PROBE_TEXTS, TemplateSelector
 from backend.services import build_services
 from backend.settings import Settings
 from benchmarks.datasets import load, place_in_split
@@ -37,12 +37,12 @@ def store_answers(data: Path, out: Path, *, limit: int, console: Console) -> Non
             schema = services.config.read_schema(dataset.label_config)
             question = schema.questions[0]
             examples = [services.config.read_example(schema, each.task) for each in dataset.train]
-            probe = FormProbe(services.annotator, schema, dataset.instruction)
-            with charged_to(_PROJECT, "forms"):
+            probe = TemplateSelector(services.annotator, schema, dataset.instruction)
+            with track_usage(_PROJECT, "forms"):
                 form = probe.choose_form(question, examples[:N_PROBE_TEXTS]).chosen
-            guide = Guide(forms={question.name: form})
+            guide = PromptContext(forms={question.name: form})
             answers = []
-            with Progress(console=console) as progress, charged_to(_PROJECT, "annotate"):
+            with Progress(console=console) as progress, track_usage(_PROJECT, "annotate"):
                 starts = range(0, len(examples), _CHUNK)
                 for start in progress.track(starts, description=f"{dataset.name}, {form}"):
                     answers += services.annotator.annotate(

@@ -16,14 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from backend.domain.labels import Example, Guide
+from backend.domain.labels import Example, PromptContext
 from backend.domain.ports import LanguageModel
 from backend.domain.questions import Question, TaskSchema
 from backend.factories import connect_language_model
 from backend.label_model.calibration import BatchCalibrator
 from backend.labelstudio.label_config import LabelConfigReader
 from backend.llm.annotator import LLMAnnotator
-from backend.llm.prompts.selection import N_PROBE_TEXTS, Outcome, compare_forms
+from backend.llm.prompts.selection import N_PROBE_TEXTS, Outcome, compare_templates
 from backend.settings import Settings
 from benchmarks.datasets import load
 from benchmarks.injection import flip_rate, read_hostile_texts
@@ -60,7 +60,7 @@ class Measured:
         examples = [self.examples[at] for at in chosen]
         values = [self.question.labels[self.gold[at]].value for at in chosen[:n_human]]
         human = {example.id: value for example, value in zip(examples, values, strict=False)}
-        return compare_forms(self.question, examples, parts, human).chosen
+        return compare_templates(self.question, examples, parts, human).chosen
 
 
 def run(report: Report, *, console: Console, data: Path, limit: int, n_draws: int) -> None:
@@ -82,7 +82,7 @@ def run_injection(report: Report) -> None:
         report.notes["model"] = model.describe().name
         annotator = LLMAnnotator(model)
         for form in annotator.forms():
-            rate = flip_rate(annotator, texts, guide=Guide(forms={"sentiment": form}))
+            rate = flip_rate(annotator, texts, guide=PromptContext(forms={"sentiment": form}))
             report.results |= {f"{key} {form}": value for key, value in asdict(rate).items()}
     finally:
         model.close()
@@ -135,6 +135,6 @@ def _outcome(
 ) -> Outcome:
     instruction, examples = asked
     (question,) = schema.questions
-    guide = Guide(forms={question.name: form})
+    guide = PromptContext(forms={question.name: form})
     weak = annotator.annotate(schema, instruction, examples, guide=guide)
     return Outcome.of(form, weak, len(question.labels))

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from backend.domain.labels import Example, Guide, WeakLabel
+from backend.domain.labels import Example, PromptContext, WeakLabel
 from backend.domain.ports import Annotator
 from backend.domain.questions import LabelDefinition, Question, QuestionKind, TaskSchema, TextField
 
@@ -63,7 +63,7 @@ def read_hostile_texts(path: Path = _CORPUS) -> list[HostileText]:
 
 
 def flip_rate(
-    annotator: Annotator, texts: Sequence[HostileText], *, guide: Guide | None = None
+    annotator: Annotator, texts: Sequence[HostileText], *, guide: PromptContext | None = None
 ) -> FlipRate:
     """Label every text with and without its order, in one call, and compare.
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from backend.evaluation.metrics import expected_calibration_error
 from backend.label_model.aggregation import fuse_multiple
 from backend.label_model.calibration import BatchCalibrator, fit_label_calibration
-from backend.label_model.fitting import learn_trust
-from backend.label_model.multilabel import learn_multiple
+from backend.label_model.fitting import fit_label_model
+from backend.label_model.multilabel import fit_multilabel_model
 
 Floats = NDArray[np.float64]
 N_DRAWS = 10
@@ -54,7 +54,7 @@ def calibrated_with_labels(evidence: Evidence, n_labels: int, *, seed: int) -> l
 def combined(evidence: Evidence, human: Mapping[int, int] | None = None) -> Floats:
     """Return the fused posteriors; `human` maps pool positions to classes."""
     known = {evidence.n_evaluated + row: label for row, label in (human or {}).items()}
-    trust = learn_trust(evidence.votes, evidence.embeddings, known)
+    trust = fit_label_model(evidence.votes, evidence.embeddings, known)
     return trust.posterior(evidence.votes, evidence.embeddings)[: evidence.n_evaluated]
 
 
@@ -81,7 +81,7 @@ def combined_sets(
 ) -> Floats:
     """Return the fused probabilities per label; `human` maps pool positions to sets."""
     known = {evidence.n_evaluated + row: labels for row, labels in (human or {}).items()}
-    trust = learn_multiple(evidence.votes, known)
+    trust = fit_multilabel_model(evidence.votes, known)
     return fuse_multiple(evidence.votes, trust)[: evidence.n_evaluated]
 
 

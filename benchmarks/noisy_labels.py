@@ -24,7 +24,7 @@ NoiseKind = Literal["drawn", "hardest"]
 """Which texts a weak model labels wrongly: drawn by its doubt, or those that it doubts most."""
 
 _WEAK_SHARE = 0.05
-_FEWEST_WEAK = 10
+_MIN_WEAK = 10
 _ASYMMETRY = 0.5
 _TEST_SHARE = 0.5
 _N_PROBE_FOLDS = 5
@@ -211,7 +211,7 @@ def _weak_scores(
 ) -> NDArray[np.float64]:
     """Return what a probe says of all texts (n, K) that saw a twentieth of the right labels."""
     vectors = embed_pool(encoder, pool)
-    n_seen = max(_FEWEST_WEAK * n_labels, round(len(gold) * _WEAK_SHARE))
+    n_seen = max(_MIN_WEAK * n_labels, round(len(gold) * _WEAK_SHARE))
     seen = rng.permutation(len(gold))[:n_seen]
     weak = fit_probe(vectors[seen], np.eye(n_labels)[gold[seen]], np.ones(len(seen)))
     return weak.posterior(vectors)

@@ -42,7 +42,7 @@ def learn_probe(data: LabelledSet, pool: Pool, chosen: NDArray[np.int64]) -> Lea
 
 def learn_by_fine_tuning(data: LabelledSet, pool: Pool, chosen: NDArray[np.int64]) -> Learned:
     """Fine-tune the small model as the plain recipe does; seeded by the pool."""
-    from backend.self_training.self_trainer import Transformer
+    from backend.self_training.self_trainer import SelfTrainer
 
     rows = pool.rows[chosen]
     n_classes = len(data.label_names)
@@ -52,7 +52,7 @@ def learn_by_fine_tuning(data: LabelledSet, pool: Pool, chosen: NDArray[np.int64
         _texts([data.texts[row] for row in rows]), data.label_names, targets, known, known
     )
     recipe = replace(PLAIN, n_epochs=_N_EPOCHS, max_tokens=128)
-    model, _ = Transformer("", recipe=recipe).fit(lesson, seed=pool.seed)
+    model, _ = SelfTrainer("", recipe=recipe).fit(lesson, seed=pool.seed)
     in_pool = _texts([data.texts[row] for row in pool.rows])
     return Learned(
         model.predict(_texts(data.test_texts)).probabilities,

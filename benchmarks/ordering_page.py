@@ -21,7 +21,7 @@ _ASKING = (
 _RIVALS = ("maxherding", "typiclust", "badge")
 _SAID_OF_CHOICE = ("ascending_share", "split_half_reliability", "judgement_weight")
 _PROBE = "probe"
-_MOST_LINES = 7
+_MAX_LINES = 7
 _COLUMNS = 3
 
 Reports = dict[str, dict[str, Any]]
@@ -261,7 +261,7 @@ def _draw(plain: Reports, path: Path) -> None:
         axis.set_visible(False)
     for axis, (name, report) in zip(axes.flat, plain.items(), strict=False):
         budgets = report["notes"]["budgets"]
-        for strategy in [*report["results"]][:_MOST_LINES]:
+        for strategy in [*report["results"]][:_MAX_LINES]:
             is_ours = strategy == _HEADLINE
             axis.plot(
                 budgets,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from backend.active_learning.ordering import PoolView, QueryStrategy
 from backend.label_model.aggregation import agreement, fuse
-from backend.label_model.fitting import learn_trust
+from backend.label_model.fitting import fit_label_model
 from benchmarks.ordering_learners import Learner, learn_probe
 from benchmarks.ordering_sets import LabelledSet, Pool
 
@@ -95,9 +95,9 @@ def hear(data: LabelledSet, pool: Pool, labelled: Mapping[int, int]) -> Said:
         return Said()
     votes = {name: rows[pool.rows] for name, rows in data.votes.items()}
     vectors = data.train[pool.rows].astype(float)
-    trust = learn_trust(votes, vectors, labelled)
+    trust = fit_label_model(votes, vectors, labelled)
     result = fuse(votes, trust, embeddings=vectors, human=labelled)
-    own = {name: trust.own_posterior(name, said) for name, said in votes.items()}
+    own = {name: trust.annotator_posterior(name, said) for name, said in votes.items()}
     return Said(result.probabilities, agreement(own))
 
 

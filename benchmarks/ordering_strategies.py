@@ -12,15 +12,15 @@ import numpy as np
 from backend.active_learning.activellm import ActiveLLMStrategy
 from backend.active_learning.activellm_paper import PaperActiveLLM, read_mode
 from backend.active_learning.baselines import EveryNth, FirstInList
-from backend.active_learning.informativeness import LLMJudge
+from backend.active_learning.informativeness import LLMInformativenessScorer
 from backend.active_learning.ordering import Ordering, PoolView, QueryStrategy
-from backend.active_learning.pool_estimate import QuerySettings
+from backend.active_learning.pool_estimate import ActiveLLMSettings
 from backend.active_learning.published import PUBLISHED, PublishedStrategy
 from backend.domain.ports import LanguageModel
 from backend.llm.client.cache import CachedLanguageModel
-from backend.llm.client.server import VllmServer
+from backend.llm.client.server import LLMClient
 from backend.store.database import Database
-from backend.store.llm_cache import AnswerStore
+from backend.store.llm_cache import LLMCache
 from benchmarks.ordering_protocol import Build
 from benchmarks.ordering_sets import LabelledSet
 
@@ -67,8 +67,8 @@ class Builders:
 
     def _judged(self, around: Wrap) -> Build:
         def build(n: int) -> QueryStrategy:
-            judge = LLMJudge(self._model, question=self.task)
-            settings = QuerySettings(n_head=n, n_short=_N_SHORT)
+            judge = LLMInformativenessScorer(self._model, question=self.task)
+            settings = ActiveLLMSettings(n_head=n, n_short=_N_SHORT)
             return around(ActiveLLMStrategy(judge=judge, settings=settings))
 
         return build
@@ -90,7 +90,7 @@ class Builders:
         self.cache.mkdir(parents=True, exist_ok=True)
         database = Database(f"sqlite:///{self.cache / 'answers.sqlite'}")
         database.migrate()
-        return CachedLanguageModel(VllmServer(self.llm), AnswerStore(database))
+        return CachedLanguageModel(LLMClient(self.llm), LLMCache(database))
 
 
 Wrap = Callable[[QueryStrategy], QueryStrategy]
@@ -151,7 +151,7 @@ class _Blank:
 
 def _default(**changes: float) -> Build:
     def build(n: int) -> QueryStrategy:
-        settings = replace(QuerySettings(n_head=n), **changes)  # type: ignore[arg-type]
+        settings = replace(ActiveLLMSettings(n_head=n), **changes)  # type: ignore[arg-type]
         return ActiveLLMStrategy(settings=settings)
 
     return build

@@ -33,7 +33,7 @@ from backend.pipeline.rounds.promote import FINAL
 from backend.pipeline.rounds.workflow import run_round
 from backend.services import Services, build_services
 from backend.settings import Settings
-from backend.store import AnswerStore, Database
+from backend.store import Database, LLMCache
 from benchmarks.datasets import DataSet, load
 from benchmarks.report import Report
 from benchmarks.simulated import SimulatedPlatform
@@ -134,7 +134,7 @@ def kept_answers(settings: Settings, folder: Path) -> CachedLanguageModel:
     folder.mkdir(parents=True, exist_ok=True)
     database = Database(f"sqlite:///{folder / 'answers.sqlite'}")
     database.migrate()
-    return CachedLanguageModel(connect_language_model(settings), AnswerStore(database))
+    return CachedLanguageModel(connect_language_model(settings), LLMCache(database))
 
 
 def _measure(report: Report, house: House, console: Console) -> None:

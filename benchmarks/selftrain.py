@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from rich.console import Console
 from sklearn.metrics import f1_score
 
-from backend.domain.student import SmallModelOutput, TrainingSet
+from backend.domain.student import StudentOutput, TrainingSet
 from backend.self_training.context import given_targets
 from backend.self_training.encoder import SentenceEncoder
 from backend.self_training.label_quality import judge
-from backend.self_training.self_trainer import Transformer
+from backend.self_training.self_trainer import SelfTrainer
 from benchmarks.noisy_labels import NoisySet, load, wrong_foretold
 from benchmarks.noisy_spans import holds_spans
 from benchmarks.report import Report
@@ -135,7 +135,7 @@ def _one(
     data = training_set(noisy, n_human=asked.n_human, is_gold=is_gold, seed=seed)
     start, start_of_work = time.perf_counter(), time.process_time()
     with peak_memory() as peak:
-        small_model = Transformer(asked.model, recipe=recipe, encoder=encoder)
+        small_model = SelfTrainer(asked.model, recipe=recipe, encoder=encoder)
         model, output = small_model.fit(data, seed=seed)
     seconds = time.perf_counter() - start
     processor_seconds = time.process_time() - start_of_work
@@ -143,7 +143,7 @@ def _one(
     if base == "ceiling":
         data = training_set(noisy, n_human=asked.n_human, is_gold=False, seed=seed)
         judged = judge(data, recipe, given_targets(data, soft=True), output.cross_fitted)
-        output = replace(output, posterior=judged.posterior, clean_probability=judged.clean)
+        output = replace(output, posterior=judged.posterior, label_quality_score=judged.clean)
     return {
         "test_accuracy": round(float((answers == noisy.test_gold).mean()), 4),
         "test_f1": float(f1_score(noisy.test_gold, answers, average="macro")),
@@ -157,13 +157,13 @@ def _one(
 
 
 def noise_figures(
-    output: SmallModelOutput, data: TrainingSet, gold: NDArray[np.int64]
+    output: StudentOutput, data: TrainingSet, gold: NDArray[np.int64]
 ) -> dict[str, Any]:
     """Return how well wrong labels were found and what became of the training labels."""
     fused = output.posterior.argmax(axis=1)
     judged = np.flatnonzero(data.has_label & ~data.is_human)
     given = data.hard_labels[judged]
-    clean = output.clean_probability[judged]
+    clean = output.label_quality_score[judged]
     is_wrong = given != gold[judged]
     return {
         "fused_label_accuracy": float((fused == gold).mean()),

@@ -74,7 +74,7 @@ def recipe_named(name: str, asked: SelfTrainRun) -> Recipe:
         "default": Recipe(),
         "plain": PLAIN,
         "gold": PLAIN,
-        "ceiling": Recipe(unmix=False),
+        "ceiling": Recipe(deconvolve_noise=False),
         "paper": replace(PLAIN, name="paper"),
         "probe": Recipe(name="probe"),
     }[base]

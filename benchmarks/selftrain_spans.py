@@ -74,7 +74,7 @@ def _one(asked: SelfTrainRun, noisy: NoisySpans, name: str, seed: int) -> dict[s
         "seconds": seconds,
         "processor_seconds": processor_seconds,
         "peak_memory_mb": peak[0] / 2**20,
-        **errors_found(output.clean_probability, np.zeros(len(given), dtype=np.int64), is_wrong),
+        **errors_found(output.label_quality_score, np.zeros(len(given), dtype=np.int64), is_wrong),
     }
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from backend.demonstrations.few_shot import RetrievalPlan, ShotPool, Texts
 from backend.demonstrations.pool import pool_size_per_class
 from backend.demonstrations.retrieval import retrieve
-from backend.domain.labels import Demonstration, Example, Guide
+from backend.domain.labels import Demonstration, Example, PromptContext
 from backend.domain.questions import Question, TaskSchema
 from backend.llm.generation import (
     GenerationRequest,
@@ -25,7 +25,7 @@ from backend.services import Services
 class Shots:
     """The examples of every prompt, the order to ask in, and what there is to say about them."""
 
-    guide: Guide
+    guide: PromptContext
     order: tuple[int, ...]
     share: float
     notes: dict[str, object]
@@ -72,7 +72,7 @@ def self_made_shots(
         for example, rows in zip(examples, found.shots, strict=True)
     }
     return Shots(
-        guide=Guide(shots={question.name: shots}),
+        guide=PromptContext(shots={question.name: shots}),
         order=tuple(found.order.tolist()),
         share=found.report.hub_share,
         notes={

@@ -11,7 +11,7 @@ from typing import Any
 import requests
 
 from backend.domain.ports import Completion, Decoding, LanguageModel, LanguageModelInfo
-from backend.llm.client.server import VllmServer
+from backend.llm.client.server import LLMClient
 from backend.settings import Settings
 
 LIST_SIZE = 64
@@ -53,7 +53,7 @@ class Recorder:
 class StraightClient:
     """Sends the requests that the adapter would send, and reads nothing."""
 
-    def __init__(self, settings: Settings, server: VllmServer) -> None:
+    def __init__(self, settings: Settings, server: LLMClient) -> None:
         self._server = server
         self._timeout_s = settings.llm_timeout_s
         self._session = requests.Session()

@@ -15,12 +15,12 @@ from hypothesis import settings
 from backend.domain.projects import Project, ProjectId
 from backend.store import (
     Database,
+    JobStore,
     LabelStore,
     ProjectStore,
     ReleaseStore,
     StateStore,
     TaskStore,
-    WorkStore,
 )
 
 settings.register_profile("any-machine", deadline=None)
@@ -92,8 +92,8 @@ def labels(database: Database) -> LabelStore:
 
 
 @pytest.fixture
-def work(database: Database) -> WorkStore:
-    return WorkStore(database)
+def work(database: Database) -> JobStore:
+    return JobStore(database)
 
 
 @pytest.fixture

@@ -19,8 +19,8 @@ from backend.domain.ports import Completion, Decoding, LanguageModelInfo
 from backend.domain.projects import Prediction, ProjectId, ProjectInfo, Task
 from backend.domain.student import (
     PoolTexts,
-    SmallModelOutput,
-    SmallModelPrediction,
+    StudentOutput,
+    StudentPrediction,
     TrainingHooks,
     TrainingReport,
     TrainingSet,
@@ -223,7 +223,7 @@ class FakeSmallModel:
 
     def fit(
         self, data: TrainingSet, *, seed: int = 0, hooks: TrainingHooks | None = None
-    ) -> tuple[FakeFittedModel, SmallModelOutput]:
+    ) -> tuple[FakeFittedModel, StudentOutput]:
         if self.failure is not None:
             failure, self.failure = self.failure, None
             raise failure
@@ -234,7 +234,7 @@ class FakeSmallModel:
         answers = model.predict(data.pool)
         agrees = answers.probabilities.argmax(axis=1) == data.hard_labels
         clean = np.where(data.has_label, np.where(agrees, 0.9, 0.1), 0.5)
-        return model, SmallModelOutput(
+        return model, StudentOutput(
             answers,
             answers.probabilities,
             clean,
@@ -255,13 +255,13 @@ class FakeFittedModel:
     labels: tuple[str, ...]
     sure: float
 
-    def predict(self, pool: PoolTexts) -> SmallModelPrediction:
+    def predict(self, pool: PoolTexts) -> StudentPrediction:
         rest = (1 - self.sure) / (len(self.labels) - 1)
         probabilities = np.full((len(pool), len(self.labels)), rest)
         for row, text in enumerate(pool.texts):
             probabilities[row, 0 if "good" in text else 1] = self.sure
         vectors = np.tile(np.array([[1.0, 0.0]], dtype=np.float32), (len(pool), 1))
-        return SmallModelPrediction(probabilities, vectors)
+        return StudentPrediction(probabilities, vectors)
 
     def save(self, folder: Path, *, card: Mapping[str, str] | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)

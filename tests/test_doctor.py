@@ -17,7 +17,7 @@ from backend.errors import LanguageModelUnavailable, PlatformUnauthorized
 from backend.labelstudio.admin import MlBackend, Webhook
 from backend.setting_values import Secret
 from backend.settings import Settings
-from backend.store import Database, ProjectStore, WorkStore
+from backend.store import Database, JobStore, ProjectStore
 from tests.conftest import SENTIMENT
 from tests.fakes import FakeLanguageModel, FakePlatform
 
@@ -79,7 +79,7 @@ class Ward:
         projects = ProjectStore(database)
         project, _ = projects.save(project_id, label_config=SENTIMENT)
         projects.note_served(project_id, project.model_version)
-        WorkStore(database).beat("worker-a")
+        JobStore(database).beat("worker-a")
         database.close()
         self.platform.change_project(
             number, model_version=project.model_version, sampling="Uncertainty sampling"

@@ -8,7 +8,7 @@ import pytest
 
 from backend.active_learning.ordering import QueryStrategy
 from backend.errors import SettingsError
-from backend.factories import query_strategies, small_models
+from backend.factories import query_strategies, student_factory
 from backend.services import build_services
 from backend.settings import Settings
 from tests.fakes import FakeLanguageModel, FakePlatform
@@ -73,11 +73,11 @@ def test_a_strategy_that_is_not_there_is_one_sentence_with_those_that_are(tmp_pa
 )
 def test_the_settings_say_how_many_processes_train(settings, kind, monkeypatch):
     monkeypatch.setattr("backend.self_training.encoder.n_gpus", lambda: 0)
-    assert type(small_models(settings, None)("default")).__name__ == kind
+    assert type(student_factory(settings, None)("default")).__name__ == kind
 
 
 @pytest.mark.parametrize(("n_gpus", "kind"), [(1, "Transformer"), (2, "SideBySide")])
 def test_no_gpu_trains_in_two_processes(n_gpus, kind, monkeypatch):
     monkeypatch.setattr("backend.self_training.encoder.n_gpus", lambda: n_gpus)
-    model = small_models(Settings(slm_processes=4), None)("default")
+    model = student_factory(Settings(slm_processes=4), None)("default")
     assert type(model).__name__ == kind

@@ -10,14 +10,14 @@ import time
 from backend.launcher.child import Command
 from backend.setting_values import Secret
 from backend.settings import Settings
-from backend.supervise import Kept, web_command, worker_command
+from backend.supervise import SupervisedProcess, web_command, worker_command
 
 APPEND = "import os, sys, time; open(sys.argv[1], 'a').write(f'{os.getpid()}\\n'); "
 
 
-def kept(tmp_path, then: str) -> Kept:
+def kept(tmp_path, then: str) -> SupervisedProcess:
     argv = (sys.executable, "-c", APPEND + then, str(tmp_path / "starts"))
-    return Kept(Command("test", argv, tmp_path), first_pause_s=0.05)
+    return SupervisedProcess(Command("test", argv, tmp_path), first_pause_s=0.05)
 
 
 def starts(tmp_path) -> list[int]:

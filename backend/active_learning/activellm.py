@@ -18,8 +18,13 @@ from backend.active_learning.coverage import (
 from backend.active_learning.diagnostics import examine
 from backend.active_learning.herding import HerdingProblem, greedy_herd
 from backend.active_learning.ordering import Ordering, OrderingHealth, PoolView, Positions, Reason
-from backend.active_learning.pool_estimate import Belief, Probabilities, QuerySettings, filled
-from backend.active_learning.rank_aggregation import Judge, Judgement
+from backend.active_learning.pool_estimate import (
+    ActiveLLMSettings,
+    PoolEstimate,
+    Probabilities,
+    filled,
+)
+from backend.active_learning.rank_aggregation import InformativenessScorer, ScoredTexts
 
 
 class ActiveLLMStrategy:
@@ -42,10 +47,13 @@ class ActiveLLMStrategy:
     """
 
     def __init__(
-        self, *, judge: Judge | None = None, settings: QuerySettings | None = None
+        self,
+        *,
+        judge: InformativenessScorer | None = None,
+        settings: ActiveLLMSettings | None = None,
     ) -> None:
         self._judge = judge
-        self._settings = settings or QuerySettings()
+        self._settings = settings or ActiveLLMSettings()
 
     @property
     def name(self) -> str:
@@ -58,7 +66,7 @@ class ActiveLLMStrategy:
         pulled = [at for at in sorted(pool.pulled) if at not in pool.labelled]
         apart = set(pulled) | set(duplicates)
         free = np.array([at for at in pool.open_positions.tolist() if at not in apart], np.int64)
-        belief = Belief.of(pool, self._settings)
+        belief = PoolEstimate.of(pool, self._settings)
         head, judgement = self._head(pool, free, belief, pulled, rng)
         tail = _by_uncertainty(np.setdiff1d(free, head.positions), belief)
         repeats = sorted(set(duplicates) - set(pulled))
@@ -86,10 +94,10 @@ class ActiveLLMStrategy:
         self,
         pool: PoolView,
         free: Positions,
-        belief: Belief,
+        belief: PoolEstimate,
         pulled: Sequence[int],
         rng: np.random.Generator,
-    ) -> tuple[_Head, Judgement | None]:
+    ) -> tuple[_Head, ScoredTexts | None]:
         settings = self._settings
         candidates = _sampled(free, settings.n_candidates, rng)
         references = _sampled(np.arange(len(pool)), settings.n_references, rng)
@@ -147,7 +155,11 @@ class _Preference:
 
     @classmethod
     def of(
-        cls, pool: PoolView, belief: Belief, candidates: Positions, settings: QuerySettings
+        cls,
+        pool: PoolView,
+        belief: PoolEstimate,
+        candidates: Positions,
+        settings: ActiveLLMSettings,
     ) -> _Preference:
         clarity = belief.clarity[candidates]
         if belief.probabilities is None:
@@ -159,7 +171,7 @@ class _Preference:
         labelled = np.bincount(labels, minlength=n_classes).astype(float)
         return cls(clarity, known[candidates], targets, labelled, settings.quota_power)
 
-    def judged(self, short: list[int], judgement: Judgement, strength: float) -> _Preference:
+    def judged(self, short: list[int], judgement: ScoredTexts, strength: float) -> _Preference:
         """Return the preference with a shortlist's clarity moved by an LLM's judgement."""
         if judgement.weight == 0:
             return self
@@ -194,11 +206,11 @@ def _newly_alike(problem: CoverageProblem, picks: Sequence[int], alike: float) -
     return counts
 
 
-def _by_uncertainty(positions: Positions, belief: Belief) -> Positions:
+def _by_uncertainty(positions: Positions, belief: PoolEstimate) -> Positions:
     return positions[np.argsort(-belief.uncertainty[positions], kind="stable")]
 
 
-def _head_reasons(pool: PoolView, head: _Head, belief: Belief) -> list[Reason]:
+def _head_reasons(pool: PoolView, head: _Head, belief: PoolEstimate) -> list[Reason]:
     reasons = []
     for at, covers in zip(head.positions.tolist(), head.covers.tolist(), strict=True):
         similar = f"covers {covers} similar text{'s' if covers != 1 else ''}"
@@ -219,7 +231,7 @@ def _blank_words(pool: PoolView) -> str:
     )
 
 
-def _with_judgement(health: OrderingHealth, judgement: Judgement | None) -> OrderingHealth:
+def _with_judgement(health: OrderingHealth, judgement: ScoredTexts | None) -> OrderingHealth:
     if judgement is None:
         return health
     return replace(

@@ -58,7 +58,7 @@ class PaperSettings:
 
 
 _DEFAULT = PaperSettings()
-_LEAST_TEXTS, _MOST_TEXTS = 50, 400
+_MIN_TEXTS, _MAX_TEXTS = 50, 400
 _PICKS_IN_TURNS = 25
 _NUMBERS = ("texts", "picks", "rounds")
 _WORDS = ("advice", "guidelines", *get_args(Answer))
@@ -84,9 +84,9 @@ def read_mode(mode: str, *, guidelines: str = "") -> PaperSettings:
     n_rounds = numbers.get("rounds", 1)
     n_texts = numbers.get("texts", _DEFAULT.n_texts)
     n_picks = numbers.get("picks", _DEFAULT.n_picks if n_rounds == 1 else _PICKS_IN_TURNS)
-    if not _LEAST_TEXTS <= n_texts <= _MOST_TEXTS or n_picks > n_texts or len(answers) > 1:
+    if not _MIN_TEXTS <= n_texts <= _MAX_TEXTS or n_picks > n_texts or len(answers) > 1:
         raise SettingsError(
-            f"QUERY_PAPER_MODE={mode!r}: expected {_LEAST_TEXTS} to {_MOST_TEXTS} texts, no more "
+            f"QUERY_PAPER_MODE={mode!r}: expected {_MIN_TEXTS} to {_MAX_TEXTS} texts, no more "
             "picks than texts, and one kind of answer"
         )
     return PaperSettings(

@@ -12,7 +12,7 @@ from backend.active_learning.ordering import Positions
 
 _N_SAMPLED_PAIRS = 20_000
 _BLOCK = 1024
-_MOST_COMPARED = 20_000
+_MAX_COMPARED = 20_000
 """Pools up to this size are searched for near-duplicates pair by pair."""
 _N_TABLES = 2
 _LAZY_BATCH = 64
@@ -47,7 +47,7 @@ def near_duplicates(
     cell, so that only some pairs just above the threshold are missed. Cost O(n^2 d) up to that
     size, about O(n^1.5 d) above; memory O(n d).
     """
-    if len(order) <= _MOST_COMPARED:
+    if len(order) <= _MAX_COMPARED:
         return _leaders(embeddings, order, threshold)
     found: dict[int, int] = {}
     for _ in range(_N_TABLES):

@@ -10,7 +10,7 @@ from backend.active_learning.coverage import best_similarity
 from backend.active_learning.ordering import OrderingHealth, PoolView, Positions
 
 _N_HEAD = 128
-_FEWEST_FOR_POSITION = 16
+_MIN_FOR_POSITION = 16
 _N_REFERENCES = 4000
 _SUSPECT_ASCENDING = 0.85
 _SUSPECT_CORRELATION = 0.8
@@ -89,7 +89,7 @@ def position_warnings(ids: NDArray[np.int64]) -> tuple[str, ...]:
     `ids` in the order of choice. Ascending throughout, or in nearly equal steps: both were found in
     most of the published answers of chat models asked to pick 32 texts of a list.
     """
-    if len(ids) < _FEWEST_FOR_POSITION:
+    if len(ids) < _MIN_FOR_POSITION:
         return ()
     share, correlation = ascending_share(ids) or 0.0, position_correlation(ids) or 0.0
     found = []

@@ -16,12 +16,12 @@ from backend.evaluation.intervals import Estimate, share_interval, tighter_share
 AUDIT_SHARE = 0.10
 
 
-def audit_seed(project_id: str) -> int:
+def holdout_seed(project_id: str) -> int:
     """Return the seed of a project's audit slice, the same for good."""
     return int(float(project_id))
 
 
-def audit_rank(example_id: int, *, seed: int) -> float:
+def holdout_rank(example_id: int, *, seed: int) -> float:
     """Return the example's place in [0, 1) in a random order that anybody can compute again.
 
     It is a hash of id and seed: independent of texts, labels, models and of other examples, and the
@@ -31,12 +31,12 @@ def audit_rank(example_id: int, *, seed: int) -> float:
     return int.from_bytes(digest[:7], "big") / 2**56
 
 
-def is_audited(example_id: int, *, seed: int, share: float = AUDIT_SHARE) -> bool:
+def in_holdout(example_id: int, *, seed: int, share: float = AUDIT_SHARE) -> bool:
     """Whether the example belongs to the audit slice, a uniformly random share of all examples."""
-    return audit_rank(example_id, seed=seed) < share
+    return holdout_rank(example_id, seed=seed) < share
 
 
-def with_audit(order: Sequence[int], *, seed: int, share: float = AUDIT_SHARE) -> list[int]:
+def with_holdout(order: Sequence[int], *, seed: int, share: float = AUDIT_SHARE) -> list[int]:
     """Return a query strategy's order with the audit slice spread evenly through it.
 
     Audited examples are taken out of the strategy's hands and come in the order of their ranks, one
@@ -44,7 +44,7 @@ def with_audit(order: Sequence[int], *, seed: int, share: float = AUDIT_SHARE) -
     examples of a random order: a uniformly random sample, which those that the strategy asks for
     early are not. A longer list of one kind ends the order.
     """
-    ranks = {example_id: audit_rank(example_id, seed=seed) for example_id in order}
+    ranks = {example_id: holdout_rank(example_id, seed=seed) for example_id in order}
     audited = deque(sorted((e for e in order if ranks[e] < share), key=lambda e: (ranks[e], e)))
     chosen = deque(e for e in order if ranks[e] >= share)
     mixed: list[int] = []
@@ -96,7 +96,7 @@ class Kappa:
 
 
 @dataclass(frozen=True, slots=True)
-class AuditReport:
+class HoldoutReport:
     """What the audit slice says. `accuracies` has the sources that could be judged, by name."""
 
     n_audited: int
@@ -110,7 +110,7 @@ def audit(
     *,
     judge_of_rest: Source | None = None,
     level: float = 0.95,
-) -> AuditReport:
+) -> HoldoutReport:
     """Return each source's accuracy over the pool, judged by audited human labels alone.
 
     `judged` maps positions in the pool to people's classes, for the audited examples only: a
@@ -134,7 +134,7 @@ def audit(
         kappa = cohens_kappa(answers[is_answered], truth[is_answered], level=level)
         if kappa is not None:
             kappas[source.name] = kappa
-    return AuditReport(len(rows), accuracies, kappas)
+    return HoldoutReport(len(rows), accuracies, kappas)
 
 
 def _guesses(source: Source, judge: Source | None) -> NDArray[np.float64]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from backend.active_learning.ordering import PoolView, Positions
 from backend.active_learning.rank_aggregation import (
-    Judgement,
+    ScoredTexts,
     borda,
     judgement_weight,
     place_effect,
@@ -24,7 +24,7 @@ from backend.errors import LanguageModelError
 from backend.llm.prompts.text import slot_text
 
 HIGHEST_SCORE = 4
-_MOST_TEXT_CHARS = 400
+_MAX_TEXT_CHARS = 400
 _N_ID_LETTERS = 2
 _TOKENS_PER_ITEM = 10
 _NOISE = (
@@ -39,7 +39,7 @@ _STRONG_PLACE_EFFECT = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class JudgeSettings:
+class InformativenessSettings:
     """How often and in what groups an LLM is asked."""
 
     group_size: int = 20
@@ -56,7 +56,7 @@ class _Round:
     n_tokens: int = 0
 
 
-class LLMJudge:
+class LLMInformativenessScorer:
     """Scores how much a label for a text would teach, 0 to 4, in groups of about 20.
 
     Each round deals the texts anew into groups and names them by random letters, so that neither
@@ -68,17 +68,23 @@ class LLMJudge:
     """
 
     def __init__(
-        self, model: LanguageModel, *, question: str, settings: JudgeSettings | None = None
+        self,
+        model: LanguageModel,
+        *,
+        question: str,
+        settings: InformativenessSettings | None = None,
     ) -> None:
         self._model = model
         self._question = question
-        self._settings = settings or JudgeSettings()
+        self._settings = settings or InformativenessSettings()
 
-    def judge(self, pool: PoolView, shortlist: Positions, *, rng: np.random.Generator) -> Judgement:
+    def judge(
+        self, pool: PoolView, shortlist: Positions, *, rng: np.random.Generator
+    ) -> ScoredTexts:
         """Score the texts of a shortlist; an LLM that cannot be asked has weight 0."""
         if pool.read_texts is None or len(shortlist) < 2:
             return _silent(len(shortlist), "there are no texts to judge")
-        texts = [slot_text(text)[:_MOST_TEXT_CHARS] for text in pool.read_texts(shortlist.tolist())]
+        texts = [slot_text(text)[:_MAX_TEXT_CHARS] for text in pool.read_texts(shortlist.tolist())]
         try:
             rounds = [self._ask(texts, rng) for _ in range(self._settings.n_rounds)]
         except LanguageModelError as exc:
@@ -179,7 +185,7 @@ def read_scores(
     return scores, +counts
 
 
-def _joined(rounds: Sequence[_Round], rng: np.random.Generator) -> Judgement:
+def _joined(rounds: Sequence[_Round], rng: np.random.Generator) -> ScoredTexts:
     scores = np.array([one.scores for one in rounds])
     reliability = split_half_reliability(scores, rng)
     effect = place_effect(scores, np.array([one.places for one in rounds]))
@@ -188,7 +194,7 @@ def _joined(rounds: Sequence[_Round], rng: np.random.Generator) -> Judgement:
     warnings = [] if weight > 0 else [_NOISE.format(reliability=shown)]
     if effect is not None and abs(effect) >= _STRONG_PLACE_EFFECT:
         warnings.append(_PLACES.format(effect=effect))
-    return Judgement(
+    return ScoredTexts(
         scores=borda(scores),
         reliability=reliability,
         weight=weight,
@@ -198,5 +204,5 @@ def _joined(rounds: Sequence[_Round], rng: np.random.Generator) -> Judgement:
     )
 
 
-def _silent(n_texts: int, why: str) -> Judgement:
-    return Judgement(np.full(n_texts, 0.5), reliability=None, weight=0.0, warnings=(why,))
+def _silent(n_texts: int, why: str) -> ScoredTexts:
+    return ScoredTexts(np.full(n_texts, 0.5), reliability=None, weight=0.0, warnings=(why,))

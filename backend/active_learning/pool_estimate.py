@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 from backend.active_learning.coverage import Vectors
 from backend.active_learning.ordering import PoolView
 
-_LEAST_CLARITY = 0.05
+_MIN_CLARITY = 0.05
 
 Probabilities = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class QuerySettings:
+class ActiveLLMSettings:
     """The default strategy's numbers, chosen on held-out training rows (docs/algorithms.md).
 
     `width_share`: kernel width over the pool's mean distance (1 - cos). `label_share`: how much of
@@ -51,7 +51,7 @@ class QuerySettings:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Belief:
+class PoolEstimate:
     """What is expected of every text: label probabilities, how unsure, how much it weighs.
 
     `probabilities` (n, K) blends annotators and small model; None where neither spoke.
@@ -68,7 +68,7 @@ class Belief:
     is_blank: bool = False
 
     @classmethod
-    def of(cls, pool: PoolView, settings: QuerySettings) -> Belief:
+    def of(cls, pool: PoolView, settings: ActiveLLMSettings) -> PoolEstimate:
         """Blend who speaks about the pool by the number of human labels.
 
         The small model's share is l / (l + `trust_at`) for l labels; uncertainty begins to weigh
@@ -93,7 +93,7 @@ class Belief:
             probabilities,
             uncertainty,
             weights=(1 - share) + share * uncertainty,
-            clarity=(_LEAST_CLARITY + 1 - uncertainty) ** clarity,
+            clarity=(_MIN_CLARITY + 1 - uncertainty) ** clarity,
             source=source,
             is_blank=is_blank,
         )

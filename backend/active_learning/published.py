@@ -27,7 +27,7 @@ from backend.active_learning.ordering import Ordering, PoolView, Reason
 
 _C = 30.0
 _N_COMMITTEE = 8
-_MOST_TEXTS = 4000
+_MAX_TEXTS = 4000
 """Some strategies compare every text with every other: larger pools are drawn down to this."""
 _HERDING_GAMMA = 0.5
 """The paper's width of 1 on unit vectors; the library's 1 / n_features is nearly flat there."""
@@ -74,8 +74,8 @@ class PublishedStrategy:
 def _drawn(pool: PoolView, rng: np.random.Generator) -> NDArray[np.int64]:
     """Return the positions that a strategy sees: all labelled ones, and as many open ones as go."""
     candidates = pool.open_positions
-    if len(candidates) > _MOST_TEXTS:
-        candidates = rng.choice(candidates, size=_MOST_TEXTS, replace=False)
+    if len(candidates) > _MAX_TEXTS:
+        candidates = rng.choice(candidates, size=_MAX_TEXTS, replace=False)
     positions: NDArray[np.int64] = np.sort(np.concatenate([pool.labelled_positions, candidates]))
     return positions
 

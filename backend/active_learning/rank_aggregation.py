@@ -13,14 +13,14 @@ from scipy.stats import rankdata, spearmanr
 from backend.active_learning.ordering import PoolView, Positions
 
 _N_SPLITS = 8
-_FEWEST_TEXTS = 8
-_LEAST_RELIABILITY = 0.2
+_MIN_TEXTS = 8
+_MIN_RELIABILITY = 0.2
 
 Scores = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Judgement:
+class ScoredTexts:
     """An LLM's word on how informative some texts are.
 
     `scores` (m,) in [0, 1], higher first; `weight` in [0, 1] says how far they may
@@ -35,10 +35,12 @@ class Judgement:
     warnings: tuple[str, ...] = ()
 
 
-class Judge(Protocol):
+class InformativenessScorer(Protocol):
     """Whoever can say how informative texts are; `llm.sampler` has the one that asks an LLM."""
 
-    def judge(self, pool: PoolView, shortlist: Positions, *, rng: np.random.Generator) -> Judgement:
+    def judge(
+        self, pool: PoolView, shortlist: Positions, *, rng: np.random.Generator
+    ) -> ScoredTexts:
         """Score the texts of a shortlist."""
         ...
 
@@ -71,7 +73,7 @@ def split_half_reliability(rounds: Scores, rng: np.random.Generator) -> float | 
     """
     is_judged = (~np.isnan(rounds)).sum(axis=0) == len(rounds)
     rounds = rounds[:, is_judged]
-    if len(rounds) < 2 or rounds.shape[1] < _FEWEST_TEXTS:
+    if len(rounds) < 2 or rounds.shape[1] < _MIN_TEXTS:
         return None
     found = []
     for _ in range(_N_SPLITS):
@@ -84,7 +86,7 @@ def split_half_reliability(rounds: Scores, rng: np.random.Generator) -> float | 
 
 def judgement_weight(reliability: float | None) -> float:
     """Return how far a judgement may count: its reliability, or 0 under 0.2 as noise."""
-    if reliability is None or reliability < _LEAST_RELIABILITY:
+    if reliability is None or reliability < _MIN_RELIABILITY:
         return 0.0
     return min(1.0, reliability)
 
@@ -95,7 +97,7 @@ def place_effect(rounds: Scores, places: NDArray[np.int64]) -> float | None:
     `places` (R, m): where in its group each text stood in each round.
     """
     is_known = ~np.isnan(rounds)
-    if is_known.sum() < _FEWEST_TEXTS:
+    if is_known.sum() < _MIN_TEXTS:
         return None
     return _correlation(rounds[is_known], places[is_known].astype(float))
 

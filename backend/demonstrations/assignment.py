@@ -10,7 +10,7 @@ from backend.demonstrations.matching import match_within_capacity
 from backend.demonstrations.quotas import Quotas, settle_quotas, shares_by_class
 
 
-class CappedSets:
+class FewShotAssignment:
     """Sets of demonstrations under the cap, and one stand-in where a text met itself."""
 
     def __init__(

@@ -8,7 +8,7 @@ from scipy.sparse import csr_array
 
 from backend.demonstrations.matching import match_within_capacity
 
-_MOST_ITERATIONS = 20
+_MAX_ITERATIONS = 20
 
 
 def equal_clusters(
@@ -39,7 +39,7 @@ def _centres(vectors: NDArray[np.float32], k: int, rng: np.random.Generator) -> 
     n = len(vectors)
     centres = vectors[rng.choice(n, size=k, replace=False)]
     nearest = np.full(n, -1)
-    for _ in range(_MOST_ITERATIONS):
+    for _ in range(_MAX_ITERATIONS):
         moved = (vectors @ centres.T).argmax(axis=1)
         if np.array_equal(moved, nearest):
             break

@@ -83,7 +83,7 @@ class Retrieval:
     def by_example(
         self, example_ids: Sequence[int], demonstrations: Sequence[Demonstration]
     ) -> dict[int, tuple[Demonstration, ...]]:
-        """Return the demonstrations themselves by example id, as a `Guide` holds them."""
+        """Return the demonstrations themselves by example id, as a `PromptContext` holds them."""
         return {
             example_id: tuple(demonstrations[at] for at in row)
             for example_id, row in zip(example_ids, self.shots, strict=True)

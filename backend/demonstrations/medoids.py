@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-_LEAST_GAIN = 1e-7
+_MIN_GAIN = 1e-7
 """What a swap has to gain per row; less is rounding."""
-_MOST_PASSES = 100
+_MAX_PASSES = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ def _faster_pam(distances: NDArray[np.float32], k: int) -> NDArray[np.intp]:
     search = _Search(distances, _build(distances, k))
     n = len(distances)
     last_swapped = 0
-    for step in range(n * _MOST_PASSES):
+    for step in range(n * _MAX_PASSES):
         candidate = step % n
         if step - last_swapped >= n:
             break
@@ -90,7 +90,7 @@ class _Search:
 
     def __init__(self, distances: NDArray[np.float32], medoids: NDArray[np.intp]) -> None:
         self._distances = distances
-        self._least_gain = _LEAST_GAIN * len(distances)
+        self._least_gain = _MIN_GAIN * len(distances)
         self.medoids = medoids
         self._refresh()
 

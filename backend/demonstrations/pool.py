@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from backend.demonstrations.medoids import k_medoids
 
 _PAPER_POOL_SIZE = 100
-_LEAST_CLEAN_PROBABILITY = 0.5
+_MIN_CLEAN_PROBABILITY = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class PoolEvidence:
     `is_candidate`, shape (n, C): the weak label names the class and the small model agrees, or a
     person said so; see `class_members`. `losses`, shape (n,) or (n, C): the
     small model's loss on that label; smaller is more trusted. `embeddings`: unit vectors, shape
-    (n, d). `is_human`, shape (n,): the label is a person's. `clean_probability`, shape (n,) or
+    (n, d). `is_human`, shape (n,): the label is a person's. `label_quality_score`, shape (n,) or
     (n, C), in [0, 1]: that the weak label is right.
     """
 
@@ -30,7 +30,7 @@ class PoolEvidence:
     losses: NDArray[np.float64]
     embeddings: NDArray[np.float32]
     is_human: NDArray[np.bool_] | None = None
-    clean_probability: NDArray[np.float64] | None = None
+    label_quality_score: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,11 +150,11 @@ def _human_mask(evidence: PoolEvidence) -> NDArray[np.bool_]:
 
 
 def _clean(evidence: PoolEvidence, class_index: int) -> NDArray[np.bool_]:
-    if evidence.clean_probability is None:
+    if evidence.label_quality_score is None:
         return np.ones(len(evidence.embeddings), dtype=np.bool_)
-    by_class = _as_table(evidence.clean_probability)
+    by_class = _as_table(evidence.label_quality_score)
     column = by_class[:, min(class_index, by_class.shape[1] - 1)]
-    return np.asarray(column >= _LEAST_CLEAN_PROBABILITY)
+    return np.asarray(column >= _MIN_CLEAN_PROBABILITY)
 
 
 def _as_table(values: NDArray[Any]) -> NDArray[Any]:

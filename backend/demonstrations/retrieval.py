@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.demonstrations.assignment import CappedSets
+from backend.demonstrations.assignment import FewShotAssignment
 from backend.demonstrations.clusters import equal_clusters
 from backend.demonstrations.few_shot import (
     Retrieval,
@@ -17,7 +17,7 @@ from backend.demonstrations.few_shot import (
 )
 
 _TEXTS_PER_CLUSTER = 64
-_MOST_CLUSTERS = 128
+_MAX_CLUSTERS = 128
 
 
 def retrieve(
@@ -56,7 +56,7 @@ def retrieve(
     else:
         sets = _sets(texts, plan, rng)
         n_sets = int(sets.max()) + 1
-        shots, n_shots = CappedSets(texts, pool, filled, plan, sets).shots(barred)
+        shots, n_shots = FewShotAssignment(texts, pool, filled, plan, sets).shots(barred)
     order = np.lexsort((np.array(texts.example_ids), sets))
     report = _report(shots, n_shots, plan.max_share, n_sets, n_classes - len(filled))
     return Retrieval(tuple(shots), order, report)
@@ -90,7 +90,7 @@ def _sets(texts: Texts, plan: RetrievalPlan, rng: np.random.Generator) -> NDArra
     if plan.sharing == "text":
         return np.arange(n, dtype=np.intp)
     n_most = n_most_prompts(n, plan.max_share)
-    most_parts = max(1, int(_MOST_CLUSTERS * plan.max_share))
+    most_parts = max(1, int(_MAX_CLUSTERS * plan.max_share))
     n_parts = min(most_parts, max(1, round(n_most / _TEXTS_PER_CLUSTER)))
     return equal_clusters(texts.vectors, max(1, n_most // n_parts), rng=rng)
 

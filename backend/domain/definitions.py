@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from backend.domain.questions import Question, TaskSchema
 from backend.errors import UnsuitableDefinitions
 
-_MOST_NAMED = 20
+_MAX_NAMED = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,5 +62,5 @@ def _define(question: Question, meanings: Mapping[str, str]) -> Question:
 
 def _listed(names: Mapping[str, object] | list[str]) -> str:
     found = [repr(name) for name in names]
-    more = f" and {len(found) - _MOST_NAMED} more" if len(found) > _MOST_NAMED else ""
-    return ", ".join(found[:_MOST_NAMED]) + more
+    more = f" and {len(found) - _MAX_NAMED} more" if len(found) > _MAX_NAMED else ""
+    return ", ".join(found[:_MAX_NAMED]) + more

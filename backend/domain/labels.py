@@ -20,13 +20,13 @@ class AbstentionReason(StrEnum):
     NO_TEXT = "no_text"
     REMOTE_TEXT = "remote_text"
     REJECTED = "rejected"
-    UNASKED = "unasked"
+    NOT_SAMPLED = "unasked"
 
     UNREADABLE = "unreadable"
     UNREACHABLE = "unreachable"
 
     @property
-    def is_passing(self) -> bool:
+    def is_transient(self) -> bool:
         """Whether the same text may get a label later, with nothing changed by the user."""
         return self in (AbstentionReason.UNREADABLE, AbstentionReason.UNREACHABLE)
 
@@ -96,7 +96,7 @@ class Demonstration:
 
 
 @dataclass(frozen=True, slots=True)
-class Guide:
+class PromptContext:
     """How a project's questions are put to the LLM, beyond what its label config says.
 
     `forms` names the measured prompt form of each question; `shots` holds, by question and then by

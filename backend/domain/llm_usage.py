@@ -9,28 +9,28 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
+class UsageScope:
     """A project and what is done for it, such as "predict" or "round 2"; both may be empty."""
 
     project_id: str = ""
     purpose: str = ""
 
 
-NOBODY = Account()
-_present: ContextVar[Account] = ContextVar("account", default=NOBODY)
+NOBODY = UsageScope()
+_present: ContextVar[UsageScope] = ContextVar("account", default=NOBODY)
 
 
 @contextmanager
-def charged_to(project_id: str, purpose: str) -> Iterator[None]:
+def track_usage(project_id: str, purpose: str) -> Iterator[None]:
     """Charge what this thread asks of the LLM within the block to a project."""
-    token = _present.set(Account(project_id, purpose))
+    token = _present.set(UsageScope(project_id, purpose))
     try:
         yield
     finally:
         _present.reset(token)
 
 
-def present_account() -> Account:
+def current_scope() -> UsageScope:
     """Return the account of the innermost block around the caller."""
     return _present.get()
 
@@ -43,7 +43,7 @@ class Usage:
     seconds are those that callers waited, the answers of one call together.
     """
 
-    account: Account = NOBODY
+    account: UsageScope = NOBODY
     n_calls: int = 0
     n_prompts: int = 0
     n_cache_hits: int = 0

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.domain.labels import Answer, Example, Guide, Region, WeakLabel
+from backend.domain.labels import Answer, Example, PromptContext, Region, WeakLabel
 from backend.domain.projects import Prediction, ProjectId, ProjectInfo, Task
 from backend.domain.questions import Question, TaskSchema
 
@@ -126,7 +126,7 @@ class Annotator(Protocol):
         instruction: str,
         examples: Sequence[Example],
         *,
-        guide: Guide | None = None,
+        guide: PromptContext | None = None,
         deadline_s: float | None = None,
     ) -> list[WeakLabel]:
         """Answer every question about every example, example by example in the given order.

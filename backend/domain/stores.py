@@ -287,7 +287,7 @@ class RoundStore(Protocol):
         ...
 
 
-class AnswerStore(Protocol):
+class LLMCache(Protocol):
     """Answers of language models by key, and what they have cost."""
 
     def find(self, keys: Sequence[bytes]) -> dict[bytes, Completion]:
@@ -319,7 +319,7 @@ class StateStore(Protocol):
         ...
 
 
-class WorkStore(Protocol):
+class JobStore(Protocol):
     """What projects want done, what keeps it from being done, and who is there to do it."""
 
     def request_job(self, project_id: ProjectId, kind: str, reason: str) -> None:

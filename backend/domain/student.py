@@ -99,7 +99,7 @@ class Recipe:
     where at least 300 labels are one-hot and most are, else once. `join_strength`: the say of
     cross-fitted predictions beside the label's posterior. `n_neighbours`: labels of that many
     nearest texts in the frozen encoder's space speak too, and a probe on it; 0 for neither.
-    `estimate_noise`: a one-hot label's posterior comes from the estimated noise matrix; `unmix`:
+    `estimate_noise`: a one-hot label's posterior comes from the estimated noise matrix; `deconvolve_noise`:
     predictions made of such labels are taken back through it. `weigh_by_clean`: a text counts by
     the confidence in its refined label. `keep_abstained`: texts without a label learn from what
     cross-fitted models say. `ema_decay`: average the weights over the last steps, None for none.
@@ -122,7 +122,7 @@ class Recipe:
     join_strength: float = 1.0
     n_neighbours: int = 30
     estimate_noise: bool = True
-    unmix: bool = True
+    deconvolve_noise: bool = True
     weigh_by_clean: bool = True
     keep_abstained: bool = True
     ema_decay: float | None = 0.99
@@ -156,7 +156,7 @@ PLAIN = Recipe(
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class TrainingProgress:
     """How far a training is: `stage` of several, `epoch` and `step` counted from 1."""
 
     stage: str
@@ -167,7 +167,7 @@ class Progress:
     loss: float
 
 
-def _nobody_listens(progress: Progress) -> None:
+def _nobody_listens(progress: TrainingProgress) -> None:
     del progress
 
 
@@ -182,13 +182,13 @@ class TrainingHooks:
     With `checkpoints`, a folder, a training that was killed goes on after its last whole epoch.
     """
 
-    on_progress: Callable[[Progress], None] = _nobody_listens
+    on_progress: Callable[[TrainingProgress], None] = _nobody_listens
     should_stop: Callable[[], bool] = _never
     checkpoints: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class SmallModelPrediction:
+class StudentPrediction:
     """For each text: label probabilities (n, K) and a unit vector (n, d)."""
 
     probabilities: NDArray[np.float64]
@@ -210,24 +210,24 @@ class TrainingReport:
 
 
 @dataclass(frozen=True, slots=True)
-class SmallModelOutput:
+class StudentOutput:
     """What the small model says of every text of its pool.
 
     `prediction` is the finished model's; `cross_fitted` (n, K) comes from models that did not see
-    the text's label, so that it can speak against it; `clean_probability` (n,) is that of the label
+    the text's label, so that it can speak against it; `label_quality_score` (n,) is that of the label
     given being right (0.5 where there is none); `posterior` (n, K) joins label and cross-fitted
     prediction; `suspects` lists labelled rows, the likeliest errors first, people's included.
     """
 
-    prediction: SmallModelPrediction
+    prediction: StudentPrediction
     cross_fitted: NDArray[np.float64]
-    clean_probability: NDArray[np.float64]
+    label_quality_score: NDArray[np.float64]
     posterior: NDArray[np.float64]
     suspects: NDArray[np.int64]
     report: TrainingReport
 
 
-class FittedModel(Protocol):
+class FittedStudent(Protocol):
     """A small model that can answer."""
 
     @property
@@ -235,7 +235,7 @@ class FittedModel(Protocol):
         """Return the label space that probabilities follow."""
         ...
 
-    def predict(self, pool: PoolTexts) -> SmallModelPrediction:
+    def predict(self, pool: PoolTexts) -> StudentPrediction:
         """Answer for each text, in order."""
         ...
 
@@ -244,12 +244,12 @@ class FittedModel(Protocol):
         ...
 
 
-class SmallModel(Protocol):
+class Student(Protocol):
     """Learns a project's labels."""
 
     def fit(
         self, data: TrainingSet, *, seed: int = 0, hooks: TrainingHooks | None = None
-    ) -> tuple[FittedModel, SmallModelOutput]:
+    ) -> tuple[FittedStudent, StudentOutput]:
         """Train on `data`.
 
         Raises InvalidRequest when there is nothing to learn from, TrainingCancelled when
@@ -257,6 +257,6 @@ class SmallModel(Protocol):
         """
         ...
 
-    def load(self, folder: Path) -> FittedModel:
-        """Read what `FittedModel.save` wrote; raises InvalidRequest."""
+    def load(self, folder: Path) -> FittedStudent:
+        """Read what `FittedStudent.save` wrote; raises InvalidRequest."""
         ...

@@ -52,7 +52,7 @@ class GateDecision:
     figures: Mapping[str, float]
 
     @property
-    def is_borne_out(self) -> bool:
+    def labels_may_replace(self) -> bool:
         """Return whether people's labels allow the challenger's labels to replace the champion's.
 
         Never without people: what learned from nobody makes labels worse on some projects. With

@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from scipy.special import expit, logit
 
 from backend.label_model.latent_class import Floats
-from backend.label_model.model import Trust
-from backend.label_model.multilabel import MultipleTrust
+from backend.label_model.model import LabelModel
+from backend.label_model.multilabel import MultilabelModel
 
 HUMAN = "human"
 AGREEMENT = "agreement"
 COMBINATION = "combination"
 _SMALLEST_PROBABILITY = 1e-6
-_FEWEST_TO_AGREE = 100
+_MIN_TO_AGREE = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class FusedLabels:
 
 def fuse(
     posteriors: Mapping[str, Floats],
-    trust: Trust,
+    trust: LabelModel,
     *,
     embeddings: Floats | None = None,
     human: Mapping[int, int] | None = None,
@@ -55,7 +55,7 @@ def fuse(
         probabilities[row] = np.eye(probabilities.shape[1])[label]
     labels = probabilities.argmax(axis=1)
     own = {
-        name: trust.own_posterior(name, posteriors[name])
+        name: trust.annotator_posterior(name, posteriors[name])
         for name in trust.annotators
         if name in posteriors
     }
@@ -79,7 +79,7 @@ def agreement(posteriors: Mapping[str, Floats]) -> float | None:
     kappas = []
     for first, second in combinations(posteriors.values(), 2):
         both = np.isfinite(first).all(axis=1) & np.isfinite(second).all(axis=1)
-        if both.sum() >= _FEWEST_TO_AGREE:
+        if both.sum() >= _MIN_TO_AGREE:
             kappas.append(_kappa(first[both].argmax(axis=1), second[both].argmax(axis=1)))
     return float(np.mean(kappas)) if kappas else None
 
@@ -92,7 +92,7 @@ def _kappa(first: NDArray[np.intp], second: NDArray[np.intp]) -> float:
     return (rate - chance) / (1 - chance) if chance < 1 else 0.0
 
 
-def fuse_multiple(posteriors: Mapping[str, Floats], trust: MultipleTrust | None = None) -> Floats:
+def fuse_multiple(posteriors: Mapping[str, Floats], trust: MultilabelModel | None = None) -> Floats:
     """Fuse probabilities per label (n, L) by annotator, for multiple choice.
 
     Without a learned trust, or where it knows none of the annotators (another LLM is served now),

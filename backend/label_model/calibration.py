@@ -15,14 +15,14 @@ from backend.evaluation.metrics import expected_calibration_error
 from backend.label_model.latent_class import (
     Floats,
     LatentClasses,
-    VoteScale,
+    Standardizer,
     contrasts,
+    default_inverse_temperature,
     fit_latent_classes,
-    plausible_sharpness,
     start_from,
 )
 
-FEWEST_HUMAN_LABELS = 20
+MIN_HUMAN_LABELS = 20
 _SMALLEST_PROBABILITY = 1e-6
 _N_HALF_TRUSTED = 20
 _FLAT_SPREAD = 1e-3
@@ -45,7 +45,7 @@ class BatchCalibrator:
     posterior the rest.
     """
 
-    scale: VoteScale
+    scale: Standardizer
     classes: LatentClasses
     weight: float
 
@@ -62,8 +62,8 @@ class BatchCalibrator:
                 np.zeros((n_classes, n_classes - 1)),
                 np.eye(n_classes - 1),
             )
-            return cls(VoteScale(np.zeros(n_classes), 1.0), flat, 0.0)
-        scale = VoteScale.fit(probabilities)
+            return cls(Standardizer(np.zeros(n_classes), 1.0), flat, 0.0)
+        scale = Standardizer.fit(probabilities)
         scores = scale.scores(probabilities)
         classes = fit_latent_classes(contrasts(scores), start_from(scores))
         says_nothing = float(np.abs(scores).max()) * scale.spread < _FLAT_SPREAD
@@ -72,7 +72,9 @@ class BatchCalibrator:
     def apply(self, probabilities: Floats) -> Floats:
         """Return calibrated posteriors (n, K); one text alone gets what it gets in the pool."""
         calibrated = self.classes.log_posterior(contrasts(self.scale.scores(probabilities)))
-        tempered = log_softmax(plausible_sharpness(calibrated.shape[1]) * calibrated, axis=1)
+        tempered = log_softmax(
+            default_inverse_temperature(calibrated.shape[1]) * calibrated, axis=1
+        )
         return softmax_mix(probabilities, tempered, self.weight)
 
     def to_json(self) -> dict[str, Any]:
@@ -87,7 +89,7 @@ class BatchCalibrator:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> BatchCalibrator:
         """Read what `to_json` wrote."""
-        scale = VoteScale(np.asarray(data["mean"], dtype=float), float(data["spread"]))
+        scale = Standardizer(np.asarray(data["mean"], dtype=float), float(data["spread"]))
         return cls(scale, LatentClasses.from_json(data["classes"]), float(data["weight"]))
 
 
@@ -148,7 +150,7 @@ def fit_label_calibration(
     `rng` draws the folds.
     """
     n_labels, n_classes = probabilities.shape
-    if n_labels < FEWEST_HUMAN_LABELS:
+    if n_labels < MIN_HUMAN_LABELS:
         return LabelCalibration(1.0, (0.0,) * n_classes, n_labels)
     logs = _logs(probabilities)
     folds = rng.permutation(np.arange(n_labels) % _N_FOLDS)

@@ -22,7 +22,7 @@ _NOTHING: _Mark = (0, 0, "")
 
 
 @dataclass(frozen=True, slots=True)
-class Vote:
+class HumanAnswer:
     """What one annotation answers to the question at hand."""
 
     label: HumanLabel
@@ -72,7 +72,7 @@ def is_evidence(label: HumanLabel) -> bool:
     return not label.was_cancelled and not label.is_copied
 
 
-def find_consensus(question: Question, votes: Sequence[Vote]) -> Consensus:
+def estimate_consensus(question: Question, votes: Sequence[HumanAnswer]) -> Consensus:
     """Return one label per example from everybody's answers.
 
     Ground truth wins, the newest one if there are several. Skipped tasks, copies of predictions and
@@ -99,26 +99,26 @@ def find_consensus(question: Question, votes: Sequence[Vote]) -> Consensus:
 
 
 @dataclass(frozen=True, slots=True)
-class _Ballot:
+class _TaskAnswers:
     """What counts for one example: an answer per person, oldest first, and the ground truth."""
 
     example_id: int
-    votes: tuple[Vote, ...]
-    truth: Vote | None
+    votes: tuple[HumanAnswer, ...]
+    truth: HumanAnswer | None
 
     @property
-    def others(self) -> tuple[Vote, ...]:
+    def others(self) -> tuple[HumanAnswer, ...]:
         """Return the answers that the ground truth can be compared with."""
         return tuple(vote for vote in self.votes if vote is not self.truth)
 
     @property
-    def newest(self) -> Vote:
+    def newest(self) -> HumanAnswer:
         return self.truth or self.votes[-1]
 
 
-def _ballots(question: Question, votes: Iterable[Vote]) -> list[_Ballot]:
-    by_example: dict[int, dict[Hashable, Vote]] = {}
-    truths: dict[int, Vote] = {}
+def _ballots(question: Question, votes: Iterable[HumanAnswer]) -> list[_TaskAnswers]:
+    by_example: dict[int, dict[Hashable, HumanAnswer]] = {}
+    truths: dict[int, HumanAnswer] = {}
     for vote in sorted(votes, key=lambda v: (v.label.updated_at, v.label.annotation_id)):
         if not is_evidence(vote.label) or not _is_answer(question, vote.answer):
             continue
@@ -128,7 +128,7 @@ def _ballots(question: Question, votes: Iterable[Vote]) -> list[_Ballot]:
         if vote.label.is_ground_truth:
             truths[vote.label.task_id] = vote
     return [
-        _Ballot(example_id, tuple(cast.values()), truths.get(example_id))
+        _TaskAnswers(example_id, tuple(cast.values()), truths.get(example_id))
         for example_id, cast in sorted(by_example.items())
     ]
 
@@ -142,14 +142,14 @@ def _is_answer(question: Question, answer: Answer) -> bool:
     return known.issuperset(answer.labels) and known.issuperset(s.label for s in answer.spans)
 
 
-def _person(vote: Vote) -> Hashable:
+def _person(vote: HumanAnswer) -> Hashable:
     """Return who answered; an annotation without an annotator is by somebody else each time."""
     if vote.label.annotator_id is None:
         return ("annotation", vote.label.annotation_id)
     return vote.label.annotator_id
 
 
-def _newest_text(ballot: _Ballot) -> ConsensusLabel:
+def _newest_text(ballot: _TaskAnswers) -> ConsensusLabel:
     text = ballot.newest.answer.text
     n_same = sum(vote.answer.text == text for vote in ballot.votes)
     belief = _PRIOR_RIGHT / (_PRIOR_RIGHT + _PRIOR_WRONG)
@@ -164,10 +164,10 @@ def _newest_text(ballot: _Ballot) -> ConsensusLabel:
     )
 
 
-def _exclusive(question: Question, ballots: Sequence[_Ballot]) -> Consensus:
+def _exclusive(question: Question, ballots: Sequence[_TaskAnswers]) -> Consensus:
     values = [label.value for label in question.labels]
     index = {value: k for k, value in enumerate(values)}
-    poll = _Poll(max(len(values), 2))
+    poll = _DawidSkene(max(len(values), 2))
     for ballot in ballots:
         poll.add_item(None if ballot.truth is None else index[ballot.truth.answer.labels[0]])
         for vote in ballot.others:
@@ -190,11 +190,11 @@ def _exclusive(question: Question, ballots: Sequence[_Ballot]) -> Consensus:
     return Consensus(labels, poll.qualities(accuracies))
 
 
-def _yes_or_no(question: Question, ballots: Sequence[_Ballot]) -> Consensus:
+def _yes_or_no(question: Question, ballots: Sequence[_TaskAnswers]) -> Consensus:
     """Decide label by label (multiple choice) or span by span, each a yes or a no."""
     is_spans = question.kind is QuestionKind.SPANS
     options: list[_Mark] = [(0, 0, label.value) for label in question.labels]
-    poll = _Poll(2)
+    poll = _DawidSkene(2)
     asked: list[list[_Mark]] = []
     for ballot in ballots:
         marks = {id(vote): _marks(vote.answer) for vote in ballot.votes}
@@ -242,7 +242,7 @@ def _answer(kept: Sequence[tuple[_Mark, float]], *, is_spans: bool) -> Answer:
     return Answer(labels=tuple(label for (_, _, label), _ in kept))
 
 
-class _Poll:
+class _DawidSkene:
     """Items with `n_classes` possible answers each, and who answered what."""
 
     def __init__(self, n_classes: int) -> None:

@@ -18,27 +18,27 @@ from backend.label_model.calibration import temper_to_accuracy
 from backend.label_model.latent_class import (
     Floats,
     LatentClasses,
-    VoteScale,
+    Standardizer,
     contrasts,
+    default_inverse_temperature,
     fit_latent_classes,
-    plausible_sharpness,
     start_from,
 )
 from backend.label_model.linear_probe import LinearProbe, fit_least_squares
-from backend.label_model.model import Trust, VoterTrust, pool
+from backend.label_model.model import AnnotatorParameters, LabelModel, pool
 
-__all__ = ["Trust", "VoterTrust", "accuracy_from_agreement", "learn_trust"]
+__all__ = ["AnnotatorParameters", "LabelModel", "accuracy_from_agreement", "fit_label_model"]
 
-_MOST_TEXTS = 4000
+_MAX_TEXTS = 4000
 _N_PSEUDO_LABELS = 50
 _N_FOLDS = 2
-_FEWEST_TEXTS_TO_DOUBT = 500
+_MIN_TEXTS_TO_DOUBT = 500
 _FULL_SIGNAL = 0.2
-_LEAST_SIGNAL = 0.5
+_MIN_SIGNAL = 0.5
 _RIDGE = 1.0
 _PROBE_PRECISION = 5.0
 _PROBE_WEIGHT = 0.5
-_MOST_PROBE_SCALE = 100.0
+_MAX_PROBE_SCALE = 100.0
 _WEIGHT_SD = 0.5
 _BIAS_SD = 0.7
 _SHARPNESS_SD = 1.0
@@ -47,11 +47,11 @@ _INTERVAL = (0.05, 0.95)
 _fit_probe = partial(fit_least_squares, precision=_PROBE_PRECISION)
 
 
-def learn_trust(
+def fit_label_model(
     posteriors: Mapping[str, Floats],
     embeddings: Floats | None = None,
     human: Mapping[int, int] | None = None,
-) -> Trust:
+) -> LabelModel:
     """Learn from a pool how to fuse its voters, with human labels or without.
 
     `posteriors` holds each voter's raw posteriors, shape (n, K), in a fixed row order, a row of
@@ -139,11 +139,11 @@ class _Learning:
         self._embeddings = embeddings
         self._known = known
         self._n_texts, self._n_classes = next(iter(votes.values())).shape
-        self._scales = {name: VoteScale.fit(_present(p)) for name, p in votes.items()}
+        self._scales = {name: Standardizer.fit(_present(p)) for name, p in votes.items()}
         self._signals = {name: self._signal(name) for name in votes}
         self._features = np.hstack([contrasts(self._scores(name)) for name in votes])
 
-    def learn(self) -> Trust:
+    def learn(self) -> LabelModel:
         """Fit the classes, teach the probe, temper to the agreement, then hear the people."""
         scores = sum(
             (1.0 if signal is None else signal) * self._scores(name)
@@ -158,7 +158,7 @@ class _Learning:
             weights = np.append(weights, _PROBE_WEIGHT)
         own = self._own_labels(classes)
         accuracy = self._accuracy(own)
-        sharpness = plausible_sharpness(self._n_classes)
+        sharpness = default_inverse_temperature(self._n_classes)
         if accuracy is not None:
             untempered = softmax(says.pooled(weights), axis=1)
             sharpness = min(1.0, temper_to_accuracy(untempered, accuracy))
@@ -172,7 +172,7 @@ class _Learning:
         if probe is not None:
             probe = replace(probe, weights=probe.weights * tuning.weights[-1])
         n_human = len(self._known.rows)
-        return Trust(voters, classes, tuning.sharpness, tuning.bias, probe, accuracy, n_human)
+        return LabelModel(voters, classes, tuning.sharpness, tuning.bias, probe, accuracy, n_human)
 
     def _says(self, classes: LatentClasses) -> _Says:
         nobody = np.zeros(len(self._votes))
@@ -202,11 +202,13 @@ class _Learning:
         asked = [
             own[name]
             for name, signal in self._signals.items()
-            if signal is None or signal > _LEAST_SIGNAL
+            if signal is None or signal > _MIN_SIGNAL
         ]
         return accuracy_from_agreement(asked, self._n_classes)
 
-    def _voter(self, name: str, weight: float, fused: Floats, own: NDArray[np.intp]) -> VoterTrust:
+    def _voter(
+        self, name: str, weight: float, fused: Floats, own: NDArray[np.intp]
+    ) -> AnnotatorParameters:
         """Estimate a voter's accuracy: Beta posterior, its prior from the fused labels."""
         heard = own >= 0
         expected = float(fused[heard, own[heard]].mean())
@@ -217,7 +219,7 @@ class _Learning:
         wrong = 1 + _N_PRIOR_LABELS * (1 - expected) + n_human - n_right
         accuracy = (right - 1) / (right + wrong - 2)
         low, high = beta.ppf(_INTERVAL, right, wrong)
-        return VoterTrust(
+        return AnnotatorParameters(
             self._scales[name],
             weight,
             self._signals[name],
@@ -248,7 +250,7 @@ class _Learning:
         text must not shape the classes, however sure it is.
         """
         rows = _rows_present(self._votes[name])
-        if self._embeddings is None or len(rows) < _FEWEST_TEXTS_TO_DOUBT:
+        if self._embeddings is None or len(rows) < _MIN_TEXTS_TO_DOUBT:
             return None
         vectors = self._embeddings[rows] - self._embeddings[rows].mean(axis=0)
         scores, folds = self._scores(name)[rows], np.arange(len(rows)) % _N_FOLDS
@@ -294,7 +296,7 @@ def _scale(scores: Floats, targets: Floats, weights: Floats) -> float:
         logs = log_softmax(factor * scores + shares, axis=1)
         return -float((weights[:, None] * targets * logs).sum())
 
-    bounds = (0.0, _MOST_PROBE_SCALE)
+    bounds = (0.0, _MAX_PROBE_SCALE)
     return float(minimize_scalar(loss, bounds=bounds, method="bounded").x)
 
 
@@ -326,7 +328,7 @@ def _sample(votes: Mapping[str, Floats], human: Mapping[int, int]) -> NDArray[np
     is_human = np.zeros(n_texts, dtype=bool)
     is_human[list(human)] = True
     others = np.flatnonzero(heard & ~is_human)
-    others = others[:: max(1, -(-len(others) // _MOST_TEXTS))]
+    others = others[:: max(1, -(-len(others) // _MAX_TEXTS))]
     return np.sort(np.concatenate([np.flatnonzero(is_human), others]))
 
 

@@ -27,7 +27,7 @@ _GAIN_NATS = 3.0
 
 
 @dataclass(frozen=True, slots=True)
-class VoteScale:
+class Standardizer:
     """How one voter's posteriors become features: centred log-probabilities of unit spread.
 
     `mean` (K,) is the mean centred log-probability over the pool, which is the voter's own leaning
@@ -38,7 +38,7 @@ class VoteScale:
     spread: float
 
     @classmethod
-    def fit(cls, probabilities: Floats) -> VoteScale:
+    def fit(cls, probabilities: Floats) -> Standardizer:
         """Measure a pool's posteriors, shape (n, K), n >= 1."""
         logs = _centred_logs(probabilities)
         mean = logs.mean(axis=0)
@@ -119,7 +119,7 @@ def start_from(scores: Floats) -> Floats:
     return start
 
 
-def plausible_sharpness(n_classes: int) -> float:
+def default_inverse_temperature(n_classes: int) -> float:
     """Return what to multiply a single voter's log-posterior with, so that it is not too sure.
 
     Its K - 1 scores are not as independent as the model takes them to be, the less the more

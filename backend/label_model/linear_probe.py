@@ -12,7 +12,7 @@ from scipy.special import log_softmax, softmax
 
 from backend.label_model.latent_class import Floats
 
-_MOST_STEPS = 60
+_MAX_STEPS = 60
 _PRECISION = 0.2
 
 
@@ -101,7 +101,7 @@ def fit_probe(
         return nats, (slope + precisions * parameters).ravel()
 
     start = np.zeros((n_features + 1) * n_classes)
-    options = {"maxiter": _MOST_STEPS}
+    options = {"maxiter": _MAX_STEPS}
     found = minimize(loss, start, jac=True, method="L-BFGS-B", options=options).x
     parameters = found.reshape(n_features + 1, n_classes)
     return LinearProbe(centre, parameters[:-1], parameters[-1])

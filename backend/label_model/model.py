@@ -13,15 +13,15 @@ from scipy.special import softmax
 from backend.label_model.latent_class import (
     Floats,
     LatentClasses,
-    VoteScale,
+    Standardizer,
     contrasts,
-    plausible_sharpness,
+    default_inverse_temperature,
 )
 from backend.label_model.linear_probe import LinearProbe
 
 
 @dataclass(frozen=True, slots=True)
-class VoterTrust:
+class AnnotatorParameters:
     """What is known about one annotator.
 
     `weight` multiplies its say in the log-linear pool (1 before there are human labels); `signal`
@@ -29,7 +29,7 @@ class VoterTrust:
     is an estimate with its 90 % interval `low` to `high`, over `n_human` human labels.
     """
 
-    scale: VoteScale
+    scale: Standardizer
     weight: float
     signal: float | None
     accuracy: float
@@ -39,7 +39,7 @@ class VoterTrust:
 
 
 @dataclass(frozen=True, slots=True)
-class Trust:
+class LabelModel:
     """Everything needed to fuse the votes on any text of a project; JSON by `to_json`.
 
     `probe` speaks on embeddings, its weight already in its scores; `sharpness` tempers the pool,
@@ -47,7 +47,7 @@ class Trust:
     tempered to, None where only one annotator was heard.
     """
 
-    voters: Mapping[str, VoterTrust]
+    voters: Mapping[str, AnnotatorParameters]
     classes: LatentClasses
     sharpness: float
     bias: Floats
@@ -77,13 +77,13 @@ class Trust:
         fused: Floats = softmax(self.sharpness * pooled + self.bias, axis=1)
         return fused
 
-    def own_posterior(self, name: str, probabilities: Floats) -> Floats:
+    def annotator_posterior(self, name: str, probabilities: Floats) -> Floats:
         """Return what a voter's raw posteriors (n, K) mean by themselves, calibrated."""
         alone = {name: probabilities}
         present = np.array([voter == name for voter in self.voters])
         features, _ = _features(alone, self.voters, len(probabilities), len(self.bias))
         pooled = pool(self.classes, features, np.ones(len(present)), present)
-        own: Floats = softmax(plausible_sharpness(len(self.bias)) * pooled, axis=1)
+        own: Floats = softmax(default_inverse_temperature(len(self.bias)) * pooled, axis=1)
         return own
 
     @property
@@ -104,7 +104,7 @@ class Trust:
         }
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Trust:
+    def from_json(cls, data: Mapping[str, Any]) -> LabelModel:
         """Read what `to_json` wrote."""
         return cls(
             {name: _voter_from_json(voter) for name, voter in data["voters"].items()},
@@ -140,7 +140,7 @@ def pool(
 
 def _features(
     posteriors: Mapping[str, Floats],
-    voters: Mapping[str, VoterTrust],
+    voters: Mapping[str, AnnotatorParameters],
     n_texts: int,
     n_classes: int,
 ) -> tuple[Floats, NDArray[np.bool_]]:
@@ -158,7 +158,7 @@ def _features(
     return np.hstack(blocks), np.stack(present, axis=1)
 
 
-def _voter_to_json(voter: VoterTrust) -> dict[str, Any]:
+def _voter_to_json(voter: AnnotatorParameters) -> dict[str, Any]:
     return {
         "mean": voter.scale.mean.tolist(),
         "spread": voter.scale.spread,
@@ -171,9 +171,9 @@ def _voter_to_json(voter: VoterTrust) -> dict[str, Any]:
     }
 
 
-def _voter_from_json(data: Mapping[str, Any]) -> VoterTrust:
-    scale = VoteScale(np.asarray(data["mean"], dtype=float), float(data["spread"]))
-    return VoterTrust(
+def _voter_from_json(data: Mapping[str, Any]) -> AnnotatorParameters:
+    scale = Standardizer(np.asarray(data["mean"], dtype=float), float(data["spread"]))
+    return AnnotatorParameters(
         scale,
         float(data["weight"]),
         data["signal"],

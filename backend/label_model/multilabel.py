@@ -16,23 +16,23 @@ UNLISTED_PROBABILITY = 0.01
 """Of a label about which an annotator was not asked: unlikely, never impossible, and no vote."""
 LABELS_PER_TEXT = 1.3
 """How many labels a text is expected to have before people have said so."""
-_MOST_LABEL_SHARE = 0.5
+_MAX_LABEL_SHARE = 0.5
 _SMALLEST_PROBABILITY = 1e-4
 _SHARPNESS = 0.8
 """Of the evidence: votes about one text's labels, and of two annotators, share their errors."""
 _TIE = 1e-6
 """Log-odds: cells that all look alike are none of them over one half."""
 _N_ROUNDS = 50
-_MOST_TEXTS = 4000
+_MAX_TEXTS = 4000
 _HUMAN_WEIGHT = 10.0
-_FEWEST_HUMAN = 20
+_MIN_HUMAN = 20
 _N_PRIOR_TEXTS = 5.0
 _N_PRIOR_OF_LABEL = 10.0
 _N_PRIOR_OF_MEAN = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class MultipleVoter:
+class MultilabelAnnotator:
     """How an annotator's log-odds are read, and how much they tell.
 
     `means` holds each label's mean log-odds (L,), which is the prompt's or the definition's own
@@ -47,7 +47,7 @@ class MultipleVoter:
     middle: float = 0.0
 
     @classmethod
-    def fit(cls, probabilities: Floats) -> MultipleVoter:
+    def fit(cls, probabilities: Floats) -> MultilabelAnnotator:
         """Return the scales of an annotator's probabilities (n, L)."""
         odds = _odds(probabilities)
         heard = ~np.isnan(odds)
@@ -69,7 +69,7 @@ class MultipleVoter:
 
 
 @dataclass(frozen=True, slots=True)
-class MultipleTrust:
+class MultilabelModel:
     """What was learned; plain numbers, kept as JSON.
 
     `base_rates` (L,) is how often each label is expected to hold, `offset` what is taken from all
@@ -78,7 +78,7 @@ class MultipleTrust:
 
     base_rates: tuple[float, ...]
     offset: float
-    voters: Mapping[str, MultipleVoter]
+    voters: Mapping[str, MultilabelAnnotator]
     n_human: int = 0
 
     def posterior(self, votes: Mapping[str, Floats]) -> Floats:
@@ -94,18 +94,18 @@ class MultipleTrust:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> MultipleTrust:
+    def from_json(cls, data: Mapping[str, Any]) -> MultilabelModel:
         """Read what `to_json` wrote."""
         voters = {
-            name: MultipleVoter(**{**values, "means": tuple(values["means"])})
+            name: MultilabelAnnotator(**{**values, "means": tuple(values["means"])})
             for name, values in data["voters"].items()
         }
         return cls(tuple(data["base_rates"]), data["offset"], voters, data["n_human"])
 
 
-def learn_multiple(
+def fit_multilabel_model(
     votes: Mapping[str, Floats], human: Mapping[int, frozenset[int]] | None = None
-) -> MultipleTrust:
+) -> MultilabelModel:
     """Learn how far each annotator's votes on several labels per text are to be trusted.
 
     `votes`: probabilities per label (n, L) by annotator, NaN where it abstained; `human`: the set
@@ -124,26 +124,26 @@ def learn_multiple(
     if not votes:
         raise ValueError("no voter; expected at least one posterior")
     known = dict(human or {})
-    known = known if len(known) >= _FEWEST_HUMAN else {}
+    known = known if len(known) >= _MIN_HUMAN else {}
     n_texts, n_labels = next(iter(votes.values())).shape
     rows = _sample(votes, known)
     sampled = {name: probabilities[rows] for name, probabilities in votes.items()}
     is_human, truth = _truth(rows, known, n_labels)
     rates = _base_rates(truth[is_human], n_labels)
-    voters = {name: MultipleVoter.fit(p) for name, p in sampled.items()}
+    voters = {name: MultilabelAnnotator.fit(p) for name, p in sampled.items()}
     voters = _with_weights(voters, sampled, rates, is_human, truth)
     odds = _pooled(rates, voters, sampled, (len(rows), n_labels))
     offset = float(np.quantile(odds, 1 - rates.mean())) + _TIE if odds.size else 0.0
-    return MultipleTrust(tuple(rates.tolist()), offset, voters, len(known))
+    return MultilabelModel(tuple(rates.tolist()), offset, voters, len(known))
 
 
 def _with_weights(
-    voters: Mapping[str, MultipleVoter],
+    voters: Mapping[str, MultilabelAnnotator],
     votes: Mapping[str, Floats],
     rates: Floats,
     is_human: NDArray[np.bool_],
     truth: Floats,
-) -> dict[str, MultipleVoter]:
+) -> dict[str, MultilabelAnnotator]:
     """Find what each voter's scores mean, by expectation maximisation."""
     scores = {name: voter.scores(votes[name]) for name, voter in voters.items()}
     mean = np.mean([np.nan_to_num(each) for each in scores.values()], axis=0)
@@ -161,8 +161,8 @@ def _with_weights(
 
 
 def _weighed(
-    voter: MultipleVoter, scores: Floats, holds: Floats, importance: Floats
-) -> MultipleVoter:
+    voter: MultilabelAnnotator, scores: Floats, holds: Floats, importance: Floats
+) -> MultilabelAnnotator:
     """Return the voter with the means and the common variance of its scores in both cases."""
     heard = ~np.isnan(scores)
     filled = np.nan_to_num(scores)
@@ -172,12 +172,12 @@ def _weighed(
     squares = right * (filled - at_right) ** 2 + wrong * (filled - at_wrong) ** 2
     variance = float(squares.sum() / max(right.sum() + wrong.sum(), 1e-9))
     weight = max(0.0, at_right - at_wrong) / max(variance, 1e-3)
-    return MultipleVoter(voter.means, voter.spread, weight, (at_right + at_wrong) / 2)
+    return MultilabelAnnotator(voter.means, voter.spread, weight, (at_right + at_wrong) / 2)
 
 
 def _pooled(
     rates: Floats,
-    voters: Mapping[str, MultipleVoter],
+    voters: Mapping[str, MultilabelAnnotator],
     votes: Mapping[str, Floats],
     shape: tuple[int, ...],
 ) -> Floats:
@@ -190,7 +190,7 @@ def _base_rates(truth: Floats, n_labels: int) -> Floats:
     """Return how often each label is expected; `truth` (n, L) of people's texts, 0 and 1."""
     n = len(truth)
     expected = (truth.sum() + _N_PRIOR_TEXTS * LABELS_PER_TEXT) / (n + _N_PRIOR_TEXTS)
-    share = min(_MOST_LABEL_SHARE, expected / n_labels)
+    share = min(_MAX_LABEL_SHARE, expected / n_labels)
     rates = (truth.sum(axis=0) + _N_PRIOR_OF_LABEL * share) / (n + _N_PRIOR_OF_LABEL)
     clipped: Floats = np.clip(rates, _SMALLEST_PROBABILITY, 1 - _SMALLEST_PROBABILITY)
     return clipped
@@ -201,7 +201,7 @@ def _sample(votes: Mapping[str, Floats], human: Mapping[int, frozenset[int]]) ->
     heard = np.any([np.isfinite(p).any(axis=1) for p in votes.values()], axis=0)
     is_human = np.isin(np.arange(len(heard)), list(human))
     others = np.flatnonzero(heard & ~is_human)
-    others = others[:: max(1, -(-len(others) // _MOST_TEXTS))]
+    others = others[:: max(1, -(-len(others) // _MAX_TEXTS))]
     return np.sort(np.concatenate([np.flatnonzero(is_human), others]))
 
 

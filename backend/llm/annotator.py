@@ -5,25 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from backend.domain.labels import Abstention, AbstentionReason, Example, Guide, WeakLabel
+from backend.domain.labels import Abstention, AbstentionReason, Example, PromptContext, WeakLabel
 from backend.domain.ports import LanguageModel
 from backend.domain.questions import Question, QuestionKind, TaskSchema
 from backend.errors import LanguageModelError, UnsupportedLabelConfig
 from backend.llm.free_text import ask_written
 from backend.llm.label_shortlist import (
-    MOST_LABELS_AT_ONCE,
+    MAX_LABELS_AT_ONCE,
     N_SHORTLISTED,
     Shortlist,
     ask_shortlist,
 )
 from backend.llm.multilabel import ask_each_label
-from backend.llm.prompt_batch import Asking, Call, suspicion_in
-from backend.llm.prompts.templates import offered_forms, prompt_version
-from backend.llm.prompts.truncation import Clock
+from backend.llm.prompt_batch import LLMCall, PromptBatch, suspicion_in
+from backend.llm.prompts.templates import available_templates, prompt_version
+from backend.llm.prompts.truncation import Deadline
 from backend.llm.single_label import ask_exclusive
 from backend.llm.spans import SpanAsker
 
-_MOST_TEXTS_REMEMBERED = 4096
+_MAX_TEXTS_REMEMBERED = 4096
 
 
 class LLMAnnotator:
@@ -52,7 +52,7 @@ class LLMAnnotator:
         instruction: str,
         examples: Sequence[Example],
         *,
-        guide: Guide | None = None,
+        guide: PromptContext | None = None,
         deadline_s: float | None = None,
     ) -> list[WeakLabel]:
         """Answer every question about every example, example by example in the given order.
@@ -62,9 +62,11 @@ class LLMAnnotator:
         """
         if not examples or not schema.questions:
             return []
-        clock = Clock(deadline_s)
+        clock = Deadline(deadline_s)
         info = self._model.describe(deadline_s=clock.left_s())
-        call = Call(self._model, info, schema, instruction, guide or Guide(), clock, self._tokens)
+        call = LLMCall(
+            self._model, info, schema, instruction, guide or PromptContext(), clock, self._tokens
+        )
         answers, errors = [], []
         for question in schema.questions:
             try:
@@ -83,14 +85,16 @@ class LLMAnnotator:
 
     def forms(self, *, deadline_s: float | None = None) -> tuple[str, ...]:
         """Return the names of the prompt forms that the model's server can take."""
-        return offered_forms(self._model.describe(deadline_s=deadline_s))
+        return available_templates(self._model.describe(deadline_s=deadline_s))
 
-    def _ask(self, call: Call, question: Question, examples: Sequence[Example]) -> list[WeakLabel]:
+    def _ask(
+        self, call: LLMCall, question: Question, examples: Sequence[Example]
+    ) -> list[WeakLabel]:
         if question.kind is QuestionKind.SPANS:
             return self._ask_spans(call, question, examples)
         if question.kind is QuestionKind.FREE_TEXT or not question.labels:
             return ask_written(call, question, examples)
-        is_long = len(question.labels) > MOST_LABELS_AT_ONCE and not question.kind.is_ordinal
+        is_long = len(question.labels) > MAX_LABELS_AT_ONCE and not question.kind.is_ordinal
         shortlist = self._shortlist if is_long else None
         if question.kind is QuestionKind.MULTIPLE_CHOICE:
             chosen = shortlist and shortlist(question, examples, N_SHORTLISTED)
@@ -100,7 +104,7 @@ class LLMAnnotator:
         return ask_exclusive(call, question, examples)
 
     def _ask_spans(
-        self, call: Call, question: Question, examples: Sequence[Example]
+        self, call: LLMCall, question: Question, examples: Sequence[Example]
     ) -> list[WeakLabel]:
         labels = self._span_asker.ask(
             question,
@@ -116,12 +120,12 @@ class LLMAnnotator:
         ]
 
     def _forget_some(self) -> None:
-        if len(self._tokens) > _MOST_TEXTS_REMEMBERED:
+        if len(self._tokens) > _MAX_TEXTS_REMEMBERED:
             self._tokens.clear()
 
 
 def _abstain(
-    call: Call, question: Question, examples: Sequence[Example], reason: Abstention
+    call: LLMCall, question: Question, examples: Sequence[Example], reason: Abstention
 ) -> list[WeakLabel]:
     version = prompt_version(question, call.form_of(question))
-    return Asking(call, question, version).abstain(reason, examples)
+    return PromptBatch(call, question, version).abstain(reason, examples)

@@ -10,7 +10,7 @@ from typing import Any
 from backend.domain.labels import Abstention, AbstentionReason, Demonstration, Example, WeakLabel
 from backend.domain.ports import Completion, Decoding
 from backend.domain.questions import Question, QuestionKind
-from backend.llm.prompt_batch import Asking, Call, Read
+from backend.llm.prompt_batch import LLMCall, PromptBatch, Read
 from backend.llm.prompts.templates import open_layout, prompt_version
 from backend.llm.prompts.text import one_line
 
@@ -20,7 +20,7 @@ _NUMBER = re.compile(r"[-+]?\d+(?:[.,]\d+)?")
 _SENTENCE_END = re.compile(r"(?s).*[.!?](?=\s|$)")
 
 
-def ask_written(call: Call, question: Question, examples: Sequence[Example]) -> list[WeakLabel]:
+def ask_written(call: LLMCall, question: Question, examples: Sequence[Example]) -> list[WeakLabel]:
     """Return one weak label per example that holds a text, for numbers its canonical writing.
 
     `confidence` is the mean probability per token (the geometric mean over the answer) where the
@@ -29,7 +29,7 @@ def ask_written(call: Call, question: Question, examples: Sequence[Example]) -> 
     form = call.form_of(question)
     is_number = question.kind is QuestionKind.NUMBER
     layout = open_layout(call.schema, question, call.instruction)
-    asking = Asking(call, question, prompt_version(question, form))
+    asking = PromptBatch(call, question, prompt_version(question, form))
     decoding = Decoding(
         max_tokens=_N_NUMBER_TOKENS if is_number else _N_TEXT_TOKENS,
         model=call.info.name,

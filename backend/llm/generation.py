@@ -16,7 +16,7 @@ from backend.domain.questions import LabelDefinition, Question, QuestionKind, Ta
 from backend.llm.prompts.text import clean_instruction, one_line
 from backend.llm.synthetic_texts import TextWriter, WritingStyle, Written
 
-_MOST_ROUNDS = 3
+_MAX_ROUNDS = 3
 _SURPLUS = 2.0
 """How many texts are asked for per text still missing: a good part is thrown away."""
 
@@ -89,7 +89,7 @@ def generate_demonstrations(
         raise ValueError(f"no texts can be written for a question of kind {request.question.kind}")
     writer = TextWriter(model, _style(request), rng)
     harvest = _Harvest(request)
-    for _ in range(_MOST_ROUNDS if writer.can_write else 0):
+    for _ in range(_MAX_ROUNDS if writer.can_write else 0):
         wanted = harvest.wanted()
         if not wanted:
             break

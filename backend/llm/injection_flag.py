@@ -64,7 +64,7 @@ _SAID = (
     r"tag|antworte\w*|r\u00e9pond\w*|responde\w*|rispondi|antwoord)"
 )
 _BETWEEN = "it|this|with|as|is|only|the|word|always|text"
-_MOST_CHARS = 20_000
+_MAX_CHARS = 20_000
 
 
 def suspicion(text: str, question: Question | None = None) -> str | None:
@@ -76,7 +76,7 @@ def suspicion(text: str, question: Question | None = None) -> str | None:
     question, also: the text imitates the prompt's own line, or orders one of its labels by name.
     Meant for review by people, not for refusing: a text that quotes such an order is marked too.
     """
-    text = text[:_MOST_CHARS]
+    text = text[:_MAX_CHARS]
     if _HIDDEN.search(text):
         return "hidden characters"
     plain = _UNSEEN.sub("", unicodedata.normalize("NFKC", text))

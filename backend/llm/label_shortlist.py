@@ -9,12 +9,12 @@ from typing import Any
 from backend.domain.labels import Abstention, Example, WeakLabel
 from backend.domain.ports import Completion, Decoding
 from backend.domain.questions import Question
-from backend.llm.prompt_batch import Asking, Call, Read
+from backend.llm.prompt_batch import LLMCall, PromptBatch, Read
 from backend.llm.prompts.templates import choice_layout, prompt_version
-from backend.llm.prompts.truncation import Fitted
-from backend.llm.prompts.verbalizer import AnswerWords
+from backend.llm.prompts.truncation import TruncatedPrompt
+from backend.llm.prompts.verbalizer import Verbalizer
 from backend.llm.single_label import (
-    MOST_TOKEN_IDS,
+    MAX_TOKEN_IDS,
     N_WRITTEN_TOKENS,
     answer_words,
     decoding_for,
@@ -25,7 +25,7 @@ from backend.llm.single_label import (
 Shortlist = Callable[[Question, Sequence[Example], int], list[tuple[int, ...]]]
 """Picks, for each example, the positions of the n labels that may be right, likeliest first."""
 
-MOST_LABELS_AT_ONCE = 40
+MAX_LABELS_AT_ONCE = 40
 """Above this a question is asked over a shortlist: a list of options that long is not read."""
 N_SHORTLISTED = 20
 SHORTLIST_PROBABILITY = 0.9
@@ -38,12 +38,12 @@ class _Sheet:
 
     example: Example
     labels: tuple[int, ...]
-    words: AnswerWords
-    fitted: Fitted
+    words: Verbalizer
+    fitted: TruncatedPrompt
 
 
 def ask_shortlist(
-    call: Call, question: Question, examples: Sequence[Example], shortlist: Shortlist
+    call: LLMCall, question: Question, examples: Sequence[Example], shortlist: Shortlist
 ) -> list[WeakLabel]:
     """Return one weak label per example, read over at most `N_SHORTLISTED` labels each.
 
@@ -52,7 +52,7 @@ def ask_shortlist(
     """
     form = call.form_of(question)
     version = prompt_version(question, form, suffix=f"-top{N_SHORTLISTED}")
-    asking = Asking(call, question, version)
+    asking = PromptBatch(call, question, version)
     fitter = call.fitter(Decoding(max_tokens=N_WRITTEN_TOKENS, is_chat=form.is_chat))
     sheets = []
     for example, chosen in zip(examples, shortlist(question, examples, N_SHORTLISTED), strict=True):
@@ -83,7 +83,7 @@ def _groups(sheets: Sequence[_Sheet]) -> Iterator[list[_Sheet]]:
     wanted: set[int] = set()
     for sheet in sheets:
         more = wanted | set(sheet.words.token_ids)
-        if group and len(more) > MOST_TOKEN_IDS:
+        if group and len(more) > MAX_TOKEN_IDS:
             yield group
             group, more = [], set(sheet.words.token_ids)
         group.append(sheet)
@@ -93,12 +93,12 @@ def _groups(sheets: Sequence[_Sheet]) -> Iterator[list[_Sheet]]:
 
 
 def _ask_group(
-    call: Call, asking: Asking, question: Question, group: Sequence[_Sheet]
+    call: LLMCall, asking: PromptBatch, question: Question, group: Sequence[_Sheet]
 ) -> list[WeakLabel]:
     words = {word: None for sheet in group for word in sheet.words.words}
     token_ids = {token: None for sheet in group for token in sheet.words.token_ids}
     form = call.form_of(question)
-    together = AnswerWords(tuple(words), tuple(token_ids))
+    together = Verbalizer(tuple(words), tuple(token_ids))
     decoding = decoding_for(call.info, together, is_chat=form.is_chat)
     asked = [sheet for sheet in group if sheet.fitted.abstention is None]
     completions = iter(call.complete([sheet.fitted.prompt for sheet in asked], decoding))

@@ -11,10 +11,10 @@ from backend.domain.labels import Abstention, Demonstration, Example, WeakLabel
 from backend.domain.ports import Completion
 from backend.domain.questions import LabelDefinition, Question
 from backend.label_model.multilabel import UNLISTED_PROBABILITY
-from backend.llm.prompt_batch import Asking, Call, Ending, Read, failure_of
+from backend.llm.prompt_batch import Ending, LLMCall, PromptBatch, Read, failure_of
 from backend.llm.prompts.templates import prompt_version, yes_no_layout
-from backend.llm.prompts.truncation import Fitted
-from backend.llm.prompts.verbalizer import AnswerWords, choose_answer_words
+from backend.llm.prompts.truncation import TruncatedPrompt
+from backend.llm.prompts.verbalizer import Verbalizer, build_verbalizer
 from backend.llm.single_label import decoding_for, reader_for, reads_tokens
 
 _YES, _NO = "yes", "no"
@@ -22,7 +22,7 @@ _YES_NO = (LabelDefinition(_YES, _YES), LabelDefinition(_NO, _NO))
 
 
 def ask_each_label(
-    call: Call,
+    call: LLMCall,
     question: Question,
     examples: Sequence[Example],
     chosen: Sequence[Sequence[int]] | None = None,
@@ -35,14 +35,14 @@ def ask_each_label(
     about. An example with a label that has no answer abstains.
     """
     form = call.form_of(question)
-    words = AnswerWords((_YES, _NO), ())
+    words = Verbalizer((_YES, _NO), ())
     if reads_tokens(call.info):
-        words = choose_answer_words(_YES_NO, call.tokenize, is_chat=form.is_chat)
+        words = build_verbalizer(_YES_NO, call.tokenize, is_chat=form.is_chat)
     suffix = "" if chosen is None else f"-top{max(map(len, chosen), default=0)}"
-    asking = Asking(call, question, prompt_version(question, form, suffix=suffix))
+    asking = PromptBatch(call, question, prompt_version(question, form, suffix=suffix))
     decoding = decoding_for(call.info, words, is_chat=form.is_chat)
     fitter = call.fitter(decoding)
-    cells: dict[tuple[int, int], Fitted] = {}
+    cells: dict[tuple[int, int], TruncatedPrompt] = {}
     for index, label in enumerate(question.labels):
         positions = [at for at in range(len(examples)) if chosen is None or index in chosen[at]]
         layout = yes_no_layout(call.schema, question, call.instruction, label_index=index)
@@ -66,7 +66,7 @@ class _Cell:
     """One label of one example: what was asked and what came back."""
 
     label_index: int
-    fitted: Fitted
+    fitted: TruncatedPrompt
     completion: Completion | None
 
 
@@ -96,12 +96,12 @@ class _Reading:
 
 
 def _label(
-    asking: Asking, example: Example, cells: Sequence[_Cell], reading: _Reading
+    asking: PromptBatch, example: Example, cells: Sequence[_Cell], reading: _Reading
 ) -> WeakLabel:
     """Return one example's weak label out of its labels' answers."""
     given = [cell.completion for cell in cells if cell.completion is not None]
     abstentions = [cell.fitted.abstention for cell in cells if cell.fitted.abstention is not None]
-    whole = Fitted(
+    whole = TruncatedPrompt(
         is_truncated=any(cell.fitted.is_truncated for cell in cells),
         abstention=abstentions[0] if abstentions else None,
     )

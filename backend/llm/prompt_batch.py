@@ -11,7 +11,7 @@ from backend.domain.labels import (
     AbstentionReason,
     Demonstration,
     Example,
-    Guide,
+    PromptContext,
     WeakLabel,
 )
 from backend.domain.ports import Completion, Decoding, LanguageModel, LanguageModelInfo
@@ -21,12 +21,12 @@ from backend.llm.prompts.templates import (
     DEFAULT_CHAT_FORM,
     DEFAULT_FORM,
     FORMS,
-    Form,
     Layout,
-    offered_forms,
+    PromptTemplate,
+    available_templates,
 )
 from backend.llm.prompts.text import slot_text
-from backend.llm.prompts.truncation import Clock, Fitted, Fitter
+from backend.llm.prompts.truncation import Deadline, PromptTruncator, TruncatedPrompt
 
 _NO_TEXT = Abstention(AbstentionReason.NO_TEXT, "the text is blank")
 _NO_ANSWER = Abstention(AbstentionReason.UNREADABLE, "the model was not asked")
@@ -38,7 +38,7 @@ Ending = Callable[[Demonstration], str | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class LLMCall:
     """One call of an annotator: who is asked, about which project, until when.
 
     `tokens` remembers the tokens of answer words by model and text.
@@ -48,14 +48,14 @@ class Call:
     info: LanguageModelInfo
     schema: TaskSchema
     instruction: str
-    guide: Guide
-    clock: Clock
+    guide: PromptContext
+    clock: Deadline
     tokens: dict[tuple[str, str], tuple[int, ...]]
 
-    def form_of(self, question: Question) -> Form:
+    def form_of(self, question: Question) -> PromptTemplate:
         """Return the form that the guide names for a question, if the server can take it."""
         form = FORMS.get(self.guide.forms.get(question.name, ""), FORMS[DEFAULT_FORM])
-        if form.name in offered_forms(self.info):
+        if form.name in available_templates(self.info):
             return form
         return FORMS[DEFAULT_FORM if self.info.has_plain else DEFAULT_CHAT_FORM]
 
@@ -66,9 +66,9 @@ class Call:
             self.tokens[key] = self.model.tokenize(text, deadline_s=self.clock.left_s())
         return self.tokens[key]
 
-    def fitter(self, decoding: Decoding) -> Fitter:
+    def fitter(self, decoding: Decoding) -> PromptTruncator:
         """Return what cuts texts so that an answer made like this still has room."""
-        return Fitter(
+        return PromptTruncator(
             self.model,
             self.info,
             self.clock,
@@ -83,10 +83,10 @@ class Call:
         return self.model.complete(prompts, decoding, deadline_s=self.clock.left_s())
 
 
-class Asking:
+class PromptBatch:
     """One question put about many examples; `version` is stored with every weak label."""
 
-    def __init__(self, call: Call, question: Question, version: str) -> None:
+    def __init__(self, call: LLMCall, question: Question, version: str) -> None:
         self._call = call
         self._question = question
         self._version = version
@@ -97,14 +97,14 @@ class Asking:
         examples: Sequence[Example],
         layouts: Sequence[Layout],
         ending: Ending,
-        fitter: Fitter,
-    ) -> list[Fitted]:
+        fitter: PromptTruncator,
+    ) -> list[TruncatedPrompt]:
         """Return each example's prompt in its own layout, with its shots in the given order."""
         fitted = []
         for example, layout in zip(examples, layouts, strict=True):
             texts = self.texts(example)
             if isinstance(texts, Abstention):
-                fitted.append(Fitted(abstention=texts))
+                fitted.append(TruncatedPrompt(abstention=texts))
             else:
                 shots = self._blocks(self._shots.get(example.id, ()), layout, ending)
                 fitted.append(fitter.fit(replace(layout, shots=shots), texts))
@@ -127,7 +127,11 @@ class Asking:
         return texts
 
     def ask(
-        self, examples: Sequence[Example], fitted: Sequence[Fitted], decoding: Decoding, read: Read
+        self,
+        examples: Sequence[Example],
+        fitted: Sequence[TruncatedPrompt],
+        decoding: Decoding,
+        read: Read,
     ) -> list[WeakLabel]:
         """Return one weak label per example; only those with a prompt cost anything."""
         positions = [at for at, one in enumerate(fitted) if one.abstention is None]
@@ -139,7 +143,7 @@ class Asking:
         ]
 
     def answered(
-        self, example: Example, fitted: Fitted, completion: Completion | None, read: Read
+        self, example: Example, fitted: TruncatedPrompt, completion: Completion | None, read: Read
     ) -> WeakLabel:
         """Return what one completion says, or why it says nothing."""
         if completion is None:

@@ -10,19 +10,19 @@ from backend.domain.labels import Abstention, AbstentionReason, Demonstration, E
 from backend.domain.ports import Completion, Decoding, LanguageModelInfo
 from backend.domain.questions import Question, QuestionKind
 from backend.errors import UnsupportedLabelConfig
-from backend.llm.prompt_batch import Asking, Call, Ending, Read
-from backend.llm.prompts.templates import Form, choice_layout, prompt_version
+from backend.llm.prompt_batch import Ending, LLMCall, PromptBatch, Read
+from backend.llm.prompts.templates import PromptTemplate, choice_layout, prompt_version
 from backend.llm.prompts.text import spoken_name
 from backend.llm.prompts.verbalizer import (
-    AnswerWords,
+    Verbalizer,
     answer_names,
-    choose_answer_words,
+    build_verbalizer,
     read_posterior,
     read_word,
     written_posterior,
 )
 
-MOST_TOKEN_IDS = 128
+MAX_TOKEN_IDS = 128
 """So many tokens' probabilities can be asked of vLLM at once."""
 _TOO_MANY = (
     "{} labels without a shortlist; at most {} can be read at once. Use fewer labels, or give "
@@ -33,7 +33,9 @@ N_WRITTEN_TOKENS = 24
 _NOT_A_LABEL = "the model's answer is none of the labels"
 
 
-def ask_exclusive(call: Call, question: Question, examples: Sequence[Example]) -> list[WeakLabel]:
+def ask_exclusive(
+    call: LLMCall, question: Question, examples: Sequence[Example]
+) -> list[WeakLabel]:
     """Return one weak label per example for a question with few labels.
 
     Costs one request of one token per example where the server tells probabilities, else a
@@ -44,7 +46,7 @@ def ask_exclusive(call: Call, question: Question, examples: Sequence[Example]) -
         question = _called_like_its_texts(question)
     words = answer_words(call, question, form)
     layout = choice_layout(call.schema, question, call.instruction, form, words)
-    asking = Asking(call, question, prompt_version(question, form))
+    asking = PromptBatch(call, question, prompt_version(question, form))
     decoding = decoding_for(call.info, words, is_chat=form.is_chat)
     fitter = call.fitter(decoding)
     layouts = [layout] * len(examples)
@@ -63,20 +65,20 @@ def reads_tokens(info: LanguageModelInfo) -> bool:
     return info.reads_token_ids or info.n_top_logprobs > 0
 
 
-def answer_words(call: Call, question: Question, form: Form) -> AnswerWords:
+def answer_words(call: LLMCall, question: Question, form: PromptTemplate) -> Verbalizer:
     """Return what the model is to write for each label under this form.
 
     Words are told apart by a token where the server reads tokens, else as written out; so are the
     values of a long scale. Raises UnsupportedLabelConfig when other labels cannot be told apart,
     or are too many to read.
     """
-    written = AnswerWords(answer_names(question.labels), ())
+    written = Verbalizer(answer_names(question.labels), ())
     if not reads_tokens(call.info):
         return written
     try:
-        if len(question.labels) > MOST_TOKEN_IDS:
-            raise UnsupportedLabelConfig(_TOO_MANY.format(len(question.labels), MOST_TOKEN_IDS))
-        return choose_answer_words(
+        if len(question.labels) > MAX_TOKEN_IDS:
+            raise UnsupportedLabelConfig(_TOO_MANY.format(len(question.labels), MAX_TOKEN_IDS))
+        return build_verbalizer(
             question.labels, call.tokenize, wants_marks=form.uses_marks, is_chat=form.is_chat
         )
     except UnsupportedLabelConfig:
@@ -85,7 +87,7 @@ def answer_words(call: Call, question: Question, form: Form) -> AnswerWords:
         raise
 
 
-def decoding_for(info: LanguageModelInfo, words: AnswerWords, *, is_chat: bool) -> Decoding:
+def decoding_for(info: LanguageModelInfo, words: Verbalizer, *, is_chat: bool) -> Decoding:
     """Return how the answer is made: one token that is read, or a few that are held to the words.
 
     Written answers end with their line; a server that cannot hold them to the words is parsed.
@@ -104,7 +106,7 @@ def decoding_for(info: LanguageModelInfo, words: AnswerWords, *, is_chat: bool) 
     )
 
 
-def reader_for(words: AnswerWords) -> Read:
+def reader_for(words: Verbalizer) -> Read:
     """Return what reads an answer in these words."""
 
     def read(completion: Completion) -> Mapping[str, Any] | Abstention:
@@ -124,7 +126,7 @@ def reader_for(words: AnswerWords) -> Read:
     return read
 
 
-def ending_for(question: Question, words: AnswerWords) -> Ending:
+def ending_for(question: Question, words: Verbalizer) -> Ending:
     """Return what writes a demonstration's label as one of the words."""
     by_value = {label.value: word for label, word in zip(question.labels, words.words, strict=True)}
 

@@ -14,8 +14,8 @@ from backend.domain.questions import Question
 from backend.llm.prompts.text import one_line, spoken_name
 
 _NONE = "none"
-_MOST_ENTITIES = 16
-_MOST_ENTITY_CHARS = 120
+_MAX_ENTITIES = 16
+_MAX_ENTITY_CHARS = 120
 _LINE = re.compile(r"\s*(?P<label>[^\n]*?)\s*:\s+(?P<text>[^\n]*?)\s*")
 
 Mention = tuple[str, str]
@@ -72,12 +72,12 @@ class SpanWords:
             "type": "object",
             "properties": {
                 "type": {"enum": list(self.names)},
-                "text": {"type": "string", "maxLength": _MOST_ENTITY_CHARS},
+                "text": {"type": "string", "maxLength": _MAX_ENTITY_CHARS},
             },
             "required": ["type", "text"],
             "additionalProperties": False,
         }
-        entities = {"type": "array", "items": entity, "maxItems": _MOST_ENTITIES}
+        entities = {"type": "array", "items": entity, "maxItems": _MAX_ENTITIES}
         return json.dumps(
             {
                 "type": "object",
@@ -151,7 +151,7 @@ def _parsed(text: str) -> Any:
 
 def _parsed_until_cut(text: str) -> Any:
     """Return a list of pieces that ends in the middle up to its last whole piece, else None."""
-    ends = [at + 1 for at, char in enumerate(text) if char == "}"][-_MOST_ENTITIES:]
+    ends = [at + 1 for at, char in enumerate(text) if char == "}"][-_MAX_ENTITIES:]
     found = (_parsed(text[:end] + "]}") for end in reversed(ends))
     return next((answer for answer in found if answer is not None), None)
 

@@ -13,16 +13,16 @@ from backend.domain.labels import (
     AbstentionReason,
     Demonstration,
     Example,
-    Guide,
+    PromptContext,
     Span,
     WeakLabel,
 )
 from backend.domain.ports import Completion, Decoding, LanguageModel
 from backend.domain.questions import Question, TaskSchema
-from backend.llm.prompt_batch import Asking, Call, failure_of
+from backend.llm.prompt_batch import LLMCall, PromptBatch, failure_of
 from backend.llm.prompts.templates import Layout
 from backend.llm.prompts.text import spoken_name, told_lines
-from backend.llm.prompts.truncation import Clock, Fitted, Fitter
+from backend.llm.prompts.truncation import Deadline, PromptTruncator, TruncatedPrompt
 from backend.llm.span_parsing import Mention, SpanCounts, SpanWords, align, mentions_of, vote
 
 SpanForm = Literal["json", "lines"]
@@ -30,7 +30,7 @@ SpanForm = Literal["json", "lines"]
 
 _VERSION = 1
 """Raised with every change of the wording; stored with every weak label."""
-_LEAST_CONTEXTS_PER_ANSWER = 4
+_MIN_CONTEXTS_PER_ANSWER = 4
 """An answer may take at most a quarter of the model's context: the texts need the rest."""
 _NO_LIST = Abstention(AbstentionReason.UNREADABLE, "the model's answer is no list of pieces")
 
@@ -79,7 +79,7 @@ class SpanAsker:
         instruction: str,
         examples: Sequence[Example],
         *,
-        guide: Guide,
+        guide: PromptContext,
         deadline_s: float | None = None,
     ) -> list[WeakLabel]:
         """Return one weak label per example, in order; raises LanguageModelError.
@@ -87,15 +87,15 @@ class SpanAsker:
         A span's probability is its share of the samples; with one sample, where the server says
         how sure it is, the answer's mean probability per token. Neither is calibrated.
         """
-        clock = Clock(deadline_s)
+        clock = Deadline(deadline_s)
         info = self._model.describe(deadline_s=clock.left_s())
-        call = Call(self._model, info, schema, instruction, guide, clock, {})
+        call = LLMCall(self._model, info, schema, instruction, guide, clock, {})
         writing = _Writing(question, _known_form(guide.forms.get(question.name)) or self._plan.form)
-        asking = Asking(call, question, f"spans/{writing.form}/{_VERSION}")
+        asking = PromptBatch(call, question, f"spans/{writing.form}/{_VERSION}")
         n_answer_tokens = min(
-            self._plan.n_answer_tokens, info.n_context_tokens // _LEAST_CONTEXTS_PER_ANSWER
+            self._plan.n_answer_tokens, info.n_context_tokens // _MIN_CONTEXTS_PER_ANSWER
         )
-        fitter = Fitter(self._model, info, clock, n_answer_tokens=n_answer_tokens)
+        fitter = PromptTruncator(self._model, info, clock, n_answer_tokens=n_answer_tokens)
         layouts = [writing.layout(schema, instruction)] * len(examples)
         fitted = asking.prompts(examples, layouts, writing.ending, fitter)
         prompts = [one.prompt for one in fitted if one.abstention is None]
@@ -108,7 +108,7 @@ class SpanAsker:
         ]
 
     def _samples(
-        self, call: Call, prompts: Sequence[str], writing: _Writing, n_answer_tokens: int
+        self, call: LLMCall, prompts: Sequence[str], writing: _Writing, n_answer_tokens: int
     ) -> list[tuple[Completion, ...]]:
         """Return each prompt's samples. One call per sample: a call has one seed for all."""
         n = max(1, self._plan.n_samples)
@@ -127,9 +127,9 @@ class SpanAsker:
 
     def _weak_label(
         self,
-        asking: Asking,
+        asking: PromptBatch,
         example: Example,
-        fitted: Fitted,
+        fitted: TruncatedPrompt,
         writing: _Writing,
         samples: Sequence[Completion] = (),
     ) -> WeakLabel:

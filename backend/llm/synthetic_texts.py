@@ -15,13 +15,13 @@ from backend.llm.near_duplicates import shared_words
 from backend.llm.prompts.text import one_line, slot_text, spoken_name
 
 _N_STYLE_TEXTS = 4
-_MOST_STYLE_CHARS = 400
-_MOST_TOLD_CHARS = 500
-_FEWEST_TOKENS, _MOST_TOKENS = 24, 160
+_MAX_STYLE_CHARS = 400
+_MAX_TOLD_CHARS = 500
+_MIN_TOKENS, _MAX_TOKENS = 24, 160
 _CHARS_PER_TOKEN = 3
 _TEMPERATURE = 0.8
-_MOST_ALIKE = 0.5
-_MOST_COPIED = 0.6
+_MAX_ALIKE = 0.5
+_MAX_COPIED = 0.6
 _N_POOL_TEXTS_COMPARED = 5000
 
 Written = tuple[LabelDefinition, dict[str, str]]
@@ -51,8 +51,7 @@ class TextWriter:
         names = [text_field.name for text_field in self.style.question.fields]
         whole = [one for one in self.style.examples if all(one.texts.get(n) for n in names)]
         self._styles = [
-            {name: slot_text(one.texts[name])[:_MOST_STYLE_CHARS] for name in names}
-            for one in whole
+            {name: slot_text(one.texts[name])[:_MAX_STYLE_CHARS] for name in names} for one in whole
         ]
         self._known = []
 
@@ -65,7 +64,7 @@ class TextWriter:
         """Return the texts that were written, each with the label it was written for."""
         n_most = int(np.quantile([len(" ".join(one.values())) for one in self._styles], 0.9))
         decoding = Decoding(
-            max_tokens=min(_MOST_TOKENS, max(_FEWEST_TOKENS, n_most // _CHARS_PER_TOKEN)),
+            max_tokens=min(_MAX_TOKENS, max(_MIN_TOKENS, n_most // _CHARS_PER_TOKEN)),
             temperature=_TEMPERATURE,
             seed=int(self.rng.integers(2**31)),
             stop=("\n\n",) if len(self.style.question.fields) > 1 else ("\n",),
@@ -80,13 +79,13 @@ class TextWriter:
         lines = [" ".join(texts.values()) for _, texts in written]
         pool = [" ".join(style.values()) for style in self._styles[:_N_POOL_TEXTS_COMPARED]]
         alike_to_pool, part_of_pool = shared_words(lines, pool)
-        is_copy = (alike_to_pool >= _MOST_ALIKE) | (part_of_pool >= _MOST_COPIED)
+        is_copy = (alike_to_pool >= _MAX_ALIKE) | (part_of_pool >= _MAX_COPIED)
         to_known, _ = shared_words(lines, self._known)
         to_each_other, _ = shared_words(lines, lines)
         kept: list[int] = []
         for at in range(len(written)):
-            is_known = bool((to_known[at] >= _MOST_ALIKE).any())
-            is_twin = any(to_each_other[at, other] >= _MOST_ALIKE for other in kept)
+            is_known = bool((to_known[at] >= _MAX_ALIKE).any())
+            is_twin = any(to_each_other[at, other] >= _MAX_ALIKE for other in kept)
             if not is_copy[at].any() and not is_known and not is_twin:
                 kept.append(at)
         self._known += [lines[at] for at in kept]
@@ -97,7 +96,7 @@ class TextWriter:
         drawn = self.rng.choice(
             len(self._styles), size=min(_N_STYLE_TEXTS, len(self._styles)), replace=False
         )
-        opening = "".join(f"{line[:_MOST_TOLD_CHARS]}\n" for line in self.style.told)
+        opening = "".join(f"{line[:_MAX_TOLD_CHARS]}\n" for line in self.style.told)
         shown = "".join(f"{self._block(self._styles[at])}\n\n" for at in drawn)
         first, *_ = question.fields
         meaning = f" ({one_line(label.hint)})" if label.hint else ""

@@ -13,8 +13,19 @@ from backend.domain.projects import Project, Task
 from backend.domain.questions import Question
 from backend.domain.stores import LabelStore, TaskStore
 from backend.label_model.crowd import Consensus
-from backend.pipeline.ensemble import FEWEST_TO_LEARN, Findings, Human, HumanSets, Jury
-from backend.pipeline.guidelines import Brief, BriefReader, class_by_example, labels_by_example
+from backend.pipeline.ensemble import (
+    MIN_TO_LEARN,
+    AnnotatorEnsemble,
+    EnsembleState,
+    Human,
+    HumanSets,
+)
+from backend.pipeline.guidelines import (
+    Guidelines,
+    GuidelinesReader,
+    class_by_example,
+    labels_by_example,
+)
 from backend.pipeline.labels_matrix import FUSED
 
 _SAMPLE = 400
@@ -29,7 +40,7 @@ class Pool:
     """
 
     project: Project
-    brief: Brief
+    brief: Guidelines
     tasks: Sequence[Task]
     examples: Sequence[Example]
     consensus: Mapping[str, Consensus]
@@ -58,7 +69,7 @@ class Pool:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Settled:
+class AggregatedPool:
     """A pool with one verdict per example and question, in the pool's order."""
 
     pool: Pool
@@ -89,11 +100,15 @@ class Settled:
         return None if np.isnan(rows).all() else rows
 
 
-class Settler:
+class Aggregator:
     """Reads pools from the store and settles them."""
 
     def __init__(
-        self, jury: Jury, briefs: BriefReader, tasks: TaskStore, labels: LabelStore
+        self,
+        jury: AnnotatorEnsemble,
+        briefs: GuidelinesReader,
+        tasks: TaskStore,
+        labels: LabelStore,
     ) -> None:
         self._jury = jury
         self._briefs = briefs
@@ -140,13 +155,13 @@ class Settler:
         n_tasks, found = len(self._tasks.ids(project.id)), self._jury.findings(project)
         n_wanted = min(_SAMPLE, n_tasks)
         is_studied = bool(found.forms)
-        if n_tasks < FEWEST_TO_LEARN or (is_studied and found.n_texts * _GROWTH > n_wanted):
+        if n_tasks < MIN_TO_LEARN or (is_studied and found.n_texts * _GROWTH > n_wanted):
             return False
         pool = self.sample(project)
         self._jury.study(project, pool.brief, pool.examples, pool.human)
         return True
 
-    def settle(self, pool: Pool, *, extra_votes: Sequence[WeakLabel] = ()) -> Settled:
+    def settle(self, pool: Pool, *, extra_votes: Sequence[WeakLabel] = ()) -> AggregatedPool:
         """Learn trust from all votes and people's labels, fuse everything, keep the verdicts.
 
         `extra_votes` are those of a small model, cross-fitted.
@@ -157,9 +172,11 @@ class Settler:
         )
         verdicts = self._jury.fuse(pool.project, pool.brief, pool.examples, votes, pool.human)
         self._labels.save(pool.project, verdicts, [])
-        return Settled(pool, verdicts)
+        return AggregatedPool(pool, verdicts)
 
-    def try_out(self, pool: Pool, votes: Sequence[WeakLabel]) -> tuple[Settled, Findings]:
+    def try_out(
+        self, pool: Pool, votes: Sequence[WeakLabel]
+    ) -> tuple[AggregatedPool, EnsembleState]:
         """Settle a pool on these votes; neither the verdicts nor what was learned is kept."""
         learned = self._jury.learn(
             pool.project,
@@ -173,4 +190,4 @@ class Settler:
         verdicts = self._jury.fuse(
             pool.project, pool.brief, pool.examples, votes, pool.human, found=learned
         )
-        return Settled(pool, verdicts), learned
+        return AggregatedPool(pool, verdicts), learned

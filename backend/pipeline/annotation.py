@@ -8,18 +8,18 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from backend.domain.labels import WeakLabel
-from backend.domain.llm_usage import charged_to
+from backend.domain.llm_usage import track_usage
 from backend.domain.ports import ConfigReader
 from backend.domain.projects import Prediction, Project, ProjectId, Task
-from backend.domain.stores import LabelStore, ProjectStore, WorkStore
+from backend.domain.stores import JobStore, LabelStore, ProjectStore
 from backend.errors import LanguageModelError, UnsupportedLabelConfig
-from backend.pipeline.aggregate import Settler
-from backend.pipeline.batch_size import ChunkPace
-from backend.pipeline.ensemble import Jury
-from backend.pipeline.guidelines import BriefReader
-from backend.pipeline.llm_budget import Sharer
-from backend.pipeline.release import Releaser, slot_score
-from backend.pipeline.student_predictor import SmallModelVoice
+from backend.pipeline.aggregate import Aggregator
+from backend.pipeline.batch_size import AdaptiveBatchSize
+from backend.pipeline.ensemble import AnnotatorEnsemble
+from backend.pipeline.guidelines import GuidelinesReader
+from backend.pipeline.llm_budget import LLMBudgetPlanner
+from backend.pipeline.release import ReleaseBuilder, slot_score
+from backend.pipeline.student_predictor import StudentPredictor
 
 _LOG = logging.getLogger(__name__)
 LANGUAGE_MODEL = "llm"
@@ -34,11 +34,11 @@ class Labelling:
 
     def __init__(
         self,
-        jury: Jury,
-        briefs: BriefReader,
+        jury: AnnotatorEnsemble,
+        briefs: GuidelinesReader,
         config: ConfigReader,
-        releaser: Releaser,
-        voice: SmallModelVoice | None = None,
+        releaser: ReleaseBuilder,
+        voice: StudentPredictor | None = None,
     ) -> None:
         self._jury = jury
         self._briefs = briefs
@@ -100,9 +100,9 @@ class PreAnnotator:
     def __init__(
         self,
         labelling: Labelling,
-        settler: Settler,
-        sharer: Sharer,
-        stores: tuple[ProjectStore, LabelStore, WorkStore],
+        settler: Aggregator,
+        sharer: LLMBudgetPlanner,
+        stores: tuple[ProjectStore, LabelStore, JobStore],
         *,
         chunk: int,
         retry_abstentions_s: float,
@@ -112,7 +112,7 @@ class PreAnnotator:
         self._sharer = sharer
         self._projects, self._labels, self._work = stores
         self._chunk = chunk
-        self._paces: dict[ProjectId, ChunkPace] = {}
+        self._paces: dict[ProjectId, AdaptiveBatchSize] = {}
         self._retry_abstentions_s = retry_abstentions_s
 
     def study(self, project_id: ProjectId) -> dict[str, int]:
@@ -124,7 +124,7 @@ class PreAnnotator:
         if project is None or not project.is_connected:
             return {"is_studied": 0}
         try:
-            with charged_to(project_id, "study"):
+            with track_usage(project_id, "study"):
                 is_studied = int(self._settler.study_if_due(project))
             return {"is_studied": is_studied, **self._sharer.decide(project)}
         except (LanguageModelError, UnsupportedLabelConfig) as exc:
@@ -148,13 +148,13 @@ class PreAnnotator:
         project = self._projects.get(project_id)
         if project is None or not project.is_connected:
             return {"n_labelled": 0, "is_done": 1}
-        pace = self._paces.get(project_id, ChunkPace(self._chunk))
+        pace = self._paces.get(project_id, AdaptiveBatchSize(self._chunk))
         tasks = self._labels.next_unlabelled(project, pace.size)
         if not tasks:
             return {"n_labelled": 0, "is_done": 1}
         started_at = time.monotonic()
         try:
-            with charged_to(project_id, "annotate"):
+            with track_usage(project_id, "annotate"):
                 left_out = set(self._sharer.known(project).left_out)
                 weak_labels, predictions = self._labelling.label(project, tasks, unasked=left_out)
         except (LanguageModelError, UnsupportedLabelConfig) as exc:

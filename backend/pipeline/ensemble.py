@@ -10,20 +10,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.active_learning.holdout import audit_seed, is_audited
-from backend.domain.labels import Abstention, AbstentionReason, Example, Guide, WeakLabel
+from backend.active_learning.holdout import holdout_seed, in_holdout
+from backend.domain.labels import Abstention, AbstentionReason, Example, PromptContext, WeakLabel
 from backend.domain.ports import Encoder, PoolAnnotator
 from backend.domain.projects import Project
 from backend.domain.questions import Question, QuestionKind
 from backend.domain.stores import StateStore
 from backend.errors import LanguageModelError
 from backend.label_model.aggregation import fuse, fuse_multiple
-from backend.label_model.fitting import learn_trust
-from backend.label_model.model import Trust
-from backend.label_model.multilabel import MultipleTrust, learn_multiple
+from backend.label_model.fitting import fit_label_model
+from backend.label_model.model import LabelModel
+from backend.label_model.multilabel import MultilabelModel, fit_multilabel_model
 from backend.llm.annotator import LLMAnnotator
-from backend.llm.prompts.selection import N_PROBE_TEXTS, FormProbe
-from backend.pipeline.guidelines import Brief
+from backend.llm.prompts.selection import N_PROBE_TEXTS, TemplateSelector
+from backend.pipeline.guidelines import Guidelines
 from backend.pipeline.labels_matrix import (
     as_verdict,
     exclusive_verdict,
@@ -36,8 +36,8 @@ from backend.pipeline.labels_matrix import (
 _LOG = logging.getLogger(__name__)
 JURY = "jury"
 _EARLY = "early-votes"
-FEWEST_TO_LEARN = 20
-_UNASKED = Abstention(AbstentionReason.UNASKED, "the LLM labels a share of the tasks")
+MIN_TO_LEARN = 20
+_UNASKED = Abstention(AbstentionReason.NOT_SAMPLED, "the LLM labels a share of the tasks")
 
 Human = Mapping[str, Mapping[int, int]]
 """People's answers to exclusive questions: class index by question name and example id."""
@@ -46,7 +46,7 @@ HumanSets = Mapping[str, Mapping[int, frozenset[int]]]
 
 
 @dataclass(frozen=True, slots=True)
-class Findings:
+class EnsembleState:
     """What was measured on a project's texts; JSON in the state store.
 
     `forms`: the chosen prompt form by question, `reports` their figures. `similarity` and `trust`
@@ -63,10 +63,10 @@ class Findings:
     n_human: int = 0
 
 
-class Jury:
+class AnnotatorEnsemble:
     """Hears every annotator about some examples and fuses their votes.
 
-    What it knows about a project (`Findings`) is learned by `study` from a sample of its texts and
+    What it knows about a project (`EnsembleState`) is learned by `study` from a sample of its texts and
     by `learn` from all of its votes, and kept between calls. When the LLM cannot be reached and
     similarity has been studied, similarity answers alone; the LLM's vote is an abstention that is
     asked again later.
@@ -84,16 +84,16 @@ class Jury:
         self._encoder = encoder
         self._state = state
 
-    def findings(self, project: Project) -> Findings:
+    def findings(self, project: Project) -> EnsembleState:
         """Return what is known about what the project asks now; empty before `study`."""
         stored = self._state.get(project.id, JURY)
         if not stored or stored["question_version"] != project.question_version:
-            return Findings(project.question_version)
-        return Findings(**stored)
+            return EnsembleState(project.question_version)
+        return EnsembleState(**stored)
 
     def study(
-        self, project: Project, brief: Brief, examples: Sequence[Example], human: Human
-    ) -> Findings:
+        self, project: Project, brief: Guidelines, examples: Sequence[Example], human: Human
+    ) -> EnsembleState:
         """Measure prompt forms, learn similarity's scales and a first trust, on a sample.
 
         The LLM is asked only where something can be learned: not for spans and free text. Votes on
@@ -124,15 +124,15 @@ class Jury:
     def learn(
         self,
         project: Project,
-        brief: Brief,
+        brief: Guidelines,
         examples: Sequence[Example],
         votes: Sequence[WeakLabel],
         human: Human,
-        found: Findings | None = None,
+        found: EnsembleState | None = None,
         *,
         sets: HumanSets | None = None,
         is_kept: bool = True,
-    ) -> Findings:
+    ) -> EnsembleState:
         """Learn from votes how far each annotator is to be trusted; keep it unless told not to.
 
         All of people's labels are heard, those of the queue's choice too: they teach as much as
@@ -155,17 +155,17 @@ class Jury:
             self.keep(project, found)
         return found
 
-    def keep(self, project: Project, found: Findings) -> None:
+    def keep(self, project: Project, found: EnsembleState) -> None:
         """Make these findings the project's."""
         self._put(project, found)
 
     def hear(
         self,
         project: Project,
-        brief: Brief,
+        brief: Guidelines,
         examples: Sequence[Example],
         *,
-        guide: Guide | None = None,
+        guide: PromptContext | None = None,
         deadline_s: float | None = None,
         unasked: Collection[int] = (),
     ) -> list[WeakLabel]:
@@ -194,7 +194,7 @@ class Jury:
         ]
 
     def ask(
-        self, project: Project, brief: Brief, examples: Sequence[Example], guide: Guide
+        self, project: Project, brief: Guidelines, examples: Sequence[Example], guide: PromptContext
     ) -> list[WeakLabel]:
         """Return the LLM's answers alone, with the demonstrations of `guide`.
 
@@ -206,12 +206,12 @@ class Jury:
     def fuse(
         self,
         project: Project,
-        brief: Brief,
+        brief: Guidelines,
         examples: Sequence[Example],
         votes: Sequence[WeakLabel],
         human: Human | None = None,
         *,
-        found: Findings | None = None,
+        found: EnsembleState | None = None,
     ) -> list[WeakLabel]:
         """Return one verdict per example and question, example by example in the given order.
 
@@ -230,7 +230,7 @@ class Jury:
         """Return one unit vector per example for what a question is about, shape (n, d)."""
         return self._encoder.embed([example.text_of(question) for example in examples])
 
-    def _put(self, project: Project, found: Findings) -> None:
+    def _put(self, project: Project, found: EnsembleState) -> None:
         self._state.put(project.id, JURY, asdict(found))
 
     def _keep_early(
@@ -252,12 +252,12 @@ class Jury:
         self._state.put(project.id, _EARLY, stored)
 
     def _measure_forms(
-        self, brief: Brief, found: Findings, examples: Sequence[Example], human: Human
-    ) -> Findings:
+        self, brief: Guidelines, found: EnsembleState, examples: Sequence[Example], human: Human
+    ) -> EnsembleState:
         usable = [e for e in examples if not e.missing]
-        if len(usable) < FEWEST_TO_LEARN:
+        if len(usable) < MIN_TO_LEARN:
             return found
-        probe = FormProbe(self._llm, brief.schema, brief.instruction)
+        probe = TemplateSelector(self._llm, brief.schema, brief.instruction)
         reports = {}
         for question in brief.schema.questions:
             known = human.get(question.name, {})
@@ -275,14 +275,14 @@ class Jury:
 
     def _votes(
         self,
-        brief: Brief,
-        found: Findings,
+        brief: Guidelines,
+        found: EnsembleState,
         examples: Sequence[Example],
         deadline_s: float | None,
-        guide: Guide | None = None,
+        guide: PromptContext | None = None,
     ) -> list[WeakLabel]:
         schema, instruction = brief.schema, brief.instruction
-        guide = replace(guide or Guide(), forms=found.forms)
+        guide = replace(guide or PromptContext(), forms=found.forms)
         others = self._by_similarity(brief, found, examples)
         try:
             ours = self._llm.annotate(
@@ -297,7 +297,7 @@ class Jury:
         return [*ours, *others]
 
     def _by_similarity(
-        self, brief: Brief, found: Findings, examples: Sequence[Example]
+        self, brief: Guidelines, found: EnsembleState, examples: Sequence[Example]
     ) -> list[WeakLabel]:
         if not found.similarity:
             return []
@@ -311,21 +311,21 @@ class Jury:
         examples: Sequence[Example],
         votes: Sequence[WeakLabel],
         known: Mapping[int, Any],
-    ) -> Trust | MultipleTrust | None:
+    ) -> LabelModel | MultilabelModel | None:
         posteriors = posteriors_by_annotator(question, examples, votes)
         n_heard = max((int(np.isfinite(p[:, 0]).sum()) for p in posteriors.values()), default=0)
-        if n_heard < FEWEST_TO_LEARN:
+        if n_heard < MIN_TO_LEARN:
             return None
         row_of = {example.id: row for row, example in enumerate(examples)}
         by_row = {row_of[i]: label for i, label in known.items() if i in row_of}
         if question.kind is QuestionKind.MULTIPLE_CHOICE:
-            return learn_multiple(posteriors, by_row)
-        return learn_trust(posteriors, self.vectors(question, examples).astype(float), by_row)
+            return fit_multilabel_model(posteriors, by_row)
+        return fit_label_model(posteriors, self.vectors(question, examples).astype(float), by_row)
 
     def _verdicts(
         self,
         question: Question,
-        found: Findings,
+        found: EnsembleState,
         examples: Sequence[Example],
         votes: Sequence[WeakLabel],
         human: Mapping[int, int],
@@ -337,7 +337,7 @@ class Jury:
             return [as_verdict(lead.get(e.id), question, e) for e in examples]
         trust = found.trust.get(question.name)
         if question.kind is QuestionKind.MULTIPLE_CHOICE:
-            fused = fuse_multiple(posteriors, MultipleTrust.from_json(trust) if trust else None)
+            fused = fuse_multiple(posteriors, MultilabelModel.from_json(trust) if trust else None)
             return [
                 multiple_verdict(question, e, row, lead.get(e.id), heard(posteriors, at))
                 for at, (e, row) in enumerate(zip(examples, fused, strict=True))
@@ -347,7 +347,7 @@ class Jury:
         row_of = {example.id: row for row, example in enumerate(examples)}
         result = fuse(
             posteriors,
-            Trust.from_json(trust),
+            LabelModel.from_json(trust),
             embeddings=self.vectors(question, examples).astype(float),
             human={row_of[i]: label for i, label in human.items() if i in row_of},
         )
@@ -357,7 +357,7 @@ class Jury:
         ]
 
 
-def _silent(brief: Brief, examples: Sequence[Example], why: Abstention) -> list[WeakLabel]:
+def _silent(brief: Guidelines, examples: Sequence[Example], why: Abstention) -> list[WeakLabel]:
     """Return what stands for the LLM's answers where there are none."""
     return [
         WeakLabel(example.id, question.name, "llm", "none", abstention=why)
@@ -373,5 +373,5 @@ def _teaches_trust(question: Question) -> bool:
 
 
 def _at_random(project: Project, human: Mapping[int, Any]) -> dict[int, Any]:
-    seed = audit_seed(project.id)
-    return {i: label for i, label in human.items() if is_audited(i, seed=seed)}
+    seed = holdout_seed(project.id)
+    return {i: label for i, label in human.items() if in_holdout(i, seed=seed)}

@@ -7,7 +7,7 @@ import time
 
 from backend.domain.ports import ConfigReader
 from backend.domain.projects import Event, Project, ProjectId
-from backend.domain.stores import ProjectStore, TaskStore, WorkStore
+from backend.domain.stores import JobStore, ProjectStore, TaskStore
 from backend.errors import UnsupportedLabelConfig
 from backend.pipeline.prelabel import PRELABEL
 from backend.pipeline.rounds.workflow import ROUND_NOW
@@ -26,7 +26,7 @@ class EventService:
     """What happens at connection and with each webhook. Nothing here waits for a model."""
 
     def __init__(
-        self, config: ConfigReader, stores: tuple[ProjectStore, TaskStore, WorkStore]
+        self, config: ConfigReader, stores: tuple[ProjectStore, TaskStore, JobStore]
     ) -> None:
         self._config = config
         self._projects, self._tasks, self._work = stores

@@ -22,10 +22,10 @@ from backend.pipeline.export_formats import (
     export_jsonl,
     export_label_studio,
 )
-from backend.pipeline.guidelines import Brief, BriefReader
+from backend.pipeline.guidelines import Guidelines, GuidelinesReader
 from backend.pipeline.labels_matrix import FUSED
 from backend.pipeline.release import MODEL_FROM
-from backend.pipeline.rounds.artifacts import RoundFiles
+from backend.pipeline.rounds.artifacts import RoundArtifacts
 from backend.pipeline.rounds.model_card import CARD, round_section
 
 _LIKELY = 0.5
@@ -44,7 +44,7 @@ class Exporter:
 
     def __init__(
         self,
-        briefs: BriefReader,
+        briefs: GuidelinesReader,
         config: ConfigReader,
         stores: tuple[TaskStore, LabelStore, ReleaseStore],
         models: Path,
@@ -72,7 +72,7 @@ class Exporter:
         export_label_studio(rows, folder / "label_studio.json", write)
         return Exported(n_rows, self._copy_model(project, folder / "model"))
 
-    def _rows(self, project: Project, brief: Brief) -> Iterator[ExportRow]:
+    def _rows(self, project: Project, brief: Guidelines) -> Iterator[ExportRow]:
         people = self._briefs.people(project, brief)
         verdicts = {
             (label.example_id, label.question): label
@@ -89,7 +89,7 @@ class Exporter:
                     yield _model_row(task, question, verdict)
 
     def _write(
-        self, project: Project, brief: Brief, labels: Sequence[WeakLabel], task: Task
+        self, project: Project, brief: Guidelines, labels: Sequence[WeakLabel], task: Task
     ) -> Prediction | None:
         return self._config.write_prediction(brief.schema, labels, project.model_version, task)
 
@@ -98,7 +98,7 @@ class Exporter:
         if MODEL_FROM not in made_from:
             return None
         number, cycle = made_from[MODEL_FROM]
-        source = RoundFiles(self._models / project.id / str(number)).model(int(cycle))
+        source = RoundArtifacts(self._models / project.id / str(number)).model(int(cycle))
         if not source.exists():
             return None
         part = folder.with_name(f".{folder.name}.part")

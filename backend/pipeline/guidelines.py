@@ -11,18 +11,18 @@ from backend.domain.ports import ConfigReader
 from backend.domain.projects import Project, Task
 from backend.domain.questions import Question, QuestionKind, TaskSchema
 from backend.domain.stores import TaskStore
-from backend.label_model.crowd import Consensus, Vote, find_consensus, is_evidence
+from backend.label_model.crowd import Consensus, HumanAnswer, estimate_consensus, is_evidence
 
 
 @dataclass(frozen=True, slots=True)
-class Brief:
+class Guidelines:
     """What annotators are told: the questions and the instruction."""
 
     schema: TaskSchema
     instruction: str
 
 
-class BriefReader:
+class GuidelinesReader:
     """Reads a project's brief, its examples and what people answered."""
 
     def __init__(
@@ -35,34 +35,36 @@ class BriefReader:
         self._tasks = tasks
         self._definitions = definitions
 
-    def read(self, project: Project) -> Brief:
+    def read(self, project: Project) -> Guidelines:
         """Return the brief; raises UnsupportedLabelConfig."""
         definitions = self._definitions(project.platform_id)
         schema = with_definitions(
             self._config.read_schema(project.label_config), definitions.labels
         )
-        return Brief(schema, definitions.instruct(project.instruction))
+        return Guidelines(schema, definitions.instruct(project.instruction))
 
-    def examples(self, brief: Brief, tasks: Sequence[Task]) -> list[Example]:
+    def examples(self, brief: Guidelines, tasks: Sequence[Task]) -> list[Example]:
         """Return the tasks' texts, in order."""
         return [self._config.read_example(brief.schema, task) for task in tasks]
 
-    def people(self, project: Project, brief: Brief) -> dict[str, Consensus]:
+    def people(self, project: Project, brief: Guidelines) -> dict[str, Consensus]:
         """Return what people say about each question: one label per task that has an answer."""
         labels = [label for label in self._tasks.human_labels(project.id) if is_evidence(label)]
         data = {
             task.id: task.data
             for task in self._tasks.get(project.id, sorted({label.task_id for label in labels}))
         }
-        votes: dict[str, list[Vote]] = {question.name: [] for question in brief.schema.questions}
+        votes: dict[str, list[HumanAnswer]] = {
+            question.name: [] for question in brief.schema.questions
+        }
         for label in labels:
             if label.task_id not in data:
                 continue
             answers = self._config.read_answers(brief.schema, label.result, data[label.task_id])
             for name, answer in answers.items():
-                votes[name].append(Vote(label, answer))
+                votes[name].append(HumanAnswer(label, answer))
         return {
-            question.name: find_consensus(question, votes[question.name])
+            question.name: estimate_consensus(question, votes[question.name])
             for question in brief.schema.questions
         }
 

@@ -9,14 +9,14 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from backend.active_learning.holdout import audit_seed
+from backend.active_learning.holdout import holdout_seed
 from backend.active_learning.ordering import PoolView
 from backend.domain.projects import Project, Task
 from backend.domain.questions import Question, QuestionKind
-from backend.domain.stores import AnswerStore, LabelStore, StateStore
+from backend.domain.stores import LabelStore, LLMCache, StateStore
 from backend.llm.prompts.text import asked_in_words
-from backend.pipeline.ensemble import Jury
-from backend.pipeline.guidelines import Brief, BriefReader
+from backend.pipeline.ensemble import AnnotatorEnsemble
+from backend.pipeline.guidelines import Guidelines, GuidelinesReader
 from backend.pipeline.release import MakeStrategy
 
 _LOG = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ _ALL = "the LLM labels every task"
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class LLMBudget:
     """What was decided about a project's tasks; JSON in the state store.
 
     `left_out` are the tasks that the LLM is not asked about at first, among those up to `last_id`;
@@ -47,7 +47,7 @@ class Share:
         return f"{self.why}; {len(self.left_out):,} tasks in all are left to similarity at first"
 
 
-class Sharer:
+class LLMBudgetPlanner:
     """Leaves out what would take the LLM longer than a night, or all but `LLM_SHARE`.
 
     The query strategy chooses whom the LLM is asked about, so that they stand for the others (the
@@ -58,9 +58,9 @@ class Sharer:
 
     def __init__(
         self,
-        jury: Jury,
-        briefs: BriefReader,
-        stores: tuple[LabelStore, AnswerStore, StateStore],
+        jury: AnnotatorEnsemble,
+        briefs: GuidelinesReader,
+        stores: tuple[LabelStore, LLMCache, StateStore],
         make_strategy: MakeStrategy,
         *,
         share: float | None,
@@ -71,12 +71,12 @@ class Sharer:
         self._make_strategy = make_strategy
         self._share = share
 
-    def known(self, project: Project) -> Share:
+    def known(self, project: Project) -> LLMBudget:
         """Return what was decided for the present question; all tasks are the LLM's before."""
         stored = self._state.get(project.id, SHARE)
         if not stored or stored["question_version"] != project.question_version:
-            return Share(project.question_version)
-        return Share(**{**stored, "left_out": tuple(stored["left_out"])})
+            return LLMBudget(project.question_version)
+        return LLMBudget(**{**stored, "left_out": tuple(stored["left_out"])})
 
     def decide(self, project: Project) -> dict[str, int]:
         """Decide about the tasks that are new; raises UnsupportedLabelConfig."""
@@ -90,7 +90,7 @@ class Sharer:
         if not tasks:
             return {"n_left_out": 0}
         left_out = self._leave_out(project, brief, tasks, share) if share < 1 else ()
-        decided = Share(
+        decided = LLMBudget(
             project.question_version,
             share,
             why,
@@ -101,7 +101,7 @@ class Sharer:
         _LOG.info("project=%s %s", project.id, why)
         return {"n_left_out": len(left_out)}
 
-    def _share_of(self, project: Project, brief: Brief, n_tasks: int) -> tuple[float, str]:
+    def _share_of(self, project: Project, brief: Guidelines, n_tasks: int) -> tuple[float, str]:
         questions = brief.schema.questions
         similarity = self._jury.findings(project).similarity
         if not all(similarity.get(question.name) for question in questions):
@@ -123,7 +123,7 @@ class Sharer:
         )
 
     def _leave_out(
-        self, project: Project, brief: Brief, tasks: Sequence[Task], share: float
+        self, project: Project, brief: Guidelines, tasks: Sequence[Task], share: float
     ) -> tuple[int, ...]:
         """Return the tasks that the strategy puts behind the share, ascending."""
         examples = self._briefs.examples(brief, tasks)
@@ -135,7 +135,7 @@ class Sharer:
             label_names=tuple(label.name for label in question.labels),
         )
         strategy = self._make_strategy(asked_in_words(brief.schema, brief.instruction))
-        ordering = strategy.order(pool, rng=np.random.default_rng(audit_seed(project.id)))
+        ordering = strategy.order(pool, rng=np.random.default_rng(holdout_seed(project.id)))
         behind = ordering.example_ids(pool)[math.ceil(share * len(examples)) :]
         return tuple(sorted(int(i) for i in behind))
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from backend.domain.projects import Project, ProjectId
-from backend.domain.stores import LabelStore, ProjectStore, ReleaseStore, TaskStore, WorkStore
+from backend.domain.stores import JobStore, LabelStore, ProjectStore, ReleaseStore, TaskStore
 from backend.errors import UnsupportedLabelConfig
-from backend.pipeline.aggregate import Settler
-from backend.pipeline.release import Releaser
+from backend.pipeline.aggregate import Aggregator
+from backend.pipeline.release import ReleaseBuilder
 
 ORDERING = "ordering"
 _GROWTH = 1.1
@@ -17,9 +17,9 @@ class Orderer:
 
     def __init__(
         self,
-        settler: Settler,
-        releaser: Releaser,
-        stores: tuple[ProjectStore, TaskStore, LabelStore, ReleaseStore, WorkStore],
+        settler: Aggregator,
+        releaser: ReleaseBuilder,
+        stores: tuple[ProjectStore, TaskStore, LabelStore, ReleaseStore, JobStore],
         *,
         manages_queue: bool,
     ) -> None:

@@ -7,9 +7,9 @@ import time
 from collections.abc import Sequence
 
 from backend.domain.labels import WeakLabel
-from backend.domain.llm_usage import charged_to
+from backend.domain.llm_usage import track_usage
 from backend.domain.projects import Prediction, Project, Task
-from backend.domain.stores import LabelStore, ProjectStore, TaskStore, WorkStore
+from backend.domain.stores import JobStore, LabelStore, ProjectStore, TaskStore
 from backend.errors import LanguageModelError
 from backend.pipeline.annotation import LANGUAGE_MODEL, Labelling
 from backend.pipeline.prelabel import PRELABEL
@@ -23,7 +23,7 @@ class PredictionService:
     def __init__(
         self,
         labelling: Labelling,
-        stores: tuple[ProjectStore, TaskStore, LabelStore, WorkStore],
+        stores: tuple[ProjectStore, TaskStore, LabelStore, JobStore],
         *,
         deadline_s: float,
         live_limit: int,
@@ -65,7 +65,7 @@ class PredictionService:
         What the worker has sent to Label Studio meanwhile is not given a second time.
         """
         try:
-            with charged_to(project.id, "predict"):
+            with track_usage(project.id, "predict"):
                 weak_labels, predictions = self._labelling.label(
                     project, tasks, deadline_s=self._deadline_s
                 )
@@ -79,4 +79,4 @@ class PredictionService:
 
 
 def _is_passing(label: WeakLabel) -> bool:
-    return label.abstention is not None and label.abstention.reason.is_passing
+    return label.abstention is not None and label.abstention.reason.is_transient

@@ -10,23 +10,23 @@ from backend.domain.projects import ProjectId
 from backend.pipeline.annotation import PreAnnotator
 from backend.pipeline.ordering import Orderer
 from backend.pipeline.publish import Publisher
-from backend.pipeline.sync import Synchroniser
+from backend.pipeline.sync import Synchronizer
 
 PRELABEL = "prelabel"
 
 
 @dataclass(frozen=True, slots=True)
-class Crew:
+class PrelabelSteps:
     """Who does the steps."""
 
-    synchroniser: Synchroniser
+    synchroniser: Synchronizer
     annotator: PreAnnotator
     publisher: Publisher
     orderer: Orderer
 
 
 def prelabel(
-    project_id: ProjectId, steps: StepRunner, crew: Crew, *, is_thorough: bool = False
+    project_id: ProjectId, steps: StepRunner, crew: PrelabelSteps, *, is_thorough: bool = False
 ) -> None:
     """Sync, then label and publish chunk by chunk until nothing more can be done now; then order.
 
@@ -52,7 +52,7 @@ def prelabel(
         publish(project_id, steps, crew)
 
 
-def publish(project_id: ProjectId, steps: StepRunner, crew: Crew) -> None:
+def publish(project_id: ProjectId, steps: StepRunner, crew: PrelabelSteps) -> None:
     """Publish all that waits, a draft after the present release, and serve what is whole."""
     is_published = is_drafted = False
     while not (is_published and is_drafted):

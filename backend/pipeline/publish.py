@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from backend.domain.ports import LabelingPlatform
 from backend.domain.projects import Prediction, Project, ProjectId
-from backend.domain.stores import LabelStore, ProjectStore, ReleaseStore, WorkStore
+from backend.domain.stores import JobStore, LabelStore, ProjectStore, ReleaseStore
 from backend.errors import PlatformError, PlatformRejected
 
 _LOG = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ class Publisher:
     def __init__(
         self,
         platform: LabelingPlatform,
-        stores: tuple[ProjectStore, LabelStore, ReleaseStore, WorkStore],
+        stores: tuple[ProjectStore, LabelStore, ReleaseStore, JobStore],
         *,
         chunk: int,
         manages_queue: bool,

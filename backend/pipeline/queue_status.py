@@ -8,7 +8,7 @@ from typing import Any
 
 from backend.domain.projects import Project, QueuePlace
 from backend.domain.stores import ReleaseStore, TaskStore
-from backend.pipeline.release import Releaser
+from backend.pipeline.release import ReleaseBuilder
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +24,10 @@ class Upcoming:
     n_later: int
 
 
-class QueueReporter:
+class QueueStatus:
     """Reads what is stored about a project's queue."""
 
-    def __init__(self, releaser: Releaser, releases: ReleaseStore, tasks: TaskStore) -> None:
+    def __init__(self, releaser: ReleaseBuilder, releases: ReleaseStore, tasks: TaskStore) -> None:
         self._releaser = releaser
         self._releases = releases
         self._tasks = tasks

@@ -10,18 +10,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.active_learning.holdout import audit_seed, is_audited, with_audit
+from backend.active_learning.holdout import holdout_seed, in_holdout, with_holdout
 from backend.active_learning.ordering import Ordering, PoolView, QueryStrategy
 from backend.domain.labels import WeakLabel
-from backend.domain.llm_usage import charged_to
+from backend.domain.llm_usage import track_usage
 from backend.domain.ports import ConfigReader
 from backend.domain.projects import Prediction, Project, ProjectId, QueuePlace, Task
 from backend.domain.questions import Question
 from backend.domain.stores import ReleaseStore, StateStore
 from backend.label_model.aggregation import agreement
 from backend.llm.prompts.text import asked_in_words
-from backend.pipeline.aggregate import Settled
-from backend.pipeline.ensemble import Jury
+from backend.pipeline.aggregate import AggregatedPool
+from backend.pipeline.ensemble import AnnotatorEnsemble
 from backend.pipeline.rounds.context import SMALL_MODEL, is_derived
 
 _LOG = logging.getLogger(__name__)
@@ -54,12 +54,12 @@ class QueueState:
     health: Mapping[str, Any] | None = None
 
 
-class Releaser:
+class ReleaseBuilder:
     """Makes a draft release of settled verdicts."""
 
     def __init__(
         self,
-        jury: Jury,
+        jury: AnnotatorEnsemble,
         config: ConfigReader,
         stores: tuple[ReleaseStore, StateStore],
         make_strategy: MakeStrategy,
@@ -76,7 +76,7 @@ class Releaser:
             return None
         return QueueState(**{**stored, "uncertainty": tuple(stored["uncertainty"])})
 
-    def release(self, settled: Settled, provenance: Mapping[str, Any]) -> Project:
+    def release(self, settled: AggregatedPool, provenance: Mapping[str, Any]) -> Project:
         """Write a draft whose queue the strategy orders; the publisher promotes it when whole.
 
         Tasks that people answered keep no prediction of ours.
@@ -84,7 +84,7 @@ class Releaser:
         pool = settled.pool
         project = pool.project
         strategy = self._make_strategy(asked_in_words(pool.brief.schema, pool.brief.instruction))
-        with charged_to(project.id, "order"):
+        with track_usage(project.id, "order"):
             view, ordering = self._order(settled, strategy)
         places = _places(project.id, view, ordering)
         predictions = self._predictions(settled, places)
@@ -110,7 +110,7 @@ class Releaser:
         )
         return draft
 
-    def _order(self, settled: Settled, strategy: QueryStrategy) -> tuple[PoolView, Ordering]:
+    def _order(self, settled: AggregatedPool, strategy: QueryStrategy) -> tuple[PoolView, Ordering]:
         pool = settled.pool
         question = pool.brief.schema.questions[0]
         labelled = {
@@ -134,9 +134,11 @@ class Releaser:
             },
             label_names=tuple(label.name for label in question.labels),
         )
-        return view, strategy.order(view, rng=np.random.default_rng(audit_seed(pool.project.id)))
+        return view, strategy.order(view, rng=np.random.default_rng(holdout_seed(pool.project.id)))
 
-    def _predictions(self, settled: Settled, places: Sequence[QueuePlace]) -> list[Prediction]:
+    def _predictions(
+        self, settled: AggregatedPool, places: Sequence[QueuePlace]
+    ) -> list[Prediction]:
         pool = settled.pool
         position = {place.task_id: place.position for place in places}
         by_task: dict[int, list[WeakLabel]] = {}
@@ -155,7 +157,7 @@ class Releaser:
         return predictions
 
     def _write(
-        self, settled: Settled, task: Task, verdicts: Sequence[WeakLabel]
+        self, settled: AggregatedPool, task: Task, verdicts: Sequence[WeakLabel]
     ) -> Prediction | None:
         project, schema = settled.pool.project, settled.pool.brief.schema
         given = [verdict for verdict in verdicts if verdict.abstention is None]
@@ -188,21 +190,21 @@ def slot_score(queue: QueueState, verdicts: Sequence[WeakLabel]) -> float:
 
 
 def _places(project_id: ProjectId, view: PoolView, ordering: Ordering) -> list[QueuePlace]:
-    seed = audit_seed(project_id)
+    seed = holdout_seed(project_id)
     ids = [int(i) for i in ordering.example_ids(view)]
     reasons = dict(zip(ids, (reason.words for reason in ordering.reasons), strict=True))
     return [
         QueuePlace(
             task_id,
             at,
-            _AUDIT_REASON if is_audited(task_id, seed=seed) else reasons[task_id],
-            is_audited(task_id, seed=seed),
+            _AUDIT_REASON if in_holdout(task_id, seed=seed) else reasons[task_id],
+            in_holdout(task_id, seed=seed),
         )
-        for at, task_id in enumerate(with_audit(ids, seed=seed))
+        for at, task_id in enumerate(with_holdout(ids, seed=seed))
     ]
 
 
-def _agreement(settled: Settled, question: Question) -> float | None:
+def _agreement(settled: AggregatedPool, question: Question) -> float | None:
     """Return how far the annotators agree beyond chance, those of a round left out."""
     names = {name for verdict in settled.of(question) for name in verdict.votes}
     said = {name: settled.heard(question, name) for name in sorted(names) if not is_derived(name)}

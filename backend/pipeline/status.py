@@ -6,22 +6,22 @@ from typing import Any
 
 from backend.domain.llm_usage import Prices, Usage
 from backend.domain.projects import Project
-from backend.domain.stores import AnswerStore, LabelStore, ProjectStore, TaskStore, WorkStore
-from backend.pipeline.llm_budget import Sharer
-from backend.pipeline.queue_status import QueueReporter
-from backend.pipeline.rounds.status import RoundReporter
+from backend.domain.stores import JobStore, LabelStore, LLMCache, ProjectStore, TaskStore
+from backend.pipeline.llm_budget import LLMBudgetPlanner
+from backend.pipeline.queue_status import QueueStatus
+from backend.pipeline.rounds.status import RoundStatus
 
 
-class Reporter:
+class StatusReporter:
     """Reads the stores; every figure is counted when it is asked for."""
 
     def __init__(
         self,
-        stores: tuple[ProjectStore, TaskStore, LabelStore, WorkStore],
-        answers: AnswerStore,
-        queue: QueueReporter,
-        sharer: Sharer,
-        rounds: RoundReporter,
+        stores: tuple[ProjectStore, TaskStore, LabelStore, JobStore],
+        answers: LLMCache,
+        queue: QueueStatus,
+        sharer: LLMBudgetPlanner,
+        rounds: RoundStatus,
         *,
         prices: Prices,
     ) -> None:

@@ -12,28 +12,30 @@ from backend.domain.labels import Example, WeakLabel
 from backend.domain.projects import Project
 from backend.domain.rounds import RoundRecipe
 from backend.domain.stores import ReleaseStore
-from backend.domain.student import FittedModel, PoolTexts
+from backend.domain.student import FittedStudent, PoolTexts
 from backend.errors import BackendError
-from backend.pipeline.guidelines import Brief
+from backend.pipeline.guidelines import Guidelines
 from backend.pipeline.release import LABELS_FROM, MODEL_FROM, RECIPE
-from backend.pipeline.rounds.artifacts import RoundFiles
+from backend.pipeline.rounds.artifacts import RoundArtifacts
 from backend.pipeline.rounds.context import SMALL_MODEL, as_votes, question_of
-from backend.pipeline.rounds.train import MakeSmallModel
+from backend.pipeline.rounds.train import StudentFactory
 
 _LOG = logging.getLogger(__name__)
 _RECIPE: RoundRecipe = "default"
 
 
-class SmallModelVoice:
+class StudentPredictor:
     """Loads the small model that the served version was made with; keeps the last one loaded."""
 
-    def __init__(self, releases: ReleaseStore, folder: Path, make: MakeSmallModel) -> None:
+    def __init__(self, releases: ReleaseStore, folder: Path, make: StudentFactory) -> None:
         self._releases = releases
         self._folder = folder
         self._make = make
-        self._loaded: tuple[Path, FittedModel] | None = None
+        self._loaded: tuple[Path, FittedStudent] | None = None
 
-    def votes(self, project: Project, brief: Brief, examples: Sequence[Example]) -> list[WeakLabel]:
+    def votes(
+        self, project: Project, brief: Guidelines, examples: Sequence[Example]
+    ) -> list[WeakLabel]:
         """Return the model's votes on texts that it did not learn from.
 
         Empty while the served labels come from no round, so that it has no vote on the other texts
@@ -46,7 +48,7 @@ class SmallModelVoice:
         if not is_heard or question is None or not examples:
             return []
         number, cycle = made_from[MODEL_FROM]
-        folder = RoundFiles(self._folder / project.id / str(number)).model(cycle)
+        folder = RoundArtifacts(self._folder / project.id / str(number)).model(cycle)
         try:
             model = self._model(folder)
         except (BackendError, OSError) as exc:
@@ -62,7 +64,7 @@ class SmallModelVoice:
         name = f"{SMALL_MODEL}{_RECIPE}"
         return as_votes(ids, answers, question, name, version=f"round {number}")
 
-    def _model(self, folder: Path) -> FittedModel:
+    def _model(self, folder: Path) -> FittedStudent:
         if self._loaded is None or self._loaded[0] != folder:
             self._loaded = None  # two models at a time would be one too many on a small machine
             self._loaded = (folder, self._make(_RECIPE).load(folder))

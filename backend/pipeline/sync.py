@@ -17,7 +17,7 @@ from backend.domain.projects import (
     SyncState,
     Task,
 )
-from backend.domain.stores import LabelStore, ProjectStore, ReleaseStore, TaskStore, WorkStore
+from backend.domain.stores import JobStore, LabelStore, ProjectStore, ReleaseStore, TaskStore
 from backend.errors import PlatformError, UnsupportedLabelConfig
 
 _LOG = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ PLATFORM = "label-studio"
 LABEL_CONFIG = "label-config"
 
 
-class Synchroniser:
+class Synchronizer:
     """Finds out what has changed in Label Studio, and what work follows from it.
 
     Counts are compared often, a full listing is made when they differ, but never for more than a
@@ -38,7 +38,7 @@ class Synchroniser:
         self,
         platform: LabelingPlatform,
         config: ConfigReader,
-        stores: tuple[ProjectStore, TaskStore, LabelStore, ReleaseStore, WorkStore],
+        stores: tuple[ProjectStore, TaskStore, LabelStore, ReleaseStore, JobStore],
         *,
         full_interval_s: float,
         manages_queue: bool = True,

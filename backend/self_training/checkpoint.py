@@ -23,7 +23,7 @@ _OPTIMIZER_STATE = ("step", "exp_avg", "exp_avg_sq")
 
 
 @dataclass(slots=True)
-class Memory:
+class WeightAverager:
     """Weights that a training remembers: the running average and the best epoch's."""
 
     average: dict[str, Tensor] = field(default_factory=dict)
@@ -74,7 +74,7 @@ class Checkpoint:
         self._fingerprint = fingerprint
 
     def keep(
-        self, n_epochs: int, model: Any, optimizer: torch.optim.Optimizer, memory: Memory
+        self, n_epochs: int, model: Any, optimizer: torch.optim.Optimizer, memory: WeightAverager
     ) -> None:
         """Write the state under a temporary name, then rename."""
         tensors: dict[str, Tensor] = {}
@@ -95,7 +95,7 @@ class Checkpoint:
         save_file(whole, scratch, {"state": json.dumps(head)})
         scratch.replace(self._path)
 
-    def restore(self, model: Any, optimizer: torch.optim.Optimizer, memory: Memory) -> int:
+    def restore(self, model: Any, optimizer: torch.optim.Optimizer, memory: WeightAverager) -> int:
         """Take the state up; return how many epochs are done, 0 when there is none of ours."""
         head = self._head()
         if head.get("fingerprint") != self._fingerprint:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from transformers import AutoModelForSequenceClassification
 
 from backend.domain.questions import QuestionKind
-from backend.domain.student import PoolTexts, SmallModelPrediction
+from backend.domain.student import PoolTexts, StudentPrediction
 from backend.label_model.linear_probe import LinearProbe
 from backend.self_training import head_init as start
 from backend.self_training import losses, peers
@@ -60,7 +60,7 @@ class TextClassifier:
         base = spec.base or str(embedded_encoder_folder())
         made = under_new_head(AutoModelForSequenceClassification, base, _head(spec))
         if reads_all_tokens:
-            start.read_all_tokens(made.model)
+            start.use_mean_pooling(made.model)
         return cls(made.model, made.tokenizer, spec)
 
     @classmethod
@@ -91,17 +91,17 @@ class TextClassifier:
 
     def predict(
         self, pool: PoolTexts, *, between: Callable[[], None] = lambda: None
-    ) -> SmallModelPrediction:
+    ) -> StudentPrediction:
         """Answer for each text, in order; `between` is called before each batch."""
         return self.read(self.tokenize(pool), between=between)
 
     def read(
         self, tokens: Tokens, *, between: Callable[[], None] = lambda: None
-    ) -> SmallModelPrediction:
+    ) -> StudentPrediction:
         """Answer for texts that are tokenized already."""
         logits, embeddings = self.logits(tokens, between=between)
         answers = losses.probabilities(torch.from_numpy(logits).double(), self.spec.kind)
-        return SmallModelPrediction(answers.numpy(), embeddings)
+        return StudentPrediction(answers.numpy(), embeddings)
 
     def logits(
         self, tokens: Tokens, *, between: Callable[[], None] = lambda: None
@@ -145,7 +145,7 @@ class TextClassifier:
 
     def start_from(self, probes: tuple[LinearProbe, ...], *, size: float) -> None:
         """Let the head say what probes say that were fitted on `head_states` over `size`."""
-        start.put_in(probes, output_layer(self.model, len(self.labels)), size=size)
+        start.init_head_from_probe(probes, output_layer(self.model, len(self.labels)), size=size)
 
     def sharpen(self, temperature: float) -> None:
         """Divide the logits by a temperature for good, in the head's own weights.

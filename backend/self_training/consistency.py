@@ -11,7 +11,7 @@ from backend.domain.student import PoolTexts
 from backend.self_training.batches import Tokens
 from backend.self_training.classifier import TextClassifier
 from backend.self_training.losses import two_way_divergence
-from backend.self_training.trainer import Objective, Step
+from backend.self_training.trainer import Objective, TrainingStep
 from backend.self_training.views import hide_span, with_views
 
 
@@ -52,7 +52,7 @@ class WithAgreement:
         """Prepare the objective within."""
         self._inner.before_epoch(epoch)
 
-    def loss(self, inputs: dict[str, Tensor], step: Step) -> Tensor:
+    def loss(self, inputs: dict[str, Tensor], step: TrainingStep) -> Tensor:
         """Return the inner loss plus the views' mean divergence."""
         first: Tensor = self._model.model(**inputs).logits.float()
         second: Tensor = self._model.model(**self._views.of(step.rows)).logits.float()

@@ -26,13 +26,13 @@ Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]
 
 _HELD_OUT_SHARE = 0.1
-_MOST_HELD_OUT = 500
-_FEWEST_TO_HOLD_OUT = 100
+_MAX_HELD_OUT = 500
+_MIN_TO_HOLD_OUT = 100
 _SMALLEST = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
-class Lesson:
+class TrainingTargets:
     """What to learn: rows of the pool, soft targets (n, K) and weights (n,) of all rows."""
 
     rows: Rows
@@ -49,7 +49,7 @@ class _States:
 
 
 @dataclass(slots=True)
-class Desk:
+class TrainingContext:
     """One training's data and options; `seconds` fills with what each stage took."""
 
     data: TrainingSet
@@ -107,7 +107,7 @@ class Desk:
     def fit(
         self,
         name: str,
-        lesson: Lesson,
+        lesson: TrainingTargets,
         *,
         judge: Callable[[TextClassifier], float] | None = None,
     ) -> TextClassifier:
@@ -129,7 +129,7 @@ class Desk:
         train(model, self.tokens(model), objective, stage, self.hooks)
         return model
 
-    def _start(self, model: TextClassifier, lesson: Lesson) -> None:
+    def _start(self, model: TextClassifier, lesson: TrainingTargets) -> None:
         """Put into a fresh model's head what a probe learns from the lesson.
 
         All fresh models are alike, so that the pool is read once for all.
@@ -145,7 +145,7 @@ class Desk:
             probes = fit_probes(self._states.units, lesson.targets, weights, self.data.kind)
             model.start_from(probes, size=self._states.size)
 
-    def _objective(self, model: TextClassifier, lesson: Lesson) -> Objective:
+    def _objective(self, model: TextClassifier, lesson: TrainingTargets) -> Objective:
         objective = supervised(model, lesson)
         if not self.recipe.consistency:
             return objective
@@ -160,7 +160,7 @@ class Desk:
         return model.read(tokens, between=self.check).probabilities
 
 
-def supervised(model: TextClassifier, lesson: Lesson) -> Supervised:
+def supervised(model: TextClassifier, lesson: TrainingTargets) -> Supervised:
     """Return the objective that learns soft targets for the model's kind of question."""
     per_text = partial(label_loss, kind=model.spec.kind)
     return Supervised(model, lesson.targets, lesson.weights, per_text)
@@ -172,11 +172,11 @@ def hold_out(data: TrainingSet, rng: np.random.Generator) -> Rows:
     A tenth of the human labels and a tenth of the others; none when fewer than 100 are labelled.
     """
     labelled = np.flatnonzero(data.has_label)
-    if len(labelled) < _FEWEST_TO_HOLD_OUT:
+    if len(labelled) < _MIN_TO_HOLD_OUT:
         return np.zeros(0, dtype=np.int64)
     parts = [labelled[data.is_human[labelled]], labelled[~data.is_human[labelled]]]
     chosen = [rng.permutation(part)[: round(len(part) * _HELD_OUT_SHARE)] for part in parts]
-    return np.sort(np.concatenate(chosen)[:_MOST_HELD_OUT])
+    return np.sort(np.concatenate(chosen)[:_MAX_HELD_OUT])
 
 
 def assign_folds(data: TrainingSet, n_folds: int, rng: np.random.Generator) -> Rows:

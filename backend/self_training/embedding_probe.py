@@ -11,7 +11,7 @@ import numpy as np
 
 from backend.domain.ports import Encoder
 from backend.domain.questions import QuestionKind
-from backend.domain.student import PoolTexts, SmallModelPrediction, TrainingSet
+from backend.domain.student import PoolTexts, StudentPrediction, TrainingSet
 from backend.errors import InvalidRequest
 from backend.label_model.linear_probe import LinearProbe
 from backend.self_training.context import Floats, assign_folds, given_targets
@@ -40,10 +40,10 @@ class EmbeddingProbe:
         """Return the label space that probabilities follow."""
         return self._labels
 
-    def predict(self, pool: PoolTexts) -> SmallModelPrediction:
+    def predict(self, pool: PoolTexts) -> StudentPrediction:
         """Answer for each text, in order."""
         vectors = embed_pool(self._encoder, pool)
-        return SmallModelPrediction(answers(self._probes, vectors), vectors.astype(np.float32))
+        return StudentPrediction(answers(self._probes, vectors), vectors.astype(np.float32))
 
     def save(self, folder: Path, *, card: Mapping[str, str] | None = None) -> None:
         """Write the probe as JSON; a folder that is there is replaced as a whole."""

@@ -22,7 +22,7 @@ _OWN_LAYERS = ("BertLayer", "RobertaLayer", "XLMRobertaLayer")
 
 
 @torch.no_grad()
-def read_all_tokens(model: Any) -> bool:
+def use_mean_pooling(model: Any) -> bool:
     """Let the head read the mean of all tokens where it would read the first alone.
 
     A sentence encoder's meaning is in the mean of its tokens; the first one's state was never
@@ -72,7 +72,7 @@ def _dense_before_tanh(model: Any) -> list[nn.Linear]:
 
 
 @torch.no_grad()
-def put_in(probes: tuple[LinearProbe, ...], layer: nn.Linear, *, size: float) -> None:
+def init_head_from_probe(probes: tuple[LinearProbe, ...], layer: nn.Linear, *, size: float) -> None:
     """Give the head's last layer the weights of probes on what that layer reads, over `size`.
 
     One probe over all labels, or one of two classes for each label, whose log-odds are the logits.

@@ -11,17 +11,23 @@ from backend.domain.ports import Encoder
 from backend.domain.student import Recipe, TrainingSet
 from backend.self_training import embedding_probe as probe
 from backend.self_training import noise
-from backend.self_training.context import Desk, Floats, Lesson, assign_folds, given_targets
+from backend.self_training.context import (
+    Floats,
+    TrainingContext,
+    TrainingTargets,
+    assign_folds,
+    given_targets,
+)
 
 _SMALLEST_WEIGHT = 0.05
 _SMALLEST_CHANCE = 1e-9
 _ONE_HOT_WITHIN = 1e-6
 _N_PROBE_FOLDS = 5
-_FEWEST_FOR_ROUNDS, _MOST = 300, 0.5
+_MIN_FOR_ROUNDS, _MOST = 300, 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
+class LabelQuality:
     """What cross-fitting found: predictions (n, K), the labels' posterior (n, K), clean (n,).
 
     `by_folds` (n, K) are the predictions of the first fold models, which learned the labels as
@@ -34,12 +40,14 @@ class Judgement:
     by_folds: Floats | None = None
 
 
-def judge_across(desk: Desk, encoder: Encoder | None, rng: np.random.Generator) -> Judgement:
+def cross_validated_quality(
+    desk: TrainingContext, encoder: Encoder | None, rng: np.random.Generator
+) -> LabelQuality:
     """Return what models think of the labels that they did not see, after all rounds."""
     data, recipe = desk.data, desk.recipe
     given = given_targets(data, soft=recipe.soft_targets)
     weights = data.has_label * np.where(data.is_human, recipe.human_weight, 1.0)
-    lesson = Lesson(np.flatnonzero(data.has_label), given, weights)
+    lesson = TrainingTargets(np.flatnonzero(data.has_label), given, weights)
     frozen = _frozen_opinions(desk, encoder, given, weights, rng)
     if recipe.n_folds == 0 or len(lesson.rows) < 2 * recipe.n_folds:
         return _heard(data, recipe, given, frozen)
@@ -48,7 +56,7 @@ def judge_across(desk: Desk, encoder: Encoder | None, rng: np.random.Generator) 
         answers = _cross_fit(desk, lesson, f"round {number + 1}", rng)
         first = answers if first is None else first
         judgement = _heard(data, recipe, given, [*frozen, answers])
-        lesson = refined_lesson(data, judgement, recipe)
+        lesson = refined_targets(data, judgement, recipe)
     if judgement is None:
         raise AssertionError("a recipe has at least one round")
     return replace(judgement, by_folds=first)
@@ -61,7 +69,7 @@ def _n_rounds(data: TrainingSet, recipe: Recipe, given: Floats) -> int:
     """
     n_one_hot = _is_one_hot(data, given).sum()
     n_labelled = (data.has_label & ~data.is_human).sum()
-    is_worth_it = n_one_hot >= max(_FEWEST_FOR_ROUNDS, _MOST * n_labelled)
+    is_worth_it = n_one_hot >= max(_MIN_FOR_ROUNDS, _MOST * n_labelled)
     return recipe.n_rounds if data.kind.is_exclusive and is_worth_it else 1
 
 
@@ -71,7 +79,9 @@ def _is_one_hot(data: TrainingSet, given: Floats) -> NDArray[np.bool_]:
     return data.has_label & ~data.is_human & is_sure
 
 
-def _cross_fit(desk: Desk, lesson: Lesson, name: str, rng: np.random.Generator) -> Floats:
+def _cross_fit(
+    desk: TrainingContext, lesson: TrainingTargets, name: str, rng: np.random.Generator
+) -> Floats:
     """Return what models that did not see a text's label say of it, shape (n, K)."""
     n_folds = desk.recipe.n_folds
     folds = assign_folds(desk.data, n_folds, rng)
@@ -85,19 +95,21 @@ def _cross_fit(desk: Desk, lesson: Lesson, name: str, rng: np.random.Generator) 
     return answers
 
 
-def _heard(data: TrainingSet, recipe: Recipe, given: Floats, opinions: list[Floats]) -> Judgement:
+def _heard(
+    data: TrainingSet, recipe: Recipe, given: Floats, opinions: list[Floats]
+) -> LabelQuality:
     """Judge the labels by opinions that did not see them; there may be none."""
     if not opinions:
         return judge(data, recipe, given, None)
     if len(opinions) == 1 or not data.kind.is_exclusive:
         return judge(data, recipe, given, opinions[-1])
-    pooled = noise.pool_opinions(opinions, given, data.has_label & ~data.is_human)
+    pooled = noise.log_opinion_pool(opinions, given, data.has_label & ~data.is_human)
     return judge(data, recipe, given, pooled)
 
 
 def judge(
     data: TrainingSet, recipe: Recipe, given: Floats, cross_fitted: Floats | None
-) -> Judgement:
+) -> LabelQuality:
     """Join the labels with predictions that did not see them; without any, believe the labels."""
     n_labels = len(data.labels)
     uniform = np.full_like(given, 1.0 / n_labels if data.kind.is_exclusive else 0.5)
@@ -111,10 +123,10 @@ def judge(
         posterior = _join_each(weak, cross_fitted, recipe.join_strength)
     clean = _clean(data, posterior)
     posterior = np.where(data.is_human[:, None], data.targets, posterior)
-    return Judgement(cross_fitted, posterior, clean)
+    return LabelQuality(cross_fitted, posterior, clean)
 
 
-def judge_in_sample(desk: Desk, answers: Floats) -> Judgement:
+def in_sample_quality(desk: TrainingContext, answers: Floats) -> LabelQuality:
     """Judge labels by the losses of the model that learned them: FreeAL's global mixture."""
     data = desk.data
     given = given_targets(data, soft=False)
@@ -124,10 +136,10 @@ def judge_in_sample(desk: Desk, answers: Floats) -> Judgement:
     if len(known):
         clean[known] = noise.clean_by_loss(losses[known], seed=desk.seed)
     posterior: Floats = np.where(data.has_label[:, None], given, answers)
-    return Judgement(answers, posterior, clean)
+    return LabelQuality(answers, posterior, clean)
 
 
-def refined_lesson(data: TrainingSet, judgement: Judgement, recipe: Recipe) -> Lesson:
+def refined_targets(data: TrainingSet, judgement: LabelQuality, recipe: Recipe) -> TrainingTargets:
     """Return what the next model learns, weighted by how sure it is.
 
     That is the posterior. A text's weight is its posterior's lead over an even guess, between 0.05
@@ -140,7 +152,7 @@ def refined_lesson(data: TrainingSet, judgement: Judgement, recipe: Recipe) -> L
         weights = np.clip((targets.max(axis=1) - even) / (1 - even), _SMALLEST_WEIGHT, 1.0)
     weights = np.where(data.is_human, recipe.human_weight, weights)
     is_used = data.has_label | recipe.keep_abstained
-    return Lesson(np.flatnonzero(is_used), targets, weights)
+    return TrainingTargets(np.flatnonzero(is_used), targets, weights)
 
 
 def _through_noise(
@@ -156,14 +168,14 @@ def _through_noise(
         return weak, cross_fitted
     labels = weak[is_hard].argmax(axis=1)
     share = noise.share_of_noise(labels, cross_fitted[is_hard])
-    matrix = noise.noise_matrix(labels, cross_fitted[is_hard])
+    matrix = noise.transition_matrix(labels, cross_fitted[is_hard])
     matrix = share * matrix + (1 - share) * np.eye(len(matrix))
     unmixed = cross_fitted
-    if recipe.unmix:
+    if recipe.deconvolve_noise:
         is_open = ~data.has_label
         is_noisy = is_hard | is_open if (is_hard | is_open | data.is_human).all() else is_hard
         unmixed = cross_fitted.copy()
-        unmixed[is_noisy] = noise.unmix(cross_fitted[is_noisy], matrix)
+        unmixed[is_noisy] = noise.deconvolve_noise(cross_fitted[is_noisy], matrix)
     softened = weak.copy()
     chances = matrix[:, labels].T * unmixed.mean(axis=0)
     softened[is_hard] = chances / np.maximum(chances.sum(axis=1, keepdims=True), _SMALLEST_CHANCE)
@@ -195,7 +207,11 @@ def _clean(data: TrainingSet, posterior: Floats) -> Floats:
 
 
 def _frozen_opinions(
-    desk: Desk, encoder: Encoder | None, given: Floats, weights: Floats, rng: np.random.Generator
+    desk: TrainingContext,
+    encoder: Encoder | None,
+    given: Floats,
+    weights: Floats,
+    rng: np.random.Generator,
 ) -> list[Floats]:
     """Return what the frozen encoder's space says of each label: its neighbours, and a probe."""
     data, recipe = desk.data, desk.recipe

@@ -11,7 +11,7 @@ from backend.self_training.temperature import fit_temperature
 
 Floats = NDArray[np.float64]
 
-_MOST_LABELS = 20
+_MAX_LABELS = 20
 _RIDGE = 1.0
 _SHARPNESS = 16.0
 
@@ -26,7 +26,7 @@ def fit_probes(
     """
     used = weights > 0
     if kind.is_exclusive:
-        fitter = _ridge if targets.shape[1] > _MOST_LABELS else fit_probe
+        fitter = _ridge if targets.shape[1] > _MAX_LABELS else fit_probe
         return (fitter(vectors[used], targets[used], weights[used]),)
     return tuple(
         fit_probe(vectors[used], np.stack([1 - column, column], axis=1), weights[used])

@@ -21,11 +21,11 @@ Labels = NDArray[np.integer]
 _SMALLEST = 1e-6
 _N_STEPS = 100
 _TOLERANCE = 1e-2
-_LEAST_VARIANCE = 5e-4
-_FEWEST_FOR_MIXTURE = 10
+_MIN_VARIANCE = 5e-4
+_MIN_FOR_MIXTURE = 10
 _N_ROWS_COMPARED_AT_ONCE = 1024
-_MOST_SAY = 3.0
-_SUREST_SHARE, _FEWEST_SUREST = 0.2, 10
+_MAX_SAY = 3.0
+_SUREST_SHARE, _MIN_SUREST = 0.2, 10
 _N_UNMIXING_STEPS = 200
 
 
@@ -64,7 +64,7 @@ def clean_by_loss(losses: Floats, *, seed: int, labels: Labels | None = None) ->
     clean = np.ones(len(losses))
     groups = np.zeros(len(losses), dtype=np.int64) if labels is None else labels + 1
     sizes = np.bincount(groups, minlength=1)
-    groups = np.where(sizes[groups] < _FEWEST_FOR_MIXTURE, 0, groups)
+    groups = np.where(sizes[groups] < _MIN_FOR_MIXTURE, 0, groups)
     for group in np.unique(groups):
         rows = np.flatnonzero(groups == group)
         clean[rows] = _two_gaussians(losses[rows], seed)
@@ -80,7 +80,7 @@ def _two_gaussians(losses: Floats, seed: int) -> Floats:
         n_components=2,
         max_iter=_N_STEPS,
         tol=_TOLERANCE,
-        reg_covar=_LEAST_VARIANCE,
+        reg_covar=_MIN_VARIANCE,
         random_state=seed,
     )
     mixture.fit(scaled)
@@ -88,7 +88,7 @@ def _two_gaussians(losses: Floats, seed: int) -> Floats:
     return posterior
 
 
-def noise_matrix(labels: Labels, cross_fitted: Floats) -> Floats:
+def transition_matrix(labels: Labels, cross_fitted: Floats) -> Floats:
     """Return P(label given | true label), shape (K, K), rows by true label.
 
     From the confident joint (Northcutt et al. 2021, Confident Learning, section 3.1) as cleanlab
@@ -125,12 +125,12 @@ def share_of_noise(labels: Labels, cross_fitted: Floats) -> float:
     rate = float(differs.mean()) if len(differs) else 0.0
     if rate == 0.0:
         return 1.0
-    n_surest = max(_FEWEST_SUREST, round(len(labels) * _SUREST_SHARE))
+    n_surest = max(_MIN_SUREST, round(len(labels) * _SUREST_SHARE))
     surest = np.argsort(-cross_fitted.max(axis=1), kind="stable")[:n_surest]
     return min(1.0, float(differs[surest].mean()) / rate)
 
 
-def unmix(foretold: Floats, matrix: Floats) -> Floats:
+def deconvolve_noise(foretold: Floats, matrix: Floats) -> Floats:
     """Return the posterior of the true label from predictions of the label as given, shape (n, K).
 
     A model that learned noisy labels foretells noisy labels: its predictions (n, K) are the true
@@ -181,7 +181,7 @@ def neighbour_posterior(
     return out
 
 
-def pool_opinions(
+def log_opinion_pool(
     opinions: Sequence[Floats], targets: Floats, has_label: NDArray[np.bool_]
 ) -> Floats:
     """Return one posterior from several, each (n, K), weighted by how well they foretell labels.
@@ -202,7 +202,7 @@ def pool_opinions(
         return -float((wanted * pooled).sum()) / n_known, (known * gap).sum(axis=(1, 2))
 
     start = np.full(len(opinions), 1.0 / len(opinions))
-    bounds = [(0.0, _MOST_SAY)] * len(opinions)
+    bounds = [(0.0, _MAX_SAY)] * len(opinions)
     powers = minimize(loss, start, jac=True, bounds=bounds, method="L-BFGS-B").x
     pooled: Floats = softmax(np.tensordot(powers, logs, 1), axis=1)
     return pooled
@@ -227,10 +227,10 @@ def join(weak: Floats, cross_fitted: Floats, *, strength: float = 1.0) -> Floats
 
 
 def suspects(
-    clean_probability: Floats, has_label: NDArray[np.bool_], ids: Sequence[int]
+    label_quality_score: Floats, has_label: NDArray[np.bool_], ids: Sequence[int]
 ) -> NDArray[np.int64]:
     """Return the labelled rows, the likeliest errors first; ties by id."""
     rows = np.flatnonzero(has_label)
-    order = np.lexsort((np.asarray(ids)[rows], clean_probability[rows]))
+    order = np.lexsort((np.asarray(ids)[rows], label_quality_score[rows]))
     ranked: NDArray[np.int64] = rows[order]
     return ranked

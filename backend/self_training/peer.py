@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.domain.student import Progress, TrainingHooks
+from backend.domain.student import TrainingHooks, TrainingProgress
 from backend.errors import BackendError
 from backend.self_training import peers
-from backend.self_training.self_trainer import Transformer
+from backend.self_training.self_trainer import SelfTrainer
 from backend.self_training.side_by_side import MODEL, own_up, read_order, tell, write_output
 
 
@@ -35,13 +35,13 @@ def main(folder: Path) -> None:
     order = read_order(folder)
     peers.join_peers(on_cpu=order.is_on_cpu)
 
-    def listen(progress: Progress) -> None:
+    def listen(progress: TrainingProgress) -> None:
         if peers.is_first():
             tell(progress, folder)
 
     hooks = TrainingHooks(on_progress=listen, checkpoints=order.checkpoints)
     encoder = None if order.vectors is None else KnownVectors(order.vectors)
-    small_model = Transformer(order.base, recipe=order.recipe, encoder=encoder)
+    small_model = SelfTrainer(order.base, recipe=order.recipe, encoder=encoder)
     try:
         model, output = small_model.fit(order.data, seed=order.seed, hooks=hooks)
     except BackendError as error:

@@ -9,19 +9,19 @@ import numpy as np
 from backend.domain.ports import Encoder
 from backend.self_training.classifier import TextClassifier
 from backend.self_training.context import (
-    Desk,
     Floats,
-    Lesson,
     Rows,
+    TrainingContext,
+    TrainingTargets,
     agreement,
     given_targets,
     hold_out,
 )
 from backend.self_training.label_quality import (
-    Judgement,
-    judge_across,
-    judge_in_sample,
-    refined_lesson,
+    LabelQuality,
+    cross_validated_quality,
+    in_sample_quality,
+    refined_targets,
 )
 
 _N_STANDARD_ERRORS = 1.0 + 1e-6
@@ -36,23 +36,23 @@ class Trained:
     """
 
     model: TextClassifier
-    judgement: Judgement
+    judgement: LabelQuality
     held_out: Rows
     figures: dict[str, float]
     notes: tuple[str, ...] = ()
 
 
-def train_plain(desk: Desk) -> Trained:
+def train_plain(desk: TrainingContext) -> Trained:
     """Fine-tune on the labels as given, keeping the epoch that agrees best with held-out ones."""
     rng = np.random.default_rng(desk.seed)
     held_out = hold_out(desk.data, rng)
     model = _plain(desk, held_out)
     with desk.clock("read"):
         answers = desk.answers(model)
-    return Trained(model, judge_in_sample(desk, answers), held_out, {})
+    return Trained(model, in_sample_quality(desk, answers), held_out, {})
 
 
-def train_default(desk: Desk, encoder: Encoder | None) -> Trained:
+def train_default(desk: TrainingContext, encoder: Encoder | None) -> Trained:
     """Run robust self-training.
 
     Models that did not see a text's label say what it should be; the label's posterior under both
@@ -70,8 +70,8 @@ def train_default(desk: Desk, encoder: Encoder | None) -> Trained:
     recipe, data = desk.recipe, desk.data
     rng = np.random.default_rng(desk.seed)
     held_out = hold_out(data, rng) if recipe.compare_with_plain else np.zeros(0, dtype=np.int64)
-    judgement = judge_across(desk, encoder, rng)
-    lesson = refined_lesson(data, judgement, recipe)
+    judgement = cross_validated_quality(desk, encoder, rng)
+    lesson = refined_targets(data, judgement, recipe)
     lesson = replace(lesson, rows=np.setdiff1d(lesson.rows, held_out))
     with desk.clock("final"):
         model = desk.fit("final", lesson)
@@ -82,12 +82,12 @@ def train_default(desk: Desk, encoder: Encoder | None) -> Trained:
     return Trained(model, judgement, held_out, figures, notes)
 
 
-def _plain(desk: Desk, held_out: Rows) -> TextClassifier:
+def _plain(desk: TrainingContext, held_out: Rows) -> TextClassifier:
     data = desk.data
     recipe = replace(desk.recipe, ema_decay=None, reads_all_tokens=False, start_from_probe=False)
     desk = replace(desk, recipe=recipe)
     rows = np.setdiff1d(np.flatnonzero(data.has_label), held_out)
-    lesson = Lesson(rows, given_targets(data, soft=False), np.ones(len(data.pool)))
+    lesson = TrainingTargets(rows, given_targets(data, soft=False), np.ones(len(data.pool)))
 
     def score(model: TextClassifier) -> float:
         return float(agreement(desk.answers(model, held_out), data, held_out).mean())
@@ -97,7 +97,7 @@ def _plain(desk: Desk, held_out: Rows) -> TextClassifier:
 
 
 def compare_with_plain(
-    desk: Desk, model: TextClassifier, judgement: Judgement, held_out: Rows
+    desk: TrainingContext, model: TextClassifier, judgement: LabelQuality, held_out: Rows
 ) -> tuple[TextClassifier, dict[str, float], tuple[str, ...]]:
     """Return the recipe's model unless the plain one is clearly better on held-out labels.
 

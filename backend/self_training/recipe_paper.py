@@ -16,11 +16,11 @@ from backend.self_training.batches import Tokens
 from backend.self_training.checkpoint import fingerprint
 from backend.self_training.classifier import TextClassifier, output_layer
 from backend.self_training.consistency import SecondViews
-from backend.self_training.context import Desk, Floats, given_targets
-from backend.self_training.label_quality import Judgement, judge_in_sample
+from backend.self_training.context import Floats, TrainingContext, given_targets
+from backend.self_training.label_quality import LabelQuality, in_sample_quality
 from backend.self_training.losses import label_loss, two_way_divergence
 from backend.self_training.recipe_default import Trained
-from backend.self_training.trainer import Stage, Step, train
+from backend.self_training.trainer import Stage, TrainingStep, train
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class PaperOptions:
     n_ramp_epochs: int = 10
 
 
-def train_paper(desk: Desk) -> Trained:
+def train_paper(desk: TrainingContext) -> Trained:
     """Train by FreeAL's recipe (arXiv 2311.15614, section 3.3).
 
     After a warm-up on all labels, a mixture of two Gaussians splits the texts by their loss before
@@ -64,15 +64,15 @@ def train_paper(desk: Desk) -> Trained:
         train(model, tokens, objective, stage, desk.hooks)
     with desk.clock("read"):
         answers = desk.answers(model)
-    found = judge_in_sample(desk, answers)
-    clean = np.where(desk.data.has_label, objective.clean_probability(), 0.5)
+    found = in_sample_quality(desk, answers)
+    clean = np.where(desk.data.has_label, objective.label_quality_score(), 0.5)
     nothing_held_out = np.zeros(0, dtype=np.int64)
-    return Trained(model, Judgement(answers, found.posterior, clean), nothing_held_out, {})
+    return Trained(model, LabelQuality(answers, found.posterior, clean), nothing_held_out, {})
 
 
 class _PaperObjective:
     def __init__(
-        self, desk: Desk, model: TextClassifier, tokens: Tokens, options: PaperOptions
+        self, desk: TrainingContext, model: TextClassifier, tokens: Tokens, options: PaperOptions
     ) -> None:
         data = desk.data
         self._desk = desk
@@ -96,17 +96,17 @@ class _PaperObjective:
         if epoch < self._n_warmup:
             return
         data = self._desk.data
-        is_clean = data.has_label & (self.clean_probability() > self._options.clean_from)
+        is_clean = data.has_label & (self.label_quality_score() > self._options.clean_from)
         self._is_clean = torch.as_tensor(is_clean | data.is_human, device=self._model.device)
 
-    def clean_probability(self) -> Floats:
+    def label_quality_score(self) -> Floats:
         """Return the mixture's posterior of the small-loss component, 1 for human labels."""
         data: TrainingSet = self._desk.data
-        judged = judge_in_sample(self._desk, self._desk.answers(self._model))
+        judged = in_sample_quality(self._desk, self._desk.answers(self._model))
         clean: Floats = np.where(data.has_label, judged.clean, 0.0)
         return clean
 
-    def loss(self, inputs: dict[str, Tensor], step: Step) -> Tensor:
+    def loss(self, inputs: dict[str, Tensor], step: TrainingStep) -> Tensor:
         """Return FreeAL's total loss of a batch (section 3.3, eq. 3 to 7)."""
         rows = torch.as_tensor(step.rows, device=self._model.device)
         is_clean, targets = self._is_clean[rows], self._targets[rows]

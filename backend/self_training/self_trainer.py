@@ -1,4 +1,4 @@
-"""The `SmallModel` port: one way in for every recipe, one shape of what comes out."""
+"""The `Student` port: one way in for every recipe, one shape of what comes out."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy as np
 
 from backend.domain.ports import Encoder
 from backend.domain.student import (
-    FittedModel,
+    FittedStudent,
     Recipe,
-    SmallModelOutput,
-    SmallModelPrediction,
+    StudentOutput,
+    StudentPrediction,
     TrainingHooks,
     TrainingReport,
     TrainingSet,
@@ -20,9 +20,9 @@ from backend.domain.student import (
 from backend.self_training import embedding_probe as probe
 from backend.self_training import noise
 from backend.self_training.classifier import TextClassifier
-from backend.self_training.context import Desk, Floats, given_targets
+from backend.self_training.context import Floats, TrainingContext, given_targets
 from backend.self_training.encoder import embedded_encoder_folder
-from backend.self_training.label_quality import Judgement, judge
+from backend.self_training.label_quality import LabelQuality, judge
 from backend.self_training.linear_heads import answers, fit_probes
 from backend.self_training.recipe_default import Trained, train_default, train_plain
 from backend.self_training.recipe_paper import train_paper
@@ -32,7 +32,7 @@ _log = logging.getLogger(__name__)
 _PROBE_FOLDS = 5
 
 
-class Transformer:
+class SelfTrainer:
     """A small model on any Hugging Face encoder; `base` "" is the embedded one.
 
     `encoder` gives frozen vectors: the probe needs it, the default recipe reads its neighbours.
@@ -47,9 +47,9 @@ class Transformer:
 
     def fit(
         self, data: TrainingSet, *, seed: int = 0, hooks: TrainingHooks | None = None
-    ) -> tuple[FittedModel, SmallModelOutput]:
+    ) -> tuple[FittedStudent, StudentOutput]:
         """Train on `data`; see the port."""
-        desk = Desk(data, self._recipe, self._base, seed, hooks or TrainingHooks())
+        desk = TrainingContext(data, self._recipe, self._base, seed, hooks or TrainingHooks())
         if self._recipe.name == "probe":
             return self._fit_probe(desk)
         if self._recipe.name == "plain":
@@ -65,13 +65,13 @@ class Transformer:
         _log.info("small model trained recipe=%s seconds=%s", self._recipe.name, desk.seconds)
         return trained.model, output
 
-    def load(self, folder: Path) -> FittedModel:
+    def load(self, folder: Path) -> FittedStudent:
         """Read what `save` wrote; raises InvalidRequest."""
         if (folder / probe.PROBE_FILE).exists() and self._encoder is not None:
             return probe.EmbeddingProbe.load(folder, self._encoder)
         return TextClassifier.load(folder)
 
-    def _fit_probe(self, desk: Desk) -> tuple[FittedModel, SmallModelOutput]:
+    def _fit_probe(self, desk: TrainingContext) -> tuple[FittedStudent, StudentOutput]:
         data, encoder = desk.data, self._encoder
         if encoder is None:
             raise ValueError("the probe needs an encoder")
@@ -84,15 +84,15 @@ class Transformer:
             judgement = judge(data, desk.recipe, _given(desk), crossed)
             probes = fit_probes(vectors, _given(desk), weights, data.kind)
         model = probe.EmbeddingProbe(encoder, data.labels, data.kind, probes)
-        prediction = SmallModelPrediction(answers(probes, vectors), vectors.astype(np.float32))
+        prediction = StudentPrediction(answers(probes, vectors), vectors.astype(np.float32))
         return model, _output(desk, None, judgement, prediction)
 
 
-def _given(desk: Desk) -> Floats:
+def _given(desk: TrainingContext) -> Floats:
     return given_targets(desk.data, soft=desk.recipe.soft_targets)
 
 
-def _calibrate(desk: Desk, trained: Trained) -> None:
+def _calibrate(desk: TrainingContext, trained: Trained) -> None:
     """Make the finished model as sure as the posterior of held-out labels lets it be."""
     rows = trained.held_out
     if len(rows) == 0:
@@ -104,8 +104,11 @@ def _calibrate(desk: Desk, trained: Trained) -> None:
 
 
 def _output(
-    desk: Desk, trained: Trained | None, judgement: Judgement, prediction: SmallModelPrediction
-) -> SmallModelOutput:
+    desk: TrainingContext,
+    trained: Trained | None,
+    judgement: LabelQuality,
+    prediction: StudentPrediction,
+) -> StudentOutput:
     data = desk.data
     report = TrainingReport(
         desk.recipe.name,
@@ -114,7 +117,7 @@ def _output(
         trained.notes if trained else (),
         desk.base or embedded_encoder_folder().name,
     )
-    return SmallModelOutput(
+    return StudentOutput(
         prediction,
         judgement.cross_fitted,
         judgement.clean,

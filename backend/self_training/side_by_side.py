@@ -22,18 +22,18 @@ from backend import errors
 from backend.domain.ports import Encoder
 from backend.domain.questions import QuestionKind
 from backend.domain.student import (
-    FittedModel,
+    FittedStudent,
     PoolTexts,
-    Progress,
     Recipe,
-    SmallModel,
-    SmallModelOutput,
-    SmallModelPrediction,
+    Student,
+    StudentOutput,
+    StudentPrediction,
     TrainingHooks,
+    TrainingProgress,
     TrainingReport,
     TrainingSet,
 )
-from backend.errors import BackendError, SmallModelError, TrainingCancelled
+from backend.errors import BackendError, TrainingCancelled, TrainingError
 
 _LOOK_S = 0.2
 _ORDER, _RESULT, _FAILURE, _PROGRESS = "order.json", "result.json", "failure.json", "progress.json"
@@ -75,7 +75,7 @@ class Order:
 
 
 class SideBySide:
-    """The `SmallModel` port: trains by `n_processes` at once, reads and answers alone.
+    """The `Student` port: trains by `n_processes` at once, reads and answers alone.
 
     The same as `alone` but for the rounding: every process sees the same numbers and takes its
     share of each batch. A training of fewer than `fewest_texts` texts is left to `alone`: to start
@@ -84,7 +84,7 @@ class SideBySide:
 
     def __init__(
         self,
-        alone: SmallModel,
+        alone: Student,
         order: Callable[[TrainingSet, int, TrainingHooks], Order],
         start: Start,
         *,
@@ -99,7 +99,7 @@ class SideBySide:
 
     def fit(
         self, data: TrainingSet, *, seed: int = 0, hooks: TrainingHooks | None = None
-    ) -> tuple[FittedModel, SmallModelOutput]:
+    ) -> tuple[FittedStudent, StudentOutput]:
         """Train on `data`; see the port. Raises SmallModelError when a process fails."""
         hooks = hooks or TrainingHooks()
         if self._n_processes < 2 or len(data.pool) < self._fewest_texts:
@@ -115,8 +115,8 @@ class SideBySide:
                 running.stop()
             return self._alone.load(folder / MODEL), read_output(folder)
 
-    def load(self, folder: Path) -> FittedModel:
-        """Read what `FittedModel.save` wrote; raises InvalidRequest."""
+    def load(self, folder: Path) -> FittedStudent:
+        """Read what `FittedStudent.save` wrote; raises InvalidRequest."""
         return self._alone.load(folder)
 
 
@@ -197,26 +197,26 @@ def read_order(folder: Path) -> Order:
     )
 
 
-def write_output(output: SmallModelOutput, folder: Path) -> None:
+def write_output(output: StudentOutput, folder: Path) -> None:
     """Write what `read_output` reads; the model is saved by itself."""
     np.savez(
         folder / _RESULT_ARRAYS,
         probabilities=output.prediction.probabilities,
         embeddings=output.prediction.embeddings,
         cross_fitted=output.cross_fitted,
-        clean=output.clean_probability,
+        clean=output.label_quality_score,
         posterior=output.posterior,
         suspects=output.suspects,
     )
     _put(folder / _RESULT, asdict(output.report))
 
 
-def read_output(folder: Path) -> SmallModelOutput:
+def read_output(folder: Path) -> StudentOutput:
     """Return the output that was written to a folder."""
     said = json.loads((folder / _RESULT).read_text(encoding="utf-8"))
     with np.load(folder / _RESULT_ARRAYS, allow_pickle=False) as arrays:
-        return SmallModelOutput(
-            SmallModelPrediction(arrays["probabilities"], arrays["embeddings"]),
+        return StudentOutput(
+            StudentPrediction(arrays["probabilities"], arrays["embeddings"]),
             arrays["cross_fitted"],
             arrays["clean"],
             arrays["posterior"],
@@ -225,7 +225,7 @@ def read_output(folder: Path) -> SmallModelOutput:
         )
 
 
-def tell(progress: Progress, folder: Path) -> None:
+def tell(progress: TrainingProgress, folder: Path) -> None:
     """Say how far the training is."""
     _put(folder / _PROGRESS, asdict(progress))
 
@@ -248,14 +248,14 @@ def _watch(running: Running, folder: Path, hooks: TrainingHooks) -> None:
         said = _read(folder / _PROGRESS)
         if said and said != heard:
             heard = said
-            hooks.on_progress(Progress(**json.loads(said)))
+            hooks.on_progress(TrainingProgress(**json.loads(said)))
         time.sleep(_LOOK_S)
     failure = _read(folder / _FAILURE)
     if failure:
         known = json.loads(failure)
         raise getattr(errors, known["kind"])(known["message"])
     if code != 0 or not (folder / _RESULT).exists():
-        raise SmallModelError(
+        raise TrainingError(
             f"a training by several processes ended with {code}. {running.log_tail()}"
         )
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy.special import expit, ndtri, softmax
 
-from backend.domain.labels import Abstention, AbstentionReason, Example, Guide, WeakLabel
+from backend.domain.labels import Abstention, AbstentionReason, Example, PromptContext, WeakLabel
 from backend.domain.ports import Encoder
 from backend.domain.questions import LabelDefinition, Question, QuestionKind, TaskSchema
 from backend.label_model.calibration import BatchCalibrator
@@ -21,9 +21,9 @@ _VERSION = "definitions-1"
 _SHARPNESS = 20.0
 """Cosines differ by hundredths; the calibration finds the true scale."""
 _MULTIPLE_SHARPNESS = 2.0
-_MOST_LABEL_SHARE = 0.5
+_MAX_LABEL_SHARE = 0.5
 _N_PSEUDO_LABELS = 50
-_MOST_TEXTS = 4000
+_MAX_TEXTS = 4000
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ class SimilarityAnnotator:
         instruction: str,
         examples: Sequence[Example],
         *,
-        guide: Guide | None = None,
+        guide: PromptContext | None = None,
         deadline_s: float | None = None,
     ) -> list[WeakLabel]:
         """Answer every question about every example, example by example in the given order.
@@ -105,7 +105,7 @@ class SimilarityAnnotator:
         usable = [example for example in examples if _can_answer(question, example)]
         labelled = [example for example in usable if example.id in human]
         others = [example for example in usable if example.id not in human]
-        others = others[:: max(1, -(-len(others) // _MOST_TEXTS))]
+        others = others[:: max(1, -(-len(others) // _MAX_TEXTS))]
         vectors = self._vectors(question, [*labelled, *others])
         cosines = vectors @ self._definitions(question).T
         if not question.kind.is_exclusive:
@@ -210,7 +210,7 @@ def _fit_multiple(cosines: Floats) -> SimilarityFit:
 def _multiple(cosines: Floats, fit: SimilarityFit) -> Floats:
     """Return a probability per label; about 1.3 labels per text are above one half."""
     deviations = (cosines - np.asarray(fit.mean)) / np.asarray(fit.spread)
-    share = min(_MOST_LABEL_SHARE, LABELS_PER_TEXT / cosines.shape[1])
+    share = min(_MAX_LABEL_SHARE, LABELS_PER_TEXT / cosines.shape[1])
     probabilities: Floats = expit(_MULTIPLE_SHARPNESS * (deviations + ndtri(share)))
     return probabilities
 

@@ -18,7 +18,7 @@ from backend.errors import InvalidRequest, TrainingCancelled
 from backend.self_training import noise
 from backend.self_training.checkpoint import fingerprint
 from backend.self_training.tagger import SpanTagger, TaggerSpec, Words, tag_words
-from backend.self_training.trainer import Optimisation, Stage, Step, train
+from backend.self_training.trainer import Optimisation, Stage, TrainingStep, train
 
 Floats = NDArray[np.float64]
 _SMALLEST_WEIGHT = 0.05
@@ -46,12 +46,12 @@ class SpanTrainingSet:
 class SpanOutput:
     """What the tagger says of its pool.
 
-    `predicted` spans by the finished model; `clean_probability` (n,) is that of the given spans of
+    `predicted` spans by the finished model; `label_quality_score` (n,) is that of the given spans of
     a text being right as a whole; `suspects` are rows with spans given, likeliest errors first.
     """
 
     predicted: tuple[tuple[Span, ...], ...]
-    clean_probability: Floats
+    label_quality_score: Floats
     suspects: NDArray[np.int64]
 
 
@@ -74,7 +74,7 @@ class SpanModel:
         mean over all words drowns in easy O's. FreeAL's own variant was never published: this one
         is ours (confident learning on tokens: Wang and Mueller 2022, arXiv 2210.03920).
 
-        Raises like `SmallModel.fit`. Cost: `n_folds` trainings (one, without folds).
+        Raises like `Student.fit`. Cost: `n_folds` trainings (one, without folds).
         """
         work = _SpanWork(data, self._recipe, self._base, seed, hooks or TrainingHooks())
         if self._recipe.n_folds == 0:
@@ -195,7 +195,7 @@ class _SpanWork:
             ]
         labels = np.concatenate([self.given[row].argmax(axis=1) for row in weak])
         answers = np.concatenate([crossed[row] for row in weak])
-        matrix = noise.noise_matrix(labels, answers) if len(labels) else None
+        matrix = noise.transition_matrix(labels, answers) if len(labels) else None
         out = []
         for row, given in enumerate(self.given):
             if self._data.is_human[row]:
@@ -247,7 +247,7 @@ class _TagObjective:
     def before_epoch(self, epoch: int) -> None:
         """Leave everything as it is."""
 
-    def loss(self, inputs: dict[str, Tensor], step: Step) -> Tensor:
+    def loss(self, inputs: dict[str, Tensor], step: TrainingStep) -> Tensor:
         """Return the weighted mean over the batch's words; 0 when there are none."""
         logits: Tensor = self._model.model(**inputs).logits.float()
         device = logits.device

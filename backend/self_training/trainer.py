@@ -12,14 +12,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from backend.domain.student import Progress, TrainingHooks
+from backend.domain.student import TrainingHooks, TrainingProgress
 from backend.errors import TrainingCancelled, TrainingDiverged
 from backend.self_training import peers
 from backend.self_training.batches import Tokens, training_batches
-from backend.self_training.checkpoint import Checkpoint, Memory, fingerprint, put_back
+from backend.self_training.checkpoint import Checkpoint, WeightAverager, fingerprint, put_back
 
 _WIDTH, _RATE_AT_WIDTH, _HIGHEST_RATE = 768, 5e-5, 5e-4
-_SMALLEST_BATCH, _LARGEST_BATCH, _FEWEST_STEPS = 8, 32, 150
+_SMALLEST_BATCH, _LARGEST_BATCH, _MIN_STEPS = 8, 32, 150
 _NO_DECAY = ("bias", "LayerNorm.weight", "norm.weight")
 
 
@@ -41,7 +41,7 @@ class Optimisation:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class TrainingStep:
     """Where a training is when it asks for a loss: the batch's rows, and the epochs so far."""
 
     rows: NDArray[np.integer]
@@ -66,7 +66,7 @@ class Objective(Protocol):
         """Prepare an epoch, counted from 0; the present weights are all that it may read."""
         ...
 
-    def loss(self, inputs: dict[str, Tensor], step: Step) -> Tensor:
+    def loss(self, inputs: dict[str, Tensor], step: TrainingStep) -> Tensor:
         """Return the batch's loss, a scalar."""
         ...
 
@@ -125,7 +125,7 @@ class _Run:
             learner.model.config.hidden_size
         )
         self._optimizer = _optimizer(learner.model, self._plan, self._rate)
-        self._memory = Memory()
+        self._memory = WeightAverager()
         self._checkpoint = None
         if hooks.checkpoints is not None:
             seal = fingerprint(
@@ -159,9 +159,9 @@ class _Run:
         for number, rows in enumerate(batches, start=1):
             if self._hooks.should_stop():
                 raise TrainingCancelled(f"stopped in {self._stage.name}, epoch {epoch + 1}")
-            value = self._step(Step(rows, epoch + (number - 1) / len(batches)))
+            value = self._step(TrainingStep(rows, epoch + (number - 1) / len(batches)))
             self._hooks.on_progress(
-                Progress(
+                TrainingProgress(
                     self._stage.name, epoch + 1, self._plan.n_epochs, number, len(batches), value
                 )
             )
@@ -176,7 +176,7 @@ class _Run:
         if chosen:
             put_back(self._learner.model, chosen)
 
-    def _step(self, step: Step) -> float:
+    def _step(self, step: TrainingStep) -> float:
         model = self._learner.model
         step = replace(step, rows=peers.share_of_batch(step.rows))
         inputs = self._tokens.collate(step.rows, self._learner.device)
@@ -227,7 +227,7 @@ def suited_batch_size(n_passes: int) -> int:
 
     At least 8: smaller batches cost more time than they give steps.
     """
-    return int(np.clip(n_passes // _FEWEST_STEPS, _SMALLEST_BATCH, _LARGEST_BATCH))
+    return int(np.clip(n_passes // _MIN_STEPS, _SMALLEST_BATCH, _LARGEST_BATCH))
 
 
 def _optimizer(model: Any, plan: Optimisation, rate: float) -> torch.optim.AdamW:
@@ -267,7 +267,7 @@ class Supervised:
     def before_epoch(self, epoch: int) -> None:
         """Leave everything as it is: nothing changes between epochs."""
 
-    def loss(self, inputs: dict[str, Tensor], step: Step) -> Tensor:
+    def loss(self, inputs: dict[str, Tensor], step: TrainingStep) -> Tensor:
         """Return the weighted mean over the batch; 0 when all weights are."""
         rows = torch.as_tensor(step.rows, device=self._learner.device)
         logits = self._learner.model(**inputs).logits.float()

@@ -11,7 +11,7 @@ from backend.domain.student import PoolTexts
 
 _HIDDEN_SHARE = 0.15
 _LONGEST_GROWTH = 2.0
-_LEAST_SHARE = 0.4
+_MIN_SHARE = 0.4
 
 
 def usable_view(text: str, view: str | None) -> bool:
@@ -21,7 +21,7 @@ def usable_view(text: str, view: str | None) -> bool:
     """
     if view is None or not view.strip() or view.strip() == text.strip():
         return False
-    return _LEAST_SHARE <= len(view) / max(1, len(text)) <= _LONGEST_GROWTH
+    return _MIN_SHARE <= len(view) / max(1, len(text)) <= _LONGEST_GROWTH
 
 
 def with_views(pool: PoolTexts, views: Sequence[str | None] | None) -> tuple[PoolTexts, list[bool]]:

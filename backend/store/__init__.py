@@ -1,9 +1,9 @@
 """Keep projects, tasks, labels, releases and rounds in SQLite or PostgreSQL."""
 
 from backend.store.database import Database
-from backend.store.jobs import WorkStore
+from backend.store.jobs import JobStore
 from backend.store.labels import LabelStore
-from backend.store.llm_cache import AnswerStore
+from backend.store.llm_cache import LLMCache
 from backend.store.projects import ProjectStore
 from backend.store.releases import ReleaseStore
 from backend.store.rounds import RoundStore
@@ -11,7 +11,7 @@ from backend.store.state import StateStore
 from backend.store.tasks import TaskStore
 
 __all__ = [
-    "AnswerStore",
+    "LLMCache",
     "Database",
     "LabelStore",
     "ProjectStore",
@@ -19,5 +19,5 @@ __all__ = [
     "RoundStore",
     "StateStore",
     "TaskStore",
-    "WorkStore",
+    "JobStore",
 ]

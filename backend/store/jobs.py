@@ -14,7 +14,7 @@ _WORKER_IS_DEAD = timedelta(seconds=60)
 _WORKER_IS_ALIVE = timedelta(seconds=30)
 
 
-class WorkStore:
+class JobStore:
     """Job requests, problems and workers."""
 
     def __init__(self, database: Database) -> None:

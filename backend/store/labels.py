@@ -16,7 +16,7 @@ from backend.store import weak_labels as weak_labels_table
 from backend.store.database import Database, in_slices, now, upsert
 from backend.store.filters import answering, is_open, of_version
 
-_PASSING = [reason for reason in AbstentionReason if reason.is_passing]
+_PASSING = [reason for reason in AbstentionReason if reason.is_transient]
 _STORED = (
     sa.select(t.predictions, t.tasks.c.digest)
     .join(

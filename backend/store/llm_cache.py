@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from backend.domain.llm_usage import Account, Usage
+from backend.domain.llm_usage import Usage, UsageScope
 from backend.domain.ports import Completion
 from backend.store import tables as t
 from backend.store.database import Database, upsert
@@ -19,7 +19,7 @@ _FIRST_DAY = date(2020, 1, 1)
 _COUNTERS = ("n_calls", "n_prompts", "n_cache_hits", "n_tokens_in", "n_tokens_out", "seconds")
 
 
-class AnswerStore:
+class LLMCache:
     """One row per answer: 16 bytes of key, a day, and the answer as short JSON."""
 
     def __init__(self, database: Database) -> None:
@@ -64,7 +64,7 @@ class AnswerStore:
         with self._db.read() as connection:
             return [
                 Usage(
-                    account=Account(row.project_id, row.purpose),
+                    account=UsageScope(row.project_id, row.purpose),
                     **{name: getattr(row, name) for name in _COUNTERS},
                 )
                 for row in connection.execute(query)

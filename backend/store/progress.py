@@ -74,7 +74,7 @@ def _abstentions(connection: sa.Connection, project: Project) -> dict[str, int]:
     table = t.weak_labels
     query = (
         sa.select(table.c.abstention, sa.func.count())
-        .where(by_llm(project), table.c.abstention != AbstentionReason.UNASKED)
+        .where(by_llm(project), table.c.abstention != AbstentionReason.NOT_SAMPLED)
         .group_by(table.c.abstention)
     )
     return {reason: n for reason, n in connection.execute(query)}
@@ -83,7 +83,7 @@ def _abstentions(connection: sa.Connection, project: Project) -> dict[str, int]:
 def _rate(connection: sa.Connection, project: Project) -> float:
     """The LLM's labels per second over the last minute, from when chunks were saved."""
     table = t.weak_labels
-    is_asked = sa.func.coalesce(table.c.abstention, "") != AbstentionReason.UNASKED
+    is_asked = sa.func.coalesce(table.c.abstention, "") != AbstentionReason.NOT_SAMPLED
     query = (
         sa.select(table.c.created_at, sa.func.count())
         .where(by_llm(project), is_asked, table.c.created_at > now() - _RATE_WINDOW)

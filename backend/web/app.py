@@ -83,8 +83,8 @@ def _backend_error(error: BackendError) -> Response:
     if isinstance(error, InvalidRequest):
         return _error(400, str(error))
     _LOG.error("%s %s: %s", request.method, request.path, error)
-    is_passing = isinstance(error, StoreUnavailable)
-    return _error(503 if is_passing else 502, str(error))
+    is_transient = isinstance(error, StoreUnavailable)
+    return _error(503 if is_transient else 502, str(error))
 
 
 def _unexpected(error: Exception) -> Response:

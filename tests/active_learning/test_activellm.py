@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from backend.active_learning.activellm import ActiveLLMStrategy
 from backend.active_learning.coverage import kernel
 from backend.active_learning.ordering import PoolView
-from backend.active_learning.pool_estimate import QuerySettings, margin_uncertainty
-from backend.active_learning.rank_aggregation import Judgement
+from backend.active_learning.pool_estimate import ActiveLLMSettings, margin_uncertainty
+from backend.active_learning.rank_aggregation import ScoredTexts
 
 
 def directions(*degrees):
@@ -25,7 +25,7 @@ def random_pool(n, *, seed=0, **fields):
 
 
 def ordered(pool, **changes):
-    strategy = ActiveLLMStrategy(settings=QuerySettings(**changes))
+    strategy = ActiveLLMStrategy(settings=ActiveLLMSettings(**changes))
     return strategy.order(pool, rng=np.random.default_rng(0))
 
 
@@ -148,11 +148,11 @@ class Opinion:
 
     def judge(self, pool, shortlist, *, rng):
         self.asked = shortlist.tolist()
-        return Judgement(self.scores[shortlist], reliability=self.weight, weight=self.weight)
+        return ScoredTexts(self.scores[shortlist], reliability=self.weight, weight=self.weight)
 
 
 def order_with(judge, pool, **changes):
-    strategy = ActiveLLMStrategy(judge=judge, settings=QuerySettings(**changes))
+    strategy = ActiveLLMStrategy(judge=judge, settings=ActiveLLMSettings(**changes))
     return strategy.order(pool, rng=np.random.default_rng(0))
 
 

@@ -11,48 +11,48 @@ from sklearn.metrics import cohen_kappa_score
 from backend.active_learning.holdout import (
     Source,
     audit,
-    audit_rank,
     cohens_kappa,
-    is_audited,
-    with_audit,
+    holdout_rank,
+    in_holdout,
+    with_holdout,
 )
 
 
 def test_the_slice_is_a_tenth_and_the_same_at_each_look():
-    audited = [n for n in range(20_000) if is_audited(n, seed=3)]
+    audited = [n for n in range(20_000) if in_holdout(n, seed=3)]
     assert len(audited) / 20_000 == pytest.approx(0.1, abs=0.01)
-    assert audited == [n for n in range(20_000) if is_audited(n, seed=3)]
-    again = [n for n in range(20_000) if is_audited(n, seed=4)]
+    assert audited == [n for n in range(20_000) if in_holdout(n, seed=3)]
+    again = [n for n in range(20_000) if in_holdout(n, seed=4)]
     assert len(set(audited) & set(again)) / len(audited) == pytest.approx(0.1, abs=0.03)
 
 
 def test_ranks_are_even_and_independent_of_ids():
-    ranks = np.array([audit_rank(n, seed=0) for n in range(10_000)])
+    ranks = np.array([holdout_rank(n, seed=0) for n in range(10_000)])
     assert np.histogram(ranks, bins=10, range=(0, 1))[0].min() > 900
     assert abs(np.corrcoef(ranks, np.arange(10_000))[0, 1]) < 0.03
 
 
 def test_no_share_audits_nothing_and_the_whole_share_everything():
-    assert not any(is_audited(n, seed=0, share=0.0) for n in range(100))
-    assert all(is_audited(n, seed=0, share=1.0) for n in range(100))
+    assert not any(in_holdout(n, seed=0, share=0.0) for n in range(100))
+    assert all(in_holdout(n, seed=0, share=1.0) for n in range(100))
 
 
 def test_one_in_ten_of_what_is_served_is_audited_in_random_order():
     order = list(range(5000))
-    served = with_audit(order, seed=1)
-    audited = [n for n in served if is_audited(n, seed=1)]
+    served = with_holdout(order, seed=1)
+    audited = [n for n in served if in_holdout(n, seed=1)]
     for end in (100, 1000, 4000):
-        assert sum(is_audited(n, seed=1) for n in served[:end]) == pytest.approx(end / 10, abs=1)
-    ranks = [audit_rank(n, seed=1) for n in audited]
+        assert sum(in_holdout(n, seed=1) for n in served[:end]) == pytest.approx(end / 10, abs=1)
+    ranks = [holdout_rank(n, seed=1) for n in audited]
     assert ranks == sorted(ranks)
-    rest = [n for n in served if not is_audited(n, seed=1)]
+    rest = [n for n in served if not in_holdout(n, seed=1)]
     assert rest == sorted(rest)
 
 
 @settings(deadline=None)
 @given(st.lists(st.integers(1, 10_000), unique=True), st.sampled_from([0.0, 0.1, 0.5, 1.0]))
 def test_an_order_with_audit_has_the_same_examples(order, share):
-    assert sorted(with_audit(order, seed=0, share=share)) == sorted(order)
+    assert sorted(with_holdout(order, seed=0, share=share)) == sorted(order)
 
 
 def one_hot(labels, n_classes=2, confidence=0.9):

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from backend.active_learning.informativeness import (
-    JudgeSettings,
-    LLMJudge,
+    InformativenessSettings,
+    LLMInformativenessScorer,
     draw_names,
     judging_schema,
     read_scores,
@@ -26,7 +26,9 @@ def pool(n):
 
 
 def judged(model, n=40, **settings):
-    judge = LLMJudge(model, question="tone", settings=JudgeSettings(**settings))
+    judge = LLMInformativenessScorer(
+        model, question="tone", settings=InformativenessSettings(**settings)
+    )
     return judge.judge(pool(n), np.arange(n), rng=np.random.default_rng(0))
 
 

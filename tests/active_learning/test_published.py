@@ -33,7 +33,7 @@ def test_the_same_seed_gives_the_same_order(name):
 
 
 def test_a_pool_that_is_too_large_to_compare_is_drawn_down(monkeypatch):
-    monkeypatch.setattr("backend.active_learning.published._MOST_TEXTS", 6)
+    monkeypatch.setattr("backend.active_learning.published._MAX_TEXTS", 6)
     pool = two_groups(labelled={0: 0, 23: 1, 5: None})
     ordering = PublishedStrategy("entropy", n_head=8).order(pool, rng=np.random.default_rng(1))
     assert sorted(ordering.positions) == sorted(pool.open_positions)

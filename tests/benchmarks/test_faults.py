@@ -11,9 +11,9 @@ import pytest
 
 from backend.domain.ports import Decoding
 from backend.llm.client.cache import CachedLanguageModel
-from backend.llm.client.server import VllmServer
+from backend.llm.client.server import LLMClient
 from backend.store.database import Database
-from backend.store.llm_cache import AnswerStore
+from backend.store.llm_cache import LLMCache
 from benchmarks.faults.cases import N_KILLS, all_cases
 from benchmarks.faults.judge import Found, judge
 from benchmarks.faults.llm import CountingLlm
@@ -135,12 +135,12 @@ def test_a_prompt_counts_as_paid_twice_only_when_its_answer_was_stored(tmp_path,
     database = Database(f"sqlite:///{tmp_path / 'freeal.db'}")
     database.migrate()
     counting.begin(tmp_path / "freeal.db")
-    server = VllmServer(counting.base_url)
+    server = LLMClient(counting.base_url)
     tokens = server.tokenize(" yes no")
     decoding = Decoding(token_ids=tokens[:2], model=server.describe().name)
     with closing(database), closing(server):
         server.complete(["a film", "a book"], decoding)  # asked, and lost before it is stored
-        cached = CachedLanguageModel(server, AnswerStore(database))
+        cached = CachedLanguageModel(server, LLMCache(database))
         cached.complete(["a film", "a book"], decoding)
         cached.complete(["a film"], decoding)
         assert counting.n_paid_twice == 0

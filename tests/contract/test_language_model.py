@@ -16,8 +16,8 @@ from backend.domain.ports import Decoding, LanguageModel
 from backend.errors import LanguageModelUnavailable
 from backend.llm.client.cache import CachedLanguageModel
 from backend.llm.client.load_balancer import Replicas
-from backend.llm.client.server import VllmServer
-from backend.store import AnswerStore, Database
+from backend.llm.client.server import LLMClient
+from backend.store import Database, LLMCache
 from tests.fakes import FakeLanguageModel
 from tests.llm_server import (
     LLAMA_CPP,
@@ -58,7 +58,7 @@ class ServerCase:
         self.server = ScriptedLlmServer(
             model="fake", n_context_tokens=N_CONTEXT_TOKENS, dialect=dialect
         )
-        self.model = VllmServer(self.server.url, timeout_s=5.0, batch_size=2, first_pause_s=0.001)
+        self.model = LLMClient(self.server.url, timeout_s=5.0, batch_size=2, first_pause_s=0.001)
 
     def hang(self) -> None:
         self.model.describe()
@@ -68,7 +68,7 @@ class ServerCase:
         with socket.socket() as unused:
             unused.bind(("127.0.0.1", 0))
             port = unused.getsockname()[1]
-        self.model = VllmServer(f"http://127.0.0.1:{port}/v1", first_pause_s=0.001)
+        self.model = LLMClient(f"http://127.0.0.1:{port}/v1", first_pause_s=0.001)
 
     def close(self) -> None:
         self.model.close()
@@ -86,7 +86,7 @@ class CachedCase:
 
     @property
     def model(self) -> CachedLanguageModel:
-        return CachedLanguageModel(self._inner.model, AnswerStore(self._database))
+        return CachedLanguageModel(self._inner.model, LLMCache(self._database))
 
     def hang(self) -> None:
         self._inner.hang()

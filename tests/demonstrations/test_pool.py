@@ -70,7 +70,7 @@ def test_weak_labels_that_are_more_likely_wrong_stay_out_and_human_ones_do_not()
         [0, 0, 0],
         [0.1, 0.2, 0.3],
         is_human=np.array([False, False, True]),
-        clean_probability=np.array([0.4, 0.9, 0.1]),
+        label_quality_score=np.array([0.4, 0.9, 0.1]),
     )
     assert chosen(of, PoolPlan(n_per_class=3))[0] == [2, 1]
 
@@ -101,7 +101,7 @@ def test_each_label_has_its_own_losses_and_clean_probabilities():
     members = np.ones((3, 2), dtype=bool)
     losses = np.array([[0.1, 0.9], [0.2, 0.8], [0.3, 0.7]])
     clean = np.array([[0.9, 0.9], [0.9, 0.1], [0.1, 0.9]])
-    of = PoolEvidence(members, losses, on_circle(0, 90, 180), clean_probability=clean)
+    of = PoolEvidence(members, losses, on_circle(0, 90, 180), label_quality_score=clean)
     assert chosen(of, PoolPlan(n_per_class=2)) == [[0, 1], [2, 0]]
 
 

@@ -50,11 +50,11 @@ def test_labels_are_replaced_unless_the_champion_wins_by_a_standard_error(
 ):
     # 3 lost and 1 won differ by 2, which is the square root of 4; 4 and 1 by more
     decision = judge_by_humans(pair(both=20, champion=champion, challenger=challenger))
-    assert decision.is_borne_out is expected
+    assert decision.labels_may_replace is expected
 
 
 def test_labels_are_never_replaced_without_people():
-    assert not judge_by_agreement(pair(both=20, challenger=20), rng=rng()).is_borne_out
+    assert not judge_by_agreement(pair(both=20, challenger=20), rng=rng()).labels_may_replace
 
 
 def test_two_versions_that_answer_alike_are_no_reason_to_refuse():

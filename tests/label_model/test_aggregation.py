@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from backend.label_model.aggregation import agreement, fuse, fuse_multiple
-from backend.label_model.fitting import learn_trust
+from backend.label_model.fitting import fit_label_model
 from tests.label_model.test_fitting import voter, world
 
 
@@ -18,7 +18,7 @@ def test_a_label_says_who_it_is_from(pool):
     truth, votes = pool
     votes["a"][1] = np.nan
     votes["a"][2] = votes["b"][2] = np.nan
-    fused = fuse(votes, learn_trust(votes), human={0: 1 - int(truth[0])})
+    fused = fuse(votes, fit_label_model(votes), human={0: 1 - int(truth[0])})
     assert fused.sources[0] == "human"
     assert fused.labels[0] == 1 - truth[0]
     assert fused.probabilities[0].max() == 1.0
@@ -29,7 +29,7 @@ def test_a_label_says_who_it_is_from(pool):
 
 def test_agreement_means_that_all_votes_have_the_label(pool):
     _, votes = pool
-    fused = fuse(votes, learn_trust(votes))
+    fused = fuse(votes, fit_label_model(votes))
     for source, label, said in zip(fused.sources, fused.labels, fused.votes, strict=True):
         opinions = {int(np.argmax(vote)) for vote in said.values()}
         assert (source == "agreement") == (opinions == {int(label)})
@@ -38,7 +38,7 @@ def test_agreement_means_that_all_votes_have_the_label(pool):
 def test_votes_are_calibrated_posteriors_of_those_who_spoke(pool):
     _, votes = pool
     votes["a"][4] = np.nan
-    fused = fuse(votes, learn_trust(votes))
+    fused = fuse(votes, fit_label_model(votes))
     assert set(fused.votes[4]) == {"b"}
     assert set(fused.votes[5]) == {"a", "b"}
     assert sum(fused.votes[5]["a"]) == pytest.approx(1)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from backend.domain.labels import Answer, HumanLabel, Span
 from backend.domain.questions import LabelDefinition, Question, QuestionKind, TextField
-from backend.label_model.crowd import Vote, find_consensus
+from backend.label_model.crowd import HumanAnswer, estimate_consensus
 
 START = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 
@@ -32,16 +32,16 @@ def vote(task, person, answer, *, minute=0, is_truth=False):
     """A string of labels stands for an answer with these labels."""
     number = 1000 * task + 10 * (person or 0) + minute
     label = HumanLabel(number, task, person, (), False, is_truth, START + timedelta(minutes=minute))
-    return Vote(label, Answer(labels=tuple(answer)) if isinstance(answer, str) else answer)
+    return HumanAnswer(label, Answer(labels=tuple(answer)) if isinstance(answer, str) else answer)
 
 
 def test_no_votes_have_no_consensus():
     for asked in (ONE_OF, SOME_OF, SPANS, TEXT):
-        assert find_consensus(asked, []).labels == {}
+        assert estimate_consensus(asked, []).labels == {}
 
 
 def test_one_person_is_believed_as_far_as_people_are():
-    found = find_consensus(ONE_OF, [vote(1, 7, "b"), vote(2, 7, "a")])
+    found = estimate_consensus(ONE_OF, [vote(1, 7, "b"), vote(2, 7, "a")])
     assert found.labels[1].answer == Answer(labels=("b",))
     assert found.labels[1].probabilities == pytest.approx((0.025, 0.95, 0.025))
     assert (found.labels[1].probability, found.labels[1].n_annotators) == (
@@ -54,7 +54,7 @@ def test_one_person_is_believed_as_far_as_people_are():
 
 
 def test_two_who_agree_are_surer_than_one():
-    found = find_consensus(ONE_OF, [vote(1, 1, "a"), vote(1, 2, "a")])
+    found = estimate_consensus(ONE_OF, [vote(1, 1, "a"), vote(1, 2, "a")])
     # accuracy x is where x = (19 + p) / 21 and p = x^2 / (x^2 + (1 - x)^2 / 2)
     accuracy = found.qualities[0].accuracy
     right = accuracy**2 / (accuracy**2 + (1 - accuracy) ** 2 / 2)
@@ -64,7 +64,7 @@ def test_two_who_agree_are_surer_than_one():
 
 def test_two_who_only_disagree_tie_and_the_newest_answer_is_taken():
     votes = [vote(n, 1, "a", minute=1) for n in range(40)] + [vote(n, 2, "b") for n in range(40)]
-    found = find_consensus(ONE_OF, votes)
+    found = estimate_consensus(ONE_OF, votes)
     assert {label.answer.labels for label in found.labels.values()} == {("a",)}
     assert found.labels[0].probabilities[0] == pytest.approx(found.labels[0].probabilities[1])
     assert found.qualities[0].accuracy == pytest.approx(found.qualities[1].accuracy)
@@ -72,7 +72,7 @@ def test_two_who_only_disagree_tie_and_the_newest_answer_is_taken():
 
 def test_ground_truth_wins_against_any_majority_and_tells_who_was_wrong():
     votes = [vote(1, person, "a") for person in (1, 2, 3)] + [vote(1, 4, "b", is_truth=True)]
-    found = find_consensus(ONE_OF, votes)
+    found = estimate_consensus(ONE_OF, votes)
     label = found.labels[1]
     assert (label.answer.labels, label.probability, label.is_ground_truth) == (("b",), 1.0, True)
     assert label.n_annotators == 4
@@ -81,42 +81,46 @@ def test_ground_truth_wins_against_any_majority_and_tells_who_was_wrong():
 
 def test_the_newest_of_two_ground_truths_counts():
     votes = [vote(1, 1, "a", is_truth=True), vote(1, 2, "b", is_truth=True, minute=1)]
-    assert find_consensus(ONE_OF, votes).labels[1].answer.labels == ("b",)
+    assert estimate_consensus(ONE_OF, votes).labels[1].answer.labels == ("b",)
 
 
 def test_skipped_and_copied_annotations_are_no_evidence():
     skipped, copied = vote(1, 1, "a"), vote(1, 2, "a")
     skipped = replace(skipped, label=replace(skipped.label, was_cancelled=True))
     copied = replace(copied, label=replace(copied.label, is_copied=True))
-    assert find_consensus(ONE_OF, [skipped, copied]).labels == {}
-    assert find_consensus(ONE_OF, [skipped, copied, vote(1, 3, "b")]).labels[1].n_annotators == 1
+    assert estimate_consensus(ONE_OF, [skipped, copied]).labels == {}
+    assert (
+        estimate_consensus(ONE_OF, [skipped, copied, vote(1, 3, "b")]).labels[1].n_annotators == 1
+    )
 
 
 def test_a_persons_newest_answer_replaces_the_older_one():
-    found = find_consensus(ONE_OF, [vote(1, 1, "b", minute=5), vote(1, 1, "a")])
+    found = estimate_consensus(ONE_OF, [vote(1, 1, "b", minute=5), vote(1, 1, "a")])
     assert (found.labels[1].answer.labels, found.labels[1].n_annotators) == (("b",), 1)
 
 
 def test_annotations_without_an_annotator_are_by_different_people():
     votes = [vote(1, None, "b"), vote(1, None, "b", minute=1), vote(1, 3, "a", minute=2)]
-    found = find_consensus(ONE_OF, votes)
+    found = estimate_consensus(ONE_OF, votes)
     assert (found.labels[1].answer.labels, found.labels[1].n_annotators) == (("b",), 3)
     assert [quality.annotator_id for quality in found.qualities] == [3]
 
 
 def test_labels_outside_the_label_space_are_left_out():
-    assert find_consensus(ONE_OF, [vote(1, 1, "z"), vote(2, 1, "ab"), vote(3, 1, "")]).labels == {}
-    assert find_consensus(SOME_OF, [vote(1, 1, "az")]).labels == {}
+    assert (
+        estimate_consensus(ONE_OF, [vote(1, 1, "z"), vote(2, 1, "ab"), vote(3, 1, "")]).labels == {}
+    )
+    assert estimate_consensus(SOME_OF, [vote(1, 1, "az")]).labels == {}
 
 
 def test_a_label_space_of_one_label_is_certain():
-    found = find_consensus(question(labels="a"), [vote(1, 1, "a")])
+    found = estimate_consensus(question(labels="a"), [vote(1, 1, "a")])
     assert found.labels[1].probabilities == (1.0,)
 
 
 def test_each_label_of_a_multiple_choice_is_decided_for_itself():
     votes = [vote(1, 1, "ab"), vote(1, 2, "a"), vote(1, 3, "ac"), vote(2, 1, "")]
-    found = find_consensus(SOME_OF, votes)
+    found = estimate_consensus(SOME_OF, votes)
     assert found.labels[1].answer.labels == ("a",)
     assert found.labels[1].probabilities[0] > 0.99 > 0.5 > found.labels[1].probabilities[1]
     assert found.labels[2].answer == Answer()
@@ -131,7 +135,7 @@ def test_a_span_needs_a_majority_for_its_exact_ends():
         vote(1, 3, Answer(spans=(longer,))),
         vote(2, 1, Answer()),
     ]
-    found = find_consensus(SPANS, votes)
+    found = estimate_consensus(SPANS, votes)
     (kept,) = found.labels[1].answer.spans
     assert (kept.start, kept.end, kept.label) == (0, 4, "PER")
     assert found.labels[1].probabilities == ()
@@ -144,7 +148,7 @@ def test_between_two_who_mark_different_spans_the_newest_is_taken():
         vote(1, 1, Answer(spans=(Span(0, 4, "PER"),)), minute=1),
         vote(1, 2, Answer(spans=(Span(0, 5, "PER"),))),
     ]
-    (kept,) = find_consensus(SPANS, votes).labels[1].answer.spans
+    (kept,) = estimate_consensus(SPANS, votes).labels[1].answer.spans
     assert kept.end == 4
     assert kept.probability == pytest.approx(0.5)
 
@@ -155,16 +159,16 @@ def test_the_ground_truths_spans_are_taken_as_they_are():
         vote(1, 2, Answer(spans=(Span(0, 4, "PER"),))),
         vote(1, 3, Answer(), is_truth=True),
     ]
-    label = find_consensus(SPANS, votes).labels[1]
+    label = estimate_consensus(SPANS, votes).labels[1]
     assert (label.answer, label.probability) == (Answer(), 1.0)
 
 
 def test_of_free_texts_the_newest_is_taken_unless_one_is_ground_truth():
     votes = [vote(1, 1, Answer(text="old")), vote(1, 2, Answer(text="new"), minute=1)]
-    label = find_consensus(TEXT, votes).labels[1]
+    label = estimate_consensus(TEXT, votes).labels[1]
     assert (label.answer.text, label.probability) == ("new", pytest.approx(0.475))
     votes.append(vote(1, 3, Answer(text="true"), minute=-1, is_truth=True))
-    assert find_consensus(TEXT, votes).labels[1].answer.text == "true"
+    assert estimate_consensus(TEXT, votes).labels[1].answer.text == "true"
 
 
 def simulated(accuracies, *, n_tasks, n_classes=3, seed=0):
@@ -183,7 +187,7 @@ def simulated(accuracies, *, n_tasks, n_classes=3, seed=0):
 def test_accuracies_are_found_and_used_without_any_ground_truth():
     accuracies = (0.95, 0.85, 0.6, 0.4, 0.4)
     truth, votes = simulated(accuracies, n_tasks=400)
-    found = find_consensus(ONE_OF, votes)
+    found = estimate_consensus(ONE_OF, votes)
     learned = [quality.accuracy for quality in found.qualities]
     assert learned == pytest.approx(accuracies, abs=0.06)
     taken = np.array(["abc".index(found.labels[n].answer.labels[0]) for n in range(400)])
@@ -203,7 +207,7 @@ def test_with_much_data_the_labels_are_those_of_crowd_kit():
     pd = pytest.importorskip("pandas")
     OneCoinDawidSkene = pytest.importorskip("crowdkit.aggregation").OneCoinDawidSkene
     _, votes = simulated((0.9, 0.8, 0.7, 0.6), n_tasks=300, seed=1)
-    ours = find_consensus(ONE_OF, votes).labels
+    ours = estimate_consensus(ONE_OF, votes).labels
     rows = [(v.label.task_id, v.label.annotator_id, v.answer.labels[0]) for v in votes]
     table = pd.DataFrame(rows, columns=["task", "worker", "label"])
     theirs = OneCoinDawidSkene(n_iter=100).fit_predict(table)
@@ -223,11 +227,11 @@ def test_probabilities_are_a_posterior_whatever_the_order_of_the_votes(cast, ran
         vote(task, person, label, minute=number, is_truth=is_truth)
         for number, (task, person, label, is_truth) in enumerate(cast)
     ]
-    found = find_consensus(ONE_OF, votes)
+    found = estimate_consensus(ONE_OF, votes)
     assert set(found.labels) == {task for task, *_ in cast}
     for label in found.labels.values():
         assert sum(label.probabilities) == pytest.approx(1.0)
         assert label.probability == pytest.approx(max(label.probabilities))
     shuffled = list(votes)
     random.shuffle(shuffled)
-    assert find_consensus(ONE_OF, shuffled) == found
+    assert estimate_consensus(ONE_OF, shuffled) == found

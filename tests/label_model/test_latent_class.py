@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from backend.label_model.latent_class import (
     LatentClasses,
-    VoteScale,
+    Standardizer,
     contrasts,
+    default_inverse_temperature,
     fit_latent_classes,
-    plausible_sharpness,
     start_from,
 )
 
@@ -28,7 +28,7 @@ def two_groups(n_first, n_second, *, apart=4.0, seed=0):
 
 def test_scores_are_log_odds_without_their_mean_and_with_unit_spread():
     probabilities = np.array([[0.8, 0.2], [0.2, 0.8], [0.5, 0.5]])
-    scores = VoteScale.fit(probabilities).scores(probabilities)
+    scores = Standardizer.fit(probabilities).scores(probabilities)
     np.testing.assert_allclose(scores[:, 1], [-np.sqrt(1.5), np.sqrt(1.5), 0], atol=1e-12)
     assert (scores**2).mean() == pytest.approx(1)
 
@@ -60,7 +60,7 @@ def test_one_group_is_cut_in_the_middle_not_somewhere():
 @given(st.integers(1, 12), st.integers(2, 5), st.integers(0, 99))
 def test_any_posteriors_give_finite_posteriors_that_sum_to_one(n, k, seed):
     probabilities = np.random.default_rng(seed).dirichlet(np.full(k, 0.2), size=n)
-    scores = VoteScale.fit(probabilities).scores(probabilities)
+    scores = Standardizer.fit(probabilities).scores(probabilities)
     model = fit_latent_classes(contrasts(scores), start_from(scores))
     posterior = np.exp(model.log_posterior(contrasts(scores)))
     assert np.isfinite(posterior).all()
@@ -77,4 +77,4 @@ def test_a_model_survives_json():
 
 
 def test_more_classes_are_tempered_more():
-    assert [plausible_sharpness(k) for k in (1, 4, 100)] == [1.0, 0.5, 0.1]
+    assert [default_inverse_temperature(k) for k in (1, 4, 100)] == [1.0, 0.5, 0.1]

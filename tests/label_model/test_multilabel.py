@@ -12,9 +12,9 @@ from backend.label_model.aggregation import fuse_multiple
 from backend.label_model.multilabel import (
     LABELS_PER_TEXT,
     UNLISTED_PROBABILITY,
-    MultipleTrust,
-    MultipleVoter,
-    learn_multiple,
+    MultilabelAnnotator,
+    MultilabelModel,
+    fit_multilabel_model,
 )
 
 N_TEXTS, N_LABELS = 400, 10
@@ -50,9 +50,9 @@ def rng():
 
 def test_a_useless_annotator_hardly_counts_and_does_no_harm(rng):
     truth, votes = truth_and_votes(rng, {"good": 3.0, "useless": 0.0})
-    trust = learn_multiple(votes)
+    trust = fit_multilabel_model(votes)
     assert trust.voters["good"].weight > 10 * trust.voters["useless"].weight
-    alone = learn_multiple({"good": votes["good"]}).posterior({"good": votes["good"]})
+    alone = fit_multilabel_model({"good": votes["good"]}).posterior({"good": votes["good"]})
     together = trust.posterior(votes)
     assert f1(together, truth) > f1(alone, truth) - 0.02
     assert f1(together, truth) > f1(fuse_multiple(votes), truth) + 0.2
@@ -61,13 +61,13 @@ def test_a_useless_annotator_hardly_counts_and_does_no_harm(rng):
 
 def test_two_good_annotators_are_better_than_one(rng):
     truth, votes = truth_and_votes(rng, {"one": 2.5, "two": 2.5})
-    alone = learn_multiple({"one": votes["one"]}).posterior({"one": votes["one"]})
-    assert f1(learn_multiple(votes).posterior(votes), truth) > f1(alone, truth) + 0.05
+    alone = fit_multilabel_model({"one": votes["one"]}).posterior({"one": votes["one"]})
+    assert f1(fit_multilabel_model(votes).posterior(votes), truth) > f1(alone, truth) + 0.05
 
 
 def test_as_many_labels_come_out_as_are_expected(rng):
     _, votes = truth_and_votes(rng, {"one": 2.0, "two": 1.0}, leaning=3.0)
-    posterior = learn_multiple(votes).posterior(votes)
+    posterior = fit_multilabel_model(votes).posterior(votes)
     assert (posterior >= 0.5).sum(axis=1).mean() == pytest.approx(LABELS_PER_TEXT, abs=0.02)
 
 
@@ -75,40 +75,40 @@ def test_people_say_how_many_labels_there_are_and_which_are_common(rng):
     truth, votes = truth_and_votes(rng, {"one": 2.0, "two": 1.0}, share=0.3)
     truth[:, 0] = True
     known = human_rows(truth, 60)
-    trust = learn_multiple(votes, known)
+    trust = fit_multilabel_model(votes, known)
     posterior = trust.posterior(votes)
     assert trust.n_human == 60
     assert (posterior >= 0.5).sum(axis=1).mean() == pytest.approx(truth.sum(axis=1).mean(), rel=0.2)
     assert trust.base_rates[0] > 2 * max(trust.base_rates[1:])
     held_out = slice(60, None)
-    without = learn_multiple(votes).posterior(votes)
+    without = fit_multilabel_model(votes).posterior(votes)
     assert f1(posterior[held_out], truth[held_out]) > f1(without[held_out], truth[held_out]) + 0.05
 
 
 def test_fewer_than_twenty_people_are_not_heard(rng):
     truth, votes = truth_and_votes(rng, {"one": 2.0})
-    assert learn_multiple(votes, human_rows(truth, 19)) == learn_multiple(votes)
+    assert fit_multilabel_model(votes, human_rows(truth, 19)) == fit_multilabel_model(votes)
 
 
 def test_people_find_out_an_annotator_that_only_agrees_with_itself(rng):
     truth, votes = truth_and_votes(rng, {"good": 2.0})
     fad = rng.random(truth.shape) < 0.13
     votes |= {"one": expit(3.0 * fad + rng.normal(0, 1, truth.shape) - 1)}
-    trust = learn_multiple(votes, human_rows(truth, 200))
+    trust = fit_multilabel_model(votes, human_rows(truth, 200))
     assert trust.voters["good"].weight > 2 * trust.voters["one"].weight
 
 
 def test_a_label_that_was_not_asked_about_is_no_vote():
     votes = {"one": np.array([[0.9, UNLISTED_PROBABILITY, np.nan], [0.2, 0.3, 0.4]])}
-    voter = MultipleVoter((0.0, 0.0, 0.0), spread=2.0, weight=3.0, middle=0.5)
+    voter = MultilabelAnnotator((0.0, 0.0, 0.0), spread=2.0, weight=3.0, middle=0.5)
     np.testing.assert_allclose(
         voter.evidence(votes["one"])[0], [3 * (np.log(9) / 2 - 0.5), 0.0, 0.0]
     )
 
 
 def test_a_posterior_is_what_its_parts_add_up_to():
-    voter = MultipleVoter((0.0,), spread=1.0, weight=2.0, middle=1.0)
-    trust = MultipleTrust((0.2,), 0.5, {"one": voter})
+    voter = MultilabelAnnotator((0.0,), spread=1.0, weight=2.0, middle=1.0)
+    trust = MultilabelModel((0.2,), 0.5, {"one": voter})
     odds = np.log(0.2 / 0.8) + 0.8 * 2.0 * (np.log(9) - 1.0) - 0.5
     found = trust.posterior({"one": np.array([[0.9]]), "stranger": np.array([[0.1]])})
     assert found[0, 0] == pytest.approx(expit(odds))
@@ -116,24 +116,24 @@ def test_a_posterior_is_what_its_parts_add_up_to():
 
 def test_trust_survives_json_and_does_not_depend_on_the_run(rng):
     truth, votes = truth_and_votes(rng, {"one": 2.0, "two": 1.0})
-    trust = learn_multiple(votes, human_rows(truth, 30))
-    again = MultipleTrust.from_json(json.loads(json.dumps(trust.to_json())))
-    assert again == trust == learn_multiple(votes, human_rows(truth, 30))
+    trust = fit_multilabel_model(votes, human_rows(truth, 30))
+    again = MultilabelModel.from_json(json.loads(json.dumps(trust.to_json())))
+    assert again == trust == fit_multilabel_model(votes, human_rows(truth, 30))
 
 
 def test_a_trust_that_knows_nobody_is_not_asked():
-    trust = MultipleTrust((0.2,), 0.5, {"old": MultipleVoter((0.0,), 1.0)})
+    trust = MultilabelModel((0.2,), 0.5, {"old": MultilabelAnnotator((0.0,), 1.0)})
     assert fuse_multiple({"new": np.array([[0.9]])}, trust)[0, 0] == pytest.approx(0.9)
     assert fuse_multiple({"old": np.array([[0.9]])}, trust)[0, 0] < 0.2
 
 
 def test_nobody_to_learn_from_is_refused():
     with pytest.raises(ValueError, match="no voter"):
-        learn_multiple({})
+        fit_multilabel_model({})
 
 
 def test_constant_votes_and_abstentions_break_nothing():
     votes = {"flat": np.full((30, 4), 0.5), "mute": np.full((30, 4), np.nan)}
-    posterior = learn_multiple(votes).posterior(votes)
+    posterior = fit_multilabel_model(votes).posterior(votes)
     assert np.isfinite(posterior).all()
     assert ((posterior >= 0) & (posterior < 0.5)).all()

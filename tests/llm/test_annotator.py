@@ -178,7 +178,7 @@ def test_numbers_that_say_nothing_are_an_abstention_that_may_pass(model):
     model.thinks = lambda prompt: {"hello": 0.5}
     (weak,) = annotate(model, ["one"])
     assert weak.abstention.reason is AbstentionReason.UNREADABLE
-    assert weak.abstention.reason.is_passing
+    assert weak.abstention.reason.is_transient
     assert weak.n_tokens_in > 0
 
 

@@ -10,7 +10,7 @@ from backend.llm.annotator import LLMAnnotator
 from backend.llm.injection_flag import suspicion
 from backend.llm.prompts.templates import FORMS, choice_layout
 from backend.llm.prompts.text import SPECIAL_TOKEN, slot_text
-from backend.llm.prompts.verbalizer import AnswerWords
+from backend.llm.prompts.verbalizer import Verbalizer
 from benchmarks.injection import QUESTION, flip_rate, read_hostile_texts
 from tests.fakes import FakeLanguageModel
 from tests.llm.writing_model import WritingModel
@@ -18,7 +18,7 @@ from tests.llm.writing_model import WritingModel
 CORPUS = read_hostile_texts()
 SCHEMA = TaskSchema((QUESTION,))
 EXAMPLES = [Example(number, {"review": one.text}) for number, one in enumerate(CORPUS)]
-WORDS = AnswerWords(("positive", "negative"), (1, 2))
+WORDS = Verbalizer(("positive", "negative"), (1, 2))
 
 
 def obeys(prompt: str) -> dict[str, float]:

@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.domain.labels import AbstentionReason, Answer, Demonstration, Example, Guide, Span
+from backend.domain.labels import (
+    AbstentionReason,
+    Answer,
+    Demonstration,
+    Example,
+    PromptContext,
+    Span,
+)
 from backend.domain.ports import Completion, Decoding
 from backend.domain.questions import LabelDefinition, Question, QuestionKind, TaskSchema, TextField
 from backend.llm.span_parsing import SpanCounts, SpanWords, align, vote
@@ -58,7 +65,7 @@ def ask(model, *texts, plan=None, guide=None, question=QUESTION):
     examples = [Example(at, {"post": text}) for at, text in enumerate(texts or [TEXT])]
     asker = SpanAsker(model, plan)
     schema = replace(SCHEMA, questions=(question,))
-    labels = asker.ask(question, schema, "", examples, guide=guide or Guide())
+    labels = asker.ask(question, schema, "", examples, guide=guide or PromptContext())
     return labels, asker.counts
 
 
@@ -179,7 +186,7 @@ def test_a_small_context_leaves_the_text_its_room():
 
 def test_a_guide_names_the_form():
     model = WritingModel(lambda *_: "Person: Ann")
-    (label,), _ = ask(model, guide=Guide(forms={"entity": "lines"}))
+    (label,), _ = ask(model, guide=PromptContext(forms={"entity": "lines"}))
     assert label.spans == (Span(0, 3, "PER"),)
 
 
@@ -207,7 +214,7 @@ EMPTY_SHOT = Demonstration({"post": "It rains."}, Answer(), "human")
 )
 def test_shots_stand_before_the_text_with_their_answers(form, shown):
     model = WritingModel(lambda *_: "")
-    guide = Guide(shots={"entity": {0: (SHOT, EMPTY_SHOT)}})
+    guide = PromptContext(shots={"entity": {0: (SHOT, EMPTY_SHOT)}})
     ask(model, plan=SpanPlan(form=form), guide=guide)
     assert shown in model.prompts[0]
 
@@ -262,7 +269,7 @@ def test_failures_are_abstentions_with_their_reason():
 def test_examples_without_a_text_are_not_asked_about():
     model = WritingModel(lambda *_: as_json())
     examples = [Example(1, {}), Example(2, {"post": " "}), Example(3, {"post": "Ann"})]
-    labels = SpanAsker(model).ask(QUESTION, SCHEMA, "", examples, guide=Guide())
+    labels = SpanAsker(model).ask(QUESTION, SCHEMA, "", examples, guide=PromptContext())
     assert [label.example_id for label in labels] == [1, 2, 3]
     assert [label.abstention is None for label in labels] == [False, False, True]
     assert len(model.prompts) == 1
@@ -282,7 +289,7 @@ def test_a_text_that_looks_like_an_order_is_suspect():
 
 def test_no_examples_cost_nothing():
     model = WritingModel(lambda *_: "")
-    assert SpanAsker(model).ask(QUESTION, SCHEMA, "", [], guide=Guide()) == []
+    assert SpanAsker(model).ask(QUESTION, SCHEMA, "", [], guide=PromptContext()) == []
     assert model.prompts == []
 
 

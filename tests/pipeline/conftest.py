@@ -12,35 +12,35 @@ import pytest
 from numpy.typing import NDArray
 
 from backend.active_learning.activellm import ActiveLLMStrategy
-from backend.domain.labels import Abstention, AbstentionReason, Example, Guide, WeakLabel
+from backend.domain.labels import Abstention, AbstentionReason, Example, PromptContext, WeakLabel
 from backend.domain.ports import Step
 from backend.domain.projects import Event, ProjectId
 from backend.domain.questions import Question, TaskSchema
 from backend.errors import BackendError
 from backend.labelstudio.label_config import LabelConfigReader
-from backend.pipeline.aggregate import Settler
+from backend.pipeline.aggregate import Aggregator
 from backend.pipeline.annotation import Labelling, PreAnnotator
-from backend.pipeline.ensemble import Jury
+from backend.pipeline.ensemble import AnnotatorEnsemble
 from backend.pipeline.events import EventService
 from backend.pipeline.export import Exporter
-from backend.pipeline.guidelines import BriefReader
-from backend.pipeline.llm_budget import Sharer
+from backend.pipeline.guidelines import GuidelinesReader
+from backend.pipeline.llm_budget import LLMBudgetPlanner
 from backend.pipeline.ordering import Orderer
 from backend.pipeline.predict import PredictionService
-from backend.pipeline.prelabel import Crew, prelabel
+from backend.pipeline.prelabel import PrelabelSteps, prelabel
 from backend.pipeline.publish import Publisher
-from backend.pipeline.queue_status import QueueReporter
-from backend.pipeline.release import MakeStrategy, Releaser
-from backend.pipeline.rounds.context import RoundDesk, RoundPlan
-from backend.pipeline.rounds.paraphrases import SecondWordings
-from backend.pipeline.rounds.promote import Decider
-from backend.pipeline.rounds.relabel import Refiner
-from backend.pipeline.rounds.scheduler import Beginner, RoundPolicy
+from backend.pipeline.queue_status import QueueStatus
+from backend.pipeline.release import MakeStrategy, ReleaseBuilder
+from backend.pipeline.rounds.context import RoundContext, RoundPlan
+from backend.pipeline.rounds.paraphrases import Paraphrases
+from backend.pipeline.rounds.promote import PromoteStep
+from backend.pipeline.rounds.relabel import RelabelStep
+from backend.pipeline.rounds.scheduler import RoundPolicy, RoundScheduler
 from backend.pipeline.rounds.train import Trainer
-from backend.pipeline.rounds.workflow import RoundCrew, run_round
-from backend.pipeline.student_predictor import SmallModelVoice
-from backend.pipeline.sync import Synchroniser
-from backend.store import AnswerStore, ReleaseStore, RoundStore, StateStore
+from backend.pipeline.rounds.workflow import RoundSteps, run_round
+from backend.pipeline.student_predictor import StudentPredictor
+from backend.pipeline.sync import Synchronizer
+from backend.store import LLMCache, ReleaseStore, RoundStore, StateStore
 from tests.conftest import SENTIMENT
 from tests.fakes import FakePlatform, FakeSmallModel
 
@@ -70,7 +70,7 @@ class FakeAnnotator:
         instruction: str,
         examples: Sequence[Example],
         *,
-        guide: Guide | None = None,
+        guide: PromptContext | None = None,
         deadline_s: float | None = None,
     ) -> list[WeakLabel]:
         if self.failure is not None:
@@ -115,7 +115,7 @@ class FakeSimilarity:
         instruction: str,
         examples: Sequence[Example],
         *,
-        guide: Guide | None = None,
+        guide: PromptContext | None = None,
         deadline_s: float | None = None,
     ) -> list[WeakLabel]:
         if self.is_silent:
@@ -201,10 +201,10 @@ class House:
         plan: RoundPlan | None = None,
         policy: RoundPolicy | None = None,
         make_strategy: MakeStrategy = lambda asked: ActiveLLMStrategy(),
-        wordings: SecondWordings | None = None,
+        wordings: Paraphrases | None = None,
     ) -> None:
         self.platform = platform or FakePlatform()
-        self.wordings = wordings or SecondWordings("", lambda texts: [None] * len(texts))
+        self.wordings = wordings or Paraphrases("", lambda texts: [None] * len(texts))
         self._folder = folder
         self._config = LabelConfigReader(lambda _: Abstention(AbstentionReason.REMOTE_TEXT))
         self._open_stores(stores)
@@ -225,7 +225,7 @@ class House:
         self.projects, self.tasks, self.labels, self.work = stores
         database = self.projects._db
         self.releases = ReleaseStore(database)
-        self.answers = AnswerStore(database)
+        self.answers = LLMCache(database)
         self.rounds = RoundStore(database)
         self._state = StateStore(database)
         self._five = (self.projects, self.tasks, self.labels, self.releases, self.work)
@@ -233,25 +233,25 @@ class House:
     def _seat_annotators(self, make_strategy: MakeStrategy) -> None:
         self.annotator, self.similarity = FakeAnnotator(), FakeSimilarity()
         self.small_model = FakeSmallModel()
-        self.jury = Jury(self.annotator, self.similarity, FakeEncoder(), self._state)
+        self.jury = AnnotatorEnsemble(self.annotator, self.similarity, FakeEncoder(), self._state)
         kept = (self.releases, self._state)
-        self.releaser = Releaser(self.jury, self._config, kept, make_strategy)
-        self.queue = QueueReporter(self.releaser, self.releases, self.tasks)
-        voice = SmallModelVoice(self.releases, self._folder, lambda recipe: self.small_model)
-        self._briefs = BriefReader(self._config, self.tasks)
+        self.releaser = ReleaseBuilder(self.jury, self._config, kept, make_strategy)
+        self.queue = QueueStatus(self.releaser, self.releases, self.tasks)
+        voice = StudentPredictor(self.releases, self._folder, lambda recipe: self.small_model)
+        self._briefs = GuidelinesReader(self._config, self.tasks)
         self._labelling = Labelling(self.jury, self._briefs, self._config, self.releaser, voice)
 
     def _share_and_settle(
         self, make_strategy: MakeStrategy, *, share: float | None, orders_queue: bool
     ) -> None:
         kept = (self.labels, self.answers, self._state)
-        self.sharer = Sharer(self.jury, self._briefs, kept, make_strategy, share=share)
-        self.settler = Settler(self.jury, self._briefs, self.tasks, self.labels)
+        self.sharer = LLMBudgetPlanner(self.jury, self._briefs, kept, make_strategy, share=share)
+        self.settler = Aggregator(self.jury, self._briefs, self.tasks, self.labels)
         self.orderer = Orderer(self.settler, self.releaser, self._five, manages_queue=orders_queue)
 
-    def _prelabel_crew(self, chunk: int, *, manages_queue: bool) -> Crew:
+    def _prelabel_crew(self, chunk: int, *, manages_queue: bool) -> PrelabelSteps:
         self.events = EventService(self._config, (self.projects, self.tasks, self.work))
-        self.synchroniser = Synchroniser(
+        self.synchroniser = Synchronizer(
             self.platform,
             self._config,
             self._five,
@@ -274,19 +274,19 @@ class House:
             manages_queue=manages_queue,
             patience_s=0,
         )
-        return Crew(self.synchroniser, self.pre_annotator, self.publisher, self.orderer)
+        return PrelabelSteps(self.synchroniser, self.pre_annotator, self.publisher, self.orderer)
 
-    def _round_crew(self, crew: Crew, plan: RoundPlan, policy: RoundPolicy) -> RoundCrew:
-        desk = RoundDesk((self.projects, self.rounds, self.work), self._folder, plan)
+    def _round_crew(self, crew: PrelabelSteps, plan: RoundPlan, policy: RoundPolicy) -> RoundSteps:
+        desk = RoundContext((self.projects, self.rounds, self.work), self._folder, plan)
         kept = (self.projects, self.labels, self.rounds)
-        self.beginner = Beginner(desk, self._briefs, kept, policy)
+        self.beginner = RoundScheduler(desk, self._briefs, kept, policy)
         labels = (self.labels, self.releases)
-        return RoundCrew(
+        return RoundSteps(
             crew,
             self.beginner,
             Trainer(desk, self.settler, lambda recipe: self.small_model, self.wordings),
-            Refiner(desk, self.settler, self.jury, self._briefs, (self.tasks, self.labels)),
-            Decider(desk, self.settler, self.jury, self.releaser, labels),
+            RelabelStep(desk, self.settler, self.jury, self._briefs, (self.tasks, self.labels)),
+            PromoteStep(desk, self.settler, self.jury, self.releaser, labels),
         )
 
     def round(

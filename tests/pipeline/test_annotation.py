@@ -14,9 +14,9 @@ from backend.domain.questions import TaskSchema
 from backend.errors import UnsuitableDefinitions
 from backend.labelstudio.label_config import LabelConfigReader
 from backend.pipeline.annotation import Labelling
-from backend.pipeline.ensemble import Jury
-from backend.pipeline.guidelines import BriefReader
-from backend.pipeline.release import Releaser
+from backend.pipeline.ensemble import AnnotatorEnsemble
+from backend.pipeline.guidelines import GuidelinesReader
+from backend.pipeline.release import ReleaseBuilder
 from tests.pipeline.conftest import FakeEncoder, FakeSimilarity
 
 NER = (
@@ -52,9 +52,9 @@ def labelling(database, tasks, releases, state):
 
     def make(annotator: SpanAnnotator, definitions: Definitions) -> Labelling:
         given = {3: definitions}
-        jury = Jury(annotator, FakeSimilarity(), FakeEncoder(), state)
-        releaser = Releaser(jury, config, (releases, state), ActiveLLMStrategy)
-        return Labelling(jury, BriefReader(config, tasks, given.__getitem__), config, releaser)
+        jury = AnnotatorEnsemble(annotator, FakeSimilarity(), FakeEncoder(), state)
+        releaser = ReleaseBuilder(jury, config, (releases, state), ActiveLLMStrategy)
+        return Labelling(jury, GuidelinesReader(config, tasks, given.__getitem__), config, releaser)
 
     return make
 

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.pipeline.batch_size import ChunkPace
+from backend.pipeline.batch_size import AdaptiveBatchSize
 
 
 def sizes(most, s_per_task, n_chunks):
-    pace, found = ChunkPace(most), []
+    pace, found = AdaptiveBatchSize(most), []
     for _ in range(n_chunks):
         found.append(pace.size)
         pace = pace.after(pace.size, pace.size * s_per_task)
@@ -32,12 +32,12 @@ def test_chunks_grow_and_shrink_to_what_takes_a_minute(most, s_per_task, expecte
 
 
 def test_a_chunk_from_the_cache_takes_no_time_and_does_not_divide_by_it():
-    assert ChunkPace(256).after(16, 0.0).size == 64
+    assert AdaptiveBatchSize(256).after(16, 0.0).size == 64
 
 
 @given(st.integers(1, 300), st.lists(st.floats(0, 1e6), max_size=8))
 def test_sizes_stay_between_one_and_the_most(most, durations):
-    pace = ChunkPace(most)
+    pace = AdaptiveBatchSize(most)
     for seconds in durations:
         pace = pace.after(pace.size, seconds)
         assert 1 <= pace.size <= most

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from backend.domain.llm_usage import Account, Usage
+from backend.domain.llm_usage import Usage, UsageScope
 from backend.pipeline.rounds.context import RoundPlan
 from tests.pipeline.conftest import CHUNK, House
 
@@ -76,7 +76,7 @@ def test_the_small_model_learns_the_left_out_texts_without_a_label(shared):
 def test_what_the_llm_cannot_label_in_a_night_is_left_out(house, seconds, share):
     house.similarity.is_silent = False
     project_id = house.connected(N_TEXTS)
-    account = Account(project_id, "study")
+    account = UsageScope(project_id, "study")
     usage = Usage(account, 1, n_prompts=N_TEXTS + 5, n_cache_hits=5, seconds=seconds)
     house.answers.keep({}, usage)
     house.prelabel(project_id)

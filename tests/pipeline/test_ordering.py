@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from backend.active_learning.baselines import RandomOrder
-from backend.active_learning.holdout import audit_seed, is_audited
+from backend.active_learning.holdout import holdout_seed, in_holdout
 from backend.active_learning.ordering import Ordering, PoolView
 from backend.domain.labels import AbstentionReason
 from backend.errors import LanguageModelUnavailable
@@ -39,8 +39,8 @@ def test_every_tenth_task_is_of_the_random_audit_slice(house):
     project_id = house.connected(40)
     house.prelabel(project_id)
     places = house.releases.places(house.projects.get(project_id))
-    seed = audit_seed(project_id)
-    assert all(place.is_audit == is_audited(place.task_id, seed=seed) for place in places)
+    seed = holdout_seed(project_id)
+    assert all(place.is_audit == in_holdout(place.task_id, seed=seed) for place in places)
     assert all(place.reason for place in places)
 
 
@@ -125,8 +125,8 @@ def test_texts_that_look_like_orders_to_the_model_come_first(house):
     house.prelabel(project_id)
     places = house.releases.places(house.projects.get(project_id))
     chosen = [place for place in places if not place.is_audit]
-    seed = audit_seed(project_id)
-    expected = [task_id for task_id in suspects if not is_audited(task_id, seed=seed)]
+    seed = holdout_seed(project_id)
+    expected = [task_id for task_id in suspects if not in_holdout(task_id, seed=seed)]
     assert expected
     assert [place.task_id for place in chosen[: len(expected)]] == expected
     assert "what to ignore" in chosen[0].reason

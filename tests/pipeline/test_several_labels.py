@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
-from backend.active_learning.holdout import audit_seed, is_audited
+from backend.active_learning.holdout import holdout_seed, in_holdout
 from backend.domain.labels import Answer, Example, WeakLabel
 from backend.domain.projects import Project, ProjectId
 from backend.domain.questions import LabelDefinition, Question, QuestionKind, TaskSchema, TextField
 from backend.label_model.crowd import Consensus, ConsensusLabel
-from backend.pipeline.ensemble import Findings, Jury
-from backend.pipeline.guidelines import Brief, labels_by_example
+from backend.pipeline.ensemble import AnnotatorEnsemble, EnsembleState
+from backend.pipeline.guidelines import Guidelines, labels_by_example
 from tests.pipeline.conftest import FakeAnnotator, FakeEncoder, FakeSimilarity
 
 VALUES = ("a", "b", "c", "d", "e", "f")
@@ -24,14 +24,14 @@ QUESTION = Question(
     QuestionKind.MULTIPLE_CHOICE,
     tuple(LabelDefinition(value, value) for value in VALUES),
 )
-BRIEF = Brief(TaskSchema((QUESTION,)), "")
+BRIEF = Guidelines(TaskSchema((QUESTION,)), "")
 PROJECT = Project(ProjectId("3.1795215594"), "", "", "", "v1", "v1", True)
 EXAMPLES = [Example(n, {"t": f"text {n}"}) for n in range(300)]
 
 
 @pytest.fixture
 def jury(state):
-    return Jury(FakeAnnotator(), FakeSimilarity(), FakeEncoder(), state)
+    return AnnotatorEnsemble(FakeAnnotator(), FakeSimilarity(), FakeEncoder(), state)
 
 
 @pytest.fixture
@@ -58,14 +58,14 @@ def published(verdicts):
 
 
 def test_before_anything_is_learned_everybody_counts_alike(jury, votes):
-    verdict = jury.fuse(PROJECT, BRIEF, EXAMPLES, votes, found=Findings("v1"))[0]
+    verdict = jury.fuse(PROJECT, BRIEF, EXAMPLES, votes, found=EnsembleState("v1"))[0]
     both = [np.array(votes[0].probabilities), np.array(votes[300].probabilities)]
     odds = sum(np.log(p / (1 - p)) for p in both) / 2
     np.testing.assert_allclose(verdict.probabilities, expit(odds))
 
 
 def test_a_noisy_annotator_adds_no_labels(jury, votes, truth):
-    even = published(jury.fuse(PROJECT, BRIEF, EXAMPLES, votes, found=Findings("v1")))
+    even = published(jury.fuse(PROJECT, BRIEF, EXAMPLES, votes, found=EnsembleState("v1")))
     jury.learn(PROJECT, BRIEF, EXAMPLES, votes, {})
     learned = published(jury.fuse(PROJECT, BRIEF, EXAMPLES, votes))
     assert (learned == truth).mean() > 0.97 > 0.85 > (even == truth).mean()
@@ -73,10 +73,10 @@ def test_a_noisy_annotator_adds_no_labels(jury, votes, truth):
 
 
 def test_people_of_the_audit_slice_say_how_many_labels_there_are(jury, votes, truth):
-    seed = audit_seed(PROJECT.id)
+    seed = holdout_seed(PROJECT.id)
     everybody = [replace(vote, example_id=10 * vote.example_id) for vote in votes]
     examples = [replace(example, id=10 * example.id) for example in EXAMPLES]
-    audited = [e.id for e in examples if is_audited(e.id, seed=seed)]
+    audited = [e.id for e in examples if in_holdout(e.id, seed=seed)]
     assert len(audited) >= 20
     sets = {"topic": {i: frozenset(range(len(VALUES))) for i in audited}}
     found = jury.learn(PROJECT, BRIEF, examples, everybody, {}, sets=sets)
@@ -101,7 +101,7 @@ def test_answers_of_people_become_positions_of_labels():
 def test_studying_spans_asks_the_llm_nothing(state):
     spans = replace(QUESTION, kind=QuestionKind.SPANS, name="ner")
     annotator = FakeAnnotator()
-    jury = Jury(annotator, FakeSimilarity(), FakeEncoder(), state)
-    brief = Brief(TaskSchema((spans,)), "")
+    jury = AnnotatorEnsemble(annotator, FakeSimilarity(), FakeEncoder(), state)
+    brief = Guidelines(TaskSchema((spans,)), "")
     assert jury.study(PROJECT, brief, EXAMPLES, {}).n_texts == len(EXAMPLES)
     assert annotator.asked == []

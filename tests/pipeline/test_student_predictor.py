@@ -12,9 +12,9 @@ from backend.domain.labels import Example
 from backend.domain.projects import Project, ProjectId
 from backend.domain.questions import LabelDefinition, Question, QuestionKind, TaskSchema, TextField
 from backend.domain.student import PoolTexts, TrainingSet
-from backend.pipeline.guidelines import Brief
-from backend.pipeline.rounds.artifacts import RoundFiles
-from backend.pipeline.student_predictor import SmallModelVoice
+from backend.pipeline.guidelines import Guidelines
+from backend.pipeline.rounds.artifacts import RoundArtifacts
+from backend.pipeline.student_predictor import StudentPredictor
 from tests.fakes import FakeSmallModel
 
 PROJECT = Project(ProjectId("3.1795215594"), "", "", "", "v1", "v1", True)
@@ -22,10 +22,10 @@ EXAMPLES = [Example(1, {"t": "good"}), Example(2, {"t": "awful"})]
 SERVED = {"labels_from": 2, "model_from": [3, 1], "recipe": "default"}
 
 
-def brief(*values: str) -> Brief:
+def brief(*values: str) -> Guidelines:
     labels = tuple(LabelDefinition(value, value) for value in values)
     question = Question("q", (TextField("t", "t"),), QuestionKind.SINGLE_CHOICE, labels)
-    return Brief(TaskSchema((question,)), "")
+    return Guidelines(TaskSchema((question,)), "")
 
 
 @dataclass
@@ -42,10 +42,10 @@ def speak(tmp_path):
     has = np.array([True])
     data = TrainingSet(pool, ("good", "bad"), np.array([[1.0, 0.0]]), has, ~has)
     model, _ = FakeSmallModel().fit(data)
-    model.save(RoundFiles(tmp_path / PROJECT.id / "3").model(1))
+    model.save(RoundArtifacts(tmp_path / PROJECT.id / "3").model(1))
 
-    def votes(releases: Releases, about: Brief | None = None):
-        voice = SmallModelVoice(releases, tmp_path, lambda recipe: FakeSmallModel())
+    def votes(releases: Releases, about: Guidelines | None = None):
+        voice = StudentPredictor(releases, tmp_path, lambda recipe: FakeSmallModel())
         return voice.votes(PROJECT, about or brief("good", "bad"), EXAMPLES)
 
     return votes

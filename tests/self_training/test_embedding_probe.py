@@ -12,7 +12,7 @@ from backend.domain.student import PoolTexts, Recipe
 from backend.errors import InvalidRequest
 from backend.self_training.embedding_probe import EmbeddingProbe
 from backend.self_training.linear_heads import answers, fit_probes
-from backend.self_training.self_trainer import Transformer
+from backend.self_training.self_trainer import SelfTrainer
 from tests.self_training.conftest import BAD, GOOD, OTHER, reviews, training_set
 
 
@@ -30,7 +30,7 @@ class WordEncoder:
 
 
 def fit(data):
-    return Transformer(recipe=Recipe(name="probe"), encoder=WordEncoder()).fit(data)
+    return SelfTrainer(recipe=Recipe(name="probe"), encoder=WordEncoder()).fit(data)
 
 
 def test_the_probe_learns_and_finds_wrong_labels():
@@ -49,7 +49,7 @@ def test_a_saved_probe_answers_the_same(folder):
     texts, labels = reviews(50)
     model, output = fit(training_set(texts, labels))
     model.save(folder)
-    again = Transformer(encoder=WordEncoder()).load(folder)
+    again = SelfTrainer(encoder=WordEncoder()).load(folder)
     pool = PoolTexts(tuple(range(50)), texts)
     np.testing.assert_allclose(
         again.predict(pool).probabilities, output.prediction.probabilities, atol=1e-9

@@ -81,7 +81,7 @@ def test_a_roberta_reads_all_tokens_too():
         pad_token_id=1,
     )
     model = RobertaForSequenceClassification(config).eval()
-    assert start.read_all_tokens(model)
+    assert start.use_mean_pooling(model)
     inputs = {"input_ids": torch.tensor([[0, 5, 6, 2]]), "attention_mask": torch.ones(1, 4)}
     with torch.inference_mode():
         states = model.roberta(**inputs, output_hidden_states=True).hidden_states
@@ -93,7 +93,7 @@ def test_an_architecture_with_a_setting_for_it_is_set():
     class Model:
         config = ModernBertConfig(classifier_pooling="cls")
 
-    assert start.read_all_tokens(Model())
+    assert start.use_mean_pooling(Model())
     assert Model.config.classifier_pooling == "mean"
 
 
@@ -102,4 +102,4 @@ def test_other_architectures_are_left_alone():
         config = object()
         base_model = object()
 
-    assert not start.read_all_tokens(Model())
+    assert not start.use_mean_pooling(Model())

@@ -9,9 +9,14 @@ import pytest
 
 from backend.domain.questions import QuestionKind
 from backend.domain.student import Recipe, TrainingHooks, TrainingSet
-from backend.self_training.context import Desk
-from backend.self_training.label_quality import Judgement, judge, judge_across, refined_lesson
-from backend.self_training.self_trainer import Transformer
+from backend.self_training.context import TrainingContext
+from backend.self_training.label_quality import (
+    LabelQuality,
+    cross_validated_quality,
+    judge,
+    refined_targets,
+)
+from backend.self_training.self_trainer import SelfTrainer
 from tests.self_training.bag_of_words import BagOfWordsEncoder
 from tests.self_training.conftest import reviews, training_set
 
@@ -20,9 +25,9 @@ ENOUGH = 300
 
 def test_a_text_counts_by_its_lead_and_a_persons_label_as_often_as_asked():
     data, recipe = training_set(*reviews(200)), Recipe()
-    heard = Judgement(data.targets, np.where(data.targets == 1, 0.75, 0.25), np.ones(200))
+    heard = LabelQuality(data.targets, np.where(data.targets == 1, 0.75, 0.25), np.ones(200))
     is_human = np.arange(200) == 0
-    lesson = refined_lesson(replace(data, is_human=is_human), heard, recipe)
+    lesson = refined_targets(replace(data, is_human=is_human), heard, recipe)
     np.testing.assert_array_equal(lesson.targets, heard.posterior)
     np.testing.assert_allclose(lesson.weights[1:], 0.5)
     assert lesson.weights[0] == recipe.human_weight
@@ -53,7 +58,7 @@ def foretold(*, n_texts: int = 1000) -> tuple[np.ndarray, TrainingSet, np.ndarra
 
 def test_predictions_of_noisy_labels_are_taken_back_through_the_noise():
     gold, data, crossed = foretold()
-    kept = judge(data, Recipe(unmix=False), data.targets, crossed)
+    kept = judge(data, Recipe(deconvolve_noise=False), data.targets, crossed)
     mended = judge(data, Recipe(), data.targets, crossed)
     assert (kept.posterior.argmax(axis=1) == gold).mean() < 0.9
     assert (mended.posterior.argmax(axis=1) == gold).mean() > 0.99
@@ -64,7 +69,7 @@ def test_what_is_said_of_posteriors_is_not_taken_back():
     _, data, crossed = foretold()
     soft = replace(data, targets=np.where(data.targets == 1, 0.8, 0.2))
     with_it = judge(soft, Recipe(), soft.targets, crossed)
-    without = judge(soft, Recipe(unmix=False), soft.targets, crossed)
+    without = judge(soft, Recipe(deconvolve_noise=False), soft.targets, crossed)
     np.testing.assert_array_equal(with_it.posterior, without.posterior)
 
 
@@ -74,7 +79,7 @@ def test_beside_posteriors_only_one_hot_labels_are_taken_back():
     targets = np.where(is_soft[:, None], 0.2 + 0.6 * data.targets, data.targets)
     mixed = replace(data, targets=targets, has_label=~is_open)
     found = judge(mixed, Recipe(), targets, crossed).posterior
-    bare = judge(mixed, Recipe(unmix=False), targets, crossed).posterior
+    bare = judge(mixed, Recipe(deconvolve_noise=False), targets, crossed).posterior
     np.testing.assert_allclose(found[is_open], bare[is_open], atol=0.05)
     assert np.abs(found - bare)[~is_soft & ~is_open].max() > 0.3
 
@@ -86,13 +91,13 @@ def test_a_text_without_a_label_is_taken_back_where_all_labels_are_one_hot():
     assert found[is_open].max(axis=1).mean() > 0.9
 
 
-def cross_fitted(tiny_base: str, data: TrainingSet) -> tuple[Judgement, list[str]]:
+def cross_fitted(tiny_base: str, data: TrainingSet) -> tuple[LabelQuality, list[str]]:
     """Judge a pool; return the stages that were trained, too."""
     recipe = Recipe(n_epochs=1, batch_size=100, n_neighbours=0, max_tokens=16)
     stages: list[str] = []
     hooks = TrainingHooks(on_progress=lambda progress: stages.append(progress.stage))
-    desk = Desk(data, recipe, tiny_base, 0, hooks)
-    return judge_across(desk, None, np.random.default_rng(0)), sorted(set(stages))
+    desk = TrainingContext(data, recipe, tiny_base, 0, hooks)
+    return cross_validated_quality(desk, None, np.random.default_rng(0)), sorted(set(stages))
 
 
 ONCE = ["round 1 fold 1", "round 1 fold 2"]
@@ -133,7 +138,7 @@ def test_opinions_of_the_frozen_encoder_take_any_pool(tiny_base, n_texts, n_labe
     data = training_set(texts, labels % n_labels, n_labels=n_labels)
     data.has_label[:: n_texts - 1] = False
     recipe = Recipe(n_epochs=1, batch_size=16, max_tokens=32)
-    _, output = Transformer(tiny_base, recipe=recipe, encoder=BagOfWordsEncoder()).fit(data)
+    _, output = SelfTrainer(tiny_base, recipe=recipe, encoder=BagOfWordsEncoder()).fit(data)
     assert output.posterior.shape == (n_texts, n_labels)
     np.testing.assert_allclose(output.posterior.sum(axis=1), 1)
     np.testing.assert_allclose(output.cross_fitted.sum(axis=1), 1)
@@ -144,7 +149,7 @@ def test_the_frozen_encoder_finds_errors_that_an_untrained_model_cannot(tiny_bas
     given = labels.copy()
     given[:20] = 1 - given[:20]
     recipe = Recipe(n_epochs=1, batch_size=32, learning_rate=1e-6, max_tokens=32)
-    _, output = Transformer(tiny_base, recipe=recipe, encoder=BagOfWordsEncoder()).fit(
+    _, output = SelfTrainer(tiny_base, recipe=recipe, encoder=BagOfWordsEncoder()).fit(
         training_set(texts, given)
     )
     assert (output.suspects[:20] < 20).mean() > 0.8

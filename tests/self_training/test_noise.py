@@ -81,32 +81,34 @@ def test_the_noise_matrix_finds_which_class_is_given_away():
     given_labels = np.where((truth == 1) & (rng.random(4000) < 0.3), 0, truth)
     sure = np.where(rng.random(4000) < 0.95, truth, 1 - truth)
     crossed = np.stack([np.where(sure == 0, 0.9, 0.1), np.where(sure == 1, 0.9, 0.1)], axis=1)
-    matrix = noise.noise_matrix(given_labels, crossed)
+    matrix = noise.transition_matrix(given_labels, crossed)
     np.testing.assert_allclose(matrix.sum(axis=1), 1)
     assert matrix[1, 0] == pytest.approx(0.3, abs=0.06)
     assert matrix[0, 1] < 0.12
 
 
 def test_the_noise_matrix_of_one_class_is_the_identity():
-    matrix = noise.noise_matrix(np.zeros(5, dtype=int), np.full((5, 3), 1 / 3))
+    matrix = noise.transition_matrix(np.zeros(5, dtype=int), np.full((5, 3), 1 / 3))
     np.testing.assert_array_equal(matrix, np.eye(3))
 
 
 def test_a_class_that_nobody_was_given_keeps_its_own_label():
     labels = np.array([0, 2] * 20)
     crossed = np.eye(3)[labels] * 0.7 + 0.1
-    np.testing.assert_allclose(noise.noise_matrix(labels, crossed)[1], [0, 1, 0])
+    np.testing.assert_allclose(noise.transition_matrix(labels, crossed)[1], [0, 1, 0])
 
 
 def test_predictions_of_noisy_labels_are_taken_back_to_the_true_ones():
     matrix = np.array([[0.8, 0.2], [0.4, 0.6]])
     true = np.array([[1.0, 0.0], [0.3, 0.7], [0.5, 0.5]])
-    np.testing.assert_allclose(noise.unmix(true @ matrix, matrix), true, atol=0.02)
+    np.testing.assert_allclose(noise.deconvolve_noise(true @ matrix, matrix), true, atol=0.02)
 
 
 def test_a_prediction_that_no_truth_explains_is_taken_to_the_nearest():
     matrix = np.array([[0.8, 0.2], [0.4, 0.6]])
-    np.testing.assert_allclose(noise.unmix(np.array([[0.9, 0.1]]), matrix), [[1, 0]], atol=1e-3)
+    np.testing.assert_allclose(
+        noise.deconvolve_noise(np.array([[0.9, 0.1]]), matrix), [[1, 0]], atol=1e-3
+    )
 
 
 @given(
@@ -116,10 +118,12 @@ def test_what_is_taken_back_is_a_distribution(n_classes, n_texts, seed, alpha):
     rng = np.random.default_rng(seed)
     matrix = rng.dirichlet(np.full(n_classes, alpha), size=n_classes)
     foretold = rng.dirichlet(np.full(n_classes, alpha), size=n_texts)
-    true = noise.unmix(foretold, matrix)
+    true = noise.deconvolve_noise(foretold, matrix)
     assert np.isfinite(true).all()
     np.testing.assert_allclose(true.sum(axis=1), 1)
-    np.testing.assert_allclose(noise.unmix(foretold, np.eye(n_classes)), foretold, atol=1e-4)
+    np.testing.assert_allclose(
+        noise.deconvolve_noise(foretold, np.eye(n_classes)), foretold, atol=1e-4
+    )
 
 
 def test_neighbours_vote_by_their_cosine_and_never_for_themselves():
@@ -158,8 +162,8 @@ def test_an_opinion_that_knows_nothing_does_not_change_the_pool():
     expert = 0.7 * np.eye(3)[np.where(rng.random(400) < 0.7, labels, (labels + 1) % 3)] + 0.1
     guess = rng.dirichlet(np.ones(3), 400)
     has_label = np.ones(400, dtype=bool)
-    alone = noise.pool_opinions([expert], targets, has_label)
-    pooled = noise.pool_opinions([expert, guess], targets, has_label)
+    alone = noise.log_opinion_pool([expert], targets, has_label)
+    pooled = noise.log_opinion_pool([expert, guess], targets, has_label)
     assert (pooled.argmax(axis=1) == alone.argmax(axis=1)).mean() > 0.98
     np.testing.assert_allclose(pooled.sum(axis=1), 1)
 
@@ -169,14 +173,14 @@ def test_an_opinion_heard_twice_is_not_believed_twice():
     labels = rng.integers(0, 2, 500)
     expert = 0.6 * np.eye(2)[np.where(rng.random(500) < 0.8, labels, 1 - labels)] + 0.2
     has_label = np.ones(500, dtype=bool)
-    once = noise.pool_opinions([expert], np.eye(2)[labels], has_label)
-    twice = noise.pool_opinions([expert, expert], np.eye(2)[labels], has_label)
+    once = noise.log_opinion_pool([expert], np.eye(2)[labels], has_label)
+    twice = noise.log_opinion_pool([expert, expert], np.eye(2)[labels], has_label)
     np.testing.assert_allclose(twice, once, atol=0.01)
 
 
 def test_without_labels_opinions_count_alike():
     opinions = [np.array([[0.9, 0.1]]), np.array([[0.1, 0.9]])]
-    pooled = noise.pool_opinions(opinions, np.zeros((1, 2)), np.zeros(1, dtype=bool))
+    pooled = noise.log_opinion_pool(opinions, np.zeros((1, 2)), np.zeros(1, dtype=bool))
     np.testing.assert_allclose(pooled, [[0.5, 0.5]], atol=1e-6)
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from backend.domain.student import Recipe, TrainingHooks
-from backend.self_training.context import Desk, Lesson
-from backend.self_training.label_quality import Judgement
+from backend.self_training.context import TrainingContext, TrainingTargets
+from backend.self_training.label_quality import LabelQuality
 from backend.self_training.recipe_default import compare_with_plain
 from tests.self_training.conftest import reviews, training_set
 
@@ -17,14 +17,14 @@ HELD_OUT = np.arange(0, 200, 10)
 
 
 @pytest.fixture
-def desk(tiny_base: str) -> Desk:
+def desk(tiny_base: str) -> TrainingContext:
     recipe = Recipe(n_epochs=12, batch_size=16, learning_rate=5e-3, max_tokens=32)
-    return Desk(training_set(*reviews(200)), recipe, tiny_base, 0, TrainingHooks())
+    return TrainingContext(training_set(*reviews(200)), recipe, tiny_base, 0, TrainingHooks())
 
 
-def judged(desk: Desk, by_folds: np.ndarray | None) -> Judgement:
+def judged(desk: TrainingContext, by_folds: np.ndarray | None) -> LabelQuality:
     targets = desk.data.targets
-    return Judgement(targets, targets, np.ones(len(targets)), by_folds)
+    return LabelQuality(targets, targets, np.ones(len(targets)), by_folds)
 
 
 def test_a_model_no_worse_than_its_folds_is_shipped_without_a_plain_training(desk):
@@ -36,11 +36,13 @@ def test_a_model_no_worse_than_its_folds_is_shipped_without_a_plain_training(des
     assert notes == () and "plain" not in desk.seconds
 
 
-def untrained(desk: Desk, targets: np.ndarray, rows: np.ndarray, *, is_started: bool) -> np.ndarray:
+def untrained(
+    desk: TrainingContext, targets: np.ndarray, rows: np.ndarray, *, is_started: bool
+) -> np.ndarray:
     """Return what a model says before it was trained to speak of."""
     recipe = replace(desk.recipe, learning_rate=1e-9, n_epochs=1, start_from_probe=is_started)
     desk = replace(desk, recipe=recipe)
-    return desk.answers(desk.fit("one", Lesson(rows, targets, np.ones(len(targets)))))
+    return desk.answers(desk.fit("one", TrainingTargets(rows, targets, np.ones(len(targets)))))
 
 
 def test_a_training_starts_from_what_a_probe_says(desk):

@@ -17,7 +17,7 @@ from backend.domain.student import (
     TrainingSet,
 )
 from backend.errors import InvalidRequest, SettingsError, TrainingCancelled, TrainingDiverged
-from backend.self_training.self_trainer import Transformer
+from backend.self_training.self_trainer import SelfTrainer
 from tests.self_training.conftest import reviews, training_set
 
 FAST = {"n_epochs": 2, "batch_size": 16, "learning_rate": 5e-3, "max_tokens": 32}
@@ -39,14 +39,14 @@ def check(output, n_texts, n_labels):
     for values in (output.prediction.probabilities, output.posterior, output.cross_fitted):
         np.testing.assert_allclose(values.sum(axis=1), 1, atol=1e-5)
     assert np.isfinite(output.prediction.embeddings).all()
-    assert ((output.clean_probability >= 0) & (output.clean_probability <= 1)).all()
+    assert ((output.label_quality_score >= 0) & (output.label_quality_score <= 1)).all()
 
 
 @pytest.mark.parametrize("name", ["plain", "paper"])
 def test_a_recipe_learns_what_the_labels_say(tiny_base, name):
     texts, labels = reviews(200)
     recipe = replace(RECIPES[name], n_epochs=12)
-    model, output = Transformer(tiny_base, recipe=recipe).fit(training_set(texts, labels))
+    model, output = SelfTrainer(tiny_base, recipe=recipe).fit(training_set(texts, labels))
     check(output, 200, 2)
     assert is_right_on_unseen_texts(model)
 
@@ -62,7 +62,7 @@ def test_the_default_recipe_learns_in_spite_of_wrong_labels_and_finds_them(tiny_
     given = labels.copy()
     given[:30] = 1 - given[:30]
     recipe = replace(DEFAULT, n_epochs=16)
-    model, output = Transformer(tiny_base, recipe=recipe).fit(training_set(texts, given))
+    model, output = SelfTrainer(tiny_base, recipe=recipe).fit(training_set(texts, given))
     check(output, 300, 2)
     assert (output.suspects[:30] < 30).mean() > 0.7
     assert (output.posterior.argmax(axis=1) == labels).mean() > 0.9
@@ -76,45 +76,45 @@ def test_a_wrong_human_label_is_suspected_but_kept(tiny_base):
     given[0] = 1 - given[0]
     is_human = np.arange(300) < 20
     data = replace(training_set(texts, given), is_human=is_human)
-    _, output = Transformer(tiny_base, recipe=replace(DEFAULT, n_epochs=12)).fit(data)
+    _, output = SelfTrainer(tiny_base, recipe=replace(DEFAULT, n_epochs=12)).fit(data)
     assert output.suspects[0] == 0
     assert output.posterior[0].argmax() == given[0]
 
 
 def test_equal_seeds_give_equal_models(tiny_base, recipe):
     data = training_set(*reviews(60))
-    first = Transformer(tiny_base, recipe=recipe).fit(data, seed=3)[1]
-    second = Transformer(tiny_base, recipe=recipe).fit(data, seed=3)[1]
+    first = SelfTrainer(tiny_base, recipe=recipe).fit(data, seed=3)[1]
+    second = SelfTrainer(tiny_base, recipe=recipe).fit(data, seed=3)[1]
     np.testing.assert_array_equal(first.prediction.probabilities, second.prediction.probabilities)
 
 
 def test_a_single_class_among_the_labels_is_learned(tiny_base, recipe):
     texts, _ = reviews(40)
     data = training_set(texts, np.zeros(40, dtype=int))
-    check(Transformer(tiny_base, recipe=recipe).fit(data)[1], 40, 2)
+    check(SelfTrainer(tiny_base, recipe=recipe).fit(data)[1], 40, 2)
 
 
 def test_a_label_space_of_one_label_is_always_that_label(tiny_base, recipe):
     texts, _ = reviews(20)
     data = training_set(texts, np.zeros(20, dtype=int), n_labels=1)
-    check(Transformer(tiny_base, recipe=recipe).fit(data)[1], 20, 1)
+    check(SelfTrainer(tiny_base, recipe=recipe).fit(data)[1], 20, 1)
 
 
 def test_fewer_texts_than_labels_are_enough(tiny_base, recipe):
     texts, _ = reviews(3)
     data = training_set(texts, np.array([0, 4, 7]), n_labels=8)
-    check(Transformer(tiny_base, recipe=recipe).fit(data)[1], 3, 8)
+    check(SelfTrainer(tiny_base, recipe=recipe).fit(data)[1], 3, 8)
 
 
 def test_equal_texts_with_different_labels_are_learned(tiny_base, recipe):
     data = training_set(("a good film",) * 30, np.arange(30) % 2)
-    check(Transformer(tiny_base, recipe=recipe).fit(data)[1], 30, 2)
+    check(SelfTrainer(tiny_base, recipe=recipe).fit(data)[1], 30, 2)
 
 
 def test_empty_and_huge_texts_are_read(tiny_base, recipe):
     texts, labels = reviews(30)
     texts = ("", "good " * 5000, *texts[2:])
-    model, output = Transformer(tiny_base, recipe=recipe).fit(training_set(texts, labels))
+    model, output = SelfTrainer(tiny_base, recipe=recipe).fit(training_set(texts, labels))
     check(output, 30, 2)
     assert model.predict(PoolTexts((), ())).probabilities.shape == (0, 2)
 
@@ -124,7 +124,7 @@ def test_abstained_texts_get_an_answer(tiny_base, recipe):
     data = training_set(texts, labels)
     data.has_label[::3] = False
     data.targets[::3] = np.nan
-    _, output = Transformer(tiny_base, recipe=recipe).fit(data)
+    _, output = SelfTrainer(tiny_base, recipe=recipe).fit(data)
     check(output, 60, 2)
     assert set(output.suspects) == set(np.flatnonzero(data.has_label))
 
@@ -144,28 +144,28 @@ def test_a_loss_that_is_no_number_ends_the_training(tiny_base, recipe):
     data = training_set(*reviews(40))
     recipe = replace(recipe, learning_rate=1e30)
     with pytest.raises(TrainingDiverged, match="the loss is (nan|inf)"):
-        Transformer(tiny_base, recipe=recipe).fit(data)
+        SelfTrainer(tiny_base, recipe=recipe).fit(data)
 
 
 def test_a_training_stops_between_two_batches(tiny_base, recipe):
     seen = []
     hooks = TrainingHooks(on_progress=seen.append, should_stop=lambda: len(seen) >= 2)
     with pytest.raises(TrainingCancelled):
-        Transformer(tiny_base, recipe=recipe).fit(training_set(*reviews(100)), hooks=hooks)
+        SelfTrainer(tiny_base, recipe=recipe).fit(training_set(*reviews(100)), hooks=hooks)
     assert len(seen) == 2
     assert (seen[1].epoch, seen[1].step, seen[1].n_epochs) == (1, 2, 2)
 
 
 def test_a_killed_training_ends_where_an_unbroken_one_does(tiny_base, recipe, tmp_path):
     data = training_set(*reviews(120))
-    unbroken = Transformer(tiny_base, recipe=recipe).fit(data)[1]
+    unbroken = SelfTrainer(tiny_base, recipe=recipe).fit(data)[1]
     seen = []
     broken = TrainingHooks(seen.append, lambda: len(seen) >= 11, tmp_path)
     with pytest.raises(TrainingCancelled):
-        Transformer(tiny_base, recipe=recipe).fit(data, hooks=broken)
+        SelfTrainer(tiny_base, recipe=recipe).fit(data, hooks=broken)
     n_before = len(seen)
     hooks = TrainingHooks(on_progress=seen.append, checkpoints=tmp_path)
-    resumed = Transformer(tiny_base, recipe=recipe).fit(data, hooks=hooks)[1]
+    resumed = SelfTrainer(tiny_base, recipe=recipe).fit(data, hooks=hooks)[1]
     np.testing.assert_allclose(
         resumed.prediction.probabilities, unbroken.prediction.probabilities, atol=1e-6
     )
@@ -174,9 +174,9 @@ def test_a_killed_training_ends_where_an_unbroken_one_does(tiny_base, recipe, tm
 
 def test_a_saved_model_answers_the_same_here_and_in_a_plain_pipeline(tiny_base, folder):
     texts, labels = reviews(60)
-    model, output = Transformer(tiny_base, recipe=DEFAULT).fit(training_set(texts, labels))
+    model, output = SelfTrainer(tiny_base, recipe=DEFAULT).fit(training_set(texts, labels))
     model.save(folder, card={"Data": "60 texts"})
-    again = Transformer(tiny_base).load(folder)
+    again = SelfTrainer(tiny_base).load(folder)
     ours = again.predict(PoolTexts((0, 1), texts[:2])).probabilities
     np.testing.assert_allclose(ours, output.prediction.probabilities[:2], atol=0.02)
     classify = pipeline("text-classification", model=str(folder), top_k=None)
@@ -188,7 +188,7 @@ def test_a_saved_model_answers_the_same_here_and_in_a_plain_pipeline(tiny_base, 
 
 
 def test_saving_replaces_the_folder_as_a_whole(tiny_base, folder):
-    model, _ = Transformer(tiny_base, recipe=DEFAULT).fit(training_set(*reviews(20)))
+    model, _ = SelfTrainer(tiny_base, recipe=DEFAULT).fit(training_set(*reviews(20)))
     folder.mkdir()
     (folder / "stale").write_text("old")
     model.save(folder)
@@ -198,19 +198,19 @@ def test_saving_replaces_the_folder_as_a_whole(tiny_base, folder):
 
 def test_a_folder_without_a_model_is_refused(tmp_path):
     with pytest.raises(InvalidRequest, match="no small model of ours"):
-        Transformer().load(tmp_path)
+        SelfTrainer().load(tmp_path)
 
 
 def test_a_base_that_is_no_model_is_refused_with_the_setting(tmp_path):
     with pytest.raises(SettingsError, match="SLM_MODEL"):
-        Transformer(str(tmp_path)).fit(training_set(*reviews(4)))
+        SelfTrainer(str(tmp_path)).fit(training_set(*reviews(4)))
 
 
 @pytest.mark.parametrize("kind", [QuestionKind.RATING, QuestionKind.PAIRWISE])
 def test_other_exclusive_questions_are_learned(tiny_base, kind, recipe):
     texts, labels = reviews(60)
     data = replace(training_set(texts, labels, n_labels=3), kind=kind)
-    check(Transformer(tiny_base, recipe=recipe).fit(data)[1], 60, 3)
+    check(SelfTrainer(tiny_base, recipe=recipe).fit(data)[1], 60, 3)
 
 
 @pytest.mark.slow
@@ -218,7 +218,7 @@ def test_several_labels_may_hold_at_once(tiny_base):
     texts, labels = reviews(120)
     data = replace(training_set(texts, labels, n_labels=3), kind=QuestionKind.MULTIPLE_CHOICE)
     data.targets[:, 2] = 1.0
-    model, output = Transformer(tiny_base, recipe=replace(DEFAULT, n_epochs=14)).fit(data)
+    model, output = SelfTrainer(tiny_base, recipe=replace(DEFAULT, n_epochs=14)).fit(data)
     answers = output.prediction.probabilities
     assert (answers[:, 2] > 0.5).mean() > 0.9
     assert ((answers[:, :2] > 0.5) == (data.targets[:, :2] > 0.5)).mean() > 0.9
@@ -228,7 +228,7 @@ def test_pairs_of_texts_are_read_together(tiny_base, recipe):
     texts, labels = reviews(40)
     data = training_set(texts, labels)
     data = replace(data, pool=PoolTexts(data.pool.ids, data.pool.texts, texts[::-1]))
-    check(Transformer(tiny_base, recipe=recipe).fit(data)[1], 40, 2)
+    check(SelfTrainer(tiny_base, recipe=recipe).fit(data)[1], 40, 2)
 
 
 def test_views_teach_texts_without_a_label(tiny_base):
@@ -237,6 +237,6 @@ def test_views_teach_texts_without_a_label(tiny_base):
     data = replace(training_set(texts, labels), views=views)
     data.has_label[40:] = False
     recipe = replace(DEFAULT, consistency=1.0)
-    check(Transformer(tiny_base, recipe=recipe).fit(data)[1], 60, 2)
+    check(SelfTrainer(tiny_base, recipe=recipe).fit(data)[1], 60, 2)
     paper = replace(RECIPES["paper"], n_epochs=4)
-    check(Transformer(tiny_base, recipe=paper).fit(data)[1], 60, 2)
+    check(SelfTrainer(tiny_base, recipe=paper).fit(data)[1], 60, 2)

@@ -12,18 +12,18 @@ from backend.domain.questions import QuestionKind
 from backend.domain.student import (
     PLAIN,
     PoolTexts,
-    Progress,
-    SmallModelOutput,
-    SmallModelPrediction,
+    StudentOutput,
+    StudentPrediction,
     TrainingHooks,
+    TrainingProgress,
     TrainingReport,
     TrainingSet,
 )
-from backend.errors import SmallModelError, TrainingCancelled, TrainingDiverged
+from backend.errors import TrainingCancelled, TrainingDiverged, TrainingError
 from backend.launcher.child import ChildProcess, Command
 from backend.self_training import peers
 from backend.self_training.peer import KnownVectors
-from backend.self_training.self_trainer import Transformer
+from backend.self_training.self_trainer import SelfTrainer
 from backend.self_training.side_by_side import (
     Order,
     SideBySide,
@@ -38,7 +38,7 @@ from tests.self_training.conftest import reviews, training_set
 from tests.self_training.test_self_trainer import DEFAULT, RECIPES, check, is_right_on_unseen_texts
 
 ROOT = Path(__file__).parents[2]
-PROGRESS = Progress("final", 1, 3, 2, 10, 0.5)
+PROGRESS = TrainingProgress("final", 1, 3, 2, 10, 0.5)
 
 
 def start(argv, log_file):
@@ -69,7 +69,7 @@ class Stage:
     """Trains by an actor instead of by processes."""
 
     def __init__(self, *acts, code=0, fewest_texts=0):
-        self.alone = Transformer(recipe=PLAIN)
+        self.alone = SelfTrainer(recipe=PLAIN)
         self._acts, self._code = acts, code
         self.model = SideBySide(
             self.alone,
@@ -111,13 +111,13 @@ def test_an_order_is_read_as_it_was_written(tmp_path):
 
 def test_an_output_is_read_as_it_was_written(tmp_path):
     report = TrainingReport("default", {"final": 2.0}, {"n_held_out": 5.0}, ("a note",))
-    prediction = SmallModelPrediction(np.full((2, 2), 0.5), np.ones((2, 3), dtype=np.float32))
+    prediction = StudentPrediction(np.full((2, 2), 0.5), np.ones((2, 3), dtype=np.float32))
     half = np.full((2, 2), 0.5)
-    output = SmallModelOutput(prediction, half, np.array([0.1, 0.9]), half, np.array([1]), report)
+    output = StudentOutput(prediction, half, np.array([0.1, 0.9]), half, np.array([1]), report)
     write_output(output, tmp_path)
     read = read_output(tmp_path)
     assert read.report == report
-    assert read.clean_probability.tolist() == [0.1, 0.9]
+    assert read.label_quality_score.tolist() == [0.1, 0.9]
     assert read.suspects.tolist() == [1]
     assert read.prediction.embeddings.shape == (2, 3)
 
@@ -143,7 +143,7 @@ def test_a_cancelled_training_ends_its_processes():
 
 
 def test_processes_that_end_without_a_word_are_an_error_with_their_last_lines():
-    with pytest.raises(SmallModelError, match="ended with 9.*out of memory"):
+    with pytest.raises(TrainingError, match="ended with 9.*out of memory"):
         Stage(code=9).model.fit(training_set(*reviews(20)))
 
 
@@ -171,7 +171,7 @@ def test_two_processes_learn_what_one_does(tiny_base, tmp_path, name):
     def order(data, seed, hooks):
         return Order(data, recipe, tiny_base, seed, hooks.checkpoints, True, vectors)
 
-    alone = Transformer(tiny_base, recipe=recipe, encoder=KnownVectors(vectors))
+    alone = SelfTrainer(tiny_base, recipe=recipe, encoder=KnownVectors(vectors))
     heard = []
     hooks = TrainingHooks(on_progress=heard.append, checkpoints=tmp_path)
     model, output = SideBySide(alone, order, start, n_processes=2).fit(data, hooks=hooks)
@@ -180,8 +180,8 @@ def test_two_processes_learn_what_one_does(tiny_base, tmp_path, name):
     assert heard
     read_again = model.predict(data.pool).probabilities
     np.testing.assert_allclose(read_again, output.prediction.probabilities, atol=1e-3)
-    judged_alone = alone.fit(data)[1].clean_probability
-    assert (np.abs(output.clean_probability - judged_alone) < 0.2).mean() > 0.95
+    judged_alone = alone.fit(data)[1].label_quality_score
+    assert (np.abs(output.label_quality_score - judged_alone) < 0.2).mean() > 0.95
     if name == "default":
         resumed = SideBySide(alone, order, start, n_processes=2).fit(data, hooks=hooks)[1]
         np.testing.assert_allclose(resumed.posterior, output.posterior, atol=1e-6)
@@ -194,6 +194,6 @@ def test_a_mistake_in_one_process_is_told_in_words(tiny_base, tmp_path):
     def order(data, seed, hooks):
         return Order(data, recipe, tiny_base, seed, None, True)
 
-    several = SideBySide(Transformer(tiny_base, recipe=recipe), order, start, n_processes=2)
+    several = SideBySide(SelfTrainer(tiny_base, recipe=recipe), order, start, n_processes=2)
     with pytest.raises(TrainingDiverged, match="the loss is"):
         several.fit(training_set(*reviews(100)))

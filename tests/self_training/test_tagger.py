@@ -83,8 +83,8 @@ def test_spans_by_people_are_kept_and_unlabelled_texts_answered(tiny_base):
     _, output = SpanModel(tiny_base, recipe=RECIPE).fit(data)
     assert len(output.predicted) == 60
     assert set(output.suspects) == set(range(50))
-    assert (output.clean_probability[50:] == 0.5).all()
-    assert output.clean_probability[:10].min() > 0.99
+    assert (output.label_quality_score[50:] == 0.5).all()
+    assert output.label_quality_score[:10].min() > 0.99
 
 
 def test_texts_without_any_words_or_spans_are_read(tiny_base):
@@ -92,7 +92,7 @@ def test_texts_without_any_words_or_spans_are_read(tiny_base):
         (1, 2, 3), ("", "good " * 500, "the film"), LABELS, ((), (), ()), np.zeros(3, dtype=bool)
     )
     tagger, output = SpanModel(tiny_base, recipe=replace(RECIPE, n_epochs=1)).fit(data)
-    assert np.isfinite(output.clean_probability).all()
+    assert np.isfinite(output.label_quality_score).all()
     assert tagger.predict([]) == []
 
 

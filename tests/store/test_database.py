@@ -13,7 +13,7 @@ from alembic.migration import MigrationContext
 
 from backend.domain.projects import ProjectId
 from backend.errors import StoreUnavailable
-from backend.store import Database, WorkStore
+from backend.store import Database, JobStore
 from backend.store.tables import metadata, workers
 
 
@@ -91,7 +91,7 @@ def test_a_transaction_that_fails_half_way_leaves_nothing(database):
         row = {"id": "a", "started_at": moment, "seen_at": moment}
         connection.execute(sa.insert(workers).values(row))
         raise ZeroDivisionError
-    assert WorkStore(database).live_workers() == []
+    assert JobStore(database).live_workers() == []
 
 
 def test_a_writer_waits_for_another_process_that_holds_the_database(tmp_path):
@@ -100,8 +100,8 @@ def test_a_writer_waits_for_another_process_that_holds_the_database(tmp_path):
     holder = sqlite3.connect(tmp_path / "freeal.db", isolation_level=None, check_same_thread=False)
     holder.execute("BEGIN IMMEDIATE")
     threading.Timer(0.3, lambda: holder.execute("COMMIT")).start()
-    WorkStore(database).request_job(ProjectId("1.1"), "prelabel", "test")
-    assert len(WorkStore(database).job_requests()) == 1
+    JobStore(database).request_job(ProjectId("1.1"), "prelabel", "test")
+    assert len(JobStore(database).job_requests()) == 1
     holder.close()
     database.close()
 

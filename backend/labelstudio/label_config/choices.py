@@ -11,12 +11,12 @@ from backend.domain.labels import Answer, WeakLabel
 from backend.domain.questions import LabelDefinition, Question, QuestionKind
 from backend.labelstudio.label_config.tags import (
     ANY_TEXT,
-    Asked,
     Control,
+    RegionSet,
+    RegionValue,
     RegionValues,
-    Reply,
+    TagSpec,
     TaskData,
-    Written,
     chosen,
     winner,
 )
@@ -36,7 +36,7 @@ class _Picked:
     over = ANY_TEXT
     n_objects = 1
 
-    def write(self, question: Question, weak_label: WeakLabel, data: TaskData) -> Reply | None:
+    def write(self, question: Question, weak_label: WeakLabel, data: TaskData) -> RegionSet | None:
         if question.kind.is_exclusive:
             best = winner(question, weak_label)
             found = None if best is None else ([best[0]], best[1])
@@ -46,9 +46,9 @@ class _Picked:
             return None
         labels, confidence = found
         if not labels:
-            return Reply((), confidence)
+            return RegionSet((), confidence)
         values = [list(label.path) if label.path else label.value for label in labels]
-        return Reply((Written({self.tag.lower(): values}, confidence),), confidence)
+        return RegionSet((RegionValue({self.tag.lower(): values}, confidence),), confidence)
 
     def read(self, question: Question, values: RegionValues, data: TaskData) -> Answer | None:
         """Read labels in the config's order; what is no leaf, or unknown, is left out."""
@@ -72,7 +72,7 @@ class Choices(_Picked):
 
     tag = "Choices"
 
-    def ask(self, control: Control) -> Asked | str:
+    def ask(self, control: Control) -> TagSpec | str:
         choice = control.attribute("choice") or "single"
         kind = _KIND_BY_CHOICE.get(choice)
         if kind is None:
@@ -91,7 +91,7 @@ class Taxonomy(_Picked):
 
     tag = "Taxonomy"
 
-    def ask(self, control: Control) -> Asked | str:
+    def ask(self, control: Control) -> TagSpec | str:
         if control.is_set("labeling"):
             return 'labeling="true"'
         one = control.attribute("maxUsages") == "1"
@@ -99,10 +99,10 @@ class Taxonomy(_Picked):
         return _asked(kind, _leaves(control.element))
 
 
-def _asked(kind: QuestionKind, labels: tuple[LabelDefinition, ...] | str) -> Asked | str:
+def _asked(kind: QuestionKind, labels: tuple[LabelDefinition, ...] | str) -> TagSpec | str:
     if isinstance(labels, str):
         return labels
-    return Asked(kind, labels) if len(labels) >= 2 else "fewer than two choices"
+    return TagSpec(kind, labels) if len(labels) >= 2 else "fewer than two choices"
 
 
 def _flat(control: Control) -> tuple[LabelDefinition, ...]:

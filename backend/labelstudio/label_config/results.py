@@ -10,7 +10,7 @@ from backend.domain.labels import Answer, Region, WeakLabel
 from backend.domain.projects import Prediction, Task
 from backend.domain.questions import Question, QuestionKind, TaskSchema
 from backend.labelstudio.label_config.controls import tag_of
-from backend.labelstudio.label_config.tags import Reply, Written
+from backend.labelstudio.label_config.tags import RegionSet, RegionValue
 
 _SCORE_DIGITS = 4
 _CUT_NOTE = "The text was longer than the model's context; only its beginning was read."
@@ -94,13 +94,13 @@ def with_flat_choices(schema: TaskSchema, region: Region) -> Region:
     return {**region, "value": {"choices": flat}}
 
 
-def _regions(question: Question, weak_label: WeakLabel, reply: Reply) -> list[Region]:
+def _regions(question: Question, weak_label: WeakLabel, reply: RegionSet) -> list[Region]:
     return [
         _region(question, weak_label, written, index) for index, written in enumerate(reply.regions)
     ]
 
 
-def _region(question: Question, weak_label: WeakLabel, written: Written, index: int) -> Region:
+def _region(question: Question, weak_label: WeakLabel, written: RegionValue, index: int) -> Region:
     name = f"{weak_label.example_id}:{question.name}" + (f":{index}" if index else "")
     region: Region = {
         "id": hashlib.sha256(name.encode()).hexdigest()[:10],

@@ -11,12 +11,12 @@ from backend.domain.questions import LabelDefinition, Question, QuestionKind
 from backend.labelstudio.label_config.tags import (
     ANY_TEXT,
     UNKNOWN_CONFIDENCE,
-    Asked,
     Control,
+    RegionSet,
+    RegionValue,
     RegionValues,
-    Reply,
+    TagSpec,
     TaskData,
-    Written,
     winner,
 )
 
@@ -31,16 +31,16 @@ class Rating:
     over = ANY_TEXT
     n_objects = 1
 
-    def ask(self, control: Control) -> Asked | str:
+    def ask(self, control: Control) -> TagSpec | str:
         raw = control.attribute("maxRating") or "5"
         most = int(raw) if raw.isdecimal() else 0
         if not 2 <= most <= _MAX_RATING:
             return f'maxRating="{raw}": expected 2 to {_MAX_RATING}'
-        return Asked(
+        return TagSpec(
             QuestionKind.RATING, tuple(_numbers(Decimal(1), Decimal(1), most)), (1.0, float(most))
         )
 
-    def write(self, question: Question, weak_label: WeakLabel, data: TaskData) -> Reply | None:
+    def write(self, question: Question, weak_label: WeakLabel, data: TaskData) -> RegionSet | None:
         best = winner(question, weak_label)
         return None if best is None else _one({"rating": int(best[0].value)}, best[1])
 
@@ -55,7 +55,7 @@ class Number:
     over = ANY_TEXT
     n_objects = 1
 
-    def ask(self, control: Control) -> Asked | str:
+    def ask(self, control: Control) -> TagSpec | str:
         low, high, step = (_decimal(control.attribute(name)) for name in ("min", "max", "step"))
         for name, number in (("min", low), ("max", high), ("step", step)):
             if number is None and control.attribute(name) is not None:
@@ -68,16 +68,16 @@ class Number:
                 return f'min="{low}" max="{high}": fewer than two possible values'
             bounds = (float(low), float(high))
             if n_values > MAX_NUMBER_LABELS:
-                return Asked(QuestionKind.NUMBER, (), bounds, _float(step))
+                return TagSpec(QuestionKind.NUMBER, (), bounds, _float(step))
             labels = tuple(_numbers(low, step or Decimal(1), n_values))
-            return Asked(QuestionKind.NUMBER, labels, bounds, float(step or 1))
+            return TagSpec(QuestionKind.NUMBER, labels, bounds, float(step or 1))
         bounds = (
             -math.inf if low is None else float(low),
             math.inf if high is None else float(high),
         )
-        return Asked(QuestionKind.NUMBER, (), bounds, _float(step))
+        return TagSpec(QuestionKind.NUMBER, (), bounds, _float(step))
 
-    def write(self, question: Question, weak_label: WeakLabel, data: TaskData) -> Reply | None:
+    def write(self, question: Question, weak_label: WeakLabel, data: TaskData) -> RegionSet | None:
         best = winner(question, weak_label)
         if best is not None:
             return _one({"number": _plain(Decimal(best[0].value))}, best[1])
@@ -100,12 +100,12 @@ class Pairwise:
     over = ANY_TEXT
     n_objects = 2
 
-    def ask(self, control: Control) -> Asked | str:
+    def ask(self, control: Control) -> TagSpec | str:
         left, right = control.tag.to_name
         labels = (LabelDefinition("left", left.strip()), LabelDefinition("right", right.strip()))
-        return Asked(QuestionKind.PAIRWISE, labels)
+        return TagSpec(QuestionKind.PAIRWISE, labels)
 
-    def write(self, question: Question, weak_label: WeakLabel, data: TaskData) -> Reply | None:
+    def write(self, question: Question, weak_label: WeakLabel, data: TaskData) -> RegionSet | None:
         best = winner(question, weak_label)
         return None if best is None else _one({"selected": best[0].value}, best[1])
 
@@ -123,14 +123,14 @@ class TextArea:
     over = ANY_TEXT
     n_objects = 1
 
-    def ask(self, control: Control) -> Asked | str:
-        return Asked(QuestionKind.FREE_TEXT)
+    def ask(self, control: Control) -> TagSpec | str:
+        return TagSpec(QuestionKind.FREE_TEXT)
 
-    def write(self, question: Question, weak_label: WeakLabel, data: TaskData) -> Reply | None:
+    def write(self, question: Question, weak_label: WeakLabel, data: TaskData) -> RegionSet | None:
         if weak_label.text is None:
             return None
         if not weak_label.text.strip():
-            return Reply((), _confidence(weak_label))
+            return RegionSet((), _confidence(weak_label))
         return _one({"text": [weak_label.text]}, _confidence(weak_label))
 
     def read(self, question: Question, values: RegionValues, data: TaskData) -> Answer | None:
@@ -142,8 +142,8 @@ class TextArea:
         return Answer(text="\n".join(lines)) if lines else None
 
 
-def _one(value: dict[str, Any], confidence: float) -> Reply:
-    return Reply((Written(value, confidence),), confidence)
+def _one(value: dict[str, Any], confidence: float) -> RegionSet:
+    return RegionSet((RegionValue(value, confidence),), confidence)
 
 
 def _confidence(weak_label: WeakLabel) -> float:

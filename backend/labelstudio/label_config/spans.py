@@ -16,12 +16,12 @@ from backend.labelstudio.label_config.dialogue import Dialogue, Place
 from backend.labelstudio.label_config.html import VisibleText
 from backend.labelstudio.label_config.tags import (
     UNKNOWN_CONFIDENCE,
-    Asked,
     Control,
+    RegionSet,
+    RegionValue,
     RegionValues,
-    Reply,
+    TagSpec,
     TaskData,
-    Written,
 )
 from backend.labelstudio.label_config.texts import read_layout, why_no_spans
 
@@ -36,7 +36,7 @@ class _Spans:
     over: tuple[str, ...]
     n_objects = 1
 
-    def ask(self, control: Control) -> Asked | str:
+    def ask(self, control: Control) -> TagSpec | str:
         why = why_no_spans(control.tag.objects[0])
         if why is not None:
             return why
@@ -44,9 +44,9 @@ class _Spans:
             LabelDefinition(value, str(label.get_attr("value", value)), label.get_attr("hint"))
             for value, label in control.tag.labels_attrs.items()
         )
-        return Asked(QuestionKind.SPANS, labels) if labels else "no labels"
+        return TagSpec(QuestionKind.SPANS, labels) if labels else "no labels"
 
-    def write(self, question: Question, weak_label: WeakLabel, data: TaskData) -> Reply | None:
+    def write(self, question: Question, weak_label: WeakLabel, data: TaskData) -> RegionSet | None:
         if weak_label.spans is None:
             return None
         layout = _layout(question, data)
@@ -58,11 +58,11 @@ class _Spans:
             place = _write_place(span, layout) if span.label in known else None
             if place is not None:
                 value = {**place, self.tag.lower(): [span.label]}
-                written.append(Written(value, span.probability))
+                written.append(RegionValue(value, span.probability))
         confidence = weak_label.confidence
         if confidence is None:
             confidence = min((one.confidence for one in written), default=UNKNOWN_CONFIDENCE)
-        return Reply(tuple(written), confidence)
+        return RegionSet(tuple(written), confidence)
 
     def read(self, question: Question, values: RegionValues, data: TaskData) -> Answer | None:
         layout = _layout(question, data)

@@ -46,7 +46,7 @@ class Control:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class TagSpec:
     """What a control tag asks: the part of a `Question` that its kind of tag decides."""
 
     kind: QuestionKind
@@ -56,7 +56,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class RegionValue:
     """One region's value and the confidence in it."""
 
     value: dict[str, Any]
@@ -64,10 +64,10 @@ class Written:
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class RegionSet:
     """All regions of an answer, none for "there is none", and the confidence in the whole."""
 
-    regions: tuple[Written, ...]
+    regions: tuple[RegionValue, ...]
     confidence: float
 
 
@@ -82,11 +82,11 @@ class QuestionTag(Protocol):
     over: tuple[str, ...]
     n_objects: int
 
-    def ask(self, control: Control) -> Asked | str:
+    def ask(self, control: Control) -> TagSpec | str:
         """Return what a control tag asks, or why that cannot be labelled."""
         ...
 
-    def write(self, question: Question, weak_label: WeakLabel, data: TaskData) -> Reply | None:
+    def write(self, question: Question, weak_label: WeakLabel, data: TaskData) -> RegionSet | None:
         """Return the regions for a weak label; None when it holds no answer to this question."""
         ...
 

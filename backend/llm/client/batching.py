@@ -19,7 +19,7 @@ Ask = Callable[[Sequence[str]], list[Completion | None]]
 _LONGEST_PAUSE_S = 8.0
 _LONGEST_OBEDIENCE_S = 120.0
 """The most that is waited because a server asked for it in Retry-After."""
-_MOST_PAUSES = {
+_MAX_PAUSES = {
     FailureKind.DOWN: 3,
     FailureKind.SLOW: 2,
     FailureKind.BUSY: 6,
@@ -27,8 +27,8 @@ _MOST_PAUSES = {
     FailureKind.NONSENSE: 4,
     FailureKind.GONE: 0,
 }
-_MOST_TRIES_ALONE = 3
-_MOST_IN_A_HURRY = 8
+_MAX_TRIES_ALONE = 3
+_MAX_IN_A_HURRY = 8
 """List length under a deadline: a list is answered as a whole, so that short ones save more."""
 _ECHO_CHARS = 16
 _dice = random.SystemRandom()
@@ -125,7 +125,7 @@ class PromptRun:
             while self._waiting or self._flying:
                 if until is not None and time.monotonic() >= until:
                     return self._late(deadline_s)
-                self._send(pool, _MOST_IN_A_HURRY if until is not None else len(self._prompts))
+                self._send(pool, _MAX_IN_A_HURRY if until is not None else len(self._prompts))
                 self._collect(until)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -207,7 +207,7 @@ class PromptRun:
     def _once_more(self, piece: _Piece, exc: ServerFailed) -> None:
         if len(piece.positions) > 1:
             self._waiting.extend(piece.halves())
-        elif piece.n_failures + 1 < _MOST_TRIES_ALONE or exc.kind is FailureKind.BUSY:
+        elif piece.n_failures + 1 < _MAX_TRIES_ALONE or exc.kind is FailureKind.BUSY:
             self._waiting.append(_Piece(piece.positions, piece.n_failures + 1))
         else:
             self._answers[piece.positions[0]] = Completion(failure=str(exc))
@@ -215,7 +215,7 @@ class PromptRun:
     def _pause(self, exc: ServerFailed) -> None:
         """Hold all lists back, longer each time in a row; too often in a row is the end."""
         self._n_pauses += 1
-        if self._n_pauses > _MOST_PAUSES[exc.kind]:
+        if self._n_pauses > _MAX_PAUSES[exc.kind]:
             self._give_up(exc)
             return
         pause_s = min(_LONGEST_PAUSE_S, self._first_pause_s * 2 ** (self._n_pauses - 1))

@@ -10,9 +10,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 
-from backend.domain.llm_usage import Usage, present_account
+from backend.domain.llm_usage import Usage, current_scope
 from backend.domain.ports import Completion, Decoding, LanguageModel, LanguageModelInfo
-from backend.domain.stores import AnswerStore
+from backend.domain.stores import LLMCache
 from backend.errors import LanguageModelError, StoreUnavailable
 
 _LOG = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ class CachedLanguageModel:
     costs tokens, never an answer.
     """
 
-    def __init__(self, model: LanguageModel, store: AnswerStore) -> None:
+    def __init__(self, model: LanguageModel, store: LLMCache) -> None:
         self._model = model
         self._store = store
 
@@ -95,7 +95,7 @@ class CachedLanguageModel:
 
     def _keep(self, fresh: dict[bytes, Completion], n_prompts: int, seconds: float) -> None:
         usage = Usage(
-            account=present_account(),
+            account=current_scope(),
             n_calls=int(bool(fresh)),
             n_prompts=n_prompts,
             n_cache_hits=n_prompts - len(fresh),

@@ -14,7 +14,7 @@ from backend.llm.client.connection import FailureKind, ServerConnection, ServerF
 from backend.llm.client.requests import (
     ROUTES,
     Constraint,
-    RouteAbilities,
+    RouteCapabilities,
     RouteName,
     address,
     choice_fields,
@@ -52,11 +52,11 @@ _N_CONSTRAINED_TOKENS = 32
 
 
 @dataclass(frozen=True, slots=True)
-class ServerAbilities:
+class ServerCapabilities:
     """Everything that was measured of a server."""
 
     info: LanguageModelInfo
-    routes: Mapping[RouteName, RouteAbilities]
+    routes: Mapping[RouteName, RouteCapabilities]
     tokenizer: Tokenizer | None
 
     def route(self, decoding: Decoding) -> RouteName:
@@ -83,7 +83,7 @@ class ServerAbilities:
 
 
 @dataclass
-class Prober:
+class CapabilityDetector:
     """Measures a server. What was measured before a failure need not be measured again."""
 
     server: ServerConnection
@@ -91,7 +91,7 @@ class Prober:
     _answers: dict[str, dict[str, Any] | None] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def measure(self, until: float) -> ServerAbilities:
+    def measure(self, until: float) -> ServerCapabilities:
         """Ask until all is known; raises ServerFailed and ServerRefused.
 
         The first request also wakes a fresh server up; the others are made side by side, so that
@@ -167,19 +167,19 @@ class Prober:
 class _RouteProbe:
     """Questions about one route; each is answered by the effect of a field, never by its name."""
 
-    prober: Prober
+    prober: CapabilityDetector
     route: RouteName
     model: str
     until: float
 
-    def questions(self) -> list[Callable[[RouteAbilities], dict[str, Any]]]:
+    def questions(self) -> list[Callable[[RouteCapabilities], dict[str, Any]]]:
         """Return the questions that need no other's answer; each gives fields of the abilities."""
         return [self._lists, self._token_ids, self._top_logprobs, self._choices, self._json]
 
-    def basics(self, refusals: list[ServerRefused]) -> RouteAbilities:
+    def basics(self, refusals: list[ServerRefused]) -> RouteCapabilities:
         """Return whether the route is there, and how it wants to be told the answer's length."""
         for limit_field in ("max_tokens", "max_completion_tokens"):
-            abilities = RouteAbilities(exists=True, limit_field=limit_field)
+            abilities = RouteCapabilities(exists=True, limit_field=limit_field)
             body = request_body(self.route, self.model, PROBE_PROMPT, Decoding(), abilities)
             try:
                 self.prober.server.post(self._url(is_list=False), body, until=self.until)
@@ -191,32 +191,32 @@ class _RouteProbe:
                     break
             else:
                 return abilities
-        return RouteAbilities()
+        return RouteCapabilities()
 
     def _url(self, *, is_list: bool) -> str:
         return f"{self.prober.server.base_url}/{address(self.route, is_list=is_list)}"
 
     def _ask(
-        self, abilities: RouteAbilities, fields: Mapping[str, Any], n_tokens: int = 1
+        self, abilities: RouteCapabilities, fields: Mapping[str, Any], n_tokens: int = 1
     ) -> dict[str, Any] | None:
         decoding = Decoding(max_tokens=n_tokens)
         body = request_body(self.route, self.model, PROBE_PROMPT, decoding, abilities)
         return self.prober.post(self._url(is_list=False), body | dict(fields), self.until)
 
-    def _lists(self, abilities: RouteAbilities) -> dict[str, Any]:
+    def _lists(self, abilities: RouteCapabilities) -> dict[str, Any]:
         prompts = [PROBE_PROMPT, PROBE_PROMPT]
         body = request_body(self.route, self.model, prompts, Decoding(), abilities)
         answer = self.prober.post(self._url(is_list=True), body, self.until)
         choices = answer.get("choices") if answer else None
         return {"takes_lists": isinstance(choices, list) and len(choices) == len(prompts)}
 
-    def _token_ids(self, abilities: RouteAbilities) -> dict[str, Any]:
+    def _token_ids(self, abilities: RouteCapabilities) -> dict[str, Any]:
         answer = self._ask(abilities, token_id_fields(self.route, _PROBE_TOKEN_IDS))
         seen = _first(answer)[0]
         has_asked = set(_PROBE_TOKEN_IDS) <= set(seen)
         return {"reads_token_ids": has_asked and len(seen) <= len(_PROBE_TOKEN_IDS) + 1}
 
-    def _top_logprobs(self, abilities: RouteAbilities) -> dict[str, Any]:
+    def _top_logprobs(self, abilities: RouteCapabilities) -> dict[str, Any]:
         for by_id in (True, False):
             for n_wanted in _TOP_LOGPROBS:
                 answer = self._ask(abilities, top_fields(self.route, n_wanted, by_id=by_id))
@@ -229,14 +229,14 @@ class _RouteProbe:
                     }
         return {}
 
-    def _choices(self, abilities: RouteAbilities) -> dict[str, Any]:
+    def _choices(self, abilities: RouteCapabilities) -> dict[str, Any]:
         for by in Constraint:
             answer = self._ask(abilities, choice_fields(_CHOICES, by), _N_CONSTRAINED_TOKENS)
             if unwrapped_choice(_text(answer)) in _CHOICES:
                 return {"choices_by": by}
         return {}
 
-    def _json(self, abilities: RouteAbilities) -> dict[str, Any]:
+    def _json(self, abilities: RouteCapabilities) -> dict[str, Any]:
         for by in Constraint:
             answer = self._ask(abilities, json_fields(_SCHEMA, by), _N_CONSTRAINED_TOKENS)
             if _fits_schema(_text(answer)):
@@ -247,9 +247,9 @@ class _RouteProbe:
 def _summed_up(
     name: str,
     n_context_tokens: int,
-    routes: Mapping[RouteName, RouteAbilities],
+    routes: Mapping[RouteName, RouteCapabilities],
     tokenizer: Tokenizer | None,
-) -> ServerAbilities:
+) -> ServerCapabilities:
     if tokenizer is None:
         routes = {
             name: replace(route, reads_token_ids=False, names_token_ids=False)
@@ -269,7 +269,7 @@ def _summed_up(
         has_plain=has_plain,
         has_chat=has_chat,
     )
-    return ServerAbilities(info, dict(routes), tokenizer)
+    return ServerCapabilities(info, dict(routes), tokenizer)
 
 
 def _first(answer: Mapping[str, Any] | None) -> tuple[dict[int, float], dict[str, float]]:

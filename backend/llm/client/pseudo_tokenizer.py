@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 _LONGEST_PIECE = 8
 _PIECES = re.compile(rf" ?[A-Za-z]{{1,{_LONGEST_PIECE}}}|\s|\d{{1,2}}|[^\sA-Za-z\d]")
 """Shorter than most real tokens, so that a text that fits by this count fits the model."""
-_MOST_REMEMBERED = 100_000
+_MAX_REMEMBERED = 100_000
 
 
-class MadeUpVocabulary:
+class PseudoTokenizer:
     """Numbers pieces of text, the same in every process, and finds them in a server's answer.
 
     Such a server names tokens by their text. A wanted piece is found in any reported token that
@@ -52,7 +52,7 @@ class MadeUpVocabulary:
         digest = hashlib.blake2b(piece.encode("utf-8", "replace"), digest_size=6).digest()
         number = int.from_bytes(digest)
         with self._lock:
-            if len(self._texts) < _MOST_REMEMBERED:
+            if len(self._texts) < _MAX_REMEMBERED:
                 self._texts[number] = piece
         return number
 

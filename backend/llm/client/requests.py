@@ -28,7 +28,7 @@ class Constraint(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class RouteAbilities:
+class RouteCapabilities:
     """What one route of a server was seen to do.
 
     `takes_lists`: many prompts in one request. `names_token_ids`: log-probabilities come under
@@ -67,7 +67,7 @@ def request_body(
     model: str,
     prompts: Sequence[str] | str,
     decoding: Decoding,
-    abilities: RouteAbilities,
+    abilities: RouteCapabilities,
 ) -> dict[str, Any]:
     """Return the body that asks for one prompt (a string) or for several.
 
@@ -91,7 +91,7 @@ def request_body(
     return body | constraint | _logprob_fields(route, decoding, abilities)
 
 
-def is_choice_wrapped(decoding: Decoding, abilities: RouteAbilities) -> bool:
+def is_choice_wrapped(decoding: Decoding, abilities: RouteCapabilities) -> bool:
     """Whether the choice comes back inside a JSON object."""
     return bool(decoding.choices) and abilities.choices_by in (
         Constraint.RESPONSE_FORMAT,
@@ -158,7 +158,7 @@ def _conversation(prompt: str) -> list[dict[str, str]]:
     return [{"role": "user", "content": prompt}]
 
 
-def _constraint(decoding: Decoding, abilities: RouteAbilities) -> dict[str, Any]:
+def _constraint(decoding: Decoding, abilities: RouteCapabilities) -> dict[str, Any]:
     if decoding.choices and abilities.choices_by is not None:
         return choice_fields(decoding.choices, abilities.choices_by)
     if decoding.json_schema is not None and abilities.json_by is not None:
@@ -167,7 +167,7 @@ def _constraint(decoding: Decoding, abilities: RouteAbilities) -> dict[str, Any]
 
 
 def _logprob_fields(
-    route: RouteName, decoding: Decoding, abilities: RouteAbilities
+    route: RouteName, decoding: Decoding, abilities: RouteCapabilities
 ) -> dict[str, Any]:
     if decoding.token_ids and abilities.reads_token_ids:
         return token_id_fields(route, decoding.token_ids)

@@ -10,14 +10,14 @@ from typing import Any
 
 from backend.domain.ports import Completion, Decoding, LanguageModelInfo
 from backend.llm.client.batching import Pace, PromptRun
-from backend.llm.client.capabilities import Prober, ServerAbilities
+from backend.llm.client.capabilities import CapabilityDetector, ServerCapabilities
 from backend.llm.client.connection import (
     FailureKind,
     LanguageModelUsage,
     ServerConnection,
     ServerFailed,
 )
-from backend.llm.client.pseudo_tokenizer import MadeUpVocabulary
+from backend.llm.client.pseudo_tokenizer import PseudoTokenizer
 from backend.llm.client.requests import (
     RouteName,
     address,
@@ -31,7 +31,7 @@ _log = logging.getLogger(__name__)
 
 _CHARS_PER_TOKEN = 12
 """More than nearly every token has: what is longer than this many per token is cut unseen."""
-_MOST_SINGLE_REQUESTS = 32
+_MAX_SINGLE_REQUESTS = 32
 """In flight where a server takes one prompt per request: more gain little."""
 _LONG_ANSWER_TOKENS = 16
 """Answers that may be longer go out in short lists first: nobody knows how long they take."""
@@ -41,7 +41,7 @@ _WARM_UP_S = 300.0
 """For the first requests to a fresh server, which may still load or compile."""
 
 
-class VllmServer:
+class LLMClient:
     """The `LanguageModel` port on an OpenAI-compatible server. Safe to use from several threads.
 
     What the server can do is measured by requests of a few tokens, because vLLM and others ignore
@@ -63,15 +63,15 @@ class VllmServer:
         self._wanted_model = model
         self._timeout_s = timeout_s
         self._first_pause_s = first_pause_s
-        n_singles = min(_MOST_SINGLE_REQUESTS, batch_size * concurrency)
+        n_singles = min(_MAX_SINGLE_REQUESTS, batch_size * concurrency)
         n_connections = max(8 * concurrency, n_singles)
         self._server = ServerConnection(base_url, api_key=api_key, n_connections=n_connections)
         self._list_pace = Pace(batch_size, concurrency, timeout_s=timeout_s)
         self._long_pace = Pace(batch_size, concurrency, timeout_s=timeout_s, is_cautious=True)
         self._single_pace = Pace(1, n_singles, timeout_s=timeout_s)
-        self._vocabulary = MadeUpVocabulary()
-        self._abilities: ServerAbilities | None = None
-        self._prober = Prober(self._server, model)
+        self._vocabulary = PseudoTokenizer()
+        self._abilities: ServerCapabilities | None = None
+        self._prober = CapabilityDetector(self._server, model)
         self._probe_lock = threading.Lock()
 
     def usage(self) -> LanguageModelUsage:
@@ -164,7 +164,7 @@ class VllmServer:
         self,
         prompts: Sequence[str] | str,
         decoding: Decoding,
-        abilities: ServerAbilities,
+        abilities: ServerCapabilities,
         until: float,
     ) -> list[Completion | None]:
         """Send one request, for a list of prompts or for a single one."""
@@ -181,14 +181,16 @@ class VllmServer:
         return completions
 
     def _request(
-        self, prompts: Sequence[str] | str, decoding: Decoding, abilities: ServerAbilities
+        self, prompts: Sequence[str] | str, decoding: Decoding, abilities: ServerCapabilities
     ) -> tuple[str, dict[str, Any]]:
         name = abilities.route(decoding)
         body = request_body(name, abilities.info.name, prompts, decoding, abilities.routes[name])
         path = address(name, is_list=not isinstance(prompts, str))
         return f"{self._server.base_url}/{path}", body
 
-    def _reading(self, name: RouteName, decoding: Decoding, abilities: ServerAbilities) -> Reading:
+    def _reading(
+        self, name: RouteName, decoding: Decoding, abilities: ServerCapabilities
+    ) -> Reading:
         route = abilities.routes[name]
         return Reading(
             required_ids=decoding.token_ids if route.reads_token_ids else (),
@@ -203,7 +205,7 @@ class VllmServer:
         most_s = self._timeout_s * (1 + n_answer_tokens // _TOKENS_PER_TIMEOUT)
         return time.monotonic() + (most_s if deadline_s is None else min(most_s, deadline_s))
 
-    def _measured(self, until: float | None) -> ServerAbilities:
+    def _measured(self, until: float | None) -> ServerCapabilities:
         """Return what the server can do; measured once, with time for a fresh server to wake."""
         until = time.monotonic() + _WARM_UP_S if until is None else until
         abilities = self._abilities
@@ -223,7 +225,7 @@ class VllmServer:
         """Let the next call measure again, if this failure may mean another server."""
         if exc.kind in (FailureKind.GONE, FailureKind.NONSENSE):
             self._abilities = None
-            self._prober = Prober(self._server, self._wanted_model)
+            self._prober = CapabilityDetector(self._server, self._wanted_model)
 
     def _tokens(self, text: str, until: float) -> tuple[int, ...]:
         abilities = self._measured(until)
@@ -265,9 +267,9 @@ class _OneModel:
 
     def __init__(self, wanted_name: str) -> None:
         self._wanted_name = wanted_name
-        self._abilities: ServerAbilities | None = None
+        self._abilities: ServerCapabilities | None = None
 
-    def abilities(self, measure: Callable[[], ServerAbilities]) -> ServerAbilities:
+    def abilities(self, measure: Callable[[], ServerCapabilities]) -> ServerCapabilities:
         """Return the call's first measurement; raises ServerFailed if it is of another model."""
         abilities = self._abilities or measure()
         self._abilities = self._abilities or abilities

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.domain.labels import Example, Guide, WeakLabel
+from backend.domain.labels import Example, PromptContext, WeakLabel
 from backend.domain.questions import Question, TaskSchema
 from backend.llm.annotator import LLMAnnotator
 from backend.llm.prompts.templates import DEFAULT_FORM
 
 N_PROBE_TEXTS = 48
-FEWEST_HUMAN_LABELS = 20
+MIN_HUMAN_LABELS = 20
 _N_PRIOR = 20
 """How many human labels weigh as much as the figures without labels."""
 _FULL_MASS = 0.1
@@ -24,7 +24,7 @@ _SMALLEST = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
-class FormFigures:
+class TemplateFigures:
     """What one form did on the probe's texts.
 
     `n_read`: texts that got a posterior. `label_mass`: its mean share on the label space, None
@@ -46,23 +46,23 @@ class FormFigures:
 
 
 @dataclass(frozen=True, slots=True)
-class FormReport:
+class TemplateReport:
     """Which form answers a question, why, and all figures; best first."""
 
     question: str
     n_texts: int
     chosen: str
     why: str
-    figures: tuple[FormFigures, ...] = ()
+    figures: tuple[TemplateFigures, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values, from which `from_json` makes the same report."""
         return asdict(self)
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> FormReport:
+    def from_json(cls, data: Mapping[str, Any]) -> TemplateReport:
         """Read what `to_json` wrote."""
-        rows = tuple(FormFigures(**row) for row in data["figures"])
+        rows = tuple(TemplateFigures(**row) for row in data["figures"])
         return cls(**{**data, "figures": rows})
 
 
@@ -89,7 +89,7 @@ class Outcome:
         return float(told.mean()) if len(told) else None
 
 
-class FormProbe:
+class TemplateSelector:
     """Puts one question in every form that the server can take."""
 
     def __init__(self, annotator: LLMAnnotator, schema: TaskSchema, instruction: str) -> None:
@@ -103,8 +103,8 @@ class FormProbe:
         examples: Sequence[Example],
         *,
         human_labels: Mapping[int, str] | None = None,
-        guide: Guide | None = None,
-    ) -> FormReport:
+        guide: PromptContext | None = None,
+    ) -> TemplateReport:
         """Return the form with the best score over `examples`, about 48 texts of the pool.
 
         `human_labels` maps example ids to label values; texts with one should be among the
@@ -113,28 +113,28 @@ class FormProbe:
         """
         if not question.labels or not question.kind.is_exclusive:
             why = "forms are measured for questions with one label out of a few"
-            return FormReport(question.name, 0, DEFAULT_FORM, why)
+            return TemplateReport(question.name, 0, DEFAULT_FORM, why)
         outcomes = [
-            self._outcome(form, question, examples, guide or Guide())
+            self._outcome(form, question, examples, guide or PromptContext())
             for form in self._annotator.forms()
         ]
-        return compare_forms(question, examples, outcomes, human_labels or {})
+        return compare_templates(question, examples, outcomes, human_labels or {})
 
     def _outcome(
-        self, form: str, question: Question, examples: Sequence[Example], guide: Guide
+        self, form: str, question: Question, examples: Sequence[Example], guide: PromptContext
     ) -> Outcome:
         schema = TaskSchema((question,), self._schema.headers)
-        asked = Guide({**guide.forms, question.name: form}, guide.shots)
+        asked = PromptContext({**guide.forms, question.name: form}, guide.shots)
         weak = self._annotator.annotate(schema, self._instruction, examples, guide=asked)
         return Outcome.of(form, weak, len(question.labels))
 
 
-def compare_forms(
+def compare_templates(
     question: Question,
     examples: Sequence[Example],
     outcomes: Sequence[Outcome],
     human_labels: Mapping[int, str],
-) -> FormReport:
+) -> TemplateReport:
     """Return the report on forms that were all put about the same examples.
 
     The default form stays unless another's score is higher by `_MARGIN`: 48 texts cannot tell
@@ -153,10 +153,10 @@ def compare_forms(
     readable = [row for row in figures if row.n_read > 0]
     if not readable:
         why = "no form got an answer"
-        return FormReport(question.name, len(examples), DEFAULT_FORM, why, tuple(figures))
+        return TemplateReport(question.name, len(examples), DEFAULT_FORM, why, tuple(figures))
     margin = {row.form: _MARGIN * (row.form == DEFAULT_FORM and row.n_read > 0) for row in figures}
     ranked = sorted(figures, key=lambda row: -row.score - margin[row.form])
-    return FormReport(question.name, len(examples), ranked[0].form, _why(ranked), tuple(ranked))
+    return TemplateReport(question.name, len(examples), ranked[0].form, _why(ranked), tuple(ranked))
 
 
 def centred(posteriors: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -175,7 +175,7 @@ def centred(posteriors: NDArray[np.float64]) -> NDArray[np.float64]:
     return normalised
 
 
-def form_score(
+def template_score(
     agreement: float, label_mass: float | None, accuracy: float | None, n_human: int
 ) -> float:
     """Return what a form is worth, in the scale of an accuracy.
@@ -196,7 +196,7 @@ def _figures(
     at: int,
     calibrated: Sequence[NDArray[np.float64]],
     gold: NDArray[np.int_],
-) -> FormFigures:
+) -> TemplateFigures:
     own = calibrated[at]
     is_read = _is_read(own)
     others = [other for position, other in enumerate(calibrated) if position != at]
@@ -206,12 +206,12 @@ def _figures(
     has_label = is_read & (gold >= 0)
     n_human = int(has_label.sum())
     accuracy = None
-    if n_human >= FEWEST_HUMAN_LABELS:
+    if n_human >= MIN_HUMAN_LABELS:
         accuracy = float((own[has_label].argmax(axis=1) == gold[has_label]).mean())
     share_read = float(is_read.mean()) if len(is_read) else 0.0
     label_mass = outcome.mean_mass()
-    score = form_score(agreement, label_mass, accuracy, n_human)
-    return FormFigures(
+    score = template_score(agreement, label_mass, accuracy, n_human)
+    return TemplateFigures(
         form=outcome.form,
         n_read=int(is_read.sum()),
         label_mass=label_mass,
@@ -253,7 +253,7 @@ def _balance(calibrated: NDArray[np.float64]) -> float:
     return max(0.0, float(-(shares * np.log(shares)).sum() / np.log(calibrated.shape[1])))
 
 
-def _why(ranked: Sequence[FormFigures]) -> str:
+def _why(ranked: Sequence[TemplateFigures]) -> str:
     best = ranked[0]
     because = f"{best.agreement:.0%} agreement with the other forms"
     if best.accuracy is not None:

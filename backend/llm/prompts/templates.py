@@ -10,9 +10,9 @@ from enum import StrEnum
 from backend.domain.ports import LanguageModelInfo
 from backend.domain.questions import Question, QuestionKind, TaskSchema
 from backend.llm.prompts.text import one_line, spoken_name, told_lines
-from backend.llm.prompts.verbalizer import AnswerWords, answer_names
+from backend.llm.prompts.verbalizer import Verbalizer, answer_names
 
-_MOST_LINE_CHARS = 300
+_MAX_LINE_CHARS = 300
 _ANSWER = "Answer"
 
 
@@ -25,7 +25,7 @@ class Options(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
+class PromptTemplate:
     """One way to put a question. `version` is raised with every change of its wording.
 
     `tells_hints`: what each answer means is told, a line each. `uses_marks`: answers are called
@@ -42,16 +42,16 @@ class Form:
     is_chat: bool = False
 
 
-FORMS: Mapping[str, Form] = {
+FORMS: Mapping[str, PromptTemplate] = {
     form.name: form
     for form in (
-        Form("plain-options", options=Options.ALWAYS),
-        Form("plain-hints", version=2),
-        Form("plain-bare", tells_hints=False, options=Options.NEVER),
-        Form("plain-answer", options=Options.ALWAYS, asks_answer=True),
-        Form("plain-marks", uses_marks=True, asks_answer=True),
-        Form("chat-options", options=Options.ALWAYS, asks_answer=True, is_chat=True),
-        Form("chat-marks", uses_marks=True, asks_answer=True, is_chat=True),
+        PromptTemplate("plain-options", options=Options.ALWAYS),
+        PromptTemplate("plain-hints", version=2),
+        PromptTemplate("plain-bare", tells_hints=False, options=Options.NEVER),
+        PromptTemplate("plain-answer", options=Options.ALWAYS, asks_answer=True),
+        PromptTemplate("plain-marks", uses_marks=True, asks_answer=True),
+        PromptTemplate("chat-options", options=Options.ALWAYS, asks_answer=True, is_chat=True),
+        PromptTemplate("chat-marks", uses_marks=True, asks_answer=True, is_chat=True),
     )
 }
 """All forms by name. The first answers until a project has been measured; see `llm.probe`."""
@@ -71,12 +71,12 @@ _PREFIXES = {
 }
 
 
-def prompt_version(question: Question, form: Form, *, suffix: str = "") -> str:
+def prompt_version(question: Question, form: PromptTemplate, *, suffix: str = "") -> str:
     """Return what is stored with a weak label, such as "choice/plain-options/2"."""
     return f"{_PREFIXES[question.kind]}/{form.name}{suffix}/{form.version}"
 
 
-def offered_forms(info: LanguageModelInfo) -> tuple[str, ...]:
+def available_templates(info: LanguageModelInfo) -> tuple[str, ...]:
     """Return the names of the forms that a server can take."""
     return tuple(
         name for name, form in FORMS.items() if (info.has_chat if form.is_chat else info.has_plain)
@@ -113,7 +113,11 @@ class Layout:
 
 
 def choice_layout(
-    schema: TaskSchema, question: Question, instruction: str, form: Form, words: AnswerWords
+    schema: TaskSchema,
+    question: Question,
+    instruction: str,
+    form: PromptTemplate,
+    words: Verbalizer,
 ) -> Layout:
     """Return the layout of a question with one answer out of a few.
 
@@ -147,7 +151,7 @@ def yes_no_layout(
     lines = told_lines(schema, instruction)
     lines.append(f"{spoken_name(question.name)} {name}: yes or no")
     if meaning:
-        lines.append(f"yes: {meaning}"[:_MOST_LINE_CHARS])
+        lines.append(f"yes: {meaning}"[:_MAX_LINE_CHARS])
     return _layout(question, lines, f"{spoken_name(question.name)} {name}", "")
 
 
@@ -180,7 +184,7 @@ def _layout(question: Question, lines: Sequence[str], asked: str, lead: str) -> 
     )
 
 
-def _meanings(question: Question, words: AnswerWords) -> list[str]:
+def _meanings(question: Question, words: Verbalizer) -> list[str]:
     """Return a line per label that has something to say: the word to answer with and its meaning.
 
     A mark always has: the label's name.
@@ -192,5 +196,5 @@ def _meanings(question: Question, words: AnswerWords) -> list[str]:
         if words.are_marks:
             meaning = f"{name} ({meaning})" if meaning else name
         if meaning:
-            lines.append(f"{word}: {meaning}"[:_MOST_LINE_CHARS])
+            lines.append(f"{word}: {meaning}"[:_MAX_LINE_CHARS])
     return lines

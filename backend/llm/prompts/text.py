@@ -7,8 +7,8 @@ from html.parser import HTMLParser
 
 from backend.domain.questions import TaskSchema, TextFormat
 
-_MOST_TOLD_CHARS = 1000
-_MOST_TOLD_LINES = 5
+_MAX_TOLD_CHARS = 1000
+_MAX_TOLD_LINES = 5
 SPECIAL_TOKEN = re.compile(
     r"<(?=\||/?(?:s|bos|eos|pad|unk|start_of_turn|end_of_turn)>)|\[(?=/?INST\])", re.IGNORECASE
 )
@@ -26,14 +26,14 @@ def told_lines(schema: TaskSchema, instruction: str) -> list[str]:
     Lines and their number are limited, so that an endless instruction leaves room for the text.
     """
     told = [clean_instruction(instruction), *(one_line(header) for header in schema.headers)]
-    return [line[:_MOST_TOLD_CHARS] for line in told if line][:_MOST_TOLD_LINES]
+    return [line[:_MAX_TOLD_CHARS] for line in told if line][:_MAX_TOLD_LINES]
 
 
 def asked_in_words(schema: TaskSchema, instruction: str) -> str:
     """Return on one line what a project asks: what it tells people, then each question's labels."""
     told = told_lines(schema, instruction)
     for question in schema.questions:
-        names = ", ".join(one_line(label.name) for label in question.labels)[:_MOST_TOLD_CHARS]
+        names = ", ".join(one_line(label.name) for label in question.labels)[:_MAX_TOLD_CHARS]
         told.append(spoken_name(question.name) + (f" ({names})" if names else ""))
     return " ".join(line if line.endswith((".", "?", "!")) else f"{line}." for line in told)
 

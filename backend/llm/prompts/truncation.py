@@ -15,12 +15,12 @@ _N_SPARE_TOKENS = 8
 """Left free: a tokenizer may join a text's edges to the prompt differently than it counts them."""
 _N_TEMPLATE_TOKENS = 64
 """Left free for the chat template's own tokens."""
-_FEWEST_TEXT_TOKENS = 16
-_MOST_SHOTS_SHARE = 0.6
+_MIN_TEXT_TOKENS = 16
+_MAX_SHOTS_SHARE = 0.6
 _NO_ROOM = "the prompt alone fills the model's context; shorten the instruction or the hints"
 
 
-class Clock:
+class Deadline:
     """What is left of a deadline."""
 
     def __init__(self, deadline_s: float | None) -> None:
@@ -32,7 +32,7 @@ class Clock:
 
 
 @dataclass(frozen=True, slots=True)
-class Fitted:
+class TruncatedPrompt:
     """A prompt that fits the context, or why there is none."""
 
     prompt: str = ""
@@ -40,14 +40,14 @@ class Fitted:
     abstention: Abstention | None = None
 
 
-class Fitter:
+class PromptTruncator:
     """Makes prompts that leave room for an answer of `n_answer_tokens`."""
 
     def __init__(
         self,
         model: LanguageModel,
         info: LanguageModelInfo,
-        clock: Clock,
+        clock: Deadline,
         *,
         n_answer_tokens: int = 1,
         is_chat: bool = False,
@@ -59,7 +59,7 @@ class Fitter:
         self._counts: dict[str, int] = {}
         self._failure: str | None = None
 
-    def fit(self, layout: Layout, texts: Mapping[str, str]) -> Fitted:
+    def fit(self, layout: Layout, texts: Mapping[str, str]) -> TruncatedPrompt:
         """Return the prompt of the texts, or of the longest beginnings of them that fit.
 
         No tokenizer makes more tokens of a text than it has bytes, so that the server is asked
@@ -67,7 +67,7 @@ class Fitter:
         """
         prompt = layout.fill(texts)
         if len(prompt.encode()) <= self._n_for_prompt:
-            return Fitted(prompt)
+            return TruncatedPrompt(prompt)
         if self._failure is not None:
             return _unreachable(self._failure)
         try:
@@ -76,15 +76,15 @@ class Fitter:
             self._failure = str(exc)
             return _unreachable(self._failure)
         except LanguageModelRejected as exc:
-            return Fitted(abstention=Abstention(AbstentionReason.REJECTED, str(exc)))
+            return TruncatedPrompt(abstention=Abstention(AbstentionReason.REJECTED, str(exc)))
 
-    def _cut(self, layout: Layout, texts: Mapping[str, str]) -> Fitted:
+    def _cut(self, layout: Layout, texts: Mapping[str, str]) -> TruncatedPrompt:
         names = [name for name, _ in layout.fields if name in texts]
         layout = self._with_fewer_shots(layout, names)
         fixed = layout.fill(dict.fromkeys(names, ""))
         n_for_texts = self._n_for_prompt - self._count(fixed)
-        if n_for_texts < _FEWEST_TEXT_TOKENS * len(names):
-            return Fitted(abstention=Abstention(AbstentionReason.REJECTED, _NO_ROOM))
+        if n_for_texts < _MIN_TEXT_TOKENS * len(names):
+            return TruncatedPrompt(abstention=Abstention(AbstentionReason.REJECTED, _NO_ROOM))
         if len(names) == 1:
             cut = {names[0]: self._truncate(texts[names[0]], n_for_texts)}
         else:
@@ -95,7 +95,7 @@ class Fitter:
                 for name, n, limit in zip(names, counts, limits, strict=True)
             }
         is_truncated = any(len(cut[name]) < len(texts[name]) for name in names)
-        return Fitted(layout.fill(cut), is_truncated)
+        return TruncatedPrompt(layout.fill(cut), is_truncated)
 
     def _with_fewer_shots(self, layout: Layout, names: Sequence[str]) -> Layout:
         """Return the layout with the last shots that fit into the shots' share of the context."""
@@ -103,7 +103,7 @@ class Fitter:
             return layout
         bare = replace(layout, shots=())
         n_fixed = self._count(bare.fill(dict.fromkeys(names, "")))
-        n_left = _MOST_SHOTS_SHARE * (self._n_for_prompt - n_fixed)
+        n_left = _MAX_SHOTS_SHARE * (self._n_for_prompt - n_fixed)
         kept: list[str] = []
         for shot in reversed(layout.shots):
             n_left -= self._count(shot)
@@ -138,5 +138,5 @@ def shared_limits(counts: Sequence[int], total: int) -> list[int]:
     return limits
 
 
-def _unreachable(detail: str) -> Fitted:
-    return Fitted(abstention=Abstention(AbstentionReason.UNREACHABLE, detail))
+def _unreachable(detail: str) -> TruncatedPrompt:
+    return TruncatedPrompt(abstention=Abstention(AbstentionReason.UNREACHABLE, detail))

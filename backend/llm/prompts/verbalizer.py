@@ -21,13 +21,13 @@ SURE_OF_WRITTEN = 0.8
 """Taken for an answer without probabilities until human labels tell how often it is right."""
 
 _AROUND_ANSWERS = " \t\"'`*.,:;!()[]"
-_LEAST_LABEL_MASS = 1e-12
+_MIN_LABEL_MASS = 1e-12
 """Under this, the numbers say nothing about the labels: a masked token is reported as -9999."""
 _ROUNDING = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
-class AnswerWords:
+class Verbalizer:
     """What the model is expected to write for each label, and the token that tells it apart.
 
     `are_marks`: the words are "A", "B", ... and the prompt has to say what they stand for.
@@ -50,13 +50,13 @@ class Posterior:
     label_mass: float
 
 
-def choose_answer_words(
+def build_verbalizer(
     labels: Sequence[LabelDefinition],
     tokenize: Tokenize,
     *,
     wants_marks: bool = False,
     is_chat: bool = False,
-) -> AnswerWords:
+) -> Verbalizer:
     """Return the labels' names as the words if their first tokens differ, else option marks.
 
     Only one token of an answer is read, one request per example. In a chat the answer begins
@@ -68,16 +68,16 @@ def choose_answer_words(
     if not wants_marks:
         spoken = [tuple(tokenize(space + name)) for name in names]
         if firsts := _telling_tokens(spoken):
-            return AnswerWords(names, firsts)
+            return Verbalizer(names, firsts)
         if not is_chat and (firsts := _telling_tokens(_without_space(spoken, tokenize))):
-            return AnswerWords(names, firsts, lead=" ")
+            return Verbalizer(names, firsts, lead=" ")
     marks = _single_token_marks(len(names), tokenize, space)
     if len(marks) < len(names):
         raise UnsupportedLabelConfig(
             f"{len(names)} labels whose names begin alike; the language model can tell at most "
             f"{len(marks)} such labels apart. Use fewer labels, or names that begin differently"
         )
-    return AnswerWords(tuple(marks), tuple(marks.values()), are_marks=True)
+    return Verbalizer(tuple(marks), tuple(marks.values()), are_marks=True)
 
 
 def answer_names(labels: Sequence[LabelDefinition]) -> tuple[str, ...]:
@@ -108,7 +108,7 @@ def read_posterior(completion: Completion, token_ids: Sequence[int]) -> Posterio
     if not reported:
         return _unreadable("the server reported no probability for any of the labels")
     label_mass = math.exp(_log_sum_exp(reported))
-    if label_mass < _LEAST_LABEL_MASS:
+    if label_mass < _MIN_LABEL_MASS:
         return _unreadable("the model gives none of the labels any probability")
     floor = min(logprobs.values()) - 1.0
     values = [logprobs.get(token, floor) for token in token_ids]

@@ -16,7 +16,7 @@ Arrays = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True)
-class RoundFiles:
+class RoundArtifacts:
     """One round's folder. A file that is there is finished, so it marks its step as done."""
 
     folder: Path

@@ -15,9 +15,9 @@ from backend.domain.labels import WeakLabel
 from backend.domain.projects import Project, ProjectId
 from backend.domain.questions import Question, TaskSchema
 from backend.domain.rounds import Round, RoundRecipe, RoundState
-from backend.domain.stores import ProjectStore, RoundStore, WorkStore
+from backend.domain.stores import JobStore, ProjectStore, RoundStore
 from backend.errors import BackendError, LanguageModelError, StoreUnavailable, TrainingCancelled
-from backend.pipeline.rounds.artifacts import RoundFiles
+from backend.pipeline.rounds.artifacts import RoundArtifacts
 
 _LOG = logging.getLogger(__name__)
 ROUNDS = "round"
@@ -46,12 +46,12 @@ class RoundPlan:
 
 
 @dataclass(frozen=True, slots=True)
-class Open:
+class ActiveRound:
     """A round that runs, its project and its files."""
 
     round: Round
     project: Project
-    files: RoundFiles
+    files: RoundArtifacts
 
     @property
     def is_paper(self) -> bool:
@@ -67,21 +67,23 @@ class Open:
         return 100 * self.round.number + cycle
 
 
-class RoundDesk:
+class RoundContext:
     """Finds the open round of a project and keeps its state in the database."""
 
     def __init__(
-        self, stores: tuple[ProjectStore, RoundStore, WorkStore], folder: Path, plan: RoundPlan
+        self, stores: tuple[ProjectStore, RoundStore, JobStore], folder: Path, plan: RoundPlan
     ) -> None:
         self._projects, self.rounds, self._work = stores
         self._folder = folder
         self.plan = plan
 
-    def files(self, project_id: ProjectId, number: int) -> RoundFiles:
+    def files(self, project_id: ProjectId, number: int) -> RoundArtifacts:
         """Return where a round's files are."""
-        return RoundFiles(self._folder / project_id / str(number))
+        return RoundArtifacts(self._folder / project_id / str(number))
 
-    def run(self, project_id: ProjectId, work: Callable[[Open], dict[str, int]]) -> dict[str, int]:
+    def run(
+        self, project_id: ProjectId, work: Callable[[ActiveRound], dict[str, int]]
+    ) -> dict[str, int]:
         """Do a step's work for the open round; `is_stopped`: there is nothing more to do now.
 
         What may pass by itself (the LLM is down, the disk is full) leaves the round open: the
@@ -109,7 +111,7 @@ class RoundDesk:
         self._work.clear_problem(project_id, ROUNDS)
         return counts
 
-    def open(self, project_id: ProjectId) -> Open | None:
+    def open(self, project_id: ProjectId) -> ActiveRound | None:
         """Return the round that runs, unless the project asks something else by now."""
         project = self._projects.get(project_id)
         found = self.rounds.running(project_id)
@@ -120,9 +122,9 @@ class RoundDesk:
                 found, RoundState.CANCELLED, error="the project asks something else now"
             )
             return None
-        return Open(found, project, self.files(project_id, found.number))
+        return ActiveRound(found, project, self.files(project_id, found.number))
 
-    def note(self, found: Open, step: str, **progress: Any) -> None:
+    def note(self, found: ActiveRound, step: str, **progress: Any) -> None:
         """Record where the round is; raises TrainingCancelled when it was cancelled."""
         if not self.rounds.note(found.round, step=step, progress=progress):
             raise TrainingCancelled("the round was cancelled")

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.active_learning.holdout import Source, audit, audit_seed, is_audited
+from backend.active_learning.holdout import Source, audit, holdout_seed, in_holdout
 from backend.domain.labels import WeakLabel
 from backend.domain.questions import Question
 from backend.evaluation.selective_prediction import accept_rule
 from backend.pipeline.aggregate import Pool
-from backend.pipeline.ensemble import Human, Jury
+from backend.pipeline.ensemble import AnnotatorEnsemble, Human
 from backend.pipeline.labels_matrix import posteriors_by_annotator
 
 _N_FOLDS = 5
@@ -38,7 +38,7 @@ class Measured:
 
 
 def held_out(
-    jury: Jury,
+    jury: AnnotatorEnsemble,
     pool: Pool,
     question: Question,
     votes: Sequence[WeakLabel],
@@ -80,10 +80,10 @@ def measure(
     `others` holds posteriors of further sources by name, as the first and the newest LLM answers.
     """
     human = pool.human[question.name]
-    seed = audit_seed(pool.project.id)
+    seed = holdout_seed(pool.project.id)
     row_of = {int(i): row for row, i in enumerate(fused.ids)}
     judged = {
-        row_of[i]: label for i, label in human.items() if i in row_of and is_audited(i, seed=seed)
+        row_of[i]: label for i, label in human.items() if i in row_of and in_holdout(i, seed=seed)
     }
     by_name = posteriors_by_annotator(question, pool.examples, votes)
     sources = {name: p for name, p in by_name.items() if name.startswith("similarity")}

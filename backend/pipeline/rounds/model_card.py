@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
-from backend.domain.student import SmallModelOutput, TrainingSet
+from backend.domain.student import StudentOutput, TrainingSet
 
 CARD = "README.md"
 _PACKAGES = ("torch", "transformers", "safetensors")
@@ -23,7 +23,7 @@ class Provenance:
 
 
 def model_card(
-    data: TrainingSet, output: SmallModelOutput, provenance: Provenance
+    data: TrainingSet, output: StudentOutput, provenance: Provenance
 ) -> Mapping[str, str]:
     """Return the sections of a model's README by title; no text of the pool is in them."""
     n_human = int((data.has_label & data.is_human).sum())

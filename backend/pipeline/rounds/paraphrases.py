@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from backend.domain.llm_usage import charged_to
+from backend.domain.llm_usage import track_usage
 from backend.domain.questions import Question
 from backend.pipeline.aggregate import Pool
 
@@ -12,7 +12,7 @@ FREE, REWORDED = "", "paraphrase"
 Reword = Callable[[Sequence[str]], Sequence[str | None]]
 
 
-class SecondWordings:
+class Paraphrases:
     """Wordings by the LLM ("paraphrase"), from a field of the tasks (its name), or none ("")."""
 
     def __init__(self, source: str, reword: Reword) -> None:
@@ -28,7 +28,7 @@ class SecondWordings:
             return None
         if self._source == REWORDED:
             texts = [example.text_of(question) for example in pool.examples]
-            with charged_to(pool.project.id, "rewording"):
+            with track_usage(pool.project.id, "rewording"):
                 return tuple(self._reword(texts))
         given = [task.data.get(self._source) for task in pool.tasks]
         return tuple(view if isinstance(view, str) else None for view in given)

@@ -18,21 +18,21 @@ from backend.domain.rounds import RoundState
 from backend.domain.stores import LabelStore, ReleaseStore
 from backend.evaluation import gate
 from backend.evaluation.stopping import advise_on_rounds
-from backend.pipeline.aggregate import Pool, Settled, Settler
-from backend.pipeline.ensemble import Findings, Human, Jury
+from backend.pipeline.aggregate import AggregatedPool, Aggregator, Pool
+from backend.pipeline.ensemble import AnnotatorEnsemble, EnsembleState, Human
 from backend.pipeline.labels_matrix import FUSED
-from backend.pipeline.release import LABELS_FROM, MODEL_FROM, RECIPE, Releaser
+from backend.pipeline.release import LABELS_FROM, MODEL_FROM, RECIPE, ReleaseBuilder
 from backend.pipeline.rounds.artifacts import aligned
 from backend.pipeline.rounds.context import (
     SMALL_MODEL,
-    Open,
-    RoundDesk,
+    ActiveRound,
+    RoundContext,
     as_votes,
     is_derived,
     question_of,
 )
 from backend.pipeline.rounds.measure import HeldOut, Measured, held_out, measure
-from backend.pipeline.rounds.train import llm_posteriors, voices
+from backend.pipeline.rounds.train import annotator_outputs, llm_posteriors
 
 _LOG = logging.getLogger(__name__)
 ROUND_RELEASE = "round"
@@ -44,8 +44,8 @@ FINAL = "final"
 class Fused:
     """A pool's verdicts with the votes that they were made from, before anybody sees them."""
 
-    settled: Settled
-    found: Findings
+    settled: AggregatedPool
+    found: EnsembleState
     question: Question
     votes: Sequence[WeakLabel]
     small_model: NDArray[np.float64]
@@ -56,15 +56,15 @@ class Fused:
         return self.settled.posteriors(self.question)
 
 
-class Decider:
+class PromoteStep:
     """Does the steps `fuse` and `release`."""
 
     def __init__(
         self,
-        desk: RoundDesk,
-        settler: Settler,
-        jury: Jury,
-        releaser: Releaser,
+        desk: RoundContext,
+        settler: Aggregator,
+        jury: AnnotatorEnsemble,
+        releaser: ReleaseBuilder,
         stores: tuple[LabelStore, ReleaseStore],
     ) -> None:
         self._desk = desk
@@ -81,7 +81,7 @@ class Decider:
         """Draft a release of the last cycle's verdicts unless it would be worse; a step."""
         return self._desk.run(project_id, lambda found: self._release(found, cycle))
 
-    def _fuse(self, found: Open, cycle: int) -> dict[str, int]:
+    def _fuse(self, found: ActiveRound, cycle: int) -> dict[str, int]:
         if not found.files.has(f"fused-{cycle}"):
             self._desk.note(found, f"fuse {cycle}", cycle=cycle)
             fused = self._fused(found, cycle)
@@ -95,7 +95,7 @@ class Decider:
         is_stable = found.is_paper or advice.is_converged
         return {"is_stable": int(is_stable), "changed_per_mille": round(1000 * changed[-1])}
 
-    def _fused(self, found: Open, cycle: int) -> Fused | None:
+    def _fused(self, found: ActiveRound, cycle: int) -> Fused | None:
         pool = self._settler.pool(found.project)
         question = question_of(pool.brief.schema)
         trained = found.files.read(f"train-{cycle}")
@@ -105,7 +105,7 @@ class Decider:
         key = "prediction" if found.is_paper else "cross_fitted"
         small_model = aligned(trained["ids"], trained[key], ids)
         name = f"{SMALL_MODEL}{found.round.recipe}"
-        votes = voices(pool, question, found.files, cycle)
+        votes = annotator_outputs(pool, question, found.files, cycle)
         votes = votes + as_votes(
             ids, small_model, question, name, version=f"round {found.round.number}"
         )
@@ -118,9 +118,9 @@ class Decider:
             found.project, pool.brief, pool.examples, votes, pool.human, found=learned
         )
         published = _published_verdicts(verdicts, question, small_model, name)
-        return Fused(Settled(pool, published), learned, question, votes, small_model)
+        return Fused(AggregatedPool(pool, published), learned, question, votes, small_model)
 
-    def _release(self, found: Open, cycle: int) -> dict[str, int]:
+    def _release(self, found: ActiveRound, cycle: int) -> dict[str, int]:
         pending = self._releases.pending(found.project)
         if pending is not None:
             made_from = self._releases.provenance(found.project.id, pending.model_version)
@@ -140,7 +140,7 @@ class Decider:
             "changed": changed_shares(found, cycle),
             "gate": {
                 "is_promoted": decision.is_promoted,
-                "is_better": decision.is_borne_out,
+                "is_better": decision.labels_may_replace,
                 "reason": decision.reason,
             },
             "gate_figures": dict(decision.figures),
@@ -149,7 +149,7 @@ class Decider:
             self._desk.rounds.finish(found.round, RoundState.REFUSED, metrics=metrics)
             _LOG.info("project=%s round=%d %s", found.project.id, found.round.number, decision)
             return {"is_released": 0}
-        is_better = decision.is_borne_out
+        is_better = decision.labels_may_replace
         if is_better:
             self._keep(found, fused)
         draft = self._releaser.release(
@@ -166,7 +166,7 @@ class Decider:
         return self._finish(found, metrics, draft.model_version)
 
     def _finish(
-        self, found: Open, metrics: Mapping[str, Any], model_version: str
+        self, found: ActiveRound, metrics: Mapping[str, Any], model_version: str
     ) -> dict[str, int]:
         self._desk.rounds.finish(
             found.round, RoundState.RELEASED, metrics=metrics, model_version=model_version
@@ -176,7 +176,7 @@ class Decider:
         )
         return {"is_released": 1}
 
-    def _keep(self, found: Open, fused: Fused) -> None:
+    def _keep(self, found: ActiveRound, fused: Fused) -> None:
         """Make the round's votes, trust and verdicts the project's."""
         derived = [vote for vote in fused.votes if is_derived(vote.annotator)]
         earlier = {v.annotator for v in self._labels.weak_labels(found.project)}
@@ -187,7 +187,7 @@ class Decider:
             self._jury.keep(found.project, fused.found)
         self._labels.save(found.project, fused.settled.verdicts, [])
 
-    def _served(self, found: Open, fused: Fused) -> Settled:
+    def _served(self, found: ActiveRound, fused: Fused) -> AggregatedPool:
         """Return the verdicts that are served now; the round's own where there is none yet.
 
         They carry the round's votes, so that the queue hears the small model.
@@ -203,7 +203,7 @@ class Decider:
         ]
         return replace(fused.settled, verdicts=verdicts)
 
-    def _measure(self, found: Open, fused: Fused) -> Measured:
+    def _measure(self, found: ActiveRound, fused: Fused) -> Measured:
         """Measure on people's labels; each text's verdict is made without its own label."""
         pool, question = fused.settled.pool, fused.question
         if found.is_paper:
@@ -215,7 +215,7 @@ class Decider:
         others = {"small-model": fused.small_model, "llm": llm}
         return measure(pool, question, fused.votes, apart, others)
 
-    def _judge(self, found: Open, fused: Fused, measured: Measured) -> gate.GateDecision:
+    def _judge(self, found: ActiveRound, fused: Fused, measured: Measured) -> gate.GateDecision:
         pool, question = fused.settled.pool, fused.question
         champion = self._champion(found, fused)
         challenger = measured.fused.probabilities
@@ -234,7 +234,7 @@ class Decider:
             rng=found.rng(0),
         )
 
-    def _unasked(self, found: Open, fused: Fused) -> NDArray[np.float64]:
+    def _unasked(self, found: ActiveRound, fused: Fused) -> NDArray[np.float64]:
         """Return the verdicts as they would be without the small model and without people.
 
         Where the small model's opinion is the judge, its own vote must not be in what is judged.
@@ -242,7 +242,7 @@ class Decider:
         votes = [v for v in fused.votes if not v.annotator.startswith(SMALL_MODEL)]
         return self._verdicts_of(found, fused, votes)
 
-    def _champion(self, found: Open, fused: Fused) -> NDArray[np.float64]:
+    def _champion(self, found: ActiveRound, fused: Fused) -> NDArray[np.float64]:
         """Return what the served release says of each text, made without its human label.
 
         Before the first round that is the jury's verdict on the first votes.
@@ -259,7 +259,7 @@ class Decider:
         return self._verdicts_of(found, fused, first)
 
     def _verdicts_of(
-        self, found: Open, fused: Fused, votes: Sequence[WeakLabel]
+        self, found: ActiveRound, fused: Fused, votes: Sequence[WeakLabel]
     ) -> NDArray[np.float64]:
         """Return what some of the votes come to, people left out."""
         pool, question = fused.settled.pool, fused.question
@@ -270,10 +270,10 @@ class Decider:
         verdicts = self._jury.fuse(
             found.project, pool.brief, pool.examples, votes, nobody, found=learned
         )
-        return Settled(pool, verdicts).posteriors(question)
+        return AggregatedPool(pool, verdicts).posteriors(question)
 
 
-def changed_shares(found: Open, cycle: int) -> list[float]:
+def changed_shares(found: ActiveRound, cycle: int) -> list[float]:
     """Return which share of the labels each cycle changed, the first against the jury's."""
     first = found.files.read("train-0")
     labels = [] if first is None else [(first["ids"], first["targets"])]

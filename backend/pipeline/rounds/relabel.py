@@ -19,16 +19,16 @@ from backend.demonstrations.pool import (
     select_pool,
 )
 from backend.demonstrations.retrieval import retrieve
-from backend.domain.labels import Answer, Demonstration, Example, Guide
-from backend.domain.llm_usage import charged_to
+from backend.domain.labels import Answer, Demonstration, Example, PromptContext
+from backend.domain.llm_usage import track_usage
 from backend.domain.projects import ProjectId
 from backend.domain.questions import Question
 from backend.domain.stores import LabelStore, TaskStore
-from backend.pipeline.aggregate import Pool, Settler
-from backend.pipeline.ensemble import Jury
-from backend.pipeline.guidelines import Brief, BriefReader
+from backend.pipeline.aggregate import Aggregator, Pool
+from backend.pipeline.ensemble import AnnotatorEnsemble
+from backend.pipeline.guidelines import Guidelines, GuidelinesReader
 from backend.pipeline.rounds.artifacts import Arrays, aligned, rows_by_id
-from backend.pipeline.rounds.context import SHOTS, Open, RoundDesk, question_of
+from backend.pipeline.rounds.context import SHOTS, ActiveRound, RoundContext, question_of
 
 _LOG = logging.getLogger(__name__)
 _CLEAN_SHARE = 0.2
@@ -37,15 +37,15 @@ _HOUR_S = 3600.0
 _NOBODY = -1
 
 
-class Refiner:
+class RelabelStep:
     """Does the steps `select` and `refine`."""
 
     def __init__(
         self,
-        desk: RoundDesk,
-        settler: Settler,
-        jury: Jury,
-        briefs: BriefReader,
+        desk: RoundContext,
+        settler: Aggregator,
+        jury: AnnotatorEnsemble,
+        briefs: GuidelinesReader,
         stores: tuple[TaskStore, LabelStore],
     ) -> None:
         self._desk = desk
@@ -62,7 +62,7 @@ class Refiner:
         """Ask the LLM about the next chunk; a step. `is_done`: all were asked."""
         return self._desk.run(project_id, lambda found: self._refine(found, cycle))
 
-    def _select(self, found: Open, cycle: int) -> dict[str, int]:
+    def _select(self, found: ActiveRound, cycle: int) -> dict[str, int]:
         if found.files.has(f"shots-{cycle}"):
             return {"is_selected": 1}
         trained = found.files.read(f"train-{cycle - 1}")
@@ -90,7 +90,7 @@ class Refiner:
         )
         return {"is_selected": 1, "n_demonstrations": len(demonstrations[0]), "n_asked": len(asked)}
 
-    def _whom_to_ask(self, found: Open, evidence: _Evidence) -> NDArray[np.intp]:
+    def _whom_to_ask(self, found: ActiveRound, evidence: _Evidence) -> NDArray[np.intp]:
         """Return the rows that are neither clean nor people's; the least sure if not all."""
         is_clean = np.zeros(len(evidence.ids), dtype=bool)
         for at in range(evidence.members.shape[1]):
@@ -104,7 +104,7 @@ class Refiner:
             rows = np.sort(rows[surest_last[:n_most]])
         return rows
 
-    def _budget(self, found: Open, n_texts: int) -> int:
+    def _budget(self, found: ActiveRound, n_texts: int) -> int:
         """Return how many texts the LLM is asked about: all, a set share, or an hour's worth."""
         share = self._desk.plan.llm_share
         if share is None:
@@ -114,7 +114,7 @@ class Refiner:
             _LOG.info("project=%s the LLM is asked about %.0f %%", found.project.id, 100 * share)
         return math.ceil(share * n_texts)
 
-    def _refine(self, found: Open, cycle: int) -> dict[str, int]:
+    def _refine(self, found: ActiveRound, cycle: int) -> dict[str, int]:
         selected = found.files.read(f"shots-{cycle}")
         if selected is None:
             return {"is_stopped": 1}
@@ -133,14 +133,14 @@ class Refiner:
             self._gather(found, cycle, n_chunks)
         return {"n_labelled": n_labelled, "is_done": int(number == n_chunks - 1)}
 
-    def _ask(self, found: Open, selected: Arrays, chunk: slice, name: str) -> int:
+    def _ask(self, found: ActiveRound, selected: Arrays, chunk: slice, name: str) -> int:
         brief = self._briefs.read(found.project)
         question = question_of(brief.schema)
         if question is None:
             return 0
         examples = self._read(found, brief, selected["asked"][chunk])
         guide = self._guide(found, brief, question, selected)
-        with charged_to(found.project.id, f"round {found.round.number}"):
+        with track_usage(found.project.id, f"round {found.round.number}"):
             answers = self._jury.ask(found.project, brief, examples, guide)
         votes = [a for a in answers if a.question == question.name]
         unreachable = [a for a in votes if a.abstention and a.abstention.reason == "unreachable"]
@@ -161,11 +161,13 @@ class Refiner:
         )
         return len(heard)
 
-    def _read(self, found: Open, brief: Brief, ids: NDArray[np.int64]) -> list[Example]:
+    def _read(self, found: ActiveRound, brief: Guidelines, ids: NDArray[np.int64]) -> list[Example]:
         tasks = {t.id: t for t in self._tasks.get(found.project.id, [int(i) for i in ids])}
         return self._briefs.examples(brief, [tasks[int(i)] for i in ids if int(i) in tasks])
 
-    def _guide(self, found: Open, brief: Brief, question: Question, selected: Arrays) -> Guide:
+    def _guide(
+        self, found: ActiveRound, brief: Guidelines, question: Question, selected: Arrays
+    ) -> PromptContext:
         examples = {e.id: e for e in self._read(found, brief, selected["demonstrations"])}
         known = [
             _demonstration(question, examples.get(int(i)), int(at), is_human=bool(by_human))
@@ -177,9 +179,9 @@ class Refiner:
             int(i): tuple(d for at in row if at != _NOBODY and (d := known[at]) is not None)
             for i, row in zip(selected["asked"], selected["shots"], strict=True)
         }
-        return Guide(shots={question.name: shots})
+        return PromptContext(shots={question.name: shots})
 
-    def _gather(self, found: Open, cycle: int, n_chunks: int) -> None:
+    def _gather(self, found: ActiveRound, cycle: int, n_chunks: int) -> None:
         parts = [found.files.read(_part(cycle, i)) for i in range(n_chunks)]
         heard = [part for part in parts if part is not None]
         if not heard:
@@ -209,7 +211,7 @@ class _Evidence:
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
-    found: Open
+    found: ActiveRound
     pool: Pool
     question: Question
     n_shots: int
@@ -217,7 +219,7 @@ class _Wanted:
 
 
 def _evidence(
-    found: Open, pool: Pool, question: Question, jury: Jury, trained: Arrays
+    found: ActiveRound, pool: Pool, question: Question, jury: AnnotatorEnsemble, trained: Arrays
 ) -> _Evidence:
     """Judge each text's label by a model that did not see it; people's labels are their own.
 
@@ -248,7 +250,7 @@ def _evidence(
 
 
 def _vectors(
-    found: Open, pool: Pool, question: Question, jury: Jury, trained: Arrays
+    found: ActiveRound, pool: Pool, question: Question, jury: AnnotatorEnsemble, trained: Arrays
 ) -> NDArray[np.float32]:
     if not found.is_paper:
         return jury.vectors(question, pool.examples)
@@ -260,7 +262,7 @@ def _vectors(
 
 
 def _demonstrations(
-    evidence: _Evidence, question: Question, found: Open, n_shots: int
+    evidence: _Evidence, question: Question, found: ActiveRound, n_shots: int
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Return the demonstrations' rows and classes."""
     n_classes = len(question.labels)

@@ -9,11 +9,11 @@ from backend.domain.projects import Progress, Project, ProjectId
 from backend.domain.rounds import Round, RoundState
 from backend.domain.stores import LabelStore, ProjectStore, RoundStore
 from backend.errors import LanguageModelUnavailable, UnsupportedLabelConfig
-from backend.pipeline.ensemble import FEWEST_TO_LEARN
-from backend.pipeline.guidelines import BriefReader
-from backend.pipeline.rounds.context import STOPPED, RoundDesk, question_of
+from backend.pipeline.ensemble import MIN_TO_LEARN
+from backend.pipeline.guidelines import GuidelinesReader
+from backend.pipeline.rounds.context import STOPPED, RoundContext, question_of
 
-_MOST_UNHEARD = 0.1
+_MAX_UNHEARD = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +28,13 @@ class RoundPolicy:
     every: int = 20
 
 
-class Beginner:
+class RoundScheduler:
     """Reads from the database whether a round is due; nothing depends on a message arriving."""
 
     def __init__(
         self,
-        desk: RoundDesk,
-        briefs: BriefReader,
+        desk: RoundContext,
+        briefs: GuidelinesReader,
         stores: tuple[ProjectStore, LabelStore, RoundStore],
         policy: RoundPolicy,
     ) -> None:
@@ -88,7 +88,7 @@ class Beginner:
         return self._desk.run(project_id, lambda _: _heard(found, progress))
 
     def _has_enough(self, progress: Progress) -> bool:
-        return progress.n_labelled + progress.n_human_labelled >= FEWEST_TO_LEARN
+        return progress.n_labelled + progress.n_human_labelled >= MIN_TO_LEARN
 
     def _can_learn(self, project: Project) -> bool:
         try:
@@ -99,6 +99,6 @@ class Beginner:
 
 def _heard(found: Round, progress: Progress) -> dict[str, int]:
     n_unheard = progress.abstentions.get(AbstentionReason.UNREACHABLE, 0)
-    if n_unheard > _MOST_UNHEARD * progress.n_tasks:
+    if n_unheard > _MAX_UNHEARD * progress.n_tasks:
         raise LanguageModelUnavailable(f"the LLM could not be reached about {n_unheard} tasks")
     return {"round": found.number}

@@ -11,10 +11,10 @@ from backend.domain.stores import RoundStore
 from backend.evaluation.stopping import LearningPoint, advise_on_labels, advise_on_rounds
 from backend.pipeline.rounds.context import RoundPlan
 
-_MOST_SHOWN = 20
+_MAX_SHOWN = 20
 
 
-class RoundReporter:
+class RoundStatus:
     """Reads the rounds' table."""
 
     def __init__(self, rounds: RoundStore, plan: RoundPlan) -> None:
@@ -30,7 +30,7 @@ class RoundReporter:
         ]
         return {
             "n_rounds": len(history),
-            "rounds": [_as_json(found) for found in history[-_MOST_SHOWN:]],
+            "rounds": [_as_json(found) for found in history[-_MAX_SHOWN:]],
             "advice": self._advice(history),
         }
 

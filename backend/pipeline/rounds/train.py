@@ -16,32 +16,32 @@ from backend.domain.projects import ProjectId
 from backend.domain.questions import Question
 from backend.domain.rounds import RoundRecipe
 from backend.domain.student import (
-    FittedModel,
+    FittedStudent,
     PoolTexts,
-    Progress,
-    SmallModel,
+    Student,
     TrainingHooks,
+    TrainingProgress,
     TrainingSet,
 )
-from backend.pipeline.aggregate import Pool, Settler
+from backend.pipeline.aggregate import Aggregator, Pool
 from backend.pipeline.labels_matrix import posteriors_by_annotator
-from backend.pipeline.rounds.artifacts import RoundFiles
+from backend.pipeline.rounds.artifacts import RoundArtifacts
 from backend.pipeline.rounds.context import (
-    Open,
-    RoundDesk,
+    ActiveRound,
+    RoundContext,
     as_votes,
     is_derived,
     question_of,
 )
 from backend.pipeline.rounds.model_card import Provenance, model_card
-from backend.pipeline.rounds.paraphrases import SecondWordings
+from backend.pipeline.rounds.paraphrases import Paraphrases
 
 _LOOK_S = 2.0
-MakeSmallModel = Callable[[RoundRecipe], SmallModel]
+StudentFactory = Callable[[RoundRecipe], Student]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Believed:
+class StudentTargets:
     """What is believed of a pool before the small model speaks.
 
     `targets` (n, K) are the jury's posteriors, people's labels as 0 and 1; NaN rows: no label.
@@ -52,15 +52,15 @@ class Believed:
     is_human: NDArray[np.bool_]
 
 
-class Trainer:
+class TrainStep:
     """Does the `train` step."""
 
     def __init__(
         self,
-        desk: RoundDesk,
-        settler: Settler,
-        make_small_model: MakeSmallModel,
-        wordings: SecondWordings,
+        desk: RoundContext,
+        settler: Aggregator,
+        make_small_model: StudentFactory,
+        wordings: Paraphrases,
     ) -> None:
         self._desk = desk
         self._settler = settler
@@ -71,15 +71,15 @@ class Trainer:
         """Train on the labels as they are in this cycle, 0 being before any refinement; a step."""
         return self._desk.run(project_id, lambda found: self._train(found, cycle))
 
-    def files(self, project_id: ProjectId, number: int) -> RoundFiles:
+    def files(self, project_id: ProjectId, number: int) -> RoundArtifacts:
         """Return a round's files."""
         return self._desk.files(project_id, number)
 
-    def load(self, folder: Path, recipe: RoundRecipe) -> FittedModel:
+    def load(self, folder: Path, recipe: RoundRecipe) -> FittedStudent:
         """Return a small model that a round has trained; raises InvalidRequest."""
         return self._make(recipe).load(folder)
 
-    def _train(self, found: Open, cycle: int) -> dict[str, int]:
+    def _train(self, found: ActiveRound, cycle: int) -> dict[str, int]:
         if found.files.has(f"train-{cycle}"):
             return {"is_trained": 1}
         self._desk.note(found, f"train {cycle + 1}", cycle=cycle)
@@ -87,8 +87,8 @@ class Trainer:
         question = question_of(pool.brief.schema)
         if question is None:
             return {"is_stopped": 1}
-        votes = voices(pool, question, found.files, cycle)
-        believed = self.believe(found, pool, question, votes)
+        votes = annotator_outputs(pool, question, found.files, cycle)
+        believed = self.student_targets(found, pool, question, votes)
         data = _training_set(pool, question, believed)
         if found.is_paper:
             data = replace(data, views=self._wordings.of(pool, question))
@@ -103,15 +103,15 @@ class Trainer:
             ids=believed.ids,
             targets=believed.targets,
             cross_fitted=output.cross_fitted,
-            clean=output.clean_probability,
+            clean=output.label_quality_score,
             prediction=output.prediction.probabilities,
             embeddings=output.prediction.embeddings,
         )
         return {"is_trained": 1, "n_texts": len(believed.ids)}
 
-    def believe(
-        self, found: Open, pool: Pool, question: Question, votes: Sequence[WeakLabel]
-    ) -> Believed:
+    def student_targets(
+        self, found: ActiveRound, pool: Pool, question: Question, votes: Sequence[WeakLabel]
+    ) -> StudentTargets:
         """Fuse votes into targets, without the small model's own.
 
         A text about which the LLM was never asked has none, unless people answered it. As
@@ -120,7 +120,7 @@ class Trainer:
         ids = np.array([example.id for example in pool.examples], dtype=np.int64)
         if found.is_paper:
             targets = llm_posteriors(pool, question, votes)
-            return Believed(ids, targets, np.zeros(len(ids), dtype=bool))
+            return StudentTargets(ids, targets, np.zeros(len(ids), dtype=bool))
         settled, _ = self._settler.try_out(pool, votes)
         targets = np.full((len(ids), len(question.labels)), np.nan)
         human = pool.human[question.name]
@@ -128,12 +128,12 @@ class Trainer:
         for row, verdict in enumerate(settled.of(question)):
             if verdict.probabilities and verdict.example_id not in unheard:
                 targets[row] = verdict.probabilities
-        return Believed(ids, targets, np.isin(ids, list(human)))
+        return StudentTargets(ids, targets, np.isin(ids, list(human)))
 
-    def _hooks(self, found: Open, cycle: int) -> TrainingHooks:
+    def _hooks(self, found: ActiveRound, cycle: int) -> TrainingHooks:
         looked_at = 0.0
 
-        def listen(progress: Progress) -> None:
+        def listen(progress: TrainingProgress) -> None:
             nonlocal looked_at
             if time.monotonic() < looked_at + _LOOK_S:
                 return
@@ -153,7 +153,9 @@ class Trainer:
         )
 
 
-def voices(pool: Pool, question: Question, files: RoundFiles, cycle: int) -> list[WeakLabel]:
+def annotator_outputs(
+    pool: Pool, question: Question, files: RoundArtifacts, cycle: int
+) -> list[WeakLabel]:
     """Return the jury's votes, with the LLM's refined answers of this cycle alone."""
     votes = [vote for vote in pool.votes if not is_derived(vote.annotator)]
     refined = files.read(f"votes-{cycle}")
@@ -183,12 +185,12 @@ def _unasked(votes: Sequence[WeakLabel]) -> set[int]:
     silent = {
         vote.example_id
         for vote in votes
-        if vote.abstention is not None and vote.abstention.reason is AbstentionReason.UNASKED
+        if vote.abstention is not None and vote.abstention.reason is AbstentionReason.NOT_SAMPLED
     }
     return silent - {vote.example_id for vote in votes if is_derived(vote.annotator)}
 
 
-def _training_set(pool: Pool, question: Question, believed: Believed) -> TrainingSet:
+def _training_set(pool: Pool, question: Question, believed: StudentTargets) -> TrainingSet:
     has_label = np.asarray(np.isfinite(believed.targets).all(axis=1))
     texts = PoolTexts(
         tuple(int(i) for i in believed.ids),

@@ -7,11 +7,11 @@ from functools import partial
 
 from backend.domain.ports import StepRunner
 from backend.domain.projects import ProjectId
-from backend.pipeline.prelabel import Crew, prelabel, publish
-from backend.pipeline.rounds.promote import Decider
-from backend.pipeline.rounds.relabel import Refiner
-from backend.pipeline.rounds.scheduler import Beginner
-from backend.pipeline.rounds.train import Trainer
+from backend.pipeline.prelabel import PrelabelSteps, prelabel, publish
+from backend.pipeline.rounds.promote import PromoteStep
+from backend.pipeline.rounds.relabel import RelabelStep
+from backend.pipeline.rounds.scheduler import RoundScheduler
+from backend.pipeline.rounds.train import TrainStep
 
 ROUND = "round"
 """A round if one is due."""
@@ -20,18 +20,18 @@ ROUND_NOW = "round-now"
 
 
 @dataclass(frozen=True, slots=True)
-class RoundCrew:
+class RoundSteps:
     """Who does the steps."""
 
-    prelabel: Crew
-    beginner: Beginner
-    trainer: Trainer
-    refiner: Refiner
-    decider: Decider
+    prelabel: PrelabelSteps
+    beginner: RoundScheduler
+    trainer: TrainStep
+    refiner: RelabelStep
+    decider: PromoteStep
 
 
 def run_round(
-    project_id: ProjectId, steps: StepRunner, crew: RoundCrew, *, is_asked: bool = False
+    project_id: ProjectId, steps: StepRunner, crew: RoundSteps, *, is_asked: bool = False
 ) -> None:
     """Label what has no label yet, then refine and train until labels stop changing, and release.
 
@@ -62,12 +62,12 @@ def run_round(
     publish(project_id, steps, crew.prelabel)
 
 
-def _train(project_id: ProjectId, steps: StepRunner, crew: RoundCrew, cycle: int) -> bool:
+def _train(project_id: ProjectId, steps: StepRunner, crew: RoundSteps, cycle: int) -> bool:
     counts = steps.run("train", partial(crew.trainer.train, cycle=cycle), project_id)
     return not counts.get("is_stopped")
 
 
-def _refine(project_id: ProjectId, steps: StepRunner, crew: RoundCrew, cycle: int) -> bool:
+def _refine(project_id: ProjectId, steps: StepRunner, crew: RoundSteps, cycle: int) -> bool:
     """Choose demonstrations and ask the LLM again, chunk by chunk; False: it cannot go on now."""
     selected = steps.run("select", partial(crew.refiner.select, cycle=cycle), project_id)
     if selected.get("is_stopped"):

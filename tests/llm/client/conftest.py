@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from backend.llm.client.server import VllmServer
+from backend.llm.client.server import LLMClient
 from tests.llm.client.vllm_client import client
 from tests.llm_server import ScriptedLlmServer
 
@@ -19,7 +19,7 @@ def server() -> Iterator[ScriptedLlmServer]:
 
 
 @pytest.fixture
-def model(server: ScriptedLlmServer) -> Iterator[VllmServer]:
+def model(server: ScriptedLlmServer) -> Iterator[LLMClient]:
     model = client(server)
     yield model
     model.close()

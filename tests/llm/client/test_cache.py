@@ -7,11 +7,11 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from backend.domain.llm_usage import Account, Prices, Usage, charged_to
+from backend.domain.llm_usage import Prices, Usage, UsageScope, track_usage
 from backend.domain.ports import Completion, Decoding
 from backend.errors import LanguageModelUnavailable, StoreUnavailable
 from backend.llm.client.cache import CachedLanguageModel
-from backend.store import AnswerStore, Database
+from backend.store import Database, LLMCache
 from backend.store import tables as t
 from tests.fakes import FakeLanguageModel
 
@@ -30,8 +30,8 @@ class BrokenStore:
 
 
 @pytest.fixture
-def store(database: Database) -> AnswerStore:
-    return AnswerStore(database)
+def store(database: Database) -> LLMCache:
+    return LLMCache(database)
 
 
 def fake() -> FakeLanguageModel:
@@ -139,13 +139,13 @@ def test_known_answers_come_even_when_the_server_is_down(store):
 
 def test_usage_is_charged_to_whom_it_is_for(store):
     cached = CachedLanguageModel(fake(), store)
-    with charged_to("7.1", "annotate"):
+    with track_usage("7.1", "annotate"):
         cached.complete(["a a", "b"], GREEDY)
-        with charged_to("7.1", "round 2"):
+        with track_usage("7.1", "round 2"):
             cached.complete(["a a", "c"], GREEDY)
         cached.complete(["a a"], GREEDY)
     annotate, second = store.usage("7.1")
-    assert annotate.account == Account("7.1", "annotate")
+    assert annotate.account == UsageScope("7.1", "annotate")
     counters = (annotate.n_calls, annotate.n_prompts, annotate.n_cache_hits)
     assert counters == (1, 3, 1)
     assert (annotate.n_tokens_in, annotate.n_tokens_out) == (3, 2)

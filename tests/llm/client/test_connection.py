@@ -10,19 +10,19 @@ import time
 import pytest
 
 from backend.errors import LanguageModelRejected, LanguageModelUnavailable
-from backend.llm.client.server import VllmServer
+from backend.llm.client.server import LLMClient
 from tests.llm.client.vllm_client import ASKED, PROMPTS, assert_all_answered, client
 from tests.llm_server import Reply, error
 
 
 def test_the_wrong_address_says_how_to_write_it(server):
     with pytest.raises(LanguageModelRejected, match="404.*LLM_BASE_URL.*/v1"):
-        VllmServer(server.url + "/wrong").describe()
+        LLMClient(server.url + "/wrong").describe()
 
 
 def test_no_url_at_all_is_refused():
     with pytest.raises(LanguageModelRejected, match="LLM_BASE_URL"):
-        VllmServer("http://").describe()
+        LLMClient("http://").describe()
 
 
 def test_a_refused_key_names_the_setting(server, model):
@@ -42,7 +42,7 @@ def test_the_key_is_sent_and_shown_nowhere(server, caplog):
 
 def test_a_password_in_the_url_is_left_out_of_messages():
     with pytest.raises(LanguageModelUnavailable) as caught:
-        VllmServer("http://me:s3cret@127.0.0.1:9/v1").describe()
+        LLMClient("http://me:s3cret@127.0.0.1:9/v1").describe()
     assert "s3cret" not in str(caught.value)
     assert "127.0.0.1:9" in str(caught.value)
 
@@ -56,7 +56,7 @@ def test_a_redirect_is_not_followed(server, model):
 def test_a_server_that_is_down_is_unavailable_soon_and_says_what_to_do():
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
-        model = VllmServer(
+        model = LLMClient(
             f"http://127.0.0.1:{unused.getsockname()[1]}/v1", first_pause_s=0.01, batch_size=1
         )
         started_at = time.monotonic()

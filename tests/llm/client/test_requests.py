@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from backend.domain.ports import Decoding
-from backend.llm.client.requests import RouteAbilities, request_body
+from backend.llm.client.requests import RouteCapabilities, request_body
 from tests.llm.client.vllm_client import ASKED, DIALECTS, PROMPTS, assert_all_answered, client
 from tests.llm_server import ScriptedLlmServer, is_work
 
@@ -37,7 +37,7 @@ def test_a_chat_goes_through_the_template_in_lists(server, model):
 @pytest.mark.parametrize("ability", ["reads_token_ids", "names_token_ids"])
 def test_a_vllm_gets_no_seed_because_one_on_a_cpu_may_end_of_it(ability):
     decoding = Decoding(temperature=0.7, seed=5)
-    another = RouteAbilities(exists=True, n_top_logprobs=5)
+    another = RouteCapabilities(exists=True, n_top_logprobs=5)
     assert request_body("plain", "m", "say", decoding, another)["seed"] == 5
     of_vllm = replace(another, **{ability: True})
     assert "seed" not in request_body("plain", "m", "say", decoding, of_vllm)

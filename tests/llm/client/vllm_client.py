@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from backend.domain.ports import Decoding
-from backend.llm.client.server import VllmServer
+from backend.llm.client.server import LLMClient
 from tests.llm_server import LLAMA_CPP, OLLAMA, OPENAI_CHAT, VLLM, ScriptedLlmServer
 
 ASKED = Decoding(token_ids=(11, 12))
@@ -13,9 +13,9 @@ DIALECTS = {"vLLM": VLLM, "OpenAI": OPENAI_CHAT, "llama.cpp": LLAMA_CPP, "Ollama
 PROMPTS = [f"prompt number {number}" for number in range(10)]
 
 
-def client(server: ScriptedLlmServer, **settings: Any) -> VllmServer:
+def client(server: ScriptedLlmServer, **settings: Any) -> LLMClient:
     defaults: dict[str, Any] = {"timeout_s": 5.0, "batch_size": 4, "first_pause_s": 0.001}
-    return VllmServer(server.url, **(defaults | settings))
+    return LLMClient(server.url, **(defaults | settings))
 
 
 def expected(prompt: str) -> dict[int, float]:

@@ -14,12 +14,12 @@ from backend.domain.labels import Example
 from backend.domain.questions import LabelDefinition, Question, QuestionKind, TaskSchema, TextField
 from backend.llm.annotator import LLMAnnotator
 from backend.llm.prompts.selection import (
-    FormProbe,
-    FormReport,
     Outcome,
+    TemplateReport,
+    TemplateSelector,
     centred,
-    compare_forms,
-    form_score,
+    compare_templates,
+    template_score,
 )
 from backend.llm.prompts.templates import DEFAULT_FORM
 from tests.fakes import FakeLanguageModel
@@ -44,9 +44,11 @@ def understands(prompt: str) -> dict[str, float]:
     return {"positive": 0.3 if is_good else 0.15, "negative": 0.05 if is_good else 0.1}
 
 
-def probe(thinks=understands, question=QUESTION, **rest) -> FormReport:
+def probe(thinks=understands, question=QUESTION, **rest) -> TemplateReport:
     annotator = LLMAnnotator(FakeLanguageModel(thinks))
-    return FormProbe(annotator, TaskSchema((question,)), "").choose_form(question, EXAMPLES, **rest)
+    return TemplateSelector(annotator, TaskSchema((question,)), "").choose_form(
+        question, EXAMPLES, **rest
+    )
 
 
 def test_the_default_form_stays_unless_another_is_clearly_better():
@@ -56,8 +58,10 @@ def test_the_default_form_stays_unless_another_is_clearly_better():
     mass = np.full(len(sure), 0.5)
     forms = {"plain-hints": sure, "plain-bare": sure}
     others = [Outcome(form, rows, mass) for form, rows in forms.items()]
-    close = compare_forms(QUESTION, EXAMPLES, [*others, Outcome(DEFAULT_FORM, nearly, mass)], {})
-    far = compare_forms(QUESTION, EXAMPLES, [*others, Outcome(DEFAULT_FORM, worse, mass)], {})
+    close = compare_templates(
+        QUESTION, EXAMPLES, [*others, Outcome(DEFAULT_FORM, nearly, mass)], {}
+    )
+    far = compare_templates(QUESTION, EXAMPLES, [*others, Outcome(DEFAULT_FORM, worse, mass)], {})
     assert (close.chosen, far.chosen) == (DEFAULT_FORM, "plain-hints")
 
 
@@ -100,7 +104,7 @@ def test_labels_that_the_question_does_not_know_are_passed_over():
 def test_a_form_that_gets_no_answer_is_not_chosen():
     model = FakeLanguageModel(understands)
     model.loses = lambda prompt: None if prompt.endswith("Answer:") else "lost"
-    report = FormProbe(LLMAnnotator(model), TaskSchema((QUESTION,)), "").choose_form(
+    report = TemplateSelector(LLMAnnotator(model), TaskSchema((QUESTION,)), "").choose_form(
         QUESTION, EXAMPLES
     )
     assert report.chosen in ("plain-answer", "plain-marks")
@@ -109,7 +113,7 @@ def test_a_form_that_gets_no_answer_is_not_chosen():
 def test_no_answer_at_all_leaves_the_default():
     model = FakeLanguageModel(understands)
     model.refuses = lambda prompt: "never"
-    report = FormProbe(LLMAnnotator(model), TaskSchema((QUESTION,)), "").choose_form(
+    report = TemplateSelector(LLMAnnotator(model), TaskSchema((QUESTION,)), "").choose_form(
         QUESTION, EXAMPLES
     )
     assert (report.chosen, report.why) == ("plain-options", "no form got an answer")
@@ -117,7 +121,7 @@ def test_no_answer_at_all_leaves_the_default():
 
 def test_no_text_leaves_the_default():
     annotator = LLMAnnotator(FakeLanguageModel(understands))
-    report = FormProbe(annotator, TaskSchema((QUESTION,)), "").choose_form(QUESTION, [])
+    report = TemplateSelector(annotator, TaskSchema((QUESTION,)), "").choose_form(QUESTION, [])
     assert (report.chosen, report.n_texts) == ("plain-options", 0)
 
 
@@ -133,7 +137,7 @@ def test_chat_forms_are_left_out_where_the_server_has_no_chat():
 
 def test_a_report_survives_json():
     report = probe(human_labels=GOLD)
-    assert FormReport.from_json(json.loads(json.dumps(report.to_json()))) == report
+    assert TemplateReport.from_json(json.loads(json.dumps(report.to_json()))) == report
 
 
 def test_centred_posteriors_by_hand():
@@ -158,6 +162,6 @@ def test_a_leaning_of_the_prompt_changes_nothing(weights, leaning):
 
 
 def test_a_score_by_hand():
-    assert form_score(0.8, None, None, 0) == pytest.approx(0.8)
-    assert form_score(0.8, 0.05, None, 0) == pytest.approx(0.8 * 0.95)
-    assert form_score(0.8, 1.0, 0.6, 60) == pytest.approx((60 * 0.6 + 20 * 0.8) / 80)
+    assert template_score(0.8, None, None, 0) == pytest.approx(0.8)
+    assert template_score(0.8, 0.05, None, 0) == pytest.approx(0.8 * 0.95)
+    assert template_score(0.8, 1.0, 0.6, 60) == pytest.approx((60 * 0.6 + 20 * 0.8) / 80)

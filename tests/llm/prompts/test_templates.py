@@ -18,7 +18,7 @@ from backend.llm.prompts.templates import (
     yes_no_layout,
 )
 from backend.llm.prompts.text import slot_text
-from backend.llm.prompts.verbalizer import AnswerWords
+from backend.llm.prompts.verbalizer import Verbalizer
 
 QUESTION = Question(
     name="sentiment",
@@ -29,8 +29,8 @@ QUESTION = Question(
         LabelDefinition("Negative", "Negative", "the reviewer is not content"),
     ),
 )
-WORDS = AnswerWords(("positive", "negative"), (1, 2))
-MARKS = AnswerWords(("A", "B"), (1, 2), are_marks=True)
+WORDS = Verbalizer(("positive", "negative"), (1, 2))
+MARKS = Verbalizer(("A", "B"), (1, 2), are_marks=True)
 HEADER = "What does the reviewer think of the product?"
 
 
@@ -39,7 +39,7 @@ def layout_for(
     *,
     form: str = DEFAULT_FORM,
     headers: tuple[str, ...] = (HEADER,),
-    words: AnswerWords = WORDS,
+    words: Verbalizer = WORDS,
 ) -> Layout:
     return choice_layout(TaskSchema((question,), headers), question, "", FORMS[form], words)
 
@@ -73,7 +73,7 @@ def test_answers_are_listed_where_their_meanings_are_not_given():
 def test_more_than_two_answers_are_listed_with_commas():
     labels = tuple(LabelDefinition(name, name) for name in ("Cat", "Dog", "Owl"))
     question = replace(QUESTION, name="animal", labels=labels)
-    layout = layout_for(question, words=AnswerWords(("cat", "dog", "owl"), (1, 2, 3)))
+    layout = layout_for(question, words=Verbalizer(("cat", "dog", "owl"), (1, 2, 3)))
     assert "Animal: cat, dog or owl\n" in layout.opening
 
 
@@ -131,7 +131,7 @@ def test_names_come_from_the_config():
 def test_nothing_in_a_prompt_is_about_a_subject_that_the_config_does_not_name(form):
     labels = (LabelDefinition("a", "Cat"), LabelDefinition("b", "Dog"))
     question = Question("animal", (TextField("story", "story"),), QUESTION.kind, labels)
-    layout = layout_for(question, form=form, headers=(), words=AnswerWords(("cat", "dog"), (1, 2)))
+    layout = layout_for(question, form=form, headers=(), words=Verbalizer(("cat", "dog"), (1, 2)))
     assert "sentiment" not in layout.fill({"story": ""}).lower()
     assert "review" not in layout.fill({"story": ""}).lower()
 
@@ -170,7 +170,7 @@ def test_prompts_with_the_same_shots_share_all_but_the_query():
 
 
 def test_figures_are_read_after_a_space_that_the_prompt_already_holds():
-    layout = layout_for(words=AnswerWords(("1", "2"), (1, 2), lead=" "), headers=())
+    layout = layout_for(words=Verbalizer(("1", "2"), (1, 2), lead=" "), headers=())
     assert filled(layout).endswith("Sentiment: ")
     assert layout.block({"text": "x"}, "2").endswith("Sentiment: 2\n")
 

@@ -12,7 +12,7 @@ from backend.domain.labels import Abstention, AbstentionReason
 from backend.domain.ports import Completion
 from backend.domain.questions import LabelDefinition
 from backend.errors import UnsupportedLabelConfig
-from backend.llm.prompts.verbalizer import MARKS, Posterior, choose_answer_words, read_posterior
+from backend.llm.prompts.verbalizer import MARKS, Posterior, build_verbalizer, read_posterior
 
 
 def labels(*names: str) -> list[LabelDefinition]:
@@ -31,7 +31,7 @@ class Tokenizer:
 
 def test_names_that_begin_differently_are_the_answers():
     tokenize = Tokenizer()
-    words = choose_answer_words(labels("Positive", "Very  Negative"), tokenize)
+    words = build_verbalizer(labels("Positive", "Very  Negative"), tokenize)
     assert words.words == ("positive", "very negative")
     assert words.token_ids == (tokenize(" positive")[0], tokenize(" very negative")[0])
     assert not words.are_marks
@@ -39,14 +39,14 @@ def test_names_that_begin_differently_are_the_answers():
 
 def test_names_that_begin_alike_are_marked_with_letters():
     tokenize = Tokenizer()
-    words = choose_answer_words(labels("non-fiction", "non-toxic", "fun"), tokenize)
+    words = build_verbalizer(labels("non-fiction", "non-toxic", "fun"), tokenize)
     assert words.words == ("A", "B", "C")
     assert words.token_ids == tuple(tokenize(" " + mark)[0] for mark in "ABC")
     assert words.are_marks
 
 
 def test_names_without_tokens_are_marked_too():
-    words = choose_answer_words(labels("a", "b"), lambda t: [ord(t[-1])] if t[-1].isupper() else [])
+    words = build_verbalizer(labels("a", "b"), lambda t: [ord(t[-1])] if t[-1].isupper() else [])
     assert words.are_marks
 
 
@@ -56,17 +56,17 @@ def test_marks_that_are_no_single_tokens_or_the_same_one_are_passed_over():
             return [1, 2]
         return [65] if text in (" A", " C") else [ord(text[-1])] if len(text) == 2 else [0]
 
-    assert choose_answer_words(labels("one", "two"), tokenize).words == ("A", "D")
+    assert build_verbalizer(labels("one", "two"), tokenize).words == ("A", "D")
 
 
 def test_more_labels_than_marks_are_refused_with_a_remedy():
     many = labels(*(f"x-{number}" for number in range(len(MARKS) + 1)))
     with pytest.raises(UnsupportedLabelConfig, match=f"53 labels.*at most {len(MARKS)}.*Use fewer"):
-        choose_answer_words(many, Tokenizer())
+        build_verbalizer(many, Tokenizer())
 
 
 def test_as_many_labels_as_marks_are_told_apart():
-    words = choose_answer_words(labels(*(f"x-{n}" for n in range(len(MARKS)))), Tokenizer())
+    words = build_verbalizer(labels(*(f"x-{n}" for n in range(len(MARKS)))), Tokenizer())
     assert len(set(words.token_ids)) == len(MARKS)
 
 

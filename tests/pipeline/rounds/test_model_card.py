@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from backend.domain.student import SmallModelOutput, SmallModelPrediction, TrainingReport
+from backend.domain.student import StudentOutput, StudentPrediction, TrainingReport
 from backend.pipeline.rounds.model_card import Provenance, model_card, round_section
 from tests.self_training.conftest import training_set
 
@@ -14,8 +14,8 @@ def test_a_card_tells_counts_and_labels_and_no_text():
     data.is_human[0] = True
     data.has_label[2] = False
     nothing = np.zeros((3, 2))
-    output = SmallModelOutput(
-        SmallModelPrediction(nothing, nothing.astype(np.float32)),
+    output = StudentOutput(
+        StudentPrediction(nothing, nothing.astype(np.float32)),
         nothing,
         np.zeros(3),
         nothing,

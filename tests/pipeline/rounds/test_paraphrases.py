@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from backend.domain.llm_usage import present_account
+from backend.domain.llm_usage import current_scope
 from backend.errors import LanguageModelUnavailable
 from backend.pipeline.rounds.context import RoundPlan
-from backend.pipeline.rounds.paraphrases import SecondWordings
+from backend.pipeline.rounds.paraphrases import Paraphrases
 from tests.pipeline.conftest import CHUNK, House
 
 N_TEXTS = 24
@@ -23,7 +23,7 @@ class Shouting:
     def reword(self, texts):
         if self.failure is not None:
             raise self.failure
-        self.accounts.append(present_account())
+        self.accounts.append(current_scope())
         return [text.upper() for text in texts]
 
 
@@ -39,7 +39,7 @@ def build(projects, tasks, labels, work, tmp_path, shouting):
             (projects, tasks, labels, work),
             folder=tmp_path,
             plan=RoundPlan(recipe=recipe, chunk=CHUNK),
-            wordings=SecondWordings(source, shouting.reword),
+            wordings=Paraphrases(source, shouting.reword),
         )
         return house, house.connected(N_TEXTS)
 
@@ -61,7 +61,7 @@ def test_a_field_of_the_tasks_holds_wordings_where_it_is_filled(build):
     house.round(project_id)
     learned = house.small_model.fits[0]
     assert learned.views == learned.pool.texts
-    assert SecondWordings("absent", lambda texts: []).of(
+    assert Paraphrases("absent", lambda texts: []).of(
         house.settler.pool(house.projects.get(project_id)), None
     ) == (None,) * len(learned.pool)
 
