@@ -135,7 +135,7 @@ def _query_strategy(
 ) -> MakeStrategy:
     if name == "activellm" and settings.query_llm_judge:
         return lambda asked: ActiveLLMStrategy(
-            judge=LLMInformativenessScorer(model, question=asked)
+            scorer=LLMInformativenessScorer(model, question=asked)
         )
     if name == "activellm":
         return lambda asked: ActiveLLMStrategy()

@@ -80,11 +80,11 @@ class Services:
     config: LabelConfigReader
     annotator: LLMAnnotator
     similarity: SimilarityAnnotator
-    jury: AnnotatorEnsemble
-    settler: Aggregator
+    ensemble: AnnotatorEnsemble
+    aggregator: Aggregator
     events: EventService
     prediction: PredictionService
-    crew: RoundSteps
+    round_steps: RoundSteps
     queue: QueueStatus
     exporter: Exporter
     reporter: StatusReporter
@@ -117,11 +117,11 @@ class _Shared:
     """What several use cases are made of."""
 
     config: LabelConfigReader
-    briefs: GuidelinesReader
+    guidelines_reader: GuidelinesReader
     annotator: LLMAnnotator
     similarity: SimilarityAnnotator
-    jury: AnnotatorEnsemble
-    settler: Aggregator
+    ensemble: AnnotatorEnsemble
+    aggregator: Aggregator
     releaser: ReleaseBuilder
     sharer: LLMBudgetPlanner
 
@@ -147,8 +147,8 @@ def build_services(
     encoder = encoder or EncoderAtFirstUse(settings)
     make_small_model = make_small_model or student_factory(settings, encoder)
     shared = _shared(settings, stores, language_model, encoder)
-    voice = StudentPredictor(stores.releases, _models(settings), make_small_model)
-    prelabel = _prelabel_crew(settings, stores, shared, platform, voice)
+    student_predictor = StudentPredictor(stores.releases, _models(settings), make_small_model)
+    prelabel = _prelabel_crew(settings, stores, shared, platform, student_predictor)
     queue = QueueStatus(shared.releaser, stores.releases, stores.tasks)
     wordings = Paraphrases(settings.slm_views, Paraphraser(language_model).reword)
     return Services(
@@ -168,11 +168,11 @@ def build_services(
         config=shared.config,
         annotator=shared.annotator,
         similarity=shared.similarity,
-        jury=shared.jury,
-        settler=shared.settler,
+        ensemble=shared.ensemble,
+        aggregator=shared.aggregator,
         events=EventService(shared.config, (stores.projects, stores.tasks, stores.work)),
         prediction=_prediction(settings, stores, shared),
-        crew=_round_crew(settings, stores, shared, prelabel, make_small_model, wordings),
+        round_steps=_round_crew(settings, stores, shared, prelabel, make_small_model, wordings),
         queue=queue,
         exporter=_exporter(settings, stores, shared),
         reporter=_reporter(settings, stores, shared, queue),
@@ -197,25 +197,25 @@ def _shared(
 ) -> _Shared:
     config = LabelConfigReader(RemoteTexts(settings.allowed_data_hosts))
     definitions = DefinitionFiles(settings.definitions_folder)
-    briefs = GuidelinesReader(config, stores.tasks, definitions.read)
+    guidelines_reader = GuidelinesReader(config, stores.tasks, definitions.read)
     similarity = SimilarityAnnotator(encoder)
     annotator = LLMAnnotator(
         language_model, shortlist=similarity.shortlist, span_asker=SpanAsker(language_model)
     )
-    jury = AnnotatorEnsemble(annotator, similarity, encoder, stores.state)
+    ensemble = AnnotatorEnsemble(annotator, similarity, encoder, stores.state)
     make_strategy = query_strategies(settings, language_model)
-    releaser = ReleaseBuilder(jury, config, (stores.releases, stores.state), make_strategy)
+    releaser = ReleaseBuilder(ensemble, config, (stores.releases, stores.state), make_strategy)
     return _Shared(
         config=config,
-        briefs=briefs,
+        guidelines_reader=guidelines_reader,
         annotator=annotator,
         similarity=similarity,
-        jury=jury,
-        settler=Aggregator(jury, briefs, stores.tasks, stores.labels),
+        ensemble=ensemble,
+        aggregator=Aggregator(ensemble, guidelines_reader, stores.tasks, stores.labels),
         releaser=releaser,
         sharer=LLMBudgetPlanner(
-            jury,
-            briefs,
+            ensemble,
+            guidelines_reader,
             (stores.labels, stores.answers, stores.state),
             make_strategy,
             share=settings.llm_share or None,
@@ -228,10 +228,10 @@ def _prelabel_crew(
     stores: _Stores,
     shared: _Shared,
     platform: LabelingPlatform,
-    voice: StudentPredictor,
+    student_predictor: StudentPredictor,
 ) -> PrelabelSteps:
     five = (stores.projects, stores.tasks, stores.labels, stores.releases, stores.work)
-    orderer = Orderer(shared.settler, shared.releaser, five, manages_queue=settings.manage_queue)
+    orderer = Orderer(shared.aggregator, shared.releaser, five, manages_queue=settings.manage_queue)
     return PrelabelSteps(
         Synchronizer(
             platform,
@@ -242,8 +242,14 @@ def _prelabel_crew(
             is_order_due=orderer.is_due,
         ),
         PreAnnotator(
-            Labelling(shared.jury, shared.briefs, shared.config, shared.releaser, voice),
-            shared.settler,
+            Labelling(
+                shared.ensemble,
+                shared.guidelines_reader,
+                shared.config,
+                shared.releaser,
+                student_predictor,
+            ),
+            shared.aggregator,
             shared.sharer,
             (stores.projects, stores.labels, stores.work),
             chunk=settings.annotate_chunk,
@@ -267,23 +273,27 @@ def _round_crew(
     make_small_model: StudentFactory,
     wordings: Paraphrases,
 ) -> RoundSteps:
-    labels, settler, jury = stores.labels, shared.settler, shared.jury
-    desk = RoundContext(
+    labels, aggregator, ensemble = stores.labels, shared.aggregator, shared.ensemble
+    context = RoundContext(
         (stores.projects, stores.rounds, stores.work), _models(settings), _round_plan(settings)
     )
     policy = RoundPolicy(settings.round_min_tasks, settings.round_every)
     return RoundSteps(
         prelabel,
-        RoundScheduler(desk, shared.briefs, (stores.projects, labels, stores.rounds), policy),
-        TrainStep(desk, settler, make_small_model, wordings),
-        RelabelStep(desk, settler, jury, shared.briefs, (stores.tasks, labels)),
-        PromoteStep(desk, settler, jury, shared.releaser, (labels, stores.releases)),
+        RoundScheduler(
+            context, shared.guidelines_reader, (stores.projects, labels, stores.rounds), policy
+        ),
+        TrainStep(context, aggregator, make_small_model, wordings),
+        RelabelStep(
+            context, aggregator, ensemble, shared.guidelines_reader, (stores.tasks, labels)
+        ),
+        PromoteStep(context, aggregator, ensemble, shared.releaser, (labels, stores.releases)),
     )
 
 
 def _prediction(settings: Settings, stores: _Stores, shared: _Shared) -> PredictionService:
     return PredictionService(
-        Labelling(shared.jury, shared.briefs, shared.config, shared.releaser),
+        Labelling(shared.ensemble, shared.guidelines_reader, shared.config, shared.releaser),
         (stores.projects, stores.tasks, stores.labels, stores.work),
         deadline_s=settings.predict_deadline_s,
         live_limit=settings.live_predict_limit,
@@ -292,7 +302,7 @@ def _prediction(settings: Settings, stores: _Stores, shared: _Shared) -> Predict
 
 def _exporter(settings: Settings, stores: _Stores, shared: _Shared) -> Exporter:
     three = (stores.tasks, stores.labels, stores.releases)
-    return Exporter(shared.briefs, shared.config, three, _models(settings))
+    return Exporter(shared.guidelines_reader, shared.config, three, _models(settings))
 
 
 def _reporter(

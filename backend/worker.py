@@ -49,8 +49,11 @@ class Dispatcher:
         for project in self._services.projects.all():
             if not project.is_connected:
                 continue
-            kind, reason = PRELABEL, self._services.crew.prelabel.synchroniser.work_due(project.id)
-            round_reason = self._services.crew.beginner.due(project)
+            kind, reason = (
+                PRELABEL,
+                self._services.round_steps.prelabel.synchroniser.work_due(project.id),
+            )
+            round_reason = self._services.round_steps.beginner.due(project)
             if round_reason is not None:
                 kind, reason = ROUND, round_reason
             if reason is not None:
@@ -62,14 +65,14 @@ def run_worker(services: Services, stop: threading.Event) -> None:
     """Work until `stop` is set. Raises SettingsError when another worker has this name here."""
     settings = services.settings
     with _only_one(settings):
-        crew = services.crew
+        round_steps = services.round_steps
         jobs = DurableJobs(
             settings.jobs_url,
             executor_id=settings.own_worker_id,
             workflows={
-                PRELABEL: partial(prelabel, crew=crew.prelabel),
-                ROUND: partial(run_round, crew=crew),
-                ROUND_NOW: partial(run_round, crew=crew, is_asked=True),
+                PRELABEL: partial(prelabel, round_steps=round_steps.prelabel),
+                ROUND: partial(run_round, round_steps=round_steps),
+                ROUND_NOW: partial(run_round, round_steps=round_steps, is_asked=True),
             },
         )
         jobs.launch()

@@ -132,7 +132,7 @@ def _measure(report: Report, bench: Bench, n_shots: int) -> None:
     bench.annotate(pool[: N_WARM_UP_SPANS if bench.is_written else N_WARM_UP], purpose="warm-up")
     form = _form(report, bench, pool)
     guide, order, share = _guide(report, bench, pool, n_shots)
-    guide = replace(guide, forms={bench.schema.questions[0].name: form})
+    guide = replace(guide, templates={bench.schema.questions[0].name: form})
     answers, speeds = _timed(bench, guide, order)
     report.results |= _scores(report, bench, answers, pool, guide)
     report.results |= _counts(bench, answers) | speeds | {"max_demonstration_share": share}

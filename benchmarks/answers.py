@@ -40,7 +40,7 @@ def store_answers(data: Path, out: Path, *, limit: int, console: Console) -> Non
             probe = TemplateSelector(services.annotator, schema, dataset.instruction)
             with track_usage(_PROJECT, "forms"):
                 form = probe.choose_form(question, examples[:N_PROBE_TEXTS]).chosen
-            guide = PromptContext(forms={question.name: form})
+            guide = PromptContext(templates={question.name: form})
             answers = []
             with Progress(console=console) as progress, track_usage(_PROJECT, "annotate"):
                 starts = range(0, len(examples), _CHUNK)

@@ -54,7 +54,7 @@ class Measured:
     def pick(self, chosen: NDArray[np.int_], n_human: int) -> str:
         """Return the form that a probe of the chosen texts picks."""
         parts = [
-            Outcome(one.form, one.posteriors[chosen], one.label_mass[chosen])
+            Outcome(one.template, one.posteriors[chosen], one.label_mass[chosen])
             for one in self.outcomes
         ]
         examples = [self.examples[at] for at in chosen]
@@ -81,8 +81,8 @@ def run_injection(report: Report) -> None:
     try:
         report.notes["model"] = model.describe().name
         annotator = LLMAnnotator(model)
-        for form in annotator.forms():
-            rate = flip_rate(annotator, texts, guide=PromptContext(forms={"sentiment": form}))
+        for form in annotator.templates():
+            rate = flip_rate(annotator, texts, guide=PromptContext(templates={"sentiment": form}))
             report.results |= {f"{key} {form}": value for key, value in asdict(rate).items()}
     finally:
         model.close()
@@ -97,7 +97,7 @@ def measure(model: LanguageModel, data: Path, *, limit: int, console: Console) -
     examples = [config.read_example(schema, each.task) for each in dataset.train]
     annotator = LLMAnnotator(model)
     outcomes = []
-    for form in annotator.forms():
+    for form in annotator.templates():
         started_at = time.monotonic()
         outcomes.append(_outcome(annotator, form, schema, (dataset.instruction, examples)))
         per_s = len(examples) / (time.monotonic() - started_at)
@@ -111,7 +111,7 @@ def figures(measured: Measured, n_draws: int, rng: np.random.Generator) -> Mappi
     found: dict[str, Any] = {}
     calibrated = {}
     for outcome in measured.outcomes:
-        form = outcome.form
+        form = outcome.template
         calibrated[form] = measured.accuracy(outcome, is_calibrated=True)
         found[f"accuracy_raw {form}"] = measured.accuracy(outcome, is_calibrated=False)
         found[f"accuracy_calibrated {form}"] = calibrated[form]
@@ -135,6 +135,6 @@ def _outcome(
 ) -> Outcome:
     instruction, examples = asked
     (question,) = schema.questions
-    guide = PromptContext(forms={question.name: form})
+    guide = PromptContext(templates={question.name: form})
     weak = annotator.annotate(schema, instruction, examples, guide=guide)
     return Outcome.of(form, weak, len(question.labels))

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.evaluation.metrics import expected_calibration_error
-from backend.label_model.aggregation import fuse_multiple
+from backend.label_model.aggregation import aggregate_multilabel_posteriors
 from backend.label_model.calibration import BatchCalibrator, fit_label_calibration
 from backend.label_model.fitting import fit_label_model
 from backend.label_model.multilabel import fit_multilabel_model
@@ -54,8 +54,8 @@ def calibrated_with_labels(evidence: Evidence, n_labels: int, *, seed: int) -> l
 def combined(evidence: Evidence, human: Mapping[int, int] | None = None) -> Floats:
     """Return the fused posteriors; `human` maps pool positions to classes."""
     known = {evidence.n_evaluated + row: label for row, label in (human or {}).items()}
-    trust = fit_label_model(evidence.votes, evidence.embeddings, known)
-    return trust.posterior(evidence.votes, evidence.embeddings)[: evidence.n_evaluated]
+    label_model = fit_label_model(evidence.votes, evidence.embeddings, known)
+    return label_model.posterior(evidence.votes, evidence.embeddings)[: evidence.n_evaluated]
 
 
 def combined_with_labels(evidence: Evidence, n_labels: int, *, seed: int) -> list[Floats]:
@@ -81,8 +81,8 @@ def combined_sets(
 ) -> Floats:
     """Return the fused probabilities per label; `human` maps pool positions to sets."""
     known = {evidence.n_evaluated + row: labels for row, labels in (human or {}).items()}
-    trust = fit_multilabel_model(evidence.votes, known)
-    return fuse_multiple(evidence.votes, trust)[: evidence.n_evaluated]
+    label_model = fit_multilabel_model(evidence.votes, known)
+    return aggregate_multilabel_posteriors(evidence.votes, label_model)[: evidence.n_evaluated]
 
 
 def combined_sets_with_labels(evidence: SetEvidence, n_labels: int, *, seed: int) -> list[Floats]:

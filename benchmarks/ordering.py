@@ -17,7 +17,7 @@ from benchmarks.data import read_rows
 from benchmarks.datasets import written_definition
 from benchmarks.ordering_figures import figures, random_figures
 from benchmarks.ordering_learners import LEARNERS
-from benchmarks.ordering_protocol import BUDGETS, follow, hear, random_curves
+from benchmarks.ordering_protocol import BUDGETS, collect, follow, random_curves
 from benchmarks.ordering_sets import LabelledSet, Pool, draw_pool
 from benchmarks.ordering_strategies import DEAF, Builders, spoken_task
 from benchmarks.report import Report
@@ -197,7 +197,7 @@ def _evenly(n: int, n_most: int) -> NDArray[np.int64]:
 
 def _notes(data: LabelledSet, pools: Sequence[Pool]) -> dict[str, Any]:
     shares = np.bincount(data.y_train, minlength=len(data.label_names)) / len(data.y_train)
-    said = hear(data, pools[0], {})
+    said = collect(data, pools[0], {})
     posteriors = said.posteriors
     return {
         "set": data.name,

@@ -52,7 +52,7 @@ def follow(
     scores, n_tokens = [], 0
     extra: dict[str, Any] = {}
     for budget in BUDGETS:
-        said = Said() if is_deaf else hear(data, pool, labelled)
+        said = Said() if is_deaf else collect(data, pool, labelled)
         view = PoolView(
             np.arange(len(x)),
             x,
@@ -89,15 +89,15 @@ class Said:
     agreement: float | None = None
 
 
-def hear(data: LabelledSet, pool: Pool, labelled: Mapping[int, int]) -> Said:
+def collect(data: LabelledSet, pool: Pool, labelled: Mapping[int, int]) -> Said:
     """Fuse the annotators as the product does; `labelled` maps positions to people's labels."""
     if not data.votes:
         return Said()
     votes = {name: rows[pool.rows] for name, rows in data.votes.items()}
     vectors = data.train[pool.rows].astype(float)
-    trust = fit_label_model(votes, vectors, labelled)
-    result = fuse(votes, trust, embeddings=vectors, human=labelled)
-    own = {name: trust.annotator_posterior(name, said) for name, said in votes.items()}
+    label_model = fit_label_model(votes, vectors, labelled)
+    result = fuse(votes, label_model, embeddings=vectors, human=labelled)
+    own = {name: label_model.annotator_posterior(name, said) for name, said in votes.items()}
     return Said(result.probabilities, agreement(own))
 
 

@@ -69,7 +69,7 @@ class Builders:
         def build(n: int) -> QueryStrategy:
             judge = LLMInformativenessScorer(self._model, question=self.task)
             settings = ActiveLLMSettings(n_head=n, n_short=_N_SHORT)
-            return around(ActiveLLMStrategy(judge=judge, settings=settings))
+            return around(ActiveLLMStrategy(scorer=judge, settings=settings))
 
         return build
 

@@ -141,10 +141,10 @@ def _measure(report: Report, house: House, console: Console) -> None:
     services, project_id = house.services, house.platform.project_id
     started = time.perf_counter()
     services.events.connect(project_id, house.data.label_config)
-    prelabel(project_id, house.steps, services.crew.prelabel)
+    prelabel(project_id, house.steps, services.round_steps.prelabel)
     steps = [{"step": "prelabel", **_pool_scores(house)}]
     console.print(steps[-1])
-    run_once = partial(run_round, project_id, house.steps, services.crew, is_asked=True)
+    run_once = partial(run_round, project_id, house.steps, services.round_steps, is_asked=True)
     if not house.asked.n_humans:
         run_once()
         steps += _cycles(house, 1)
@@ -191,17 +191,17 @@ def _pool_scores(house: House) -> dict[str, Any]:
     project = services.projects.get(house.platform.project_id)
     if project is None:
         return {}
-    pool = services.settler.pool(project)
-    question = pool.brief.schema.questions[0]
+    pool = services.aggregator.pool(project)
+    question = pool.guidelines.schema.questions[0]
     gold = np.array([house.gold[example.id] for example in pool.examples])
     votes = posteriors_by_annotator(question, pool.examples, pool.votes)
-    verdicts = [v for v in services.labels.weak_labels(project) if v.annotator == "fused"]
-    by_id = {v.example_id: v for v in verdicts if v.question == question.name}
+    labels_out = [v for v in services.labels.weak_labels(project) if v.annotator == "fused"]
+    by_id = {v.example_id: v for v in labels_out if v.question == question.name}
     fused = np.full((len(gold), len(question.labels)), np.nan)
     for row, example in enumerate(pool.examples):
-        verdict = by_id.get(example.id)
-        if verdict is not None and verdict.probabilities:
-            fused[row] = verdict.probabilities
+        label_out = by_id.get(example.id)
+        if label_out is not None and label_out.probabilities:
+            fused[row] = label_out.probabilities
         if example.id in pool.human[question.name]:
             fused[row] = np.eye(len(question.labels))[pool.human[question.name][example.id]]
     return {_short(name): _accuracy(p, gold) for name, p in votes.items()} | {
@@ -212,7 +212,7 @@ def _pool_scores(house: House) -> dict[str, Any]:
 def _cycles(house: House, number: int) -> list[dict[str, Any]]:
     """Return what each cycle of a round found, from the round's own files."""
     services, project_id = house.services, house.platform.project_id
-    files = services.crew.trainer.files(project_id, number)
+    files = services.round_steps.trainer.files(project_id, number)
     ids = np.array(sorted(house.gold), dtype=np.int64)
     gold = np.array([house.gold[int(i)] for i in ids])
     found: list[dict[str, Any]] = []
@@ -243,26 +243,26 @@ def _test_scores(house: House) -> dict[str, Any]:
     question = question_of(schema)
     if question is None:
         return {}
-    brief = services.settler.sample(project).brief
+    guidelines = services.aggregator.sample(project).guidelines
     examples = [services.config.read_example(schema, each.task) for each in house.data.evaluated]
     gold = np.array([each.gold for each in house.data.evaluated])
-    votes = services.jury.hear(project, brief, examples)
+    votes = services.ensemble.collect(project, guidelines, examples)
     scores = {
         _short(name): _accuracy(p, gold)
         for name, p in posteriors_by_annotator(question, examples, votes).items()
     }
-    files = services.crew.trainer.files(project.id, history[-1].number)
+    files = services.round_steps.trainer.files(project.id, history[-1].number)
     n_cycles = history[-1].metrics.get("n_cycles", 0)
     ids = np.array([example.id for example in examples], dtype=np.int64)
     texts = PoolTexts(
         tuple(int(i) for i in ids), tuple(example.text_of(question) for example in examples)
     )
-    model = services.crew.trainer.load(files.model(n_cycles), history[-1].recipe)
+    model = services.round_steps.trainer.load(files.model(n_cycles), history[-1].recipe)
     answers = model.predict(texts).probabilities
     name = f"{SMALL_MODEL}{history[-1].recipe}"
     votes = votes + as_votes(ids, answers, question, name, version="")
-    verdicts = services.jury.fuse(project, brief, examples, votes)
-    fused = np.array([v.probabilities for v in verdicts if v.question == question.name])
+    labels_out = services.ensemble.fuse(project, guidelines, examples, votes)
+    fused = np.array([v.probabilities for v in labels_out if v.question == question.name])
     return scores | {"small_model": _accuracy(answers, gold), "fused": _accuracy(fused, gold)}
 
 
@@ -299,7 +299,7 @@ def _interval_coverage(house: House) -> dict[str, float]:
     history = house.services.rounds.history(house.platform.project_id)
     if not history:
         return {}
-    files = house.services.crew.trainer.files(house.platform.project_id, history[-1].number)
+    files = house.services.round_steps.trainer.files(house.platform.project_id, history[-1].number)
     stored = files.read(FINAL)
     if stored is None:
         return {}

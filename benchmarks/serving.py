@@ -170,7 +170,7 @@ def _label_all(services: Services, texts: Sequence[str]) -> float:
     services.tasks.save(STORED, tasks)
     services.language_model.describe()
     started = time.perf_counter()
-    while not services.crew.prelabel.annotator.annotate_chunk(STORED)["is_done"]:
+    while not services.round_steps.prelabel.annotator.annotate_chunk(STORED)["is_done"]:
         pass
     seconds = time.perf_counter() - started
     if services.labels.progress(project).n_labelled != len(texts):

@@ -26,7 +26,7 @@ from backend.domain.student import (
     TrainingSet,
 )
 from backend.domain.student import (
-    Progress as TrainingProgress,
+    TrainingProgress as TrainingProgress,
 )
 from backend.errors import (
     LanguageModelError,

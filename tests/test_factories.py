@@ -52,8 +52,8 @@ def test_a_mode_that_cannot_be_is_refused_when_it_is_read(changes, said):
 
 
 def test_the_default_strategy_asks_an_llm_only_when_told_to():
-    assert strategy_of(Settings())._judge is None
-    assert strategy_of(replace(Settings(), query_llm_judge=True))._judge is not None
+    assert strategy_of(Settings())._scorer is None
+    assert strategy_of(replace(Settings(), query_llm_judge=True))._scorer is not None
 
 
 def test_a_strategy_that_is_not_there_is_one_sentence_with_those_that_are(tmp_path):
@@ -65,10 +65,10 @@ def test_a_strategy_that_is_not_there_is_one_sentence_with_those_that_are(tmp_pa
 @pytest.mark.parametrize(
     ("settings", "kind"),
     [
-        (Settings(), "Transformer"),
-        (Settings(slm_processes=1), "Transformer"),
+        (Settings(), "SelfTrainer"),
+        (Settings(slm_processes=1), "SelfTrainer"),
         (Settings(slm_processes=2), "SideBySide"),
-        (Settings(slm_processes=2, slm_recipe="probe"), "Transformer"),
+        (Settings(slm_processes=2, slm_recipe="probe"), "SelfTrainer"),
     ],
 )
 def test_the_settings_say_how_many_processes_train(settings, kind, monkeypatch):
@@ -76,7 +76,7 @@ def test_the_settings_say_how_many_processes_train(settings, kind, monkeypatch):
     assert type(student_factory(settings, None)("default")).__name__ == kind
 
 
-@pytest.mark.parametrize(("n_gpus", "kind"), [(1, "Transformer"), (2, "SideBySide")])
+@pytest.mark.parametrize(("n_gpus", "kind"), [(1, "SelfTrainer"), (2, "SideBySide")])
 def test_no_gpu_trains_in_two_processes(n_gpus, kind, monkeypatch):
     monkeypatch.setattr("backend.self_training.encoder.n_gpus", lambda: n_gpus)
     model = student_factory(Settings(slm_processes=4), None)("default")

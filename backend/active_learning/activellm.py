@@ -49,10 +49,10 @@ class ActiveLLMStrategy:
     def __init__(
         self,
         *,
-        judge: InformativenessScorer | None = None,
+        scorer: InformativenessScorer | None = None,
         settings: ActiveLLMSettings | None = None,
     ) -> None:
-        self._judge = judge
+        self._scorer = scorer
         self._settings = settings or ActiveLLMSettings()
 
     @property
@@ -66,19 +66,19 @@ class ActiveLLMStrategy:
         pulled = [at for at in sorted(pool.pulled) if at not in pool.labelled]
         apart = set(pulled) | set(duplicates)
         free = np.array([at for at in pool.open_positions.tolist() if at not in apart], np.int64)
-        belief = PoolEstimate.of(pool, self._settings)
-        head, judgement = self._head(pool, free, belief, pulled, rng)
-        tail = _by_uncertainty(np.setdiff1d(free, head.positions), belief)
+        estimate = PoolEstimate.of(pool, self._settings)
+        head, scored = self._head(pool, free, estimate, pulled, rng)
+        tail = _by_uncertainty(np.setdiff1d(free, head.positions), estimate)
         repeats = sorted(set(duplicates) - set(pulled))
         positions = np.array([*pulled, *head.positions, *tail, *repeats], dtype=np.int64)
         reasons = (
             *(Reason(f"pulled to the front: {pool.pulled[at]}") for at in pulled),
-            *_head_reasons(pool, head, belief),
-            *(Reason(belief.words(pool, at), belief.numbers(at)) for at in tail.tolist()),
+            *_head_reasons(pool, head, estimate),
+            *(Reason(estimate.words(pool, at), estimate.numbers(at)) for at in tail.tolist()),
             *(_repeat_reason(pool, at, duplicates[at]) for at in repeats),
         )
-        health = _with_judgement(examine(pool, positions, rng), judgement)
-        if belief.is_blank:
+        health = _with_judgement(examine(pool, positions, rng), scored)
+        if estimate.is_blank:
             health = replace(health, warnings=(*health.warnings, _blank_words(pool)))
         return Ordering(positions, reasons, replace(health, n_near_duplicates=len(repeats)))
 
@@ -94,37 +94,37 @@ class ActiveLLMStrategy:
         self,
         pool: PoolView,
         free: Positions,
-        belief: PoolEstimate,
+        estimate: PoolEstimate,
         pulled: Sequence[int],
         rng: np.random.Generator,
     ) -> tuple[_Head, ScoredTexts | None]:
         settings = self._settings
         candidates = _sampled(free, settings.n_candidates, rng)
         references = _sampled(np.arange(len(pool)), settings.n_references, rng)
-        vectors = belief.joined_to(pool.embeddings, settings.label_share)
+        vectors = estimate.joined_to(pool.embeddings, settings.label_share)
         chosen = np.concatenate([pool.labelled_positions, np.array(pulled, dtype=np.int64)])
         problem = CoverageProblem(
             similarities=vectors[candidates] @ vectors[references].T,
-            weights=belief.weights[references].astype(np.float32),
+            weights=estimate.weights[references].astype(np.float32),
             covered=best_similarity(vectors, references, chosen),
         )
         pairs = sample_similarities(vectors, rng)
         width = max(1e-3, settings.width_share * float((1 - pairs).mean())) if len(pairs) else 1.0
-        judgement = None
-        if belief.is_blank:
+        scored = None
+        if estimate.is_blank:
             sets = HerdingProblem(vectors, candidates, references, chosen)
             picks = greedy_herd(sets, settings.n_head, width=width)
         else:
-            preference = _Preference.of(pool, belief, candidates, settings)
-            if self._judge is not None:
+            preference = _Preference.of(pool, estimate, candidates, settings)
+            if self._scorer is not None:
                 prefer = preference.factors
                 short = greedy_cover(problem, settings.n_short, width=width, prefer=prefer)
-                judgement = self._judge.judge(pool, candidates[short], rng=rng)
-                preference = preference.judged(short, judgement, settings.judgement)
+                scored = self._scorer.scorer(pool, candidates[short], rng=rng)
+                preference = preference.judged(short, scored, settings.scored)
             picks = greedy_cover(problem, settings.n_head, width=width, prefer=preference.factors)
         alike = float(np.quantile(pairs, _ALIKE)) if len(pairs) else 1.0
         covers = _newly_alike(problem, picks, alike) * len(pool) / max(1, len(references))
-        return _Head(candidates[picks], np.rint(covers).astype(np.int64)), judgement
+        return _Head(candidates[picks], np.rint(covers).astype(np.int64)), scored
 
 
 _ALIKE = 0.98
@@ -157,26 +157,26 @@ class _Preference:
     def of(
         cls,
         pool: PoolView,
-        belief: PoolEstimate,
+        estimate: PoolEstimate,
         candidates: Positions,
         settings: ActiveLLMSettings,
     ) -> _Preference:
-        clarity = belief.clarity[candidates]
-        if belief.probabilities is None:
+        clarity = estimate.clarity[candidates]
+        if estimate.probabilities is None:
             return cls(clarity, None, np.ones(1), np.zeros(1), 0.0)
-        known = filled(belief.probabilities)
+        known = filled(estimate.probabilities)
         n_classes = known.shape[1]
         targets = settings.prior_share * known.mean(axis=0) + (1 - settings.prior_share) / n_classes
         labels = [label for label in pool.labelled.values() if label is not None]
         labelled = np.bincount(labels, minlength=n_classes).astype(float)
         return cls(clarity, known[candidates], targets, labelled, settings.quota_power)
 
-    def judged(self, short: list[int], judgement: ScoredTexts, strength: float) -> _Preference:
+    def judged(self, short: list[int], scored: ScoredTexts, strength: float) -> _Preference:
         """Return the preference with a shortlist's clarity moved by an LLM's judgement."""
-        if judgement.weight == 0:
+        if scored.weight == 0:
             return self
         clarity = self.clarity.copy()
-        clarity[short] *= np.exp(strength * judgement.weight * (2 * judgement.scores - 1))
+        clarity[short] *= np.exp(strength * scored.weight * (2 * scored.scores - 1))
         return replace(self, clarity=clarity)
 
     def factors(self, picks: list[int]) -> NDArray[np.float64]:
@@ -206,16 +206,16 @@ def _newly_alike(problem: CoverageProblem, picks: Sequence[int], alike: float) -
     return counts
 
 
-def _by_uncertainty(positions: Positions, belief: PoolEstimate) -> Positions:
-    return positions[np.argsort(-belief.uncertainty[positions], kind="stable")]
+def _by_uncertainty(positions: Positions, estimate: PoolEstimate) -> Positions:
+    return positions[np.argsort(-estimate.uncertainty[positions], kind="stable")]
 
 
-def _head_reasons(pool: PoolView, head: _Head, belief: PoolEstimate) -> list[Reason]:
+def _head_reasons(pool: PoolView, head: _Head, estimate: PoolEstimate) -> list[Reason]:
     reasons = []
     for at, covers in zip(head.positions.tolist(), head.covers.tolist(), strict=True):
         similar = f"covers {covers} similar text{'s' if covers != 1 else ''}"
-        numbers = {"covers": float(covers), **belief.numbers(at)}
-        reasons.append(Reason(f"{similar}; {belief.words(pool, at)}", numbers))
+        numbers = {"covers": float(covers), **estimate.numbers(at)}
+        reasons.append(Reason(f"{similar}; {estimate.words(pool, at)}", numbers))
     return reasons
 
 
@@ -231,14 +231,14 @@ def _blank_words(pool: PoolView) -> str:
     )
 
 
-def _with_judgement(health: OrderingHealth, judgement: ScoredTexts | None) -> OrderingHealth:
-    if judgement is None:
+def _with_judgement(health: OrderingHealth, scored: ScoredTexts | None) -> OrderingHealth:
+    if scored is None:
         return health
     return replace(
         health,
-        split_half_reliability=judgement.reliability,
-        judgement_weight=judgement.weight,
-        n_tokens=judgement.n_tokens,
-        counts=judgement.counts,
-        warnings=health.warnings + judgement.warnings,
+        split_half_reliability=scored.reliability,
+        judgement_weight=scored.weight,
+        n_tokens=scored.n_tokens,
+        counts=scored.counts,
+        warnings=health.warnings + scored.warnings,
     )

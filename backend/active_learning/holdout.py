@@ -137,11 +137,11 @@ def audit(
     return HoldoutReport(len(rows), accuracies, kappas)
 
 
-def _guesses(source: Source, judge: Source | None) -> NDArray[np.float64]:
-    if judge is None:
+def _guesses(source: Source, scorer: Source | None) -> NDArray[np.float64]:
+    if scorer is None:
         return source.confidences
-    own = np.take_along_axis(judge.probabilities, np.maximum(source.labels, 0)[:, None], axis=1)
-    guesses = np.where(judge.is_answered, own[:, 0], source.confidences)
+    own = np.take_along_axis(scorer.probabilities, np.maximum(source.labels, 0)[:, None], axis=1)
+    guesses = np.where(scorer.is_answered, own[:, 0], source.confidences)
     return np.where(source.is_answered, guesses, 0.0)
 
 

@@ -78,7 +78,7 @@ class LLMInformativenessScorer:
         self._question = question
         self._settings = settings or InformativenessSettings()
 
-    def judge(
+    def scorer(
         self, pool: PoolView, shortlist: Positions, *, rng: np.random.Generator
     ) -> ScoredTexts:
         """Score the texts of a shortlist; an LLM that cannot be asked has weight 0."""

@@ -45,7 +45,7 @@ class ActiveLLMSettings:
     trust_at: float = 32.0
     n_head: int = 1000
     n_short: int = 200
-    judgement: float = 0.5
+    scored: float = 0.5
     n_candidates: int = 8000
     n_references: int = 4000
 
@@ -81,13 +81,13 @@ class PoolEstimate:
         is_blank = is_noise and n_labels < settings.clarity_until
         if is_blank:
             pool = replace(pool, posteriors=None)
-        trust = n_labels / (n_labels + settings.trust_at)
-        probabilities, source = _blend(pool, trust)
+        label_model = n_labels / (n_labels + settings.trust_at)
+        probabilities, source = _blend(pool, label_model)
         if probabilities is None:
             flat = np.ones(len(pool))
             return cls(None, flat, flat, flat, source, is_blank)
         uncertainty = margin_uncertainty(probabilities)
-        share = trust * settings.uncertainty
+        share = label_model * settings.uncertainty
         clarity = settings.clarity * max(0.0, 1 - n_labels / settings.clarity_until)
         return cls(
             probabilities,
@@ -139,7 +139,7 @@ def margin_uncertainty(probabilities: Probabilities) -> NDArray[np.float64]:
     return margins
 
 
-def _blend(pool: PoolView, trust: float) -> tuple[Probabilities | None, str]:
+def _blend(pool: PoolView, label_model: float) -> tuple[Probabilities | None, str]:
     annotators, small = pool.posteriors, pool.small_model_posteriors
     if annotators is None and small is None:
         return None, ""
@@ -147,10 +147,10 @@ def _blend(pool: PoolView, trust: float) -> tuple[Probabilities | None, str]:
         return annotators, "annotators"
     if annotators is None:
         return small, "small model"
-    mixed = (1 - trust) * annotators + trust * small
+    mixed = (1 - label_model) * annotators + label_model * small
     mixed = np.where(np.isnan(annotators), small, mixed)
     mixed = np.where(np.isnan(small), annotators, mixed)
-    return mixed, "small model" if trust > 0.5 else "annotators"
+    return mixed, "small model" if label_model > 0.5 else "annotators"
 
 
 def filled(probabilities: Probabilities) -> Probabilities:

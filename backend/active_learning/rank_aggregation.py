@@ -38,7 +38,7 @@ class ScoredTexts:
 class InformativenessScorer(Protocol):
     """Whoever can say how informative texts are; `llm.sampler` has the one that asks an LLM."""
 
-    def judge(
+    def scorer(
         self, pool: PoolView, shortlist: Positions, *, rng: np.random.Generator
     ) -> ScoredTexts:
         """Score the texts of a shortlist."""

@@ -99,11 +99,11 @@ class Demonstration:
 class PromptContext:
     """How a project's questions are put to the LLM, beyond what its label config says.
 
-    `forms` names the measured prompt form of each question; `shots` holds, by question and then by
-    example id, the in-context examples of a prompt in their order.
+    `templates` names the selected prompt template of each question; `shots` holds, by question and
+    then by example id, the in-context examples of a prompt in their order.
     """
 
-    forms: Mapping[str, str] = field(default_factory=dict)
+    templates: Mapping[str, str] = field(default_factory=dict)
     shots: Mapping[str, Mapping[int, tuple[Demonstration, ...]]] = field(default_factory=dict)
 
 

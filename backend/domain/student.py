@@ -99,8 +99,8 @@ class Recipe:
     where at least 300 labels are one-hot and most are, else once. `join_strength`: the say of
     cross-fitted predictions beside the label's posterior. `n_neighbours`: labels of that many
     nearest texts in the frozen encoder's space speak too, and a probe on it; 0 for neither.
-    `estimate_noise`: a one-hot label's posterior comes from the estimated noise matrix; `deconvolve_noise`:
-    predictions made of such labels are taken back through it. `weigh_by_clean`: a text counts by
+    `estimate_noise`: a one-hot label's posterior comes from the estimated noise matrix;
+    `deconvolve_noise`: predictions made of such labels are taken back through it. `weigh_by_clean`: a text counts by
     the confidence in its refined label. `keep_abstained`: texts without a label learn from what
     cross-fitted models say. `ema_decay`: average the weights over the last steps, None for none.
     `consistency`: weight of the agreement of two views.
@@ -214,16 +214,17 @@ class StudentOutput:
     """What the small model says of every text of its pool.
 
     `prediction` is the finished model's; `cross_fitted` (n, K) comes from models that did not see
-    the text's label, so that it can speak against it; `label_quality_score` (n,) is that of the label
+    the text's label, so that it can speak against it; `label_quality_score` (n,) is the probability
+    of the label
     given being right (0.5 where there is none); `posterior` (n, K) joins label and cross-fitted
-    prediction; `suspects` lists labelled rows, the likeliest errors first, people's included.
+    prediction; `label_issues` lists labelled rows, the likeliest errors first, people's included.
     """
 
     prediction: StudentPrediction
     cross_fitted: NDArray[np.float64]
     label_quality_score: NDArray[np.float64]
     posterior: NDArray[np.float64]
-    suspects: NDArray[np.int64]
+    label_issues: NDArray[np.int64]
     report: TrainingReport
 
 

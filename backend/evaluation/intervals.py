@@ -83,13 +83,13 @@ def powered_share(
         return None
     hits = is_hit.astype(np.float64)
     spread = float(np.concatenate([guesses, other_guesses]).var())
-    trust = 0.0
+    label_model = 0.0
     if spread > 1e-12:
-        trust = float(np.cov(hits, guesses)[0, 1]) / ((1 + n / n_rest) * spread)
-    trust = min(max(trust, 0.0), 1.0)
-    errors = hits - trust * guesses
-    value = trust * float(other_guesses.mean()) + float(errors.mean())
-    variance = trust**2 * spread / n_rest + float(errors.var(ddof=1)) / n
+        label_model = float(np.cov(hits, guesses)[0, 1]) / ((1 + n / n_rest) * spread)
+    label_model = min(max(label_model, 0.0), 1.0)
+    errors = hits - label_model * guesses
+    value = label_model * float(other_guesses.mean()) + float(errors.mean())
+    variance = label_model**2 * spread / n_rest + float(errors.var(ddof=1)) / n
     reach = float(stats.t.ppf((1 + level) / 2, n - 2)) * variance**0.5
     value = min(max(value, 0.0), 1.0)
     return Estimate(

@@ -22,7 +22,7 @@ _MIN_TO_AGREE = 100
 
 
 @dataclass(frozen=True, slots=True)
-class FusedLabels:
+class AggregatedLabels:
     """One label per text.
 
     `probabilities` (n, K); `labels` (n,) class indices; `sources` says who it is from: "human",
@@ -39,33 +39,33 @@ class FusedLabels:
 
 def fuse(
     posteriors: Mapping[str, Floats],
-    trust: LabelModel,
+    label_model: LabelModel,
     *,
     embeddings: Floats | None = None,
     human: Mapping[int, int] | None = None,
-) -> FusedLabels:
+) -> AggregatedLabels:
     """Fuse raw posteriors (n, K) by name, NaN rows being abstentions, under a learned trust.
 
     `embeddings` (n, d) let the probe vote; `human` maps rows to class indices, which stand with
     certainty. Any text may be fused, also one that trust was not learned from. Cost: O(n V K^2).
     """
     known = dict(human or {})
-    probabilities = trust.posterior(posteriors, embeddings)
+    probabilities = label_model.posterior(posteriors, embeddings)
     for row, label in known.items():
         probabilities[row] = np.eye(probabilities.shape[1])[label]
     labels = probabilities.argmax(axis=1)
     own = {
-        name: trust.annotator_posterior(name, posteriors[name])
-        for name in trust.annotators
+        name: label_model.annotator_posterior(name, posteriors[name])
+        for name in label_model.annotators
         if name in posteriors
     }
     votes = tuple(_votes(posteriors, own, row) for row in range(len(labels)))
-    has_probe = trust.probe is not None and embeddings is not None
+    has_probe = label_model.probe is not None and embeddings is not None
     sources = tuple(
         HUMAN if row in known else _source(votes[row], int(labels[row]), has_probe)
         for row in range(len(labels))
     )
-    return FusedLabels(probabilities, labels, sources, votes)
+    return AggregatedLabels(probabilities, labels, sources, votes)
 
 
 def agreement(posteriors: Mapping[str, Floats]) -> float | None:
@@ -92,7 +92,9 @@ def _kappa(first: NDArray[np.intp], second: NDArray[np.intp]) -> float:
     return (rate - chance) / (1 - chance) if chance < 1 else 0.0
 
 
-def fuse_multiple(posteriors: Mapping[str, Floats], trust: MultilabelModel | None = None) -> Floats:
+def aggregate_multilabel_posteriors(
+    posteriors: Mapping[str, Floats], label_model: MultilabelModel | None = None
+) -> Floats:
     """Fuse probabilities per label (n, L) by annotator, for multiple choice.
 
     Without a learned trust, or where it knows none of the annotators (another LLM is served now),
@@ -101,8 +103,8 @@ def fuse_multiple(posteriors: Mapping[str, Floats], trust: MultilabelModel | Non
     """
     if not posteriors:
         raise ValueError("no voter; expected at least one posterior")
-    if trust is not None and trust.voters.keys() & posteriors.keys():
-        return trust.posterior(posteriors)
+    if label_model is not None and label_model.annotators.keys() & posteriors.keys():
+        return label_model.posterior(posteriors)
     stacked = np.stack([posteriors[name] for name in posteriors])
     odds = logit(np.clip(stacked, _SMALLEST_PROBABILITY, 1 - _SMALLEST_PROBABILITY))
     n_heard = (~np.isnan(odds)).sum(axis=0)

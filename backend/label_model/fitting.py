@@ -165,14 +165,16 @@ class _Learning:
         start = _Tuning(weights, sharpness, np.zeros(self._n_classes))
         tuning = _hear_people(says.about(self._known.rows), self._known.classes, start)
         fused = tuning.posterior(says)
-        voters = {
-            name: self._voter(name, float(weight), fused, own[name])
+        annotators = {
+            name: self._annotator(name, float(weight), fused, own[name])
             for name, weight in zip(self._votes, tuning.weights, strict=False)
         }
         if probe is not None:
             probe = replace(probe, weights=probe.weights * tuning.weights[-1])
         n_human = len(self._known.rows)
-        return LabelModel(voters, classes, tuning.sharpness, tuning.bias, probe, accuracy, n_human)
+        return LabelModel(
+            annotators, classes, tuning.sharpness, tuning.bias, probe, accuracy, n_human
+        )
 
     def _says(self, classes: LatentClasses) -> _Says:
         nobody = np.zeros(len(self._votes))
@@ -206,7 +208,7 @@ class _Learning:
         ]
         return accuracy_from_agreement(asked, self._n_classes)
 
-    def _voter(
+    def _annotator(
         self, name: str, weight: float, fused: Floats, own: NDArray[np.intp]
     ) -> AnnotatorParameters:
         """Estimate a voter's accuracy: Beta posterior, its prior from the fused labels."""

@@ -47,7 +47,7 @@ class LabelModel:
     tempered to, None where only one annotator was heard.
     """
 
-    voters: Mapping[str, AnnotatorParameters]
+    annotators: Mapping[str, AnnotatorParameters]
     classes: LatentClasses
     sharpness: float
     bias: Floats
@@ -60,14 +60,14 @@ class LabelModel:
 
         Voters that were not learned are not heard; without any, the class shares come back.
         """
-        heard = {name: posteriors[name] for name in self.voters if name in posteriors}
+        heard = {name: posteriors[name] for name in self.annotators if name in posteriors}
         by_probe = None
         if self.probe is not None and embeddings is not None:
             by_probe = self.probe.scores(embeddings)
         known = [*posteriors.values(), *([] if by_probe is None else [by_probe])]
         n_texts = len(known[0]) if known else 0
-        features, present = _features(heard, self.voters, n_texts, len(self.bias))
-        weights = np.array([voter.weight for voter in self.voters.values()])
+        features, present = _features(heard, self.annotators, n_texts, len(self.bias))
+        weights = np.array([annotator.weight for annotator in self.annotators.values()])
         pooled = np.empty((n_texts, len(self.bias)))
         for pattern in np.unique(present, axis=0):
             rows = (present == pattern).all(axis=1)
@@ -80,21 +80,18 @@ class LabelModel:
     def annotator_posterior(self, name: str, probabilities: Floats) -> Floats:
         """Return what a voter's raw posteriors (n, K) mean by themselves, calibrated."""
         alone = {name: probabilities}
-        present = np.array([voter == name for voter in self.voters])
-        features, _ = _features(alone, self.voters, len(probabilities), len(self.bias))
+        present = np.array([annotator == name for annotator in self.annotators])
+        features, _ = _features(alone, self.annotators, len(probabilities), len(self.bias))
         pooled = pool(self.classes, features, np.ones(len(present)), present)
         own: Floats = softmax(default_inverse_temperature(len(self.bias)) * pooled, axis=1)
         return own
 
-    @property
-    def annotators(self) -> tuple[str, ...]:
-        """Return who was learned about."""
-        return tuple(self.voters)
-
     def to_json(self) -> dict[str, Any]:
         """Return plain values, from which `from_json` makes the same trust."""
         return {
-            "voters": {name: _voter_to_json(voter) for name, voter in self.voters.items()},
+            "annotators": {
+                name: _voter_to_json(annotator) for name, annotator in self.annotators.items()
+            },
             "classes": self.classes.to_json(),
             "sharpness": self.sharpness,
             "bias": self.bias.tolist(),
@@ -107,7 +104,7 @@ class LabelModel:
     def from_json(cls, data: Mapping[str, Any]) -> LabelModel:
         """Read what `to_json` wrote."""
         return cls(
-            {name: _voter_from_json(voter) for name, voter in data["voters"].items()},
+            {name: _voter_from_json(annotator) for name, annotator in data["annotators"].items()},
             LatentClasses.from_json(data["classes"]),
             float(data["sharpness"]),
             np.asarray(data["bias"], dtype=float),
@@ -140,34 +137,34 @@ def pool(
 
 def _features(
     posteriors: Mapping[str, Floats],
-    voters: Mapping[str, AnnotatorParameters],
+    annotators: Mapping[str, AnnotatorParameters],
     n_texts: int,
     n_classes: int,
 ) -> tuple[Floats, NDArray[np.bool_]]:
     """Return all voters' features (n, d), 0 where absent, and who is present (n, V)."""
     blocks: list[Floats] = []
     present: list[Any] = []
-    for name, voter in voters.items():
+    for name, annotator in annotators.items():
         given = posteriors.get(name)
         if given is None:
             blocks.append(np.zeros((n_texts, n_classes - 1)))
             present.append(np.zeros(n_texts, dtype=bool))
             continue
-        blocks.append(np.nan_to_num(contrasts(voter.scale.scores(given)), nan=0.0))
+        blocks.append(np.nan_to_num(contrasts(annotator.scale.scores(given)), nan=0.0))
         present.append(np.isfinite(given).all(axis=1))
     return np.hstack(blocks), np.stack(present, axis=1)
 
 
-def _voter_to_json(voter: AnnotatorParameters) -> dict[str, Any]:
+def _voter_to_json(annotator: AnnotatorParameters) -> dict[str, Any]:
     return {
-        "mean": voter.scale.mean.tolist(),
-        "spread": voter.scale.spread,
-        "weight": voter.weight,
-        "signal": voter.signal,
-        "accuracy": voter.accuracy,
-        "low": voter.low,
-        "high": voter.high,
-        "n_human": voter.n_human,
+        "mean": annotator.scale.mean.tolist(),
+        "spread": annotator.scale.spread,
+        "weight": annotator.weight,
+        "signal": annotator.signal,
+        "accuracy": annotator.accuracy,
+        "low": annotator.low,
+        "high": annotator.high,
+        "n_human": annotator.n_human,
     }
 
 

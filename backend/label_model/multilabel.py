@@ -78,12 +78,12 @@ class MultilabelModel:
 
     base_rates: tuple[float, ...]
     offset: float
-    voters: Mapping[str, MultilabelAnnotator]
+    annotators: Mapping[str, MultilabelAnnotator]
     n_human: int = 0
 
     def posterior(self, votes: Mapping[str, Floats]) -> Floats:
         """Return each label's probability (n, L); annotators that are not known do not count."""
-        known = {name: voter for name, voter in self.voters.items() if name in votes}
+        known = {name: annotator for name, annotator in self.annotators.items() if name in votes}
         shape = next(iter(votes.values())).shape
         odds = _pooled(np.array(self.base_rates), known, votes, shape)
         posterior: Floats = expit(odds - self.offset)
@@ -96,11 +96,11 @@ class MultilabelModel:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> MultilabelModel:
         """Read what `to_json` wrote."""
-        voters = {
+        annotators = {
             name: MultilabelAnnotator(**{**values, "means": tuple(values["means"])})
-            for name, values in data["voters"].items()
+            for name, values in data["annotators"].items()
         }
-        return cls(tuple(data["base_rates"]), data["offset"], voters, data["n_human"])
+        return cls(tuple(data["base_rates"]), data["offset"], annotators, data["n_human"])
 
 
 def fit_multilabel_model(
@@ -130,26 +130,26 @@ def fit_multilabel_model(
     sampled = {name: probabilities[rows] for name, probabilities in votes.items()}
     is_human, truth = _truth(rows, known, n_labels)
     rates = _base_rates(truth[is_human], n_labels)
-    voters = {name: MultilabelAnnotator.fit(p) for name, p in sampled.items()}
-    voters = _with_weights(voters, sampled, rates, is_human, truth)
-    odds = _pooled(rates, voters, sampled, (len(rows), n_labels))
+    annotators = {name: MultilabelAnnotator.fit(p) for name, p in sampled.items()}
+    annotators = _with_weights(annotators, sampled, rates, is_human, truth)
+    odds = _pooled(rates, annotators, sampled, (len(rows), n_labels))
     offset = float(np.quantile(odds, 1 - rates.mean())) + _TIE if odds.size else 0.0
-    return MultilabelModel(tuple(rates.tolist()), offset, voters, len(known))
+    return MultilabelModel(tuple(rates.tolist()), offset, annotators, len(known))
 
 
 def _with_weights(
-    voters: Mapping[str, MultilabelAnnotator],
+    annotators: Mapping[str, MultilabelAnnotator],
     votes: Mapping[str, Floats],
     rates: Floats,
     is_human: NDArray[np.bool_],
     truth: Floats,
 ) -> dict[str, MultilabelAnnotator]:
     """Find what each voter's scores mean, by expectation maximisation."""
-    scores = {name: voter.scores(votes[name]) for name, voter in voters.items()}
+    scores = {name: annotator.scores(votes[name]) for name, annotator in annotators.items()}
     mean = np.mean([np.nan_to_num(each) for each in scores.values()], axis=0)
     holds = expit(2 * (mean - np.quantile(mean, 1 - rates.mean())))
     importance = np.where(is_human, _HUMAN_WEIGHT, 1.0)[:, None]
-    found = dict(voters)
+    found = dict(annotators)
     for _ in range(_N_ROUNDS):
         holds = np.where(is_human[:, None], truth, holds)
         odds = np.broadcast_to(logit(rates), holds.shape)
@@ -161,7 +161,7 @@ def _with_weights(
 
 
 def _weighed(
-    voter: MultilabelAnnotator, scores: Floats, holds: Floats, importance: Floats
+    annotator: MultilabelAnnotator, scores: Floats, holds: Floats, importance: Floats
 ) -> MultilabelAnnotator:
     """Return the voter with the means and the common variance of its scores in both cases."""
     heard = ~np.isnan(scores)
@@ -172,16 +172,18 @@ def _weighed(
     squares = right * (filled - at_right) ** 2 + wrong * (filled - at_wrong) ** 2
     variance = float(squares.sum() / max(right.sum() + wrong.sum(), 1e-9))
     weight = max(0.0, at_right - at_wrong) / max(variance, 1e-3)
-    return MultilabelAnnotator(voter.means, voter.spread, weight, (at_right + at_wrong) / 2)
+    return MultilabelAnnotator(annotator.means, annotator.spread, weight, (at_right + at_wrong) / 2)
 
 
 def _pooled(
     rates: Floats,
-    voters: Mapping[str, MultilabelAnnotator],
+    annotators: Mapping[str, MultilabelAnnotator],
     votes: Mapping[str, Floats],
     shape: tuple[int, ...],
 ) -> Floats:
-    evidence = sum((voter.evidence(votes[name]) for name, voter in voters.items()), np.zeros(shape))
+    evidence = sum(
+        (annotator.evidence(votes[name]) for name, annotator in annotators.items()), np.zeros(shape)
+    )
     pooled: Floats = logit(rates) + _SHARPNESS * evidence
     return pooled
 

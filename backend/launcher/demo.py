@@ -173,7 +173,7 @@ def _wait_for_order(
     with console.status("Ordering the queue"):
         while True:
             project = services.projects.find(number)
-            if project is not None and services.crew.prelabel.orderer.is_settled(project):
+            if project is not None and services.round_steps.prelabel.orderer.is_settled(project):
                 break
             processes.check()
             if time.monotonic() > deadline:

@@ -62,10 +62,10 @@ class LLMAnnotator:
         """
         if not examples or not schema.questions:
             return []
-        clock = Deadline(deadline_s)
-        info = self._model.describe(deadline_s=clock.left_s())
+        deadline = Deadline(deadline_s)
+        info = self._model.describe(deadline_s=deadline.left_s())
         call = LLMCall(
-            self._model, info, schema, instruction, guide or PromptContext(), clock, self._tokens
+            self._model, info, schema, instruction, guide or PromptContext(), deadline, self._tokens
         )
         answers, errors = [], []
         for question in schema.questions:
@@ -83,7 +83,7 @@ class LLMAnnotator:
             raise errors[0]
         return [weak for of_example in zip(*answers, strict=True) for weak in of_example]
 
-    def forms(self, *, deadline_s: float | None = None) -> tuple[str, ...]:
+    def templates(self, *, deadline_s: float | None = None) -> tuple[str, ...]:
         """Return the names of the prompt forms that the model's server can take."""
         return available_templates(self._model.describe(deadline_s=deadline_s))
 
@@ -112,7 +112,7 @@ class LLMAnnotator:
             call.instruction,
             examples,
             guide=call.guide,
-            deadline_s=call.clock.left_s(),
+            deadline_s=call.deadline.left_s(),
         )
         return [
             replace(label, suspicion=suspicion_in(example, question))

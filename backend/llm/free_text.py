@@ -26,20 +26,20 @@ def ask_written(call: LLMCall, question: Question, examples: Sequence[Example]) 
     `confidence` is the mean probability per token (the geometric mean over the answer) where the
     server tells it: long answers are not held against short ones. Costs one request per example.
     """
-    form = call.form_of(question)
+    template = call.form_of(question)
     is_number = question.kind is QuestionKind.NUMBER
     layout = open_layout(call.schema, question, call.instruction)
-    asking = PromptBatch(call, question, prompt_version(question, form))
+    asking = PromptBatch(call, question, prompt_version(question, template))
     decoding = Decoding(
         max_tokens=_N_NUMBER_TOKENS if is_number else _N_TEXT_TOKENS,
         model=call.info.name,
-        is_chat=form.is_chat,
-        stop=() if form.is_chat else ("\n",),
+        is_chat=template.is_chat,
+        stop=() if template.is_chat else ("\n",),
         n_logprobs=1 if call.info.reads_token_ids or call.info.n_top_logprobs else 0,
     )
-    fitter = call.fitter(decoding)
-    fitted = asking.prompts(examples, [layout] * len(examples), _ending, fitter)
-    return asking.ask(examples, fitted, decoding, _reader(question))
+    truncator = call.truncator(decoding)
+    truncated = asking.prompts(examples, [layout] * len(examples), _ending, truncator)
+    return asking.ask(examples, truncated, decoding, _reader(question))
 
 
 def read_number(text: str, bounds: tuple[float, float] | None) -> str | None:

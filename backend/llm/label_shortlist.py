@@ -39,7 +39,7 @@ class _Sheet:
     example: Example
     labels: tuple[int, ...]
     words: Verbalizer
-    fitted: TruncatedPrompt
+    truncated: TruncatedPrompt
 
 
 def ask_shortlist(
@@ -50,18 +50,18 @@ def ask_shortlist(
     `prompt_version` says "top20". Labels off the shortlist share what `SHORTLIST_PROBABILITY`
     leaves, so that they are unlikely and never impossible.
     """
-    form = call.form_of(question)
-    version = prompt_version(question, form, suffix=f"-top{N_SHORTLISTED}")
+    template = call.form_of(question)
+    version = prompt_version(question, template, suffix=f"-top{N_SHORTLISTED}")
     asking = PromptBatch(call, question, version)
-    fitter = call.fitter(Decoding(max_tokens=N_WRITTEN_TOKENS, is_chat=form.is_chat))
+    truncator = call.truncator(Decoding(max_tokens=N_WRITTEN_TOKENS, is_chat=template.is_chat))
     sheets = []
     for example, chosen in zip(examples, shortlist(question, examples, N_SHORTLISTED), strict=True):
         labels = chosen[:N_SHORTLISTED]
         part = replace(question, labels=tuple(question.labels[at] for at in labels))
-        words = answer_words(call, part, form)
-        layout = choice_layout(call.schema, part, call.instruction, form, words)
-        (fitted,) = asking.prompts([example], [layout], ending_for(part, words), fitter)
-        sheets.append(_Sheet(example, labels, words, fitted))
+        words = answer_words(call, part, template)
+        layout = choice_layout(call.schema, part, call.instruction, template, words)
+        (truncated,) = asking.prompts([example], [layout], ending_for(part, words), truncator)
+        sheets.append(_Sheet(example, labels, words, truncated))
     return [weak for group in _groups(sheets) for weak in _ask_group(call, asking, question, group)]
 
 
@@ -97,16 +97,16 @@ def _ask_group(
 ) -> list[WeakLabel]:
     words = {word: None for sheet in group for word in sheet.words.words}
     token_ids = {token: None for sheet in group for token in sheet.words.token_ids}
-    form = call.form_of(question)
+    template = call.form_of(question)
     together = Verbalizer(tuple(words), tuple(token_ids))
-    decoding = decoding_for(call.info, together, is_chat=form.is_chat)
-    asked = [sheet for sheet in group if sheet.fitted.abstention is None]
-    completions = iter(call.complete([sheet.fitted.prompt for sheet in asked], decoding))
+    decoding = decoding_for(call.info, together, is_chat=template.is_chat)
+    asked = [sheet for sheet in group if sheet.truncated.abstention is None]
+    completions = iter(call.complete([sheet.truncated.prompt for sheet in asked], decoding))
     weak_labels = []
     for sheet in group:
-        completion = None if sheet.fitted.abstention else next(completions)
+        completion = None if sheet.truncated.abstention else next(completions)
         read = _reader(sheet, len(question.labels))
-        weak_labels.append(asking.answered(sheet.example, sheet.fitted, completion, read))
+        weak_labels.append(asking.answered(sheet.example, sheet.truncated, completion, read))
     return weak_labels
 
 

@@ -34,21 +34,21 @@ def ask_each_label(
     so that they share their beginning. Costs one request of one token per example and label asked
     about. An example with a label that has no answer abstains.
     """
-    form = call.form_of(question)
+    template = call.form_of(question)
     words = Verbalizer((_YES, _NO), ())
     if reads_tokens(call.info):
-        words = build_verbalizer(_YES_NO, call.tokenize, is_chat=form.is_chat)
+        words = build_verbalizer(_YES_NO, call.tokenize, is_chat=template.is_chat)
     suffix = "" if chosen is None else f"-top{max(map(len, chosen), default=0)}"
-    asking = PromptBatch(call, question, prompt_version(question, form, suffix=suffix))
-    decoding = decoding_for(call.info, words, is_chat=form.is_chat)
-    fitter = call.fitter(decoding)
+    asking = PromptBatch(call, question, prompt_version(question, template, suffix=suffix))
+    decoding = decoding_for(call.info, words, is_chat=template.is_chat)
+    truncator = call.truncator(decoding)
     cells: dict[tuple[int, int], TruncatedPrompt] = {}
     for index, label in enumerate(question.labels):
         positions = [at for at in range(len(examples)) if chosen is None or index in chosen[at]]
         layout = yes_no_layout(call.schema, question, call.instruction, label_index=index)
         some = [examples[at] for at in positions]
-        fitted = asking.prompts(some, [layout] * len(some), _ending(label.value), fitter)
-        cells |= {(at, index): one for at, one in zip(positions, fitted, strict=True)}
+        truncated = asking.prompts(some, [layout] * len(some), _ending(label.value), truncator)
+        cells |= {(at, index): one for at, one in zip(positions, truncated, strict=True)}
     asked = {cell: one.prompt for cell, one in cells.items() if one.abstention is None}
     answers = dict(zip(asked, call.complete(list(asked.values()), decoding), strict=True))
     of_example: list[list[_Cell]] = [[] for _ in examples]
@@ -66,7 +66,7 @@ class _Cell:
     """One label of one example: what was asked and what came back."""
 
     label_index: int
-    fitted: TruncatedPrompt
+    truncated: TruncatedPrompt
     completion: Completion | None
 
 
@@ -100,9 +100,11 @@ def _label(
 ) -> WeakLabel:
     """Return one example's weak label out of its labels' answers."""
     given = [cell.completion for cell in cells if cell.completion is not None]
-    abstentions = [cell.fitted.abstention for cell in cells if cell.fitted.abstention is not None]
+    abstentions = [
+        cell.truncated.abstention for cell in cells if cell.truncated.abstention is not None
+    ]
     whole = TruncatedPrompt(
-        is_truncated=any(cell.fitted.is_truncated for cell in cells),
+        is_truncated=any(cell.truncated.is_truncated for cell in cells),
         abstention=abstentions[0] if abstentions else None,
     )
     if abstentions or not given:

@@ -49,29 +49,29 @@ class LLMCall:
     schema: TaskSchema
     instruction: str
     guide: PromptContext
-    clock: Deadline
+    deadline: Deadline
     tokens: dict[tuple[str, str], tuple[int, ...]]
 
     def form_of(self, question: Question) -> PromptTemplate:
         """Return the form that the guide names for a question, if the server can take it."""
-        form = FORMS.get(self.guide.forms.get(question.name, ""), FORMS[DEFAULT_FORM])
-        if form.name in available_templates(self.info):
-            return form
+        template = FORMS.get(self.guide.templates.get(question.name, ""), FORMS[DEFAULT_FORM])
+        if template.name in available_templates(self.info):
+            return template
         return FORMS[DEFAULT_FORM if self.info.has_plain else DEFAULT_CHAT_FORM]
 
     def tokenize(self, text: str) -> tuple[int, ...]:
         """Return the token ids of a short text, asked for once per model."""
         key = (self.info.name, text)
         if key not in self.tokens:
-            self.tokens[key] = self.model.tokenize(text, deadline_s=self.clock.left_s())
+            self.tokens[key] = self.model.tokenize(text, deadline_s=self.deadline.left_s())
         return self.tokens[key]
 
-    def fitter(self, decoding: Decoding) -> PromptTruncator:
+    def truncator(self, decoding: Decoding) -> PromptTruncator:
         """Return what cuts texts so that an answer made like this still has room."""
         return PromptTruncator(
             self.model,
             self.info,
-            self.clock,
+            self.deadline,
             n_answer_tokens=decoding.max_tokens,
             is_chat=decoding.is_chat,
         )
@@ -80,7 +80,7 @@ class LLMCall:
         """Complete the prompts; none costs nothing."""
         if not prompts:
             return []
-        return self.model.complete(prompts, decoding, deadline_s=self.clock.left_s())
+        return self.model.complete(prompts, decoding, deadline_s=self.deadline.left_s())
 
 
 class PromptBatch:
@@ -97,18 +97,18 @@ class PromptBatch:
         examples: Sequence[Example],
         layouts: Sequence[Layout],
         ending: Ending,
-        fitter: PromptTruncator,
+        truncator: PromptTruncator,
     ) -> list[TruncatedPrompt]:
         """Return each example's prompt in its own layout, with its shots in the given order."""
-        fitted = []
+        truncated = []
         for example, layout in zip(examples, layouts, strict=True):
             texts = self.texts(example)
             if isinstance(texts, Abstention):
-                fitted.append(TruncatedPrompt(abstention=texts))
+                truncated.append(TruncatedPrompt(abstention=texts))
             else:
                 shots = self._blocks(self._shots.get(example.id, ()), layout, ending)
-                fitted.append(fitter.fit(replace(layout, shots=shots), texts))
-        return fitted
+                truncated.append(truncator.fit(replace(layout, shots=shots), texts))
+        return truncated
 
     def texts(self, example: Example) -> dict[str, str] | Abstention:
         """Return the texts to read as they may stand in a prompt, or why there are none.
@@ -129,29 +129,33 @@ class PromptBatch:
     def ask(
         self,
         examples: Sequence[Example],
-        fitted: Sequence[TruncatedPrompt],
+        truncated: Sequence[TruncatedPrompt],
         decoding: Decoding,
         read: Read,
     ) -> list[WeakLabel]:
         """Return one weak label per example; only those with a prompt cost anything."""
-        positions = [at for at, one in enumerate(fitted) if one.abstention is None]
-        completions = self._call.complete([fitted[at].prompt for at in positions], decoding)
+        positions = [at for at, one in enumerate(truncated) if one.abstention is None]
+        completions = self._call.complete([truncated[at].prompt for at in positions], decoding)
         by_position = dict(zip(positions, completions, strict=True))
         return [
             self.answered(example, one, by_position.get(at), read)
-            for at, (example, one) in enumerate(zip(examples, fitted, strict=True))
+            for at, (example, one) in enumerate(zip(examples, truncated, strict=True))
         ]
 
     def answered(
-        self, example: Example, fitted: TruncatedPrompt, completion: Completion | None, read: Read
+        self,
+        example: Example,
+        truncated: TruncatedPrompt,
+        completion: Completion | None,
+        read: Read,
     ) -> WeakLabel:
         """Return what one completion says, or why it says nothing."""
         if completion is None:
-            return self.label(example, fitted.abstention or _NO_ANSWER)
+            return self.label(example, truncated.abstention or _NO_ANSWER)
         answer = failure_of(completion) or read(completion)
         return replace(
             self.label(example, answer),
-            is_truncated=fitted.is_truncated,
+            is_truncated=truncated.is_truncated,
             n_tokens_in=completion.n_tokens_in,
             n_tokens_out=completion.n_tokens_out,
         )

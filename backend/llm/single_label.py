@@ -41,17 +41,17 @@ def ask_exclusive(
     Costs one request of one token per example where the server tells probabilities, else a
     written answer. Raises UnsupportedLabelConfig when the labels cannot be told apart.
     """
-    form = call.form_of(question)
+    template = call.form_of(question)
     if question.kind is QuestionKind.PAIRWISE:
         question = _called_like_its_texts(question)
-    words = answer_words(call, question, form)
-    layout = choice_layout(call.schema, question, call.instruction, form, words)
-    asking = PromptBatch(call, question, prompt_version(question, form))
-    decoding = decoding_for(call.info, words, is_chat=form.is_chat)
-    fitter = call.fitter(decoding)
+    words = answer_words(call, question, template)
+    layout = choice_layout(call.schema, question, call.instruction, template, words)
+    asking = PromptBatch(call, question, prompt_version(question, template))
+    decoding = decoding_for(call.info, words, is_chat=template.is_chat)
+    truncator = call.truncator(decoding)
     layouts = [layout] * len(examples)
-    fitted = asking.prompts(examples, layouts, ending_for(question, words), fitter)
-    return asking.ask(examples, fitted, decoding, reader_for(words))
+    truncated = asking.prompts(examples, layouts, ending_for(question, words), truncator)
+    return asking.ask(examples, truncated, decoding, reader_for(words))
 
 
 def _called_like_its_texts(question: Question) -> Question:
@@ -65,7 +65,7 @@ def reads_tokens(info: LanguageModelInfo) -> bool:
     return info.reads_token_ids or info.n_top_logprobs > 0
 
 
-def answer_words(call: LLMCall, question: Question, form: PromptTemplate) -> Verbalizer:
+def answer_words(call: LLMCall, question: Question, template: PromptTemplate) -> Verbalizer:
     """Return what the model is to write for each label under this form.
 
     Words are told apart by a token where the server reads tokens, else as written out; so are the
@@ -79,7 +79,10 @@ def answer_words(call: LLMCall, question: Question, form: PromptTemplate) -> Ver
         if len(question.labels) > MAX_TOKEN_IDS:
             raise UnsupportedLabelConfig(_TOO_MANY.format(len(question.labels), MAX_TOKEN_IDS))
         return build_verbalizer(
-            question.labels, call.tokenize, wants_marks=form.uses_marks, is_chat=form.is_chat
+            question.labels,
+            call.tokenize,
+            wants_marks=template.uses_marks,
+            is_chat=template.is_chat,
         )
     except UnsupportedLabelConfig:
         if question.kind.is_ordinal:

@@ -44,7 +44,7 @@ class SpanPlan:
     and a span needs `least_share` of their votes.
     """
 
-    form: SpanForm = "json"
+    template: SpanForm = "json"
     n_samples: int = 1
     temperature: float = 0.7
     least_share: float = 0.5
@@ -87,24 +87,26 @@ class SpanAsker:
         A span's probability is its share of the samples; with one sample, where the server says
         how sure it is, the answer's mean probability per token. Neither is calibrated.
         """
-        clock = Deadline(deadline_s)
-        info = self._model.describe(deadline_s=clock.left_s())
-        call = LLMCall(self._model, info, schema, instruction, guide, clock, {})
-        writing = _Writing(question, _known_form(guide.forms.get(question.name)) or self._plan.form)
-        asking = PromptBatch(call, question, f"spans/{writing.form}/{_VERSION}")
+        deadline = Deadline(deadline_s)
+        info = self._model.describe(deadline_s=deadline.left_s())
+        call = LLMCall(self._model, info, schema, instruction, guide, deadline, {})
+        writing = _Writing(
+            question, _known_form(guide.templates.get(question.name)) or self._plan.template
+        )
+        asking = PromptBatch(call, question, f"spans/{writing.template}/{_VERSION}")
         n_answer_tokens = min(
             self._plan.n_answer_tokens, info.n_context_tokens // _MIN_CONTEXTS_PER_ANSWER
         )
-        fitter = PromptTruncator(self._model, info, clock, n_answer_tokens=n_answer_tokens)
+        truncator = PromptTruncator(self._model, info, deadline, n_answer_tokens=n_answer_tokens)
         layouts = [writing.layout(schema, instruction)] * len(examples)
-        fitted = asking.prompts(examples, layouts, writing.ending, fitter)
-        prompts = [one.prompt for one in fitted if one.abstention is None]
+        truncated = asking.prompts(examples, layouts, writing.ending, truncator)
+        prompts = [one.prompt for one in truncated if one.abstention is None]
         samples = iter(self._samples(call, prompts, writing, n_answer_tokens))
         return [
             self._weak_label(asking, example, one, writing)
             if one.abstention is not None
             else self._weak_label(asking, example, one, writing, next(samples))
-            for example, one in zip(examples, fitted, strict=True)
+            for example, one in zip(examples, truncated, strict=True)
         ]
 
     def _samples(
@@ -129,7 +131,7 @@ class SpanAsker:
         self,
         asking: PromptBatch,
         example: Example,
-        fitted: TruncatedPrompt,
+        truncated: TruncatedPrompt,
         writing: _Writing,
         samples: Sequence[Completion] = (),
     ) -> WeakLabel:
@@ -148,7 +150,7 @@ class SpanAsker:
         failures = [why for why in map(failure_of, samples) if why is not None]
         answer: Mapping[str, Any] | Abstention
         if not readings:
-            answer = fitted.abstention or next(iter(failures), _NO_LIST)
+            answer = truncated.abstention or next(iter(failures), _NO_LIST)
         elif len(samples) == 1:
             answer = _as_sure_as(samples[0], readings[0])
         else:
@@ -156,7 +158,7 @@ class SpanAsker:
             answer = {"spans": spans, "confidence": confidence}
         return replace(
             asking.label(example, answer),
-            is_truncated=fitted.is_truncated,
+            is_truncated=truncated.is_truncated,
             n_tokens_in=sum(completion.n_tokens_in for completion in samples),
             n_tokens_out=sum(completion.n_tokens_out for completion in samples),
         )
@@ -165,12 +167,12 @@ class SpanAsker:
 class _Writing:
     """How one question is written down in one form, and how its answers are read."""
 
-    def __init__(self, question: Question, form: SpanForm) -> None:
-        self.form = form
+    def __init__(self, question: Question, template: SpanForm) -> None:
+        self.template = template
         self.field_name = question.field.name
         self._words = SpanWords(question)
         self._question = question
-        is_json = form == "json"
+        is_json = template == "json"
         self.json_schema = self._words.schema() if is_json else None
         next_text = f"\n{spoken_name(question.field.name)}:"
         self.stop = ("\n\n",) if is_json else ("\n\n", next_text)
@@ -182,7 +184,7 @@ class _Writing:
         return Layout(
             opening="".join(f"{line}\n" for line in lines),
             fields=tuple((one.name, spoken_name(one.name)) for one in self._question.fields),
-            asked=f"{asked} in JSON:" if self.form == "json" else f"{asked} found:",
+            asked=f"{asked} in JSON:" if self.template == "json" else f"{asked} found:",
         )
 
     def ending(self, shot: Demonstration) -> str | None:
@@ -191,14 +193,14 @@ class _Writing:
         if text is None:
             return None
         mentions = self._words.known(mentions_of(text, shot.answer.spans))
-        if self.form == "json":
+        if self.template == "json":
             return self._words.as_json(mentions)
         return self._words.as_lines(mentions)
 
     def read(self, completion: Completion) -> list[Mention] | None:
         """Return what an answer names, whole pieces only; None when it cannot be read."""
         is_cut = completion.finish_reason == "length"
-        if self.form == "json":
+        if self.template == "json":
             return self._words.read_json(completion.text, is_cut=is_cut)
         mentions = self._words.read_lines(completion.text)
         if mentions and is_cut:

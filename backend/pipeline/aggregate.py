@@ -40,7 +40,7 @@ class Pool:
     """
 
     project: Project
-    brief: Guidelines
+    guidelines: Guidelines
     tasks: Sequence[Task]
     examples: Sequence[Example]
     consensus: Mapping[str, Consensus]
@@ -51,7 +51,7 @@ class Pool:
         """Return people's answers to exclusive questions, as class indices."""
         return {
             question.name: class_by_example(question, self.consensus[question.name])
-            for question in self.brief.schema.questions
+            for question in self.guidelines.schema.questions
         }
 
     @property
@@ -59,7 +59,7 @@ class Pool:
         """Return people's answers to multiple choice, as positions of labels."""
         return {
             question.name: labels_by_example(question, self.consensus[question.name])
-            for question in self.brief.schema.questions
+            for question in self.guidelines.schema.questions
         }
 
     @property
@@ -73,18 +73,18 @@ class AggregatedPool:
     """A pool with one verdict per example and question, in the pool's order."""
 
     pool: Pool
-    verdicts: Sequence[WeakLabel]
+    labels_out: Sequence[WeakLabel]
 
     def of(self, question: Question) -> list[WeakLabel]:
         """Return the verdicts on one question, in the pool's order."""
-        return [verdict for verdict in self.verdicts if verdict.question == question.name]
+        return [label_out for label_out in self.labels_out if label_out.question == question.name]
 
     def posteriors(self, question: Question) -> NDArray[np.float64]:
         """Return the verdicts' posteriors (n, K); NaN rows where there is none."""
         rows = np.full((len(self.pool.examples), len(question.labels)), np.nan)
-        for at, verdict in enumerate(self.of(question)):
-            if verdict.probabilities:
-                rows[at] = verdict.probabilities
+        for at, label_out in enumerate(self.of(question)):
+            if label_out.probabilities:
+                rows[at] = label_out.probabilities
         return rows
 
     def heard(self, question: Question, source: str) -> NDArray[np.float64] | None:
@@ -93,8 +93,8 @@ class AggregatedPool:
         NaN rows where it said nothing; None when it said nothing at all.
         """
         rows = np.full((len(self.pool.examples), len(question.labels)), np.nan)
-        for at, verdict in enumerate(self.of(question)):
-            for name, posterior in verdict.votes.items():
+        for at, label_out in enumerate(self.of(question)):
+            for name, posterior in label_out.votes.items():
                 if name.startswith(source):
                     rows[at] = posterior
         return None if np.isnan(rows).all() else rows
@@ -105,25 +105,31 @@ class Aggregator:
 
     def __init__(
         self,
-        jury: AnnotatorEnsemble,
-        briefs: GuidelinesReader,
+        ensemble: AnnotatorEnsemble,
+        guidelines_reader: GuidelinesReader,
         tasks: TaskStore,
         labels: LabelStore,
     ) -> None:
-        self._jury = jury
-        self._briefs = briefs
+        self._ensemble = ensemble
+        self._guidelines_reader = guidelines_reader
         self._tasks = tasks
         self._labels = labels
 
     def sample(self, project: Project) -> Pool:
         """Return a pool of up to 400 tasks, evenly spread over the ids, with those of people."""
         ids = self._tasks.ids(project.id)
-        brief = self._briefs.read(project)
-        consensus = self._briefs.people(project, brief)
+        guidelines = self._guidelines_reader.read(project)
+        consensus = self._guidelines_reader.people(project, guidelines)
         answered = sorted({i for found in consensus.values() for i in found.labels} & set(ids))
         spread = ids[:: max(1, -(-len(ids) // _SAMPLE))]
         tasks = self._tasks.get(project.id, sorted({*answered[:_SAMPLE], *spread}))
-        return Pool(project, brief, tasks, self._briefs.examples(brief, tasks), consensus)
+        return Pool(
+            project,
+            guidelines,
+            tasks,
+            self._guidelines_reader.examples(guidelines, tasks),
+            consensus,
+        )
 
     def pool(self, project: Project) -> Pool:
         """Return the whole pool with all votes that are stored.
@@ -131,17 +137,17 @@ class Aggregator:
         Up to 400 tasks that people answered before any annotator have the votes of the study, so
         that these labels too teach trust and judge rounds.
         """
-        brief = self._briefs.read(project)
+        guidelines = self._guidelines_reader.read(project)
         tasks = self._tasks.get(project.id, self._tasks.ids(project.id))
         votes = [v for v in self._labels.weak_labels(project) if v.annotator != FUSED]
         unheard = {task.id for task in tasks} - {vote.example_id for vote in votes}
-        early = [v for v in self._jury.early_votes(project) if v.example_id in unheard]
+        early = [v for v in self._ensemble.early_votes(project) if v.example_id in unheard]
         return Pool(
             project,
-            brief,
+            guidelines,
             tasks,
-            self._briefs.examples(brief, tasks),
-            self._briefs.people(project, brief),
+            self._guidelines_reader.examples(guidelines, tasks),
+            self._guidelines_reader.people(project, guidelines),
             [*votes, *early],
         )
 
@@ -152,42 +158,44 @@ class Aggregator:
         down, it stays due.
         Raises LanguageModelError.
         """
-        n_tasks, found = len(self._tasks.ids(project.id)), self._jury.findings(project)
+        n_tasks, found = len(self._tasks.ids(project.id)), self._ensemble.findings(project)
         n_wanted = min(_SAMPLE, n_tasks)
-        is_studied = bool(found.forms)
+        is_studied = bool(found.templates)
         if n_tasks < MIN_TO_LEARN or (is_studied and found.n_texts * _GROWTH > n_wanted):
             return False
         pool = self.sample(project)
-        self._jury.study(project, pool.brief, pool.examples, pool.human)
+        self._ensemble.fit_sample(project, pool.guidelines, pool.examples, pool.human)
         return True
 
-    def settle(self, pool: Pool, *, extra_votes: Sequence[WeakLabel] = ()) -> AggregatedPool:
+    def aggregate(self, pool: Pool, *, extra_votes: Sequence[WeakLabel] = ()) -> AggregatedPool:
         """Learn trust from all votes and people's labels, fuse everything, keep the verdicts.
 
         `extra_votes` are those of a small model, cross-fitted.
         """
         votes = [*pool.votes, *extra_votes]
-        self._jury.learn(
-            pool.project, pool.brief, pool.examples, votes, pool.human, sets=pool.human_sets
+        self._ensemble.learn(
+            pool.project, pool.guidelines, pool.examples, votes, pool.human, sets=pool.human_sets
         )
-        verdicts = self._jury.fuse(pool.project, pool.brief, pool.examples, votes, pool.human)
-        self._labels.save(pool.project, verdicts, [])
-        return AggregatedPool(pool, verdicts)
+        labels_out = self._ensemble.fuse(
+            pool.project, pool.guidelines, pool.examples, votes, pool.human
+        )
+        self._labels.save(pool.project, labels_out, [])
+        return AggregatedPool(pool, labels_out)
 
-    def try_out(
+    def try_aggregate(
         self, pool: Pool, votes: Sequence[WeakLabel]
     ) -> tuple[AggregatedPool, EnsembleState]:
         """Settle a pool on these votes; neither the verdicts nor what was learned is kept."""
-        learned = self._jury.learn(
+        learned = self._ensemble.learn(
             pool.project,
-            pool.brief,
+            pool.guidelines,
             pool.examples,
             votes,
             pool.human,
             sets=pool.human_sets,
             is_kept=False,
         )
-        verdicts = self._jury.fuse(
-            pool.project, pool.brief, pool.examples, votes, pool.human, found=learned
+        labels_out = self._ensemble.fuse(
+            pool.project, pool.guidelines, pool.examples, votes, pool.human, found=learned
         )
-        return AggregatedPool(pool, verdicts), learned
+        return AggregatedPool(pool, labels_out), learned

@@ -34,17 +34,17 @@ class Labelling:
 
     def __init__(
         self,
-        jury: AnnotatorEnsemble,
-        briefs: GuidelinesReader,
+        ensemble: AnnotatorEnsemble,
+        guidelines_reader: GuidelinesReader,
         config: ConfigReader,
         releaser: ReleaseBuilder,
-        voice: StudentPredictor | None = None,
+        student_predictor: StudentPredictor | None = None,
     ) -> None:
-        self._jury = jury
-        self._briefs = briefs
+        self._ensemble = ensemble
+        self._guidelines_reader = guidelines_reader
         self._config = config
         self._releaser = releaser
-        self._voice = voice
+        self._student_predictor = student_predictor
 
     def label(
         self,
@@ -60,24 +60,26 @@ class Labelling:
         that got at least one label; where the queue is ordered, its score is the task's place in
         it. Raises LanguageModelError and UnsupportedLabelConfig.
         """
-        brief = self._briefs.read(project)
-        examples = self._briefs.examples(brief, tasks)
-        votes = self._jury.hear(project, brief, examples, deadline_s=deadline_s, unasked=unasked)
-        if self._voice is not None:
-            votes += self._voice.votes(project, brief, examples)
-        verdicts = self._jury.fuse(project, brief, examples, votes)
+        guidelines = self._guidelines_reader.read(project)
+        examples = self._guidelines_reader.examples(guidelines, tasks)
+        votes = self._ensemble.collect(
+            project, guidelines, examples, deadline_s=deadline_s, unasked=unasked
+        )
+        if self._student_predictor is not None:
+            votes += self._student_predictor.votes(project, guidelines, examples)
+        labels_out = self._ensemble.fuse(project, guidelines, examples, votes)
         queue = self._releaser.queue(project)
         predictions = []
-        n_questions = len(brief.schema.questions)
+        n_questions = len(guidelines.schema.questions)
         for at, task in enumerate(tasks):
-            group = verdicts[at * n_questions : (at + 1) * n_questions]
+            group = labels_out[at * n_questions : (at + 1) * n_questions]
             prediction = self._config.write_prediction(
-                brief.schema, group, project.model_version, task
+                guidelines.schema, group, project.model_version, task
             )
             if prediction is not None and self._fits(project, prediction):
                 score = prediction.score if queue is None else slot_score(queue, group)
                 predictions.append(replace(prediction, score=score))
-        return [*votes, *verdicts], predictions
+        return [*votes, *labels_out], predictions
 
     def _fits(self, project: Project, prediction: Prediction) -> bool:
         errors = self._config.errors(project.label_config, prediction)
@@ -100,7 +102,7 @@ class PreAnnotator:
     def __init__(
         self,
         labelling: Labelling,
-        settler: Aggregator,
+        aggregator: Aggregator,
         sharer: LLMBudgetPlanner,
         stores: tuple[ProjectStore, LabelStore, JobStore],
         *,
@@ -108,14 +110,14 @@ class PreAnnotator:
         retry_abstentions_s: float,
     ) -> None:
         self._labelling = labelling
-        self._settler = settler
+        self._aggregator = aggregator
         self._sharer = sharer
         self._projects, self._labels, self._work = stores
         self._chunk = chunk
         self._paces: dict[ProjectId, AdaptiveBatchSize] = {}
         self._retry_abstentions_s = retry_abstentions_s
 
-    def study(self, project_id: ProjectId) -> dict[str, int]:
+    def fit_sample(self, project_id: ProjectId) -> dict[str, int]:
         """Get to know the project's texts and share them out before they are labelled; a step.
 
         They are studied once per question, and again when the pool has grown fourfold since.
@@ -125,7 +127,7 @@ class PreAnnotator:
             return {"is_studied": 0}
         try:
             with track_usage(project_id, "study"):
-                is_studied = int(self._settler.study_if_due(project))
+                is_studied = int(self._aggregator.study_if_due(project))
             return {"is_studied": is_studied, **self._sharer.decide(project)}
         except (LanguageModelError, UnsupportedLabelConfig) as exc:
             self._work.note_problem(project_id, LANGUAGE_MODEL, str(exc))

@@ -17,7 +17,7 @@ from backend.domain.projects import Project
 from backend.domain.questions import Question, QuestionKind
 from backend.domain.stores import StateStore
 from backend.errors import LanguageModelError
-from backend.label_model.aggregation import fuse, fuse_multiple
+from backend.label_model.aggregation import aggregate_multilabel_posteriors, fuse
 from backend.label_model.fitting import fit_label_model
 from backend.label_model.model import LabelModel
 from backend.label_model.multilabel import MultilabelModel, fit_multilabel_model
@@ -25,11 +25,11 @@ from backend.llm.annotator import LLMAnnotator
 from backend.llm.prompts.selection import N_PROBE_TEXTS, TemplateSelector
 from backend.pipeline.guidelines import Guidelines
 from backend.pipeline.labels_matrix import (
-    as_verdict,
-    exclusive_verdict,
+    aggregate_multilabel,
+    aggregate_single_label,
+    as_aggregated_label,
     heard,
     leading_votes,
-    multiple_verdict,
     posteriors_by_annotator,
 )
 
@@ -49,16 +49,17 @@ HumanSets = Mapping[str, Mapping[int, frozenset[int]]]
 class EnsembleState:
     """What was measured on a project's texts; JSON in the state store.
 
-    `forms`: the chosen prompt form by question, `reports` their figures. `similarity` and `trust`
+    `templates`: the selected prompt template by question, `reports` their figures. `similarity` and
+    `label_model`
     hold what those learned, by question. `n_texts` texts were looked at,
     `n_human` labels by people.
     """
 
     question_version: str
-    forms: Mapping[str, str] = field(default_factory=dict)
+    templates: Mapping[str, str] = field(default_factory=dict)
     reports: Mapping[str, Any] = field(default_factory=dict)
     similarity: Mapping[str, Any] = field(default_factory=dict)
-    trust: Mapping[str, Any] = field(default_factory=dict)
+    label_model: Mapping[str, Any] = field(default_factory=dict)
     n_texts: int = 0
     n_human: int = 0
 
@@ -66,7 +67,8 @@ class EnsembleState:
 class AnnotatorEnsemble:
     """Hears every annotator about some examples and fuses their votes.
 
-    What it knows about a project (`EnsembleState`) is learned by `study` from a sample of its texts and
+    What it knows about a project (`EnsembleState`) is fitted by `fit_sample` on a sample of its
+    texts and
     by `learn` from all of its votes, and kept between calls. When the LLM cannot be reached and
     similarity has been studied, similarity answers alone; the LLM's vote is an abstention that is
     asked again later.
@@ -91,8 +93,8 @@ class AnnotatorEnsemble:
             return EnsembleState(project.question_version)
         return EnsembleState(**stored)
 
-    def study(
-        self, project: Project, brief: Guidelines, examples: Sequence[Example], human: Human
+    def fit_sample(
+        self, project: Project, guidelines: Guidelines, examples: Sequence[Example], human: Human
     ) -> EnsembleState:
         """Measure prompt forms, learn similarity's scales and a first trust, on a sample.
 
@@ -106,25 +108,25 @@ class AnnotatorEnsemble:
             found,
             similarity={
                 q.name: self._similarity.learn(q, examples, human.get(q.name, {}))
-                for q in brief.schema.questions
+                for q in guidelines.schema.questions
             },
             n_texts=len(examples),
             n_human=sum(len(labels) for labels in human.values()),
         )
         self._put(project, found)
-        taught = tuple(q for q in brief.schema.questions if _teaches_trust(q))
+        taught = tuple(q for q in guidelines.schema.questions if _teaches_trust(q))
         if not taught:
             return found
-        brief = replace(brief, schema=replace(brief.schema, questions=taught))
-        found = self._measure_forms(brief, found, examples, human)
-        votes = self._votes(brief, found, examples, None)
+        guidelines = replace(guidelines, schema=replace(guidelines.schema, questions=taught))
+        found = self._measure_forms(guidelines, found, examples, human)
+        votes = self._votes(guidelines, found, examples, None)
         self._keep_early(project, votes, {i for labels in human.values() for i in labels})
-        return self.learn(project, brief, examples, votes, human, found)
+        return self.learn(project, guidelines, examples, votes, human, found)
 
     def learn(
         self,
         project: Project,
-        brief: Guidelines,
+        guidelines: Guidelines,
         examples: Sequence[Example],
         votes: Sequence[WeakLabel],
         human: Human,
@@ -141,16 +143,18 @@ class AnnotatorEnsemble:
         counted there, and the queue prefers the rare ones.
         """
         found = found or self.findings(project)
-        trust = dict(found.trust)
-        for question in brief.schema.questions:
+        label_model = dict(found.label_model)
+        for question in guidelines.schema.questions:
             if _teaches_trust(question):
                 people: Mapping[int, Any] = human.get(question.name, {})
                 if question.kind is QuestionKind.MULTIPLE_CHOICE:
                     people = _at_random(project, (sets or {}).get(question.name, {}))
-                learned = self._learn_trust(question, examples, votes, people)
+                learned = self._fit_label_model(question, examples, votes, people)
                 if learned is not None:
-                    trust[question.name] = learned.to_json()
-        found = replace(found, trust=trust, n_human=sum(len(labels) for labels in human.values()))
+                    label_model[question.name] = learned.to_json()
+        found = replace(
+            found, label_model=label_model, n_human=sum(len(labels) for labels in human.values())
+        )
         if is_kept:
             self.keep(project, found)
         return found
@@ -159,10 +163,10 @@ class AnnotatorEnsemble:
         """Make these findings the project's."""
         self._put(project, found)
 
-    def hear(
+    def collect(
         self,
         project: Project,
-        brief: Guidelines,
+        guidelines: Guidelines,
         examples: Sequence[Example],
         *,
         guide: PromptContext | None = None,
@@ -176,12 +180,12 @@ class AnnotatorEnsemble:
         """
         found = self.findings(project)
         asked = [example for example in examples if example.id not in unasked]
-        votes = self._votes(brief, found, asked, deadline_s, guide)
+        votes = self._votes(guidelines, found, asked, deadline_s, guide)
         if len(asked) == len(examples):
             return votes
         others = [example for example in examples if example.id in unasked]
-        silent = _silent(brief, others, _UNASKED)
-        return [*votes, *silent, *self._by_similarity(brief, found, others)]
+        silent = _silent(guidelines, others, _UNASKED)
+        return [*votes, *silent, *self._by_similarity(guidelines, found, others)]
 
     def early_votes(self, project: Project) -> list[WeakLabel]:
         """Return the votes that `study` kept: on texts that people had answered by then."""
@@ -194,19 +198,23 @@ class AnnotatorEnsemble:
         ]
 
     def ask(
-        self, project: Project, brief: Guidelines, examples: Sequence[Example], guide: PromptContext
+        self,
+        project: Project,
+        guidelines: Guidelines,
+        examples: Sequence[Example],
+        guide: PromptContext,
     ) -> list[WeakLabel]:
         """Return the LLM's answers alone, with the demonstrations of `guide`.
 
         Raises LanguageModelError.
         """
-        guide = replace(guide, forms=self.findings(project).forms)
-        return self._llm.annotate(brief.schema, brief.instruction, examples, guide=guide)
+        guide = replace(guide, templates=self.findings(project).templates)
+        return self._llm.annotate(guidelines.schema, guidelines.instruction, examples, guide=guide)
 
     def fuse(
         self,
         project: Project,
-        brief: Guidelines,
+        guidelines: Guidelines,
         examples: Sequence[Example],
         votes: Sequence[WeakLabel],
         human: Human | None = None,
@@ -222,9 +230,11 @@ class AnnotatorEnsemble:
         found = found or self.findings(project)
         by_question = [
             self._verdicts(question, found, examples, votes, (human or {}).get(question.name, {}))
-            for question in brief.schema.questions
+            for question in guidelines.schema.questions
         ]
-        return [verdict for of_example in zip(*by_question, strict=True) for verdict in of_example]
+        return [
+            label_out for of_example in zip(*by_question, strict=True) for label_out in of_example
+        ]
 
     def vectors(self, question: Question, examples: Sequence[Example]) -> NDArray[np.float32]:
         """Return one unit vector per example for what a question is about, shape (n, d)."""
@@ -252,14 +262,18 @@ class AnnotatorEnsemble:
         self._state.put(project.id, _EARLY, stored)
 
     def _measure_forms(
-        self, brief: Guidelines, found: EnsembleState, examples: Sequence[Example], human: Human
+        self,
+        guidelines: Guidelines,
+        found: EnsembleState,
+        examples: Sequence[Example],
+        human: Human,
     ) -> EnsembleState:
         usable = [e for e in examples if not e.missing]
         if len(usable) < MIN_TO_LEARN:
             return found
-        probe = TemplateSelector(self._llm, brief.schema, brief.instruction)
+        probe = TemplateSelector(self._llm, guidelines.schema, guidelines.instruction)
         reports = {}
-        for question in brief.schema.questions:
+        for question in guidelines.schema.questions:
             known = human.get(question.name, {})
             asked = [e for e in usable if e.id in known]
             asked += [e for e in usable if e.id not in known]
@@ -269,21 +283,21 @@ class AnnotatorEnsemble:
             )
         return replace(
             found,
-            forms={name: report.chosen for name, report in reports.items()},
+            templates={name: report.chosen for name, report in reports.items()},
             reports={name: report.to_json() for name, report in reports.items()},
         )
 
     def _votes(
         self,
-        brief: Guidelines,
+        guidelines: Guidelines,
         found: EnsembleState,
         examples: Sequence[Example],
         deadline_s: float | None,
         guide: PromptContext | None = None,
     ) -> list[WeakLabel]:
-        schema, instruction = brief.schema, brief.instruction
-        guide = replace(guide or PromptContext(), forms=found.forms)
-        others = self._by_similarity(brief, found, examples)
+        schema, instruction = guidelines.schema, guidelines.instruction
+        guide = replace(guide or PromptContext(), templates=found.templates)
+        others = self._by_similarity(guidelines, found, examples)
         try:
             ours = self._llm.annotate(
                 schema, instruction, examples, guide=guide, deadline_s=deadline_s
@@ -293,19 +307,19 @@ class AnnotatorEnsemble:
                 raise
             _LOG.warning("the LLM does not answer, similarity does: %s", exc)
             silence = Abstention(AbstentionReason.UNREACHABLE, str(exc))
-            ours = _silent(brief, examples, silence)
+            ours = _silent(guidelines, examples, silence)
         return [*ours, *others]
 
     def _by_similarity(
-        self, brief: Guidelines, found: EnsembleState, examples: Sequence[Example]
+        self, guidelines: Guidelines, found: EnsembleState, examples: Sequence[Example]
     ) -> list[WeakLabel]:
         if not found.similarity:
             return []
         similarity = self._similarity.recall(found.similarity)
-        votes = similarity.annotate(brief.schema, brief.instruction, examples)
+        votes = similarity.annotate(guidelines.schema, guidelines.instruction, examples)
         return [vote for vote in votes if vote.abstention is None]
 
-    def _learn_trust(
+    def _fit_label_model(
         self,
         question: Question,
         examples: Sequence[Example],
@@ -334,35 +348,39 @@ class AnnotatorEnsemble:
         lead = leading_votes(about)
         posteriors = posteriors_by_annotator(question, examples, about)
         if not posteriors or question.kind is QuestionKind.SPANS or not question.labels:
-            return [as_verdict(lead.get(e.id), question, e) for e in examples]
-        trust = found.trust.get(question.name)
+            return [as_aggregated_label(lead.get(e.id), question, e) for e in examples]
+        label_model = found.label_model.get(question.name)
         if question.kind is QuestionKind.MULTIPLE_CHOICE:
-            fused = fuse_multiple(posteriors, MultilabelModel.from_json(trust) if trust else None)
+            fused = aggregate_multilabel_posteriors(
+                posteriors, MultilabelModel.from_json(label_model) if label_model else None
+            )
             return [
-                multiple_verdict(question, e, row, lead.get(e.id), heard(posteriors, at))
+                aggregate_multilabel(question, e, row, lead.get(e.id), heard(posteriors, at))
                 for at, (e, row) in enumerate(zip(examples, fused, strict=True))
             ]
-        if trust is None:
-            return [as_verdict(lead.get(e.id), question, e) for e in examples]
+        if label_model is None:
+            return [as_aggregated_label(lead.get(e.id), question, e) for e in examples]
         row_of = {example.id: row for row, example in enumerate(examples)}
         result = fuse(
             posteriors,
-            LabelModel.from_json(trust),
+            LabelModel.from_json(label_model),
             embeddings=self.vectors(question, examples).astype(float),
             human={row_of[i]: label for i, label in human.items() if i in row_of},
         )
         return [
-            exclusive_verdict(question, e, result, at, lead.get(e.id))
+            aggregate_single_label(question, e, result, at, lead.get(e.id))
             for at, e in enumerate(examples)
         ]
 
 
-def _silent(brief: Guidelines, examples: Sequence[Example], why: Abstention) -> list[WeakLabel]:
+def _silent(
+    guidelines: Guidelines, examples: Sequence[Example], why: Abstention
+) -> list[WeakLabel]:
     """Return what stands for the LLM's answers where there are none."""
     return [
         WeakLabel(example.id, question.name, "llm", "none", abstention=why)
         for example in examples
-        for question in brief.schema.questions
+        for question in guidelines.schema.questions
     ]
 
 

@@ -44,12 +44,12 @@ class Exporter:
 
     def __init__(
         self,
-        briefs: GuidelinesReader,
+        guidelines_reader: GuidelinesReader,
         config: ConfigReader,
         stores: tuple[TaskStore, LabelStore, ReleaseStore],
         models: Path,
     ) -> None:
-        self._briefs = briefs
+        self._guidelines_reader = guidelines_reader
         self._config = config
         self._tasks, self._labels, self._releases = stores
         self._models = models
@@ -59,8 +59,8 @@ class Exporter:
 
         What people said stands before what models think.
         """
-        brief = self._briefs.read(project)
-        rows = list(self._rows(project, brief))
+        guidelines = self._guidelines_reader.read(project)
+        rows = list(self._rows(project, guidelines))
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as exc:
@@ -68,30 +68,30 @@ class Exporter:
         n_rows = export_jsonl(rows, folder / "labels.jsonl")
         keys = sorted({key for row in rows for key in row.data})
         export_csv(rows, folder / "labels.csv", data_keys=keys)
-        write = partial(self._write, project, brief)
+        write = partial(self._write, project, guidelines)
         export_label_studio(rows, folder / "label_studio.json", write)
         return Exported(n_rows, self._copy_model(project, folder / "model"))
 
-    def _rows(self, project: Project, brief: Guidelines) -> Iterator[ExportRow]:
-        people = self._briefs.people(project, brief)
-        verdicts = {
+    def _rows(self, project: Project, guidelines: Guidelines) -> Iterator[ExportRow]:
+        people = self._guidelines_reader.people(project, guidelines)
+        labels_out = {
             (label.example_id, label.question): label
             for label in self._labels.weak_labels(project)
             if label.annotator == FUSED and label.abstention is None
         }
         for task in self._tasks.get(project.id, self._tasks.ids(project.id)):
-            for question in brief.schema.questions:
+            for question in guidelines.schema.questions:
                 said = people[question.name].labels.get(task.id)
-                verdict = verdicts.get((task.id, question.name))
+                label_out = labels_out.get((task.id, question.name))
                 if said is not None:
                     yield _human_row(task, question, said)
-                elif verdict is not None:
-                    yield _model_row(task, question, verdict)
+                elif label_out is not None:
+                    yield _model_row(task, question, label_out)
 
     def _write(
-        self, project: Project, brief: Guidelines, labels: Sequence[WeakLabel], task: Task
+        self, project: Project, guidelines: Guidelines, labels: Sequence[WeakLabel], task: Task
     ) -> Prediction | None:
-        return self._config.write_prediction(brief.schema, labels, project.model_version, task)
+        return self._config.write_prediction(guidelines.schema, labels, project.model_version, task)
 
     def _copy_model(self, project: Project, folder: Path) -> Path | None:
         made_from = self._releases.provenance(project.id, project.model_version)
@@ -129,18 +129,18 @@ def _human_row(task: Task, question: Question, said: ConsensusLabel) -> ExportRo
     )
 
 
-def _model_row(task: Task, question: Question, verdict: WeakLabel) -> ExportRow:
-    given, probability = _labels(question, verdict.probabilities)
+def _model_row(task: Task, question: Question, label_out: WeakLabel) -> ExportRow:
+    given, probability = _labels(question, label_out.probabilities)
     return ExportRow(
         task.id,
         task.data,
         question,
         labels=given,
-        spans=verdict.spans,
-        text=verdict.text,
+        spans=label_out.spans,
+        text=label_out.text,
         source=FUSED,
-        probability=verdict.confidence if probability is None else probability,
-        annotators=_heard(verdict.votes, verdict.prompt_version),
+        probability=label_out.confidence if probability is None else probability,
+        annotators=_heard(label_out.votes, label_out.prompt_version),
     )
 
 

@@ -43,11 +43,11 @@ class GuidelinesReader:
         )
         return Guidelines(schema, definitions.instruct(project.instruction))
 
-    def examples(self, brief: Guidelines, tasks: Sequence[Task]) -> list[Example]:
+    def examples(self, guidelines: Guidelines, tasks: Sequence[Task]) -> list[Example]:
         """Return the tasks' texts, in order."""
-        return [self._config.read_example(brief.schema, task) for task in tasks]
+        return [self._config.read_example(guidelines.schema, task) for task in tasks]
 
-    def people(self, project: Project, brief: Guidelines) -> dict[str, Consensus]:
+    def people(self, project: Project, guidelines: Guidelines) -> dict[str, Consensus]:
         """Return what people say about each question: one label per task that has an answer."""
         labels = [label for label in self._tasks.human_labels(project.id) if is_evidence(label)]
         data = {
@@ -55,17 +55,19 @@ class GuidelinesReader:
             for task in self._tasks.get(project.id, sorted({label.task_id for label in labels}))
         }
         votes: dict[str, list[HumanAnswer]] = {
-            question.name: [] for question in brief.schema.questions
+            question.name: [] for question in guidelines.schema.questions
         }
         for label in labels:
             if label.task_id not in data:
                 continue
-            answers = self._config.read_answers(brief.schema, label.result, data[label.task_id])
+            answers = self._config.read_answers(
+                guidelines.schema, label.result, data[label.task_id]
+            )
             for name, answer in answers.items():
                 votes[name].append(HumanAnswer(label, answer))
         return {
             question.name: estimate_consensus(question, votes[question.name])
-            for question in brief.schema.questions
+            for question in guidelines.schema.questions
         }
 
 

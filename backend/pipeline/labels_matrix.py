@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from backend.domain.labels import Abstention, AbstentionReason, Example, WeakLabel
 from backend.domain.questions import Question
-from backend.label_model.aggregation import FusedLabels
+from backend.label_model.aggregation import AggregatedLabels
 
 FUSED = "fused"
 """The annotator's name of the jury's own verdicts."""
@@ -48,7 +48,7 @@ def heard(posteriors: Mapping[str, NDArray[np.float64]], row: int) -> dict[str, 
     return {name: p[row] for name, p in posteriors.items() if np.isfinite(p[row]).all()}
 
 
-def as_verdict(vote: WeakLabel | None, question: Question, example: Example) -> WeakLabel:
+def as_aggregated_label(vote: WeakLabel | None, question: Question, example: Example) -> WeakLabel:
     """Return one annotator's word as the verdict; None: nobody's."""
     if vote is None:
         return WeakLabel(example.id, question.name, FUSED, "nobody", abstention=_NOBODY)
@@ -57,7 +57,7 @@ def as_verdict(vote: WeakLabel | None, question: Question, example: Example) -> 
     )
 
 
-def multiple_verdict(
+def aggregate_multilabel(
     question: Question,
     example: Example,
     probabilities: NDArray[np.float64],
@@ -66,7 +66,7 @@ def multiple_verdict(
 ) -> WeakLabel:
     """Return the verdict on several labels; without a voice it is `lead`'s abstention."""
     if not heard:
-        return as_verdict(lead, question, example)
+        return as_aggregated_label(lead, question, example)
     return WeakLabel(
         example.id,
         question.name,
@@ -79,13 +79,13 @@ def multiple_verdict(
     )
 
 
-def exclusive_verdict(
-    question: Question, example: Example, fused: FusedLabels, row: int, lead: WeakLabel | None
+def aggregate_single_label(
+    question: Question, example: Example, fused: AggregatedLabels, row: int, lead: WeakLabel | None
 ) -> WeakLabel:
     """Return the verdict in a row of `fused`; without a voice it is `lead`'s abstention."""
     source = fused.sources[row]
     if source is None or (not fused.votes[row] and source != "human"):
-        return as_verdict(lead, question, example)
+        return as_aggregated_label(lead, question, example)
     return WeakLabel(
         example.id,
         question.name,

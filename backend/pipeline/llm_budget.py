@@ -58,15 +58,15 @@ class LLMBudgetPlanner:
 
     def __init__(
         self,
-        jury: AnnotatorEnsemble,
-        briefs: GuidelinesReader,
+        ensemble: AnnotatorEnsemble,
+        guidelines_reader: GuidelinesReader,
         stores: tuple[LabelStore, LLMCache, StateStore],
         make_strategy: MakeStrategy,
         *,
         share: float | None,
     ) -> None:
-        self._jury = jury
-        self._briefs = briefs
+        self._ensemble = ensemble
+        self._guidelines_reader = guidelines_reader
         self._labels, self._answers, self._state = stores
         self._make_strategy = make_strategy
         self._share = share
@@ -81,15 +81,15 @@ class LLMBudgetPlanner:
     def decide(self, project: Project) -> dict[str, int]:
         """Decide about the tasks that are new; raises UnsupportedLabelConfig."""
         n_open = self._labels.progress(project).n_to_label
-        if not n_open or not self._jury.findings(project).similarity:
+        if not n_open or not self._ensemble.findings(project).similarity:
             return {"n_left_out": 0}
         known = self.known(project)
-        brief = self._briefs.read(project)
-        share, why = self._share_of(project, brief, n_open)
+        guidelines = self._guidelines_reader.read(project)
+        share, why = self._share_of(project, guidelines, n_open)
         tasks = [t for t in self._labels.next_unlabelled(project, n_open) if t.id > known.last_id]
         if not tasks:
             return {"n_left_out": 0}
-        left_out = self._leave_out(project, brief, tasks, share) if share < 1 else ()
+        left_out = self._leave_out(project, guidelines, tasks, share) if share < 1 else ()
         decided = LLMBudget(
             project.question_version,
             share,
@@ -101,9 +101,11 @@ class LLMBudgetPlanner:
         _LOG.info("project=%s %s", project.id, why)
         return {"n_left_out": len(left_out)}
 
-    def _share_of(self, project: Project, brief: Guidelines, n_tasks: int) -> tuple[float, str]:
-        questions = brief.schema.questions
-        similarity = self._jury.findings(project).similarity
+    def _share_of(
+        self, project: Project, guidelines: Guidelines, n_tasks: int
+    ) -> tuple[float, str]:
+        questions = guidelines.schema.questions
+        similarity = self._ensemble.findings(project).similarity
         if not all(similarity.get(question.name) for question in questions):
             return 1.0, f"{_ALL}: nobody else answers these questions"
         if self._share is not None:
@@ -123,18 +125,18 @@ class LLMBudgetPlanner:
         )
 
     def _leave_out(
-        self, project: Project, brief: Guidelines, tasks: Sequence[Task], share: float
+        self, project: Project, guidelines: Guidelines, tasks: Sequence[Task], share: float
     ) -> tuple[int, ...]:
         """Return the tasks that the strategy puts behind the share, ascending."""
-        examples = self._briefs.examples(brief, tasks)
-        question = brief.schema.questions[0]
+        examples = self._guidelines_reader.examples(guidelines, tasks)
+        question = guidelines.schema.questions[0]
         pool = PoolView(
             example_ids=np.array([example.id for example in examples], dtype=np.int64),
-            embeddings=self._jury.vectors(question, examples),
+            embeddings=self._ensemble.vectors(question, examples),
             read_texts=lambda rows: [examples[row].text_of(question) for row in rows],
             label_names=tuple(label.name for label in question.labels),
         )
-        strategy = self._make_strategy(asked_in_words(brief.schema, brief.instruction))
+        strategy = self._make_strategy(asked_in_words(guidelines.schema, guidelines.instruction))
         ordering = strategy.order(pool, rng=np.random.default_rng(holdout_seed(project.id)))
         behind = ordering.example_ids(pool)[math.ceil(share * len(examples)) :]
         return tuple(sorted(int(i) for i in behind))

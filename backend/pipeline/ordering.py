@@ -17,13 +17,13 @@ class Orderer:
 
     def __init__(
         self,
-        settler: Aggregator,
+        aggregator: Aggregator,
         releaser: ReleaseBuilder,
         stores: tuple[ProjectStore, TaskStore, LabelStore, ReleaseStore, JobStore],
         *,
         manages_queue: bool,
     ) -> None:
-        self._settler = settler
+        self._aggregator = aggregator
         self._releaser = releaser
         self._projects, self._tasks, self._labels, self._releases, self._work = stores
         self._manages_queue = manages_queue
@@ -52,8 +52,8 @@ class Orderer:
         if project is None or not project.is_connected or not self.is_due(project):
             return {"is_ordered": 0}
         try:
-            settled = self._settler.settle(self._settler.pool(project))
-            self._releaser.release(settled, {"kind": "ordering"})
+            aggregated = self._aggregator.aggregate(self._aggregator.pool(project))
+            self._releaser.release(aggregated, {"kind": "ordering"})
         except UnsupportedLabelConfig as exc:
             self._work.note_problem(project_id, ORDERING, str(exc))
             return {"is_ordered": 0}

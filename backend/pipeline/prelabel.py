@@ -26,7 +26,11 @@ class PrelabelSteps:
 
 
 def prelabel(
-    project_id: ProjectId, steps: StepRunner, crew: PrelabelSteps, *, is_thorough: bool = False
+    project_id: ProjectId,
+    steps: StepRunner,
+    round_steps: PrelabelSteps,
+    *,
+    is_thorough: bool = False,
 ) -> None:
     """Sync, then label and publish chunk by chunk until nothing more can be done now; then order.
 
@@ -35,29 +39,29 @@ def prelabel(
     `is_thorough`: the sync finds changed answers too, which counts do not tell, and what the LLM
     left unanswered is asked again however short ago that was.
     """
-    sync = partial(crew.synchroniser.sync, is_thorough=is_thorough)
-    reopen = partial(crew.annotator.reopen, is_thorough=is_thorough)
+    sync = partial(round_steps.synchroniser.sync, is_thorough=is_thorough)
+    reopen = partial(round_steps.annotator.reopen, is_thorough=is_thorough)
     steps.run("sync", sync, project_id)
-    steps.run("study", crew.annotator.study, project_id)
+    steps.run("study", round_steps.annotator.fit_sample, project_id)
     steps.run("reopen", reopen, project_id)
     is_labelled = False
     while not is_labelled:
-        labelled = steps.run("annotate", crew.annotator.annotate_chunk, project_id)
-        steps.run("publish", crew.publisher.publish_chunk, project_id)
-        steps.run("serve", crew.publisher.serve, project_id)
+        labelled = steps.run("annotate", round_steps.annotator.annotate_chunk, project_id)
+        steps.run("publish", round_steps.publisher.publish_chunk, project_id)
+        steps.run("serve", round_steps.publisher.serve, project_id)
         is_labelled = bool(labelled["is_done"])
-    publish(project_id, steps, crew)
-    ordered = steps.run("order", crew.orderer.order, project_id)
+    publish(project_id, steps, round_steps)
+    ordered = steps.run("order", round_steps.orderer.order, project_id)
     if ordered["is_ordered"]:
-        publish(project_id, steps, crew)
+        publish(project_id, steps, round_steps)
 
 
-def publish(project_id: ProjectId, steps: StepRunner, crew: PrelabelSteps) -> None:
+def publish(project_id: ProjectId, steps: StepRunner, round_steps: PrelabelSteps) -> None:
     """Publish all that waits, a draft after the present release, and serve what is whole."""
     is_published = is_drafted = False
     while not (is_published and is_drafted):
-        published = steps.run("publish", crew.publisher.publish_chunk, project_id)
-        drafted = steps.run("draft", crew.publisher.publish_draft, project_id)
-        steps.run("serve", crew.publisher.serve, project_id)
+        published = steps.run("publish", round_steps.publisher.publish_chunk, project_id)
+        drafted = steps.run("draft", round_steps.publisher.publish_draft, project_id)
+        steps.run("serve", round_steps.publisher.serve, project_id)
         is_published = bool(published["is_done"])
         is_drafted = bool(drafted["is_done"]) and not drafted.get("is_promoted")

@@ -59,12 +59,12 @@ class ReleaseBuilder:
 
     def __init__(
         self,
-        jury: AnnotatorEnsemble,
+        ensemble: AnnotatorEnsemble,
         config: ConfigReader,
         stores: tuple[ReleaseStore, StateStore],
         make_strategy: MakeStrategy,
     ) -> None:
-        self._jury = jury
+        self._ensemble = ensemble
         self._config = config
         self._releases, self._state = stores
         self._make_strategy = make_strategy
@@ -76,18 +76,20 @@ class ReleaseBuilder:
             return None
         return QueueState(**{**stored, "uncertainty": tuple(stored["uncertainty"])})
 
-    def release(self, settled: AggregatedPool, provenance: Mapping[str, Any]) -> Project:
+    def release(self, aggregated: AggregatedPool, provenance: Mapping[str, Any]) -> Project:
         """Write a draft whose queue the strategy orders; the publisher promotes it when whole.
 
         Tasks that people answered keep no prediction of ours.
         """
-        pool = settled.pool
+        pool = aggregated.pool
         project = pool.project
-        strategy = self._make_strategy(asked_in_words(pool.brief.schema, pool.brief.instruction))
+        strategy = self._make_strategy(
+            asked_in_words(pool.guidelines.schema, pool.guidelines.instruction)
+        )
         with track_usage(project.id, "order"):
-            view, ordering = self._order(settled, strategy)
+            view, ordering = self._order(aggregated, strategy)
         places = _places(project.id, view, ordering)
-        predictions = self._predictions(settled, places)
+        predictions = self._predictions(aggregated, places)
         served = self._releases.provenance(project.id, project.model_version)
         inherited = {key: served[key] for key in INHERITED if key in served}
         made_from = {**inherited, **provenance, "strategy": strategy.name}
@@ -97,7 +99,7 @@ class ReleaseBuilder:
             strategy.name,
             len(pool.tasks),
             len(pool.answered_ids),
-            _quantiles([v for v in settled.verdicts if v.example_id not in pool.answered_ids]),
+            _quantiles([v for v in aggregated.labels_out if v.example_id not in pool.answered_ids]),
             asdict(ordering.health),
         )
         self._state.put(project.id, QUEUE, asdict(state))
@@ -110,45 +112,47 @@ class ReleaseBuilder:
         )
         return draft
 
-    def _order(self, settled: AggregatedPool, strategy: QueryStrategy) -> tuple[PoolView, Ordering]:
-        pool = settled.pool
-        question = pool.brief.schema.questions[0]
+    def _order(
+        self, aggregated: AggregatedPool, strategy: QueryStrategy
+    ) -> tuple[PoolView, Ordering]:
+        pool = aggregated.pool
+        question = pool.guidelines.schema.questions[0]
         labelled = {
             at: pool.human[question.name].get(example.id)
             for at, example in enumerate(pool.examples)
             if example.id in pool.answered_ids
         }
-        suspects = {v.example_id: v.suspicion for v in settled.verdicts if v.suspicion}
+        label_issues = {v.example_id: v.suspicion for v in aggregated.labels_out if v.suspicion}
         view = PoolView(
             example_ids=np.array([example.id for example in pool.examples], dtype=np.int64),
-            embeddings=self._jury.vectors(question, pool.examples),
-            posteriors=_normalised(settled.posteriors(question)) if question.labels else None,
-            small_model_posteriors=settled.heard(question, SMALL_MODEL),
-            agreement=_agreement(settled, question),
+            embeddings=self._ensemble.vectors(question, pool.examples),
+            posteriors=_normalised(aggregated.posteriors(question)) if question.labels else None,
+            small_model_posteriors=aggregated.heard(question, SMALL_MODEL),
+            agreement=_agreement(aggregated, question),
             labelled=labelled,
             read_texts=lambda rows: [pool.examples[row].text_of(question) for row in rows],
             pulled={
-                at: f"the text looks like an order to the model: {suspects[example.id]}"
+                at: f"the text looks like an order to the model: {label_issues[example.id]}"
                 for at, example in enumerate(pool.examples)
-                if example.id in suspects and example.id not in pool.answered_ids
+                if example.id in label_issues and example.id not in pool.answered_ids
             },
             label_names=tuple(label.name for label in question.labels),
         )
         return view, strategy.order(view, rng=np.random.default_rng(holdout_seed(pool.project.id)))
 
     def _predictions(
-        self, settled: AggregatedPool, places: Sequence[QueuePlace]
+        self, aggregated: AggregatedPool, places: Sequence[QueuePlace]
     ) -> list[Prediction]:
-        pool = settled.pool
+        pool = aggregated.pool
         position = {place.task_id: place.position for place in places}
         by_task: dict[int, list[WeakLabel]] = {}
-        for verdict in settled.verdicts:
-            by_task.setdefault(verdict.example_id, []).append(verdict)
+        for label_out in aggregated.labels_out:
+            by_task.setdefault(label_out.example_id, []).append(label_out)
         predictions = []
         for task in pool.tasks:
             if task.id not in position:
                 continue
-            written = self._write(settled, task, by_task.get(task.id, []))
+            written = self._write(aggregated, task, by_task.get(task.id, []))
             if written is not None:
                 score = (position[task.id] + 0.5) / len(position)
                 predictions.append(
@@ -157,10 +161,10 @@ class ReleaseBuilder:
         return predictions
 
     def _write(
-        self, settled: AggregatedPool, task: Task, verdicts: Sequence[WeakLabel]
+        self, aggregated: AggregatedPool, task: Task, labels_out: Sequence[WeakLabel]
     ) -> Prediction | None:
-        project, schema = settled.pool.project, settled.pool.brief.schema
-        given = [verdict for verdict in verdicts if verdict.abstention is None]
+        project, schema = aggregated.pool.project, aggregated.pool.guidelines.schema
+        given = [label_out for label_out in labels_out if label_out.abstention is None]
         if not given:
             return None
         written = self._config.write_prediction(schema, given, project.model_version, task)
@@ -177,12 +181,12 @@ class ReleaseBuilder:
         return None if mistakes else written
 
 
-def slot_score(queue: QueueState, verdicts: Sequence[WeakLabel]) -> float:
+def slot_score(queue: QueueState, labels_out: Sequence[WeakLabel]) -> float:
     """Return where a task that came after the ordering belongs, in [0, 1], 0 being first.
 
     The less sure its verdict is among those of the ordered tasks, the earlier.
     """
-    unsure = _uncertainty(verdicts)
+    unsure = _uncertainty(labels_out)
     if unsure is None or not queue.uncertainty:
         return 0.5
     rank = float(np.searchsorted(np.asarray(queue.uncertainty), unsure)) / len(queue.uncertainty)
@@ -204,10 +208,12 @@ def _places(project_id: ProjectId, view: PoolView, ordering: Ordering) -> list[Q
     ]
 
 
-def _agreement(settled: AggregatedPool, question: Question) -> float | None:
+def _agreement(aggregated: AggregatedPool, question: Question) -> float | None:
     """Return how far the annotators agree beyond chance, those of a round left out."""
-    names = {name for verdict in settled.of(question) for name in verdict.votes}
-    said = {name: settled.heard(question, name) for name in sorted(names) if not is_derived(name)}
+    names = {name for label_out in aggregated.of(question) for name in label_out.votes}
+    said = {
+        name: aggregated.heard(question, name) for name in sorted(names) if not is_derived(name)
+    }
     return agreement({name: rows for name, rows in said.items() if rows is not None})
 
 
@@ -218,19 +224,19 @@ def _normalised(posteriors: NDArray[np.float64]) -> NDArray[np.float64]:
     return shares
 
 
-def _uncertainty(verdicts: Sequence[WeakLabel]) -> float | None:
+def _uncertainty(labels_out: Sequence[WeakLabel]) -> float | None:
     """Return how unsure the least sure verdict is, in [0, 1]."""
     confidences = [
         max(max(v.probabilities), 1 - min(v.probabilities)) if v.probabilities else v.confidence
-        for v in verdicts
+        for v in labels_out
         if v.abstention is None
     ]
     known = [confidence for confidence in confidences if confidence is not None]
     return 1.0 - min(known) if known else None
 
 
-def _quantiles(verdicts: Sequence[WeakLabel]) -> tuple[float, ...]:
-    values = [u for v in verdicts if (u := _uncertainty([v])) is not None]
+def _quantiles(labels_out: Sequence[WeakLabel]) -> tuple[float, ...]:
+    values = [u for v in labels_out if (u := _uncertainty([v])) is not None]
     if not values:
         return ()
     return tuple(np.quantile(values, np.linspace(0, 1, _N_QUANTILES)).tolist())

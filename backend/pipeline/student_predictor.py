@@ -34,7 +34,7 @@ class StudentPredictor:
         self._loaded: tuple[Path, FittedStudent] | None = None
 
     def votes(
-        self, project: Project, brief: Guidelines, examples: Sequence[Example]
+        self, project: Project, guidelines: Guidelines, examples: Sequence[Example]
     ) -> list[WeakLabel]:
         """Return the model's votes on texts that it did not learn from.
 
@@ -43,7 +43,7 @@ class StudentPredictor:
         FreeAL as published learns no trust.
         """
         made_from = self._releases.provenance(project.id, project.model_version)
-        question = question_of(brief.schema)
+        question = question_of(guidelines.schema)
         is_heard = made_from.get(RECIPE) == _RECIPE and {LABELS_FROM, MODEL_FROM} <= set(made_from)
         if not is_heard or question is None or not examples:
             return []

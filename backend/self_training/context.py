@@ -107,29 +107,29 @@ class TrainingContext:
     def fit(
         self,
         name: str,
-        lesson: TrainingTargets,
+        targets_: TrainingTargets,
         *,
         judge: Callable[[TextClassifier], float] | None = None,
     ) -> TextClassifier:
         """Return a fresh model that learned a lesson; the best epoch's by `judge` if given."""
         model = self.fresh()
         if self.recipe.start_from_probe:
-            self._start(model, lesson)
+            self._start(model, targets_)
         stage = Stage(
             name,
-            lesson.rows,
+            targets_.rows,
             self.seed,
             self.optimisation,
             judge=partial(judge, model) if judge else None,
             content=fingerprint(
-                (self.spec, self.recipe.consistency), lesson.targets, lesson.weights
+                (self.spec, self.recipe.consistency), targets_.targets, targets_.weights
             ),
         )
-        objective = self._objective(model, lesson)
+        objective = self._objective(model, targets_)
         train(model, self.tokens(model), objective, stage, self.hooks)
         return model
 
-    def _start(self, model: TextClassifier, lesson: TrainingTargets) -> None:
+    def _start(self, model: TextClassifier, targets_: TrainingTargets) -> None:
         """Put into a fresh model's head what a probe learns from the lesson.
 
         All fresh models are alike, so that the pool is read once for all.
@@ -140,13 +140,13 @@ class TrainingContext:
                 size = max(float(np.sqrt((states**2).sum(axis=1).mean())), _SMALLEST)
                 self._states = _States(states / size, size)
         weights = np.zeros(len(self.data.pool))
-        weights[lesson.rows] = lesson.weights[lesson.rows]
+        weights[targets_.rows] = targets_.weights[targets_.rows]
         with self.clock("start"):
-            probes = fit_probes(self._states.units, lesson.targets, weights, self.data.kind)
+            probes = fit_probes(self._states.units, targets_.targets, weights, self.data.kind)
             model.start_from(probes, size=self._states.size)
 
-    def _objective(self, model: TextClassifier, lesson: TrainingTargets) -> Objective:
-        objective = supervised(model, lesson)
+    def _objective(self, model: TextClassifier, targets_: TrainingTargets) -> Objective:
+        objective = supervised(model, targets_)
         if not self.recipe.consistency:
             return objective
         views = SecondViews(model, self.data.pool, self.data.views)
@@ -160,10 +160,10 @@ class TrainingContext:
         return model.read(tokens, between=self.check).probabilities
 
 
-def supervised(model: TextClassifier, lesson: TrainingTargets) -> Supervised:
+def supervised(model: TextClassifier, targets_: TrainingTargets) -> Supervised:
     """Return the objective that learns soft targets for the model's kind of question."""
     per_text = partial(label_loss, kind=model.spec.kind)
-    return Supervised(model, lesson.targets, lesson.weights, per_text)
+    return Supervised(model, targets_.targets, targets_.weights, per_text)
 
 
 def hold_out(data: TrainingSet, rng: np.random.Generator) -> Rows:

@@ -41,25 +41,25 @@ class LabelQuality:
 
 
 def cross_validated_quality(
-    desk: TrainingContext, encoder: Encoder | None, rng: np.random.Generator
+    context: TrainingContext, encoder: Encoder | None, rng: np.random.Generator
 ) -> LabelQuality:
     """Return what models think of the labels that they did not see, after all rounds."""
-    data, recipe = desk.data, desk.recipe
+    data, recipe = context.data, context.recipe
     given = given_targets(data, soft=recipe.soft_targets)
     weights = data.has_label * np.where(data.is_human, recipe.human_weight, 1.0)
-    lesson = TrainingTargets(np.flatnonzero(data.has_label), given, weights)
-    frozen = _frozen_opinions(desk, encoder, given, weights, rng)
-    if recipe.n_folds == 0 or len(lesson.rows) < 2 * recipe.n_folds:
+    targets_ = TrainingTargets(np.flatnonzero(data.has_label), given, weights)
+    frozen = _frozen_opinions(context, encoder, given, weights, rng)
+    if recipe.n_folds == 0 or len(targets_.rows) < 2 * recipe.n_folds:
         return _heard(data, recipe, given, frozen)
-    first = judgement = None
+    first = quality = None
     for number in range(_n_rounds(data, recipe, given)):
-        answers = _cross_fit(desk, lesson, f"round {number + 1}", rng)
+        answers = _cross_fit(context, targets_, f"round {number + 1}", rng)
         first = answers if first is None else first
-        judgement = _heard(data, recipe, given, [*frozen, answers])
-        lesson = refined_targets(data, judgement, recipe)
-    if judgement is None:
+        quality = _heard(data, recipe, given, [*frozen, answers])
+        targets_ = refined_targets(data, quality, recipe)
+    if quality is None:
         raise AssertionError("a recipe has at least one round")
-    return replace(judgement, by_folds=first)
+    return replace(quality, by_folds=first)
 
 
 def _n_rounds(data: TrainingSet, recipe: Recipe, given: Floats) -> int:
@@ -80,18 +80,18 @@ def _is_one_hot(data: TrainingSet, given: Floats) -> NDArray[np.bool_]:
 
 
 def _cross_fit(
-    desk: TrainingContext, lesson: TrainingTargets, name: str, rng: np.random.Generator
+    context: TrainingContext, targets_: TrainingTargets, name: str, rng: np.random.Generator
 ) -> Floats:
     """Return what models that did not see a text's label say of it, shape (n, K)."""
-    n_folds = desk.recipe.n_folds
-    folds = assign_folds(desk.data, n_folds, rng)
-    answers = np.zeros_like(lesson.targets)
+    n_folds = context.recipe.n_folds
+    folds = assign_folds(context.data, n_folds, rng)
+    answers = np.zeros_like(targets_.targets)
     for fold in range(n_folds):
-        rows = lesson.rows[folds[lesson.rows] != fold]
-        with desk.clock("cross-fit"):
-            model = desk.fit(f"{name} fold {fold + 1}", replace(lesson, rows=rows))
+        rows = targets_.rows[folds[targets_.rows] != fold]
+        with context.clock("cross-fit"):
+            model = context.fit(f"{name} fold {fold + 1}", replace(targets_, rows=rows))
             mine = np.flatnonzero(folds == fold)
-            answers[mine] = desk.answers(model, mine)
+            answers[mine] = context.answers(model, mine)
     return answers
 
 
@@ -126,26 +126,26 @@ def judge(
     return LabelQuality(cross_fitted, posterior, clean)
 
 
-def in_sample_quality(desk: TrainingContext, answers: Floats) -> LabelQuality:
+def in_sample_quality(context: TrainingContext, answers: Floats) -> LabelQuality:
     """Judge labels by the losses of the model that learned them: FreeAL's global mixture."""
-    data = desk.data
+    data = context.data
     given = given_targets(data, soft=False)
     known = np.flatnonzero(data.has_label & ~data.is_human)
     losses = -(given * np.log(np.clip(answers, 1e-9, 1))).sum(axis=1)
     clean = np.where(data.has_label, 1.0, 0.5)
     if len(known):
-        clean[known] = noise.clean_by_loss(losses[known], seed=desk.seed)
+        clean[known] = noise.clean_by_loss(losses[known], seed=context.seed)
     posterior: Floats = np.where(data.has_label[:, None], given, answers)
     return LabelQuality(answers, posterior, clean)
 
 
-def refined_targets(data: TrainingSet, judgement: LabelQuality, recipe: Recipe) -> TrainingTargets:
+def refined_targets(data: TrainingSet, quality: LabelQuality, recipe: Recipe) -> TrainingTargets:
     """Return what the next model learns, weighted by how sure it is.
 
     That is the posterior. A text's weight is its posterior's lead over an even guess, between 0.05
     and 1; a human label has the weight that the recipe gives it.
     """
-    targets = judgement.posterior
+    targets = quality.posterior
     weights: Floats = np.ones(len(data.pool))
     if recipe.weigh_by_clean and data.kind.is_exclusive and len(data.labels) > 1:
         even = 1.0 / len(data.labels)
@@ -207,19 +207,19 @@ def _clean(data: TrainingSet, posterior: Floats) -> Floats:
 
 
 def _frozen_opinions(
-    desk: TrainingContext,
+    context: TrainingContext,
     encoder: Encoder | None,
     given: Floats,
     weights: Floats,
     rng: np.random.Generator,
 ) -> list[Floats]:
     """Return what the frozen encoder's space says of each label: its neighbours, and a probe."""
-    data, recipe = desk.data, desk.recipe
+    data, recipe = context.data, context.recipe
     if not recipe.n_neighbours or encoder is None or not data.kind.is_exclusive:
         return []
-    with desk.clock("embed"):
+    with context.clock("embed"):
         vectors = probe.embed_pool(encoder, data.pool)
-    with desk.clock("frozen"):
+    with context.clock("frozen"):
         probed = probe.cross_fit(data, vectors, weights, n_folds=_N_PROBE_FOLDS, rng=rng)
         units = vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(min=1e-9)
         near = noise.neighbour_posterior(

@@ -130,7 +130,7 @@ def share_of_noise(labels: Labels, cross_fitted: Floats) -> float:
     return min(1.0, float(differs[surest].mean()) / rate)
 
 
-def deconvolve_noise(foretold: Floats, matrix: Floats) -> Floats:
+def deconvolve_noise(predicted: Floats, matrix: Floats) -> Floats:
     """Return the posterior of the true label from predictions of the label as given, shape (n, K).
 
     A model that learned noisy labels foretells noisy labels: its predictions (n, K) are the true
@@ -140,7 +140,7 @@ def deconvolve_noise(foretold: Floats, matrix: Floats) -> Floats:
     (Richardson 1972, Lucy 1974), which stay distributions where the matrix's inverse would not. An
     identity matrix changes nothing. Cost: O(n K^2) a step.
     """
-    seen = np.clip(foretold, _SMALLEST, None)
+    seen = np.clip(predicted, _SMALLEST, None)
     seen = seen / seen.sum(axis=1, keepdims=True)
     true: Floats = seen.copy()
     for _ in range(_N_UNMIXING_STEPS):
@@ -226,7 +226,7 @@ def join(weak: Floats, cross_fitted: Floats, *, strength: float = 1.0) -> Floats
     return posterior
 
 
-def suspects(
+def label_issues(
     label_quality_score: Floats, has_label: NDArray[np.bool_], ids: Sequence[int]
 ) -> NDArray[np.int64]:
     """Return the labelled rows, the likeliest errors first; ties by id."""

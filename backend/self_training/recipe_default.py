@@ -36,23 +36,23 @@ class Trained:
     """
 
     model: TextClassifier
-    judgement: LabelQuality
+    quality: LabelQuality
     held_out: Rows
     figures: dict[str, float]
     notes: tuple[str, ...] = ()
 
 
-def train_plain(desk: TrainingContext) -> Trained:
+def train_plain(context: TrainingContext) -> Trained:
     """Fine-tune on the labels as given, keeping the epoch that agrees best with held-out ones."""
-    rng = np.random.default_rng(desk.seed)
-    held_out = hold_out(desk.data, rng)
-    model = _plain(desk, held_out)
-    with desk.clock("read"):
-        answers = desk.answers(model)
-    return Trained(model, in_sample_quality(desk, answers), held_out, {})
+    rng = np.random.default_rng(context.seed)
+    held_out = hold_out(context.data, rng)
+    model = _plain(context, held_out)
+    with context.clock("read"):
+        answers = context.answers(model)
+    return Trained(model, in_sample_quality(context, answers), held_out, {})
 
 
-def train_default(desk: TrainingContext, encoder: Encoder | None) -> Trained:
+def train_default(context: TrainingContext, encoder: Encoder | None) -> Trained:
     """Run robust self-training.
 
     Models that did not see a text's label say what it should be; the label's posterior under both
@@ -67,37 +67,37 @@ def train_default(desk: TrainingContext, encoder: Encoder | None) -> Trained:
     trained and shipped if it is better. Cost: `n_rounds * (n_folds - 1) + 1` trainings on all rows,
     one more where the comparison asks for it.
     """
-    recipe, data = desk.recipe, desk.data
-    rng = np.random.default_rng(desk.seed)
+    recipe, data = context.recipe, context.data
+    rng = np.random.default_rng(context.seed)
     held_out = hold_out(data, rng) if recipe.compare_with_plain else np.zeros(0, dtype=np.int64)
-    judgement = cross_validated_quality(desk, encoder, rng)
-    lesson = refined_targets(data, judgement, recipe)
-    lesson = replace(lesson, rows=np.setdiff1d(lesson.rows, held_out))
-    with desk.clock("final"):
-        model = desk.fit("final", lesson)
+    quality = cross_validated_quality(context, encoder, rng)
+    targets_ = refined_targets(data, quality, recipe)
+    targets_ = replace(targets_, rows=np.setdiff1d(targets_.rows, held_out))
+    with context.clock("final"):
+        model = context.fit("final", targets_)
     figures: dict[str, float] = {}
     notes: tuple[str, ...] = ()
     if recipe.compare_with_plain and len(held_out):
-        model, figures, notes = compare_with_plain(desk, model, judgement, held_out)
-    return Trained(model, judgement, held_out, figures, notes)
+        model, figures, notes = compare_with_plain(context, model, quality, held_out)
+    return Trained(model, quality, held_out, figures, notes)
 
 
-def _plain(desk: TrainingContext, held_out: Rows) -> TextClassifier:
-    data = desk.data
-    recipe = replace(desk.recipe, ema_decay=None, reads_all_tokens=False, start_from_probe=False)
-    desk = replace(desk, recipe=recipe)
+def _plain(context: TrainingContext, held_out: Rows) -> TextClassifier:
+    data = context.data
+    recipe = replace(context.recipe, ema_decay=None, reads_all_tokens=False, start_from_probe=False)
+    context = replace(context, recipe=recipe)
     rows = np.setdiff1d(np.flatnonzero(data.has_label), held_out)
-    lesson = TrainingTargets(rows, given_targets(data, soft=False), np.ones(len(data.pool)))
+    targets_ = TrainingTargets(rows, given_targets(data, soft=False), np.ones(len(data.pool)))
 
     def score(model: TextClassifier) -> float:
-        return float(agreement(desk.answers(model, held_out), data, held_out).mean())
+        return float(agreement(context.answers(model, held_out), data, held_out).mean())
 
-    with desk.clock("plain"):
-        return desk.fit("plain", lesson, judge=score if len(held_out) else None)
+    with context.clock("plain"):
+        return context.fit("plain", targets_, judge=score if len(held_out) else None)
 
 
 def compare_with_plain(
-    desk: TrainingContext, model: TextClassifier, judgement: LabelQuality, held_out: Rows
+    context: TrainingContext, model: TextClassifier, quality: LabelQuality, held_out: Rows
 ) -> tuple[TextClassifier, dict[str, float], tuple[str, ...]]:
     """Return the recipe's model unless the plain one is clearly better on held-out labels.
 
@@ -107,18 +107,18 @@ def compare_with_plain(
     error is clear, because the annotator's own held-out labels favour the model that imitates its
     mistakes.
     """
-    data = desk.data
+    data = context.data
     humans = held_out[data.is_human[held_out]]
     judges = humans if len(humans) else held_out
-    ours = agreement(desk.answers(model, judges), data, judges)
+    ours = agreement(context.answers(model, judges), data, judges)
     figures = {"held_out_agreement": float(ours.mean()), "n_held_out": float(len(judges))}
-    if judgement.by_folds is not None:
-        folds = agreement(judgement.by_folds[judges], data, judges)
+    if quality.by_folds is not None:
+        folds = agreement(quality.by_folds[judges], data, judges)
         figures["held_out_agreement_folds"] = float(folds.mean())
         if not _is_clearly_better(folds, ours):
             return model, figures, ()
-    plain = _plain(desk, held_out)
-    theirs = agreement(desk.answers(plain, judges), data, judges)
+    plain = _plain(context, held_out)
+    theirs = agreement(context.answers(plain, judges), data, judges)
     figures["held_out_agreement_plain"] = float(theirs.mean())
     if _is_clearly_better(theirs, ours):
         return plain, figures, ("the plain fine-tune was better on held-out labels and is kept",)

@@ -34,7 +34,7 @@ class PaperOptions:
     n_ramp_epochs: int = 10
 
 
-def train_paper(desk: TrainingContext) -> Trained:
+def train_paper(context: TrainingContext) -> Trained:
     """Train by FreeAL's recipe (arXiv 2311.15614, section 3.3).
 
     After a warm-up on all labels, a mixture of two Gaussians splits the texts by their loss before
@@ -53,56 +53,60 @@ def train_paper(desk: TrainingContext) -> Trained:
     Beta(4, 4), temperature 0.85 on the student, last epoch's weights, no early stopping.
     Cost: two passes forward and back per epoch and one reading, about 2.3 plain fine-tunes.
     """
-    model = desk.fresh()
-    tokens = desk.tokens(model)
-    objective = _PaperObjective(desk, model, tokens, PaperOptions())
-    rows = np.arange(len(desk.data.pool))
+    model = context.fresh()
+    tokens = context.tokens(model)
+    objective = _PaperObjective(context, model, tokens, PaperOptions())
+    rows = np.arange(len(context.data.pool))
     stage = Stage(
-        "paper", rows, desk.seed, desk.optimisation, content=fingerprint("paper", desk.data.targets)
+        "paper",
+        rows,
+        context.seed,
+        context.optimisation,
+        content=fingerprint("paper", context.data.targets),
     )
-    with desk.clock("paper"):
-        train(model, tokens, objective, stage, desk.hooks)
-    with desk.clock("read"):
-        answers = desk.answers(model)
-    found = in_sample_quality(desk, answers)
-    clean = np.where(desk.data.has_label, objective.label_quality_score(), 0.5)
+    with context.clock("paper"):
+        train(model, tokens, objective, stage, context.hooks)
+    with context.clock("read"):
+        answers = context.answers(model)
+    found = in_sample_quality(context, answers)
+    clean = np.where(context.data.has_label, objective.label_quality_score(), 0.5)
     nothing_held_out = np.zeros(0, dtype=np.int64)
     return Trained(model, LabelQuality(answers, found.posterior, clean), nothing_held_out, {})
 
 
 class _PaperObjective:
     def __init__(
-        self, desk: TrainingContext, model: TextClassifier, tokens: Tokens, options: PaperOptions
+        self, context: TrainingContext, model: TextClassifier, tokens: Tokens, options: PaperOptions
     ) -> None:
-        data = desk.data
-        self._desk = desk
+        data = context.data
+        self._context = context
         self._model = model
         self._tokens = tokens
         self._options = options
-        self._rng = np.random.default_rng(desk.seed)
+        self._rng = np.random.default_rng(context.seed)
         self._views = SecondViews(model, data.pool, data.views)
         self._targets = torch.as_tensor(
             given_targets(data, soft=False), dtype=torch.float32, device=model.device
         )
         self._is_clean = torch.as_tensor(data.has_label, device=model.device)
         self._head = output_layer(model.model, len(data.labels))
-        n_epochs = desk.recipe.n_epochs
+        n_epochs = context.recipe.n_epochs
         self._n_warmup = max(1, min(options.n_warmup_epochs, -(-n_epochs // 3)))
         self._n_ramp = min(options.n_ramp_epochs, n_epochs / 2)
 
     def before_epoch(self, epoch: int) -> None:
         """Split clean from noisy by this epoch's losses; during warm-up all labels are clean."""
-        self._rng = np.random.default_rng([self._desk.seed, epoch])
+        self._rng = np.random.default_rng([self._context.seed, epoch])
         if epoch < self._n_warmup:
             return
-        data = self._desk.data
+        data = self._context.data
         is_clean = data.has_label & (self.label_quality_score() > self._options.clean_from)
         self._is_clean = torch.as_tensor(is_clean | data.is_human, device=self._model.device)
 
     def label_quality_score(self) -> Floats:
         """Return the mixture's posterior of the small-loss component, 1 for human labels."""
-        data: TrainingSet = self._desk.data
-        judged = in_sample_quality(self._desk, self._desk.answers(self._model))
+        data: TrainingSet = self._context.data
+        judged = in_sample_quality(self._context, self._context.answers(self._model))
         clean: Floats = np.where(data.has_label, judged.clean, 0.0)
         return clean
 

@@ -49,20 +49,20 @@ class SelfTrainer:
         self, data: TrainingSet, *, seed: int = 0, hooks: TrainingHooks | None = None
     ) -> tuple[FittedStudent, StudentOutput]:
         """Train on `data`; see the port."""
-        desk = TrainingContext(data, self._recipe, self._base, seed, hooks or TrainingHooks())
+        context = TrainingContext(data, self._recipe, self._base, seed, hooks or TrainingHooks())
         if self._recipe.name == "probe":
-            return self._fit_probe(desk)
+            return self._fit_probe(context)
         if self._recipe.name == "plain":
-            trained = train_plain(desk)
+            trained = train_plain(context)
         elif self._recipe.name == "paper":
-            trained = train_paper(desk)
+            trained = train_paper(context)
         else:
-            trained = train_default(desk, self._encoder)
-        with desk.clock("read"):
-            _calibrate(desk, trained)
-            prediction = trained.model.read(desk.tokens(trained.model), between=desk.check)
-        output = _output(desk, trained, trained.judgement, prediction)
-        _log.info("small model trained recipe=%s seconds=%s", self._recipe.name, desk.seconds)
+            trained = train_default(context, self._encoder)
+        with context.clock("read"):
+            _calibrate(context, trained)
+            prediction = trained.model.read(context.tokens(trained.model), between=context.check)
+        output = _output(context, trained, trained.quality, prediction)
+        _log.info("small model trained recipe=%s seconds=%s", self._recipe.name, context.seconds)
         return trained.model, output
 
     def load(self, folder: Path) -> FittedStudent:
@@ -71,57 +71,57 @@ class SelfTrainer:
             return probe.EmbeddingProbe.load(folder, self._encoder)
         return TextClassifier.load(folder)
 
-    def _fit_probe(self, desk: TrainingContext) -> tuple[FittedStudent, StudentOutput]:
-        data, encoder = desk.data, self._encoder
+    def _fit_probe(self, context: TrainingContext) -> tuple[FittedStudent, StudentOutput]:
+        data, encoder = context.data, self._encoder
         if encoder is None:
             raise ValueError("the probe needs an encoder")
-        with desk.clock("embed"):
+        with context.clock("embed"):
             vectors = probe.embed_pool(encoder, data.pool)
-        weights = data.has_label * np.where(data.is_human, desk.recipe.human_weight, 1.0)
-        rng = np.random.default_rng(desk.seed)
-        with desk.clock("probe"):
+        weights = data.has_label * np.where(data.is_human, context.recipe.human_weight, 1.0)
+        rng = np.random.default_rng(context.seed)
+        with context.clock("probe"):
             crossed = probe.cross_fit(data, vectors, weights, n_folds=_PROBE_FOLDS, rng=rng)
-            judgement = judge(data, desk.recipe, _given(desk), crossed)
-            probes = fit_probes(vectors, _given(desk), weights, data.kind)
+            quality = judge(data, context.recipe, _given(context), crossed)
+            probes = fit_probes(vectors, _given(context), weights, data.kind)
         model = probe.EmbeddingProbe(encoder, data.labels, data.kind, probes)
         prediction = StudentPrediction(answers(probes, vectors), vectors.astype(np.float32))
-        return model, _output(desk, None, judgement, prediction)
+        return model, _output(context, None, quality, prediction)
 
 
-def _given(desk: TrainingContext) -> Floats:
-    return given_targets(desk.data, soft=desk.recipe.soft_targets)
+def _given(context: TrainingContext) -> Floats:
+    return given_targets(context.data, soft=context.recipe.soft_targets)
 
 
-def _calibrate(desk: TrainingContext, trained: Trained) -> None:
+def _calibrate(context: TrainingContext, trained: Trained) -> None:
     """Make the finished model as sure as the posterior of held-out labels lets it be."""
     rows = trained.held_out
     if len(rows) == 0:
         return
     model = trained.model
-    logits, _ = model.logits(desk.tokens(model).subset(rows), between=desk.check)
-    targets = trained.judgement.posterior[rows]
-    model.sharpen(fit_temperature(logits, targets, is_exclusive=desk.data.kind.is_exclusive))
+    logits, _ = model.logits(context.tokens(model).subset(rows), between=context.check)
+    targets = trained.quality.posterior[rows]
+    model.sharpen(fit_temperature(logits, targets, is_exclusive=context.data.kind.is_exclusive))
 
 
 def _output(
-    desk: TrainingContext,
+    context: TrainingContext,
     trained: Trained | None,
-    judgement: LabelQuality,
+    quality: LabelQuality,
     prediction: StudentPrediction,
 ) -> StudentOutput:
-    data = desk.data
+    data = context.data
     report = TrainingReport(
-        desk.recipe.name,
-        dict(desk.seconds),
+        context.recipe.name,
+        dict(context.seconds),
         dict(trained.figures) if trained else {},
         trained.notes if trained else (),
-        desk.base or embedded_encoder_folder().name,
+        context.base or embedded_encoder_folder().name,
     )
     return StudentOutput(
         prediction,
-        judgement.cross_fitted,
-        judgement.clean,
-        judgement.posterior,
-        noise.suspects(judgement.clean, data.has_label, data.pool.ids),
+        quality.cross_fitted,
+        quality.clean,
+        quality.posterior,
+        noise.label_issues(quality.clean, data.has_label, data.pool.ids),
         report,
     )

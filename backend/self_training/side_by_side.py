@@ -206,7 +206,7 @@ def write_output(output: StudentOutput, folder: Path) -> None:
         cross_fitted=output.cross_fitted,
         clean=output.label_quality_score,
         posterior=output.posterior,
-        suspects=output.suspects,
+        label_issues=output.label_issues,
     )
     _put(folder / _RESULT, asdict(output.report))
 
@@ -220,7 +220,7 @@ def read_output(folder: Path) -> StudentOutput:
             arrays["cross_fitted"],
             arrays["clean"],
             arrays["posterior"],
-            arrays["suspects"],
+            arrays["label_issues"],
             TrainingReport(**said | {"notes": tuple(said["notes"])}),
         )
 

@@ -46,13 +46,13 @@ class SpanTrainingSet:
 class SpanOutput:
     """What the tagger says of its pool.
 
-    `predicted` spans by the finished model; `label_quality_score` (n,) is that of the given spans of
-    a text being right as a whole; `suspects` are rows with spans given, likeliest errors first.
+    `predicted` spans by the finished model; `label_quality_score` (n,): probability of the spans of
+    a text being right as a whole; `label_issues` are rows with spans given, likeliest errors first.
     """
 
     predicted: tuple[tuple[Span, ...], ...]
     label_quality_score: Floats
-    suspects: NDArray[np.int64]
+    label_issues: NDArray[np.int64]
 
 
 class SpanModel:
@@ -86,8 +86,8 @@ class SpanModel:
         answers = work.read(final)
         clean = work.clean(posterior if self._recipe.n_folds else answers)
         predicted = tuple(final.decode(*pair) for pair in zip(work.words, answers, strict=True))
-        suspects = noise.suspects(clean, work.has_spans, data.ids)
-        return final, SpanOutput(predicted, clean, suspects)
+        label_issues = noise.label_issues(clean, work.has_spans, data.ids)
+        return final, SpanOutput(predicted, clean, label_issues)
 
     def load(self, folder: Path) -> SpanTagger:
         """Read what `SpanTagger.save` wrote; raises InvalidRequest."""

@@ -115,7 +115,7 @@ class Play:
             progress.is_complete
             and not progress.n_to_label
             and self.services.projects.served_version(project.id) == project.model_version
-            and self.services.crew.prelabel.orderer.is_settled(project)
+            and self.services.round_steps.prelabel.orderer.is_settled(project)
         )
 
     def is_done(self, n_rounds: int = 1) -> bool:

@@ -146,35 +146,35 @@ class Opinion:
         self.scores, self.weight = scores, weight
         self.asked = None
 
-    def judge(self, pool, shortlist, *, rng):
+    def scorer(self, pool, shortlist, *, rng):
         self.asked = shortlist.tolist()
         return ScoredTexts(self.scores[shortlist], reliability=self.weight, weight=self.weight)
 
 
-def order_with(judge, pool, **changes):
-    strategy = ActiveLLMStrategy(judge=judge, settings=ActiveLLMSettings(**changes))
+def order_with(scorer, pool, **changes):
+    strategy = ActiveLLMStrategy(scorer=scorer, settings=ActiveLLMSettings(**changes))
     return strategy.order(pool, rng=np.random.default_rng(0))
 
 
 def test_a_judgement_that_is_noise_changes_nothing():
     pool = random_pool(30)
-    judge = Opinion(np.arange(30) / 29, weight=0.0)
-    assert order_with(judge, pool).positions.tolist() == ordered(pool).positions.tolist()
+    scorer = Opinion(np.arange(30) / 29, weight=0.0)
+    assert order_with(scorer, pool).positions.tolist() == ordered(pool).positions.tolist()
 
 
 def test_a_reliable_judgement_moves_the_order_and_is_reported():
     pool = random_pool(30)
     favourite = int(ordered(pool).positions[20])
-    judge = Opinion((np.arange(30) == favourite).astype(float), weight=1.0)
-    ordering = order_with(judge, pool, judgement=5.0)
+    scorer = Opinion((np.arange(30) == favourite).astype(float), weight=1.0)
+    ordering = order_with(scorer, pool, scored=5.0)
     assert ordering.positions[0] == favourite
     assert ordering.health.judgement_weight == 1.0
 
 
 def test_the_judge_reads_a_shortlist_only():
-    judge = Opinion(np.zeros(30), weight=0.0)
-    order_with(judge, random_pool(30), n_short=5)
-    assert len(judge.asked) == 5
+    scorer = Opinion(np.zeros(30), weight=0.0)
+    order_with(scorer, random_pool(30), n_short=5)
+    assert len(scorer.asked) == 5
 
 
 def test_a_sampled_pool_is_covered_nearly_as_well_as_a_whole_one():

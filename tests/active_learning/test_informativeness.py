@@ -26,10 +26,10 @@ def pool(n):
 
 
 def judged(model, n=40, **settings):
-    judge = LLMInformativenessScorer(
+    scorer = LLMInformativenessScorer(
         model, question="tone", settings=InformativenessSettings(**settings)
     )
-    return judge.judge(pool(n), np.arange(n), rng=np.random.default_rng(0))
+    return scorer.scorer(pool(n), np.arange(n), rng=np.random.default_rng(0))
 
 
 def by_text(prompt):
@@ -48,32 +48,32 @@ def speaking(writes, **offers):
 
 
 def test_a_model_that_reads_the_texts_is_believed():
-    judgement = judged(speaking(by_text))
-    assert judgement.weight > 0.8
-    assert judgement.scores[30:].min() > judgement.scores[:10].max()
-    assert judgement.warnings == ()
-    assert judgement.n_tokens > 0
+    scored = judged(speaking(by_text))
+    assert scored.weight > 0.8
+    assert scored.scores[30:].min() > scored.scores[:10].max()
+    assert scored.warnings == ()
+    assert scored.n_tokens > 0
 
 
 def test_a_model_that_looks_at_places_weighs_nothing_and_it_is_said():
-    judgement = judged(speaking(by_place), n=200)
-    assert judgement.weight == 0.0
-    assert any("does not repeat itself" in warning for warning in judgement.warnings)
-    assert any("follows the places" in warning for warning in judgement.warnings)
+    scored = judged(speaking(by_place), n=200)
+    assert scored.weight == 0.0
+    assert any("does not repeat itself" in warning for warning in scored.warnings)
+    assert any("follows the places" in warning for warning in scored.warnings)
 
 
 def test_no_answer_is_no_judgement():
-    judgement = judged(speaking(lambda prompt: "I would rather not"))
-    assert judgement.weight == 0.0
-    assert judgement.counts["unreadable"] == 160
+    scored = judged(speaking(lambda prompt: "I would rather not"))
+    assert scored.weight == 0.0
+    assert scored.counts["unreadable"] == 160
 
 
 def test_a_server_that_is_down_does_not_keep_the_queue_from_being_ordered():
     model = speaking(by_text)
     model.failure = LanguageModelUnavailable("no answer")
-    judgement = judged(model)
-    assert judgement.weight == 0.0
-    assert "no answer" in judgement.warnings[0]
+    scored = judged(model)
+    assert scored.weight == 0.0
+    assert "no answer" in scored.warnings[0]
 
 
 def test_every_text_is_in_exactly_one_group_of_a_round():

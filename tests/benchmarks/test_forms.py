@@ -39,7 +39,7 @@ def test_forms_are_measured_and_the_probe_avoids_the_bad_one(data):
     assert "a test text" not in "".join(model.prompts)
     found = figures(measured, 5, np.random.default_rng(0))
     plain = [name for name, form in FORMS.items() if not form.is_chat]
-    assert [one.form for one in measured.outcomes] == plain
+    assert [one.template for one in measured.outcomes] == plain
     assert found["accuracy_raw plain-hints"] == 1.0
     assert found["accuracy_raw plain-marks"] < 1.0
     assert found["accuracy_probe human=0"] == found["accuracy_best_form"] == 1.0

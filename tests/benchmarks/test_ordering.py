@@ -7,7 +7,7 @@ import pytest
 from backend.active_learning.baselines import EveryNth, FirstInList, RandomOrder
 from benchmarks.ordering_figures import area, figures, interval, random_figures
 from benchmarks.ordering_learners import PROBE_C, learn_by_fine_tuning, probe
-from benchmarks.ordering_protocol import BUDGETS, follow, hear, macro_f1, random_curves
+from benchmarks.ordering_protocol import BUDGETS, collect, follow, macro_f1, random_curves
 from benchmarks.ordering_sets import LabelledSet, draw_pool
 from benchmarks.ordering_strategies import DEAF, Builders
 
@@ -52,7 +52,7 @@ def test_what_people_said_turns_annotators_round_that_are_always_wrong():
     gold = data.y_train[pool.rows]
     wrong = replace(data, votes={"similarity": 1 - data.votes["similarity"]})
     told = {at: int(gold[at]) for at in range(60)}
-    before, after = hear(wrong, pool, {}).posteriors, hear(wrong, pool, told).posteriors
+    before, after = collect(wrong, pool, {}).posteriors, collect(wrong, pool, told).posteriors
     assert (before.argmax(axis=1) == gold).mean() < 0.5
     assert (after[60:].argmax(axis=1) == gold[60:]).mean() > 0.8
 

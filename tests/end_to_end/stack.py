@@ -214,7 +214,7 @@ class LiveProject:
         services = self.stack.services
         project = services.projects.get(self.id())
         assert project is not None
-        return services.crew.prelabel.orderer.is_settled(project)
+        return services.round_steps.prelabel.orderer.is_settled(project)
 
     def wait_until_labelled(self, n_tasks: int, *, not_under: str = "") -> dict[str, Any]:
         """Wait until all tasks are labelled, and the ordered release of them alone is served.

@@ -203,7 +203,7 @@ def test_retrieving_predictions_makes_no_doubles(stack):
 def test_two_projects_at_once_keep_to_their_own_configs(stack):
     rows = reviews(40, start=1200)
     sentiment = stack.new_project("Sentiment", SENTIMENT, texts(rows))
-    verdict = stack.new_project(
+    label_out = stack.new_project(
         "Verdict",
         VERDICT,
         [{"message": row.text} for row in rows],
@@ -211,7 +211,7 @@ def test_two_projects_at_once_keep_to_their_own_configs(stack):
     )
     for project, config, choices in (
         (sentiment, SENTIMENT, {"Positive", "Negative"}),
-        (verdict, VERDICT, {"good", "bad", "none"}),
+        (label_out, VERDICT, {"good", "bad", "none"}),
     ):
         state = project.wait_until_labelled(40)
         assert_predicted_once(project, n_tasks=40, version=state["model_version"])

@@ -45,8 +45,8 @@ def test_perfect_guesses_leave_only_the_spread_of_the_rest():
     found = powered_share(is_hit, is_hit.astype(float), rest)
     # spread (220 + 100 of 440): 0.25 x 0.75 pooled with the sample's; lambda = cov / (1.1 spread)
     spread = np.concatenate([is_hit, rest]).var()
-    trust = min(np.cov(is_hit, is_hit)[0, 1] / (1.1 * spread), 1.0)
-    assert trust == 1.0
+    label_model = min(np.cov(is_hit, is_hit)[0, 1] / (1.1 * spread), 1.0)
+    assert label_model == 1.0
     assert found.value == pytest.approx(0.75)
     assert found.width / 2 == pytest.approx(stats.t.ppf(0.975, 38) * (spread / 400) ** 0.5)
 

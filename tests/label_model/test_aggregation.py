@@ -3,15 +3,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from backend.label_model.aggregation import agreement, fuse, fuse_multiple
+from backend.label_model.aggregation import aggregate_multilabel_posteriors, agreement, fuse
 from backend.label_model.fitting import fit_label_model
-from tests.label_model.test_fitting import voter, world
+from tests.label_model.test_fitting import annotator, world
 
 
 @pytest.fixture
 def pool():
     truth, _ = world(300)
-    return truth, {name: voter(truth, 2, skill=3, seed=seed) for seed, name in enumerate("ab")}
+    return truth, {name: annotator(truth, 2, skill=3, seed=seed) for seed, name in enumerate("ab")}
 
 
 def test_a_label_says_who_it_is_from(pool):
@@ -46,10 +46,10 @@ def test_votes_are_calibrated_posteriors_of_those_who_spoke(pool):
 
 def test_multiple_choice_is_pooled_in_log_odds():
     votes = {"a": np.array([[0.8, np.nan, np.nan]]), "b": np.array([[0.2, 0.9, np.nan]])}
-    fused = fuse_multiple(votes)
+    fused = aggregate_multilabel_posteriors(votes)
     np.testing.assert_allclose(fused, [[0.5, 0.9, 0.5]])
     with pytest.raises(ValueError, match="no voter"):
-        fuse_multiple({})
+        aggregate_multilabel_posteriors({})
 
 
 def sure_of(labels):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
-from backend.label_model.aggregation import fuse_multiple
+from backend.label_model.aggregation import aggregate_multilabel_posteriors
 from backend.label_model.multilabel import (
     LABELS_PER_TEXT,
     UNLISTED_PROBABILITY,
@@ -50,13 +50,13 @@ def rng():
 
 def test_a_useless_annotator_hardly_counts_and_does_no_harm(rng):
     truth, votes = truth_and_votes(rng, {"good": 3.0, "useless": 0.0})
-    trust = fit_multilabel_model(votes)
-    assert trust.voters["good"].weight > 10 * trust.voters["useless"].weight
+    label_model = fit_multilabel_model(votes)
+    assert label_model.annotators["good"].weight > 10 * label_model.annotators["useless"].weight
     alone = fit_multilabel_model({"good": votes["good"]}).posterior({"good": votes["good"]})
-    together = trust.posterior(votes)
+    together = label_model.posterior(votes)
     assert f1(together, truth) > f1(alone, truth) - 0.02
-    assert f1(together, truth) > f1(fuse_multiple(votes), truth) + 0.2
-    assert errors(together, truth) < 0.5 * errors(fuse_multiple(votes), truth)
+    assert f1(together, truth) > f1(aggregate_multilabel_posteriors(votes), truth) + 0.2
+    assert errors(together, truth) < 0.5 * errors(aggregate_multilabel_posteriors(votes), truth)
 
 
 def test_two_good_annotators_are_better_than_one(rng):
@@ -75,11 +75,11 @@ def test_people_say_how_many_labels_there_are_and_which_are_common(rng):
     truth, votes = truth_and_votes(rng, {"one": 2.0, "two": 1.0}, share=0.3)
     truth[:, 0] = True
     known = human_rows(truth, 60)
-    trust = fit_multilabel_model(votes, known)
-    posterior = trust.posterior(votes)
-    assert trust.n_human == 60
+    label_model = fit_multilabel_model(votes, known)
+    posterior = label_model.posterior(votes)
+    assert label_model.n_human == 60
     assert (posterior >= 0.5).sum(axis=1).mean() == pytest.approx(truth.sum(axis=1).mean(), rel=0.2)
-    assert trust.base_rates[0] > 2 * max(trust.base_rates[1:])
+    assert label_model.base_rates[0] > 2 * max(label_model.base_rates[1:])
     held_out = slice(60, None)
     without = fit_multilabel_model(votes).posterior(votes)
     assert f1(posterior[held_out], truth[held_out]) > f1(without[held_out], truth[held_out]) + 0.05
@@ -94,37 +94,39 @@ def test_people_find_out_an_annotator_that_only_agrees_with_itself(rng):
     truth, votes = truth_and_votes(rng, {"good": 2.0})
     fad = rng.random(truth.shape) < 0.13
     votes |= {"one": expit(3.0 * fad + rng.normal(0, 1, truth.shape) - 1)}
-    trust = fit_multilabel_model(votes, human_rows(truth, 200))
-    assert trust.voters["good"].weight > 2 * trust.voters["one"].weight
+    label_model = fit_multilabel_model(votes, human_rows(truth, 200))
+    assert label_model.annotators["good"].weight > 2 * label_model.annotators["one"].weight
 
 
 def test_a_label_that_was_not_asked_about_is_no_vote():
     votes = {"one": np.array([[0.9, UNLISTED_PROBABILITY, np.nan], [0.2, 0.3, 0.4]])}
-    voter = MultilabelAnnotator((0.0, 0.0, 0.0), spread=2.0, weight=3.0, middle=0.5)
+    annotator = MultilabelAnnotator((0.0, 0.0, 0.0), spread=2.0, weight=3.0, middle=0.5)
     np.testing.assert_allclose(
-        voter.evidence(votes["one"])[0], [3 * (np.log(9) / 2 - 0.5), 0.0, 0.0]
+        annotator.evidence(votes["one"])[0], [3 * (np.log(9) / 2 - 0.5), 0.0, 0.0]
     )
 
 
 def test_a_posterior_is_what_its_parts_add_up_to():
-    voter = MultilabelAnnotator((0.0,), spread=1.0, weight=2.0, middle=1.0)
-    trust = MultilabelModel((0.2,), 0.5, {"one": voter})
+    annotator = MultilabelAnnotator((0.0,), spread=1.0, weight=2.0, middle=1.0)
+    label_model = MultilabelModel((0.2,), 0.5, {"one": annotator})
     odds = np.log(0.2 / 0.8) + 0.8 * 2.0 * (np.log(9) - 1.0) - 0.5
-    found = trust.posterior({"one": np.array([[0.9]]), "stranger": np.array([[0.1]])})
+    found = label_model.posterior({"one": np.array([[0.9]]), "stranger": np.array([[0.1]])})
     assert found[0, 0] == pytest.approx(expit(odds))
 
 
 def test_trust_survives_json_and_does_not_depend_on_the_run(rng):
     truth, votes = truth_and_votes(rng, {"one": 2.0, "two": 1.0})
-    trust = fit_multilabel_model(votes, human_rows(truth, 30))
-    again = MultilabelModel.from_json(json.loads(json.dumps(trust.to_json())))
-    assert again == trust == fit_multilabel_model(votes, human_rows(truth, 30))
+    label_model = fit_multilabel_model(votes, human_rows(truth, 30))
+    again = MultilabelModel.from_json(json.loads(json.dumps(label_model.to_json())))
+    assert again == label_model == fit_multilabel_model(votes, human_rows(truth, 30))
 
 
 def test_a_trust_that_knows_nobody_is_not_asked():
-    trust = MultilabelModel((0.2,), 0.5, {"old": MultilabelAnnotator((0.0,), 1.0)})
-    assert fuse_multiple({"new": np.array([[0.9]])}, trust)[0, 0] == pytest.approx(0.9)
-    assert fuse_multiple({"old": np.array([[0.9]])}, trust)[0, 0] < 0.2
+    label_model = MultilabelModel((0.2,), 0.5, {"old": MultilabelAnnotator((0.0,), 1.0)})
+    assert aggregate_multilabel_posteriors({"new": np.array([[0.9]])}, label_model)[
+        0, 0
+    ] == pytest.approx(0.9)
+    assert aggregate_multilabel_posteriors({"old": np.array([[0.9]])}, label_model)[0, 0] < 0.2
 
 
 def test_nobody_to_learn_from_is_refused():

@@ -36,9 +36,9 @@ def test_the_corpus_is_large_mixed_and_paired():
     assert all(one.text != one.clean for one in CORPUS)
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_no_hostile_text_adds_a_line_a_quote_or_a_control_token(form):
-    layout = choice_layout(SCHEMA, QUESTION, "", FORMS[form], WORDS)
+@pytest.mark.parametrize("template", FORMS)
+def test_no_hostile_text_adds_a_line_a_quote_or_a_control_token(template):
+    layout = choice_layout(SCHEMA, QUESTION, "", FORMS[template], WORDS)
     empty = layout.fill({"review": ""})
     for one in CORPUS:
         prompt = layout.fill({"review": slot_text(one.text)})

@@ -276,7 +276,7 @@ def test_an_answer_that_is_no_label_is_unreadable_even_from_a_held_server(answer
 
 
 def test_chat_forms_wait_for_a_server_that_has_chat():
-    guide = PromptContext(forms={"mood": "chat-options"})
+    guide = PromptContext(templates={"mood": "chat-options"})
     plain = WritingModel(lambda prompt: "good")
     (weak,) = annotate(plain, CHOICE, "one", guide=guide)
     assert (weak.prompt_version, plain.decodings[0].is_chat) == ("choice/plain-options/1", False)
@@ -287,7 +287,9 @@ def test_chat_forms_wait_for_a_server_that_has_chat():
 
 def test_unknown_forms_fall_back_to_the_default():
     model = WritingModel(lambda prompt: "good")
-    (weak,) = annotate(model, CHOICE, "one", guide=PromptContext(forms={"mood": "from-the-future"}))
+    (weak,) = annotate(
+        model, CHOICE, "one", guide=PromptContext(templates={"mood": "from-the-future"})
+    )
     assert weak.prompt_version == "choice/plain-options/1"
 
 

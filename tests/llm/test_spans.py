@@ -69,7 +69,7 @@ def ask(model, *texts, plan=None, guide=None, question=QUESTION):
     return labels, asker.counts
 
 
-LINES = SpanPlan(form="lines")
+LINES = SpanPlan(template="lines")
 
 
 def test_pieces_are_found_in_the_text_from_the_left():
@@ -186,7 +186,7 @@ def test_a_small_context_leaves_the_text_its_room():
 
 def test_a_guide_names_the_form():
     model = WritingModel(lambda *_: "Person: Ann")
-    (label,), _ = ask(model, guide=PromptContext(forms={"entity": "lines"}))
+    (label,), _ = ask(model, guide=PromptContext(templates={"entity": "lines"}))
     assert label.spans == (Span(0, 3, "PER"),)
 
 
@@ -197,7 +197,7 @@ EMPTY_SHOT = Demonstration({"post": "It rains."}, Answer(), "human")
 
 
 @pytest.mark.parametrize(
-    ("form", "shown"),
+    ("template", "shown"),
     [
         (
             "json",
@@ -212,10 +212,10 @@ EMPTY_SHOT = Demonstration({"post": "It rains."}, Answer(), "human")
         ),
     ],
 )
-def test_shots_stand_before_the_text_with_their_answers(form, shown):
+def test_shots_stand_before_the_text_with_their_answers(template, shown):
     model = WritingModel(lambda *_: "")
     guide = PromptContext(shots={"entity": {0: (SHOT, EMPTY_SHOT)}})
-    ask(model, plan=SpanPlan(form=form), guide=guide)
+    ask(model, plan=SpanPlan(template=template), guide=guide)
     assert shown in model.prompts[0]
 
 

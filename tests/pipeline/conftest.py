@@ -36,7 +36,7 @@ from backend.pipeline.rounds.paraphrases import Paraphrases
 from backend.pipeline.rounds.promote import PromoteStep
 from backend.pipeline.rounds.relabel import RelabelStep
 from backend.pipeline.rounds.scheduler import RoundPolicy, RoundScheduler
-from backend.pipeline.rounds.train import Trainer
+from backend.pipeline.rounds.train import TrainStep
 from backend.pipeline.rounds.workflow import RoundSteps, run_round
 from backend.pipeline.student_predictor import StudentPredictor
 from backend.pipeline.sync import Synchronizer
@@ -61,7 +61,7 @@ class FakeAnnotator:
     asked: list[int] = field(default_factory=list)
     suspicions: dict[int, str] = field(default_factory=dict)
 
-    def forms(self) -> tuple[str, ...]:
+    def templates(self) -> tuple[str, ...]:
         return ("plain-hints",)
 
     def annotate(
@@ -211,15 +211,15 @@ class House:
         self._seat_annotators(make_strategy)
         share = plan.llm_share if plan else None
         self._share_and_settle(make_strategy, share=share, orders_queue=orders_queue)
-        crew = self._prelabel_crew(chunk, manages_queue=manages_queue)
+        round_steps = self._prelabel_crew(chunk, manages_queue=manages_queue)
         self.prediction = PredictionService(self._labelling, stores, deadline_s=1.0, live_limit=3)
-        self.crew = self._round_crew(
-            crew,
+        self.round_steps = self._round_crew(
+            round_steps,
             plan or RoundPlan(chunk=chunk, limit=2, n_shots=2),
             policy or RoundPolicy(n_least=20, every=5),
         )
         kept = (self.tasks, self.labels, self.releases)
-        self.exporter = Exporter(self._briefs, self._config, kept, folder)
+        self.exporter = Exporter(self._guidelines_reader, self._config, kept, folder)
 
     def _open_stores(self, stores) -> None:
         self.projects, self.tasks, self.labels, self.work = stores
@@ -233,21 +233,33 @@ class House:
     def _seat_annotators(self, make_strategy: MakeStrategy) -> None:
         self.annotator, self.similarity = FakeAnnotator(), FakeSimilarity()
         self.small_model = FakeSmallModel()
-        self.jury = AnnotatorEnsemble(self.annotator, self.similarity, FakeEncoder(), self._state)
+        self.ensemble = AnnotatorEnsemble(
+            self.annotator, self.similarity, FakeEncoder(), self._state
+        )
         kept = (self.releases, self._state)
-        self.releaser = ReleaseBuilder(self.jury, self._config, kept, make_strategy)
+        self.releaser = ReleaseBuilder(self.ensemble, self._config, kept, make_strategy)
         self.queue = QueueStatus(self.releaser, self.releases, self.tasks)
-        voice = StudentPredictor(self.releases, self._folder, lambda recipe: self.small_model)
-        self._briefs = GuidelinesReader(self._config, self.tasks)
-        self._labelling = Labelling(self.jury, self._briefs, self._config, self.releaser, voice)
+        student_predictor = StudentPredictor(
+            self.releases, self._folder, lambda recipe: self.small_model
+        )
+        self._guidelines_reader = GuidelinesReader(self._config, self.tasks)
+        self._labelling = Labelling(
+            self.ensemble, self._guidelines_reader, self._config, self.releaser, student_predictor
+        )
 
     def _share_and_settle(
         self, make_strategy: MakeStrategy, *, share: float | None, orders_queue: bool
     ) -> None:
         kept = (self.labels, self.answers, self._state)
-        self.sharer = LLMBudgetPlanner(self.jury, self._briefs, kept, make_strategy, share=share)
-        self.settler = Aggregator(self.jury, self._briefs, self.tasks, self.labels)
-        self.orderer = Orderer(self.settler, self.releaser, self._five, manages_queue=orders_queue)
+        self.sharer = LLMBudgetPlanner(
+            self.ensemble, self._guidelines_reader, kept, make_strategy, share=share
+        )
+        self.aggregator = Aggregator(
+            self.ensemble, self._guidelines_reader, self.tasks, self.labels
+        )
+        self.orderer = Orderer(
+            self.aggregator, self.releaser, self._five, manages_queue=orders_queue
+        )
 
     def _prelabel_crew(self, chunk: int, *, manages_queue: bool) -> PrelabelSteps:
         self.events = EventService(self._config, (self.projects, self.tasks, self.work))
@@ -261,7 +273,7 @@ class House:
         )
         self.pre_annotator = PreAnnotator(
             self._labelling,
-            self.settler,
+            self.aggregator,
             self.sharer,
             (self.projects, self.labels, self.work),
             chunk=chunk,
@@ -276,24 +288,32 @@ class House:
         )
         return PrelabelSteps(self.synchroniser, self.pre_annotator, self.publisher, self.orderer)
 
-    def _round_crew(self, crew: PrelabelSteps, plan: RoundPlan, policy: RoundPolicy) -> RoundSteps:
-        desk = RoundContext((self.projects, self.rounds, self.work), self._folder, plan)
+    def _round_crew(
+        self, round_steps: PrelabelSteps, plan: RoundPlan, policy: RoundPolicy
+    ) -> RoundSteps:
+        context = RoundContext((self.projects, self.rounds, self.work), self._folder, plan)
         kept = (self.projects, self.labels, self.rounds)
-        self.beginner = RoundScheduler(desk, self._briefs, kept, policy)
+        self.beginner = RoundScheduler(context, self._guidelines_reader, kept, policy)
         labels = (self.labels, self.releases)
         return RoundSteps(
-            crew,
+            round_steps,
             self.beginner,
-            Trainer(desk, self.settler, lambda recipe: self.small_model, self.wordings),
-            RelabelStep(desk, self.settler, self.jury, self._briefs, (self.tasks, self.labels)),
-            PromoteStep(desk, self.settler, self.jury, self.releaser, labels),
+            TrainStep(context, self.aggregator, lambda recipe: self.small_model, self.wordings),
+            RelabelStep(
+                context,
+                self.aggregator,
+                self.ensemble,
+                self._guidelines_reader,
+                (self.tasks, self.labels),
+            ),
+            PromoteStep(context, self.aggregator, self.ensemble, self.releaser, labels),
         )
 
     def round(
         self, project_id: ProjectId, steps: PlainSteps | None = None, *, is_asked: bool = True
     ) -> PlainSteps:
         steps = steps or PlainSteps()
-        run_round(project_id, steps, self.crew, is_asked=is_asked)
+        run_round(project_id, steps, self.round_steps, is_asked=is_asked)
         return steps
 
     def connected(self, n_texts: int = 10, label_config: str = SENTIMENT) -> ProjectId:
@@ -308,7 +328,7 @@ class House:
 
     def prelabel(self, project_id: ProjectId, steps: PlainSteps | None = None) -> PlainSteps:
         steps = steps or PlainSteps()
-        prelabel(project_id, steps, self.crew.prelabel)
+        prelabel(project_id, steps, self.round_steps.prelabel)
         return steps
 
     def remote(self, project_id: ProjectId):

@@ -52,9 +52,11 @@ def labelling(database, tasks, releases, state):
 
     def make(annotator: SpanAnnotator, definitions: Definitions) -> Labelling:
         given = {3: definitions}
-        jury = AnnotatorEnsemble(annotator, FakeSimilarity(), FakeEncoder(), state)
-        releaser = ReleaseBuilder(jury, config, (releases, state), ActiveLLMStrategy)
-        return Labelling(jury, GuidelinesReader(config, tasks, given.__getitem__), config, releaser)
+        ensemble = AnnotatorEnsemble(annotator, FakeSimilarity(), FakeEncoder(), state)
+        releaser = ReleaseBuilder(ensemble, config, (releases, state), ActiveLLMStrategy)
+        return Labelling(
+            ensemble, GuidelinesReader(config, tasks, given.__getitem__), config, releaser
+        )
 
     return make
 

@@ -55,9 +55,9 @@ def test_only_new_tasks_are_decided_about_later(shared):
 def test_a_second_look_before_the_labelling_changes_nothing(shared):
     project_id = shared.connected(N_TEXTS)
     shared.synchroniser.sync(project_id)
-    assert shared.pre_annotator.study(project_id)["n_left_out"] == 30
+    assert shared.pre_annotator.fit_sample(project_id)["n_left_out"] == 30
     left_out = shared.sharer.known(shared.projects.get(project_id)).left_out
-    assert shared.pre_annotator.study(project_id)["n_left_out"] == 0
+    assert shared.pre_annotator.fit_sample(project_id)["n_left_out"] == 0
     assert shared.sharer.known(shared.projects.get(project_id)).left_out == left_out
 
 

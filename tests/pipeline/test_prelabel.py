@@ -374,8 +374,8 @@ def test_on_a_slow_server_each_answer_is_saved_soon(house, monkeypatch):
     monkeypatch.setattr(house.annotator, "annotate", slowly)
     clock = SimpleNamespace(monotonic=lambda: now)
     monkeypatch.setattr("backend.pipeline.annotation.time", clock)
-    annotator = house.crew.prelabel.annotator
-    house.crew.prelabel.synchroniser.sync(project_id)
+    annotator = house.round_steps.prelabel.annotator
+    house.round_steps.prelabel.synchroniser.sync(project_id)
     sizes = []
     while not (done := annotator.annotate_chunk(project_id))["is_done"]:
         sizes.append(done["n_labelled"])
@@ -389,11 +389,11 @@ def test_the_study_is_made_up_for_when_the_llm_is_back(projects, tasks, labels, 
     house.annotator.failure = LanguageModelUnavailable("down")
     house.prelabel(project_id)
     project = house.projects.get(project_id)
-    assert house.jury.findings(project).trust
-    assert not house.jury.findings(project).forms
+    assert house.ensemble.findings(project).label_model
+    assert not house.ensemble.findings(project).templates
     house.annotator.failure = None
     house.prelabel(project_id)
-    assert house.jury.findings(project).forms == {"sentiment": "plain-hints"}
+    assert house.ensemble.findings(project).templates == {"sentiment": "plain-hints"}
 
 
 def test_what_the_llm_left_unanswered_is_asked_again_later_and_at_once_for_a_round(house):
@@ -404,5 +404,5 @@ def test_what_the_llm_left_unanswered_is_asked_again_later_and_at_once_for_a_rou
     asked = len(house.annotator.asked)
     house.prelabel(project_id)
     assert len(house.annotator.asked) == asked
-    prelabel(project_id, PlainSteps(), house.crew.prelabel, is_thorough=True)
+    prelabel(project_id, PlainSteps(), house.round_steps.prelabel, is_thorough=True)
     assert len(house.annotator.asked) == asked + len(house.annotator.unreadable)

@@ -30,7 +30,7 @@ EXAMPLES = [Example(n, {"t": f"text {n}"}) for n in range(300)]
 
 
 @pytest.fixture
-def jury(state):
+def ensemble(state):
     return AnnotatorEnsemble(FakeAnnotator(), FakeSimilarity(), FakeEncoder(), state)
 
 
@@ -53,38 +53,38 @@ def votes(truth):
     ]
 
 
-def published(verdicts):
-    return np.array([verdict.probabilities for verdict in verdicts]) >= 0.5
+def published(labels_out):
+    return np.array([label_out.probabilities for label_out in labels_out]) >= 0.5
 
 
-def test_before_anything_is_learned_everybody_counts_alike(jury, votes):
-    verdict = jury.fuse(PROJECT, BRIEF, EXAMPLES, votes, found=EnsembleState("v1"))[0]
+def test_before_anything_is_learned_everybody_counts_alike(ensemble, votes):
+    label_out = ensemble.fuse(PROJECT, BRIEF, EXAMPLES, votes, found=EnsembleState("v1"))[0]
     both = [np.array(votes[0].probabilities), np.array(votes[300].probabilities)]
     odds = sum(np.log(p / (1 - p)) for p in both) / 2
-    np.testing.assert_allclose(verdict.probabilities, expit(odds))
+    np.testing.assert_allclose(label_out.probabilities, expit(odds))
 
 
-def test_a_noisy_annotator_adds_no_labels(jury, votes, truth):
-    even = published(jury.fuse(PROJECT, BRIEF, EXAMPLES, votes, found=EnsembleState("v1")))
-    jury.learn(PROJECT, BRIEF, EXAMPLES, votes, {})
-    learned = published(jury.fuse(PROJECT, BRIEF, EXAMPLES, votes))
+def test_a_noisy_annotator_adds_no_labels(ensemble, votes, truth):
+    even = published(ensemble.fuse(PROJECT, BRIEF, EXAMPLES, votes, found=EnsembleState("v1")))
+    ensemble.learn(PROJECT, BRIEF, EXAMPLES, votes, {})
+    learned = published(ensemble.fuse(PROJECT, BRIEF, EXAMPLES, votes))
     assert (learned == truth).mean() > 0.97 > 0.85 > (even == truth).mean()
     assert learned.sum(axis=1).mean() == pytest.approx(1.3, abs=0.05)
 
 
-def test_people_of_the_audit_slice_say_how_many_labels_there_are(jury, votes, truth):
+def test_people_of_the_audit_slice_say_how_many_labels_there_are(ensemble, votes, truth):
     seed = holdout_seed(PROJECT.id)
     everybody = [replace(vote, example_id=10 * vote.example_id) for vote in votes]
     examples = [replace(example, id=10 * example.id) for example in EXAMPLES]
     audited = [e.id for e in examples if in_holdout(e.id, seed=seed)]
     assert len(audited) >= 20
     sets = {"topic": {i: frozenset(range(len(VALUES))) for i in audited}}
-    found = jury.learn(PROJECT, BRIEF, examples, everybody, {}, sets=sets)
-    assert found.trust["topic"]["n_human"] == len(audited)
-    assert min(found.trust["topic"]["base_rates"]) > 0.5
+    found = ensemble.learn(PROJECT, BRIEF, examples, everybody, {}, sets=sets)
+    assert found.label_model["topic"]["n_human"] == len(audited)
+    assert min(found.label_model["topic"]["base_rates"]) > 0.5
     others = {"topic": {e.id: frozenset() for e in examples if e.id not in audited}}
-    unheard = jury.learn(PROJECT, BRIEF, examples, everybody, {}, sets=others)
-    assert unheard.trust["topic"]["n_human"] == 0
+    unheard = ensemble.learn(PROJECT, BRIEF, examples, everybody, {}, sets=others)
+    assert unheard.label_model["topic"]["n_human"] == 0
 
 
 def test_answers_of_people_become_positions_of_labels():
@@ -101,7 +101,7 @@ def test_answers_of_people_become_positions_of_labels():
 def test_studying_spans_asks_the_llm_nothing(state):
     spans = replace(QUESTION, kind=QuestionKind.SPANS, name="ner")
     annotator = FakeAnnotator()
-    jury = AnnotatorEnsemble(annotator, FakeSimilarity(), FakeEncoder(), state)
-    brief = Guidelines(TaskSchema((spans,)), "")
-    assert jury.study(PROJECT, brief, EXAMPLES, {}).n_texts == len(EXAMPLES)
+    ensemble = AnnotatorEnsemble(annotator, FakeSimilarity(), FakeEncoder(), state)
+    guidelines = Guidelines(TaskSchema((spans,)), "")
+    assert ensemble.fit_sample(PROJECT, guidelines, EXAMPLES, {}).n_texts == len(EXAMPLES)
     assert annotator.asked == []

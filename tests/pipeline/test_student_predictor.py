@@ -22,7 +22,7 @@ EXAMPLES = [Example(1, {"t": "good"}), Example(2, {"t": "awful"})]
 SERVED = {"labels_from": 2, "model_from": [3, 1], "recipe": "default"}
 
 
-def brief(*values: str) -> Guidelines:
+def guidelines(*values: str) -> Guidelines:
     labels = tuple(LabelDefinition(value, value) for value in values)
     question = Question("q", (TextField("t", "t"),), QuestionKind.SINGLE_CHOICE, labels)
     return Guidelines(TaskSchema((question,)), "")
@@ -45,8 +45,8 @@ def speak(tmp_path):
     model.save(RoundArtifacts(tmp_path / PROJECT.id / "3").model(1))
 
     def votes(releases: Releases, about: Guidelines | None = None):
-        voice = StudentPredictor(releases, tmp_path, lambda recipe: FakeSmallModel())
-        return voice.votes(PROJECT, about or brief("good", "bad"), EXAMPLES)
+        student_predictor = StudentPredictor(releases, tmp_path, lambda recipe: FakeSmallModel())
+        return student_predictor.votes(PROJECT, about or guidelines("good", "bad"), EXAMPLES)
 
     return votes
 
@@ -78,4 +78,4 @@ def test_nobody_else_is_heard(speak, made_from):
 
 
 def test_a_model_of_other_labels_is_not_heard(speak):
-    assert speak(Releases(), brief("good", "bad", "neither")) == []
+    assert speak(Releases(), guidelines("good", "bad", "neither")) == []

@@ -38,7 +38,7 @@ def test_the_probe_learns_and_finds_wrong_labels():
     given = labels.copy()
     given[:20] = 1 - given[:20]
     model, output = fit(training_set(texts, given))
-    assert (output.suspects[:20] < 20).all()
+    assert (output.label_issues[:20] < 20).all()
     assert (output.posterior.argmax(axis=1) == labels).sum() > (given == labels).sum()
     unseen, truth = reviews(100, seed=1)
     answers = model.predict(PoolTexts(tuple(range(100)), unseen)).probabilities

@@ -27,10 +27,10 @@ def test_a_text_counts_by_its_lead_and_a_persons_label_as_often_as_asked():
     data, recipe = training_set(*reviews(200)), Recipe()
     heard = LabelQuality(data.targets, np.where(data.targets == 1, 0.75, 0.25), np.ones(200))
     is_human = np.arange(200) == 0
-    lesson = refined_targets(replace(data, is_human=is_human), heard, recipe)
-    np.testing.assert_array_equal(lesson.targets, heard.posterior)
-    np.testing.assert_allclose(lesson.weights[1:], 0.5)
-    assert lesson.weights[0] == recipe.human_weight
+    targets_ = refined_targets(replace(data, is_human=is_human), heard, recipe)
+    np.testing.assert_array_equal(targets_.targets, heard.posterior)
+    np.testing.assert_allclose(targets_.weights[1:], 0.5)
+    assert targets_.weights[0] == recipe.human_weight
 
 
 def test_a_label_that_is_given_away_says_less_of_a_rare_class():
@@ -47,7 +47,7 @@ def test_a_label_that_is_given_away_says_less_of_a_rare_class():
     assert all(found.clean[row] < 0.7 for row in doubted)
 
 
-def foretold(*, n_texts: int = 1000) -> tuple[np.ndarray, TrainingSet, np.ndarray]:
+def predicted(*, n_texts: int = 1000) -> tuple[np.ndarray, TrainingSet, np.ndarray]:
     """Return true labels, ones of which a third was changed, and predictions of the latter."""
     rng = np.random.default_rng(0)
     gold = rng.integers(2, size=n_texts)
@@ -57,7 +57,7 @@ def foretold(*, n_texts: int = 1000) -> tuple[np.ndarray, TrainingSet, np.ndarra
 
 
 def test_predictions_of_noisy_labels_are_taken_back_through_the_noise():
-    gold, data, crossed = foretold()
+    gold, data, crossed = predicted()
     kept = judge(data, Recipe(deconvolve_noise=False), data.targets, crossed)
     mended = judge(data, Recipe(), data.targets, crossed)
     assert (kept.posterior.argmax(axis=1) == gold).mean() < 0.9
@@ -66,7 +66,7 @@ def test_predictions_of_noisy_labels_are_taken_back_through_the_noise():
 
 
 def test_what_is_said_of_posteriors_is_not_taken_back():
-    _, data, crossed = foretold()
+    _, data, crossed = predicted()
     soft = replace(data, targets=np.where(data.targets == 1, 0.8, 0.2))
     with_it = judge(soft, Recipe(), soft.targets, crossed)
     without = judge(soft, Recipe(deconvolve_noise=False), soft.targets, crossed)
@@ -74,7 +74,7 @@ def test_what_is_said_of_posteriors_is_not_taken_back():
 
 
 def test_beside_posteriors_only_one_hot_labels_are_taken_back():
-    _, data, crossed = foretold()
+    _, data, crossed = predicted()
     is_soft, is_open = np.arange(1000) < 300, np.arange(1000) >= 900
     targets = np.where(is_soft[:, None], 0.2 + 0.6 * data.targets, data.targets)
     mixed = replace(data, targets=targets, has_label=~is_open)
@@ -85,7 +85,7 @@ def test_beside_posteriors_only_one_hot_labels_are_taken_back():
 
 
 def test_a_text_without_a_label_is_taken_back_where_all_labels_are_one_hot():
-    _, data, crossed = foretold()
+    _, data, crossed = predicted()
     is_open = np.arange(1000) >= 900
     found = judge(replace(data, has_label=~is_open), Recipe(), data.targets, crossed).posterior
     assert found[is_open].max(axis=1).mean() > 0.9
@@ -96,8 +96,8 @@ def cross_fitted(tiny_base: str, data: TrainingSet) -> tuple[LabelQuality, list[
     recipe = Recipe(n_epochs=1, batch_size=100, n_neighbours=0, max_tokens=16)
     stages: list[str] = []
     hooks = TrainingHooks(on_progress=lambda progress: stages.append(progress.stage))
-    desk = TrainingContext(data, recipe, tiny_base, 0, hooks)
-    return cross_validated_quality(desk, None, np.random.default_rng(0)), sorted(set(stages))
+    context = TrainingContext(data, recipe, tiny_base, 0, hooks)
+    return cross_validated_quality(context, None, np.random.default_rng(0)), sorted(set(stages))
 
 
 ONCE = ["round 1 fold 1", "round 1 fold 2"]
@@ -152,4 +152,4 @@ def test_the_frozen_encoder_finds_errors_that_an_untrained_model_cannot(tiny_bas
     _, output = SelfTrainer(tiny_base, recipe=recipe, encoder=BagOfWordsEncoder()).fit(
         training_set(texts, given)
     )
-    assert (output.suspects[:20] < 20).mean() > 0.8
+    assert (output.label_issues[:20] < 20).mean() > 0.8

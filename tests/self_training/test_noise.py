@@ -117,12 +117,12 @@ def test_a_prediction_that_no_truth_explains_is_taken_to_the_nearest():
 def test_what_is_taken_back_is_a_distribution(n_classes, n_texts, seed, alpha):
     rng = np.random.default_rng(seed)
     matrix = rng.dirichlet(np.full(n_classes, alpha), size=n_classes)
-    foretold = rng.dirichlet(np.full(n_classes, alpha), size=n_texts)
-    true = noise.deconvolve_noise(foretold, matrix)
+    predicted = rng.dirichlet(np.full(n_classes, alpha), size=n_texts)
+    true = noise.deconvolve_noise(predicted, matrix)
     assert np.isfinite(true).all()
     np.testing.assert_allclose(true.sum(axis=1), 1)
     np.testing.assert_allclose(
-        noise.deconvolve_noise(foretold, np.eye(n_classes)), foretold, atol=1e-4
+        noise.deconvolve_noise(predicted, np.eye(n_classes)), predicted, atol=1e-4
     )
 
 
@@ -152,7 +152,7 @@ def test_a_text_alone_has_no_neighbours():
 def test_suspects_are_ranked_by_doubt_then_by_id():
     clean = np.array([0.9, 0.2, 0.2, 0.1])
     has_label = np.array([True, True, True, False])
-    assert noise.suspects(clean, has_label, [5, 9, 7, 1]).tolist() == [2, 1, 0]
+    assert noise.label_issues(clean, has_label, [5, 9, 7, 1]).tolist() == [2, 1, 0]
 
 
 def test_an_opinion_that_knows_nothing_does_not_change_the_pool():

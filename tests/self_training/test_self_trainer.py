@@ -64,7 +64,7 @@ def test_the_default_recipe_learns_in_spite_of_wrong_labels_and_finds_them(tiny_
     recipe = replace(DEFAULT, n_epochs=16)
     model, output = SelfTrainer(tiny_base, recipe=recipe).fit(training_set(texts, given))
     check(output, 300, 2)
-    assert (output.suspects[:30] < 30).mean() > 0.7
+    assert (output.label_issues[:30] < 30).mean() > 0.7
     assert (output.posterior.argmax(axis=1) == labels).mean() > 0.9
     assert is_right_on_unseen_texts(model)
 
@@ -77,7 +77,7 @@ def test_a_wrong_human_label_is_suspected_but_kept(tiny_base):
     is_human = np.arange(300) < 20
     data = replace(training_set(texts, given), is_human=is_human)
     _, output = SelfTrainer(tiny_base, recipe=replace(DEFAULT, n_epochs=12)).fit(data)
-    assert output.suspects[0] == 0
+    assert output.label_issues[0] == 0
     assert output.posterior[0].argmax() == given[0]
 
 
@@ -126,7 +126,7 @@ def test_abstained_texts_get_an_answer(tiny_base, recipe):
     data.targets[::3] = np.nan
     _, output = SelfTrainer(tiny_base, recipe=recipe).fit(data)
     check(output, 60, 2)
-    assert set(output.suspects) == set(np.flatnonzero(data.has_label))
+    assert set(output.label_issues) == set(np.flatnonzero(data.has_label))
 
 
 def test_nothing_but_abstentions_is_refused_with_the_counts():

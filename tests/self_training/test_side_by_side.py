@@ -118,7 +118,7 @@ def test_an_output_is_read_as_it_was_written(tmp_path):
     read = read_output(tmp_path)
     assert read.report == report
     assert read.label_quality_score.tolist() == [0.1, 0.9]
-    assert read.suspects.tolist() == [1]
+    assert read.label_issues.tolist() == [1]
     assert read.prediction.embeddings.shape == (2, 3)
 
 

@@ -72,7 +72,7 @@ def test_a_tagger_learns_spans_although_some_are_missing(tiny_base):
         places(ours) == places(theirs) for ours, theirs in zip(output.predicted, gold, strict=True)
     ]
     assert np.mean(right) > 0.8
-    assert (output.suspects[:20] < 20).mean() > 0.7
+    assert (output.label_issues[:20] < 20).mean() > 0.7
 
 
 def test_spans_by_people_are_kept_and_unlabelled_texts_answered(tiny_base):
@@ -82,7 +82,7 @@ def test_spans_by_people_are_kept_and_unlabelled_texts_answered(tiny_base):
     data = replace(data, spans=spans, is_human=is_human)
     _, output = SpanModel(tiny_base, recipe=RECIPE).fit(data)
     assert len(output.predicted) == 60
-    assert set(output.suspects) == set(range(50))
+    assert set(output.label_issues) == set(range(50))
     assert (output.label_quality_score[50:] == 0.5).all()
     assert output.label_quality_score[:10].min() > 0.99
 

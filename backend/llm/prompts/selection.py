@@ -34,7 +34,7 @@ class TemplateFigures:
     human labels, None under 20 of them. `score` is what forms are compared by.
     """
 
-    form: str
+    template: str
     n_read: int
     label_mass: float | None
     agreement: float
@@ -70,18 +70,18 @@ class TemplateReport:
 class Outcome:
     """One form's answers: posteriors (n, K) and label mass (n,), NaN where there is none."""
 
-    form: str
+    template: str
     posteriors: NDArray[np.float64]
     label_mass: NDArray[np.float64]
 
     @classmethod
-    def of(cls, form: str, weak_labels: Sequence[WeakLabel], n_labels: int) -> Outcome:
+    def of(cls, template: str, weak_labels: Sequence[WeakLabel], n_labels: int) -> Outcome:
         """Collect one question's weak labels."""
         blank = (np.nan,) * n_labels
         rows = [weak.probabilities or blank for weak in weak_labels]
         masses = [np.nan if weak.label_mass is None else weak.label_mass for weak in weak_labels]
         posteriors = np.array(rows, dtype=float).reshape(len(rows), n_labels)
-        return cls(form, posteriors, np.array(masses, dtype=float))
+        return cls(template, posteriors, np.array(masses, dtype=float))
 
     def mean_mass(self) -> float | None:
         """Return the mean label mass; None where the server tells none."""
@@ -115,18 +115,18 @@ class TemplateSelector:
             why = "forms are measured for questions with one label out of a few"
             return TemplateReport(question.name, 0, DEFAULT_FORM, why)
         outcomes = [
-            self._outcome(form, question, examples, guide or PromptContext())
-            for form in self._annotator.forms()
+            self._outcome(template, question, examples, guide or PromptContext())
+            for template in self._annotator.templates()
         ]
         return compare_templates(question, examples, outcomes, human_labels or {})
 
     def _outcome(
-        self, form: str, question: Question, examples: Sequence[Example], guide: PromptContext
+        self, template: str, question: Question, examples: Sequence[Example], guide: PromptContext
     ) -> Outcome:
         schema = TaskSchema((question,), self._schema.headers)
-        asked = PromptContext({**guide.forms, question.name: form}, guide.shots)
+        asked = PromptContext({**guide.templates, question.name: template}, guide.shots)
         weak = self._annotator.annotate(schema, self._instruction, examples, guide=asked)
-        return Outcome.of(form, weak, len(question.labels))
+        return Outcome.of(template, weak, len(question.labels))
 
 
 def compare_templates(
@@ -154,9 +154,13 @@ def compare_templates(
     if not readable:
         why = "no form got an answer"
         return TemplateReport(question.name, len(examples), DEFAULT_FORM, why, tuple(figures))
-    margin = {row.form: _MARGIN * (row.form == DEFAULT_FORM and row.n_read > 0) for row in figures}
-    ranked = sorted(figures, key=lambda row: -row.score - margin[row.form])
-    return TemplateReport(question.name, len(examples), ranked[0].form, _why(ranked), tuple(ranked))
+    margin = {
+        row.template: _MARGIN * (row.template == DEFAULT_FORM and row.n_read > 0) for row in figures
+    }
+    ranked = sorted(figures, key=lambda row: -row.score - margin[row.template])
+    return TemplateReport(
+        question.name, len(examples), ranked[0].template, _why(ranked), tuple(ranked)
+    )
 
 
 def centred(posteriors: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -212,7 +216,7 @@ def _figures(
     label_mass = outcome.mean_mass()
     score = template_score(agreement, label_mass, accuracy, n_human)
     return TemplateFigures(
-        form=outcome.form,
+        template=outcome.template,
         n_read=int(is_read.sum()),
         label_mass=label_mass,
         agreement=agreement,
@@ -261,5 +265,5 @@ def _why(ranked: Sequence[TemplateFigures]) -> str:
     if best.label_mass is not None:
         because += f", label mass {best.label_mass:.1%}"
     if len(ranked) > 1:
-        because += f"; next is {ranked[1].form} with a score of {ranked[1].score:.3f}"
+        because += f"; next is {ranked[1].template} with a score of {ranked[1].score:.3f}"
     return f"score {best.score:.3f}: {because}"

@@ -43,8 +43,8 @@ class PromptTemplate:
 
 
 FORMS: Mapping[str, PromptTemplate] = {
-    form.name: form
-    for form in (
+    template.name: template
+    for template in (
         PromptTemplate("plain-options", options=Options.ALWAYS),
         PromptTemplate("plain-hints", version=2),
         PromptTemplate("plain-bare", tells_hints=False, options=Options.NEVER),
@@ -71,15 +71,17 @@ _PREFIXES = {
 }
 
 
-def prompt_version(question: Question, form: PromptTemplate, *, suffix: str = "") -> str:
+def prompt_version(question: Question, template: PromptTemplate, *, suffix: str = "") -> str:
     """Return what is stored with a weak label, such as "choice/plain-options/2"."""
-    return f"{_PREFIXES[question.kind]}/{form.name}{suffix}/{form.version}"
+    return f"{_PREFIXES[question.kind]}/{template.name}{suffix}/{template.version}"
 
 
 def available_templates(info: LanguageModelInfo) -> tuple[str, ...]:
     """Return the names of the forms that a server can take."""
     return tuple(
-        name for name, form in FORMS.items() if (info.has_chat if form.is_chat else info.has_plain)
+        name
+        for name, template in FORMS.items()
+        if (info.has_chat if template.is_chat else info.has_plain)
     )
 
 
@@ -116,7 +118,7 @@ def choice_layout(
     schema: TaskSchema,
     question: Question,
     instruction: str,
-    form: PromptTemplate,
+    template: PromptTemplate,
     words: Verbalizer,
 ) -> Layout:
     """Return the layout of a question with one answer out of a few.
@@ -127,18 +129,18 @@ def choice_layout(
     """
     lines = told_lines(schema, instruction)
     name = spoken_name(question.name)
-    meanings = _meanings(question, words) if form.tells_hints or words.are_marks else []
-    lists_options = form.options is Options.ALWAYS or (
-        form.options is Options.WHERE_NEEDED and len(meanings) < len(question.labels)
+    meanings = _meanings(question, words) if template.tells_hints or words.are_marks else []
+    lists_options = template.options is Options.ALWAYS or (
+        template.options is Options.WHERE_NEEDED and len(meanings) < len(question.labels)
     )
-    if form.asks_answer and not words.are_marks:
+    if template.asks_answer and not words.are_marks:
         lines += [*meanings, f"{name}: answer with {one_of(words.words)}."]
-    elif form.asks_answer:
+    elif template.asks_answer:
         lines += [f"{name}: answer with the letter of one option.", *meanings]
     else:
         lines += [f"{name}: {one_of(words.words)}"] if lists_options else []
         lines += meanings
-    return _layout(question, lines, _ANSWER if form.asks_answer else name, words.lead)
+    return _layout(question, lines, _ANSWER if template.asks_answer else name, words.lead)
 
 
 def yes_no_layout(

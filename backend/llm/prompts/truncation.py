@@ -47,13 +47,13 @@ class PromptTruncator:
         self,
         model: LanguageModel,
         info: LanguageModelInfo,
-        clock: Deadline,
+        deadline: Deadline,
         *,
         n_answer_tokens: int = 1,
         is_chat: bool = False,
     ) -> None:
         self._model = model
-        self._clock = clock
+        self._deadline = deadline
         template = _N_TEMPLATE_TOKENS if is_chat else 0
         self._n_for_prompt = info.n_context_tokens - n_answer_tokens - _N_SPARE_TOKENS - template
         self._counts: dict[str, int] = {}
@@ -113,11 +113,11 @@ class PromptTruncator:
         return replace(layout, shots=tuple(kept))
 
     def _truncate(self, text: str, n_tokens: int) -> str:
-        return self._model.truncate(text, n_tokens, deadline_s=self._clock.left_s())
+        return self._model.truncate(text, n_tokens, deadline_s=self._deadline.left_s())
 
     def _count(self, text: str) -> int:
         if text not in self._counts:
-            tokens = self._model.tokenize(text, deadline_s=self._clock.left_s())
+            tokens = self._model.tokenize(text, deadline_s=self._deadline.left_s())
             self._counts[text] = len(tokens)
         return self._counts[text]
 

@@ -38,7 +38,7 @@ class Measured:
 
 
 def held_out(
-    jury: AnnotatorEnsemble,
+    ensemble: AnnotatorEnsemble,
     pool: Pool,
     question: Question,
     votes: Sequence[WeakLabel],
@@ -59,12 +59,16 @@ def held_out(
         out = answered[fold::_N_FOLDS]
         others = {i: label for i, label in human.items() if i not in set(out)}
         rest: Human = {**pool.human, question.name: others}
-        learned = jury.learn(pool.project, pool.brief, pool.examples, votes, rest, is_kept=False)
+        learned = ensemble.learn(
+            pool.project, pool.guidelines, pool.examples, votes, rest, is_kept=False
+        )
         examples = [pool.examples[row_of[i]] for i in out]
-        verdicts = jury.fuse(pool.project, pool.brief, examples, votes, None, found=learned)
-        about = [verdict for verdict in verdicts if verdict.question == question.name]
-        for i, verdict in zip(out, about, strict=True):
-            rows[row_of[i]] = verdict.probabilities or np.nan
+        labels_out = ensemble.fuse(
+            pool.project, pool.guidelines, examples, votes, None, found=learned
+        )
+        about = [label_out for label_out in labels_out if label_out.question == question.name]
+        for i, label_out in zip(out, about, strict=True):
+            rows[row_of[i]] = label_out.probabilities or np.nan
     return HeldOut(ids, rows)
 
 

@@ -44,7 +44,7 @@ FINAL = "final"
 class Fused:
     """A pool's verdicts with the votes that they were made from, before anybody sees them."""
 
-    settled: AggregatedPool
+    aggregated: AggregatedPool
     found: EnsembleState
     question: Question
     votes: Sequence[WeakLabel]
@@ -53,7 +53,7 @@ class Fused:
     @property
     def posteriors(self) -> NDArray[np.float64]:
         """Return the verdicts' posteriors (n, K), people's labels as 0 and 1."""
-        return self.settled.posteriors(self.question)
+        return self.aggregated.posteriors(self.question)
 
 
 class PromoteStep:
@@ -61,43 +61,43 @@ class PromoteStep:
 
     def __init__(
         self,
-        desk: RoundContext,
-        settler: Aggregator,
-        jury: AnnotatorEnsemble,
+        context: RoundContext,
+        aggregator: Aggregator,
+        ensemble: AnnotatorEnsemble,
         releaser: ReleaseBuilder,
         stores: tuple[LabelStore, ReleaseStore],
     ) -> None:
-        self._desk = desk
-        self._settler = settler
-        self._jury = jury
+        self._context = context
+        self._aggregator = aggregator
+        self._ensemble = ensemble
         self._releaser = releaser
         self._labels, self._releases = stores
 
     def fuse(self, project_id: ProjectId, *, cycle: int) -> dict[str, int]:
         """Fuse this cycle's votes; a step. `is_stable`: another cycle is not expected to pay."""
-        return self._desk.run(project_id, lambda found: self._fuse(found, cycle))
+        return self._context.run(project_id, lambda found: self._fuse(found, cycle))
 
     def release(self, project_id: ProjectId, *, cycle: int) -> dict[str, int]:
         """Draft a release of the last cycle's verdicts unless it would be worse; a step."""
-        return self._desk.run(project_id, lambda found: self._release(found, cycle))
+        return self._context.run(project_id, lambda found: self._release(found, cycle))
 
     def _fuse(self, found: ActiveRound, cycle: int) -> dict[str, int]:
         if not found.files.has(f"fused-{cycle}"):
-            self._desk.note(found, f"fuse {cycle}", cycle=cycle)
+            self._context.note(found, f"fuse {cycle}", cycle=cycle)
             fused = self._fused(found, cycle)
             if fused is None:
                 return {"is_stopped": 1}
-            ids = _ids(fused.settled.pool)
+            ids = _ids(fused.aggregated.pool)
             found.files.write(f"fused-{cycle}", ids=ids, probabilities=fused.posteriors)
         changed = changed_shares(found, cycle)
-        plan = self._desk.plan
+        plan = self._context.plan
         advice = advise_on_rounds(changed, max_changed=plan.max_changed, max_rounds=1 + plan.limit)
         is_stable = found.is_paper or advice.is_converged
         return {"is_stable": int(is_stable), "changed_per_mille": round(1000 * changed[-1])}
 
     def _fused(self, found: ActiveRound, cycle: int) -> Fused | None:
-        pool = self._settler.pool(found.project)
-        question = question_of(pool.brief.schema)
+        pool = self._aggregator.pool(found.project)
+        question = question_of(pool.guidelines.schema)
         trained = found.files.read(f"train-{cycle}")
         if question is None or trained is None:
             return None
@@ -111,13 +111,13 @@ class PromoteStep:
         )
         pool = replace(pool, votes=votes)
         if not found.is_paper:
-            settled, learned = self._settler.try_out(pool, votes)
-            return Fused(settled, learned, question, votes, small_model)
-        learned = self._jury.findings(found.project)
-        verdicts = self._jury.fuse(
-            found.project, pool.brief, pool.examples, votes, pool.human, found=learned
+            aggregated, learned = self._aggregator.try_aggregate(pool, votes)
+            return Fused(aggregated, learned, question, votes, small_model)
+        learned = self._ensemble.findings(found.project)
+        labels_out = self._ensemble.fuse(
+            found.project, pool.guidelines, pool.examples, votes, pool.human, found=learned
         )
-        published = _published_verdicts(verdicts, question, small_model, name)
+        published = _published_verdicts(labels_out, question, small_model, name)
         return Fused(AggregatedPool(pool, published), learned, question, votes, small_model)
 
     def _release(self, found: ActiveRound, cycle: int) -> dict[str, int]:
@@ -127,7 +127,7 @@ class PromoteStep:
             if made_from.get("round") == found.round.number:
                 metrics = made_from.get("metrics", {})
                 return self._finish(found, metrics, pending.model_version)
-        self._desk.note(found, "release", cycle=cycle)
+        self._context.note(found, "release", cycle=cycle)
         fused = self._fused(found, cycle)
         if fused is None:
             return {"is_stopped": 1}
@@ -135,7 +135,7 @@ class PromoteStep:
         decision = self._judge(found, fused, measured)
         metrics = {
             **measured.figures,
-            "sources": dict(Counter(v.prompt_version for v in fused.settled.of(fused.question))),
+            "sources": dict(Counter(v.prompt_version for v in fused.aggregated.of(fused.question))),
             "n_cycles": cycle,
             "changed": changed_shares(found, cycle),
             "gate": {
@@ -146,14 +146,14 @@ class PromoteStep:
             "gate_figures": dict(decision.figures),
         }
         if not decision.is_promoted:
-            self._desk.rounds.finish(found.round, RoundState.REFUSED, metrics=metrics)
+            self._context.rounds.finish(found.round, RoundState.REFUSED, metrics=metrics)
             _LOG.info("project=%s round=%d %s", found.project.id, found.round.number, decision)
             return {"is_released": 0}
         is_better = decision.labels_may_replace
         if is_better:
             self._keep(found, fused)
         draft = self._releaser.release(
-            fused.settled if is_better else self._served(found, fused),
+            fused.aggregated if is_better else self._served(found, fused),
             {
                 "kind": ROUND_RELEASE if is_better else REORDERED,
                 "round": found.round.number,
@@ -168,7 +168,7 @@ class PromoteStep:
     def _finish(
         self, found: ActiveRound, metrics: Mapping[str, Any], model_version: str
     ) -> dict[str, int]:
-        self._desk.rounds.finish(
+        self._context.rounds.finish(
             found.round, RoundState.RELEASED, metrics=metrics, model_version=model_version
         )
         _LOG.info(
@@ -184,8 +184,8 @@ class PromoteStep:
             found.project, sorted(name for name in earlier if is_derived(name)), derived
         )
         if not found.is_paper:
-            self._jury.keep(found.project, fused.found)
-        self._labels.save(found.project, fused.settled.verdicts, [])
+            self._ensemble.keep(found.project, fused.found)
+        self._labels.save(found.project, fused.aggregated.labels_out, [])
 
     def _served(self, found: ActiveRound, fused: Fused) -> AggregatedPool:
         """Return the verdicts that are served now; the round's own where there is none yet.
@@ -197,26 +197,26 @@ class PromoteStep:
             for vote in self._labels.weak_labels(found.project)
             if vote.annotator == FUSED
         }
-        verdicts = [
+        labels_out = [
             replace(stored.get((v.example_id, v.question), v), votes=v.votes)
-            for v in fused.settled.verdicts
+            for v in fused.aggregated.labels_out
         ]
-        return replace(fused.settled, verdicts=verdicts)
+        return replace(fused.aggregated, labels_out=labels_out)
 
     def _measure(self, found: ActiveRound, fused: Fused) -> Measured:
         """Measure on people's labels; each text's verdict is made without its own label."""
-        pool, question = fused.settled.pool, fused.question
+        pool, question = fused.aggregated.pool, fused.question
         if found.is_paper:
             apart = HeldOut(_ids(pool), fused.posteriors)
         else:
-            apart = held_out(self._jury, pool, question, fused.votes, fused.posteriors)
+            apart = held_out(self._ensemble, pool, question, fused.votes, fused.posteriors)
         found.files.write(FINAL, ids=apart.ids, probabilities=apart.probabilities)
         llm = llm_posteriors(pool, question, fused.votes)
         others = {"small-model": fused.small_model, "llm": llm}
         return measure(pool, question, fused.votes, apart, others)
 
     def _judge(self, found: ActiveRound, fused: Fused, measured: Measured) -> gate.GateDecision:
-        pool, question = fused.settled.pool, fused.question
+        pool, question = fused.aggregated.pool, fused.question
         champion = self._champion(found, fused)
         challenger = measured.fused.probabilities
         human = pool.human[question.name]
@@ -247,11 +247,11 @@ class PromoteStep:
 
         Before the first round that is the jury's verdict on the first votes.
         """
-        pool = fused.settled.pool
+        pool = fused.aggregated.pool
         ids = _ids(pool)
         made_from = self._releases.provenance(found.project.id, found.project.model_version)
         if LABELS_FROM in made_from:
-            files = self._desk.files(found.project.id, int(made_from[LABELS_FROM]))
+            files = self._context.files(found.project.id, int(made_from[LABELS_FROM]))
             stored = files.read(FINAL)
             if stored is not None:
                 return aligned(stored["ids"], stored["probabilities"], ids)
@@ -262,15 +262,15 @@ class PromoteStep:
         self, found: ActiveRound, fused: Fused, votes: Sequence[WeakLabel]
     ) -> NDArray[np.float64]:
         """Return what some of the votes come to, people left out."""
-        pool, question = fused.settled.pool, fused.question
+        pool, question = fused.aggregated.pool, fused.question
         nobody: Human = {name: {} for name in pool.human}
-        learned = self._jury.learn(
-            found.project, pool.brief, pool.examples, votes, nobody, is_kept=False
+        learned = self._ensemble.learn(
+            found.project, pool.guidelines, pool.examples, votes, nobody, is_kept=False
         )
-        verdicts = self._jury.fuse(
-            found.project, pool.brief, pool.examples, votes, nobody, found=learned
+        labels_out = self._ensemble.fuse(
+            found.project, pool.guidelines, pool.examples, votes, nobody, found=learned
         )
-        return AggregatedPool(pool, verdicts).posteriors(question)
+        return AggregatedPool(pool, labels_out).posteriors(question)
 
 
 def changed_shares(found: ActiveRound, cycle: int) -> list[float]:
@@ -310,17 +310,20 @@ def _pair(
 
 
 def _published_verdicts(
-    verdicts: Sequence[WeakLabel], question: Question, small_model: NDArray[np.float64], name: str
+    labels_out: Sequence[WeakLabel],
+    question: Question,
+    small_model: NDArray[np.float64],
+    name: str,
 ) -> list[WeakLabel]:
     """Return the small model's answers as verdicts, as FreeAL ends."""
     answers = iter(small_model)
     published = []
-    for verdict in verdicts:
-        row = next(answers) if verdict.question == question.name else None
+    for label_out in labels_out:
+        row = next(answers) if label_out.question == question.name else None
         if row is not None and np.isfinite(row).all():
             given = tuple(row.tolist())
-            verdict = WeakLabel(
-                verdict.example_id, question.name, FUSED, name, given, votes={name: given}
+            label_out = WeakLabel(
+                label_out.example_id, question.name, FUSED, name, given, votes={name: given}
             )
-        published.append(verdict)
+        published.append(label_out)
     return published

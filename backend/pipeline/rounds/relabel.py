@@ -42,25 +42,25 @@ class RelabelStep:
 
     def __init__(
         self,
-        desk: RoundContext,
-        settler: Aggregator,
-        jury: AnnotatorEnsemble,
-        briefs: GuidelinesReader,
+        context: RoundContext,
+        aggregator: Aggregator,
+        ensemble: AnnotatorEnsemble,
+        guidelines_reader: GuidelinesReader,
         stores: tuple[TaskStore, LabelStore],
     ) -> None:
-        self._desk = desk
-        self._settler = settler
-        self._jury = jury
-        self._briefs = briefs
+        self._context = context
+        self._aggregator = aggregator
+        self._ensemble = ensemble
+        self._guidelines_reader = guidelines_reader
         self._tasks, self._labels = stores
 
     def select(self, project_id: ProjectId, *, cycle: int) -> dict[str, int]:
         """Choose demonstrations and whom to ask again in this cycle, counted from 1; a step."""
-        return self._desk.run(project_id, lambda found: self._select(found, cycle))
+        return self._context.run(project_id, lambda found: self._select(found, cycle))
 
     def refine(self, project_id: ProjectId, *, cycle: int) -> dict[str, int]:
         """Ask the LLM about the next chunk; a step. `is_done`: all were asked."""
-        return self._desk.run(project_id, lambda found: self._refine(found, cycle))
+        return self._context.run(project_id, lambda found: self._refine(found, cycle))
 
     def _select(self, found: ActiveRound, cycle: int) -> dict[str, int]:
         if found.files.has(f"shots-{cycle}"):
@@ -68,13 +68,13 @@ class RelabelStep:
         trained = found.files.read(f"train-{cycle - 1}")
         if trained is None:
             return {"is_stopped": 1}
-        self._desk.note(found, f"select {cycle}", cycle=cycle)
-        pool = self._settler.pool(found.project)
-        question = question_of(pool.brief.schema)
+        self._context.note(found, f"select {cycle}", cycle=cycle)
+        pool = self._aggregator.pool(found.project)
+        question = question_of(pool.guidelines.schema)
         if question is None:
             return {"is_stopped": 1}
-        evidence = _evidence(found, pool, question, self._jury, trained)
-        n_shots = _PAPER_SHOTS if found.is_paper else self._desk.plan.n_shots
+        evidence = _evidence(found, pool, question, self._ensemble, trained)
+        n_shots = _PAPER_SHOTS if found.is_paper else self._context.plan.n_shots
         demonstrations = _demonstrations(evidence, question, found, n_shots)
         asked = self._whom_to_ask(found, evidence)
         shots, order = _retrieved(
@@ -106,7 +106,7 @@ class RelabelStep:
 
     def _budget(self, found: ActiveRound, n_texts: int) -> int:
         """Return how many texts the LLM is asked about: all, a set share, or an hour's worth."""
-        share = self._desk.plan.llm_share
+        share = self._context.plan.llm_share
         if share is None:
             rate = self._labels.progress(found.project).labels_per_s
             share = min(1.0, rate * _HOUR_S / n_texts) if rate > 0 and n_texts else 1.0
@@ -120,28 +120,28 @@ class RelabelStep:
             return {"is_stopped": 1}
         if found.files.has(f"votes-{cycle}"):
             return {"n_labelled": 0, "is_done": 1}
-        size, n_asked = self._desk.plan.chunk, len(selected["asked"])
+        size, n_asked = self._context.plan.chunk, len(selected["asked"])
         n_chunks = -(-n_asked // size)
         number = next((i for i in range(n_chunks) if not found.files.has(_part(cycle, i))), None)
         if number is None:
             self._gather(found, cycle, n_chunks)
             return {"n_labelled": 0, "is_done": 1}
         start = number * size
-        self._desk.note(found, f"refine {cycle}", cycle=cycle, n_done=start, n_asked=n_asked)
+        self._context.note(found, f"refine {cycle}", cycle=cycle, n_done=start, n_asked=n_asked)
         n_labelled = self._ask(found, selected, slice(start, start + size), _part(cycle, number))
         if number == n_chunks - 1:
             self._gather(found, cycle, n_chunks)
         return {"n_labelled": n_labelled, "is_done": int(number == n_chunks - 1)}
 
     def _ask(self, found: ActiveRound, selected: Arrays, chunk: slice, name: str) -> int:
-        brief = self._briefs.read(found.project)
-        question = question_of(brief.schema)
+        guidelines = self._guidelines_reader.read(found.project)
+        question = question_of(guidelines.schema)
         if question is None:
             return 0
-        examples = self._read(found, brief, selected["asked"][chunk])
-        guide = self._guide(found, brief, question, selected)
+        examples = self._read(found, guidelines, selected["asked"][chunk])
+        guide = self._guide(found, guidelines, question, selected)
         with track_usage(found.project.id, f"round {found.round.number}"):
-            answers = self._jury.ask(found.project, brief, examples, guide)
+            answers = self._ensemble.ask(found.project, guidelines, examples, guide)
         votes = [a for a in answers if a.question == question.name]
         unreachable = [a for a in votes if a.abstention and a.abstention.reason == "unreachable"]
         if unreachable and unreachable[0].abstention:
@@ -161,14 +161,18 @@ class RelabelStep:
         )
         return len(heard)
 
-    def _read(self, found: ActiveRound, brief: Guidelines, ids: NDArray[np.int64]) -> list[Example]:
+    def _read(
+        self, found: ActiveRound, guidelines: Guidelines, ids: NDArray[np.int64]
+    ) -> list[Example]:
         tasks = {t.id: t for t in self._tasks.get(found.project.id, [int(i) for i in ids])}
-        return self._briefs.examples(brief, [tasks[int(i)] for i in ids if int(i) in tasks])
+        return self._guidelines_reader.examples(
+            guidelines, [tasks[int(i)] for i in ids if int(i) in tasks]
+        )
 
     def _guide(
-        self, found: ActiveRound, brief: Guidelines, question: Question, selected: Arrays
+        self, found: ActiveRound, guidelines: Guidelines, question: Question, selected: Arrays
     ) -> PromptContext:
-        examples = {e.id: e for e in self._read(found, brief, selected["demonstrations"])}
+        examples = {e.id: e for e in self._read(found, guidelines, selected["demonstrations"])}
         known = [
             _demonstration(question, examples.get(int(i)), int(at), is_human=bool(by_human))
             for i, at, by_human in zip(
@@ -219,7 +223,7 @@ class _Wanted:
 
 
 def _evidence(
-    found: ActiveRound, pool: Pool, question: Question, jury: AnnotatorEnsemble, trained: Arrays
+    found: ActiveRound, pool: Pool, question: Question, ensemble: AnnotatorEnsemble, trained: Arrays
 ) -> _Evidence:
     """Judge each text's label by a model that did not see it; people's labels are their own.
 
@@ -245,15 +249,15 @@ def _evidence(
         np.where(is_human, 1.0, np.nan_to_num(clean, nan=0.0)),
         np.nan_to_num(targets, nan=0.0).max(axis=1),
         is_human,
-        _vectors(found, pool, question, jury, trained),
+        _vectors(found, pool, question, ensemble, trained),
     )
 
 
 def _vectors(
-    found: ActiveRound, pool: Pool, question: Question, jury: AnnotatorEnsemble, trained: Arrays
+    found: ActiveRound, pool: Pool, question: Question, ensemble: AnnotatorEnsemble, trained: Arrays
 ) -> NDArray[np.float32]:
     if not found.is_paper:
-        return jury.vectors(question, pool.examples)
+        return ensemble.vectors(question, pool.examples)
     ids = np.array([example.id for example in pool.examples], dtype=np.int64)
     rows, is_there = rows_by_id(trained["ids"], ids)
     vectors = np.asarray(trained["embeddings"][rows], dtype=np.float32)

@@ -33,13 +33,13 @@ class RoundScheduler:
 
     def __init__(
         self,
-        desk: RoundContext,
-        briefs: GuidelinesReader,
+        context: RoundContext,
+        guidelines_reader: GuidelinesReader,
         stores: tuple[ProjectStore, LabelStore, RoundStore],
         policy: RoundPolicy,
     ) -> None:
-        self._desk = desk
-        self._briefs = briefs
+        self._context = context
+        self._guidelines_reader = guidelines_reader
         self._projects, self._labels, self._rounds = stores
         self._policy = policy
 
@@ -81,18 +81,18 @@ class RoundScheduler:
             return dict(STOPPED)
         found = self._rounds.open(
             project,
-            recipe=self._desk.plan.recipe,
+            recipe=self._context.plan.recipe,
             reason=reason,
             n_human=progress.n_human_labels,
         )
-        return self._desk.run(project_id, lambda _: _heard(found, progress))
+        return self._context.run(project_id, lambda _: _heard(found, progress))
 
     def _has_enough(self, progress: Progress) -> bool:
         return progress.n_labelled + progress.n_human_labelled >= MIN_TO_LEARN
 
     def _can_learn(self, project: Project) -> bool:
         try:
-            return question_of(self._briefs.read(project).schema) is not None
+            return question_of(self._guidelines_reader.read(project).schema) is not None
         except UnsupportedLabelConfig:
             return False
 

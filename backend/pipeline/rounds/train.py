@@ -57,23 +57,23 @@ class TrainStep:
 
     def __init__(
         self,
-        desk: RoundContext,
-        settler: Aggregator,
+        context: RoundContext,
+        aggregator: Aggregator,
         make_small_model: StudentFactory,
         wordings: Paraphrases,
     ) -> None:
-        self._desk = desk
-        self._settler = settler
+        self._context = context
+        self._aggregator = aggregator
         self._make = make_small_model
         self._wordings = wordings
 
     def train(self, project_id: ProjectId, *, cycle: int) -> dict[str, int]:
         """Train on the labels as they are in this cycle, 0 being before any refinement; a step."""
-        return self._desk.run(project_id, lambda found: self._train(found, cycle))
+        return self._context.run(project_id, lambda found: self._train(found, cycle))
 
     def files(self, project_id: ProjectId, number: int) -> RoundArtifacts:
         """Return a round's files."""
-        return self._desk.files(project_id, number)
+        return self._context.files(project_id, number)
 
     def load(self, folder: Path, recipe: RoundRecipe) -> FittedStudent:
         """Return a small model that a round has trained; raises InvalidRequest."""
@@ -82,9 +82,9 @@ class TrainStep:
     def _train(self, found: ActiveRound, cycle: int) -> dict[str, int]:
         if found.files.has(f"train-{cycle}"):
             return {"is_trained": 1}
-        self._desk.note(found, f"train {cycle + 1}", cycle=cycle)
-        pool = self._settler.pool(found.project)
-        question = question_of(pool.brief.schema)
+        self._context.note(found, f"train {cycle + 1}", cycle=cycle)
+        pool = self._aggregator.pool(found.project)
+        question = question_of(pool.guidelines.schema)
         if question is None:
             return {"is_stopped": 1}
         votes = annotator_outputs(pool, question, found.files, cycle)
@@ -121,13 +121,13 @@ class TrainStep:
         if found.is_paper:
             targets = llm_posteriors(pool, question, votes)
             return StudentTargets(ids, targets, np.zeros(len(ids), dtype=bool))
-        settled, _ = self._settler.try_out(pool, votes)
+        aggregated, _ = self._aggregator.try_aggregate(pool, votes)
         targets = np.full((len(ids), len(question.labels)), np.nan)
         human = pool.human[question.name]
         unheard = _unasked(votes) - set(human)
-        for row, verdict in enumerate(settled.of(question)):
-            if verdict.probabilities and verdict.example_id not in unheard:
-                targets[row] = verdict.probabilities
+        for row, label_out in enumerate(aggregated.of(question)):
+            if label_out.probabilities and label_out.example_id not in unheard:
+                targets[row] = label_out.probabilities
         return StudentTargets(ids, targets, np.isin(ids, list(human)))
 
     def _hooks(self, found: ActiveRound, cycle: int) -> TrainingHooks:
@@ -138,7 +138,7 @@ class TrainStep:
             if time.monotonic() < looked_at + _LOOK_S:
                 return
             looked_at = time.monotonic()
-            self._desk.note(
+            self._context.note(
                 found,
                 f"train {cycle + 1}",
                 cycle=cycle,

@@ -56,8 +56,8 @@ def test_the_default_form_stays_unless_another_is_clearly_better():
     nearly, worse = sure.copy(), sure.copy()
     nearly[0], worse[:6] = nearly[1], worse[:6, ::-1]
     mass = np.full(len(sure), 0.5)
-    forms = {"plain-hints": sure, "plain-bare": sure}
-    others = [Outcome(form, rows, mass) for form, rows in forms.items()]
+    templates = {"plain-hints": sure, "plain-bare": sure}
+    others = [Outcome(template, rows, mass) for template, rows in templates.items()]
     close = compare_templates(
         QUESTION, EXAMPLES, [*others, Outcome(DEFAULT_FORM, nearly, mass)], {}
     )
@@ -67,12 +67,12 @@ def test_the_default_form_stays_unless_another_is_clearly_better():
 
 def test_a_form_that_agrees_with_the_others_wins_over_one_that_does_not():
     report = probe()
-    by_form = {row.form: row for row in report.figures}
+    by_form = {row.template: row for row in report.figures}
     assert report.chosen == "plain-options"
     assert by_form["plain-hints"].agreement > by_form["plain-marks"].agreement
     assert by_form["plain-hints"].balance == pytest.approx(1.0)
     assert by_form["plain-marks"].kappa == 0.0
-    assert [row.form for row in report.figures][-1] == "plain-marks"
+    assert [row.template for row in report.figures][-1] == "plain-marks"
     assert report.n_texts == 24
     assert "agreement" in report.why
 
@@ -132,7 +132,7 @@ def test_questions_without_one_right_label_keep_the_default():
 
 
 def test_chat_forms_are_left_out_where_the_server_has_no_chat():
-    assert {row.form.split("-")[0] for row in probe().figures} == {"plain"}
+    assert {row.template.split("-")[0] for row in probe().figures} == {"plain"}
 
 
 def test_a_report_survives_json():

@@ -37,11 +37,11 @@ HEADER = "What does the reviewer think of the product?"
 def layout_for(
     question: Question = QUESTION,
     *,
-    form: str = DEFAULT_FORM,
+    template: str = DEFAULT_FORM,
     headers: tuple[str, ...] = (HEADER,),
     words: Verbalizer = WORDS,
 ) -> Layout:
-    return choice_layout(TaskSchema((question,), headers), question, "", FORMS[form], words)
+    return choice_layout(TaskSchema((question,), headers), question, "", FORMS[template], words)
 
 
 def without_hints(question: Question) -> Question:
@@ -54,7 +54,7 @@ def filled(layout: Layout, text: str = "It works.") -> str:
 
 
 def test_a_prompt_holds_header_meanings_text_and_the_line_to_complete():
-    assert filled(layout_for(form="plain-hints")) == (
+    assert filled(layout_for(template="plain-hints")) == (
         "What does the reviewer think of the product?\n"
         "positive: the reviewer is content\n"
         "negative: the reviewer is not content\n"
@@ -65,7 +65,7 @@ def test_a_prompt_holds_header_meanings_text_and_the_line_to_complete():
 
 
 def test_answers_are_listed_where_their_meanings_are_not_given():
-    assert filled(layout_for(without_hints(QUESTION), form="plain-hints", headers=())) == (
+    assert filled(layout_for(without_hints(QUESTION), template="plain-hints", headers=())) == (
         'Sentiment: positive or negative\n\nText: "It works."\nSentiment:'
     )
 
@@ -78,7 +78,7 @@ def test_more_than_two_answers_are_listed_with_commas():
 
 
 def test_the_options_form_lists_answers_and_meanings():
-    assert layout_for(form="plain-options", headers=()).opening == (
+    assert layout_for(template="plain-options", headers=()).opening == (
         "Sentiment: positive or negative\n"
         "positive: the reviewer is content\n"
         "negative: the reviewer is not content\n"
@@ -86,12 +86,12 @@ def test_the_options_form_lists_answers_and_meanings():
 
 
 def test_the_bare_form_tells_nothing_about_the_answers():
-    layout = layout_for(form="plain-bare", headers=())
+    layout = layout_for(template="plain-bare", headers=())
     assert filled(layout) == '\nText: "It works."\nSentiment:'
 
 
 def test_the_answer_form_asks_in_a_sentence():
-    layout = layout_for(without_hints(QUESTION), form="plain-answer", headers=())
+    layout = layout_for(without_hints(QUESTION), template="plain-answer", headers=())
     assert filled(layout) == (
         'Sentiment: answer with positive or negative.\n\nText: "It works."\nAnswer:'
     )
@@ -100,15 +100,17 @@ def test_the_answer_form_asks_in_a_sentence():
 def test_marks_say_what_they_stand_for():
     lines = layout_for(words=MARKS).opening.split("\n")
     assert "A: positive (the reviewer is content)" in lines
-    plain = layout_for(without_hints(QUESTION), words=MARKS, form="plain-marks").opening.split("\n")
+    plain = layout_for(without_hints(QUESTION), words=MARKS, template="plain-marks").opening.split(
+        "\n"
+    )
     assert "B: negative" in plain
 
 
 def test_every_form_can_put_every_kind_of_words():
-    for name, form in FORMS.items():
-        assert name == form.name
+    for name, template in FORMS.items():
+        assert name == template.name
         for words in (WORDS, MARKS):
-            prompt = filled(layout_for(form=name, words=words))
+            prompt = filled(layout_for(template=name, words=words))
             assert prompt.endswith(":")
             assert '"It works."' in prompt
 
@@ -116,9 +118,9 @@ def test_every_form_can_put_every_kind_of_words():
 def test_versions_name_kind_form_and_number_and_fit_their_column():
     assert prompt_version(QUESTION, FORMS[DEFAULT_FORM]) == "choice/plain-options/1"
     for kind in QuestionKind:
-        for form in FORMS.values():
+        for template in FORMS.values():
             question = replace(QUESTION, kind=kind)
-            assert len(prompt_version(question, form, suffix="-top20")) <= 64
+            assert len(prompt_version(question, template, suffix="-top20")) <= 64
 
 
 def test_names_come_from_the_config():
@@ -127,11 +129,13 @@ def test_names_come_from_the_config():
     assert prompt.endswith('\n\nNews body: "x"\nAnswer type:')
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_nothing_in_a_prompt_is_about_a_subject_that_the_config_does_not_name(form):
+@pytest.mark.parametrize("template", FORMS)
+def test_nothing_in_a_prompt_is_about_a_subject_that_the_config_does_not_name(template):
     labels = (LabelDefinition("a", "Cat"), LabelDefinition("b", "Dog"))
     question = Question("animal", (TextField("story", "story"),), QUESTION.kind, labels)
-    layout = layout_for(question, form=form, headers=(), words=Verbalizer(("cat", "dog"), (1, 2)))
+    layout = layout_for(
+        question, template=template, headers=(), words=Verbalizer(("cat", "dog"), (1, 2))
+    )
     assert "sentiment" not in layout.fill({"story": ""}).lower()
     assert "review" not in layout.fill({"story": ""}).lower()
 

@@ -62,7 +62,7 @@ def test_a_field_of_the_tasks_holds_wordings_where_it_is_filled(build):
     learned = house.small_model.fits[0]
     assert learned.views == learned.pool.texts
     assert Paraphrases("absent", lambda texts: []).of(
-        house.settler.pool(house.projects.get(project_id)), None
+        house.aggregator.pool(house.projects.get(project_id)), None
     ) == (None,) * len(learned.pool)
 
 

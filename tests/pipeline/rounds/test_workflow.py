@@ -65,8 +65,8 @@ def test_trust_hears_the_labels_of_the_queue_s_choice_too(house):
     people_answer(house, project_id, 12)
     house.round(project_id)
     project = project_of(house, project_id)
-    house.settler.settle(house.settler.pool(project))
-    assert house.jury.findings(project).trust["sentiment"]["n_human"] == 12
+    house.aggregator.aggregate(house.aggregator.pool(project))
+    assert house.ensemble.findings(project).label_model["sentiment"]["n_human"] == 12
 
 
 def test_a_round_waits_until_the_llm_has_been_heard(house):
@@ -91,11 +91,11 @@ def test_labels_that_were_there_before_any_annotator_teach_trust_too(house):
     answered = people_answer(house, project_id, 12)
     house.prelabel(project_id)
     project = project_of(house, project_id)
-    pool = house.settler.pool(project)
+    pool = house.aggregator.pool(project)
     assert {vote.example_id for vote in pool.votes} >= set(answered)
-    house.settler.settle(pool)
-    voters = house.jury.findings(project).trust["sentiment"]["voters"]
-    assert {voter["n_human"] for voter in voters.values()} == {12}
+    house.aggregator.aggregate(pool)
+    annotators = house.ensemble.findings(project).label_model["sentiment"]["annotators"]
+    assert {annotator["n_human"] for annotator in annotators.values()} == {12}
     assert not {
         v.example_id for v in house.labels.weak_labels(project) if v.annotator != "fused"
     } & (set(answered))
