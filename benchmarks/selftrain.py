@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from sklearn.metrics import f1_score
 
+from backend.domain.questions import QuestionKind
 from backend.domain.student import StudentOutput, TrainingSet
 from backend.self_training.context import given_targets
 from backend.self_training.encoder import SentenceEncoder
@@ -183,7 +184,9 @@ def trainer_seconds(asked: SelfTrainRun, noisy: NoisySet) -> float:
     from backend.self_training.classifier import ClassifierSpec, TextClassifier
 
     n_texts = min(_N_TRAINER_TEXTS, len(noisy.pool))
-    spec = ClassifierSpec(noisy.labels, base=asked.model, max_tokens=asked.max_tokens)
+    spec = ClassifierSpec(
+        noisy.labels, QuestionKind.SINGLE_CHOICE, base=asked.model, max_tokens=asked.max_tokens
+    )
     fresh = TextClassifier.create(spec, seed=0)
     tokens = fresh.tokenize(noisy.pool.subset(range(n_texts)))
     rows = [

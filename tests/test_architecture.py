@@ -96,6 +96,20 @@ def test_imports_between_layers_point_one_way(path):
     assert ours <= {layer, "domain", "errors"} | LAYERS[layer]
 
 
+@pytest.mark.parametrize("path", MODULES, ids=relative)
+def test_kinds_of_questions_are_told_apart_by_their_properties_alone(path):
+    if relative(path).startswith(("backend/domain/", "backend/labelstudio/label_config/")):
+        return
+    named = [
+        node.attr
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "QuestionKind"
+    ]
+    assert named == []
+
+
 def test_every_package_is_on_the_map():
     folders = {p.relative_to(ROOT / "backend").parts[0] for p in PACKAGES if p.name != "backend"}
     assert folders == set(LAYERS)

@@ -2,40 +2,97 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from types import MappingProxyType
+
+
+class AnswerShape(StrEnum):
+    """How many labels an answer holds: exactly one, any set, labelled spans, or written text."""
+
+    LABEL = "label"
+    LABEL_SET = "label_set"
+    SPANS = "spans"
+    TEXT = "text"
 
 
 class QuestionKind(StrEnum):
-    """What a question accepts as its answer."""
+    """The kinds of questions; everything that the code decides by kind is a property of it.
 
-    SINGLE_CHOICE = "single_choice"
-    MULTIPLE_CHOICE = "multiple_choice"
-    RATING = "rating"
-    NUMBER = "number"
-    PAIRWISE = "pairwise"
-    SPANS = "spans"
-    FREE_TEXT = "free_text"
+    `shape` is what an answer holds; `prompt_prefix` begins the prompt version of stored labels;
+    `tag` is the control tag (lower case) that writes results where a question names none.
+    `is_ordinal`: labels run from low to high. `is_numeric`: an answer is a number.
+    `compares_texts`: the answer is about all texts of the question alike.
+    """
+
+    SINGLE_CHOICE = "single_choice", AnswerShape.LABEL, "choice", "choices"
+    MULTIPLE_CHOICE = "multiple_choice", AnswerShape.LABEL_SET, "yes-no", "choices"
+    RATING = "rating", AnswerShape.LABEL, "rating", "rating", {"is_ordinal": True}
+    NUMBER = (
+        "number",
+        AnswerShape.LABEL,
+        "number",
+        "number",
+        {"is_ordinal": True, "is_numeric": True},
+    )
+    PAIRWISE = "pairwise", AnswerShape.LABEL, "pairwise", "pairwise", {"compares_texts": True}
+    SPANS = "spans", AnswerShape.SPANS, "spans", "labels"
+    FREE_TEXT = "free_text", AnswerShape.TEXT, "text", "textarea"
+
+    shape: AnswerShape
+    prompt_prefix: str
+    tag: str
+    is_ordinal: bool
+    is_numeric: bool
+    compares_texts: bool
+
+    def __new__(
+        cls,
+        value: str,
+        shape: AnswerShape = AnswerShape.LABEL,
+        prompt_prefix: str = "",
+        tag: str = "",
+        traits: Mapping[str, bool] = MappingProxyType({}),
+    ) -> QuestionKind:
+        """Make a member that is found by its value alone."""
+        kind = str.__new__(cls, value)
+        kind._value_ = value
+        kind.shape, kind.prompt_prefix, kind.tag = shape, prompt_prefix, tag
+        kind.is_ordinal = traits.get("is_ordinal", False)
+        kind.is_numeric = traits.get("is_numeric", False)
+        kind.compares_texts = traits.get("compares_texts", False)
+        return kind
 
     @property
     def is_exclusive(self) -> bool:
         """Whether exactly one label is right, so that a posterior over the labels sums to 1."""
-        return self in _EXCLUSIVE
+        return self.shape is AnswerShape.LABEL
 
     @property
-    def is_ordinal(self) -> bool:
-        """Whether the labels have an order, from low to high."""
-        return self in (QuestionKind.RATING, QuestionKind.NUMBER)
+    def is_multilabel(self) -> bool:
+        """Whether each label holds or not by itself: one probability per label."""
+        return self.shape is AnswerShape.LABEL_SET
 
+    @property
+    def has_posterior(self) -> bool:
+        """Whether whole texts carry the labels, so that annotators give probabilities of them."""
+        return self.is_exclusive or self.is_multilabel
 
-_EXCLUSIVE = frozenset(
-    {
-        QuestionKind.SINGLE_CHOICE,
-        QuestionKind.RATING,
-        QuestionKind.NUMBER,
-        QuestionKind.PAIRWISE,
-    }
-)
+    @property
+    def has_spans(self) -> bool:
+        """Whether pieces of a text carry the labels."""
+        return self.shape is AnswerShape.SPANS
+
+    @property
+    def is_free_text(self) -> bool:
+        """Whether the answer is written out in words."""
+        return self.shape is AnswerShape.TEXT
+
+    @property
+    def can_be_empty(self) -> bool:
+        """Whether "there is none" is an answer."""
+        return self.is_multilabel or self.has_spans
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,10 +100,11 @@ class Recipe:
     cross-fitted predictions beside the label's posterior. `n_neighbours`: labels of that many
     nearest texts in the frozen encoder's space speak too, and a probe on it; 0 for neither.
     `estimate_noise`: a one-hot label's posterior comes from the estimated noise matrix;
-    `deconvolve_noise`: predictions made of such labels are taken back through it. `weigh_by_clean`: a text counts by
-    the confidence in its refined label. `keep_abstained`: texts without a label learn from what
-    cross-fitted models say. `ema_decay`: average the weights over the last steps, None for none.
-    `consistency`: weight of the agreement of two views.
+    `deconvolve_noise`: predictions made of such labels are taken back through it.
+    `weigh_by_clean`: a text counts by the confidence in its refined label. `keep_abstained`:
+    texts without a label learn from what cross-fitted models say. `ema_decay`: average the
+    weights over the last steps, None for none. `consistency`: weight of the agreement of two
+    views.
     `compare_with_plain`: where the final model agrees clearly less with held-out labels than the
     fold models do, train the plain recipe too, and ship it when it is better. `human_weight`: how
     many texts one human label counts for. `reads_all_tokens`: the head reads the mean of all tokens

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from backend.domain.labels import Answer, HumanLabel, Span
-from backend.domain.questions import Question, QuestionKind
+from backend.domain.questions import Question
 
 _PRIOR_RIGHT, _PRIOR_WRONG = 19.0, 1.0  # a person whom nobody checked is right 19 times in 20
 _MAX_ACCURACY = 1 - 1e-6
@@ -91,7 +91,7 @@ def estimate_consensus(question: Question, votes: Sequence[HumanAnswer]) -> Cons
     Cost: linear in the number of answers, up to 100 times.
     """
     ballots = _ballots(question, votes)
-    if question.kind is QuestionKind.FREE_TEXT or not question.labels:
+    if question.kind.is_free_text or not question.labels:
         return Consensus({ballot.example_id: _newest_text(ballot) for ballot in ballots})
     if question.kind.is_exclusive:
         return _exclusive(question, ballots)
@@ -134,7 +134,7 @@ def _ballots(question: Question, votes: Iterable[HumanAnswer]) -> list[_TaskAnsw
 
 
 def _is_answer(question: Question, answer: Answer) -> bool:
-    if question.kind is QuestionKind.FREE_TEXT or not question.labels:
+    if question.kind.is_free_text or not question.labels:
         return answer.text is not None
     known = {label.value for label in question.labels}
     if question.kind.is_exclusive:
@@ -192,7 +192,7 @@ def _exclusive(question: Question, ballots: Sequence[_TaskAnswers]) -> Consensus
 
 def _yes_or_no(question: Question, ballots: Sequence[_TaskAnswers]) -> Consensus:
     """Decide label by label (multiple choice) or span by span, each a yes or a no."""
-    is_spans = question.kind is QuestionKind.SPANS
+    is_spans = question.kind.has_spans
     options: list[_Mark] = [(0, 0, label.value) for label in question.labels]
     poll = _DawidSkene(2)
     asked: list[list[_Mark]] = []

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from backend.domain.labels import Abstention, AbstentionReason, Example, PromptContext, WeakLabel
 from backend.domain.ports import LanguageModel
-from backend.domain.questions import Question, QuestionKind, TaskSchema
+from backend.domain.questions import Question, TaskSchema
 from backend.errors import LanguageModelError, UnsupportedLabelConfig
 from backend.llm.free_text import ask_written
 from backend.llm.label_shortlist import (
@@ -90,13 +90,13 @@ class LLMAnnotator:
     def _ask(
         self, call: LLMCall, question: Question, examples: Sequence[Example]
     ) -> list[WeakLabel]:
-        if question.kind is QuestionKind.SPANS:
+        if question.kind.has_spans:
             return self._ask_spans(call, question, examples)
-        if question.kind is QuestionKind.FREE_TEXT or not question.labels:
+        if question.kind.is_free_text or not question.labels:
             return ask_written(call, question, examples)
         is_long = len(question.labels) > MAX_LABELS_AT_ONCE and not question.kind.is_ordinal
         shortlist = self._shortlist if is_long else None
-        if question.kind is QuestionKind.MULTIPLE_CHOICE:
+        if question.kind.is_multilabel:
             chosen = shortlist and shortlist(question, examples, N_SHORTLISTED)
             return ask_each_label(call, question, examples, chosen)
         if shortlist is not None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from backend.domain.labels import Abstention, AbstentionReason, Demonstration, Example, WeakLabel
 from backend.domain.ports import Completion, Decoding
-from backend.domain.questions import Question, QuestionKind
+from backend.domain.questions import Question
 from backend.llm.prompt_batch import LLMCall, PromptBatch, Read
 from backend.llm.prompts.templates import open_layout, prompt_version
 from backend.llm.prompts.text import one_line
@@ -27,7 +27,7 @@ def ask_written(call: LLMCall, question: Question, examples: Sequence[Example]) 
     server tells it: long answers are not held against short ones. Costs one request per example.
     """
     template = call.form_of(question)
-    is_number = question.kind is QuestionKind.NUMBER
+    is_number = question.kind.is_numeric
     layout = open_layout(call.schema, question, call.instruction)
     asking = PromptBatch(call, question, prompt_version(question, template))
     decoding = Decoding(
@@ -69,7 +69,7 @@ def clean_text(text: str, *, is_cut: bool) -> str:
 
 def _reader(question: Question) -> Read:
     def read(completion: Completion) -> Mapping[str, Any] | Abstention:
-        if question.kind is QuestionKind.NUMBER:
+        if question.kind.is_numeric:
             text = read_number(completion.text, question.bounds)
             if text is None:
                 return _unreadable("the model's answer is not one number within the bounds")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from backend.demonstrations.pool import PoolEvidence, PoolPlan, class_members, select_pool
 from backend.domain.labels import Answer, Demonstration, Example, WeakLabel
 from backend.domain.ports import Annotator, LanguageModel
-from backend.domain.questions import LabelDefinition, Question, QuestionKind, TaskSchema
+from backend.domain.questions import LabelDefinition, Question, TaskSchema
 from backend.llm.prompts.text import clean_instruction, one_line
 from backend.llm.synthetic_texts import TextWriter, WritingStyle, Written
 
@@ -58,9 +58,7 @@ class Generated:
 
 def can_generate(question: Question) -> bool:
     """Return whether texts can be written to order for a question: its labels are whole texts'."""
-    return bool(question.labels) and (
-        question.kind.is_exclusive or question.kind is QuestionKind.MULTIPLE_CHOICE
-    )
+    return bool(question.labels) and question.kind.has_posterior
 
 
 def generate_demonstrations(

@@ -15,7 +15,7 @@ from backend.domain.labels import (
     WeakLabel,
 )
 from backend.domain.ports import Completion, Decoding, LanguageModel, LanguageModelInfo
-from backend.domain.questions import Question, QuestionKind, TaskSchema
+from backend.domain.questions import Question, TaskSchema
 from backend.llm.injection_flag import suspicion
 from backend.llm.prompts.templates import (
     DEFAULT_CHAT_FORM,
@@ -120,7 +120,7 @@ class PromptBatch:
         for position, field in enumerate(self._question.fields):
             if field.name in texts:
                 continue
-            is_needed = position == 0 or self._question.kind is QuestionKind.PAIRWISE
+            is_needed = position == 0 or self._question.kind.compares_texts
             why = example.missing.get(field.name, _NO_TEXT)
             if is_needed or why.reason is not AbstentionReason.NO_TEXT:
                 return why

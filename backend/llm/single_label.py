@@ -8,7 +8,7 @@ from typing import Any
 
 from backend.domain.labels import Abstention, AbstentionReason, Demonstration, Example, WeakLabel
 from backend.domain.ports import Completion, Decoding, LanguageModelInfo
-from backend.domain.questions import Question, QuestionKind
+from backend.domain.questions import Question
 from backend.errors import UnsupportedLabelConfig
 from backend.llm.prompt_batch import Ending, LLMCall, PromptBatch, Read
 from backend.llm.prompts.templates import PromptTemplate, choice_layout, prompt_version
@@ -42,7 +42,7 @@ def ask_exclusive(
     written answer. Raises UnsupportedLabelConfig when the labels cannot be told apart.
     """
     template = call.form_of(question)
-    if question.kind is QuestionKind.PAIRWISE:
+    if question.kind.compares_texts:
         question = _called_like_its_texts(question)
     words = answer_words(call, question, template)
     layout = choice_layout(call.schema, question, call.instruction, template, words)

@@ -14,7 +14,7 @@ from backend.active_learning.holdout import holdout_seed, in_holdout
 from backend.domain.labels import Abstention, AbstentionReason, Example, PromptContext, WeakLabel
 from backend.domain.ports import Encoder, PoolAnnotator
 from backend.domain.projects import Project
-from backend.domain.questions import Question, QuestionKind
+from backend.domain.questions import Question
 from backend.domain.stores import StateStore
 from backend.errors import LanguageModelError
 from backend.label_model.aggregation import aggregate_multilabel_posteriors, fuse
@@ -147,7 +147,7 @@ class AnnotatorEnsemble:
         for question in guidelines.schema.questions:
             if _teaches_trust(question):
                 people: Mapping[int, Any] = human.get(question.name, {})
-                if question.kind is QuestionKind.MULTIPLE_CHOICE:
+                if question.kind.is_multilabel:
                     people = _at_random(project, (sets or {}).get(question.name, {}))
                 learned = self._fit_label_model(question, examples, votes, people)
                 if learned is not None:
@@ -332,7 +332,7 @@ class AnnotatorEnsemble:
             return None
         row_of = {example.id: row for row, example in enumerate(examples)}
         by_row = {row_of[i]: label for i, label in known.items() if i in row_of}
-        if question.kind is QuestionKind.MULTIPLE_CHOICE:
+        if question.kind.is_multilabel:
             return fit_multilabel_model(posteriors, by_row)
         return fit_label_model(posteriors, self.vectors(question, examples).astype(float), by_row)
 
@@ -347,10 +347,10 @@ class AnnotatorEnsemble:
         about = [vote for vote in votes if vote.question == question.name]
         lead = leading_votes(about)
         posteriors = posteriors_by_annotator(question, examples, about)
-        if not posteriors or question.kind is QuestionKind.SPANS or not question.labels:
+        if not posteriors or question.kind.has_spans or not question.labels:
             return [as_aggregated_label(lead.get(e.id), question, e) for e in examples]
         label_model = found.label_model.get(question.name)
-        if question.kind is QuestionKind.MULTIPLE_CHOICE:
+        if question.kind.is_multilabel:
             fused = aggregate_multilabel_posteriors(
                 posteriors, MultilabelModel.from_json(label_model) if label_model else None
             )
@@ -386,7 +386,7 @@ def _silent(
 
 def _teaches_trust(question: Question) -> bool:
     """Return whether annotators' votes on a question can be compared: a choice among labels."""
-    is_choice = question.kind.is_exclusive or question.kind is QuestionKind.MULTIPLE_CHOICE
+    is_choice = question.kind.has_posterior
     return is_choice and len(question.labels) > 1
 
 

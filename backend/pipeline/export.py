@@ -11,7 +11,7 @@ from pathlib import Path
 from backend.domain.labels import WeakLabel
 from backend.domain.ports import ConfigReader
 from backend.domain.projects import Prediction, Project, Task
-from backend.domain.questions import Question, QuestionKind
+from backend.domain.questions import Question
 from backend.domain.stores import LabelStore, ReleaseStore, TaskStore
 from backend.errors import ExportFailed
 from backend.label_model.crowd import ConsensusLabel
@@ -121,7 +121,7 @@ def _human_row(task: Task, question: Question, said: ConsensusLabel) -> ExportRo
         task.data,
         question,
         labels=answer.labels,
-        spans=answer.spans if question.kind is QuestionKind.SPANS else None,
+        spans=answer.spans if question.kind.has_spans else None,
         text=answer.text,
         source=HUMAN,
         probability=said.probability,

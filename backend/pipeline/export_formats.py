@@ -15,7 +15,7 @@ from typing import IO, Any
 
 from backend.domain.labels import Span, WeakLabel
 from backend.domain.projects import Prediction, Task
-from backend.domain.questions import Question, QuestionKind
+from backend.domain.questions import Question
 from backend.errors import ExportFailed
 
 HUMAN = "human"
@@ -75,7 +75,7 @@ def export_csv(rows: Iterable[ExportRow], path: Path, *, data_keys: Sequence[str
         for row in rows:
             entry = _as_object(row)
             entry["label"] = ", ".join(row.labels)
-            if row.question.kind is QuestionKind.MULTIPLE_CHOICE:
+            if row.question.kind.is_multilabel:
                 entry["label"] = list(row.labels)
             entry["annotators"] = ", ".join(row.annotators)
             values = [entry.get(column) for column in _COLUMNS]
@@ -114,7 +114,7 @@ def as_weak_label(row: ExportRow) -> WeakLabel | None:
     sure = 1.0 if row.probability is None else row.probability
     probabilities: tuple[float, ...] = ()
     spans = text = None
-    if question.kind is QuestionKind.SPANS:
+    if question.kind.has_spans:
         spans = row.spans or ()
     elif row.text is not None:
         text = row.text
@@ -122,7 +122,7 @@ def as_weak_label(row: ExportRow) -> WeakLabel | None:
         sure = max(sure, 1 / len(known) + 1e-6)  # the answer stays the likeliest
         rest = (1 - sure) / max(len(known) - 1, 1)
         probabilities = tuple(sure if value in row.labels else rest for value in known)
-    elif question.kind is QuestionKind.MULTIPLE_CHOICE and known:
+    elif question.kind.is_multilabel and known:
         sure = max(sure, 0.5 + 1e-6)  # half is where a label counts as given
         probabilities = tuple(sure if value in row.labels else 1 - sure for value in known)
     else:

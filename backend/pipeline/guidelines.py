@@ -9,7 +9,7 @@ from backend.domain.definitions import Definitions, with_definitions
 from backend.domain.labels import Example
 from backend.domain.ports import ConfigReader
 from backend.domain.projects import Project, Task
-from backend.domain.questions import Question, QuestionKind, TaskSchema
+from backend.domain.questions import Question, TaskSchema
 from backend.domain.stores import TaskStore
 from backend.label_model.crowd import Consensus, HumanAnswer, estimate_consensus, is_evidence
 
@@ -85,7 +85,7 @@ def class_by_example(question: Question, consensus: Consensus) -> Mapping[int, i
 
 def labels_by_example(question: Question, consensus: Consensus) -> Mapping[int, frozenset[int]]:
     """Return people's answers to a multiple choice as positions of labels, by example id."""
-    if question.kind is not QuestionKind.MULTIPLE_CHOICE:
+    if not question.kind.is_multilabel:
         return {}
     index = {label.value: at for at, label in enumerate(question.labels)}
     return {

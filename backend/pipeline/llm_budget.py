@@ -12,7 +12,7 @@ import numpy as np
 from backend.active_learning.holdout import holdout_seed
 from backend.active_learning.ordering import PoolView
 from backend.domain.projects import Project, Task
-from backend.domain.questions import Question, QuestionKind
+from backend.domain.questions import Question
 from backend.domain.stores import LabelStore, LLMCache, StateStore
 from backend.llm.prompts.text import asked_in_words
 from backend.pipeline.ensemble import AnnotatorEnsemble
@@ -144,4 +144,4 @@ class LLMBudgetPlanner:
 
 def _n_prompts(question: Question) -> int:
     """Return how many prompts one text takes."""
-    return len(question.labels) if question.kind is QuestionKind.MULTIPLE_CHOICE else 1
+    return len(question.labels) if question.kind.is_multilabel else 1

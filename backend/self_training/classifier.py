@@ -27,7 +27,7 @@ class ClassifierSpec:
     """Which encoder answers what; `base` is a hub name or a folder, "" the embedded encoder."""
 
     labels: tuple[str, ...]
-    kind: QuestionKind = QuestionKind.SINGLE_CHOICE
+    kind: QuestionKind
     base: str = ""
     max_tokens: int = 256
 
@@ -180,7 +180,7 @@ def output_layer(model: Any, n_labels: int) -> torch.nn.Linear:
 
 
 def _head(spec: ClassifierSpec) -> dict[str, Any]:
-    is_multiple = spec.kind is QuestionKind.MULTIPLE_CHOICE
+    is_multiple = spec.kind.is_multilabel
     return {
         "num_labels": len(spec.labels),
         "id2label": dict(enumerate(spec.labels)),

@@ -17,7 +17,7 @@ def label_loss(logits: Tensor, targets: Tensor, kind: QuestionKind) -> Tensor:
     labels; for an ordered scale cross-entropy and the squared earth mover's distance (Hou et al.
     2016, arXiv 1611.05916, eq. 5) in equal parts, so that a near miss costs less than a far one.
     """
-    if kind is QuestionKind.MULTIPLE_CHOICE:
+    if kind.is_multilabel:
         return functional.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(
             dim=1
         )
@@ -30,7 +30,7 @@ def label_loss(logits: Tensor, targets: Tensor, kind: QuestionKind) -> Tensor:
 
 def probabilities(logits: Tensor, kind: QuestionKind) -> Tensor:
     """Return label probabilities (n, K): rows sum to 1 unless several labels may hold."""
-    if kind is QuestionKind.MULTIPLE_CHOICE:
+    if kind.is_multilabel:
         return logits.sigmoid()
     return logits.softmax(dim=1)
 

@@ -11,7 +11,7 @@ from scipy.special import expit, ndtri, softmax
 
 from backend.domain.labels import Abstention, AbstentionReason, Example, PromptContext, WeakLabel
 from backend.domain.ports import Encoder
-from backend.domain.questions import LabelDefinition, Question, QuestionKind, TaskSchema
+from backend.domain.questions import LabelDefinition, Question, TaskSchema
 from backend.label_model.calibration import BatchCalibrator
 from backend.label_model.latent_class import Floats
 from backend.label_model.linear_probe import LinearProbe, fit_probe
@@ -216,9 +216,7 @@ def _multiple(cosines: Floats, fit: SimilarityFit) -> Floats:
 
 
 def _can_answer(question: Question, example: Example) -> bool:
-    has_labels = len(question.labels) > 0 and (
-        question.kind.is_exclusive or question.kind is QuestionKind.MULTIPLE_CHOICE
-    )
+    has_labels = len(question.labels) > 0 and question.kind.has_posterior
     return has_labels and bool(_text(question, example))
 
 

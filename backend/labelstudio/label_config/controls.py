@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from backend.domain.questions import Question, QuestionKind, TextField
+from backend.domain.questions import Question, TextField
 from backend.labelstudio.label_config.choices import Choices, Taxonomy
 from backend.labelstudio.label_config.scales import Number, Pairwise, Rating, TextArea
 from backend.labelstudio.label_config.spans import HyperTextLabels, Labels, ParagraphLabels
@@ -27,21 +27,12 @@ _TAGS: tuple[QuestionTag, ...] = (
     TextArea(),
 )
 _TAG_BY_NAME = {tag.tag.lower(): tag for tag in _TAGS}
-_USUAL_TAG = {
-    QuestionKind.SINGLE_CHOICE: "choices",
-    QuestionKind.MULTIPLE_CHOICE: "choices",
-    QuestionKind.RATING: "rating",
-    QuestionKind.NUMBER: "number",
-    QuestionKind.PAIRWISE: "pairwise",
-    QuestionKind.SPANS: "labels",
-    QuestionKind.FREE_TEXT: "textarea",
-}
 SUPPORTED = f"{', '.join(tag.tag for tag in _TAGS)} over Text, HyperText or Paragraphs"
 
 
 def tag_of(question: Question) -> QuestionTag:
     """Return what writes and reads this question's results."""
-    return _TAG_BY_NAME[question.tag or _USUAL_TAG[question.kind]]
+    return _TAG_BY_NAME[question.tag or question.kind.tag]
 
 
 def read_question(control: Control, fields: Mapping[str, TextField | str]) -> Question | str:

@@ -8,13 +8,12 @@ from typing import Any
 
 from backend.domain.labels import Answer, Region, WeakLabel
 from backend.domain.projects import Prediction, Task
-from backend.domain.questions import Question, QuestionKind, TaskSchema
+from backend.domain.questions import Question, TaskSchema
 from backend.labelstudio.label_config.controls import tag_of
 from backend.labelstudio.label_config.tags import RegionSet, RegionValue
 
 _SCORE_DIGITS = 4
 _CUT_NOTE = "The text was longer than the model's context; only its beginning was read."
-_CAN_BE_EMPTY = (QuestionKind.MULTIPLE_CHOICE, QuestionKind.SPANS)
 
 
 def write_prediction(
@@ -70,7 +69,7 @@ def read_answers(
             answer = tag_of(question).read(question, found, data)
             if answer is not None:
                 answers[question.name] = answer
-        elif question.kind in _CAN_BE_EMPTY:
+        elif question.kind.can_be_empty:
             answers[question.name] = Answer()
     return answers
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from backend.domain.ports import LanguageModelInfo
-from backend.domain.questions import Question, QuestionKind, TaskSchema
+from backend.domain.questions import Question, TaskSchema
 from backend.llm.prompts.text import one_line, spoken_name, told_lines
 from backend.llm.prompts.verbalizer import Verbalizer, answer_names
 
@@ -60,20 +60,10 @@ DEFAULT_FORM = "plain-options"
 DEFAULT_CHAT_FORM = "chat-options"
 """For servers that complete nothing but chats."""
 
-_PREFIXES = {
-    QuestionKind.SINGLE_CHOICE: "choice",
-    QuestionKind.MULTIPLE_CHOICE: "yes-no",
-    QuestionKind.RATING: "rating",
-    QuestionKind.NUMBER: "number",
-    QuestionKind.PAIRWISE: "pairwise",
-    QuestionKind.FREE_TEXT: "text",
-    QuestionKind.SPANS: "spans",
-}
-
 
 def prompt_version(question: Question, template: PromptTemplate, *, suffix: str = "") -> str:
     """Return what is stored with a weak label, such as "choice/plain-options/2"."""
-    return f"{_PREFIXES[question.kind]}/{template.name}{suffix}/{template.version}"
+    return f"{question.kind.prompt_prefix}/{template.name}{suffix}/{template.version}"
 
 
 def available_templates(info: LanguageModelInfo) -> tuple[str, ...]:
@@ -161,7 +151,7 @@ def open_layout(schema: TaskSchema, question: Question, instruction: str) -> Lay
     """Return the layout of a question whose answer is written out: free text, a wide number."""
     lines = told_lines(schema, instruction)
     name = spoken_name(question.name)
-    if question.kind is QuestionKind.NUMBER:
+    if question.kind.is_numeric:
         lines.append(f"{name}: a number{_within(question.bounds)}")
     return _layout(question, lines, name, "")
 
