@@ -40,7 +40,7 @@ LAYERS = {
     "evaluation": set(),
     "demonstrations": set(),
     "label_model": {"evaluation"},
-    "llm": {"demonstrations", "label_model"},
+    "llm": {"demonstrations", "evaluation", "label_model"},
     "active_learning": {"evaluation", "llm"},
     "self_training": {"label_model"},
     "labelstudio": set(),

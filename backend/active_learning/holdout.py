@@ -6,12 +6,11 @@ import hashlib
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.evaluation.intervals import Estimate, share_interval, tighter_share
+from backend.evaluation.intervals import Estimate, Kappa, estimate_kappa, tighter_share
 
 AUDIT_SHARE = 0.10
 
@@ -86,16 +85,6 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class Kappa:
-    """Cohen's kappa, chance-corrected agreement, with its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-    n: int
-
-
-@dataclass(frozen=True, slots=True)
 class HoldoutReport:
     """What the audit slice says. `accuracies` has the sources that could be judged, by name."""
 
@@ -131,7 +120,7 @@ def audit(
         if found is not None:
             accuracies[source.name] = found
         is_answered = answers >= 0
-        kappa = cohens_kappa(answers[is_answered], truth[is_answered], level=level)
+        kappa = estimate_kappa(answers[is_answered], truth[is_answered], level=level)
         if kappa is not None:
             kappas[source.name] = kappa
     return HoldoutReport(len(rows), accuracies, kappas)
@@ -143,47 +132,3 @@ def _guesses(source: Source, scorer: Source | None) -> NDArray[np.float64]:
     own = np.take_along_axis(scorer.probabilities, np.maximum(source.labels, 0)[:, None], axis=1)
     guesses = np.where(scorer.is_answered, own[:, 0], source.confidences)
     return np.where(source.is_answered, guesses, 0.0)
-
-
-def cohens_kappa(
-    ours: NDArray[np.integer], theirs: NDArray[np.integer], *, level: float = 0.95
-) -> Kappa | None:
-    """Return chance-corrected agreement between two lists of class indices.
-
-    The interval is that of Fleiss, Cohen and Everitt 1969 (Psychological Bulletin 72), large-sample
-    variance of kappa. Where all agree or none does, that has no width: the exact interval of the
-    agreement is carried over instead, with the agreement by chance held.
-    None without examples, and where both use one single class, so that kappa is 0 / 0.
-    """
-    n = len(ours)
-    if n == 0:
-        return None
-    n_classes = int(max(ours.max(), theirs.max())) + 1
-    table = np.zeros((n_classes, n_classes))
-    np.add.at(table, (ours, theirs), 1 / n)
-    rows, columns = table.sum(axis=1), table.sum(axis=0)
-    agreed, by_chance = float(np.trace(table)), float(rows @ columns)
-    if by_chance > 1 - 1e-12:
-        return None
-    kappa = (agreed - by_chance) / (1 - by_chance)
-    if 0 < round(agreed * n) < n:
-        reach = (
-            NormalDist().inv_cdf((1 + level) / 2) * _kappa_variance(table, kappa) ** 0.5 / n**0.5
-        )
-        low, high = kappa - reach, kappa + reach
-    else:
-        bounds = share_interval(round(agreed * n), n, level=level)
-        low, high = ((bound - by_chance) / (1 - by_chance) for bound in bounds)
-    return Kappa(kappa, max(low, -1.0), min(high, 1.0), n)
-
-
-def _kappa_variance(table: NDArray[np.float64], kappa: float) -> float:
-    """Return n times kappa's large-sample variance; `table` sums to 1."""
-    rows, columns = table.sum(axis=1), table.sum(axis=0)
-    by_chance = float(rows @ columns)
-    on = np.diag(table)
-    off = table - np.diag(on)
-    same = float((on * (1 - (rows + columns) * (1 - kappa)) ** 2).sum())
-    other = float((off * (columns[:, None] + rows[None, :]) ** 2).sum()) * (1 - kappa) ** 2
-    variance = same + other - (kappa - by_chance * (1 - kappa)) ** 2
-    return max(variance, 0.0) / (1 - by_chance) ** 2

@@ -1,4 +1,4 @@
-"""Shares and means with the interval in which the truth lies."""
+"""Estimate shares and kappa with confidence intervals."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 from scipy import special, stats
+
+from backend.evaluation.metrics import cohens_kappa
 
 _MIN_PER_OUTCOME = 5  # right and wrong answers that the normal approximation needs of each
 
@@ -110,3 +112,46 @@ def tighter_share(
     if plain is None or powered is None or powered.width >= plain.width:
         return plain
     return powered
+
+
+@dataclass(frozen=True, slots=True)
+class Kappa:
+    """Cohen's kappa, chance-corrected agreement, with its interval, from `n` examples."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+def estimate_kappa(
+    first: NDArray[np.integer], second: NDArray[np.integer], *, level: float = 0.95
+) -> Kappa | None:
+    """Estimate Cohen's kappa of two lists of class indices; None where it is undefined.
+
+    The interval is that of Fleiss, Cohen and Everitt 1969 (Psychological Bulletin 72), from kappa's
+    large-sample variance. Where all agree or none does, that has no width: the exact interval of
+    the agreement is used instead, with the agreement by chance held fixed.
+    """
+    kappa = cohens_kappa(first, second)
+    if kappa is None:
+        return None
+    n = len(first)
+    n_classes = 1 + int(max(first.max(), second.max()))
+    table = np.zeros((n_classes, n_classes))
+    np.add.at(table, (first, second), 1 / n)
+    rows, columns = table.sum(axis=1), table.sum(axis=0)
+    chance = float(rows @ columns)
+    n_agreed = int((first == second).sum())
+    if 0 < n_agreed < n:
+        weights = columns[:, None] + rows[None, :]
+        squares = (1 - kappa) ** 2 * weights**2
+        np.fill_diagonal(squares, (1 - (rows + columns) * (1 - kappa)) ** 2)
+        variance = float((table * squares).sum()) - (kappa - chance * (1 - kappa)) ** 2
+        z = float(special.ndtri((1 + level) / 2))
+        reach = z * (max(variance, 0.0) / n) ** 0.5 / (1 - chance)
+        low, high = kappa - reach, kappa + reach
+    else:
+        bounds = share_interval(n_agreed, n, level=level)
+        low, high = ((bound - chance) / (1 - chance) for bound in bounds)
+    return Kappa(kappa, max(low, -1.0), min(high, 1.0), n)

@@ -41,6 +41,21 @@ def expected_calibration_error(
     return float(np.abs(gaps).sum() / n_texts)
 
 
+def cohens_kappa(first: NDArray[np.integer], second: NDArray[np.integer]) -> float | None:
+    """Return the chance-corrected agreement of two lists of class indices, at most 1.
+
+    None where it is undefined: without examples, and where both consist of one and the same class.
+    """
+    if len(first) == 0:
+        return None
+    n_classes = 1 + int(max(first.max(), second.max()))
+    shares = [np.bincount(labels, minlength=n_classes) / len(labels) for labels in (first, second)]
+    chance = float(shares[0] @ shares[1])
+    if chance >= 1:
+        return None
+    return (float((first == second).mean()) - chance) / (1 - chance)
+
+
 def span_scores(predicted: Sequence[Sequence[Span]], gold: Sequence[Sequence[Span]]) -> SpanScores:
     """Return micro-averaged scores over texts; a span is right if ends and label are exactly so."""
     n_right = n_predicted = n_gold = 0

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, logit
 
+from backend.evaluation.metrics import cohens_kappa
 from backend.label_model.latent_class import Floats
 from backend.label_model.model import LabelModel
 from backend.label_model.multilabel import MultilabelModel
@@ -80,16 +81,9 @@ def agreement(posteriors: Mapping[str, Floats]) -> float | None:
     for first, second in combinations(posteriors.values(), 2):
         both = np.isfinite(first).all(axis=1) & np.isfinite(second).all(axis=1)
         if both.sum() >= _MIN_TO_AGREE:
-            kappas.append(_kappa(first[both].argmax(axis=1), second[both].argmax(axis=1)))
+            kappa = cohens_kappa(first[both].argmax(axis=1), second[both].argmax(axis=1))
+            kappas.append(kappa or 0.0)
     return float(np.mean(kappas)) if kappas else None
-
-
-def _kappa(first: NDArray[np.intp], second: NDArray[np.intp]) -> float:
-    n_classes = 1 + int(max(first.max(), second.max()))
-    shares = [np.bincount(labels, minlength=n_classes) / len(labels) for labels in (first, second)]
-    chance = float(shares[0] @ shares[1])
-    rate = float((first == second).mean())
-    return (rate - chance) / (1 - chance) if chance < 1 else 0.0
 
 
 def aggregate_multilabel_posteriors(

@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from sklearn.metrics import cohen_kappa_score
 
 from backend.evaluation.intervals import (
+    estimate_kappa,
     estimate_share,
     powered_share,
     share_bound,
@@ -98,3 +100,52 @@ def test_good_guesses_make_the_interval_tighter():
     found = tighter_share(is_right[:200], guesses[:200], guesses[200:])
     assert found.method == "prediction-powered"
     assert found.width < 0.85 * plain.width
+
+
+def test_kappa_by_hand():
+    # 45 + 15 of 100 agree on yes and no, 25 + 15 do not: agreed 0.6, by chance 0.54
+    ours = np.array([0] * 45 + [0] * 15 + [1] * 25 + [1] * 15)
+    theirs = np.array([0] * 45 + [1] * 15 + [0] * 25 + [1] * 15)
+    kappa = estimate_kappa(ours, theirs)
+    assert kappa.value == pytest.approx((0.6 - 0.54) / 0.46)
+    # 1 - kappa is 0.869565; the marginals are 0.6, 0.4 and 0.7, 0.3
+    same = 0.45 * (1 - 1.3 * 0.869565) ** 2 + 0.15 * (1 - 0.7 * 0.869565) ** 2
+    other = (0.15 * (0.7 + 0.4) ** 2 + 0.25 * (0.3 + 0.6) ** 2) * 0.869565**2
+    variance = (same + other - (0.130435 - 0.54 * 0.869565) ** 2) / 0.46**2 / 100
+    assert (kappa.high - kappa.low) / 2 == pytest.approx(1.95996 * variance**0.5, rel=1e-4)
+
+
+def test_full_agreement_is_not_certain_agreement():
+    labels = np.array([0, 1] * 10)
+    kappa = estimate_kappa(labels, labels)
+    assert (kappa.value, kappa.high) == (pytest.approx(1.0), 1.0)
+    assert kappa.low == pytest.approx((0.025 ** (1 / 20) - 0.5) / 0.5)
+
+
+def test_kappa_needs_two_classes_and_an_example():
+    assert estimate_kappa(np.zeros(0, dtype=int), np.zeros(0, dtype=int)) is None
+    assert estimate_kappa(np.zeros(5, dtype=int), np.zeros(5, dtype=int)) is None
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=2))
+def test_kappa_is_scikit_learns_inside_its_interval(pairs):
+    ours, theirs = (np.array(side) for side in zip(*pairs, strict=True))
+    kappa = estimate_kappa(ours, theirs)
+    if kappa is not None:
+        assert kappa.value == pytest.approx(cohen_kappa_score(ours, theirs))
+        assert -1.0 <= kappa.low <= kappa.value + 1e-9
+        assert kappa.value - 1e-9 <= kappa.high <= 1.0
+
+
+def test_kappas_interval_covers_the_truth():
+    rng = np.random.default_rng(0)
+    table = np.array([[0.5, 0.08, 0.02], [0.05, 0.2, 0.03], [0.02, 0.02, 0.08]])
+    chance = table.sum(axis=1) @ table.sum(axis=0)
+    true_kappa = (np.trace(table) - chance) / (1 - chance)
+    n_covered = 0
+    for _ in range(400):
+        cells = rng.choice(9, size=80, p=table.ravel())
+        kappa = estimate_kappa(cells // 3, cells % 3)
+        n_covered += kappa.low <= true_kappa <= kappa.high
+    assert n_covered / 400 >= 0.92

@@ -8,7 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backend.domain.labels import Span
-from backend.evaluation.metrics import SpanScores, expected_calibration_error, span_scores
+from backend.evaluation.metrics import (
+    SpanScores,
+    cohens_kappa,
+    expected_calibration_error,
+    span_scores,
+)
 
 
 def test_the_calibration_error_is_the_mean_gap_between_confidence_and_accuracy():
@@ -40,3 +45,14 @@ def test_spans_count_only_with_exact_ends_and_label():
 
 def test_no_spans_at_all_score_zero():
     assert span_scores([[]], [[]]) == SpanScores(0.0, 0.0, 0.0)
+
+
+def test_kappa_is_agreement_beyond_chance():
+    first = np.array([0] * 50 + [1] * 50)
+    second = np.array([0] * 40 + [1] * 60)
+    assert cohens_kappa(first, second) == pytest.approx((0.9 - 0.5) / 0.5)
+
+
+def test_kappa_is_undefined_without_examples_or_with_a_single_class():
+    assert cohens_kappa(np.zeros(0, dtype=int), np.zeros(0, dtype=int)) is None
+    assert cohens_kappa(np.ones(5, dtype=int), np.ones(5, dtype=int)) is None

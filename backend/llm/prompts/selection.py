@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from backend.domain.labels import Example, PromptContext, WeakLabel
 from backend.domain.questions import Question, TaskSchema
+from backend.evaluation.metrics import cohens_kappa
 from backend.llm.annotator import LLMAnnotator
 from backend.llm.prompts.templates import DEFAULT_FORM
 
@@ -234,13 +235,7 @@ def _agreement(one: NDArray[np.float64], other: NDArray[np.float64]) -> tuple[fl
     if not both.any():
         return 0.0, 0.0
     first, second = one[both].argmax(axis=1), other[both].argmax(axis=1)
-    n_labels = one.shape[1]
-    share = float((first == second).mean())
-    chance = (
-        float(np.bincount(first, minlength=n_labels) @ np.bincount(second, minlength=n_labels))
-        / len(first) ** 2
-    )
-    return share, (share - chance) / (1.0 - chance) if chance < 1.0 else 0.0
+    return float((first == second).mean()), cohens_kappa(first, second) or 0.0
 
 
 def _is_read(posteriors: NDArray[np.float64]) -> NDArray[np.bool_]:
