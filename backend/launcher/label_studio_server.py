@@ -11,6 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from backend.files import replacing_file
 from backend.launcher.child import ChildProcess, Command
 from backend.launcher.environments import ensure_environment
 from backend.launcher.errors import LauncherError, ServerNotReady
@@ -120,12 +121,10 @@ def server_command(*, python: Path, folder: Path, credentials: Credentials, port
 
 
 def _write_private(file: Path, credentials: Credentials) -> None:
-    unfinished = file.with_name(f"{file.name}.unfinished")
-    unfinished.unlink(missing_ok=True)
-    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as out:
-        json.dump(asdict(credentials), out, indent=2)
-    unfinished.rename(file)
+    with replacing_file(file) as part:
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as out:
+            json.dump(asdict(credentials), out, indent=2)
 
 
 def _status_with_token(url: str, token: str) -> int:

@@ -14,6 +14,7 @@ from backend.domain.projects import Prediction, Project, Task
 from backend.domain.questions import Question
 from backend.domain.stores import LabelStore, ReleaseStore, TaskStore
 from backend.errors import ExportFailed
+from backend.files import replacing_folder
 from backend.label_model.crowd import ConsensusLabel
 from backend.pipeline.export_formats import (
     HUMAN,
@@ -101,14 +102,11 @@ class Exporter:
         source = RoundArtifacts(self._models / project.id / str(number)).model(int(cycle))
         if not source.exists():
             return None
-        part = folder.with_name(f".{folder.name}.part")
         try:
-            shutil.rmtree(part, ignore_errors=True)
-            shutil.copytree(source, part)
-            with (part / CARD).open("a", encoding="utf-8") as card:
-                card.write(round_section(made_from.get("metrics", {})))
-            shutil.rmtree(folder, ignore_errors=True)
-            part.rename(folder)
+            with replacing_folder(folder) as fresh:
+                shutil.copytree(source, fresh)
+                with (fresh / CARD).open("a", encoding="utf-8") as card:
+                    card.write(round_section(made_from.get("metrics", {})))
         except OSError as exc:
             raise ExportFailed(f"cannot write {folder}: {exc.strerror or exc}") from exc
         return folder

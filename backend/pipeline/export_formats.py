@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -17,6 +16,7 @@ from backend.domain.labels import Span, WeakLabel
 from backend.domain.projects import Prediction, Task
 from backend.domain.questions import Question
 from backend.errors import ExportFailed
+from backend.files import replacing_file
 
 HUMAN = "human"
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
@@ -199,18 +199,14 @@ def _replacing(path: Path) -> Iterator[IO[str]]:
 
     Lone surrogates, which UTF-8 cannot hold, are written as JSON escapes them.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+        with (
+            replacing_file(path, fsync=True) as part,
+            part.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
+        ):
             yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
     except OSError as exc:
         raise ExportFailed(
             f"cannot write {path}: {exc.strerror or exc}; check that its folder exists, is "
             "writable and has space left"
         ) from exc
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)

@@ -16,6 +16,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from backend.files import replacing_file
+
 _log = logging.getLogger(__name__)
 _YOUTH = 10
 """Averaging starts short: after n steps it reaches back n + 10 at most."""
@@ -90,10 +92,9 @@ class Checkpoint:
             "n_updates": memory.n_updates,
             "best_score": memory.best_score,
         }
-        scratch = self._path.with_suffix(".part")
         whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
-        save_file(whole, scratch, {"state": json.dumps(head)})
-        scratch.replace(self._path)
+        with replacing_file(self._path) as part:
+            save_file(whole, part, {"state": json.dumps(head)})
 
     def restore(self, model: Any, optimizer: torch.optim.Optimizer, memory: WeightAverager) -> int:
         """Take the state up; return how many epochs are done, 0 when there is none of ours."""

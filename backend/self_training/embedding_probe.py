@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from backend.domain.ports import Encoder
 from backend.domain.questions import QuestionKind
 from backend.domain.student import PoolTexts, StudentPrediction, TrainingSet
 from backend.errors import InvalidRequest
+from backend.files import replacing_folder
 from backend.label_model.linear_probe import LinearProbe
 from backend.self_training.context import Floats, assign_folds, given_targets
 from backend.self_training.linear_heads import answers, fit_probes
@@ -47,7 +47,6 @@ class EmbeddingProbe:
 
     def save(self, folder: Path, *, card: Mapping[str, str] | None = None) -> None:
         """Write the probe as JSON; a folder that is there is replaced as a whole."""
-        folder.parent.mkdir(parents=True, exist_ok=True)
         content = {
             "labels": list(self._labels),
             "kind": self._kind.value,
@@ -55,13 +54,9 @@ class EmbeddingProbe:
             "card": dict(card or {}),
             "probes": [probe.to_json() for probe in self._probes],
         }
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".model-") as scratch:
-            fresh = Path(scratch) / "model"
+        with replacing_folder(folder) as fresh:
             fresh.mkdir()
             (fresh / PROBE_FILE).write_text(json.dumps(content), encoding="utf-8")
-            if folder.exists():
-                folder.rename(Path(scratch) / "old")
-            fresh.rename(folder)
 
     @classmethod
     def load(cls, folder: Path, encoder: Encoder) -> EmbeddingProbe:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import transformers
 from transformers import AutoConfig, AutoTokenizer
 
 from backend.errors import InvalidRequest, SettingsError
+from backend.files import replacing_folder
 
 _OURS = "freeal.json"
 """What our files hold beside a transformers model: what the head answers, and the cut."""
@@ -34,18 +34,13 @@ class Pretrained:
         self, folder: Path, ours: Mapping[str, Any], *, card: Mapping[str, str] | None, task: str
     ) -> None:
         """Write model, tokenizer and card; a folder that is there is replaced as a whole."""
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".model-") as scratch:
-            fresh = Path(scratch) / "model"
+        with replacing_folder(folder) as fresh:
             self.model.save_pretrained(fresh)
             self.tokenizer.save_pretrained(fresh)
             (fresh / _OURS).write_text(json.dumps(ours, indent=2) + "\n", encoding="utf-8")
             if card is not None:
                 readme = _readme(card, task=task)
                 (fresh / "README.md").write_text(readme, encoding="utf-8")
-            if folder.exists():
-                folder.rename(Path(scratch) / "old")
-            fresh.rename(folder)
 
 
 def under_new_head(architecture: Any, base: str, head: Mapping[str, Any]) -> Pretrained:

@@ -7,7 +7,6 @@ result travel as files in a folder: JSON, arrays, and the model as it is saved e
 from __future__ import annotations
 
 import json
-import os
 import sys
 import tempfile
 import time
@@ -34,6 +33,7 @@ from backend.domain.student import (
     TrainingSet,
 )
 from backend.errors import BackendError, TrainingCancelled, TrainingError
+from backend.files import replacing_file
 
 _LOOK_S = 0.2
 _ORDER, _RESULT, _FAILURE, _PROGRESS = "order.json", "result.json", "failure.json", "progress.json"
@@ -261,9 +261,8 @@ def _watch(running: Running, folder: Path, hooks: TrainingHooks) -> None:
 
 
 def _put(path: Path, content: Mapping[str, Any]) -> None:
-    scratch = path.with_suffix(f".{os.getpid()}")  # several processes may fail at once
-    scratch.write_text(json.dumps(content), encoding="utf-8")
-    scratch.replace(path)
+    with replacing_file(path) as part:  # several processes may fail at once
+        part.write_text(json.dumps(content), encoding="utf-8")
 
 
 def _read(path: Path) -> str:

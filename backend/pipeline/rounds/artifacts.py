@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from backend.files import replacing_file
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -45,20 +44,11 @@ class RoundArtifacts:
     def write(self, name: str, **arrays: NDArray[Any]) -> None:
         """Write arrays under a temporary name, then under their own; raises OSError."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        with _replacing(self.folder / f"{name}.npz") as temporary, temporary.open("wb") as file:
+        with (
+            replacing_file(self.folder / f"{name}.npz", fsync=True) as part,
+            part.open("wb") as file,
+        ):
             np.savez(file, **arrays)  # type: ignore[arg-type]
-            file.flush()
-            os.fsync(file.fileno())
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def rows_by_id(

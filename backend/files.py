@@ -1,0 +1,59 @@
+"""Write files and folders under a temporary name, then move them into place whole."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def replacing_file(path: Path, *, fsync: bool = False) -> Iterator[Path]:
+    """Yield a temporary path whose file takes the place of `path` when the block succeeds.
+
+    A reader sees the old file or the whole new one, a failed block leaves nothing. Several
+    processes may write at the same time: the last one stays.
+
+    Args:
+        path: the file to write; its folder exists.
+        fsync: whether the content is on the disk before the name is, for what a power cut must
+            not take.
+
+    Raises:
+        OSError: the file cannot be written or moved.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary.unlink(missing_ok=True)
+    try:
+        yield temporary
+        if fsync:
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(folder: Path) -> Iterator[Path]:
+    """Yield a path to make a folder at, which takes the place of `folder` when the block succeeds.
+
+    What a killed process left half made is removed first. One process at a time.
+
+    Raises:
+        OSError: the folder cannot be written or moved.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    fresh, old = (folder.with_name(f".{folder.name}.{end}") for end in ("part", "old"))
+    shutil.rmtree(fresh, ignore_errors=True)
+    try:
+        yield fresh
+        shutil.rmtree(old, ignore_errors=True)
+        if folder.exists():
+            folder.rename(old)
+        fresh.rename(folder)
+    finally:
+        shutil.rmtree(old, ignore_errors=True)
+        shutil.rmtree(fresh, ignore_errors=True)
