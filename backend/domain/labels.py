@@ -117,7 +117,8 @@ class WeakLabel:
     `abstention`. `confidence` is the probability that `spans` or `text` are right as a whole.
     `label_mass` is the share of the model's probability that fell on the label space at all: under
     0.01 the prompt does not make the model answer the question. `votes` says who else was heard: a
-    posterior by annotator. `suspicion` names what in the text looks like an order to the model.
+    posterior by annotator. `injection_flag` names the rule by which the text looks like a prompt
+    injection, None if none does.
     """
 
     example_id: int
@@ -131,7 +132,7 @@ class WeakLabel:
     confidence: float | None = None
     label_mass: float | None = None
     votes: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    suspicion: str | None = None
+    injection_flag: str | None = None
     is_truncated: bool = False
     n_tokens_in: int = 0
     n_tokens_out: int = 0

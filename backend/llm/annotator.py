@@ -17,7 +17,7 @@ from backend.llm.label_shortlist import (
     ask_shortlist,
 )
 from backend.llm.multilabel import ask_each_label
-from backend.llm.prompt_batch import LLMCall, PromptBatch, suspicion_in
+from backend.llm.prompt_batch import LLMCall, PromptBatch, flag_of
 from backend.llm.prompts.templates import available_templates, prompt_version
 from backend.llm.prompts.truncation import Deadline
 from backend.llm.single_label import ask_exclusive
@@ -115,7 +115,7 @@ class LLMAnnotator:
             deadline_s=call.deadline.left_s(),
         )
         return [
-            replace(label, suspicion=suspicion_in(example, question))
+            replace(label, injection_flag=flag_of(example, question))
             for example, label in zip(examples, labels, strict=True)
         ]
 

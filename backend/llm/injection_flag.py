@@ -67,7 +67,7 @@ _BETWEEN = "it|this|with|as|is|only|the|word|always|text"
 _MAX_CHARS = 20_000
 
 
-def suspicion(text: str, question: Question | None = None) -> str | None:
+def injection_flag(text: str, question: Question | None = None) -> str | None:
     """Return what in a text looks like an order to the model; None for nothing.
 
     Rules, the first that holds: characters that hide text from people; a chat template's control

@@ -16,7 +16,7 @@ from backend.domain.labels import (
 )
 from backend.domain.ports import Completion, Decoding, LanguageModel, LanguageModelInfo
 from backend.domain.questions import Question, TaskSchema
-from backend.llm.injection_flag import suspicion
+from backend.llm.injection_flag import injection_flag
 from backend.llm.prompts.templates import (
     DEFAULT_CHAT_FORM,
     DEFAULT_FORM,
@@ -176,7 +176,7 @@ class PromptBatch:
             question=self._question.name,
             annotator=f"llm:{self._call.info.name}",
             prompt_version=self._version,
-            suspicion=suspicion_in(example, self._question),
+            injection_flag=flag_of(example, self._question),
             **fields,
         )
 
@@ -199,10 +199,10 @@ class PromptBatch:
         return tuple(blocks)
 
 
-def suspicion_in(example: Example, question: Question) -> str | None:
+def flag_of(example: Example, question: Question) -> str | None:
     """Return what in the texts that a question reads looks like an order; None for nothing."""
     names = [field.name for field in question.fields if field.name in example.texts]
-    found = (suspicion(example.texts[name], question) for name in names)
+    found = (injection_flag(example.texts[name], question) for name in names)
     return next((why for why in found if why is not None), None)
 
 

@@ -74,7 +74,7 @@ def aggregate_multilabel(
         "combination" if len(heard) > 1 else next(iter(heard)),
         probabilities=tuple(probabilities.tolist()),
         votes={name: tuple(p.tolist()) for name, p in heard.items()},
-        suspicion=lead.suspicion if lead else None,
+        injection_flag=lead.injection_flag if lead else None,
         is_truncated=bool(lead and lead.is_truncated),
     )
 
@@ -94,6 +94,6 @@ def aggregate_single_label(
         probabilities=tuple(fused.probabilities[row].tolist()),
         votes=dict(fused.votes[row]),
         label_mass=lead.label_mass if lead else None,
-        suspicion=lead.suspicion if lead else None,
+        injection_flag=lead.injection_flag if lead else None,
         is_truncated=bool(lead and lead.is_truncated),
     )

@@ -122,7 +122,9 @@ class ReleaseBuilder:
             for at, example in enumerate(pool.examples)
             if example.id in pool.answered_ids
         }
-        label_issues = {v.example_id: v.suspicion for v in aggregated.labels_out if v.suspicion}
+        label_issues = {
+            v.example_id: v.injection_flag for v in aggregated.labels_out if v.injection_flag
+        }
         view = PoolView(
             example_ids=np.array([example.id for example in pool.examples], dtype=np.int64),
             embeddings=self._ensemble.vectors(question, pool.examples),

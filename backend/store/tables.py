@@ -121,7 +121,7 @@ weak_labels = sa.Table(
     sa.Column("confidence", sa.Float),
     sa.Column("label_mass", sa.Float),
     sa.Column("votes", Json),
-    sa.Column("suspicion", sa.Text),
+    sa.Column("suspicion", sa.Text, key="injection_flag"),
     sa.Column("is_truncated", sa.Boolean, nullable=False, default=False),
     sa.Column("n_tokens_in", sa.Integer, nullable=False, default=0),
     sa.Column("n_tokens_out", sa.Integer, nullable=False, default=0),

@@ -7,7 +7,7 @@ import pytest
 from backend.domain.labels import AbstentionReason, Example
 from backend.domain.questions import TaskSchema
 from backend.llm.annotator import LLMAnnotator
-from backend.llm.injection_flag import suspicion
+from backend.llm.injection_flag import injection_flag
 from backend.llm.prompts.templates import FORMS, choice_layout
 from backend.llm.prompts.text import SPECIAL_TOKEN, slot_text
 from backend.llm.prompts.verbalizer import Verbalizer
@@ -82,9 +82,9 @@ def test_nothing_to_compare_is_no_flip():
 
 
 def test_most_hostile_texts_are_marked_and_no_clean_one():
-    marked = [suspicion(one.text, QUESTION) is not None for one in CORPUS]
+    marked = [injection_flag(one.text, QUESTION) is not None for one in CORPUS]
     assert sum(marked) / len(marked) >= 0.75
-    assert [one.clean for one in CORPUS if suspicion(one.clean, QUESTION)] == []
+    assert [one.clean for one in CORPUS if injection_flag(one.clean, QUESTION)] == []
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_most_hostile_texts_are_marked_and_no_clean_one():
     ],
 )
 def test_each_rule_names_what_it_found(text, why):
-    assert suspicion(text, QUESTION) == why
+    assert injection_flag(text, QUESTION) == why
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_each_rule_names_what_it_found(text, why):
     ],
 )
 def test_ordinary_texts_are_not_marked(text):
-    assert suspicion(text, QUESTION) is None
+    assert injection_flag(text, QUESTION) is None
 
 
 def test_a_suspect_is_marked_on_its_weak_label_and_still_labelled():
@@ -129,4 +129,4 @@ def test_a_suspect_is_marked_on_its_weak_label_and_still_labelled():
     ]
     first, second = LLMAnnotator(model).annotate(SCHEMA, "", examples)
     assert first.probabilities
-    assert (first.suspicion, second.suspicion) == ("drops instructions", None)
+    assert (first.injection_flag, second.injection_flag) == ("drops instructions", None)

@@ -59,7 +59,7 @@ class FakeAnnotator:
     failure: BackendError | None = None
     unreadable: set[int] = field(default_factory=set)
     asked: list[int] = field(default_factory=list)
-    suspicions: dict[int, str] = field(default_factory=dict)
+    injection_flags: dict[int, str] = field(default_factory=dict)
 
     def templates(self) -> tuple[str, ...]:
         return ("plain-hints",)
@@ -89,7 +89,7 @@ class FakeAnnotator:
         return WeakLabel(
             *start,
             (0.9, 0.1) if is_good else (0.2, 0.8),
-            suspicion=self.suspicions.get(example.id),
+            injection_flag=self.injection_flags.get(example.id),
         )
 
 

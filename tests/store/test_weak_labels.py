@@ -18,7 +18,7 @@ LABELS = [
         probabilities=(0.25, 0.75),
         label_mass=0.5,
         votes={"similarity": (0.5, 0.5)},
-        suspicion="asks for a label",
+        injection_flag="asks for a label",
         n_tokens_in=5,
     ),
     WeakLabel(2, "who", "llm:tiny", "v2", spans=(Span(0, 4, "PER", 0.9),), confidence=0.8),
