@@ -6,7 +6,6 @@ import argparse
 
 from flask import Flask
 
-from backend.logs import configure_logging
 from backend.services import build_services
 from backend.settings import Settings
 from backend.web.app import build_app
@@ -15,7 +14,7 @@ from model import FreeALBackend
 
 def create_app(settings: Settings) -> Flask:
     """Build the services and the application; raises SettingsError and StoreUnavailable."""
-    configure_logging(settings)
+    settings.configure_logging()
     services = build_services(settings)
     FreeALBackend.services = services
     return build_app(services, FreeALBackend)

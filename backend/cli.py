@@ -19,7 +19,6 @@ from rich.console import Console
 from rich.live import Live
 
 from backend.errors import BackendError, InvalidRequest
-from backend.logs import configure_logging
 from backend.settings import Settings, settings_table
 
 if TYPE_CHECKING:
@@ -54,7 +53,7 @@ def _explained() -> Iterator[None]:
 
 def _settings() -> Settings:
     settings = Settings.from_env()
-    configure_logging(settings)
+    settings.configure_logging()
     return settings
 
 

@@ -86,8 +86,8 @@ def student_factory(settings: Settings, encoder: Encoder) -> StudentFactory:
         from backend.self_training.self_trainer import SelfTrainer
 
         ways = {"default": Recipe(), "plain": PLAIN, "probe": Recipe(name="probe")}
-        how = replace(PLAIN, name="paper") if recipe == "paper" else ways[settings.slm_recipe]
-        alone = SelfTrainer(settings.slm_model, recipe=how, encoder=encoder)
+        how = replace(PLAIN, name="paper") if recipe == "paper" else ways[settings.student_recipe]
+        alone = SelfTrainer(settings.student_model, recipe=how, encoder=encoder)
         return alone if how.name == "probe" else _by_several(settings, alone, how, encoder)
 
     return make
@@ -108,7 +108,7 @@ def _by_several(settings: Settings, alone: Student, recipe: Recipe, encoder: Enc
     def order(data: TrainingSet, seed: int, hooks: TrainingHooks) -> Order:
         vectors = known_vectors(encoder, data.pool) if recipe.n_neighbours else None
         return Order(
-            data, recipe, settings.slm_model, seed, hooks.checkpoints, n_found == 0, vectors
+            data, recipe, settings.student_model, seed, hooks.checkpoints, n_found == 0, vectors
         )
 
     def start(argv: tuple[str, ...], log_file: Path) -> ChildProcess:

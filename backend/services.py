@@ -150,7 +150,7 @@ def build_services(
     student_predictor = StudentPredictor(stores.releases, _models(settings), make_small_model)
     prelabel = _prelabel_crew(settings, stores, shared, platform, student_predictor)
     queue = QueueStatus(shared.releaser, stores.releases, stores.tasks)
-    wordings = Paraphrases(settings.slm_views, Paraphraser(language_model).reword)
+    wordings = Paraphrases(settings.student_views, Paraphraser(language_model).reword)
     return Services(
         settings=settings,
         database=database,
@@ -325,7 +325,7 @@ def _models(settings: Settings) -> Path:
 def _round_plan(settings: Settings) -> RoundPlan:
     return RoundPlan(
         recipe="paper" if settings.round_recipe == "paper" else "default",
-        limit=settings.round_limit,
+        limit=settings.round_max_cycles,
         n_shots=settings.round_shots,
         llm_share=settings.llm_share or None,
         chunk=settings.annotate_chunk,

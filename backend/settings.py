@@ -2,271 +2,282 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from backend.errors import SettingsError
-from backend.setting_values import Secret, as_text, parse
 
+RENAMED = {
+    "SLM_MODEL": "STUDENT_MODEL",
+    "SLM_RECIPE": "STUDENT_RECIPE",
+    "SLM_VIEWS": "STUDENT_VIEWS",
+    "ROUND_LIMIT": "ROUND_MAX_CYCLES",
+}
+"""Former variable -> its name today; the former one still counts, with a warning."""
+REMOVED: dict[str, str] = {}
+"""Variable that is ignored, with a warning -> the reason."""
+
+_LOG = logging.getLogger(__name__)
+_LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
+_QUIET_LIBRARIES = ("httpx", "httpcore", "urllib3", "alembic", "sqlalchemy.engine", "dbos")
 _MAY_BE_ZERO = ("round_every",)
+_CHOICES = {
+    "student_recipe": ("default", "plain", "probe"),
+    "round_recipe": ("default", "paper"),
+    "log_level": ("DEBUG", "INFO", "WARNING", "ERROR"),
+}
 
 
-def _setting(env: str, default: Any, unit: str, reason: str) -> Any:
-    metadata = {"env": env, "unit": unit, "reason": reason}
+class Secret:
+    """A value that is masked in its repr and str; `reveal` returns it."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """Return the value itself."""
+        return self._value
+
+    def __bool__(self) -> bool:
+        return bool(self._value)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._value == self._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+    def __repr__(self) -> str:
+        return "Secret('***')" if self._value else "Secret('')"
+
+    __str__ = __repr__
+
+
+def _setting(default: Any, unit: str, reason: str) -> Any:
+    metadata = {"unit": unit, "reason": reason}
     if isinstance(default, Secret):
         return field(default_factory=lambda: Secret(default.reveal()), metadata=metadata)
     return field(default=default, metadata=metadata)
 
 
+def variable(name: str) -> str:
+    """Return the environment variable of a field of Settings."""
+    return "FREEAL_HOME" if name == "home" else name.upper()
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """All settings. `from_env` reads them; each field's metadata says env name, unit, reason."""
+    """All settings; `from_env` reads each from the variable in capitals, such as LLM_MODEL."""
 
     home: Path = _setting(
-        "FREEAL_HOME",
         Path(".freeal"),
         "folder",
         "everything made at run time: database, models, environments, logs",
     )
     database_url: Secret = _setting(
-        "DATABASE_URL",
         Secret(""),
         "URL",
         "empty: SQLite files in FREEAL_HOME; postgresql://... for several machines",
     )
-    host: str = _setting("HOST", "127.0.0.1", "address", "0.0.0.0 only behind a firewall or proxy")
-    port: int = _setting("PORT", 9090, "port", "what Label Studio's ML backends use by habit")
+    host: str = _setting("127.0.0.1", "address", "0.0.0.0 only behind a firewall or proxy")
+    port: int = _setting(9090, "port", "what Label Studio's ML backends use by habit")
     web_processes: int = _setting(
-        "WEB_PROCESSES",
-        1,
-        "processes",
-        "a stored prediction takes milliseconds, so one is enough for most",
+        1, "processes", "a stored prediction takes milliseconds, so one is enough for most"
     )
     web_threads: int = _setting(
-        "WEB_THREADS", 8, "threads", "a live label holds its thread for up to PREDICT_DEADLINE_S"
+        8, "threads", "a live label holds its thread for up to PREDICT_DEADLINE_S"
     )
     backend_url: str = _setting(
-        "BACKEND_URL",
-        "",
-        "URL",
-        "this backend as Label Studio reaches it; empty: http://127.0.0.1:PORT",
+        "", "URL", "this backend as Label Studio reaches it; empty: http://127.0.0.1:PORT"
     )
-    label_studio_url: str = _setting(
-        "LABEL_STUDIO_URL", "http://localhost:8080", "URL", "where Label Studio answers"
-    )
+    label_studio_url: str = _setting("http://localhost:8080", "URL", "where Label Studio answers")
     label_studio_api_key: Secret = _setting(
-        "LABEL_STUDIO_API_KEY",
         Secret(""),
         "secret",
         "personal access token or legacy token; the token that Label Studio hands over at "
         "connection is refused by its own default settings",
     )
     label_studio_timeout_s: float = _setting(
-        "LABEL_STUDIO_TIMEOUT_S", 60.0, "s", "a bulk import of 500 predictions takes under 1 s"
+        60.0, "s", "a bulk import of 500 predictions takes under 1 s"
     )
     llm_base_url: str = _setting(
-        "LLM_BASE_URL",
         "http://127.0.0.1:8000/v1",
         "URL,URL",
         "an OpenAI-compatible server, or several of one model",
     )
-    llm_model: str = _setting(
-        "LLM_MODEL", "", "name", "empty: the first model that the server names"
-    )
-    llm_api_key: Secret = _setting("LLM_API_KEY", Secret(""), "secret", "vLLM's --api-key, if any")
+    llm_model: str = _setting("", "name", "empty: the first model that the server names")
+    llm_api_key: Secret = _setting(Secret(""), "secret", "vLLM's --api-key, if any")
     llm_timeout_s: float = _setting(
-        "LLM_TIMEOUT_S",
-        120.0,
-        "s",
-        "for one request; a written answer gets as long again for every 96 tokens",
+        120.0, "s", "for one request; a written answer gets as long again for every 96 tokens"
     )
     llm_batch_size: int = _setting(
-        "LLM_BATCH_SIZE", 64, "prompts", "prompts in one request; vLLM batches them on its own"
+        64, "prompts", "prompts in one request; vLLM batches them on its own"
     )
     llm_concurrency: int = _setting(
-        "LLM_CONCURRENCY", 3, "requests", "lists in flight, so that the server never waits for us"
+        3, "requests", "lists in flight, so that the server never waits for us"
     )
     llm_cache_days: int = _setting(
-        "LLM_CACHE_DAYS", 90, "days", "answers are kept this long, so that none is paid twice"
+        90, "days", "answers are kept this long, so that none is paid twice"
     )
     llm_price_in: float = _setting(
-        "LLM_PRICE_IN", 0.0, "per million tokens", "what prompts cost, for the status and metrics"
+        0.0, "per million tokens", "what prompts cost, for the status and metrics"
     )
-    llm_price_out: float = _setting("LLM_PRICE_OUT", 0.0, "per million tokens", "what answers cost")
+    llm_price_out: float = _setting(0.0, "per million tokens", "what answers cost")
     encoder_model: str = _setting(
-        "ENCODER_MODEL",
         "",
         "name or folder",
         "a Hugging Face encoder for similarity and embeddings; empty: the all-MiniLM-L6-v2 inside",
     )
-    slm_model: str = _setting(
-        "SLM_MODEL",
+    student_model: str = _setting(
         "",
         "name or folder",
-        "a Hugging Face encoder that rounds fine-tune; empty: the all-MiniLM-L6-v2 inside",
+        "a Hugging Face encoder that rounds fine-tune as the student; empty: the all-"
+        "MiniLM-L6-v2 inside",
     )
-    slm_recipe: str = _setting(
-        "SLM_RECIPE",
+    student_recipe: str = _setting(
         "default",
         "default/plain/probe",
-        "how it learns; probe: a linear one on frozen vectors, seconds instead of minutes",
+        "how the student is trained; probe: a linear probe on frozen embeddings, seconds "
+        "instead of minutes",
     )
-    slm_views: str = _setting(
-        "SLM_VIEWS",
+    student_views: str = _setting(
         "",
         "paraphrase or field",
-        "second wordings for ROUND_RECIPE=paper: by the LLM, or a field of the tasks; empty: none",
+        "paraphrases for ROUND_RECIPE=paper: by the LLM, or a field of the tasks; empty: none",
     )
     slm_processes: int = _setting(
-        "SLM_PROCESSES",
         0,
         "processes",
-        "how many train the small model, at most one per GPU; 0: so many from 5,000 texts on",
+        "how many train the student, at most one per GPU; 0: so many from 5,000 texts on",
     )
     round_recipe: str = _setting(
-        "ROUND_RECIPE",
         "default",
         "default/paper",
         "paper: FreeAL's four rounds as published, in which people have no part",
     )
-    round_min_tasks: int = _setting(
-        "ROUND_MIN_TASKS", 100, "tasks", "fewer labels teach a small model nothing"
-    )
+    round_min_tasks: int = _setting(100, "tasks", "a student cannot learn from fewer labels")
     round_every: int = _setting(
-        "ROUND_EVERY",
         20,
         "labels by people",
         "the next round follows so many; 0: rounds are made only when asked for",
     )
-    round_limit: int = _setting(
-        "ROUND_LIMIT", 1, "cycles", "of refinement and training in one round; 1 is FreeAL's number"
+    round_max_cycles: int = _setting(
+        1, "cycles", "of relabeling and training in one round, at most; 1 is FreeAL's number"
     )
-    round_shots: int = _setting(
-        "ROUND_SHOTS", 8, "examples", "in-context examples of a refined answer"
-    )
+    round_shots: int = _setting(8, "examples", "in-context examples of a refined answer")
     llm_share: float = _setting(
-        "LLM_SHARE",
         0.0,
         "share of the pool",
         "asked at first, and again in each cycle; 0: all, or what takes a night, and then an hour",
     )
     predict_deadline_s: float = _setting(
-        "PREDICT_DEADLINE_S", 8.0, "s", "an annotator waits for /predict; later tasks get none"
+        8.0, "s", "an annotator waits for /predict; later tasks get none"
     )
     live_predict_limit: int = _setting(
-        "LIVE_PREDICT_LIMIT", 64, "tasks", "more than this in one call are left to the worker"
+        64, "tasks", "more than this in one call are left to the worker"
     )
     annotate_chunk: int = _setting(
-        "ANNOTATE_CHUNK", 256, "tasks", "what a kill can cost at most, and the step of progress"
+        256, "tasks", "what a kill can cost at most, and the step of progress"
     )
-    publish_chunk: int = _setting(
-        "PUBLISH_CHUNK", 500, "predictions", "one bulk import takes about half a second"
-    )
+    publish_chunk: int = _setting(500, "predictions", "one bulk import takes about half a second")
     sync_interval_s: float = _setting(
-        "SYNC_INTERVAL_S", 30.0, "s", "Label Studio never repeats a lost webhook, so we look"
+        30.0, "s", "Label Studio never repeats a lost webhook, so we look"
     )
     full_sync_interval_s: float = _setting(
-        "FULL_SYNC_INTERVAL_S",
         3600.0,
         "s",
         "a full listing costs Label Studio 2 s per 1,000 tasks; made at once when counts differ",
     )
     retry_abstentions_s: float = _setting(
-        "RETRY_ABSTENTIONS_S", 600.0, "s", "an answer that could not be read is asked for again"
+        600.0, "s", "an answer that could not be read is asked for again"
     )
     manage_queue: bool = _setting(
-        "MANAGE_QUEUE",
         True,
         "true/false",
         "set the project's model version and sampling, without which its queue is random",
     )
     query_strategy: str = _setting(
-        "QUERY_STRATEGY",
         "activellm",
         "name",
-        "what orders the queue; activellm-paper, random and the others of docs/algorithms.md are "
-        "there to compare with",
+        "what orders the queue; activellm-paper, random and the others of docs/algorithms.md "
+        "are there to compare with",
     )
     query_paper_mode: str = _setting(
-        "QUERY_PAPER_MODE",
         "",
         "words",
-        "how activellm-paper asks: list, think or explain, advice, guidelines, texts=50 to 400, "
-        "picks=N, rounds=N with commas between; empty: think, texts=200, picks=32",
+        "how activellm-paper asks: list, think or explain, advice, guidelines, texts=50 to 400,"
+        " picks=N, rounds=N with commas between; empty: think, texts=200, picks=32",
     )
     query_paper_then: str = _setting(
-        "QUERY_PAPER_THEN",
-        "activellm",
-        "name",
-        "the strategy that goes on after what activellm-paper picked",
+        "activellm", "name", "the strategy that goes on after what activellm-paper picked"
     )
     query_llm_judge: bool = _setting(
-        "QUERY_LLM_JUDGE",
         False,
         "true/false",
-        "let the LLM judge 200 texts for activellm at each ordering; its word counts as far as it "
+        "let the LLM judge 200 texts for activellm at each ordering; weighted by how far it "
         "repeats itself",
     )
     max_request_mb: int = _setting(
-        "MAX_REQUEST_MB", 64, "MB", "5,000 tasks of 10 kB in one webhook; larger bodies get 413"
+        64, "MB", "5,000 tasks of 10 kB in one webhook; larger bodies get 413"
     )
     max_text_chars: int = _setting(
-        "MAX_TEXT_CHARS", 200_000, "characters", "longer texts are cut before they are tokenized"
+        200_000, "characters", "longer texts are cut before they are tokenized"
     )
     allowed_data_hosts: tuple[str, ...] = _setting(
-        "ALLOWED_DATA_HOSTS",
-        (),
-        "host,host",
-        "task texts that are URLs are fetched from these hosts only; empty: never",
+        (), "host,host", "task texts that are URLs are fetched from these hosts only; empty: never"
     )
     definitions_dir: str = _setting(
-        "DEFINITIONS_DIR",
-        "",
-        "folder",
-        "label definitions: <project number>.yaml; empty: definitions in FREEAL_HOME",
+        "", "folder", "label definitions: <project number>.yaml; empty: definitions in FREEAL_HOME"
     )
     basic_auth_user: str = _setting(
-        "BASIC_AUTH_USER", "", "name", "with BASIC_AUTH_PASS: asked for on all routes but /health"
+        "", "name", "with BASIC_AUTH_PASS: asked for on all routes but /health"
     )
-    basic_auth_pass: Secret = _setting("BASIC_AUTH_PASS", Secret(""), "secret", "see above")
+    basic_auth_pass: Secret = _setting(Secret(""), "secret", "see above")
     worker_id: str = _setting(
-        "WORKER_ID",
-        "",
-        "name",
-        "a restarted worker takes up its own jobs by this name; empty: the host's name",
+        "", "name", "a restarted worker takes up its own jobs by this name; empty: the host's name"
     )
-    log_level: str = _setting("LOG_LEVEL", "INFO", "level", "DEBUG, INFO, WARNING or ERROR")
+    log_level: str = _setting("INFO", "level", "DEBUG, INFO, WARNING or ERROR")
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
-        """Read all settings; raises SettingsError naming the variable that cannot be used."""
+        """Read and check all settings; empty variables count as unset.
+
+        Raises:
+            SettingsError: a value cannot be used; the message names its variable.
+        """
         environ = os.environ if environ is None else environ
+        given = {name: text.strip() for name, text in environ.items() if text.strip()}
+        _read_former_names(given)
         values = {}
         for spec in fields(cls):
-            raw = environ.get(spec.metadata["env"])
-            if raw is not None and raw.strip() != "":
-                values[spec.name] = parse(spec.metadata["env"], str(spec.type), raw.strip())
+            env = variable(spec.name)
+            if env in given:
+                values[spec.name] = _parse(env, str(spec.type), given[env])
         settings = cls(**values)
         settings._check()
         return settings
 
     def to_env(self) -> dict[str, str]:
         """Return the environment from which `from_env` reads these settings, for a child."""
-        values = {spec.metadata["env"]: getattr(self, spec.name) for spec in fields(self)}
-        return {name: as_text(value) for name, value in values.items()}
+        return {variable(spec.name): _as_text(getattr(self, spec.name)) for spec in fields(self)}
 
     def _check(self) -> None:
         for spec in fields(self):
-            value = getattr(self, spec.name)
-            if not isinstance(value, int | float) or isinstance(value, bool):
-                continue
-            may_be_zero = spec.default == 0 or spec.name in _MAY_BE_ZERO
-            if value < 0 or (value == 0 and not may_be_zero):
-                raise SettingsError(f"{spec.metadata['env']}={value}: expected more than 0")
+            value, env = getattr(self, spec.name), variable(spec.name)
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                may_be_zero = spec.default == 0 or spec.name in _MAY_BE_ZERO
+                if value < 0 or (value == 0 and not may_be_zero):
+                    raise SettingsError(f"{env}={value}: expected more than 0")
+            choices = _CHOICES.get(spec.name, (value,))
+            if value not in choices:
+                raise SettingsError(f"{env}={value!r}: expected one of {', '.join(choices)}")
         for env, url in (
             ("LABEL_STUDIO_URL", self.label_studio_url),
             *(("LLM_BASE_URL", url) for url in self.llm_base_urls or ("",)),
@@ -275,16 +286,14 @@ class Settings:
                 raise SettingsError(f"{env}={url!r}: expected a URL that starts with http(s)://")
         if bool(self.basic_auth_user) != bool(self.basic_auth_pass):
             raise SettingsError("set both BASIC_AUTH_USER and BASIC_AUTH_PASS, or neither")
-        for env, value, known in (
-            ("SLM_RECIPE", self.slm_recipe, ("default", "plain", "probe")),
-            ("ROUND_RECIPE", self.round_recipe, ("default", "paper")),
-        ):
-            if value not in known:
-                raise SettingsError(f"{env}={value!r}: expected one of {', '.join(known)}")
         if self.llm_share > 1:
             raise SettingsError(f"LLM_SHARE={self.llm_share}: expected at most 1")
-        if self.log_level not in ("DEBUG", "INFO", "WARNING", "ERROR"):
-            raise SettingsError(f"LOG_LEVEL={self.log_level!r}: expected DEBUG, INFO, ...")
+
+    def configure_logging(self) -> None:
+        """Log to standard error at this level; libraries from WARNING on only."""
+        logging.basicConfig(format=_LOG_FORMAT, level=self.log_level, force=True)
+        for name in _QUIET_LIBRARIES:
+            logging.getLogger(name).setLevel(logging.WARNING)
 
     @property
     def llm_base_urls(self) -> tuple[str, ...]:
@@ -299,11 +308,6 @@ class Settings:
         return _with_driver(self.database_url.reveal())
 
     @property
-    def definitions_folder(self) -> Path:
-        """The folder of the label definitions, with the default filled in."""
-        return Path(self.definitions_dir) if self.definitions_dir else self.home / "definitions"
-
-    @property
     def jobs_url(self) -> str:
         """The database URL of the durable workflows: its own file, or the same PostgreSQL."""
         if not self.database_url:
@@ -314,21 +318,19 @@ class Settings:
         return _with_driver(url)
 
     @property
+    def definitions_folder(self) -> Path:
+        """The folder of the label definitions, with the default filled in."""
+        return Path(self.definitions_dir) if self.definitions_dir else self.home / "definitions"
+
+    @property
     def own_url(self) -> str:
         """This backend's URL as Label Studio reaches it."""
         return (self.backend_url or f"http://127.0.0.1:{self.port}").rstrip("/")
 
     @property
     def own_worker_id(self) -> str:
-        """The name under which this machine's worker takes up its own jobs again."""
+        """Name under which this machine's worker resumes its own jobs."""
         return self.worker_id or f"worker-{socket.gethostname()}"
-
-
-def _with_driver(url: str) -> str:
-    for prefix in ("postgres://", "postgresql://"):
-        if url.startswith(prefix):
-            return "postgresql+psycopg://" + url.removeprefix(prefix)
-    return url
 
 
 def settings_table() -> str:
@@ -339,7 +341,60 @@ def settings_table() -> str:
         value = getattr(defaults, spec.name)
         shown = str(value).lower() if isinstance(value, bool) else str(value)
         is_empty = isinstance(value, Secret) or value in ("", ())
-        meta = spec.metadata
-        cells = (f"`{meta['env']}`", "" if is_empty else f"`{shown}`", meta["unit"])
-        lines.append(f"| {' | '.join(cells)} | {meta['reason']} |")
+        unit, reason = spec.metadata["unit"], spec.metadata["reason"]
+        cells = (f"`{variable(spec.name)}`", "" if is_empty else f"`{shown}`", unit, reason)
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def _read_former_names(given: dict[str, str]) -> None:
+    """Move values from former variables to today's, and warn of each and of removed ones."""
+    for former, name in RENAMED.items():
+        if former in given and name not in given:
+            given[name] = given[former]
+            _LOG.warning("%s is called %s now; set that one instead", former, name)
+    for name in REMOVED.keys() & given.keys():
+        _LOG.warning("%s is ignored: %s", name, REMOVED[name])
+
+
+def _with_driver(url: str) -> str:
+    for prefix in ("postgres://", "postgresql://"):
+        if url.startswith(prefix):
+            return "postgresql+psycopg://" + url.removeprefix(prefix)
+    return url
+
+
+def _as_text(value: Any) -> str:
+    """Return the text from which `_parse` makes the value; a secret's is its own."""
+    if isinstance(value, Secret):
+        return value.reveal()
+    return ",".join(value) if isinstance(value, tuple) else str(value)
+
+
+def _boolean(raw: str) -> bool:
+    choices = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+    return choices[raw.lower()]
+
+
+def _hosts(raw: str) -> tuple[str, ...]:
+    return tuple(host.strip().lower() for host in raw.split(",") if host.strip())
+
+
+_PARSERS: dict[str, Callable[[str], Any]] = {
+    "str": str,
+    "int": int,
+    "float": float,
+    "bool": _boolean,
+    "Path": Path,
+    "Secret": Secret,
+    "tuple[str, ...]": _hosts,
+}
+
+
+def _parse(env: str, type_name: str, raw: str) -> Any:
+    """Return a variable's text as a value of the named type; raises SettingsError."""
+    try:
+        return _PARSERS[type_name](raw)
+    except (ValueError, KeyError) as exc:
+        shown = "***" if type_name == "Secret" else raw
+        raise SettingsError(f"{env}={shown!r}: expected {type_name}") from exc

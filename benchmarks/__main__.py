@@ -175,7 +175,7 @@ def rounds(
     humans: Annotated[int, typer.Option(help="Answers by people, in the queue's order.")] = 0,
     recipe: Annotated[str, typer.Option(help="default or paper.")] = "default",
     limit: Annotated[int, typer.Option(help="Texts in the pool, drawn.")] = 2000,
-    small_model: Annotated[str, typer.Option(help="An SLM_RECIPE.")] = "default",
+    small_model: Annotated[str, typer.Option(help="A STUDENT_RECIPE.")] = "default",
     order: Annotated[str, typer.Option(help="queue, or random for comparison.")] = "queue",
     seed: Annotated[int, typer.Option(help="Which texts are drawn.")] = 0,
     answers: Annotated[

@@ -117,7 +117,7 @@ def run(report: Report, asked: RoundsRun, *, console: Console) -> None:
             home=Path(folder),
             log_level="WARNING",
             round_recipe=asked.recipe,
-            slm_recipe=asked.small_model,
+            student_recipe=asked.small_model,
             round_every=0,
         )
         model = None if asked.answers is None else kept_answers(settings, asked.answers)

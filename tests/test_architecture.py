@@ -46,7 +46,7 @@ LAYERS = {
     "labelstudio": set(),
     "store": set(),
     "pipeline": {"active_learning", "demonstrations", "evaluation", "label_model", "llm"},
-    "launcher": {"labelstudio", "services", "setting_values", "settings", "supervise"},
+    "launcher": {"labelstudio", "services", "settings", "supervise"},
     "web": {"services"},
 }
 NUMERIC = ("evaluation", "demonstrations", "label_model", "active_learning")

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from backend.settings import Settings
+from backend.settings import Settings, variable
 
 ROOT = Path(__file__).parents[1]
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES = COMPOSE["services"]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
-VARIABLES = {spec.metadata["env"] for spec in dataclasses.fields(Settings)}
+VARIABLES = {variable(spec.name) for spec in dataclasses.fields(Settings)}
 
 each_service = pytest.mark.parametrize("service", SERVICES.values(), ids=SERVICES)
 

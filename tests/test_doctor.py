@@ -15,8 +15,7 @@ from backend.doctor import Neighbours, diagnose
 from backend.domain.projects import ProjectId
 from backend.errors import LanguageModelUnavailable, PlatformUnauthorized
 from backend.labelstudio.admin import MlBackend, Webhook
-from backend.setting_values import Secret
-from backend.settings import Settings
+from backend.settings import Secret, Settings
 from backend.store import Database, JobStore, ProjectStore
 from tests.conftest import SENTIMENT
 from tests.fakes import FakeLanguageModel, FakePlatform

@@ -68,7 +68,7 @@ def test_a_strategy_that_is_not_there_is_one_sentence_with_those_that_are(tmp_pa
         (Settings(), "SelfTrainer"),
         (Settings(slm_processes=1), "SelfTrainer"),
         (Settings(slm_processes=2), "SideBySide"),
-        (Settings(slm_processes=2, slm_recipe="probe"), "SelfTrainer"),
+        (Settings(slm_processes=2, student_recipe="probe"), "SelfTrainer"),
     ],
 )
 def test_the_settings_say_how_many_processes_train(settings, kind, monkeypatch):

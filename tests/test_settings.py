@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from backend.errors import SettingsError
-from backend.setting_values import Secret
-from backend.settings import Settings, settings_table
+from backend.settings import REMOVED, RENAMED, Secret, Settings, settings_table, variable
 
 ROOT = Path(__file__).parent.parent
 
@@ -89,7 +88,7 @@ def test_sqlite_keeps_state_and_jobs_in_files_of_their_own(tmp_path):
 
 
 def test_every_setting_has_its_own_variable_a_unit_and_a_reason():
-    names = [spec.metadata["env"] for spec in fields(Settings)]
+    names = [variable(spec.name) for spec in fields(Settings)]
     assert len(set(names)) == len(names)
     assert all(spec.metadata["unit"] and spec.metadata["reason"] for spec in fields(Settings))
 
@@ -110,3 +109,27 @@ def test_a_price_may_be_nothing_but_not_less():
     assert Settings.from_env({"LLM_PRICE_IN": "0"}).llm_price_in == 0.0
     with pytest.raises(SettingsError, match="LLM_PRICE_OUT"):
         Settings.from_env({"LLM_PRICE_OUT": "-1"})
+
+
+def test_a_former_name_still_counts_with_a_warning(caplog):
+    settings = Settings.from_env({"SLM_RECIPE": "probe", "ROUND_LIMIT": "3"})
+    assert (settings.student_recipe, settings.round_max_cycles) == ("probe", 3)
+    assert "SLM_RECIPE is called STUDENT_RECIPE now" in caplog.text
+
+
+def test_today_s_name_counts_before_the_former_one(caplog):
+    settings = Settings.from_env({"SLM_RECIPE": "probe", "STUDENT_RECIPE": "plain"})
+    assert settings.student_recipe == "plain"
+    assert caplog.text == ""
+
+
+def test_former_names_stand_for_settings_and_for_none_of_their_own():
+    today = {variable(spec.name) for spec in fields(Settings)}
+    assert set(RENAMED.values()) <= today
+    assert not today & RENAMED.keys()
+
+
+def test_a_removed_setting_warns_with_the_reason(caplog, monkeypatch):
+    monkeypatch.setitem(REMOVED, "OLD_SETTING", "nothing reads it")
+    assert Settings.from_env({"OLD_SETTING": "1"}) == Settings()
+    assert "OLD_SETTING is ignored: nothing reads it" in caplog.text

@@ -8,8 +8,7 @@ import sys
 import time
 
 from backend.launcher.child import Command
-from backend.setting_values import Secret
-from backend.settings import Settings
+from backend.settings import Secret, Settings
 from backend.supervise import SupervisedProcess, web_command, worker_command
 
 APPEND = "import os, sys, time; open(sys.argv[1], 'a').write(f'{os.getpid()}\\n'); "

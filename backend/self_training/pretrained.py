@@ -50,7 +50,7 @@ def under_new_head(architecture: Any, base: str, head: Mapping[str, Any]) -> Pre
         return _load(architecture, base, config=config)
     except (OSError, ValueError, KeyError) as exc:
         raise SettingsError(
-            f"SLM_MODEL={base!r}: cannot be loaded ({type(exc).__name__}); expected a "
+            f"STUDENT_MODEL={base!r}: cannot be loaded ({type(exc).__name__}); expected a "
             "Hugging Face encoder's name or a folder with config, tokenizer and safetensors"
         ) from exc
 

@@ -112,5 +112,6 @@ def _method(parameters: Mapping[str, Any]) -> list[str]:
         "compared to the last digit: predictions and scores in Label Studio, every vote, the queue "
         "and the round's figures. They are not compared where another label or another round "
         "makes them differ. What happens in each fault, and why a case differs, stands in "
-        "[operations](../operations.md). The small model is the quick probe (`SLM_RECIPE=probe`).",
+        "[operations](../operations.md). The small model is the quick probe "
+        "(`STUDENT_RECIPE=probe`).",
     ]

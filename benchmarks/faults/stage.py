@@ -29,8 +29,7 @@ from backend.launcher.label_studio_server import LabelStudioServer, start_label_
 from backend.launcher.processes import Processes
 from backend.launcher.vllm_server import start_language_model
 from backend.services import build_services
-from backend.setting_values import Secret
-from backend.settings import Settings
+from backend.settings import Secret, Settings
 from backend.supervise import web_command
 from benchmarks.faults.judge import Said
 from benchmarks.faults.llm import CountingLlm
@@ -170,7 +169,7 @@ def open_stage(
             label_studio_api_key=Secret(label_studio.credentials.token),
             llm_base_url=proxy.base_url,
             round_every=0,
-            slm_recipe="probe",
+            student_recipe="probe",
             sync_interval_s=1.0,
             annotate_chunk=16,
             publish_chunk=16,

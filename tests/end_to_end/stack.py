@@ -30,8 +30,7 @@ from backend.launcher.logs import tail
 from backend.launcher.processes import LOOPBACK, Processes
 from backend.launcher.vllm_server import start_language_model
 from backend.services import Services, build_services
-from backend.setting_values import Secret
-from backend.settings import Settings
+from backend.settings import Secret, Settings
 from backend.supervise import web_command, worker_command
 
 _DONE_WITHIN_S = 600.0

@@ -202,7 +202,7 @@ def test_a_folder_without_a_model_is_refused(tmp_path):
 
 
 def test_a_base_that_is_no_model_is_refused_with_the_setting(tmp_path):
-    with pytest.raises(SettingsError, match="SLM_MODEL"):
+    with pytest.raises(SettingsError, match="STUDENT_MODEL"):
         SelfTrainer(str(tmp_path)).fit(training_set(*reviews(4)))
 
 
