@@ -2,17 +2,42 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import sys
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
-
-from label_studio_ml.model import LabelStudioMLBase
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from backend.domain.projects import Project, ProjectId, Task
 from backend.errors import InvalidRequest
 from backend.labelstudio.events import read_event
-from backend.services import Services, build_services
 from backend.settings import Settings
+
+if TYPE_CHECKING:
+    from backend.services import Services
+
+
+def _import_base_class() -> Any:
+    """Import label-studio-ml's base class without torch.
+
+    1.0.9 imports torch where it is installed, for the start method of its jobs' processes alone,
+    and does without where it is not. A web process needs no torch (190 MB, 0.9 s), so it is hidden
+    for that import, and the start method is set here.
+    """
+    if "torch" not in sys.modules:
+        sys.modules["torch"] = None  # type: ignore[assignment]
+    try:
+        from label_studio_ml.model import LabelStudioMLBase
+    finally:
+        if sys.modules["torch"] is None:
+            del sys.modules["torch"]
+    with suppress(RuntimeError):  # the process has set it already
+        multiprocessing.set_start_method("spawn")
+    return LabelStudioMLBase
+
+
+LabelStudioMLBase = _import_base_class()
 
 
 class FreeALBackend(LabelStudioMLBase):  # type: ignore[misc]
@@ -110,6 +135,8 @@ class FreeALBackend(LabelStudioMLBase):  # type: ignore[misc]
         """Return this process's services; 1.0.9 forks, and connections must not be shared."""
         cls = type(self)
         if cls.services is None or cls._services_pid not in (0, os.getpid()):
+            from backend.services import build_services  # only where label-studio-ml serves alone
+
             cls.services = build_services(Settings.from_env())
         cls._services_pid = os.getpid()
         return cls.services

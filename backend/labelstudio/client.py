@@ -6,12 +6,9 @@ import json
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import httpx
-from label_studio_sdk import LabelStudio
 from label_studio_sdk.core.api_error import ApiError
-from label_studio_sdk.core.request_options import RequestOptions
 
 from backend.domain.projects import UNCERTAINTY_SAMPLING, Prediction, ProjectInfo, Task
 from backend.errors import (
@@ -22,6 +19,11 @@ from backend.errors import (
     PlatformUnavailable,
 )
 from backend.labelstudio.events import plain_text, read_annotation, read_project
+
+if TYPE_CHECKING:  # loaded at the first call: the SDK's client brings pandas (90 MB, 0.8 s)
+    import httpx
+    from label_studio_sdk import LabelStudio
+    from label_studio_sdk.core.request_options import RequestOptions
 
 _PAGE = 500  # the rate does not depend on it (100 to 2,000 tried); one page took 1 to 5 s
 _DELETE_TIMEOUT_S = 600.0  # 80 to 2,000 rows a second were seen; a version can have 100,000
@@ -63,6 +65,8 @@ class LabelStudioConnection:
         `shows_details` puts Label Studio's list of mistakes into the message. It repeats what was
         sent, so only for calls that send no task data.
         """
+        import httpx
+
         try:
             yield self._connected()
         except ApiError as exc:
@@ -86,6 +90,9 @@ class LabelStudioConnection:
     def _connected(self) -> LabelStudio:
         with self._lock:
             if self._client is None:
+                import httpx
+                from label_studio_sdk import LabelStudio
+
                 self._check_key()
                 self._http = httpx.Client(timeout=self._timeout_s, follow_redirects=True)
                 self._client = LabelStudio(  # type: ignore[no-untyped-call]

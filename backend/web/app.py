@@ -1,23 +1,30 @@
-"""The Flask application: routes, authentication, limits, and errors in one sentence each."""
+"""Build the Flask application: routes, authentication, request limits and error answers."""
 
 from __future__ import annotations
 
 import hmac
 import logging
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from flask import Flask, Response, jsonify, request
 from werkzeug.exceptions import HTTPException
 
 from backend.errors import BackendError, InvalidRequest, StoreUnavailable
-from backend.services import Services
 from backend.web.metrics import metrics_blueprint
 from backend.web.ml_routes import BackendFactory, ml_blueprint
-from backend.web.status_routes import status_blueprint
+
+if TYPE_CHECKING:
+    from backend.services import Services
 
 _LOG = logging.getLogger(__name__)
 _MEGABYTE = 1024 * 1024
-_MAX_REASON = 300
+_MAX_REASON = 300  # characters of the status line
+_HTTP_ERRORS = {
+    404: "there is no such route; see docs/operations.md",
+    405: "this route takes another HTTP method",
+    413: "the request is too large; MAX_REQUEST_MB is the limit",
+}
 
 
 def build_app(services: Services, backend_factory: BackendFactory) -> Flask:
@@ -27,7 +34,6 @@ def build_app(services: Services, backend_factory: BackendFactory) -> Flask:
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.register_blueprint(ml_blueprint(services, backend_factory))
     app.register_blueprint(metrics_blueprint(services))
-    app.register_blueprint(status_blueprint(services))
     app.before_request(_authentication(services))
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(BackendError, _backend_error)
@@ -43,48 +49,38 @@ def _authentication(services: Services) -> Callable[[], Response | None]:
         if not user or request.path == "/health":
             return None
         given = request.authorization
-        is_right = (
+        if (
             given is not None
             and given.type == "basic"
             and hmac.compare_digest((given.username or "").encode(), user.encode())
             and hmac.compare_digest((given.password or "").encode(), password.encode())
-        )
-        if is_right:
+        ):
             return None
-        answer = _error(401, "basic authentication is required on this route")
-        answer.headers["WWW-Authenticate"] = 'Basic realm="freeal"'
-        return answer
+        response = _error(401, "basic authentication is required on this route")
+        response.headers["WWW-Authenticate"] = 'Basic realm="freeal"'
+        return response
 
     return check
 
 
 def _error(status: int, message: str) -> Response:
-    """Answer with one sentence, in the body and in the status line.
-
-    Label Studio shows people the status line only, never the body.
-    """
-    answer: Response = jsonify({"error": message})
+    """Put one sentence into the body and the status line: Label Studio shows the latter only."""
+    response: Response = jsonify({"error": message})
     reason = " ".join(message.split()).encode("latin-1", "replace").decode("latin-1")
-    answer.status = f"{status} {reason[:_MAX_REASON]}"
-    return answer
+    response.status = f"{status} {reason[:_MAX_REASON]}"
+    return response
 
 
 def _http_error(error: HTTPException) -> Response:
-    messages = {
-        404: "there is no such route; see docs/operations.md",
-        405: "this route takes another HTTP method",
-        413: "the request is too large; MAX_REQUEST_MB is the limit",
-    }
     code = error.code or 500
-    return _error(code, messages.get(code, error.name))
+    return _error(code, _HTTP_ERRORS.get(code, error.name))
 
 
 def _backend_error(error: BackendError) -> Response:
     if isinstance(error, InvalidRequest):
         return _error(400, str(error))
     _LOG.error("%s %s: %s", request.method, request.path, error)
-    is_transient = isinstance(error, StoreUnavailable)
-    return _error(503 if is_transient else 502, str(error))
+    return _error(503 if isinstance(error, StoreUnavailable) else 502, str(error))
 
 
 def _unexpected(error: Exception) -> Response:

@@ -1,18 +1,19 @@
-"""Prometheus metrics: states are counted in the database at each scrape."""
+"""Serve Prometheus metrics: the database's counts, and the time of this process's requests."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flask import Blueprint, Response, g, request
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from backend.services import Services
+if TYPE_CHECKING:
+    from backend.services import Services
 
 _BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _GAUGES = {
@@ -32,53 +33,46 @@ _GAUGES = {
 }
 
 
-class _ProjectCollector(Collector):
+class _StateCollector(Collector):
+    """Reads workers, job requests and every project's counts from the database at each scrape."""
+
     def __init__(self, services: Services) -> None:
         self._services = services
 
     def collect(self) -> Iterable[Metric]:
         overview = self._services.reporter.overview()
-        workers = GaugeMetricFamily("freeal_workers", "workers alive")
-        workers.add_metric([], len(overview["workers"]))
-        yield workers
-        requests = GaugeMetricFamily("freeal_job_requests", "jobs asked for and not started")
-        requests.add_metric([], len(self._services.work.job_requests()))
-        yield requests
+        n_requests = len(self._services.work.job_requests())
+        yield GaugeMetricFamily("freeal_workers", "workers alive", len(overview["workers"]))
+        yield GaugeMetricFamily("freeal_job_requests", "jobs asked for and not started", n_requests)
         for key, help_text in _GAUGES.items():
-            family = GaugeMetricFamily(
-                f"freeal_{key.removeprefix('n_')}", help_text, labels=["project"]
-            )
+            gauge = _gauge(key.removeprefix("n_"), help_text, "project")
             for project in overview["projects"]:
-                family.add_metric([project["project"]], project[key])
-            yield family
+                gauge.add_metric([project["project"]], project[key])
+            yield gauge
         yield from _rounds(overview["projects"])
-        problems = GaugeMetricFamily(
-            "freeal_problems", "what keeps work from going on", labels=["project", "source"]
-        )
+        problems = _gauge("problems", "what keeps work from going on", "project", "source")
         for project in overview["projects"]:
             for problem in project["problems"]:
                 problems.add_metric([project["project"], problem["source"]], problem["n_times"])
         yield problems
 
 
+def _gauge(name: str, help_text: str, *labels: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"freeal_{name}", help_text, labels=labels)
+
+
 def _rounds(projects: Sequence[Mapping[str, Any]]) -> Iterable[Metric]:
-    rounds = GaugeMetricFamily("freeal_rounds", "rounds by state", labels=["project", "state"])
-    seconds = GaugeMetricFamily(
-        "freeal_round_seconds", "how long the last finished round took", labels=["project"]
-    )
-    sources = GaugeMetricFamily(
-        "freeal_labels_by_source",
-        "labels of the last round by what decided them",
-        labels=["project", "source"],
+    rounds = _gauge("rounds", "rounds by state", "project", "state")
+    seconds = _gauge("round_seconds", "how long the last finished round took", "project")
+    sources = _gauge(
+        "labels_by_source", "labels of the last round by what decided them", "project", "source"
     )
     for project in projects:
-        states = Counter(found["state"] for found in project["rounds"])
-        for state, n_rounds in states.items():
+        for state, n_rounds in Counter(row["state"] for row in project["rounds"]).items():
             rounds.add_metric([project["project"], state], n_rounds)
-        finished = [found for found in project["rounds"] if found["seconds"] is not None]
-        for found in finished[-1:]:
-            seconds.add_metric([project["project"]], found["seconds"])
-            for source, n_labels in found["metrics"].get("sources", {}).items():
+        for last in [row for row in project["rounds"] if row["seconds"] is not None][-1:]:
+            seconds.add_metric([project["project"]], last["seconds"])
+            for source, n_labels in last["metrics"].get("sources", {}).items():
                 sources.add_metric([project["project"], source], n_labels)
     yield from (rounds, seconds, sources)
 
@@ -87,7 +81,7 @@ def metrics_blueprint(services: Services) -> Blueprint:
     """Build /metrics and time every request of this process."""
     blueprint = Blueprint("metrics", __name__)
     registry = CollectorRegistry()
-    registry.register(_ProjectCollector(services))
+    registry.register(_StateCollector(services))
     seconds = Histogram(
         "freeal_http_request_seconds",
         "time to answer, in this web process",
@@ -101,11 +95,11 @@ def metrics_blueprint(services: Services) -> Blueprint:
         g.started_at = time.perf_counter()
 
     @blueprint.after_app_request
-    def finish(answer: Response) -> Response:
+    def finish(response: Response) -> Response:
         route = request.url_rule.rule if request.url_rule else "none"
         elapsed = time.perf_counter() - g.get("started_at", time.perf_counter())
-        seconds.labels(route, str(answer.status_code)).observe(elapsed)
-        return answer
+        seconds.labels(route, str(response.status_code)).observe(elapsed)
+        return response
 
     @blueprint.get("/metrics")
     def metrics() -> Response:

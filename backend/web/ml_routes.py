@@ -1,18 +1,20 @@
-"""The routes that Label Studio calls on an ML backend."""
+"""Serve the routes that Label Studio calls on an ML backend, and a project's status."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 from flask import Blueprint, Response, jsonify, request
 
 from backend.domain.projects import ProjectId
 from backend.errors import InvalidRequest
-from backend.services import Services
+
+if TYPE_CHECKING:
+    from backend.services import Services
 
 
-class Backend(Protocol):
+class MLBackend(Protocol):
     """What the routes need from `model.FreeALBackend`."""
 
     def connect(self) -> str:
@@ -24,20 +26,16 @@ class Backend(Protocol):
         ...
 
     def fit(self, event: str, data: dict[str, Any]) -> dict[str, Any]:
-        """Take an event."""
+        """Store an event."""
         ...
 
 
-class BackendFactory(Protocol):
-    """Makes the backend of one project."""
-
-    def __call__(self, *, project_id: str | None, label_config: str | None) -> Backend:
-        """Return the backend that speaks for this project."""
-        ...
+BackendFactory = Callable[..., MLBackend]
+"""Makes a project's backend from the keywords `project_id` and `label_config`, or None each."""
 
 
 def ml_blueprint(services: Services, make_backend: BackendFactory) -> Blueprint:
-    """Build the blueprint."""
+    """Build the routes of an ML backend and /status."""
     blueprint = Blueprint("ml", __name__)
 
     @blueprint.get("/")
@@ -50,7 +48,7 @@ def ml_blueprint(services: Services, make_backend: BackendFactory) -> Blueprint:
     def setup() -> Response:
         payload = _json_object()
         backend = make_backend(
-            project_id=_project_id(payload), label_config=_text(payload, "schema")
+            project_id=_project_id(payload), label_config=_label_config(payload, "schema")
         )
         return jsonify({"model_version": backend.connect()})
 
@@ -61,7 +59,7 @@ def ml_blueprint(services: Services, make_backend: BackendFactory) -> Blueprint:
         if not isinstance(tasks, list):
             raise InvalidRequest("the request has no list of tasks under 'tasks'")
         backend = make_backend(
-            project_id=_project_id(payload), label_config=_text(payload, "label_config")
+            project_id=_project_id(payload), label_config=_label_config(payload, "label_config")
         )
         params = payload.get("params")
         context = params.get("context") if isinstance(params, dict) else None
@@ -79,16 +77,24 @@ def ml_blueprint(services: Services, make_backend: BackendFactory) -> Blueprint:
     @blueprint.get("/versions")
     def versions() -> Response:
         body = request.get_json(force=True, silent=True)
-        asked = request.args.get("project") or (body or {}).get("project")
-        return jsonify({"versions": _versions(services, asked)})
+        project = request.args.get("project") or (body or {}).get("project")
+        return jsonify({"versions": _versions(services, project)})
+
+    @blueprint.get("/status/<project>")
+    def status(project: str) -> tuple[Response, int]:
+        """Report on a project; it is named by Label Studio's number or by our id."""
+        report = services.reporter.find(project)
+        if report is None:
+            return jsonify({"error": f"project {project} is not connected"}), 404
+        return jsonify(report), 200
 
     return blueprint
 
 
-def _versions(services: Services, asked: str | None) -> list[str]:
+def _versions(services: Services, project: str | None) -> list[str]:
     """Return a project's versions; Label Studio does not say which project it means."""
-    if asked:
-        return services.projects.versions(ProjectId(str(asked)))
+    if project:
+        return services.projects.versions(ProjectId(str(project)))
     connected = [project for project in services.projects.all() if project.is_connected]
     return services.projects.versions(connected[0].id) if len(connected) == 1 else []
 
@@ -108,7 +114,7 @@ def _project_id(payload: dict[str, Any]) -> str:
     return value
 
 
-def _text(payload: dict[str, Any], key: str) -> str:
+def _label_config(payload: dict[str, Any], key: str) -> str:
     value = payload.get(key)
     if not isinstance(value, str):
         raise InvalidRequest(f"the request has no label config under {key!r}")
