@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from backend.demonstrations.few_shot import RetrievalPlan, ShotPool, Texts
 from backend.demonstrations.pool import pool_size_per_class
-from backend.demonstrations.retrieval import retrieve
+from backend.demonstrations.retrieval import DemonstrationPool, Texts, retrieve
 from backend.domain.labels import Demonstration, Example, PromptContext
 from backend.domain.questions import Question, TaskSchema
 from backend.llm.generation import (
@@ -56,7 +56,7 @@ def self_made_shots(
     demonstrations += _sure_ones(services, request, demonstrations)
     vectors = services.encoder.embed([_joined(question, d.texts) for d in demonstrations])
     values = [label.value for label in question.labels]
-    shot_pool = ShotPool(
+    shot_pool = DemonstrationPool(
         vectors,
         np.array([values.index(d.answer.labels[0]) for d in demonstrations], dtype=np.intp),
         [d.example_id for d in demonstrations],
@@ -64,9 +64,8 @@ def self_made_shots(
     )
     texts = [_joined(question, example.texts) for example in examples]
     asked = Texts(services.encoder.embed(texts), [example.id for example in examples], texts)
-    found = retrieve(
-        asked, shot_pool, RetrievalPlan(n_shots, seed=seed), n_classes=len(values), rng=rng
-    )
+    found = retrieve(asked, shot_pool, n_shots, rng=rng, seed=seed)
+    counts = Counter(at for rows in found.shots for at in rows)
     shots = {
         example.id: tuple(demonstrations[at] for at in rows)
         for example, rows in zip(examples, found.shots, strict=True)
@@ -74,13 +73,13 @@ def self_made_shots(
     return Shots(
         guide=PromptContext(shots={question.name: shots}),
         order=tuple(found.order.tolist()),
-        share=found.report.hub_share,
+        share=max(counts.values(), default=0) / len(found.shots),
         notes={
             "n_demonstrations": len(demonstrations),
             "n_generated": made.counts.n_kept,
             "n_written": made.counts.n_asked,
-            "n_shots": found.report.n_shots,
-            "n_shot_sets": found.report.n_sets,
+            "n_shots": max(map(len, found.shots), default=0),
+            "n_shot_sets": len(set(found.shots)),
         },
     )
 

@@ -1,79 +1,218 @@
-"""Many to many: give each row its number of columns while no column is taken too often."""
+"""Match rows to columns within capacities; balanced clusters and class quotas built on it."""
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+_MAX_ITERATIONS = 20
 
 
 def match_within_capacity(
     similarities: NDArray[np.float64],
     quotas: NDArray[np.intp],
     capacities: NDArray[np.intp],
-    is_barred: NDArray[np.bool_] | None = None,
+    is_forbidden: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.bool_]:
-    """Return which row takes which column, shape (n, p): `quotas[i]` different ones for row i.
+    """Return which row is matched to which column, shape (n, p): `quotas[i]` columns for row i.
 
-    Pairs are taken from the most similar down as long as the row wants one and the column has room
+    Pairs are taken from the most similar down while the row wants one and the column has room
     (greedy b-matching, at least half of the best total). A row left short then gets its columns by
-    augmenting paths: another row gives one up for one with room. So a row ends short only when no
-    assignment whatever serves it beside those already served. `is_barred` pairs are never taken.
+    augmenting paths, so that it ends short only when no assignment serves it beside those already
+    served. Ties go to the lower row, then the lower column. Cost: O(n p log(n p)) for the sort,
+    O(n p) for each column that the greedy pass left missing.
 
-    Cost: O(n p log(n p)) for the sort; O(n p) for each column that greed left missing. Ties go to
-    the lower row, then the lower column.
+    Args:
+        similarities: of row and column, shape (n, p).
+        quotas: columns wanted by each row, shape (n,).
+        capacities: rows that each column may serve, shape (p,).
+        is_forbidden: pairs that are never matched, shape (n, p).
     """
-    taken = np.zeros(similarities.shape, dtype=np.bool_)
-    may = np.ones_like(taken) if is_barred is None else ~is_barred
+    matched = np.zeros(similarities.shape, dtype=np.bool_)
+    is_allowed = np.ones_like(matched) if is_forbidden is None else ~is_forbidden
     wanted = quotas.astype(np.intp).copy()
     room = capacities.astype(np.intp).copy()
     order = np.argsort(-similarities, axis=None, kind="stable")
     rows, columns = np.unravel_index(order, similarities.shape)
     n_open = int(wanted.sum())
     for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
-        if wanted[row] > 0 and room[column] > 0 and may[row, column]:
-            taken[row, column] = True
+        if wanted[row] > 0 and room[column] > 0 and is_allowed[row, column]:
+            matched[row, column] = True
             wanted[row] -= 1
             room[column] -= 1
             n_open -= 1
             if n_open == 0:
                 break
     for row in np.flatnonzero(wanted):
-        while wanted[row] > 0 and _augment(taken, may, room, int(row)):
+        while wanted[row] > 0 and _augment(matched, is_allowed, room, int(row)):
             wanted[row] -= 1
-    return taken
+    return matched
 
 
 def _augment(
-    taken: NDArray[np.bool_], may: NDArray[np.bool_], room: NDArray[np.intp], row: int
+    matched: NDArray[np.bool_], is_allowed: NDArray[np.bool_], room: NDArray[np.intp], row: int
 ) -> bool:
     """Give `row` one column more along a shortest path to a column with room, if there is one."""
     came_from: dict[int, tuple[int, int]] = {}
     reached = np.zeros(len(room), dtype=np.bool_)
-    is_seen = np.zeros(len(taken), dtype=np.bool_)
+    is_seen = np.zeros(len(matched), dtype=np.bool_)
     is_seen[row] = True
     rows = deque([(row, -1)])
     while rows:
         at, given_up = rows.popleft()
-        for column in np.flatnonzero(may[at] & ~taken[at] & ~reached).tolist():
+        for column in np.flatnonzero(is_allowed[at] & ~matched[at] & ~reached).tolist():
             reached[column] = True
             came_from[column] = (at, given_up)
             if room[column] > 0:
                 room[column] -= 1
-                _shift(taken, came_from, column)
+                _flip_path(matched, came_from, column)
                 return True
-            for other in np.flatnonzero(taken[:, column] & ~is_seen).tolist():
+            for other in np.flatnonzero(matched[:, column] & ~is_seen).tolist():
                 is_seen[other] = True
                 rows.append((other, column))
     return False
 
 
-def _shift(taken: NDArray[np.bool_], came_from: dict[int, tuple[int, int]], column: int) -> None:
-    while True:
+def _flip_path(
+    matched: NDArray[np.bool_], came_from: dict[int, tuple[int, int]], column: int
+) -> None:
+    while column >= 0:
         row, given_up = came_from[column]
-        taken[row, column] = True
-        if given_up < 0:
-            return
-        taken[row, given_up] = False
+        matched[row, column] = True
+        if given_up >= 0:
+            matched[row, given_up] = False
         column = given_up
+
+
+def balanced_clusters(
+    vectors: NDArray[np.float32], max_size: int, *, rng: np.random.Generator
+) -> NDArray[np.intp]:
+    """Cluster unit vectors into as few clusters as can be with at most `max_size` texts each.
+
+    K-means on the sphere finds the centers, then texts go to their nearest center with room, the
+    closest pairs first. Cost: k-means and O(n k log(n k)).
+
+    Args:
+        vectors: unit vectors, shape (n, d).
+        max_size: most texts per cluster, at least 1.
+        rng: draws the first centers.
+
+    Returns:
+        Each text's cluster index, shape (n,).
+    """
+    n = len(vectors)
+    k = -(-n // max_size)
+    if k <= 1:
+        return np.zeros(n, dtype=np.intp)
+    similarities = (vectors @ _spherical_k_means(vectors, k, rng).T).astype(np.float64)
+    matched = match_within_capacity(
+        similarities, np.ones(n, dtype=np.intp), np.full(k, max_size, dtype=np.intp)
+    )
+    return np.asarray(matched.argmax(axis=1), dtype=np.intp)
+
+
+def _spherical_k_means(
+    vectors: NDArray[np.float32], k: int, rng: np.random.Generator
+) -> NDArray[np.float32]:
+    """Return k unit centers, shape (k, d) (spherical k-means, Dhillon and Modha 2001).
+
+    Written here because scikit-learn's k-means has no cosine and warns where texts are equal. A
+    center that loses all its texts stays where it is.
+    """
+    n = len(vectors)
+    centers = vectors[rng.choice(n, size=k, replace=False)]
+    nearest = np.full(n, -1)
+    for _ in range(_MAX_ITERATIONS):
+        moved = (vectors @ centers.T).argmax(axis=1)
+        if np.array_equal(moved, nearest):
+            break
+        nearest = moved
+        members = csr_array((np.ones(n, dtype=np.float32), (nearest, np.arange(n))), shape=(k, n))
+        sums = members @ vectors
+        lengths = np.linalg.norm(sums, axis=1, keepdims=True)
+        centers = np.where(lengths > 0, sums / np.maximum(lengths, 1e-12), centers)
+    return np.asarray(centers, dtype=np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class ClassQuotas:
+    """How many demonstrations of each class a set has, and how often each may be used.
+
+    Args:
+        n_each: demonstrations of every class in a set.
+        n_left: further classes, different by set, that give one more.
+        sizes: demonstrations of each class.
+        capacities: sets that a demonstration of each class may stand in.
+    """
+
+    n_each: int
+    n_left: int
+    sizes: tuple[int, ...]
+    capacities: tuple[int, ...]
+
+
+def balanced_quotas(
+    sizes: Sequence[int], *, n_sets: int, n_shots: int, capacity: int
+) -> ClassQuotas:
+    """Return the most demonstrations per set, up to `n_shots`, that fit within the capacity.
+
+    Counts of two classes in a set never differ by more than one. At least one of every class (or
+    `n_shots` of as many classes, where there are more classes than that) is kept to by raising
+    capacities as little as needed. By the theorem of Gale and Ryser counting slots is enough: equal
+    quotas can be met exactly when every class has slots enough.
+
+    Args:
+        sizes: demonstrations of each class, all above 0.
+        n_sets: the number of sets.
+        n_shots: demonstrations wanted per set.
+        capacity: sets that a demonstration may stand in.
+    """
+    n_classes = len(sizes)
+    if n_classes <= n_shots:
+        capacities = [max(capacity, -(-n_sets // size)) for size in sizes]
+    else:
+        while _n_free_slots(sizes, [capacity] * n_classes, 0, n_sets) < n_shots * n_sets:
+            capacity += 1
+        capacities = [capacity] * n_classes
+    for n_wanted in range(n_shots, 0, -1):
+        n_each, n_left = divmod(n_wanted, n_classes)
+        is_enough = all(
+            size >= n_each and size * min(most, n_sets) >= n_each * n_sets
+            for size, most in zip(sizes, capacities, strict=True)
+        )
+        if is_enough and _n_free_slots(sizes, capacities, n_each, n_sets) >= n_left * n_sets:
+            return ClassQuotas(n_each, n_left, tuple(sizes), tuple(capacities))
+    raise AssertionError("one demonstration per class can always be had")
+
+
+def class_counts(nearest: NDArray[np.float64], quotas: ClassQuotas) -> NDArray[np.intp]:
+    """Return how many demonstrations of each class each set has, shape (g, C).
+
+    The remainder goes to the nearest classes that still have slots.
+
+    Args:
+        nearest: highest similarity of set and a demonstration of the class, shape (g, C).
+        quotas: what the sets have to keep to.
+    """
+    n_sets = len(nearest)
+    counts = np.full(nearest.shape, quotas.n_each, dtype=np.intp)
+    if not quotas.n_left:
+        return counts
+    sizes, capacities = np.array(quotas.sizes), np.array(quotas.capacities)
+    slots = np.where(sizes > quotas.n_each, sizes * capacities - quotas.n_each * n_sets, 0)
+    wanted = np.full(n_sets, quotas.n_left, dtype=np.intp)
+    return counts + match_within_capacity(nearest, wanted, slots.astype(np.intp))
+
+
+def _n_free_slots(sizes: Sequence[int], capacities: Sequence[int], n_each: int, n_sets: int) -> int:
+    """Return how many sets can have one more, summed over the classes."""
+    return sum(
+        min(size * min(capacity, n_sets) - n_each * n_sets, n_sets)
+        for size, capacity in zip(sizes, capacities, strict=True)
+        if size > n_each
+    )

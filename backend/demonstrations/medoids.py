@@ -1,8 +1,6 @@
-"""K-medoids on unit vectors: the rows that stand best for all rows."""
+"""K-medoids on unit vectors: the rows with the least mean distance to all rows."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,62 +10,50 @@ _MIN_GAIN = 1e-7
 _MAX_PASSES = 100
 
 
-@dataclass(frozen=True, slots=True)
-class Clustering:
-    """`medoids` are row positions, ascending, shape (k,); `assignment` the nearest one's place in
-    `medoids` for each row, shape (n,); `cost` the mean cosine distance to it, in [0, 2]."""
-
-    medoids: NDArray[np.intp]
-    assignment: NDArray[np.intp]
-    cost: float
-
-
-def k_medoids(vectors: NDArray[np.float32], k: int, *, n_most: int = 3000) -> Clustering:
+def k_medoids(vectors: NDArray[np.float32], k: int, *, max_rows: int = 3000) -> NDArray[np.intp]:
     """Return the k rows with the least mean cosine distance from every row to its nearest one.
 
-    `vectors` are unit vectors, shape (n, d). With k >= n every row is a medoid. Greedy BUILD
-    finds a start; then each row in turn is swapped in for the medoid whose loss costs least, as
+    Greedy BUILD finds a start; then each row in turn replaces the medoid whose loss costs least, as
     soon as that lowers the cost, with nearest and second nearest medoids kept for every row
     (FasterPAM: Schubert and Rousseeuw, "Fast and eager k-medoids clustering", 2021, section 4).
+    Written here: scikit-learn has none, and the `kmedoids` package is GPL-3.
 
-    Deviations: a greedy start instead of a random one, so that the result depends on the rows
-    alone; ties go to the lower row; medoids are sought among at most `n_most` rows, evenly spaced
-    in the given order, because all distances among them are kept (36 MB for 3,000).
+    **Deviations**: a greedy start instead of a random one, so that the result depends on the rows
+    alone; ties go to the lower row; medoids are sought among `max_rows` rows, because all distances
+    among them are kept (36 MB for 3,000). Cost: O(max_rows^2) memory, O(k max_rows^2) time for the
+    start and O(max_rows^2) per pass.
 
-    Cost: O(n_most^2) memory, O(k n_most^2) time for the start and O(n_most^2) per pass.
-    Raises ValueError when k is under 1 or there are no rows.
+    Args:
+        vectors: unit vectors, shape (n, d).
+        k: number of medoids, at least 1; with k >= n every row is one.
+        max_rows: most rows that are searched, evenly spaced in the given order.
+
+    Returns:
+        Row positions, ascending, shape (min(k, n),).
+
+    Raises:
+        ValueError: `k` is under 1 or there are no rows.
     """
     n = len(vectors)
     if k < 1 or n == 0:
         raise ValueError(f"k-medoids needs rows and k >= 1; got {n} rows and k = {k}")
-    seen = np.arange(n) if n <= n_most else np.arange(n_most) * n // n_most
-    chosen: NDArray[np.intp]
-    if k >= len(seen):
-        chosen = seen if len(seen) == n else np.arange(min(k, n)) * n // min(k, n)
-    else:
-        chosen = seen[_faster_pam(_distances(vectors[seen], vectors[seen]), k)]
-    distances = _distances(vectors, vectors[chosen])
-    distances[chosen, np.arange(len(chosen))] = -1.0
-    assignment = distances.argmin(axis=1)
-    nearest = np.maximum(distances[np.arange(n), assignment], 0.0)
-    return Clustering(chosen, assignment, float(nearest.mean()))
-
-
-def _distances(left: NDArray[np.float32], right: NDArray[np.float32]) -> NDArray[np.float32]:
-    distances: NDArray[np.float32] = np.maximum(1.0 - left @ right.T, 0.0, dtype=np.float32)
-    return distances
+    rows = np.arange(n) if n <= max_rows else np.arange(max_rows) * n // max_rows
+    if k >= len(rows):
+        return np.arange(min(k, n)) * n // min(k, n)
+    distances = np.maximum(1.0 - vectors[rows] @ vectors[rows].T, 0.0, dtype=np.float32)
+    medoids: NDArray[np.intp] = rows[_faster_pam(distances, k)]
+    return medoids
 
 
 def _faster_pam(distances: NDArray[np.float32], k: int) -> NDArray[np.intp]:
     """Return the positions of k medoids, ascending; `distances` are (n, n) and k < n."""
-    search = _Search(distances, _build(distances, k))
+    search = _SwapSearch(distances, _build(distances, k))
     n = len(distances)
     last_swapped = 0
     for step in range(n * _MAX_PASSES):
-        candidate = step % n
         if step - last_swapped >= n:
             break
-        if search.swap_in(candidate):
+        if search.swap_in(step % n):
             last_swapped = step
     return np.sort(search.medoids)
 
@@ -85,17 +71,17 @@ def _build(distances: NDArray[np.float32], k: int) -> NDArray[np.intp]:
     return np.array(medoids, dtype=np.intp)
 
 
-class _Search:
-    """Medoids under improvement, with each row's nearest and second nearest one."""
+class _SwapSearch:
+    """Improve medoids by swaps, keeping each row's nearest and second nearest one."""
 
     def __init__(self, distances: NDArray[np.float32], medoids: NDArray[np.intp]) -> None:
         self._distances = distances
-        self._least_gain = _MIN_GAIN * len(distances)
+        self._min_gain = _MIN_GAIN * len(distances)
         self.medoids = medoids
         self._refresh()
 
     def swap_in(self, candidate: int) -> bool:
-        """Put a row in the place of the best medoid to lose, if that lowers the cost."""
+        """Replace the medoid whose loss costs least by a row, if that lowers the cost."""
         if candidate in self.medoids:
             return False
         to_candidate = self._distances[candidate]
@@ -106,7 +92,7 @@ class _Search:
             self._nearest, weights=change - self._first, minlength=len(self.medoids)
         )
         place = int(losses.argmin())
-        if losses[place] - gain_if_added > -self._least_gain:
+        if losses[place] - gain_if_added > -self._min_gain:
             return False
         self.medoids[place] = candidate
         self._refresh()
@@ -120,6 +106,5 @@ class _Search:
         if len(self.medoids) == 1:
             self._second = np.full_like(self._first, 2.0)
             return
-        to_medoids = to_medoids.copy()
         to_medoids[self._nearest, rows] = np.inf
         self._second = to_medoids.min(axis=0)

@@ -1,139 +1,238 @@
-"""Which demonstrations stand in which prompt: near, balanced over classes, none everywhere."""
+"""Retrieve few-shot demonstrations: similar, balanced over classes, none in too many prompts."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.demonstrations.assignment import FewShotAssignment
-from backend.demonstrations.clusters import equal_clusters
-from backend.demonstrations.few_shot import (
-    Retrieval,
-    RetrievalPlan,
-    RetrievalReport,
-    ShotPool,
-    Texts,
-    n_most_prompts,
+from backend.demonstrations.matching import (
+    ClassQuotas,
+    balanced_clusters,
+    balanced_quotas,
+    class_counts,
+    match_within_capacity,
 )
 
+MAX_PROMPT_SHARE = 0.1
+"""The largest share of the prompts that one demonstration may stand in."""
 _TEXTS_PER_CLUSTER = 64
 _MAX_CLUSTERS = 128
 
 
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """The texts to be labelled: unit vectors (n, d), example ids and the texts themselves."""
+
+    vectors: NDArray[np.float32]
+    example_ids: Sequence[int]
+    texts: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class DemonstrationPool:
+    """The p demonstrations that prompts choose from.
+
+    Args:
+        vectors: unit vectors, shape (p, d).
+        classes: the class index that each was selected for, shape (p,).
+        example_ids: its task; None for a text that no task holds.
+        texts: the texts themselves.
+    """
+
+    vectors: NDArray[np.float32]
+    classes: NDArray[np.intp]
+    example_ids: Sequence[int | None]
+    texts: Sequence[str]
+
+    def members(self) -> list[NDArray[np.intp]]:
+        """Return the positions of each class that has any, by ascending class."""
+        return [np.flatnonzero(self.classes == label) for label in np.unique(self.classes)]
+
+
+@dataclass(frozen=True, slots=True)
+class Retrieval:
+    """The demonstrations of each text.
+
+    Args:
+        shots: pool positions in each text's prompt, in their order.
+        order: positions of the texts, shape (n,), those with the same demonstrations together.
+    """
+
+    shots: tuple[tuple[int, ...], ...]
+    order: NDArray[np.intp]
+
+
 def retrieve(
-    texts: Texts, pool: ShotPool, plan: RetrievalPlan, *, n_classes: int, rng: np.random.Generator
+    texts: Texts, pool: DemonstrationPool, n_shots: int, *, rng: np.random.Generator, seed: int = 0
 ) -> Retrieval:
     """Return the demonstrations of every text; never a text for itself, by id or by wording.
 
-    Each prompt has n_shots // C nearest demonstrations of every class, and one more of the
-    nearest classes for the remainder; where there are more classes than shots, one of each of the
-    nearest classes. No demonstration stands in more than `max_share` of the prompts: sets are
-    matched to demonstrations within capacities (`match_within_capacity`). Hubs hurt: in FreeAL's
-    published run (arXiv 2311.15614, feedback files) one demonstration stood in 71 % of the prompts.
+    Texts are put into balanced clusters, and all texts of a cluster share one set in one order, so
+    that the LLM server computes it once. A set has n_shots // C demonstrations of every class that
+    are the nearest to the cluster's mean, and one more of the nearest classes for the remainder. No
+    demonstration stands in more than `MAX_PROMPT_SHARE` of the prompts: hubs hurt, and in FreeAL's
+    published run (arXiv 2311.15614, feedback files) one stood in 71 % of them. A text that stands
+    in its own set gets a replacement. The order within a set is drawn, because whole classes in a
+    row right before the question bias the answer. Where the pool is too small, prompts have fewer
+    demonstrations, down to one per class; under that the cap gives way.
 
-    "cluster": texts are put into equal clusters no larger than the cap, each has one set, nearest
-    to its centre, in one order; a text that stands in its own set gets a stand-in. "text": a set
-    per text. The order within a set is drawn, because whole classes in a row right before the
-    question pull the answer. Where the pool is too small, prompts have fewer demonstrations, down
-    to one per class; under that the cap gives way, and the report says so.
+    Same seeds, same result; ties go to the lower position. Cost: O(g p log(g p)) for g sets.
 
-    `recipe="paper"`: for each text m // C of every class, class by class, most similar first, no
-    cap. Deviations of it: the remainder goes to the nearest classes, where the published code
-    fails for C = 6 and gives nothing for C > m; no text demonstrates itself.
-
-    Deterministic for a seed; ties go to the lower position. Cost: O(g p log(g p)) for g sets.
+    Args:
+        texts: the n texts to be labelled.
+        pool: the p demonstrations.
+        n_shots: demonstrations wanted per prompt.
+        rng: draws the first cluster centers.
+        seed: moves the order within prompts.
     """
-    barred = _same_texts(texts, pool)
-    sets: NDArray[np.intp]
-    members = [np.flatnonzero(pool.classes == at) for at in range(n_classes)]
-    filled = [rows for rows in members if len(rows)]
     n = len(texts.vectors)
-    if not filled or plan.n_shots < 1 or n == 0:
-        return _nothing(n, n_classes - len(filled))
-    if plan.recipe == "paper":
-        shots, n_sets = _published(texts, pool, filled, barred, plan.n_shots), n
-        n_shots, sets = min(plan.n_shots, len(pool.classes)), np.arange(n, dtype=np.intp)
-    else:
-        sets = _sets(texts, plan, rng)
-        n_sets = int(sets.max()) + 1
-        shots, n_shots = FewShotAssignment(texts, pool, filled, plan, sets).shots(barred)
-    order = np.lexsort((np.array(texts.example_ids), sets))
-    report = _report(shots, n_shots, plan.max_share, n_sets, n_classes - len(filled))
-    return Retrieval(tuple(shots), order, report)
+    if n == 0 or n_shots < 1 or len(pool.classes) == 0:
+        return Retrieval(((),) * n, np.arange(n))
+    n_most = _max_prompts(n)
+    # a cluster is near 64 texts and a whole fraction of the cap, so that a demonstration may stand
+    # in that many clusters without a place lost
+    n_parts = max(1, min(int(_MAX_CLUSTERS * MAX_PROMPT_SHARE), round(n_most / _TEXTS_PER_CLUSTER)))
+    sets = balanced_clusters(texts.vectors, max(1, n_most // n_parts), rng=rng)
+    assignment = FewShotAssignment(texts, pool, sets, seed=seed)
+    shots = assignment.assign(n_shots, _own_positions(texts, pool))
+    return Retrieval(tuple(shots), np.lexsort((np.array(texts.example_ids), sets)))
 
 
-def _same_texts(texts: Texts, pool: ShotPool) -> list[set[int]]:
+def retrieve_paper(texts: Texts, pool: DemonstrationPool, n_shots: int) -> Retrieval:
+    """Return n_shots // C demonstrations of every class for each text, class by class.
+
+    FreeAL (arXiv 2311.15614), section 3.3: the most similar first, with no cap. **Deviations**: the
+    remainder goes to the nearest classes, where the published code fails for C = 6 and gives
+    nothing for C > n_shots; no text demonstrates itself.
+    """
+    n = len(texts.vectors)
+    members = pool.members()
+    if n_shots < 1 or not members:
+        return Retrieval(((),) * n, np.arange(n))
+    n_each, n_left = divmod(n_shots, len(members))
+    shots = []
+    for vector, own in zip(texts.vectors, _own_positions(texts, pool), strict=True):
+        similarities = (pool.vectors @ vector).astype(np.float64)
+        similarities[list(own)] = -np.inf
+        ranked = [rows[np.argsort(-similarities[rows], kind="stable")] for rows in members]
+        nearest = [similarities[rows[n_each]] if len(rows) > n_each else -np.inf for rows in ranked]
+        further = set(np.argsort(-np.array(nearest), kind="stable")[:n_left].tolist())
+        chosen = [rows[: n_each + (at in further)] for at, rows in enumerate(ranked)]
+        shots.append(tuple(at for at in np.concatenate(chosen).tolist() if at not in own))
+    return Retrieval(tuple(shots), np.arange(n))
+
+
+def _own_positions(texts: Texts, pool: DemonstrationPool) -> list[set[int]]:
     """Return, per text, the pool positions that are the text itself."""
     by_id: dict[int, list[int]] = {}
     by_text: dict[str, list[int]] = {}
     for at, (example_id, text) in enumerate(zip(pool.example_ids, pool.texts, strict=True)):
-        by_text.setdefault(_key(text), []).append(at)
+        by_text.setdefault(_normalized(text), []).append(at)
         if example_id is not None:
             by_id.setdefault(example_id, []).append(at)
     return [
-        {*by_id.get(example_id, ()), *by_text.get(_key(text), ())}
+        {*by_id.get(example_id, ()), *by_text.get(_normalized(text), ())}
         for example_id, text in zip(texts.example_ids, texts.texts, strict=True)
     ]
 
 
-def _key(text: str) -> str:
+def _normalized(text: str) -> str:
     return " ".join(text.split()).casefold()
 
 
-def _sets(texts: Texts, plan: RetrievalPlan, rng: np.random.Generator) -> NDArray[np.intp]:
-    """Return which set of demonstrations each text shares.
+def _max_prompts(n: int) -> int:
+    """Return how many of n prompts one demonstration may stand in; at least one."""
+    return max(1, int(MAX_PROMPT_SHARE * n + 1e-9))
 
-    Clusters are as large as a whole fraction of the cap allows, near 64 texts: then a
-    demonstration may stand in that many clusters without a place lost.
+
+class FewShotAssignment:
+    """Assigns demonstrations to the sets that texts share, within the cap.
+
+    Args:
+        texts: the n texts to be labelled.
+        pool: the p demonstrations, at least one.
+        sets: each text's set, 0 to g - 1, none empty, shape (n,).
+        seed: moves the order within sets.
     """
-    n = len(texts.vectors)
-    if plan.sharing == "text":
-        return np.arange(n, dtype=np.intp)
-    n_most = n_most_prompts(n, plan.max_share)
-    most_parts = max(1, int(_MAX_CLUSTERS * plan.max_share))
-    n_parts = min(most_parts, max(1, round(n_most / _TEXTS_PER_CLUSTER)))
-    return equal_clusters(texts.vectors, max(1, n_most // n_parts), rng=rng)
 
+    def __init__(
+        self, texts: Texts, pool: DemonstrationPool, sets: NDArray[np.intp], *, seed: int
+    ) -> None:
+        self._texts = texts
+        self._pool = pool
+        self._members = pool.members()
+        self._sets = sets
+        self._rows = [np.flatnonzero(sets == at) for at in range(int(sets.max()) + 1)]
+        self._seed = seed
+        self._counts = np.zeros(len(pool.classes), dtype=np.intp)
 
-def _published(
-    texts: Texts,
-    pool: ShotPool,
-    members: list[NDArray[np.intp]],
-    barred: list[set[int]],
-    n_shots: int,
-) -> list[tuple[int, ...]]:
-    """Return the nearest of every class for each text, class by class."""
-    n_each, n_left = divmod(n_shots, len(members))
-    shots = []
-    for vector, self_positions in zip(texts.vectors, barred, strict=True):
-        similarities = (pool.vectors @ vector).astype(np.float64)
-        similarities[list(self_positions)] = -np.inf
-        ranked = [rows[np.argsort(-similarities[rows], kind="stable")] for rows in members]
-        nearest = [similarities[rows[n_each]] if len(rows) > n_each else -np.inf for rows in ranked]
-        further = set(np.argsort(-np.array(nearest), kind="stable")[:n_left].tolist())
-        row: list[int] = []
-        for at, rows in enumerate(ranked):
-            row += rows[: n_each + (at in further)].tolist()
-        shots.append(tuple(column for column in row if column not in self_positions))
-    return shots
+    def assign(self, n_shots: int, own_positions: list[set[int]]) -> list[tuple[int, ...]]:
+        """Return each text's demonstrations, without the text's own pool positions."""
+        max_set_size = max(len(rows) for rows in self._rows)
+        max_prompts = _max_prompts(len(self._sets))
+        quotas = balanced_quotas(
+            [len(rows) for rows in self._members],
+            n_sets=len(self._rows),
+            n_shots=n_shots,
+            capacity=max(1, max_prompts // max_set_size),
+        )
+        matched = self._matched(quotas, own_positions if max_set_size == 1 else None)
+        shared = [self._shuffled(at, np.flatnonzero(row)) for at, row in enumerate(matched)]
+        self._counts += matched.T @ np.array([len(rows) for rows in self._rows])
+        limits = np.full(len(self._counts), max_prompts)
+        for rows, capacity in zip(self._members, quotas.capacities, strict=True):
+            limits[rows] = max(max_prompts, capacity * max_set_size)
+        return [
+            self._without_own(at, shared[set_index], own, limits)
+            for at, (set_index, own) in enumerate(zip(self._sets, own_positions, strict=True))
+        ]
 
+    def _matched(self, quotas: ClassQuotas, own: list[set[int]] | None) -> NDArray[np.bool_]:
+        """Return which set has which demonstration; `own` where every set serves one text."""
+        means = [self._texts.vectors[rows].mean(axis=0) for rows in self._rows]
+        similarities = np.array(means, np.float64) @ self._pool.vectors.T.astype(np.float64)
+        is_forbidden = np.zeros(similarities.shape, dtype=np.bool_)
+        if own is not None:
+            for at, rows in enumerate(self._rows):
+                is_forbidden[at, list(own[rows[0]])] = True
+        nearest = np.column_stack([similarities[:, rows].max(axis=1) for rows in self._members])
+        counts = class_counts(nearest, quotas)
+        matched = np.zeros_like(is_forbidden)
+        for at, rows in enumerate(self._members):
+            capacities = np.full(len(rows), quotas.capacities[at], dtype=np.intp)
+            matched[:, rows] = match_within_capacity(
+                similarities[:, rows], counts[:, at], capacities, is_forbidden[:, rows]
+            )
+        return matched
 
-def _report(
-    shots: list[tuple[int, ...]], n_shots: int, max_share: float, n_sets: int, n_empty: int
-) -> RetrievalReport:
-    places = [column for row in shots for column in row]
-    counts = np.sort(np.bincount(places))[::-1] if places else np.zeros(1, dtype=np.intp)
-    return RetrievalReport(
-        n_shots=n_shots,
-        hub_share=float(counts[0] / len(shots)),
-        top10_share=float(counts[:10].sum() / max(1, len(places))),
-        is_cap_met=bool(counts[0] <= max_share * len(shots) + 1e-9),
-        n_sets=n_sets,
-        n_incomplete=sum(len(row) < n_shots for row in shots),
-        n_empty_classes=n_empty,
-    )
+    def _shuffled(self, set_index: int, positions: NDArray[np.intp]) -> tuple[int, ...]:
+        key = min(abs(int(self._texts.example_ids[row])) for row in self._rows[set_index])
+        order = np.random.default_rng([self._seed, key]).permutation(len(positions))
+        return tuple(positions[order].tolist())
 
+    def _without_own(
+        self, at: int, shots: tuple[int, ...], own: set[int], limits: NDArray[np.intp]
+    ) -> tuple[int, ...]:
+        kept = list(shots)
+        for position in own.intersection(shots):
+            self._counts[position] -= 1
+            instead = self._replacement(at, position, {*kept, *own}, limits)
+            place = kept.index(position)
+            kept[place : place + 1] = [] if instead is None else [instead]
+        return tuple(kept)
 
-def _nothing(n: int, n_empty: int) -> Retrieval:
-    report = RetrievalReport(0, 0.0, 0.0, True, 0, 0, n_empty)
-    return Retrieval(((),) * n, np.arange(n), report)
+    def _replacement(
+        self, at: int, position: int, used: set[int], limits: NDArray[np.intp]
+    ) -> int | None:
+        """Return the nearest other demonstration of the class with room, and count it."""
+        is_free = (self._pool.classes == self._pool.classes[position]) & (self._counts < limits)
+        is_free[list(used)] = False
+        if not is_free.any():
+            return None
+        similarities = self._pool.vectors @ self._texts.vectors[at]
+        best = int(np.where(is_free, similarities, -np.inf).argmax())
+        self._counts[best] += 1
+        return best

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.demonstrations.pool import PoolEvidence, PoolPlan, class_members, select_pool
+from backend.demonstrations.pool import PoolEvidence, class_members, select_pool
 from backend.domain.labels import Answer, Demonstration, Example, WeakLabel
 from backend.domain.ports import Annotator, LanguageModel
 from backend.domain.questions import LabelDefinition, Question, TaskSchema
@@ -131,9 +131,7 @@ def confident_demonstrations(
             "weak",
             examples[at].id,
         )
-        for label, rows in zip(
-            question.labels, select_pool(evidence, PoolPlan(n_per_class)), strict=True
-        )
+        for label, rows in zip(question.labels, select_pool(evidence, n_per_class), strict=True)
         for at in rows.tolist()
     )
 

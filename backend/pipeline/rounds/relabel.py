@@ -10,15 +10,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.demonstrations.few_shot import RetrievalPlan, ShotPool, Texts
 from backend.demonstrations.pool import (
     PoolEvidence,
-    PoolPlan,
     class_members,
     pool_size_per_class,
     select_pool,
+    select_pool_paper,
 )
-from backend.demonstrations.retrieval import retrieve
+from backend.demonstrations.retrieval import DemonstrationPool, Texts, retrieve, retrieve_paper
 from backend.domain.labels import Answer, Demonstration, Example, PromptContext
 from backend.domain.llm_usage import track_usage
 from backend.domain.projects import ProjectId
@@ -269,21 +268,13 @@ def _demonstrations(
     evidence: _Evidence, question: Question, found: ActiveRound, n_shots: int
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Return the demonstrations' rows and classes."""
-    n_classes = len(question.labels)
-    plan = (
-        PoolPlan(recipe="paper")
-        if found.is_paper
-        else PoolPlan(pool_size_per_class(n_classes, n_shots))
+    known = PoolEvidence(
+        evidence.members, evidence.losses, evidence.vectors, evidence.is_human, evidence.clean
     )
-    chosen = select_pool(
-        PoolEvidence(
-            evidence.members,
-            evidence.losses,
-            evidence.vectors,
-            evidence.is_human,
-            evidence.clean[:, None],
-        ),
-        plan,
+    chosen = (
+        select_pool_paper(known)
+        if found.is_paper
+        else select_pool(known, pool_size_per_class(len(question.labels), n_shots))
     )
     classes = [np.full(len(rows), at, dtype=np.intp) for at, rows in enumerate(chosen)]
     return np.concatenate(chosen).astype(np.intp), np.concatenate(classes)
@@ -298,13 +289,14 @@ def _retrieved(
     """Return for each asked text its demonstrations' positions, padded with -1, and an order."""
     rows, classes = demonstrations
     texts = [example.text_of(wanted.question) for example in wanted.pool.examples]
-    plan = RetrievalPlan(wanted.n_shots, recipe="paper" if wanted.found.is_paper else "default")
-    result = retrieve(
-        Texts(evidence.vectors[asked], _ids(evidence, asked), [texts[r] for r in asked]),
-        ShotPool(evidence.vectors[rows], classes, _ids(evidence, rows), [texts[r] for r in rows]),
-        plan,
-        n_classes=len(wanted.question.labels),
-        rng=wanted.found.rng(wanted.cycle),
+    asked_texts = Texts(evidence.vectors[asked], _ids(evidence, asked), [texts[r] for r in asked])
+    pool = DemonstrationPool(
+        evidence.vectors[rows], classes, _ids(evidence, rows), [texts[r] for r in rows]
+    )
+    result = (
+        retrieve_paper(asked_texts, pool, wanted.n_shots)
+        if wanted.found.is_paper
+        else retrieve(asked_texts, pool, wanted.n_shots, rng=wanted.found.rng(wanted.cycle))
     )
     width = max((len(row) for row in result.shots), default=0)
     shots = np.full((len(asked), width), _NOBODY, dtype=np.int64)
