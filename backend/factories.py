@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,11 +14,9 @@ from backend.active_learning.baselines import RandomOrder
 from backend.active_learning.informativeness import LLMInformativenessScorer
 from backend.domain.ports import Encoder, LanguageModel
 from backend.domain.rounds import RoundRecipe
-from backend.domain.student import PLAIN, Recipe, Student, TrainingHooks, TrainingSet
+from backend.domain.student import RECIPES, Student
 from backend.errors import SettingsError
 from backend.labelstudio.client import LabelStudioPlatform
-from backend.launcher.child import ChildProcess, Command
-from backend.launcher.environments import PROJECT_FOLDER
 from backend.llm.client.load_balancer import Replicas
 from backend.llm.client.server import LLMClient
 from backend.pipeline.release import MakeStrategy
@@ -28,8 +24,6 @@ from backend.pipeline.rounds.train import StudentFactory
 from backend.settings import Settings
 
 _N_PUBLISHED_HEAD = 200
-_MIN_TEXTS_FOR_SEVERAL = 5000
-"""Below, one GPU is done before several processes have started."""
 
 
 def connect_language_model(settings: Settings) -> LLMClient | Replicas:
@@ -85,37 +79,10 @@ def student_factory(settings: Settings, encoder: Encoder) -> StudentFactory:
     def make(recipe: RoundRecipe) -> Student:
         from backend.self_training.self_trainer import SelfTrainer
 
-        ways = {"default": Recipe(), "plain": PLAIN, "probe": Recipe(name="probe")}
-        how = replace(PLAIN, name="paper") if recipe == "paper" else ways[settings.student_recipe]
-        alone = SelfTrainer(settings.student_model, recipe=how, encoder=encoder)
-        return alone if how.name == "probe" else _by_several(settings, alone, how, encoder)
+        chosen = RECIPES["paper" if recipe == "paper" else settings.student_recipe]
+        return SelfTrainer(settings.student_model, recipe=chosen, encoder=encoder)
 
     return make
-
-
-def _by_several(settings: Settings, alone: Student, recipe: Recipe, encoder: Encoder) -> Student:
-    """Return the small model trained by as many processes as the settings want, one GPU each."""
-    from backend.self_training.encoder import n_gpus
-    from backend.self_training.side_by_side import Order, SideBySide, known_vectors
-
-    n_found = n_gpus()
-    n_processes = settings.slm_processes or n_found
-    if n_found:
-        n_processes = min(n_processes, n_found)
-    if n_processes < 2:
-        return alone
-
-    def order(data: TrainingSet, seed: int, hooks: TrainingHooks) -> Order:
-        vectors = known_vectors(encoder, data.pool) if recipe.n_neighbours else None
-        return Order(
-            data, recipe, settings.student_model, seed, hooks.checkpoints, n_found == 0, vectors
-        )
-
-    def start(argv: tuple[str, ...], log_file: Path) -> ChildProcess:
-        return ChildProcess(Command("training", argv, PROJECT_FOLDER), log_file=log_file)
-
-    fewest = 0 if settings.slm_processes else _MIN_TEXTS_FOR_SEVERAL
-    return SideBySide(alone, order, start, n_processes=n_processes, fewest_texts=fewest)
 
 
 def query_strategies(settings: Settings, model: LanguageModel) -> MakeStrategy:

@@ -19,7 +19,7 @@ RENAMED = {
     "ROUND_LIMIT": "ROUND_MAX_CYCLES",
 }
 """Former variable -> its name today; the former one still counts, with a warning."""
-REMOVED: dict[str, str] = {}
+REMOVED: dict[str, str] = {"SLM_PROCESSES": "a training always runs in one process"}
 """Variable that is ignored, with a warning -> the reason."""
 
 _LOG = logging.getLogger(__name__)
@@ -151,11 +151,6 @@ class Settings:
         "",
         "paraphrase or field",
         "paraphrases for ROUND_RECIPE=paper: by the LLM, or a field of the tasks; empty: none",
-    )
-    slm_processes: int = _setting(
-        0,
-        "processes",
-        "how many train the student, at most one per GPU; 0: so many from 5,000 texts on",
     )
     round_recipe: str = _setting(
         "default",

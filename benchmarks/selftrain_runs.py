@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from backend.domain.student import PLAIN, Recipe
+from backend.domain.student import RECIPES, Recipe
 
 _PURITY_SHARES = tuple(round(0.1 * tenth, 1) for tenth in range(1, 11))
 _PAGE_BYTES = 4096
@@ -71,12 +71,9 @@ def recipe_named(name: str, asked: SelfTrainRun) -> Recipe:
     """Return a recipe by name; "default@option=value@option=value" changes options of it."""
     base, *changes = name.split("@")
     recipe = {
-        "default": Recipe(),
-        "plain": PLAIN,
-        "gold": PLAIN,
+        **RECIPES,
+        "gold": RECIPES["plain"],
         "ceiling": Recipe(deconvolve_noise=False),
-        "paper": replace(PLAIN, name="paper"),
-        "probe": Recipe(name="probe"),
     }[base]
     recipe = replace(recipe, n_epochs=asked.n_epochs, max_tokens=asked.max_tokens)
     for change in changes:

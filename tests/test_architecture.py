@@ -20,7 +20,6 @@ MODULES = [
 HOMES = {
     "torch": ("backend/self_training/", "backend/launcher/convert_gguf.py"),
     "transformers": ("backend/self_training/", "backend/launcher/convert_gguf.py"),
-    "accelerate": ("backend/self_training/",),
     "requests": ("backend/llm/client/", "backend/labelstudio/"),
     "httpx": ("backend/labelstudio/",),
     "sqlalchemy": ("backend/store/",),

@@ -62,22 +62,8 @@ def test_a_strategy_that_is_not_there_is_one_sentence_with_those_that_are(tmp_pa
         build_services(settings, platform=FakePlatform(), language_model=FakeLanguageModel())
 
 
-@pytest.mark.parametrize(
-    ("settings", "kind"),
-    [
-        (Settings(), "SelfTrainer"),
-        (Settings(slm_processes=1), "SelfTrainer"),
-        (Settings(slm_processes=2), "SideBySide"),
-        (Settings(slm_processes=2, student_recipe="probe"), "SelfTrainer"),
-    ],
-)
-def test_the_settings_say_how_many_processes_train(settings, kind, monkeypatch):
-    monkeypatch.setattr("backend.self_training.encoder.n_gpus", lambda: 0)
-    assert type(student_factory(settings, None)("default")).__name__ == kind
-
-
-@pytest.mark.parametrize(("n_gpus", "kind"), [(1, "SelfTrainer"), (2, "SideBySide")])
-def test_no_gpu_trains_in_two_processes(n_gpus, kind, monkeypatch):
-    monkeypatch.setattr("backend.self_training.encoder.n_gpus", lambda: n_gpus)
-    model = student_factory(Settings(slm_processes=4), None)("default")
-    assert type(model).__name__ == kind
+@pytest.mark.parametrize("recipe", ["default", "plain", "probe"])
+def test_the_settings_name_the_recipe_and_a_round_as_published_overrules_them(recipe):
+    make = student_factory(Settings(student_recipe=recipe), None)
+    assert make("default")._recipe.name == recipe
+    assert make("paper")._recipe.name == "paper"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -154,6 +154,13 @@ PLAIN = Recipe(
     reads_all_tokens=False,
 )
 """An ordinary fine-tune on the likeliest labels."""
+
+RECIPES: Mapping[str, Recipe] = {
+    "default": Recipe(),
+    "plain": PLAIN,
+    "paper": replace(PLAIN, name="paper"),
+    "probe": Recipe(name="probe"),
+}
 
 
 @dataclass(frozen=True, slots=True)

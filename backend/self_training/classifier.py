@@ -16,7 +16,7 @@ from backend.domain.questions import QuestionKind
 from backend.domain.student import PoolTexts, StudentPrediction
 from backend.label_model.linear_probe import LinearProbe
 from backend.self_training import head_init as start
-from backend.self_training import losses, peers
+from backend.self_training import losses
 from backend.self_training.batches import Tokens, reading_batches, tokenize
 from backend.self_training.encoder import compute_device, embedded_encoder_folder, has_fast_bf16
 from backend.self_training.pretrained import Pretrained, read_ours, under_new_head
@@ -106,11 +106,11 @@ class TextClassifier:
     def logits(
         self, tokens: Tokens, *, between: Callable[[], None] = lambda: None
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return logits (n, K) and unit vectors (n, d); processes side by side share the work."""
+        """Return logits (n, K) and unit vectors (n, d)."""
         logits = np.zeros((len(tokens), len(self.labels)), dtype=np.float32)
         vectors = np.zeros((len(tokens), self.model.config.hidden_size), dtype=np.float32)
         self.model.eval()
-        for rows in peers.share(list(reading_batches(tokens.lengths))):
+        for rows in reading_batches(tokens.lengths):
             between()
             inputs = tokens.collate(rows, self.device)
             with torch.inference_mode(), self.autocast():
@@ -121,7 +121,7 @@ class TextClassifier:
                 units = torch.nn.functional.normalize(means, dim=1)
             logits[rows] = output.logits.float().cpu().numpy()
             vectors[rows] = units.cpu().numpy()
-        return peers.whole(logits), peers.whole(vectors)
+        return logits, vectors
 
     def head_states(
         self, tokens: Tokens, *, between: Callable[[], None] = lambda: None
@@ -133,7 +133,7 @@ class TextClassifier:
         handle = layer.register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0]))
         self.model.eval()
         try:
-            for rows in peers.share(list(reading_batches(tokens.lengths))):
+            for rows in reading_batches(tokens.lengths):
                 between()
                 caught.clear()
                 with torch.inference_mode(), self.autocast():
@@ -141,7 +141,7 @@ class TextClassifier:
                 states[rows] = caught[0].double().cpu().numpy()
         finally:
             handle.remove()
-        return peers.whole(states)
+        return states
 
     def start_from(self, probes: tuple[LinearProbe, ...], *, size: float) -> None:
         """Let the head say what probes say that were fitted on `head_states` over `size`."""

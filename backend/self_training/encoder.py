@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from transformers import AutoModel, AutoTokenizer
 
 from backend.errors import SettingsError
-from backend.self_training import peers
 
 _log = logging.getLogger(__name__)
 
@@ -44,13 +43,8 @@ def embedded_encoder_folder() -> Path:
 
 
 def compute_device() -> torch.device:
-    """Return the GPU if there is one, else the CPU; among several processes, this one's own."""
-    return peers.device() or torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def n_gpus() -> int:
-    """Return how many GPUs there are."""
-    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+    """Return the GPU if there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def has_fast_bf16(device: torch.device) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,7 +14,6 @@ from torch import Tensor
 
 from backend.domain.student import TrainingHooks, TrainingProgress
 from backend.errors import TrainingCancelled, TrainingDiverged
-from backend.self_training import peers
 from backend.self_training.batches import Tokens, training_batches
 from backend.self_training.checkpoint import Checkpoint, WeightAverager, fingerprint, put_back
 
@@ -148,7 +147,7 @@ class _Run:
         """Go through the rows once."""
         self._objective.before_epoch(epoch)
         seed = _seed(self._stage, epoch)
-        torch.manual_seed(seed + peers.number())
+        torch.manual_seed(seed)
         batches = training_batches(
             self._stage.rows,
             self._tokens.lengths,
@@ -167,7 +166,7 @@ class _Run:
             )
         if self._stage.judge is not None:
             self._memory.keep_best(self._stage.judge(), self._learner.model)
-        if self._checkpoint is not None and peers.is_first():
+        if self._checkpoint is not None:
             self._checkpoint.keep(epoch + 1, self._learner.model, self._optimizer, self._memory)
 
     def finish(self) -> None:
@@ -178,7 +177,6 @@ class _Run:
 
     def _step(self, step: TrainingStep) -> float:
         model = self._learner.model
-        step = replace(step, rows=peers.share_of_batch(step.rows))
         inputs = self._tokens.collate(step.rows, self._learner.device)
         with self._learner.autocast():
             loss = self._objective.loss(inputs, step)
@@ -196,7 +194,6 @@ class _Run:
             group["lr"] = rate
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        peers.average_gradients(model.parameters())
         torch.nn.utils.clip_grad_norm_(model.parameters(), self._plan.largest_gradient)
         self._optimizer.step()
         self._n_done += 1
