@@ -156,8 +156,8 @@ class FreeALBackend(LabelStudioMLBase):  # type: ignore[misc]
 
     def _known_project(self, tasks: Sequence[Any]) -> Project | None:
         if "." in self.project_id:
-            return self._services().projects.get(ProjectId(self.project_id))
-        return self._services().projects.find(self._platform_id(tasks))
+            return self._services().stores.projects.get(ProjectId(self.project_id))
+        return self._services().stores.projects.find(self._platform_id(tasks))
 
     def _platform_id(self, tasks: Sequence[Any]) -> int:
         """Return Label Studio's project number: given, or on the tasks; 0 when nobody says it."""

@@ -154,13 +154,13 @@ def make_round(
         services = build_services(_settings())
         found = _project(services, project)
         if not cancel:
-            services.work.request_job(found.id, ROUND_NOW, "asked for on the command line")
+            services.stores.jobs.request_job(found.id, ROUND_NOW, "asked for on the command line")
             _console.print(f"A round is asked for: python -m backend status {project} -f")
             return
-        running = services.rounds.running(found.id)
+        running = services.stores.rounds.running(found.id)
         if running is None:
             _console.print("No round is running.")
-        elif services.rounds.finish(running, RoundState.CANCELLED):
+        elif services.stores.rounds.finish(running, RoundState.CANCELLED):
             _console.print(f"Round {running.number} is cancelled.")
 
 
@@ -176,8 +176,8 @@ def rollback(
     with _explained():
         services = build_services(_settings())
         found = _project(services, project)
-        services.releases.restore(found, version)
-        services.work.request_job(found.id, PRELABEL, "rollback")
+        services.stores.releases.restore(found, version)
+        services.stores.jobs.request_job(found.id, PRELABEL, "rollback")
         _console.print(f"The worker publishes {version} and then serves it.", soft_wrap=True)
 
 
@@ -197,7 +197,7 @@ def export(
 
 
 def _project(services: Services, number: str) -> Project:
-    found = services.projects.find(int(number)) if number.isdecimal() else None
+    found = services.stores.projects.find(int(number)) if number.isdecimal() else None
     if found is None:
         raise InvalidRequest(
             f"project {number!r} is not connected; `python -m backend status` lists projects"
@@ -217,7 +217,7 @@ def queue(
 
     with _explained():
         services = build_services(_settings())
-        found = services.projects.find(project)
+        found = services.stores.projects.find(project)
         if found is None:
             raise InvalidRequest(f"project {project} was never connected; see `status`")
         upcoming = services.queue.upcoming(found, limit)

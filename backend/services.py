@@ -3,330 +3,311 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from backend.domain.llm_usage import Prices
 from backend.domain.ports import Encoder, LabelingPlatform, LanguageModel
-from backend.factories import (
-    EncoderAtFirstUse,
-    connect_language_model,
-    connect_platform,
-    query_strategies,
-    student_factory,
-)
-from backend.labelstudio.definition_files import DefinitionFiles
-from backend.labelstudio.label_config import LabelConfigReader
-from backend.labelstudio.remote_text import RemoteTexts
-from backend.llm.annotator import LLMAnnotator
-from backend.llm.client.cache import CachedLanguageModel
-from backend.llm.paraphraser import Paraphraser
-from backend.llm.spans import SpanAsker
-from backend.pipeline.aggregate import Aggregator
-from backend.pipeline.annotation import Labelling, PreAnnotator
-from backend.pipeline.ensemble import AnnotatorEnsemble
-from backend.pipeline.events import EventService
-from backend.pipeline.export import Exporter
-from backend.pipeline.guidelines import GuidelinesReader
-from backend.pipeline.llm_budget import LLMBudgetPlanner
-from backend.pipeline.ordering import Orderer
-from backend.pipeline.predict import PredictionService
-from backend.pipeline.prelabel import PrelabelSteps
-from backend.pipeline.publish import Publisher
-from backend.pipeline.queue_status import QueueStatus
-from backend.pipeline.release import ReleaseBuilder
-from backend.pipeline.rounds.context import RoundContext, RoundPlan
-from backend.pipeline.rounds.paraphrases import Paraphrases
-from backend.pipeline.rounds.promote import PromoteStep
-from backend.pipeline.rounds.relabel import RelabelStep
-from backend.pipeline.rounds.scheduler import RoundPolicy, RoundScheduler
-from backend.pipeline.rounds.status import RoundStatus
-from backend.pipeline.rounds.train import StudentFactory, TrainStep
-from backend.pipeline.rounds.workflow import RoundSteps
-from backend.pipeline.status import StatusReporter
-from backend.pipeline.student_predictor import StudentPredictor
-from backend.pipeline.sync import Synchronizer
-from backend.self_training.similarity import SimilarityAnnotator
 from backend.settings import Settings
-from backend.store import (
-    Database,
-    JobStore,
-    LabelStore,
-    LLMCache,
-    ProjectStore,
-    ReleaseStore,
-    RoundStore,
-    StateStore,
-    TaskStore,
-)
+from backend.store import Database, Stores
+
+if TYPE_CHECKING:
+    from backend.labelstudio.label_config import LabelConfigReader
+    from backend.llm.annotator import LLMAnnotator
+    from backend.pipeline.aggregate import Aggregator
+    from backend.pipeline.annotation import Labelling
+    from backend.pipeline.ensemble import AnnotatorEnsemble
+    from backend.pipeline.events import EventService
+    from backend.pipeline.export import Exporter
+    from backend.pipeline.guidelines import GuidelinesReader
+    from backend.pipeline.llm_budget import LLMBudgetPlanner
+    from backend.pipeline.predict import PredictionService
+    from backend.pipeline.prelabel import PrelabelSteps
+    from backend.pipeline.queue_status import QueueStatus
+    from backend.pipeline.release import MakeStrategy, ReleaseBuilder
+    from backend.pipeline.rounds.context import RoundPlan
+    from backend.pipeline.rounds.train import StudentFactory
+    from backend.pipeline.rounds.workflow import RoundSteps
+    from backend.pipeline.status import StatusReporter
+    from backend.self_training.similarity import SimilarityAnnotator
 
 
 @dataclass(frozen=True, slots=True)
+class Adapters:
+    """Parts that replace those of the settings; None: as the settings say."""
+
+    platform: LabelingPlatform | None = None
+    language_model: LanguageModel | None = None
+    encoder: Encoder | None = None
+    make_student: StudentFactory | None = None
+
+
+@dataclass(frozen=True)
 class Services:
-    """Everything that the web process, the worker and the command line call."""
+    """Everything that the web process, the worker and the command line call.
+
+    Each part is imported and built at its first use: the web process starts in a second and never
+    loads what only the worker needs.
+    """
 
     settings: Settings
     database: Database
-    projects: ProjectStore
-    tasks: TaskStore
-    labels: LabelStore
-    releases: ReleaseStore
-    rounds: RoundStore
-    work: JobStore
-    answers: LLMCache
-    state: StateStore
-    platform: LabelingPlatform
-    language_model: LanguageModel
-    encoder: Encoder
-    config: LabelConfigReader
-    annotator: LLMAnnotator
-    similarity: SimilarityAnnotator
-    ensemble: AnnotatorEnsemble
-    aggregator: Aggregator
-    events: EventService
-    prediction: PredictionService
-    round_steps: RoundSteps
-    queue: QueueStatus
-    exporter: Exporter
-    reporter: StatusReporter
+    stores: Stores
+    given: Adapters
 
     def close(self) -> None:
         """Close all connections."""
-        for part in (self.platform, self.language_model):
-            close = getattr(part, "close", None)
+        for name in ("platform", "language_model"):
+            close = getattr(self.__dict__.get(name), "close", None)
             if close is not None:
                 close()
         self.database.close()
 
+    @cached_property
+    def platform(self) -> LabelingPlatform:
+        """Return Label Studio's client."""
+        from backend.factories import connect_platform
 
-@dataclass(frozen=True, slots=True)
-class _Stores:
-    """All that is kept, in one database."""
+        return self.given.platform or connect_platform(self.settings)
 
-    projects: ProjectStore
-    tasks: TaskStore
-    labels: LabelStore
-    releases: ReleaseStore
-    rounds: RoundStore
-    work: JobStore
-    answers: LLMCache
-    state: StateStore
+    @cached_property
+    def language_model(self) -> LanguageModel:
+        """Return the LLM with the cache of its answers."""
+        from backend.factories import connect_language_model
+        from backend.llm.client.cache import CachedLanguageModel
+
+        model = self.given.language_model or connect_language_model(self.settings)
+        return CachedLanguageModel(model, self.stores.llm_cache)
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """Return the sentence encoder."""
+        from backend.factories import EncoderAtFirstUse
+
+        return self.given.encoder or EncoderAtFirstUse(self.settings)
+
+    @cached_property
+    def config(self) -> LabelConfigReader:
+        """Return the reader of label configs."""
+        from backend.labelstudio.label_config import LabelConfigReader
+        from backend.labelstudio.remote_text import RemoteTexts
+
+        return LabelConfigReader(RemoteTexts(self.settings.allowed_data_hosts))
+
+    @cached_property
+    def annotator(self) -> LLMAnnotator:
+        """Return the annotator that prompts the LLM."""
+        from backend.llm.annotator import LLMAnnotator
+        from backend.llm.spans import SpanAsker
+
+        return LLMAnnotator(
+            self.language_model,
+            shortlist=self.similarity.shortlist,
+            span_asker=SpanAsker(self.language_model),
+        )
+
+    @cached_property
+    def similarity(self) -> SimilarityAnnotator:
+        """Return the annotator that compares texts with label definitions."""
+        from backend.self_training.similarity import SimilarityAnnotator
+
+        return SimilarityAnnotator(self.encoder)
+
+    @cached_property
+    def ensemble(self) -> AnnotatorEnsemble:
+        """Return all annotators with their label model."""
+        from backend.pipeline.ensemble import AnnotatorEnsemble
+
+        return AnnotatorEnsemble(self.annotator, self.similarity, self.encoder, self.stores)
+
+    @cached_property
+    def aggregator(self) -> Aggregator:
+        """Return what aggregates the labels of a whole pool."""
+        from backend.pipeline.aggregate import Aggregator
+
+        return Aggregator(self.ensemble, self._guidelines, self.stores)
+
+    @cached_property
+    def events(self) -> EventService:
+        """Return the use case of connections and webhooks."""
+        from backend.pipeline.events import EventService
+
+        return EventService(self.config, self.stores)
+
+    @cached_property
+    def prediction(self) -> PredictionService:
+        """Return the use case of /predict."""
+        from backend.pipeline.predict import PredictionService
+
+        return PredictionService(
+            lambda: self._labelling,
+            self.stores,
+            deadline_s=self.settings.predict_deadline_s,
+            live_limit=self.settings.live_predict_limit,
+        )
+
+    @cached_property
+    def queue(self) -> QueueStatus:
+        """Return the state of the annotators' queues."""
+        from backend.pipeline.queue_status import QueueStatus
+
+        return QueueStatus(self._releases, self.stores)
+
+    @cached_property
+    def reporter(self) -> StatusReporter:
+        """Return the use case of status pages."""
+        from backend.pipeline.rounds.status import RoundStatus
+        from backend.pipeline.status import StatusReporter
+
+        return StatusReporter(
+            self.stores,
+            self.queue,
+            self._budget,
+            RoundStatus(self.stores, self._round_plan),
+            prices=Prices(self.settings.llm_price_in, self.settings.llm_price_out),
+        )
+
+    @cached_property
+    def exporter(self) -> Exporter:
+        """Return the use case of exports."""
+        from backend.pipeline.export import Exporter
+
+        return Exporter(self._guidelines, self.config, self.stores, self._models)
+
+    @cached_property
+    def round_steps(self) -> RoundSteps:
+        """Return the steps of the worker's workflows."""
+        from backend.llm.paraphraser import Paraphraser
+        from backend.pipeline.rounds.context import RoundContext
+        from backend.pipeline.rounds.paraphrases import Paraphrases
+        from backend.pipeline.rounds.promote import PromoteStep
+        from backend.pipeline.rounds.relabel import RelabelStep
+        from backend.pipeline.rounds.scheduler import RoundPolicy, RoundScheduler
+        from backend.pipeline.rounds.train import TrainStep
+        from backend.pipeline.rounds.workflow import RoundSteps
+
+        stores, aggregator, ensemble = self.stores, self.aggregator, self.ensemble
+        context = RoundContext(stores, self._models, self._round_plan)
+        policy = RoundPolicy(self.settings.round_min_tasks, self.settings.round_every)
+        paraphrases = Paraphrases(
+            self.settings.student_views, Paraphraser(self.language_model).reword
+        )
+        return RoundSteps(
+            self._prelabel_steps,
+            RoundScheduler(context, self._guidelines, stores, policy),
+            TrainStep(context, aggregator, self._make_student, paraphrases),
+            RelabelStep(context, aggregator, ensemble, self._guidelines, stores),
+            PromoteStep(context, aggregator, ensemble, self._releases, stores),
+        )
+
+    @cached_property
+    def _prelabel_steps(self) -> PrelabelSteps:
+        from backend.pipeline.annotation import Labelling, PreAnnotator
+        from backend.pipeline.ordering import Orderer
+        from backend.pipeline.prelabel import PrelabelSteps
+        from backend.pipeline.publish import Publisher
+        from backend.pipeline.student_predictor import StudentPredictor
+        from backend.pipeline.sync import PrelabelPlan, Synchronizer
+
+        settings, stores = self.settings, self.stores
+        plan = PrelabelPlan(
+            annotate_chunk=settings.annotate_chunk,
+            publish_chunk=settings.publish_chunk,
+            manages_queue=settings.manage_queue,
+            full_sync_interval_s=settings.full_sync_interval_s,
+            retry_abstentions_s=settings.retry_abstentions_s,
+        )
+        orderer = Orderer(self.aggregator, self._releases, stores, plan)
+        labelling = Labelling(
+            self.ensemble,
+            self._guidelines,
+            self.config,
+            self._releases,
+            StudentPredictor(stores, self._models, self._make_student),
+        )
+        return PrelabelSteps(
+            Synchronizer(self.platform, self.config, stores, plan, orderer.is_due),
+            PreAnnotator(labelling, self.aggregator, self._budget, stores, plan),
+            Publisher(self.platform, stores, plan),
+            orderer,
+        )
+
+    @cached_property
+    def _guidelines(self) -> GuidelinesReader:
+        from backend.labelstudio.definition_files import DefinitionFiles
+        from backend.pipeline.guidelines import GuidelinesReader
+
+        definitions = DefinitionFiles(self.settings.definitions_folder)
+        return GuidelinesReader(self.config, self.stores, definitions.read)
+
+    @cached_property
+    def _labelling(self) -> Labelling:
+        from backend.pipeline.annotation import Labelling
+
+        return Labelling(self.ensemble, self._guidelines, self.config, self._releases)
+
+    @cached_property
+    def _releases(self) -> ReleaseBuilder:
+        from backend.pipeline.release import ReleaseBuilder
+
+        return ReleaseBuilder(self.ensemble, self.config, self.stores, self._make_strategy)
+
+    @cached_property
+    def _budget(self) -> LLMBudgetPlanner:
+        from backend.pipeline.llm_budget import LLMBudgetPlanner
+
+        return LLMBudgetPlanner(
+            self.ensemble,
+            self._guidelines,
+            self.stores,
+            self._make_strategy,
+            share=self.settings.llm_share or None,
+        )
+
+    @cached_property
+    def _make_strategy(self) -> MakeStrategy:
+        from backend.factories import query_strategies
+
+        return query_strategies(self.settings, self.language_model)
+
+    @cached_property
+    def _make_student(self) -> StudentFactory:
+        from backend.factories import student_factory
+
+        return self.given.make_student or student_factory(self.settings, self.encoder)
+
+    @cached_property
+    def _round_plan(self) -> RoundPlan:
+        from backend.pipeline.rounds.context import RoundPlan
+
+        return RoundPlan(
+            recipe="paper" if self.settings.round_recipe == "paper" else "default",
+            limit=self.settings.round_max_cycles,
+            n_shots=self.settings.round_shots,
+            llm_share=self.settings.llm_share or None,
+            chunk=self.settings.annotate_chunk,
+        )
+
+    @property
+    def _models(self) -> Path:
+        return self.settings.home / "models"
 
 
-@dataclass(frozen=True, slots=True)
-class _Shared:
-    """What several use cases are made of."""
+def build_services(settings: Settings, given: Adapters | None = None) -> Services:
+    """Bring the database up to date and return the parts, not built yet.
 
-    config: LabelConfigReader
-    guidelines_reader: GuidelinesReader
-    annotator: LLMAnnotator
-    similarity: SimilarityAnnotator
-    ensemble: AnnotatorEnsemble
-    aggregator: Aggregator
-    releaser: ReleaseBuilder
-    sharer: LLMBudgetPlanner
+    Args:
+        settings: What the user has set.
+        given: Parts that tests and benchmarks put in the place of those of the settings.
 
-
-def build_services(
-    settings: Settings,
-    *,
-    platform: LabelingPlatform | None = None,
-    language_model: LanguageModel | None = None,
-    encoder: Encoder | None = None,
-    make_small_model: StudentFactory | None = None,
-) -> Services:
-    """Wire everything together and bring the database up to date; raises StoreUnavailable.
-
-    Tests give their own platform, language model, encoder and small model.
+    Raises:
+        StoreUnavailable: The database cannot be opened.
+        SettingsError: There is no query strategy of that name.
     """
     database = Database(settings.state_url)
     database.migrate()
-    stores = _stores(database)
-    platform = platform or connect_platform(settings)
-    model = language_model or connect_language_model(settings)
-    language_model = CachedLanguageModel(model, stores.answers)
-    encoder = encoder or EncoderAtFirstUse(settings)
-    make_small_model = make_small_model or student_factory(settings, encoder)
-    shared = _shared(settings, stores, language_model, encoder)
-    student_predictor = StudentPredictor(stores.releases, _models(settings), make_small_model)
-    prelabel = _prelabel_crew(settings, stores, shared, platform, student_predictor)
-    queue = QueueStatus(shared.releaser, stores.releases, stores.tasks)
-    wordings = Paraphrases(settings.student_views, Paraphraser(language_model).reword)
-    return Services(
-        settings=settings,
-        database=database,
-        projects=stores.projects,
-        tasks=stores.tasks,
-        labels=stores.labels,
-        releases=stores.releases,
-        rounds=stores.rounds,
-        work=stores.work,
-        answers=stores.answers,
-        state=stores.state,
-        platform=platform,
-        language_model=language_model,
-        encoder=encoder,
-        config=shared.config,
-        annotator=shared.annotator,
-        similarity=shared.similarity,
-        ensemble=shared.ensemble,
-        aggregator=shared.aggregator,
-        events=EventService(shared.config, (stores.projects, stores.tasks, stores.work)),
-        prediction=_prediction(settings, stores, shared),
-        round_steps=_round_crew(settings, stores, shared, prelabel, make_small_model, wordings),
-        queue=queue,
-        exporter=_exporter(settings, stores, shared),
-        reporter=_reporter(settings, stores, shared, queue),
-    )
-
-
-def _stores(database: Database) -> _Stores:
-    return _Stores(
-        projects=ProjectStore(database),
-        tasks=TaskStore(database),
-        labels=LabelStore(database),
-        releases=ReleaseStore(database),
-        rounds=RoundStore(database),
-        work=JobStore(database),
-        answers=LLMCache(database),
-        state=StateStore(database),
-    )
-
-
-def _shared(
-    settings: Settings, stores: _Stores, language_model: LanguageModel, encoder: Encoder
-) -> _Shared:
-    config = LabelConfigReader(RemoteTexts(settings.allowed_data_hosts))
-    definitions = DefinitionFiles(settings.definitions_folder)
-    guidelines_reader = GuidelinesReader(config, stores.tasks, definitions.read)
-    similarity = SimilarityAnnotator(encoder)
-    annotator = LLMAnnotator(
-        language_model, shortlist=similarity.shortlist, span_asker=SpanAsker(language_model)
-    )
-    ensemble = AnnotatorEnsemble(annotator, similarity, encoder, stores.state)
-    make_strategy = query_strategies(settings, language_model)
-    releaser = ReleaseBuilder(ensemble, config, (stores.releases, stores.state), make_strategy)
-    return _Shared(
-        config=config,
-        guidelines_reader=guidelines_reader,
-        annotator=annotator,
-        similarity=similarity,
-        ensemble=ensemble,
-        aggregator=Aggregator(ensemble, guidelines_reader, stores.tasks, stores.labels),
-        releaser=releaser,
-        sharer=LLMBudgetPlanner(
-            ensemble,
-            guidelines_reader,
-            (stores.labels, stores.answers, stores.state),
-            make_strategy,
-            share=settings.llm_share or None,
-        ),
-    )
-
-
-def _prelabel_crew(
-    settings: Settings,
-    stores: _Stores,
-    shared: _Shared,
-    platform: LabelingPlatform,
-    student_predictor: StudentPredictor,
-) -> PrelabelSteps:
-    five = (stores.projects, stores.tasks, stores.labels, stores.releases, stores.work)
-    orderer = Orderer(shared.aggregator, shared.releaser, five, manages_queue=settings.manage_queue)
-    return PrelabelSteps(
-        Synchronizer(
-            platform,
-            shared.config,
-            five,
-            full_interval_s=settings.full_sync_interval_s,
-            manages_queue=settings.manage_queue,
-            is_order_due=orderer.is_due,
-        ),
-        PreAnnotator(
-            Labelling(
-                shared.ensemble,
-                shared.guidelines_reader,
-                shared.config,
-                shared.releaser,
-                student_predictor,
-            ),
-            shared.aggregator,
-            shared.sharer,
-            (stores.projects, stores.labels, stores.work),
-            chunk=settings.annotate_chunk,
-            retry_abstentions_s=settings.retry_abstentions_s,
-        ),
-        Publisher(
-            platform,
-            (stores.projects, stores.labels, stores.releases, stores.work),
-            chunk=settings.publish_chunk,
-            manages_queue=settings.manage_queue,
-        ),
-        orderer,
-    )
-
-
-def _round_crew(
-    settings: Settings,
-    stores: _Stores,
-    shared: _Shared,
-    prelabel: PrelabelSteps,
-    make_small_model: StudentFactory,
-    wordings: Paraphrases,
-) -> RoundSteps:
-    labels, aggregator, ensemble = stores.labels, shared.aggregator, shared.ensemble
-    context = RoundContext(
-        (stores.projects, stores.rounds, stores.work), _models(settings), _round_plan(settings)
-    )
-    policy = RoundPolicy(settings.round_min_tasks, settings.round_every)
-    return RoundSteps(
-        prelabel,
-        RoundScheduler(
-            context, shared.guidelines_reader, (stores.projects, labels, stores.rounds), policy
-        ),
-        TrainStep(context, aggregator, make_small_model, wordings),
-        RelabelStep(
-            context, aggregator, ensemble, shared.guidelines_reader, (stores.tasks, labels)
-        ),
-        PromoteStep(context, aggregator, ensemble, shared.releaser, (labels, stores.releases)),
-    )
-
-
-def _prediction(settings: Settings, stores: _Stores, shared: _Shared) -> PredictionService:
-    return PredictionService(
-        Labelling(shared.ensemble, shared.guidelines_reader, shared.config, shared.releaser),
-        (stores.projects, stores.tasks, stores.labels, stores.work),
-        deadline_s=settings.predict_deadline_s,
-        live_limit=settings.live_predict_limit,
-    )
-
-
-def _exporter(settings: Settings, stores: _Stores, shared: _Shared) -> Exporter:
-    three = (stores.tasks, stores.labels, stores.releases)
-    return Exporter(shared.guidelines_reader, shared.config, three, _models(settings))
-
-
-def _reporter(
-    settings: Settings, stores: _Stores, shared: _Shared, queue: QueueStatus
-) -> StatusReporter:
-    return StatusReporter(
-        (stores.projects, stores.tasks, stores.labels, stores.work),
-        stores.answers,
-        queue,
-        shared.sharer,
-        RoundStatus(stores.rounds, _round_plan(settings)),
-        prices=Prices(settings.llm_price_in, settings.llm_price_out),
-    )
-
-
-def _models(settings: Settings) -> Path:
-    return settings.home / "models"
-
-
-def _round_plan(settings: Settings) -> RoundPlan:
-    return RoundPlan(
-        recipe="paper" if settings.round_recipe == "paper" else "default",
-        limit=settings.round_max_cycles,
-        n_shots=settings.round_shots,
-        llm_share=settings.llm_share or None,
-        chunk=settings.annotate_chunk,
-    )
+    services = Services(settings, database, Stores.open(database), given or Adapters())
+    if settings.query_strategy not in ("activellm", "random"):
+        services._make_strategy  # noqa: B018  a wrong name ends the start, not the first ordering
+    return services

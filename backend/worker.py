@@ -38,27 +38,27 @@ class Dispatcher:
     def dispatch(self) -> int:
         """Enqueue what is asked for; return how many jobs were new."""
         n_new = 0
-        for project_id, kind, requested_at in self._services.work.job_requests():
+        for project_id, kind, requested_at in self._services.stores.jobs.job_requests():
             if self._jobs.submit(project_id, kind):
-                self._services.work.drop_request(project_id, kind, requested_at)
+                self._services.stores.jobs.drop_request(project_id, kind, requested_at)
                 n_new += 1
         return n_new
 
     def look(self) -> None:
         """Ask for a job for each connected project that has work due."""
-        for project in self._services.projects.all():
+        for project in self._services.stores.projects.all():
             if not project.is_connected:
                 continue
             kind, reason = (
                 PRELABEL,
-                self._services.round_steps.prelabel.synchroniser.work_due(project.id),
+                self._services.round_steps.prelabel.synchronizer.work_due(project.id),
             )
-            round_reason = self._services.round_steps.beginner.due(project)
+            round_reason = self._services.round_steps.scheduler.due(project)
             if round_reason is not None:
                 kind, reason = ROUND, round_reason
             if reason is not None:
                 _LOG.debug("project=%s needs work: %s", project.id, reason)
-                self._services.work.request_job(project.id, kind, reason)
+                self._services.stores.jobs.request_job(project.id, kind, reason)
 
 
 def run_worker(services: Services, stop: threading.Event) -> None:
@@ -70,9 +70,9 @@ def run_worker(services: Services, stop: threading.Event) -> None:
             settings.jobs_url,
             executor_id=settings.own_worker_id,
             workflows={
-                PRELABEL: partial(prelabel, round_steps=round_steps.prelabel),
-                ROUND: partial(run_round, round_steps=round_steps),
-                ROUND_NOW: partial(run_round, round_steps=round_steps, is_asked=True),
+                PRELABEL: partial(prelabel, steps=round_steps.prelabel),
+                ROUND: partial(run_round, steps=round_steps),
+                ROUND_NOW: partial(run_round, steps=round_steps, is_asked=True),
             },
         )
         jobs.launch()
@@ -96,13 +96,13 @@ def _loop(services: Services, jobs: DurableJobs, stop: threading.Event) -> None:
     while not stop.is_set():
         try:
             if time.monotonic() >= beat_at:
-                services.work.beat(services.settings.own_worker_id)
+                services.stores.jobs.beat(services.settings.own_worker_id)
                 beat_at = time.monotonic() + _BEAT_S
                 _take_over(services, jobs)
             dispatcher.dispatch()
             if time.monotonic() >= clean_at:
                 jobs.forget_finished()
-                services.answers.forget(services.settings.llm_cache_days)
+                services.stores.llm_cache.forget(services.settings.llm_cache_days)
                 clean_at = time.monotonic() + _CLEAN_S
         except BackendError as exc:
             _LOG.error("worker: %s", exc)
@@ -113,7 +113,7 @@ def _loop(services: Services, jobs: DurableJobs, stop: threading.Event) -> None:
 
 def _take_over(services: Services, jobs: DurableJobs) -> None:
     """Go on with the work of a worker that is gone, on whatever machine it was."""
-    dead = services.work.claim_dead_worker(services.settings.own_worker_id)
+    dead = services.stores.jobs.claim_dead_worker(services.settings.own_worker_id)
     if dead is not None:
         n_workflows = jobs.take_over(dead)
         _LOG.warning("worker=%s is gone; n_workflows=%d go on here", dead, n_workflows)

@@ -24,7 +24,7 @@ from backend.llm.client.server import LLMClient
 from backend.llm.generation import can_generate
 from backend.llm.prompts.selection import TemplateSelector
 from backend.self_training.similarity import SimilarityAnnotator
-from backend.services import Services, build_services
+from backend.services import Adapters, Services, build_services
 from backend.settings import Settings
 from benchmarks.datasets import DataSet, LabelledTask, load
 from benchmarks.judging import (
@@ -113,7 +113,7 @@ def run(report: Report, *, console: Console, data: Path, limit: int | None, shot
         if not isinstance(server, LLMClient):
             raise ValueError("LLM_BASE_URL names several servers; one is measured at a time")
         recorder = Recorder(server)
-        services = build_services(settings, language_model=recorder)
+        services = build_services(settings, Adapters(language_model=recorder))
         schema = services.config.read_schema(dataset.label_config)
         if shots and not can_generate(schema.questions[0]):
             raise ValueError(f"no demonstrations can be made for {dataset.name}; leave --shots out")
@@ -337,7 +337,11 @@ def _noted(report: Report, name: str, score: Score) -> float:
 
 
 def _counts(bench: Bench, answers: Sequence[WeakLabel]) -> dict[str, Any]:
-    usage = [u for u in bench.services.answers.usage(_PROJECT) if u.account.purpose == "annotate"]
+    usage = [
+        u
+        for u in bench.services.stores.llm_cache.usage(_PROJECT)
+        if u.account.purpose == "annotate"
+    ]
     return {
         "n_abstentions": sum(weak.abstention is not None for weak in answers),
         "n_invalid": _n_invalid(bench, answers),

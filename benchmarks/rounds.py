@@ -31,7 +31,7 @@ from backend.pipeline.rounds.artifacts import aligned
 from backend.pipeline.rounds.context import SHOTS, SMALL_MODEL, as_votes, question_of
 from backend.pipeline.rounds.promote import FINAL
 from backend.pipeline.rounds.workflow import run_round
-from backend.services import Services, build_services
+from backend.services import Adapters, Services, build_services
 from backend.settings import Settings
 from backend.store import Database, LLMCache
 from benchmarks.datasets import DataSet, load
@@ -121,7 +121,7 @@ def run(report: Report, asked: RoundsRun, *, console: Console) -> None:
             round_every=0,
         )
         model = None if asked.answers is None else kept_answers(settings, asked.answers)
-        services = build_services(settings, platform=platform, language_model=model)
+        services = build_services(settings, Adapters(platform, model))
         house = House(asked, data, platform, services, TimedSteps(console))
         try:
             _measure(report, house, console)
@@ -165,10 +165,10 @@ def _measure(report: Report, house: House, console: Console) -> None:
 def _answer(house: House, n_humans: int) -> None:
     """Let people answer the first tasks of the queue, or drawn ones."""
     services = house.services
-    project = services.projects.get(house.platform.project_id)
+    project = services.stores.projects.get(house.platform.project_id)
     if project is None:
         raise ValueError("the project is not there")
-    ids = [place.task_id for place in services.releases.places(project)]
+    ids = [place.task_id for place in services.stores.releases.places(project)]
     if house.asked.order == "random":
         ids = np.random.default_rng(house.asked.seed).permutation(sorted(ids)).tolist()
     schema = services.config.read_schema(house.data.label_config)
@@ -179,7 +179,7 @@ def _answer(house: House, n_humans: int) -> None:
         written = services.config.write_prediction(schema, [said], "", None)
         if written is not None:
             house.platform.annotate(task_id, written.result)
-    services.projects.forget_full_sync(project.id)
+    services.stores.projects.forget_full_sync(project.id)
 
 
 def _pool_scores(house: House) -> dict[str, Any]:
@@ -188,14 +188,14 @@ def _pool_scores(house: House) -> dict[str, Any]:
     People's answers stand above verdicts, as in an export, also where the verdicts are older.
     """
     services = house.services
-    project = services.projects.get(house.platform.project_id)
+    project = services.stores.projects.get(house.platform.project_id)
     if project is None:
         return {}
     pool = services.aggregator.pool(project)
     question = pool.guidelines.schema.questions[0]
     gold = np.array([house.gold[example.id] for example in pool.examples])
     votes = posteriors_by_annotator(question, pool.examples, pool.votes)
-    labels_out = [v for v in services.labels.weak_labels(project) if v.annotator == "fused"]
+    labels_out = [v for v in services.stores.labels.weak_labels(project) if v.annotator == "fused"]
     by_id = {v.example_id: v for v in labels_out if v.question == question.name}
     fused = np.full((len(gold), len(question.labels)), np.nan)
     for row, example in enumerate(pool.examples):
@@ -212,7 +212,7 @@ def _pool_scores(house: House) -> dict[str, Any]:
 def _cycles(house: House, number: int) -> list[dict[str, Any]]:
     """Return what each cycle of a round found, from the round's own files."""
     services, project_id = house.services, house.platform.project_id
-    files = services.round_steps.trainer.files(project_id, number)
+    files = services.round_steps.train.files(project_id, number)
     ids = np.array(sorted(house.gold), dtype=np.int64)
     gold = np.array([house.gold[int(i)] for i in ids])
     found: list[dict[str, Any]] = []
@@ -235,8 +235,8 @@ def _cycles(house: House, number: int) -> list[dict[str, Any]]:
 def _test_scores(house: House) -> dict[str, Any]:
     """Return accuracies on texts that nobody has learned from."""
     services = house.services
-    project = services.projects.get(house.platform.project_id)
-    history = services.rounds.history(house.platform.project_id)
+    project = services.stores.projects.get(house.platform.project_id)
+    history = services.stores.rounds.history(house.platform.project_id)
     if project is None or not history:
         return {}
     schema = services.config.read_schema(house.data.label_config)
@@ -251,13 +251,13 @@ def _test_scores(house: House) -> dict[str, Any]:
         _short(name): _accuracy(p, gold)
         for name, p in posteriors_by_annotator(question, examples, votes).items()
     }
-    files = services.round_steps.trainer.files(project.id, history[-1].number)
+    files = services.round_steps.train.files(project.id, history[-1].number)
     n_cycles = history[-1].metrics.get("n_cycles", 0)
     ids = np.array([example.id for example in examples], dtype=np.int64)
     texts = PoolTexts(
         tuple(int(i) for i in ids), tuple(example.text_of(question) for example in examples)
     )
-    model = services.round_steps.trainer.load(files.model(n_cycles), history[-1].recipe)
+    model = services.round_steps.train.load(files.model(n_cycles), history[-1].recipe)
     answers = model.predict(texts).probabilities
     name = f"{SMALL_MODEL}{history[-1].recipe}"
     votes = votes + as_votes(ids, answers, question, name, version="")
@@ -269,9 +269,9 @@ def _test_scores(house: House) -> dict[str, Any]:
 def _results(house: House, steps: Sequence[dict[str, Any]]) -> dict[str, Any]:
     services, project_id = house.services, house.platform.project_id
     first, last = steps[0], steps[-1]
-    history = services.rounds.history(project_id)
+    history = services.stores.rounds.history(project_id)
     metrics = dict(history[-1].metrics) if history else {}
-    usage = services.answers.usage(project_id)
+    usage = services.stores.llm_cache.usage(project_id)
     estimate = metrics.get("accuracies", {}).get("fused")
     return {
         "zero_shot_accuracy": max(v for k, v in first.items() if k in ("llm", "similarity")),
@@ -296,10 +296,10 @@ def _interval_coverage(house: House) -> dict[str, float]:
     The round's verdicts, each made without its text's own label, are held against 50 random
     samples of right labels: as many as the round's audit slice had, and 100.
     """
-    history = house.services.rounds.history(house.platform.project_id)
+    history = house.services.stores.rounds.history(house.platform.project_id)
     if not history:
         return {}
-    files = house.services.round_steps.trainer.files(house.platform.project_id, history[-1].number)
+    files = house.services.round_steps.train.files(house.platform.project_id, history[-1].number)
     stored = files.read(FINAL)
     if stored is None:
         return {}

@@ -25,7 +25,7 @@ from backend.factories import connect_language_model
 from backend.launcher.child import Command
 from backend.launcher.processes import Processes, answers, free_port
 from backend.launcher.vllm_server import start_language_model
-from backend.services import Services, build_services
+from backend.services import Adapters, Services, build_services
 from backend.settings import Settings
 from backend.supervise import web_command, worker_command
 from benchmarks.data import cycled, read_rows
@@ -140,7 +140,7 @@ def _measure_labelling(report: Report, settings: Settings, texts: Sequence[str])
             own = replace(settings, home=Path(folder))
             server = connect_language_model(own)
             recorder = _Recorder(server)
-            services = build_services(own, language_model=recorder)
+            services = build_services(own, Adapters(language_model=recorder))
             seconds = _label_all(services, some)
             prompts, decoding = recorder.prompts, recorder.decoding
             name = services.language_model.describe().name
@@ -167,13 +167,13 @@ def _measure_labelling(report: Report, settings: Settings, texts: Sequence[str])
 def _label_all(services: Services, texts: Sequence[str]) -> float:
     project = services.events.connect(STORED, CONFIG)
     tasks = [Task(n, {"text": text}) for n, text in enumerate(texts, start=1)]
-    services.tasks.save(STORED, tasks)
+    services.stores.tasks.save(STORED, tasks)
     services.language_model.describe()
     started = time.perf_counter()
     while not services.round_steps.prelabel.annotator.annotate_chunk(STORED)["is_done"]:
         pass
     seconds = time.perf_counter() - started
-    if services.labels.progress(project).n_labelled != len(texts):
+    if services.stores.labels.progress(project).n_labelled != len(texts):
         raise RuntimeError("not every text got a label")
     return seconds
 
@@ -205,13 +205,13 @@ def _fill(services: Services, texts: Sequence[str]) -> Project:
     project = services.events.connect(STORED, CONFIG)
     stored = cycled(texts, N_STORED)
     tasks = [Task(n, {"text": text}) for n, text in enumerate(stored, start=1)]
-    services.tasks.save(STORED, tasks)
+    services.stores.tasks.save(STORED, tasks)
     schema = services.config.read_schema(CONFIG)
     weak = [WeakLabel(t.id, "sentiment", "llm:bench", "v1", (0.9, 0.1)) for t in tasks]
     written = [services.config.write_prediction(schema, [w], project.model_version) for w in weak]
     predictions: list[Prediction] = [p for p in written if p is not None]
-    services.labels.save(project, weak, predictions)
-    services.labels.note_published(project, [t.id for t in tasks])
+    services.stores.labels.save(project, weak, predictions)
+    services.stores.labels.note_published(project, [t.id for t in tasks])
     return project
 
 
@@ -361,18 +361,18 @@ def _measure_webhook(
     services.events.connect(BUSY, CONFIG)
     busy_texts = cycled(setting.texts, 200 * setting.seconds)
     many = tuple(Task(i, {"text": text}) for i, text in enumerate(busy_texts, start=100_000))
-    services.tasks.apply(BUSY, Event("TASKS_CREATED", tasks=many), ("prelabel", "benchmark"))
+    services.stores.tasks.apply(BUSY, Event("TASKS_CREATED", tasks=many), ("prelabel", "benchmark"))
     worker = processes.start(worker_command(replace(setting.settings, annotate_chunk=LIST_SIZE)))
-    busy = services.projects.get(BUSY)
+    busy = services.stores.projects.get(BUSY)
     if busy is None:
         raise RuntimeError("the busy project is gone")
-    _wait(lambda: services.labels.progress(busy).n_labelled > 0, "the worker labels nothing")
-    before = services.labels.progress(busy).n_labelled
+    _wait(lambda: services.stores.labels.progress(busy).n_labelled > 0, "the worker labels nothing")
+    before = services.stores.labels.progress(busy).n_labelled
     ours = _post_at_rate(setting.web_url, [_annotation(1_000_000 + i) for i in range(n)])
-    labelled = services.labels.progress(busy).n_labelled - before
-    if services.labels.progress(busy).n_to_label == 0:
+    labelled = services.stores.labels.progress(busy).n_labelled - before
+    if services.stores.labels.progress(busy).n_to_label == 0:
         raise RuntimeError("the worker ran out of work during the webhooks; give more texts")
-    n_taken = len(services.tasks.human_labels(STORED))
+    n_taken = len(services.stores.tasks.human_labels(STORED))
     n_bare = BARE_SECONDS * RATE_PER_S
     some = [_annotation(2_000_000 + i) for i in range(n_bare)]
     bare = _post_at_rate(setting.bare_url, some, gives_up_s=LABEL_STUDIO_GIVES_UP_S)

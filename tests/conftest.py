@@ -20,6 +20,7 @@ from backend.store import (
     ProjectStore,
     ReleaseStore,
     StateStore,
+    Stores,
     TaskStore,
 )
 
@@ -74,6 +75,11 @@ def database(database_url: str, migrated_file: Path) -> Iterator[Database]:
     database.migrate()
     yield database
     database.close()
+
+
+@pytest.fixture
+def stores(database: Database) -> Stores:
+    return Stores.open(database)
 
 
 @pytest.fixture

@@ -44,7 +44,7 @@ LAYERS = {
     "self_training": {"label_model"},
     "labelstudio": set(),
     "store": set(),
-    "pipeline": {"active_learning", "demonstrations", "evaluation", "label_model", "llm"},
+    "pipeline": {"active_learning", "demonstrations", "evaluation", "label_model", "llm", "store"},
     "launcher": {"labelstudio", "services", "settings", "supervise"},
     "web": {"services"},
 }

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from backend.cli import app
 from backend.domain.projects import QueuePlace, Task
 from backend.pipeline.release import QUEUE, QueueState
-from backend.services import build_services
+from backend.services import Adapters, build_services
 from backend.settings import Settings, settings_table
 from tests.conftest import SENTIMENT
 from tests.fakes import FakeLanguageModel, FakePlatform
@@ -38,10 +38,10 @@ def test_status_of_an_empty_house_says_what_to_do(run):
 
 def test_status_shows_a_project_for_people_and_programs(run, tmp_path):
     services = build_services(
-        Settings(home=tmp_path), platform=FakePlatform(), language_model=FakeLanguageModel()
+        Settings(home=tmp_path), Adapters(FakePlatform(), FakeLanguageModel())
     )
     services.events.connect("7.1795215594", SENTIMENT)
-    services.work.note_problem("7.1795215594", "llm", "no answer [from] the server")
+    services.stores.jobs.note_problem("7.1795215594", "llm", "no answer [from] the server")
     services.close()
     (project,) = json.loads(run("status", "--json").stdout)["projects"]
     assert (project["platform_id"], project["n_tasks"]) == (7, 0)
@@ -52,22 +52,22 @@ def test_status_shows_a_project_for_people_and_programs(run, tmp_path):
 
 def test_queue_shows_the_next_tasks_with_reasons(run, tmp_path):
     services = build_services(
-        Settings(home=tmp_path), platform=FakePlatform(), language_model=FakeLanguageModel()
+        Settings(home=tmp_path), Adapters(FakePlatform(), FakeLanguageModel())
     )
     services.events.connect("7.1795215594", SENTIMENT)
     assert "no order yet" in run("queue", "7").stdout
-    project = services.projects.get("7.1795215594")
+    project = services.stores.projects.get("7.1795215594")
     tasks = [Task(n, {"text": f"good {n}"}) for n in (1, 2, 3)]
-    services.tasks.save(project.id, tasks)
+    services.stores.tasks.save(project.id, tasks)
     reasons = ("covers 41 [similar] texts", "drawn at random", "LLM unsure")
     places = [
         QueuePlace(task.id, at, reason, is_audit=at == 1)
         for at, (task, reason) in enumerate(zip(tasks, reasons, strict=True))
     ]
-    services.releases.promote(services.releases.draft(project, [], places, {}))
+    services.stores.releases.promote(services.stores.releases.draft(project, [], places, {}))
     health = {"n_head": 3, "ascending_share": 1.0, "warnings": ["it counted places"]}
     queue = QueueState(project.question_version, "activellm", 3, 0, (), health)
-    services.state.put(project.id, QUEUE, asdict(queue))
+    services.stores.state.put(project.id, QUEUE, asdict(queue))
     services.close()
     shown = run("queue", "7", "--limit", "2").stdout
     assert "1     1         covers 41 [similar] texts" in shown

@@ -9,7 +9,7 @@ import pytest
 from backend.active_learning.ordering import QueryStrategy
 from backend.errors import SettingsError
 from backend.factories import query_strategies, student_factory
-from backend.services import build_services
+from backend.services import Adapters, build_services
 from backend.settings import Settings
 from tests.fakes import FakeLanguageModel, FakePlatform
 
@@ -59,7 +59,7 @@ def test_the_default_strategy_asks_an_llm_only_when_told_to():
 def test_a_strategy_that_is_not_there_is_one_sentence_with_those_that_are(tmp_path):
     settings = Settings(home=tmp_path, query_strategy="oracle")
     with pytest.raises(SettingsError, match="QUERY_STRATEGY='oracle'.*activellm-paper, random"):
-        build_services(settings, platform=FakePlatform(), language_model=FakeLanguageModel())
+        build_services(settings, Adapters(FakePlatform(), FakeLanguageModel()))
 
 
 @pytest.mark.parametrize("recipe", ["default", "plain", "probe"])

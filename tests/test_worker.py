@@ -9,7 +9,7 @@ import pytest
 
 from backend.domain.projects import Event, ProjectId
 from backend.errors import SettingsError
-from backend.services import build_services
+from backend.services import Adapters, build_services
 from backend.settings import Settings
 from backend.worker import Dispatcher, run_worker
 from tests.conftest import SENTIMENT
@@ -34,9 +34,11 @@ class FakeJobs:
 def services(tmp_path):
     services = build_services(
         Settings(home=tmp_path, sync_interval_s=0.2),
-        platform=FakePlatform(),
-        language_model=FakeLanguageModel(lambda prompt: {"positive": 0.8, "negative": 0.1}),
-        encoder=FakeEncoder(),
+        Adapters(
+            FakePlatform(),
+            FakeLanguageModel(lambda prompt: {"positive": 0.8, "negative": 0.1}),
+            FakeEncoder(),
+        ),
     )
     yield services
     services.close()
@@ -55,42 +57,42 @@ def test_a_request_becomes_one_job_and_is_kept_while_one_runs(services, project_
     jobs = FakeJobs()
     dispatcher = Dispatcher(services, jobs)
     assert dispatcher.dispatch() == 1
-    assert services.work.job_requests() == []
-    services.work.request_job(project_id, "prelabel", "TASKS_CREATED")
+    assert services.stores.jobs.job_requests() == []
+    services.stores.jobs.request_job(project_id, "prelabel", "TASKS_CREATED")
     assert dispatcher.dispatch() == 0
-    assert len(services.work.job_requests()) == 1
+    assert len(services.stores.jobs.job_requests()) == 1
     jobs.running.clear()
     assert dispatcher.dispatch() == 1
 
 
 def test_work_that_nobody_told_of_is_found(services, project_id):
-    (request,) = services.work.job_requests()
-    services.work.drop_request(*request)
+    (request,) = services.stores.jobs.job_requests()
+    services.stores.jobs.drop_request(*request)
     Dispatcher(services, FakeJobs()).look()
-    assert len(services.work.job_requests()) == 1
+    assert len(services.stores.jobs.job_requests()) == 1
 
 
 def test_training_is_asked_for_at_once(services, project_id):
     services.events.receive(Event("START_TRAINING", services.platform.project(1)))
-    kinds = {kind for _, kind, _ in services.work.job_requests()}
+    kinds = {kind for _, kind, _ in services.stores.jobs.job_requests()}
     assert kinds == {"prelabel", "round-now"}
 
 
 def test_a_round_that_is_not_finished_is_gone_on_with(services, project_id):
-    (request,) = services.work.job_requests()
-    services.work.drop_request(*request)
-    project = services.projects.get(project_id)
-    services.rounds.open(project, recipe="default", reason="asked for", n_human=0)
+    (request,) = services.stores.jobs.job_requests()
+    services.stores.jobs.drop_request(*request)
+    project = services.stores.projects.get(project_id)
+    services.stores.rounds.open(project, recipe="default", reason="asked for", n_human=0)
     Dispatcher(services, FakeJobs()).look()
-    assert [kind for _, kind, _ in services.work.job_requests()] == ["round"]
+    assert [kind for _, kind, _ in services.stores.jobs.job_requests()] == ["round"]
 
 
 def test_a_removed_project_is_left_alone(services, project_id):
-    (request,) = services.work.job_requests()
-    services.work.drop_request(*request)
-    services.projects.disconnect(project_id)
+    (request,) = services.stores.jobs.job_requests()
+    services.stores.jobs.drop_request(*request)
+    services.stores.projects.disconnect(project_id)
     Dispatcher(services, FakeJobs()).look()
-    assert services.work.job_requests() == []
+    assert services.stores.jobs.job_requests() == []
 
 
 def test_the_whole_worker_labels_and_publishes_a_project_and_stops(services, project_id):
@@ -111,7 +113,7 @@ def test_the_whole_worker_labels_and_publishes_a_project_and_stops(services, pro
     watcher.join()
     guard.cancel()
     assert len(remote.predictions) == 5
-    assert services.work.live_workers() == [services.settings.own_worker_id]
+    assert services.stores.jobs.live_workers() == [services.settings.own_worker_id]
 
 
 def test_a_second_worker_of_the_same_name_is_refused(services):

@@ -171,7 +171,7 @@ def _wait_for_order(
     deadline = time.monotonic() + _PATIENCE_S
     with console.status("Ordering the queue"):
         while True:
-            project = services.projects.find(number)
+            project = services.stores.projects.find(number)
             if project is not None and services.round_steps.prelabel.orderer.is_settled(project):
                 break
             processes.check()

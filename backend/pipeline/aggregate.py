@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from backend.domain.labels import Example, WeakLabel
 from backend.domain.projects import Project, Task
 from backend.domain.questions import Question
-from backend.domain.stores import LabelStore, TaskStore
 from backend.label_model.crowd import Consensus
 from backend.pipeline.ensemble import (
     MIN_TO_LEARN,
@@ -27,6 +26,7 @@ from backend.pipeline.guidelines import (
     labels_by_example,
 )
 from backend.pipeline.labels_matrix import FUSED
+from backend.store import Stores
 
 _SAMPLE = 400
 _GROWTH = 4
@@ -107,22 +107,20 @@ class Aggregator:
         self,
         ensemble: AnnotatorEnsemble,
         guidelines_reader: GuidelinesReader,
-        tasks: TaskStore,
-        labels: LabelStore,
+        stores: Stores,
     ) -> None:
         self._ensemble = ensemble
         self._guidelines_reader = guidelines_reader
-        self._tasks = tasks
-        self._labels = labels
+        self._stores = stores
 
     def sample(self, project: Project) -> Pool:
         """Return a pool of up to 400 tasks, evenly spread over the ids, with those of people."""
-        ids = self._tasks.ids(project.id)
+        ids = self._stores.tasks.ids(project.id)
         guidelines = self._guidelines_reader.read(project)
         consensus = self._guidelines_reader.people(project, guidelines)
         answered = sorted({i for found in consensus.values() for i in found.labels} & set(ids))
         spread = ids[:: max(1, -(-len(ids) // _SAMPLE))]
-        tasks = self._tasks.get(project.id, sorted({*answered[:_SAMPLE], *spread}))
+        tasks = self._stores.tasks.get(project.id, sorted({*answered[:_SAMPLE], *spread}))
         return Pool(
             project,
             guidelines,
@@ -138,8 +136,8 @@ class Aggregator:
         that these labels too teach trust and judge rounds.
         """
         guidelines = self._guidelines_reader.read(project)
-        tasks = self._tasks.get(project.id, self._tasks.ids(project.id))
-        votes = [v for v in self._labels.weak_labels(project) if v.annotator != FUSED]
+        tasks = self._stores.tasks.get(project.id, self._stores.tasks.ids(project.id))
+        votes = [v for v in self._stores.labels.weak_labels(project) if v.annotator != FUSED]
         unheard = {task.id for task in tasks} - {vote.example_id for vote in votes}
         early = [v for v in self._ensemble.early_votes(project) if v.example_id in unheard]
         return Pool(
@@ -158,7 +156,7 @@ class Aggregator:
         down, it stays due.
         Raises LanguageModelError.
         """
-        n_tasks, found = len(self._tasks.ids(project.id)), self._ensemble.findings(project)
+        n_tasks, found = len(self._stores.tasks.ids(project.id)), self._ensemble.findings(project)
         n_wanted = min(_SAMPLE, n_tasks)
         is_studied = bool(found.templates)
         if n_tasks < MIN_TO_LEARN or (is_studied and found.n_texts * _GROWTH > n_wanted):
@@ -179,7 +177,7 @@ class Aggregator:
         labels_out = self._ensemble.fuse(
             pool.project, pool.guidelines, pool.examples, votes, pool.human
         )
-        self._labels.save(pool.project, labels_out, [])
+        self._stores.labels.save(pool.project, labels_out, [])
         return AggregatedPool(pool, labels_out)
 
     def try_aggregate(

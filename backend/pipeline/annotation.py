@@ -11,7 +11,6 @@ from backend.domain.labels import WeakLabel
 from backend.domain.llm_usage import track_usage
 from backend.domain.ports import ConfigReader
 from backend.domain.projects import Prediction, Project, ProjectId, Task
-from backend.domain.stores import JobStore, LabelStore, ProjectStore
 from backend.errors import LanguageModelError, UnsupportedLabelConfig
 from backend.pipeline.aggregate import Aggregator
 from backend.pipeline.batch_size import AdaptiveBatchSize
@@ -20,6 +19,8 @@ from backend.pipeline.guidelines import GuidelinesReader
 from backend.pipeline.llm_budget import LLMBudgetPlanner
 from backend.pipeline.release import ReleaseBuilder, slot_score
 from backend.pipeline.student_predictor import StudentPredictor
+from backend.pipeline.sync import PrelabelPlan
+from backend.store import Stores
 
 _LOG = logging.getLogger(__name__)
 LANGUAGE_MODEL = "llm"
@@ -96,7 +97,7 @@ class Labelling:
 class PreAnnotator:
     """The worker's side: chunk after chunk, each saved in one transaction.
 
-    `chunk` is the most that is labelled at once; what takes over a minute is cut smaller.
+    At most `annotate_chunk` tasks are labelled at once, fewer where they take over a minute.
     """
 
     def __init__(
@@ -104,25 +105,22 @@ class PreAnnotator:
         labelling: Labelling,
         aggregator: Aggregator,
         sharer: LLMBudgetPlanner,
-        stores: tuple[ProjectStore, LabelStore, JobStore],
-        *,
-        chunk: int,
-        retry_abstentions_s: float,
+        stores: Stores,
+        plan: PrelabelPlan,
     ) -> None:
         self._labelling = labelling
         self._aggregator = aggregator
         self._sharer = sharer
-        self._projects, self._labels, self._work = stores
-        self._chunk = chunk
+        self._stores = stores
+        self._plan = plan
         self._paces: dict[ProjectId, AdaptiveBatchSize] = {}
-        self._retry_abstentions_s = retry_abstentions_s
 
     def fit_sample(self, project_id: ProjectId) -> dict[str, int]:
         """Get to know the project's texts and share them out before they are labelled; a step.
 
         They are studied once per question, and again when the pool has grown fourfold since.
         """
-        project = self._projects.get(project_id)
+        project = self._stores.projects.get(project_id)
         if project is None or not project.is_connected:
             return {"is_studied": 0}
         try:
@@ -130,7 +128,7 @@ class PreAnnotator:
                 is_studied = int(self._aggregator.study_if_due(project))
             return {"is_studied": is_studied, **self._sharer.decide(project)}
         except (LanguageModelError, UnsupportedLabelConfig) as exc:
-            self._work.note_problem(project_id, LANGUAGE_MODEL, str(exc))
+            self._stores.jobs.note_problem(project_id, LANGUAGE_MODEL, str(exc))
             return {"is_studied": 0}
 
     def reopen(self, project_id: ProjectId, *, is_thorough: bool = False) -> dict[str, int]:
@@ -138,20 +136,20 @@ class PreAnnotator:
 
         Only what is older than the setting says, unless `is_thorough`.
         """
-        project = self._projects.get(project_id)
+        project = self._stores.projects.get(project_id)
         if project is None:
             return {"n_reopened": 0}
-        older_than_s = 0.0 if is_thorough else self._retry_abstentions_s
-        n = self._labels.reopen_passing_abstentions(project, older_than_s)
+        older_than_s = 0.0 if is_thorough else self._plan.retry_abstentions_s
+        n = self._stores.labels.reopen_passing_abstentions(project, older_than_s)
         return {"n_reopened": n}
 
     def annotate_chunk(self, project_id: ProjectId) -> dict[str, int]:
         """Label the next chunk; a step. `is_done`: nothing more can be labelled now."""
-        project = self._projects.get(project_id)
+        project = self._stores.projects.get(project_id)
         if project is None or not project.is_connected:
             return {"n_labelled": 0, "is_done": 1}
-        pace = self._paces.get(project_id, AdaptiveBatchSize(self._chunk))
-        tasks = self._labels.next_unlabelled(project, pace.size)
+        pace = self._paces.get(project_id, AdaptiveBatchSize(self._plan.annotate_chunk))
+        tasks = self._stores.labels.next_unlabelled(project, pace.size)
         if not tasks:
             return {"n_labelled": 0, "is_done": 1}
         started_at = time.monotonic()
@@ -160,10 +158,10 @@ class PreAnnotator:
                 left_out = set(self._sharer.known(project).left_out)
                 weak_labels, predictions = self._labelling.label(project, tasks, unasked=left_out)
         except (LanguageModelError, UnsupportedLabelConfig) as exc:
-            self._work.note_problem(project_id, LANGUAGE_MODEL, str(exc))
+            self._stores.jobs.note_problem(project_id, LANGUAGE_MODEL, str(exc))
             _LOG.warning("project=%s cannot label: %s", project_id, exc)
             return {"n_labelled": 0, "is_done": 1}
-        self._labels.save(project, weak_labels, predictions)
+        self._stores.labels.save(project, weak_labels, predictions)
         self._paces[project_id] = pace.after(len(tasks), time.monotonic() - started_at)
-        self._work.clear_problem(project_id, LANGUAGE_MODEL)
+        self._stores.jobs.clear_problem(project_id, LANGUAGE_MODEL)
         return {"n_labelled": len(predictions), "is_done": int(len(tasks) < pace.size)}

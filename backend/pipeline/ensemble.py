@@ -15,7 +15,6 @@ from backend.domain.labels import Abstention, AbstentionReason, Example, PromptC
 from backend.domain.ports import Encoder, PoolAnnotator
 from backend.domain.projects import Project
 from backend.domain.questions import Question
-from backend.domain.stores import StateStore
 from backend.errors import LanguageModelError
 from backend.label_model.aggregation import aggregate_multilabel_posteriors, fuse
 from backend.label_model.fitting import fit_label_model
@@ -32,6 +31,7 @@ from backend.pipeline.labels_matrix import (
     leading_votes,
     posteriors_by_annotator,
 )
+from backend.store import Stores
 
 _LOG = logging.getLogger(__name__)
 JURY = "jury"
@@ -79,16 +79,16 @@ class AnnotatorEnsemble:
         llm: LLMAnnotator,
         similarity: PoolAnnotator,
         encoder: Encoder,
-        state: StateStore,
+        stores: Stores,
     ) -> None:
         self._llm = llm
         self._similarity = similarity
         self._encoder = encoder
-        self._state = state
+        self._stores = stores
 
     def findings(self, project: Project) -> EnsembleState:
         """Return what is known about what the project asks now; empty before `study`."""
-        stored = self._state.get(project.id, JURY)
+        stored = self._stores.state.get(project.id, JURY)
         if not stored or stored["question_version"] != project.question_version:
             return EnsembleState(project.question_version)
         return EnsembleState(**stored)
@@ -189,7 +189,7 @@ class AnnotatorEnsemble:
 
     def early_votes(self, project: Project) -> list[WeakLabel]:
         """Return the votes that `study` kept: on texts that people had answered by then."""
-        stored = self._state.get(project.id, _EARLY)
+        stored = self._stores.state.get(project.id, _EARLY)
         if not stored or stored["question_version"] != project.question_version:
             return []
         return [
@@ -241,7 +241,7 @@ class AnnotatorEnsemble:
         return self._encoder.embed([example.text_of(question) for example in examples])
 
     def _put(self, project: Project, found: EnsembleState) -> None:
-        self._state.put(project.id, JURY, asdict(found))
+        self._stores.state.put(project.id, JURY, asdict(found))
 
     def _keep_early(
         self, project: Project, votes: Sequence[WeakLabel], answered: Collection[int]
@@ -259,7 +259,7 @@ class AnnotatorEnsemble:
             if vote.example_id in answered and vote.probabilities
         ]
         stored = {"question_version": project.question_version, "votes": rows}
-        self._state.put(project.id, _EARLY, stored)
+        self._stores.state.put(project.id, _EARLY, stored)
 
     def _measure_forms(
         self,

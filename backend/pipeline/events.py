@@ -7,10 +7,10 @@ import time
 
 from backend.domain.ports import ConfigReader
 from backend.domain.projects import Event, Project, ProjectId
-from backend.domain.stores import JobStore, ProjectStore, TaskStore
 from backend.errors import UnsupportedLabelConfig
 from backend.pipeline.prelabel import PRELABEL
 from backend.pipeline.rounds.workflow import ROUND_NOW
+from backend.store import Stores
 
 _LOG = logging.getLogger(__name__)
 _RECENT_S = 1.0
@@ -25,21 +25,19 @@ _CALLS_FOR_WORK = {
 class EventService:
     """What happens at connection and with each webhook. Nothing here waits for a model."""
 
-    def __init__(
-        self, config: ConfigReader, stores: tuple[ProjectStore, TaskStore, JobStore]
-    ) -> None:
+    def __init__(self, config: ConfigReader, stores: Stores) -> None:
         self._config = config
-        self._projects, self._tasks, self._work = stores
+        self._stores = stores
         self._recent: dict[ProjectId, tuple[Project, float]] = {}
 
     def connect(self, project_id: ProjectId, label_config: str) -> Project:
         """Register a project; raises UnsupportedLabelConfig."""
         self._config.read_schema(label_config)
-        known = self._projects.get(project_id)
+        known = self._stores.projects.get(project_id)
         if known is not None and known.is_connected and known.label_config == label_config:
             return known
-        project, _ = self._projects.save(project_id, label_config=label_config)
-        self._work.request_job(project_id, PRELABEL, "connected")
+        project, _ = self._stores.projects.save(project_id, label_config=label_config)
+        self._stores.jobs.request_job(project_id, PRELABEL, "connected")
         _LOG.info("project=%s connected version=%s", project_id, project.model_version)
         return project
 
@@ -64,7 +62,9 @@ class EventService:
         self._recent.pop(project_id, None)
         self._adopt(event)
         kind = _CALLS_FOR_WORK.get(event.action)
-        is_news = self._tasks.apply(project_id, event, (kind, event.action) if kind else None)
+        is_news = self._stores.tasks.apply(
+            project_id, event, (kind, event.action) if kind else None
+        )
         _LOG.debug("project=%s event=%s news=%s", project_id, event.action, is_news)
         return is_news
 
@@ -76,7 +76,7 @@ class EventService:
         info = event.project
         if info is None or not info.label_config:
             return
-        known = self._projects.get(info.id)
+        known = self._stores.projects.get(info.id)
         if known is None or (known.label_config, known.instruction) == (
             info.label_config,
             info.instruction,
@@ -87,10 +87,10 @@ class EventService:
         except UnsupportedLabelConfig as exc:
             _LOG.warning("project=%s changed its label config: %s", info.id, exc)
             return
-        self._projects.save(
+        self._stores.projects.save(
             info.id,
             label_config=info.label_config,
             title=info.title,
             instruction=info.instruction,
         )
-        self._work.request_job(info.id, PRELABEL, "the project asks something new")
+        self._stores.jobs.request_job(info.id, PRELABEL, "the project asks something new")

@@ -12,7 +12,6 @@ from backend.domain.labels import WeakLabel
 from backend.domain.ports import ConfigReader
 from backend.domain.projects import Prediction, Project, Task
 from backend.domain.questions import Question
-from backend.domain.stores import LabelStore, ReleaseStore, TaskStore
 from backend.errors import ExportFailed
 from backend.files import replacing_folder
 from backend.label_model.crowd import ConsensusLabel
@@ -28,6 +27,7 @@ from backend.pipeline.labels_matrix import FUSED
 from backend.pipeline.release import MODEL_FROM
 from backend.pipeline.rounds.artifacts import RoundArtifacts
 from backend.pipeline.rounds.model_card import CARD, round_section
+from backend.store import Stores
 
 _LIKELY = 0.5
 
@@ -47,12 +47,12 @@ class Exporter:
         self,
         guidelines_reader: GuidelinesReader,
         config: ConfigReader,
-        stores: tuple[TaskStore, LabelStore, ReleaseStore],
+        stores: Stores,
         models: Path,
     ) -> None:
         self._guidelines_reader = guidelines_reader
         self._config = config
-        self._tasks, self._labels, self._releases = stores
+        self._stores = stores
         self._models = models
 
     def export(self, project: Project, folder: Path) -> Exported:
@@ -77,10 +77,10 @@ class Exporter:
         people = self._guidelines_reader.people(project, guidelines)
         labels_out = {
             (label.example_id, label.question): label
-            for label in self._labels.weak_labels(project)
+            for label in self._stores.labels.weak_labels(project)
             if label.annotator == FUSED and label.abstention is None
         }
-        for task in self._tasks.get(project.id, self._tasks.ids(project.id)):
+        for task in self._stores.tasks.get(project.id, self._stores.tasks.ids(project.id)):
             for question in guidelines.schema.questions:
                 said = people[question.name].labels.get(task.id)
                 label_out = labels_out.get((task.id, question.name))
@@ -95,7 +95,7 @@ class Exporter:
         return self._config.write_prediction(guidelines.schema, labels, project.model_version, task)
 
     def _copy_model(self, project: Project, folder: Path) -> Path | None:
-        made_from = self._releases.provenance(project.id, project.model_version)
+        made_from = self._stores.releases.provenance(project.id, project.model_version)
         if MODEL_FROM not in made_from:
             return None
         number, cycle = made_from[MODEL_FROM]

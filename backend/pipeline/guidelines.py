@@ -10,8 +10,8 @@ from backend.domain.labels import Example
 from backend.domain.ports import ConfigReader
 from backend.domain.projects import Project, Task
 from backend.domain.questions import Question, TaskSchema
-from backend.domain.stores import TaskStore
 from backend.label_model.crowd import Consensus, HumanAnswer, estimate_consensus, is_evidence
+from backend.store import Stores
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +28,11 @@ class GuidelinesReader:
     def __init__(
         self,
         config: ConfigReader,
-        tasks: TaskStore,
+        stores: Stores,
         definitions: Callable[[int], Definitions] = lambda platform_id: Definitions(),
     ) -> None:
         self._config = config
-        self._tasks = tasks
+        self._stores = stores
         self._definitions = definitions
 
     def read(self, project: Project) -> Guidelines:
@@ -49,10 +49,14 @@ class GuidelinesReader:
 
     def people(self, project: Project, guidelines: Guidelines) -> dict[str, Consensus]:
         """Return what people say about each question: one label per task that has an answer."""
-        labels = [label for label in self._tasks.human_labels(project.id) if is_evidence(label)]
+        labels = [
+            label for label in self._stores.tasks.human_labels(project.id) if is_evidence(label)
+        ]
         data = {
             task.id: task.data
-            for task in self._tasks.get(project.id, sorted({label.task_id for label in labels}))
+            for task in self._stores.tasks.get(
+                project.id, sorted({label.task_id for label in labels})
+            )
         }
         votes: dict[str, list[HumanAnswer]] = {
             question.name: [] for question in guidelines.schema.questions

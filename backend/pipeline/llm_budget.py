@@ -13,11 +13,11 @@ from backend.active_learning.holdout import holdout_seed
 from backend.active_learning.ordering import PoolView
 from backend.domain.projects import Project, Task
 from backend.domain.questions import Question
-from backend.domain.stores import LabelStore, LLMCache, StateStore
 from backend.llm.prompts.text import asked_in_words
 from backend.pipeline.ensemble import AnnotatorEnsemble
 from backend.pipeline.guidelines import Guidelines, GuidelinesReader
 from backend.pipeline.release import MakeStrategy
+from backend.store import Stores
 
 _LOG = logging.getLogger(__name__)
 SHARE = "llm_share"
@@ -60,33 +60,35 @@ class LLMBudgetPlanner:
         self,
         ensemble: AnnotatorEnsemble,
         guidelines_reader: GuidelinesReader,
-        stores: tuple[LabelStore, LLMCache, StateStore],
+        stores: Stores,
         make_strategy: MakeStrategy,
         *,
         share: float | None,
     ) -> None:
         self._ensemble = ensemble
         self._guidelines_reader = guidelines_reader
-        self._labels, self._answers, self._state = stores
+        self._stores = stores
         self._make_strategy = make_strategy
         self._share = share
 
     def known(self, project: Project) -> LLMBudget:
         """Return what was decided for the present question; all tasks are the LLM's before."""
-        stored = self._state.get(project.id, SHARE)
+        stored = self._stores.state.get(project.id, SHARE)
         if not stored or stored["question_version"] != project.question_version:
             return LLMBudget(project.question_version)
         return LLMBudget(**{**stored, "left_out": tuple(stored["left_out"])})
 
     def decide(self, project: Project) -> dict[str, int]:
         """Decide about the tasks that are new; raises UnsupportedLabelConfig."""
-        n_open = self._labels.progress(project).n_to_label
+        n_open = self._stores.labels.progress(project).n_to_label
         if not n_open or not self._ensemble.findings(project).similarity:
             return {"n_left_out": 0}
         known = self.known(project)
         guidelines = self._guidelines_reader.read(project)
         share, why = self._share_of(project, guidelines, n_open)
-        tasks = [t for t in self._labels.next_unlabelled(project, n_open) if t.id > known.last_id]
+        tasks = [
+            t for t in self._stores.labels.next_unlabelled(project, n_open) if t.id > known.last_id
+        ]
         if not tasks:
             return {"n_left_out": 0}
         left_out = self._leave_out(project, guidelines, tasks, share) if share < 1 else ()
@@ -97,7 +99,7 @@ class LLMBudgetPlanner:
             tasks[-1].id,
             (*known.left_out, *left_out),
         )
-        self._state.put(project.id, SHARE, asdict(decided))
+        self._stores.state.put(project.id, SHARE, asdict(decided))
         _LOG.info("project=%s %s", project.id, why)
         return {"n_left_out": len(left_out)}
 
@@ -110,7 +112,7 @@ class LLMBudgetPlanner:
             return 1.0, f"{_ALL}: nobody else answers these questions"
         if self._share is not None:
             return self._share, f"the LLM labels {self._share:.0%} of the tasks, as LLM_SHARE says"
-        usage = self._answers.usage(project.id)
+        usage = self._stores.llm_cache.usage(project.id)
         n_asked = sum(each.n_prompts - each.n_cache_hits for each in usage)
         if n_asked <= 0:
             return 1.0, _ALL

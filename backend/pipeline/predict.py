@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from backend.domain.labels import WeakLabel
 from backend.domain.llm_usage import track_usage
 from backend.domain.projects import Prediction, Project, Task
-from backend.domain.stores import JobStore, LabelStore, ProjectStore, TaskStore
 from backend.errors import LanguageModelError
 from backend.pipeline.annotation import LANGUAGE_MODEL, Labelling
 from backend.pipeline.prelabel import PRELABEL
+from backend.store import Stores
 
 _LOG = logging.getLogger(__name__)
 
@@ -22,14 +22,14 @@ class PredictionService:
 
     def __init__(
         self,
-        labelling: Labelling,
-        stores: tuple[ProjectStore, TaskStore, LabelStore, JobStore],
+        labelling: Callable[[], Labelling],
+        stores: Stores,
         *,
         deadline_s: float,
         live_limit: int,
     ) -> None:
         self._labelling = labelling
-        self._projects, self._tasks, self._labels, self._work = stores
+        self._stores = stores
         self._deadline_s = deadline_s
         self._live_limit = live_limit
 
@@ -38,7 +38,7 @@ class PredictionService:
 
         Tasks left without one are given to the worker.
         """
-        found = self._labels.predictions(project, tasks)
+        found = self._stores.labels.predictions(project, tasks)
         missing = [task for task in tasks if task.id not in found]
         if missing:
             found |= self._live(project, missing)
@@ -46,10 +46,10 @@ class PredictionService:
 
     def _live(self, project: Project, missing: Sequence[Task]) -> dict[int, Prediction]:
         started = time.monotonic()
-        self._tasks.save(project.id, missing)
+        self._stores.tasks.save(project.id, missing)
         given = self._label(project, missing[: self._live_limit])
         if len(given) < len(missing):
-            self._work.request_job(project.id, PRELABEL, "asked for by /predict")
+            self._stores.jobs.request_job(project.id, PRELABEL, "asked for by /predict")
         _LOG.info(
             "project=%s live n_tasks=%d n_labelled=%d seconds=%.2f",
             project.id,
@@ -66,15 +66,17 @@ class PredictionService:
         """
         try:
             with track_usage(project.id, "predict"):
-                weak_labels, predictions = self._labelling.label(
+                weak_labels, predictions = self._labelling().label(
                     project, tasks, deadline_s=self._deadline_s
                 )
         except LanguageModelError as exc:
-            self._work.note_problem(project.id, LANGUAGE_MODEL, str(exc))
+            self._stores.jobs.note_problem(project.id, LANGUAGE_MODEL, str(exc))
             return {}
         answered = [label for label in weak_labels if not _is_passing(label)]
-        self._labels.save(project, answered, predictions)
-        ours = self._labels.offer(project, [prediction.task_id for prediction in predictions])
+        self._stores.labels.save(project, answered, predictions)
+        ours = self._stores.labels.offer(
+            project, [prediction.task_id for prediction in predictions]
+        )
         return {p.task_id: p for p in predictions if p.task_id in ours}
 
 

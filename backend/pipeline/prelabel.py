@@ -19,7 +19,7 @@ PRELABEL = "prelabel"
 class PrelabelSteps:
     """Who does the steps."""
 
-    synchroniser: Synchronizer
+    synchronizer: Synchronizer
     annotator: PreAnnotator
     publisher: Publisher
     orderer: Orderer
@@ -27,8 +27,8 @@ class PrelabelSteps:
 
 def prelabel(
     project_id: ProjectId,
-    steps: StepRunner,
-    round_steps: PrelabelSteps,
+    runner: StepRunner,
+    steps: PrelabelSteps,
     *,
     is_thorough: bool = False,
 ) -> None:
@@ -39,29 +39,29 @@ def prelabel(
     `is_thorough`: the sync finds changed answers too, which counts do not tell, and what the LLM
     left unanswered is asked again however short ago that was.
     """
-    sync = partial(round_steps.synchroniser.sync, is_thorough=is_thorough)
-    reopen = partial(round_steps.annotator.reopen, is_thorough=is_thorough)
-    steps.run("sync", sync, project_id)
-    steps.run("study", round_steps.annotator.fit_sample, project_id)
-    steps.run("reopen", reopen, project_id)
+    sync = partial(steps.synchronizer.sync, is_thorough=is_thorough)
+    reopen = partial(steps.annotator.reopen, is_thorough=is_thorough)
+    runner.run("sync", sync, project_id)
+    runner.run("study", steps.annotator.fit_sample, project_id)
+    runner.run("reopen", reopen, project_id)
     is_labelled = False
     while not is_labelled:
-        labelled = steps.run("annotate", round_steps.annotator.annotate_chunk, project_id)
-        steps.run("publish", round_steps.publisher.publish_chunk, project_id)
-        steps.run("serve", round_steps.publisher.serve, project_id)
+        labelled = runner.run("annotate", steps.annotator.annotate_chunk, project_id)
+        runner.run("publish", steps.publisher.publish_chunk, project_id)
+        runner.run("serve", steps.publisher.serve, project_id)
         is_labelled = bool(labelled["is_done"])
-    publish(project_id, steps, round_steps)
-    ordered = steps.run("order", round_steps.orderer.order, project_id)
+    publish(project_id, runner, steps)
+    ordered = runner.run("order", steps.orderer.order, project_id)
     if ordered["is_ordered"]:
-        publish(project_id, steps, round_steps)
+        publish(project_id, runner, steps)
 
 
-def publish(project_id: ProjectId, steps: StepRunner, round_steps: PrelabelSteps) -> None:
+def publish(project_id: ProjectId, runner: StepRunner, steps: PrelabelSteps) -> None:
     """Publish all that waits, a draft after the present release, and serve what is whole."""
     is_published = is_drafted = False
     while not (is_published and is_drafted):
-        published = steps.run("publish", round_steps.publisher.publish_chunk, project_id)
-        drafted = steps.run("draft", round_steps.publisher.publish_draft, project_id)
-        steps.run("serve", round_steps.publisher.serve, project_id)
+        published = runner.run("publish", steps.publisher.publish_chunk, project_id)
+        drafted = runner.run("draft", steps.publisher.publish_draft, project_id)
+        runner.run("serve", steps.publisher.serve, project_id)
         is_published = bool(published["is_done"])
         is_drafted = bool(drafted["is_done"]) and not drafted.get("is_promoted")

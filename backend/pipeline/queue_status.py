@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from backend.domain.projects import Project, QueuePlace
-from backend.domain.stores import ReleaseStore, TaskStore
 from backend.pipeline.release import ReleaseBuilder
+from backend.store import Stores
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +27,9 @@ class Upcoming:
 class QueueStatus:
     """Reads what is stored about a project's queue."""
 
-    def __init__(self, releaser: ReleaseBuilder, releases: ReleaseStore, tasks: TaskStore) -> None:
+    def __init__(self, releaser: ReleaseBuilder, stores: Stores) -> None:
         self._releaser = releaser
-        self._releases = releases
-        self._tasks = tasks
+        self._stores = stores
 
     def state(self, project: Project) -> dict[str, Any] | None:
         """Return the newest ordering's figures and what they mean; None before the first."""
@@ -54,9 +53,9 @@ class QueueStatus:
 
     def upcoming(self, project: Project, limit: int) -> Upcoming:
         """Return the first places of the release that people have not answered since."""
-        places = self._releases.places(project)
-        answered = {label.task_id for label in self._tasks.human_labels(project.id)}
-        ids = set(self._tasks.ids(project.id)) - answered
+        places = self._stores.releases.places(project)
+        answered = {label.task_id for label in self._stores.tasks.human_labels(project.id)}
+        ids = set(self._stores.tasks.ids(project.id)) - answered
         waiting = [place for place in places if place.task_id in ids]
         n_later = len(ids) - len(waiting) if places else 0
         return Upcoming(tuple(waiting[:limit]), len(waiting), n_later)

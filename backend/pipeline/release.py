@@ -17,12 +17,12 @@ from backend.domain.llm_usage import track_usage
 from backend.domain.ports import ConfigReader
 from backend.domain.projects import Prediction, Project, ProjectId, QueuePlace, Task
 from backend.domain.questions import Question
-from backend.domain.stores import ReleaseStore, StateStore
 from backend.label_model.aggregation import agreement
 from backend.llm.prompts.text import asked_in_words
 from backend.pipeline.aggregate import AggregatedPool
 from backend.pipeline.ensemble import AnnotatorEnsemble
 from backend.pipeline.rounds.context import SMALL_MODEL, is_derived
+from backend.store import Stores
 
 _LOG = logging.getLogger(__name__)
 QUEUE = "queue"
@@ -61,17 +61,17 @@ class ReleaseBuilder:
         self,
         ensemble: AnnotatorEnsemble,
         config: ConfigReader,
-        stores: tuple[ReleaseStore, StateStore],
+        stores: Stores,
         make_strategy: MakeStrategy,
     ) -> None:
         self._ensemble = ensemble
         self._config = config
-        self._releases, self._state = stores
+        self._stores = stores
         self._make_strategy = make_strategy
 
     def queue(self, project: Project) -> QueueState | None:
         """Return what is known about the present question's queue, None before the first."""
-        stored = self._state.get(project.id, QUEUE)
+        stored = self._stores.state.get(project.id, QUEUE)
         if not stored or stored["question_version"] != project.question_version:
             return None
         return QueueState(**{**stored, "uncertainty": tuple(stored["uncertainty"])})
@@ -90,10 +90,10 @@ class ReleaseBuilder:
             view, ordering = self._order(aggregated, strategy)
         places = _places(project.id, view, ordering)
         predictions = self._predictions(aggregated, places)
-        served = self._releases.provenance(project.id, project.model_version)
+        served = self._stores.releases.provenance(project.id, project.model_version)
         inherited = {key: served[key] for key in INHERITED if key in served}
         made_from = {**inherited, **provenance, "strategy": strategy.name}
-        draft = self._releases.draft(project, predictions, places, made_from)
+        draft = self._stores.releases.draft(project, predictions, places, made_from)
         state = QueueState(
             project.question_version,
             strategy.name,
@@ -102,7 +102,7 @@ class ReleaseBuilder:
             _quantiles([v for v in aggregated.labels_out if v.example_id not in pool.answered_ids]),
             asdict(ordering.health),
         )
-        self._state.put(project.id, QUEUE, asdict(state))
+        self._stores.state.put(project.id, QUEUE, asdict(state))
         _LOG.info(
             "project=%s release=%s n_predictions=%d strategy=%s",
             project.id,

@@ -6,10 +6,10 @@ from typing import Any
 
 from backend.domain.llm_usage import Prices, Usage
 from backend.domain.projects import Project
-from backend.domain.stores import JobStore, LabelStore, LLMCache, ProjectStore, TaskStore
 from backend.pipeline.llm_budget import LLMBudgetPlanner
 from backend.pipeline.queue_status import QueueStatus
 from backend.pipeline.rounds.status import RoundStatus
+from backend.store import Stores
 
 
 class StatusReporter:
@@ -17,16 +17,14 @@ class StatusReporter:
 
     def __init__(
         self,
-        stores: tuple[ProjectStore, TaskStore, LabelStore, JobStore],
-        answers: LLMCache,
+        stores: Stores,
         queue: QueueStatus,
         sharer: LLMBudgetPlanner,
         rounds: RoundStatus,
         *,
         prices: Prices,
     ) -> None:
-        self._projects, self._tasks, self._labels, self._work = stores
-        self._answers = answers
+        self._stores = stores
         self._queue = queue
         self._sharer = sharer
         self._rounds = rounds
@@ -35,28 +33,28 @@ class StatusReporter:
     def overview(self) -> dict[str, Any]:
         """Return the state of all projects as JSON-ready values."""
         return {
-            "workers": self._work.live_workers(),
-            "projects": [self.project(project) for project in self._projects.all()],
+            "workers": self._stores.jobs.live_workers(),
+            "projects": [self.project(project) for project in self._stores.projects.all()],
         }
 
     def find(self, name: str) -> dict[str, Any] | None:
         """Return the state of a project by Label Studio's number or by our id, None if unknown."""
-        for project in reversed(self._projects.all()):
+        for project in reversed(self._stores.projects.all()):
             if name in (project.id, str(project.platform_id)):
                 return self.project(project)
         return None
 
     def project(self, project: Project) -> dict[str, Any]:
         """Return one project's state; counts, seconds and labels per second."""
-        progress = self._labels.progress(project)
-        problems = self._work.problems(project.id)
+        progress = self._stores.labels.progress(project)
+        problems = self._stores.jobs.problems(project.id)
         return {
             "project": project.id,
             "platform_id": project.platform_id,
             "title": project.title,
             "is_connected": project.is_connected,
             "model_version": project.model_version,
-            "served_version": self._projects.served_version(project.id),
+            "served_version": self._stores.projects.served_version(project.id),
             "n_tasks": progress.n_tasks,
             "n_labelled": progress.n_labelled,
             "n_published": progress.n_published,
@@ -74,9 +72,9 @@ class StatusReporter:
             **self._llm(project),
             "llm_share": self._sharer.known(project).words,
             "queue": self._queue.state(project),
-            "versions": self._projects.versions(project.id),
+            "versions": self._stores.projects.versions(project.id),
             **self._rounds.report(project),
-            "events": self._tasks.events(project.id),
+            "events": self._stores.tasks.events(project.id),
             "problems": [
                 {
                     "source": problem.source,
@@ -91,7 +89,7 @@ class StatusReporter:
 
     def _llm(self, project: Project) -> dict[str, Any]:
         """Return what the LLM was asked for the project, in all and by purpose."""
-        by_purpose = self._answers.usage(project.id)
+        by_purpose = self._stores.llm_cache.usage(project.id)
         purposes = {usage.account.purpose: self._usage(usage) for usage in by_purpose}
         totals = {
             name: sum(usage[name] for usage in purposes.values())

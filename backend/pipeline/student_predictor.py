@@ -11,7 +11,6 @@ import numpy as np
 from backend.domain.labels import Example, WeakLabel
 from backend.domain.projects import Project
 from backend.domain.rounds import RoundRecipe
-from backend.domain.stores import ReleaseStore
 from backend.domain.student import FittedStudent, PoolTexts
 from backend.errors import BackendError
 from backend.pipeline.guidelines import Guidelines
@@ -19,6 +18,7 @@ from backend.pipeline.release import LABELS_FROM, MODEL_FROM, RECIPE
 from backend.pipeline.rounds.artifacts import RoundArtifacts
 from backend.pipeline.rounds.context import SMALL_MODEL, as_votes, question_of
 from backend.pipeline.rounds.train import StudentFactory
+from backend.store import Stores
 
 _LOG = logging.getLogger(__name__)
 _RECIPE: RoundRecipe = "default"
@@ -27,8 +27,8 @@ _RECIPE: RoundRecipe = "default"
 class StudentPredictor:
     """Loads the small model that the served version was made with; keeps the last one loaded."""
 
-    def __init__(self, releases: ReleaseStore, folder: Path, make: StudentFactory) -> None:
-        self._releases = releases
+    def __init__(self, stores: Stores, folder: Path, make: StudentFactory) -> None:
+        self._stores = stores
         self._folder = folder
         self._make = make
         self._loaded: tuple[Path, FittedStudent] | None = None
@@ -42,7 +42,7 @@ class StudentPredictor:
         either and nobody knows how far to trust it, and where its files cannot be read any more.
         FreeAL as published learns no trust.
         """
-        made_from = self._releases.provenance(project.id, project.model_version)
+        made_from = self._stores.releases.provenance(project.id, project.model_version)
         question = question_of(guidelines.schema)
         is_heard = made_from.get(RECIPE) == _RECIPE and {LABELS_FROM, MODEL_FROM} <= set(made_from)
         if not is_heard or question is None or not examples:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 
@@ -17,14 +18,30 @@ from backend.domain.projects import (
     SyncState,
     Task,
 )
-from backend.domain.stores import JobStore, LabelStore, ProjectStore, ReleaseStore, TaskStore
 from backend.errors import PlatformError, UnsupportedLabelConfig
+from backend.store import Stores
 
 _LOG = logging.getLogger(__name__)
 _PAGE = 500
 _LISTING_SHARE = 0.1
 PLATFORM = "label-studio"
 LABEL_CONFIG = "label-config"
+
+
+@dataclass(frozen=True, slots=True)
+class PrelabelPlan:
+    """How pre-annotation works: sizes in tasks, times in seconds.
+
+    `manages_queue`: Label Studio is told which version to serve and how to order its queue.
+    `patience_s`: what /predict gave away is looked up in Label Studio only after that long.
+    """
+
+    annotate_chunk: int = 256
+    publish_chunk: int = 500
+    manages_queue: bool = True
+    full_sync_interval_s: float = 3600.0
+    retry_abstentions_s: float = 3600.0
+    patience_s: float = 30.0
 
 
 class Synchronizer:
@@ -38,17 +55,14 @@ class Synchronizer:
         self,
         platform: LabelingPlatform,
         config: ConfigReader,
-        stores: tuple[ProjectStore, TaskStore, LabelStore, ReleaseStore, JobStore],
-        *,
-        full_interval_s: float,
-        manages_queue: bool = True,
-        is_order_due: Callable[[Project], bool] = lambda project: False,
+        stores: Stores,
+        plan: PrelabelPlan,
+        is_order_due: Callable[[Project], bool],
     ) -> None:
         self._platform = platform
         self._config = config
-        self._projects, self._tasks, self._labels, self._releases, self._work = stores
-        self._full_interval = timedelta(seconds=full_interval_s)
-        self._manages_queue = manages_queue
+        self._stores = stores
+        self._plan = plan
         self._is_order_due = is_order_due
 
     def work_due(self, project_id: ProjectId) -> str | None:
@@ -59,17 +73,17 @@ class Synchronizer:
         info = project[1]
         if info is not None and self._is_listing_due(project[0], info):
             return "tasks or annotations have changed"
-        progress = self._labels.progress(project[0])
+        progress = self._stores.labels.progress(project[0])
         if progress.n_to_label:
             return f"{progress.n_to_label} tasks have no label"
         if not progress.is_complete:
             return "predictions are not published yet"
         if self._is_order_due(project[0]):
             return "the queue has no order yet, or has grown out of it"
-        if self._releases.pending(project[0]) is not None:
+        if self._stores.releases.pending(project[0]) is not None:
             return "a release waits to be published"
-        is_served = self._projects.served_version(project_id) is not None
-        if self._manages_queue and progress.n_published and not is_served:
+        is_served = self._stores.projects.served_version(project_id) is not None
+        if self._plan.manages_queue and progress.n_published and not is_served:
             return "the queue's model version is not set"
         return None
 
@@ -90,38 +104,38 @@ class Synchronizer:
         try:
             return {"n_listed": self._list(project)}
         except PlatformError as exc:
-            self._work.note_problem(project_id, PLATFORM, str(exc))
+            self._stores.jobs.note_problem(project_id, PLATFORM, str(exc))
             return {"n_listed": 0}
 
     def _refreshed(self, project_id: ProjectId) -> tuple[Project, ProjectInfo | None] | None:
         """Return a connected project with its config as it is now in Label Studio."""
-        project = self._projects.get(project_id)
+        project = self._stores.projects.get(project_id)
         if project is None or not project.is_connected:
             return None
         try:
             info = self._platform.project(project.platform_id)
         except PlatformError as exc:
-            self._work.note_problem(project_id, PLATFORM, str(exc))
+            self._stores.jobs.note_problem(project_id, PLATFORM, str(exc))
             return project, None
-        self._work.clear_problem(project_id, PLATFORM)
+        self._stores.jobs.clear_problem(project_id, PLATFORM)
         if info.id != project_id:
             _LOG.info("project=%s is gone, its number belongs to %s now", project_id, info.id)
-            self._projects.disconnect(project_id)
+            self._stores.projects.disconnect(project_id)
             return None
         return self._adopt(project, info), info
 
     def _adopt(self, project: Project, info: ProjectInfo) -> Project:
-        served = self._projects.served_version(project.id)
+        served = self._stores.projects.served_version(project.id)
         is_sampled = info.sampling in (None, UNCERTAINTY_SAMPLING)
         if served is not None and not (info.model_version == served and is_sampled):
-            self._projects.note_served(project.id, None)
+            self._stores.projects.note_served(project.id, None)
         try:
             self._config.read_schema(info.label_config)
         except UnsupportedLabelConfig as exc:
-            self._work.note_problem(project.id, LABEL_CONFIG, str(exc))
+            self._stores.jobs.note_problem(project.id, LABEL_CONFIG, str(exc))
             return project
-        self._work.clear_problem(project.id, LABEL_CONFIG)
-        saved, is_new_question = self._projects.save(
+        self._stores.jobs.clear_problem(project.id, LABEL_CONFIG)
+        saved, is_new_question = self._stores.projects.save(
             project.id,
             label_config=info.label_config,
             title=info.title,
@@ -132,19 +146,19 @@ class Synchronizer:
         return saved
 
     def _is_listing_due(self, project: Project, info: ProjectInfo) -> bool:
-        state = self._projects.sync_state(project.id)
+        state = self._stores.projects.sync_state(project.id)
         if state.full_sync_at is None:
             return True
         age = datetime.now(UTC) - state.full_sync_at
-        if age > self._full_interval:
+        if age > timedelta(seconds=self._plan.full_sync_interval_s):
             return True
-        counts = (*self._tasks.counts(project.id), self._n_predictions(project, state))
+        counts = (*self._stores.tasks.counts(project.id), self._n_predictions(project, state))
         differs = counts != (info.n_tasks, info.n_annotations, info.n_predictions)
         return differs and self._may_list(project.id)
 
     def _may_list(self, project_id: ProjectId) -> bool:
         """Return whether the last full listing is long enough ago to afford another."""
-        state = self._projects.sync_state(project_id)
+        state = self._stores.projects.sync_state(project_id)
         if state.full_sync_at is None:
             return True
         age = datetime.now(UTC) - state.full_sync_at
@@ -155,24 +169,24 @@ class Synchronizer:
 
         More of them are doubles, fewer are lost ones: a listing repairs both.
         """
-        return state.n_foreign_predictions + self._labels.n_published(project)
+        return state.n_foreign_predictions + self._stores.labels.n_published(project)
 
     def _list(self, project: Project) -> int:
         started_at, clock = datetime.now(UTC), time.monotonic()
-        own = set(self._projects.versions(project.id))
+        own = set(self._stores.projects.versions(project.id))
         task_ids: set[int] = set()
         annotation_ids: set[int] = set()
         n_foreign = 0
         for page in _pages(self._platform.tasks(project.platform_id)):
             task_ids.update(task.id for task in page)
             annotation_ids.update(a.annotation_id for task in page for a in task.annotations or ())
-            changed = self._tasks.save_listing(project.id, page, started_at)
+            changed = self._stores.tasks.save_listing(project.id, page, started_at)
             n_foreign += _count_foreign(own, page)
             self._reconcile(project, page, set(changed))
-        n_tasks, n_labels = self._tasks.close_listing(
+        n_tasks, n_labels = self._stores.tasks.close_listing(
             project.id, started_at, task_ids, annotation_ids
         )
-        self._projects.note_full_sync(project.id, time.monotonic() - clock, n_foreign)
+        self._stores.projects.note_full_sync(project.id, time.monotonic() - clock, n_foreign)
         _LOG.info(
             "project=%s listed n_tasks=%d gone_tasks=%d gone_annotations=%d",
             project.id,
@@ -186,12 +200,12 @@ class Synchronizer:
         """Make what we hold as published equal to what Label Studio has, without doubles."""
         version = project.model_version
         rows = {task.id: (task.prediction_ids or {}).get(version, ()) for task in page}
-        ours = self._labels.publication(project, list(rows))
+        ours = self._stores.labels.publication(project, list(rows))
         news = {task_id: bool(rows[task_id]) for task_id in ours}
         arrived = [task_id for task_id in ours if news[task_id] and not ours[task_id]]
         lost = [task_id for task_id in ours if ours[task_id] and not news[task_id]]
-        self._labels.note_published(project, arrived)
-        self._labels.note_unpublished(project, lost)
+        self._stores.labels.note_published(project, arrived)
+        self._stores.labels.note_unpublished(project, lost)
         superfluous: list[int] = []
         for task_id, prediction_ids in rows.items():
             n_wanted = 1 if task_id in ours and task_id not in changed else 0

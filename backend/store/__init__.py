@@ -1,5 +1,9 @@
 """Keep projects, tasks, labels, releases and rounds in SQLite or PostgreSQL."""
 
+from __future__ import annotations
+
+from dataclasses import dataclass
+
 from backend.store.database import Database
 from backend.store.jobs import JobStore
 from backend.store.labels import LabelStore
@@ -11,13 +15,42 @@ from backend.store.state import StateStore
 from backend.store.tasks import TaskStore
 
 __all__ = [
-    "LLMCache",
     "Database",
+    "JobStore",
+    "LLMCache",
     "LabelStore",
     "ProjectStore",
     "ReleaseStore",
     "RoundStore",
     "StateStore",
+    "Stores",
     "TaskStore",
-    "JobStore",
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """All repositories of one database, passed to the use cases as one object."""
+
+    projects: ProjectStore
+    tasks: TaskStore
+    labels: LabelStore
+    releases: ReleaseStore
+    rounds: RoundStore
+    jobs: JobStore
+    llm_cache: LLMCache
+    state: StateStore
+
+    @classmethod
+    def open(cls, database: Database) -> Stores:
+        """Return the repositories of a database."""
+        return cls(
+            projects=ProjectStore(database),
+            tasks=TaskStore(database),
+            labels=LabelStore(database),
+            releases=ReleaseStore(database),
+            rounds=RoundStore(database),
+            jobs=JobStore(database),
+            llm_cache=LLMCache(database),
+            state=StateStore(database),
+        )

@@ -94,9 +94,9 @@ def ml_blueprint(services: Services, make_backend: BackendFactory) -> Blueprint:
 def _versions(services: Services, project: str | None) -> list[str]:
     """Return a project's versions; Label Studio does not say which project it means."""
     if project:
-        return services.projects.versions(ProjectId(str(project)))
-    connected = [project for project in services.projects.all() if project.is_connected]
-    return services.projects.versions(connected[0].id) if len(connected) == 1 else []
+        return services.stores.projects.versions(ProjectId(str(project)))
+    connected = [project for project in services.stores.projects.all() if project.is_connected]
+    return services.stores.projects.versions(connected[0].id) if len(connected) == 1 else []
 
 
 def _json_object() -> dict[str, Any]:

@@ -123,7 +123,7 @@ def _answered(at_s: float, play: Play) -> bool:
     is_done = play.wait()
 
     def is_known() -> bool:
-        labels = play.services.tasks.human_labels(play.project.id)
+        labels = play.services.stores.tasks.human_labels(play.project.id)
         return number in {label.annotation_id for label in labels}
 
     return wait_for(is_known, within_s=_LATE_S) and is_done
@@ -139,7 +139,7 @@ def _llm_gone(play: Play) -> bool:
 def _llm_gone_again(play: Play) -> bool:
     play.ask_for_round()
     play.start()
-    play.until(lambda: play.services.rounds.running(play.project.id) is not None)
+    play.until(lambda: play.services.stores.rounds.running(play.project.id) is not None)
     return _outage(play)
 
 
@@ -160,7 +160,7 @@ def _outage(play: Play) -> bool:
 def _published(play: Play) -> bool:
     play.ask_for_round()
     play.start()
-    play.until(lambda: play.services.labels.n_published(play.project) > 0)
+    play.until(lambda: play.services.stores.labels.n_published(play.project) > 0)
     return _platform_gone(play)
 
 
@@ -169,9 +169,9 @@ def _released(play: Play) -> bool:
     play.start()
 
     def is_released() -> bool:
-        history = play.services.rounds.history(play.project.id)
+        history = play.services.stores.rounds.history(play.project.id)
         is_over = bool(history) and history[-1].state is not RoundState.RUNNING
-        return is_over and play.services.releases.pending(play.project) is not None
+        return is_over and play.services.stores.releases.pending(play.project) is not None
 
     play.until(is_released)
     return _platform_gone(play)
@@ -258,14 +258,16 @@ def _fill(file: Path) -> None:
 def _cancelled(play: Play) -> bool:
     play.ask_for_round()
     play.start()
-    play.until(lambda: play.services.rounds.running(play.project.id) is not None)
+    play.until(lambda: play.services.stores.rounds.running(play.project.id) is not None)
     version = play.project.model_version
     play.notes.append(f"at: {play.where()}")
-    running = play.services.rounds.running(play.project.id)  # what `round --cancel` does, at once
+    running = play.services.stores.rounds.running(
+        play.project.id
+    )  # what `round --cancel` does, at once
     if running is not None:
-        play.services.rounds.finish(running, RoundState.CANCELLED)
+        play.services.stores.rounds.finish(running, RoundState.CANCELLED)
     is_over = play.wait()
-    (first,) = play.services.rounds.history(play.project.id)
+    (first,) = play.services.stores.rounds.history(play.project.id)
     play.notes.append(f"first round {first.state}")
     is_kept = first.state is RoundState.CANCELLED and play.project.model_version == version
     play.ask_for_round()

@@ -54,7 +54,7 @@ class Play:
     @property
     def project(self) -> Project:
         """Return the project as the backend knows it."""
-        found = self.services.projects.find(self.stage.project)
+        found = self.services.stores.projects.find(self.stage.project)
         if found is None:
             raise RuntimeError("the backend does not know the project")
         return found
@@ -72,13 +72,15 @@ class Play:
     def start(self, *, command: Command | None = None) -> None:
         """Start web and worker as a user does, and wait for the worker's first sign of life."""
         self.serving = self.stage.processes.start(command or serve_command(self.settings))
-        if not wait_for(lambda: bool(self.services.work.live_workers()), within_s=_START_WITHIN_S):
+        if not wait_for(
+            lambda: bool(self.services.stores.jobs.live_workers()), within_s=_START_WITHIN_S
+        ):
             raise RuntimeError(f"no worker came up: {self.serving.log_tail()}")
         self.clock = time.monotonic()
 
     def ask_for_round(self) -> None:
         """Ask for a round, as `python -m backend round` does."""
-        self.services.work.request_job(self.project.id, ROUND_NOW, "the benchmark asks")
+        self.services.stores.jobs.request_job(self.project.id, ROUND_NOW, "the benchmark asks")
 
     def kill(self, what: str) -> None:
         """Kill `worker` or `web` with all that it has started; `serve` starts it again."""
@@ -97,12 +99,12 @@ class Play:
 
     def where(self) -> str:
         """Return what the worker is doing, as `status` says it."""
-        running = self.services.rounds.running(self.project.id)
+        running = self.services.stores.rounds.running(self.project.id)
         if running is not None:
             return f"round, {running.step}"
-        if self.services.rounds.history(self.project.id):
+        if self.services.stores.rounds.history(self.project.id):
             return "round over, publishing" if not self.is_settled() else "settled"
-        progress = self.services.labels.progress(self.project)
+        progress = self.services.stores.labels.progress(self.project)
         if progress.n_to_label:
             return f"labelling, {progress.n_labelled} done"
         return "first labels published or ordered"
@@ -110,27 +112,27 @@ class Play:
     def is_settled(self) -> bool:
         """Whether Label Studio holds one release alone, in full and served."""
         project = self.project
-        progress = self.services.labels.progress(project)
+        progress = self.services.stores.labels.progress(project)
         return bool(
             progress.is_complete
             and not progress.n_to_label
-            and self.services.projects.served_version(project.id) == project.model_version
+            and self.services.stores.projects.served_version(project.id) == project.model_version
             and self.services.round_steps.prelabel.orderer.is_settled(project)
         )
 
     def is_done(self, n_rounds: int = 1) -> bool:
         """Whether so many rounds are over and nothing is left to do."""
-        history = self.services.rounds.history(self.project.id)
+        history = self.services.stores.rounds.history(self.project.id)
         return (
             len(history) >= n_rounds
             and history[-1].state is not RoundState.RUNNING
-            and not self.services.work.job_requests()
+            and not self.services.stores.jobs.job_requests()
             and self.is_settled()
         )
 
     def is_made(self) -> bool:
         """Whether the last round came to its own end."""
-        last = self.services.rounds.history(self.project.id)[-1:]
+        last = self.services.stores.rounds.history(self.project.id)[-1:]
         return bool(last) and last[0].state in (RoundState.RELEASED, RoundState.REFUSED)
 
     def wait(self, n_rounds: int = 1, *, within_s: float = _DONE_WITHIN_S) -> bool:
@@ -139,7 +141,7 @@ class Play:
 
     def problems(self) -> list[str]:
         """Return what `status` complains of."""
-        return [problem.message for problem in self.services.work.problems(self.project.id)]
+        return [problem.message for problem in self.services.stores.jobs.problems(self.project.id)]
 
     def until(self, condition: Callable[[], bool], *, within_s: float = _DONE_WITHIN_S) -> None:
         """Wait for the moment at which a fault is due; note when it never came."""
@@ -158,7 +160,7 @@ class Play:
         rows = [(int(t["id"]), str(p["model_version"])) for t in tasks for p in t["predictions"]]
         version = self.project.model_version
         served = {(int(t["id"]), version) for t in tasks if not t["total_annotations"]}
-        labels = self.services.tasks.human_labels(self.project.id)
+        labels = self.services.stores.tasks.human_labels(self.project.id)
         return Found(
             said=self.said,
             in_label_studio=self.stage.said(),
@@ -174,7 +176,7 @@ class Play:
     def outcome(self, tasks: list[dict[str, Any]]) -> dict[str, Any]:
         """Return what a user sees of the project, without names and times; JSON."""
         project = self.project
-        last = self.services.rounds.history(project.id)[-1:]
+        last = self.services.stores.rounds.history(project.id)[-1:]
         predictions = {
             str(task["id"]): [
                 [[r["value"], r.get("score")] for r in p["result"]] + [p["score"]]
@@ -184,9 +186,9 @@ class Play:
         }
         votes = {
             f"{vote.example_id} {vote.annotator}": list(vote.probabilities)
-            for vote in self.services.labels.weak_labels(project)
+            for vote in self.services.stores.labels.weak_labels(project)
         }
-        places = [[p.task_id, p.reason] for p in self.services.releases.places(project)]
+        places = [[p.task_id, p.reason] for p in self.services.stores.releases.places(project)]
         return {
             "predictions": predictions,
             "votes": votes,

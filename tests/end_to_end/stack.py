@@ -197,21 +197,21 @@ class LiveProject:
 
     def id(self) -> ProjectId:
         """Return the project's id in the backend."""
-        project = self.stack.services.projects.find(self.number)
+        project = self.stack.services.stores.projects.find(self.number)
         assert project is not None, "the backend does not know the project"
         return project.id
 
     def state(self) -> dict[str, Any]:
         """Return the project's state as the backend keeps it."""
         services = self.stack.services
-        project = services.projects.get(self.id())
+        project = services.stores.projects.get(self.id())
         assert project is not None
         return services.reporter.project(project)
 
     def is_settled(self) -> bool:
         """Whether the queue has its order and Label Studio holds no release but the served one."""
         services = self.stack.services
-        project = services.projects.get(self.id())
+        project = services.stores.projects.get(self.id())
         assert project is not None
         return services.round_steps.prelabel.orderer.is_settled(project)
 

@@ -136,7 +136,7 @@ def test_what_people_do_is_recorded(films, stack):
     first, second, third = films.tasks()[:3]
 
     def recorded() -> dict[int, str]:
-        labels = stack.services.tasks.human_labels(films.id())
+        labels = stack.services.stores.tasks.human_labels(films.id())
         return {label.annotation_id: label.result[0]["value"]["choices"][0] for label in labels}
 
     before = recorded()

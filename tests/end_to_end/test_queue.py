@@ -43,10 +43,10 @@ def ben(stack: Stack) -> Iterator[LabelStudioAdmin]:
 def waiting(project: LiveProject) -> list[int]:
     """Return the tasks that nobody answered yet, in the order that the backend has chosen."""
     services = project.stack.services
-    stored = services.projects.get(project.id())
+    stored = services.stores.projects.get(project.id())
     assert stored is not None
     answered = {task["id"] for task in project.tasks() if task["total_annotations"]}
-    places = services.releases.places(stored)
+    places = services.stores.releases.places(stored)
     return [place.task_id for place in places if place.task_id not in answered]
 
 
@@ -107,7 +107,7 @@ def test_what_people_answered_is_told_to_have_left_the_queue(films, stack):
     expected = waiting(films)
 
     def told() -> list[int]:
-        project = stack.services.projects.get(films.id())
+        project = stack.services.stores.projects.get(films.id())
         assert project is not None
         upcoming = stack.services.queue.upcoming(project, 5)
         return [place.task_id for place in upcoming.places]
@@ -124,10 +124,10 @@ def test_another_order_is_followed_at_once_but_an_open_task_stays(films, anna, b
     opened = take(anna, films)
     order = waiting(films)
     assert opened == order[0]
-    project = stack.services.projects.get(films.id())
+    project = stack.services.stores.projects.get(films.id())
     assert project is not None
     backwards, confirmed = order[::-1], results(films)
-    stack.services.releases.draft(
+    stack.services.stores.releases.draft(
         project,
         [
             Prediction(task_id, "", tuple(confirmed[task_id]), (at + 0.5) / len(order))

@@ -82,9 +82,11 @@ def ordered_release(project: LiveProject) -> str:
 
     def is_there() -> bool:
         version = served(project)
-        found = services.projects.get(project.id())
+        found = services.stores.projects.get(project.id())
         return bool(
-            found is not None and found.model_version == version and services.releases.places(found)
+            found is not None
+            and found.model_version == version
+            and services.stores.releases.places(found)
         )
 
     wait_for(is_there, what="an ordered release", found=project.state)
@@ -110,7 +112,7 @@ def test_a_round_gives_better_predictions_in_another_order_and_can_be_taken_back
         f"accuracy on {len(after)} open tasks: {accuracy(before, gold):.3f} first, "
         f"{accuracy(after, gold):.3f} after the round\n"
     )
-    (made,) = stack.services.rounds.history(project.id())
+    (made,) = stack.services.stores.rounds.history(project.id())
     assert (made.state, made.model_version) == (RoundState.RELEASED, second)
     assert made.n_human == N_ANSWERS
     old, new = is_right(before, gold), is_right(after, gold)

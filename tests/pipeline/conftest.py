@@ -39,8 +39,8 @@ from backend.pipeline.rounds.scheduler import RoundPolicy, RoundScheduler
 from backend.pipeline.rounds.train import TrainStep
 from backend.pipeline.rounds.workflow import RoundSteps, run_round
 from backend.pipeline.student_predictor import StudentPredictor
-from backend.pipeline.sync import Synchronizer
-from backend.store import LLMCache, ReleaseStore, RoundStore, StateStore
+from backend.pipeline.sync import PrelabelPlan, Synchronizer
+from backend.store import Stores
 from tests.conftest import SENTIMENT
 from tests.fakes import FakePlatform, FakeSmallModel
 
@@ -191,7 +191,7 @@ class House:
 
     def __init__(
         self,
-        stores,
+        stores: Stores,
         *,
         platform: FakePlatform | None = None,
         folder: Path = Path("nowhere"),
@@ -201,112 +201,88 @@ class House:
         plan: RoundPlan | None = None,
         policy: RoundPolicy | None = None,
         make_strategy: MakeStrategy = lambda asked: ActiveLLMStrategy(),
-        wordings: Paraphrases | None = None,
+        paraphrases: Paraphrases | None = None,
     ) -> None:
+        self.stores = stores
+        self.projects, self.tasks, self.labels = stores.projects, stores.tasks, stores.labels
+        self.releases, self.rounds, self.jobs = stores.releases, stores.rounds, stores.jobs
         self.platform = platform or FakePlatform()
-        self.wordings = wordings or Paraphrases("", lambda texts: [None] * len(texts))
+        self.paraphrases = paraphrases or Paraphrases("", lambda texts: [None] * len(texts))
         self._folder = folder
         self._config = LabelConfigReader(lambda _: Abstention(AbstentionReason.REMOTE_TEXT))
-        self._open_stores(stores)
-        self._seat_annotators(make_strategy)
-        share = plan.llm_share if plan else None
-        self._share_and_settle(make_strategy, share=share, orders_queue=orders_queue)
-        round_steps = self._prelabel_crew(chunk, manages_queue=manages_queue)
-        self.prediction = PredictionService(self._labelling, stores, deadline_s=1.0, live_limit=3)
-        self.round_steps = self._round_crew(
-            round_steps,
+        self._make_annotators()
+        self._make_aggregation(make_strategy, share=plan.llm_share if plan else None)
+        prelabel_plan = PrelabelPlan(
+            annotate_chunk=chunk,
+            publish_chunk=chunk,
+            manages_queue=manages_queue,
+            full_sync_interval_s=3600,
+            retry_abstentions_s=0,
+            patience_s=0,
+        )
+        self.orderer = Orderer(
+            self.aggregator,
+            self.releaser,
+            stores,
+            replace(prelabel_plan, manages_queue=orders_queue),
+        )
+        self.events = EventService(self._config, stores)
+        self.prediction = PredictionService(
+            lambda: self._labelling, stores, deadline_s=1.0, live_limit=3
+        )
+        self.round_steps = self._make_round_steps(
+            self._make_prelabel_steps(prelabel_plan),
             plan or RoundPlan(chunk=chunk, limit=2, n_shots=2),
             policy or RoundPolicy(n_least=20, every=5),
         )
-        kept = (self.tasks, self.labels, self.releases)
-        self.exporter = Exporter(self._guidelines_reader, self._config, kept, folder)
+        self.exporter = Exporter(self._guidelines_reader, self._config, stores, folder)
 
-    def _open_stores(self, stores) -> None:
-        self.projects, self.tasks, self.labels, self.work = stores
-        database = self.projects._db
-        self.releases = ReleaseStore(database)
-        self.answers = LLMCache(database)
-        self.rounds = RoundStore(database)
-        self._state = StateStore(database)
-        self._five = (self.projects, self.tasks, self.labels, self.releases, self.work)
-
-    def _seat_annotators(self, make_strategy: MakeStrategy) -> None:
+    def _make_annotators(self) -> None:
         self.annotator, self.similarity = FakeAnnotator(), FakeSimilarity()
-        self.small_model = FakeSmallModel()
+        self.student = FakeSmallModel()
         self.ensemble = AnnotatorEnsemble(
-            self.annotator, self.similarity, FakeEncoder(), self._state
+            self.annotator, self.similarity, FakeEncoder(), self.stores
         )
-        kept = (self.releases, self._state)
-        self.releaser = ReleaseBuilder(self.ensemble, self._config, kept, make_strategy)
-        self.queue = QueueStatus(self.releaser, self.releases, self.tasks)
-        student_predictor = StudentPredictor(
-            self.releases, self._folder, lambda recipe: self.small_model
-        )
-        self._guidelines_reader = GuidelinesReader(self._config, self.tasks)
+
+    def _make_aggregation(self, make_strategy: MakeStrategy, *, share: float | None) -> None:
+        stores = self.stores
+        self.releaser = ReleaseBuilder(self.ensemble, self._config, stores, make_strategy)
+        self.queue = QueueStatus(self.releaser, stores)
+        self._guidelines_reader = GuidelinesReader(self._config, stores)
         self._labelling = Labelling(
-            self.ensemble, self._guidelines_reader, self._config, self.releaser, student_predictor
-        )
-
-    def _share_and_settle(
-        self, make_strategy: MakeStrategy, *, share: float | None, orders_queue: bool
-    ) -> None:
-        kept = (self.labels, self.answers, self._state)
-        self.sharer = LLMBudgetPlanner(
-            self.ensemble, self._guidelines_reader, kept, make_strategy, share=share
-        )
-        self.aggregator = Aggregator(
-            self.ensemble, self._guidelines_reader, self.tasks, self.labels
-        )
-        self.orderer = Orderer(
-            self.aggregator, self.releaser, self._five, manages_queue=orders_queue
-        )
-
-    def _prelabel_crew(self, chunk: int, *, manages_queue: bool) -> PrelabelSteps:
-        self.events = EventService(self._config, (self.projects, self.tasks, self.work))
-        self.synchroniser = Synchronizer(
-            self.platform,
+            self.ensemble,
+            self._guidelines_reader,
             self._config,
-            self._five,
-            full_interval_s=3600,
-            manages_queue=manages_queue,
-            is_order_due=self.orderer.is_due,
+            self.releaser,
+            StudentPredictor(stores, self._folder, lambda recipe: self.student),
+        )
+        self.budget = LLMBudgetPlanner(
+            self.ensemble, self._guidelines_reader, stores, make_strategy, share=share
+        )
+        self.aggregator = Aggregator(self.ensemble, self._guidelines_reader, stores)
+
+    def _make_prelabel_steps(self, plan: PrelabelPlan) -> PrelabelSteps:
+        self.synchronizer = Synchronizer(
+            self.platform, self._config, self.stores, plan, self.orderer.is_due
         )
         self.pre_annotator = PreAnnotator(
-            self._labelling,
-            self.aggregator,
-            self.sharer,
-            (self.projects, self.labels, self.work),
-            chunk=chunk,
-            retry_abstentions_s=0,
+            self._labelling, self.aggregator, self.budget, self.stores, plan
         )
-        self.publisher = Publisher(
-            self.platform,
-            (self.projects, self.labels, self.releases, self.work),
-            chunk=chunk,
-            manages_queue=manages_queue,
-            patience_s=0,
-        )
-        return PrelabelSteps(self.synchroniser, self.pre_annotator, self.publisher, self.orderer)
+        self.publisher = Publisher(self.platform, self.stores, plan)
+        return PrelabelSteps(self.synchronizer, self.pre_annotator, self.publisher, self.orderer)
 
-    def _round_crew(
-        self, round_steps: PrelabelSteps, plan: RoundPlan, policy: RoundPolicy
+    def _make_round_steps(
+        self, prelabel_steps: PrelabelSteps, plan: RoundPlan, policy: RoundPolicy
     ) -> RoundSteps:
-        context = RoundContext((self.projects, self.rounds, self.work), self._folder, plan)
-        kept = (self.projects, self.labels, self.rounds)
-        self.beginner = RoundScheduler(context, self._guidelines_reader, kept, policy)
-        labels = (self.labels, self.releases)
+        stores, aggregator, ensemble = self.stores, self.aggregator, self.ensemble
+        context = RoundContext(stores, self._folder, plan)
+        self.scheduler = RoundScheduler(context, self._guidelines_reader, stores, policy)
         return RoundSteps(
-            round_steps,
-            self.beginner,
-            TrainStep(context, self.aggregator, lambda recipe: self.small_model, self.wordings),
-            RelabelStep(
-                context,
-                self.aggregator,
-                self.ensemble,
-                self._guidelines_reader,
-                (self.tasks, self.labels),
-            ),
-            PromoteStep(context, self.aggregator, self.ensemble, self.releaser, labels),
+            prelabel_steps,
+            self.scheduler,
+            TrainStep(context, aggregator, lambda recipe: self.student, self.paraphrases),
+            RelabelStep(context, aggregator, ensemble, self._guidelines_reader, stores),
+            PromoteStep(context, aggregator, ensemble, self.releaser, stores),
         )
 
     def round(
@@ -340,5 +316,5 @@ class House:
 
 
 @pytest.fixture
-def house(projects, tasks, labels, work) -> House:
-    return House((projects, tasks, labels, work))
+def house(stores) -> House:
+    return House(stores)

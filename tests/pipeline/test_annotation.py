@@ -47,15 +47,15 @@ class SpanAnnotator:
 
 
 @pytest.fixture
-def labelling(database, tasks, releases, state):
+def labelling(stores):
     config = LabelConfigReader(lambda url: url)
 
     def make(annotator: SpanAnnotator, definitions: Definitions) -> Labelling:
         given = {3: definitions}
-        ensemble = AnnotatorEnsemble(annotator, FakeSimilarity(), FakeEncoder(), state)
-        releaser = ReleaseBuilder(ensemble, config, (releases, state), ActiveLLMStrategy)
+        ensemble = AnnotatorEnsemble(annotator, FakeSimilarity(), FakeEncoder(), stores)
+        releaser = ReleaseBuilder(ensemble, config, stores, ActiveLLMStrategy)
         return Labelling(
-            ensemble, GuidelinesReader(config, tasks, given.__getitem__), config, releaser
+            ensemble, GuidelinesReader(config, stores, given.__getitem__), config, releaser
         )
 
     return make

@@ -18,7 +18,7 @@ def info(label_config=SENTIMENT, instruction=""):
 def test_connecting_asks_for_a_job_once(house):
     first = house.events.connect(ONE, SENTIMENT)
     assert house.events.connect(ONE, SENTIMENT) == first
-    assert [(r[0], r[1]) for r in house.work.job_requests()] == [(ONE, "prelabel")]
+    assert [(r[0], r[1]) for r in house.jobs.job_requests()] == [(ONE, "prelabel")]
 
 
 def test_connecting_with_a_config_that_asks_nothing_is_refused_and_keeps_nothing(house):
@@ -36,10 +36,10 @@ def test_connecting_again_after_a_removal_goes_on(house):
 @pytest.mark.parametrize("action", ["TASKS_CREATED", "START_TRAINING"])
 def test_news_that_calls_for_work_asks_for_it(house, action):
     house.events.connect(ONE, SENTIMENT)
-    (request,) = house.work.job_requests()
-    house.work.drop_request(*request)
+    (request,) = house.jobs.job_requests()
+    house.jobs.drop_request(*request)
     house.events.receive(Event(action, info(), tasks=(Task(1, {"text": "a"}),)))
-    assert len(house.work.job_requests()) == 1
+    assert len(house.jobs.job_requests()) == 1
 
 
 def test_a_changed_config_or_instruction_starts_a_version(house):

@@ -12,8 +12,8 @@ from tests.pipeline.people import N_TEXTS, people_answer
 
 
 @pytest.fixture
-def house(projects, tasks, labels, work, tmp_path) -> House:
-    house = House((projects, tasks, labels, work), folder=tmp_path / "models", orders_queue=True)
+def house(stores, tmp_path) -> House:
+    house = House(stores, folder=tmp_path / "models", orders_queue=True)
     house.similarity.is_silent = False
     return house
 

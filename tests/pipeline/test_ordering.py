@@ -14,8 +14,8 @@ from tests.pipeline.conftest import LARGE_CHUNK, House, KilledHere, PlainSteps
 
 
 @pytest.fixture
-def house(projects, tasks, labels, work) -> House:
-    return House((projects, tasks, labels, work), orders_queue=True, chunk=LARGE_CHUNK)
+def house(stores) -> House:
+    return House(stores, orders_queue=True, chunk=LARGE_CHUNK)
 
 
 def rows(house, project_id):
@@ -32,7 +32,7 @@ def test_all_tasks_are_released_in_the_order_of_the_queue(house):
     assert {row.model_version for row in rows(house, project_id)} == {project.model_version}
     assert sorted(scores, key=scores.__getitem__) == [place.task_id for place in places]
     assert house.remote(project_id).info.model_version == project.model_version
-    assert house.synchroniser.work_due(project_id) is None
+    assert house.synchronizer.work_due(project_id) is None
 
 
 def test_every_tenth_task_is_of_the_random_audit_slice(house):
@@ -87,7 +87,7 @@ def test_verdicts_say_who_voted_what(house):
 def test_similarity_answers_while_the_llm_is_down_and_the_llm_is_asked_again(house):
     house.similarity.is_silent = False
     project_id = house.connected(40)
-    house.synchroniser.sync(project_id)
+    house.synchronizer.sync(project_id)
     house.annotator.failure = LanguageModelUnavailable("down")
     house.prelabel(project_id)
     assert len(rows(house, project_id)) == 40
@@ -134,14 +134,14 @@ def test_texts_that_look_like_orders_to_the_model_come_first(house):
     assert "what to ignore" in chosen[0].reason
 
 
-def test_the_question_is_told_to_the_strategy_in_words(projects, tasks, labels, work):
+def test_the_question_is_told_to_the_strategy_in_words(stores):
     told = []
 
     def make(asked):
         told.append(asked)
         return RandomOrder()
 
-    house = House((projects, tasks, labels, work), orders_queue=True, make_strategy=make)
+    house = House(stores, orders_queue=True, make_strategy=make)
     project_id = house.connected(12)
     house.prelabel(project_id)
     question = "What does the reviewer think of the product?"
@@ -161,12 +161,10 @@ class Watched(RandomOrder):
         return super().order(pool, rng=rng)
 
 
-def test_after_a_round_the_strategy_is_shown_what_the_small_model_says(
-    projects, tasks, labels, work, tmp_path
-):
+def test_after_a_round_the_strategy_is_shown_what_the_small_model_says(stores, tmp_path):
     shown: list[PoolView] = []
     house = House(
-        (projects, tasks, labels, work),
+        stores,
         folder=tmp_path,
         orders_queue=True,
         make_strategy=lambda asked: Watched(shown),
@@ -181,10 +179,10 @@ def test_after_a_round_the_strategy_is_shown_what_the_small_model_says(
     assert after.small_model_posteriors.sum(axis=1) == pytest.approx(np.ones(40))
 
 
-def test_the_strategy_is_told_how_far_the_annotators_agree(projects, tasks, labels, work):
+def test_the_strategy_is_told_how_far_the_annotators_agree(stores):
     shown: list[PoolView] = []
     house = House(
-        (projects, tasks, labels, work),
+        stores,
         orders_queue=True,
         make_strategy=lambda asked: Watched(shown),
     )
@@ -194,15 +192,15 @@ def test_the_strategy_is_told_how_far_the_annotators_agree(projects, tasks, labe
     assert -1.0 <= shown[0].agreement <= 1.0
 
 
-def test_a_queue_that_is_left_to_the_user_is_not_touched(projects, tasks, labels, work):
-    house = House((projects, tasks, labels, work), manages_queue=False)
+def test_a_queue_that_is_left_to_the_user_is_not_touched(stores):
+    house = House(stores, manages_queue=False)
     project_id = house.connected(40)
     before = house.remote(project_id).info
     house.prelabel(project_id)
     after = house.remote(project_id).info
     assert (after.model_version, after.sampling) == (before.model_version, before.sampling)
     assert len(rows(house, project_id)) == 40
-    assert house.synchroniser.work_due(project_id) is None
+    assert house.synchronizer.work_due(project_id) is None
     assert house.queue.state(house.projects.get(project_id)) is None
 
 

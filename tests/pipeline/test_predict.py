@@ -26,7 +26,7 @@ def test_unknown_tasks_are_labelled_live_up_to_the_limit_and_left_to_the_worker(
     project = house.projects.get(house.connected(0))
     answers = house.prediction.predict(project, tasks("good", "bad", "good", "bad", "good"))
     assert [answer is not None for answer in answers] == [True, True, True, False, False]
-    assert [request[1] for request in house.work.job_requests()] == ["prelabel"]
+    assert [request[1] for request in house.jobs.job_requests()] == ["prelabel"]
     assert house.labels.progress(project).n_to_label == 2
 
 
@@ -41,7 +41,7 @@ def test_without_an_llm_the_answer_is_nothing_and_the_worker_is_asked(house):
     project = house.projects.get(house.connected(0))
     house.annotator.failure = LanguageModelUnavailable("down")
     assert house.prediction.predict(project, tasks("good", "bad")) == [None, None]
-    assert house.work.problems(project.id)[0].source == "llm"
+    assert house.jobs.problems(project.id)[0].source == "llm"
 
 
 def test_one_bad_task_leaves_the_others_alone(house):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -97,7 +98,7 @@ def test_a_kill_between_import_and_note_doubles_nothing(house, monkeypatch):
 
 def test_what_predict_has_given_away_is_not_imported_again(house):
     project_id = house.connected(6)
-    house.synchroniser.sync(project_id)
+    house.synchronizer.sync(project_id)
     project = house.projects.get(project_id)
     first = house.labels.next_unlabelled(project, 1)
     (answer,) = house.prediction.predict(project, first)
@@ -108,7 +109,7 @@ def test_what_predict_has_given_away_is_not_imported_again(house):
 
 def test_what_predict_has_given_away_in_vain_is_imported_all_the_same(house):
     project_id = house.connected(6)
-    house.synchroniser.sync(project_id)
+    house.synchronizer.sync(project_id)
     project = house.projects.get(project_id)
     house.prediction.predict(project, house.labels.next_unlabelled(project, 2))
     house.prelabel(project_id)
@@ -120,7 +121,7 @@ def test_tasks_that_come_later_are_labelled_too(house):
     house.prelabel(project_id)
     house.projects.note_full_sync(project_id, 0.0, 0)
     house.platform.import_tasks(house.projects.get(project_id).platform_id, [{"text": "good"}])
-    assert house.synchroniser.work_due(project_id) == "tasks or annotations have changed"
+    assert house.synchronizer.work_due(project_id) == "tasks or annotations have changed"
     house.prelabel(project_id)
     assert_each_task_has_one(house, project_id)
 
@@ -139,33 +140,33 @@ def test_the_llm_being_down_is_said_and_repaired(house):
     house.annotator.failure = LanguageModelUnavailable("the LLM server does not answer")
     house.prelabel(project_id)
     assert house.remote(project_id).predictions == {}
-    (problem,) = house.work.problems(project_id)
+    (problem,) = house.jobs.problems(project_id)
     assert problem.source == "llm"
     house.annotator.failure = None
-    assert "no label" in house.synchroniser.work_due(project_id)
+    assert "no label" in house.synchronizer.work_due(project_id)
     house.prelabel(project_id)
     assert_each_task_has_one(house, project_id)
-    assert house.work.problems(project_id) == []
+    assert house.jobs.problems(project_id) == []
 
 
 @pytest.mark.parametrize("failure", [PlatformUnavailable("down"), PlatformUnauthorized("401")])
 def test_label_studio_being_down_keeps_what_was_labelled(house, failure):
     project_id = house.connected(6)
-    house.synchroniser.sync(project_id)
+    house.synchronizer.sync(project_id)
     house.platform.failure = failure
     house.prelabel(project_id)
     assert house.labels.progress(house.projects.get(project_id)).n_labelled == 6
-    assert {p.source for p in house.work.problems(project_id)} == {"label-studio", "publishing"}
+    assert {p.source for p in house.jobs.problems(project_id)} == {"label-studio", "publishing"}
     house.platform.failure = None
     house.prelabel(project_id)
     assert_each_task_has_one(house, project_id)
-    assert house.work.problems(project_id) == []
+    assert house.jobs.problems(project_id) == []
     assert sorted(house.annotator.asked) == sorted(house.remote(project_id).tasks)
 
 
 def test_a_task_that_is_deleted_while_its_label_is_made_holds_nothing_up(house):
     project_id = house.connected(6)
-    house.synchroniser.sync(project_id)
+    house.synchronizer.sync(project_id)
     house.platform.delete_task(min(house.remote(project_id).tasks))
     house.prelabel(project_id)
     house.prelabel(project_id)
@@ -175,7 +176,7 @@ def test_a_task_that_is_deleted_while_its_label_is_made_holds_nothing_up(house):
 
 def test_a_refused_import_leads_to_a_full_listing(house, monkeypatch):
     project_id = house.connected(3)
-    house.synchroniser.sync(project_id)
+    house.synchronizer.sync(project_id)
 
     def refuse(*args):
         raise PlatformRejected("no such task")
@@ -183,7 +184,7 @@ def test_a_refused_import_leads_to_a_full_listing(house, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(house.platform, "import_predictions", refuse)
         house.prelabel(project_id)
-    assert house.synchroniser.work_due(project_id) == "tasks or annotations have changed"
+    assert house.synchronizer.work_due(project_id) == "tasks or annotations have changed"
 
 
 def test_a_changed_label_config_replaces_every_prediction(house):
@@ -205,7 +206,7 @@ def test_a_config_that_cannot_be_labelled_is_said_and_the_rest_stays(house):
     number = house.projects.get(project_id).platform_id
     house.platform.change_project(number, label_config="<View/>")
     house.prelabel(project_id)
-    (problem,) = house.work.problems(project_id)
+    (problem,) = house.jobs.problems(project_id)
     assert problem.source == "label-config"
     assert house.projects.get(project_id).label_config == SENTIMENT
 
@@ -229,7 +230,7 @@ def test_doubles_in_label_studio_are_noticed_by_their_number_and_removed(house):
     remote = house.remote(project_id)
     first = next(iter(remote.predictions.values()))
     house.platform.import_predictions(int(project_id.split(".")[0]), [first])
-    assert house.synchroniser.work_due(project_id) is not None
+    assert house.synchronizer.work_due(project_id) is not None
     house.prelabel(project_id)
     assert_each_task_has_one(house, project_id)
 
@@ -239,7 +240,7 @@ def test_predictions_that_someone_deleted_are_noticed_and_brought_back(house):
     house.prelabel(project_id)
     house.projects.note_full_sync(project_id, 0.0, 0)
     del house.remote(project_id).predictions[next(iter(house.remote(project_id).predictions))]
-    assert house.synchroniser.work_due(project_id) is not None
+    assert house.synchronizer.work_due(project_id) is not None
     house.prelabel(project_id)
     assert_each_task_has_one(house, project_id)
 
@@ -251,12 +252,12 @@ def test_predictions_of_others_are_counted_apart_and_left_alone(house):
     house.platform.import_predictions(number, [theirs])
     house.prelabel(project_id)
     assert theirs in house.remote(project_id).predictions.values()
-    assert house.synchroniser.work_due(project_id) is None
+    assert house.synchronizer.work_due(project_id) is None
 
 
 def test_a_task_that_predict_labels_while_the_worker_labels_its_chunk_is_not_doubled(house):
     project_id = house.connected(4)
-    house.synchroniser.sync(project_id)
+    house.synchronizer.sync(project_id)
     project = house.projects.get(project_id)
     number = project.platform_id
     ask = house.annotator.annotate
@@ -274,7 +275,7 @@ def test_a_task_that_predict_labels_while_the_worker_labels_its_chunk_is_not_dou
 
 def test_a_task_that_the_worker_publishes_while_predict_labels_it_is_not_doubled(house):
     project_id = house.connected(4)
-    house.synchroniser.sync(project_id)
+    house.synchronizer.sync(project_id)
     project = house.projects.get(project_id)
     ask = house.annotator.annotate
 
@@ -324,21 +325,19 @@ def test_the_queue_is_set_again_after_someone_has_reset_it(house, change):
     house.prelabel(project_id)
     number = house.projects.get(project_id).platform_id
     house.platform.change_project(number, **change)
-    assert "queue" in house.synchroniser.work_due(project_id)
+    assert "queue" in house.synchronizer.work_due(project_id)
     house.prelabel(project_id)
     version = house.projects.get(project_id).model_version
     info = house.remote(project_id).info
     assert (info.model_version, info.sampling) == (version, "Uncertainty sampling")
 
 
-def test_a_queue_that_is_left_to_the_user_is_not_touched_and_is_no_work(
-    projects, tasks, labels, work
-):
-    house = House((projects, tasks, labels, work), manages_queue=False)
+def test_a_queue_that_is_left_to_the_user_is_not_touched_and_is_no_work(stores):
+    house = House(stores, manages_queue=False)
     project_id = house.connected(3)
     house.prelabel(project_id)
     assert house.remote(project_id).info.sampling == "Sequential sampling"
-    assert house.synchroniser.work_due(project_id) is None
+    assert house.synchronizer.work_due(project_id) is None
 
 
 def test_a_kill_between_the_switch_and_the_withdrawal_leaves_no_old_predictions(house, monkeypatch):
@@ -375,15 +374,15 @@ def test_on_a_slow_server_each_answer_is_saved_soon(house, monkeypatch):
     clock = SimpleNamespace(monotonic=lambda: now)
     monkeypatch.setattr("backend.pipeline.annotation.time", clock)
     annotator = house.round_steps.prelabel.annotator
-    house.round_steps.prelabel.synchroniser.sync(project_id)
+    house.round_steps.prelabel.synchronizer.sync(project_id)
     sizes = []
     while not (done := annotator.annotate_chunk(project_id))["is_done"]:
         sizes.append(done["n_labelled"])
     assert sizes == [4, 1, 1, 1]
 
 
-def test_the_study_is_made_up_for_when_the_llm_is_back(projects, tasks, labels, work):
-    house = House((projects, tasks, labels, work), orders_queue=True)
+def test_the_study_is_made_up_for_when_the_llm_is_back(stores):
+    house = House(stores, orders_queue=True)
     house.similarity.is_silent = False
     project_id = house.connected(24)
     house.annotator.failure = LanguageModelUnavailable("down")
@@ -398,7 +397,8 @@ def test_the_study_is_made_up_for_when_the_llm_is_back(projects, tasks, labels, 
 
 def test_what_the_llm_left_unanswered_is_asked_again_later_and_at_once_for_a_round(house):
     project_id = house.connected()
-    house.pre_annotator._retry_abstentions_s = 3600.0
+    plan = house.pre_annotator._plan
+    house.pre_annotator._plan = replace(plan, retry_abstentions_s=3600.0)
     house.annotator.unreadable = set(house.remote(project_id).tasks)
     house.prelabel(project_id)
     asked = len(house.annotator.asked)

@@ -62,12 +62,12 @@ def test_a_listing_during_a_release_finds_nothing_odd(house):
     house.prelabel(project_id)
     draft(house, project_id)
     house.publisher.publish_draft(project_id)
-    assert house.synchroniser.work_due(project_id) == "a release waits to be published"
+    assert house.synchronizer.work_due(project_id) == "a release waits to be published"
     house.projects.forget_full_sync(project_id)
-    house.synchroniser.sync(project_id)
-    assert house.synchroniser.work_due(project_id) == "a release waits to be published"
+    house.synchronizer.sync(project_id)
+    assert house.synchronizer.work_due(project_id) == "a release waits to be published"
     house.prelabel(project_id)
-    assert house.synchroniser.work_due(project_id) is None
+    assert house.synchronizer.work_due(project_id) is None
 
 
 def test_a_restored_release_is_shown_again_with_its_own_predictions(house):

@@ -30,8 +30,8 @@ EXAMPLES = [Example(n, {"t": f"text {n}"}) for n in range(300)]
 
 
 @pytest.fixture
-def ensemble(state):
-    return AnnotatorEnsemble(FakeAnnotator(), FakeSimilarity(), FakeEncoder(), state)
+def ensemble(stores):
+    return AnnotatorEnsemble(FakeAnnotator(), FakeSimilarity(), FakeEncoder(), stores)
 
 
 @pytest.fixture
@@ -98,10 +98,10 @@ def test_answers_of_people_become_positions_of_labels():
     assert labels_by_example(single, Consensus(labels)) == {}
 
 
-def test_studying_spans_asks_the_llm_nothing(state):
+def test_studying_spans_asks_the_llm_nothing(stores):
     spans = replace(QUESTION, kind=QuestionKind.SPANS, name="ner")
     annotator = FakeAnnotator()
-    ensemble = AnnotatorEnsemble(annotator, FakeSimilarity(), FakeEncoder(), state)
+    ensemble = AnnotatorEnsemble(annotator, FakeSimilarity(), FakeEncoder(), stores)
     guidelines = Guidelines(TaskSchema((spans,)), "")
     assert ensemble.fit_sample(PROJECT, guidelines, EXAMPLES, {}).n_texts == len(EXAMPLES)
     assert annotator.asked == []

@@ -30,7 +30,13 @@ def guidelines(*values: str) -> Guidelines:
 
 @dataclass
 class Releases:
+    """Stores whose releases are made from what a test says."""
+
     made_from: dict[str, Any] = field(default_factory=lambda: dict(SERVED))
+
+    @property
+    def releases(self) -> Releases:
+        return self
 
     def provenance(self, project_id: ProjectId, version: str) -> dict[str, Any]:
         return self.made_from

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from flask.testing import FlaskClient
 
-from backend.services import Services, build_services
+from backend.services import Adapters, Services, build_services
 from backend.settings import Settings
 from backend.web.app import build_app
 from model import FreeALBackend
@@ -34,9 +34,7 @@ def make_services(tmp_path, migrated_file, language_model):
 
     def make(**changes) -> Services:
         settings = replace(Settings(home=tmp_path), **changes)
-        made.append(
-            build_services(settings, platform=FakePlatform(), language_model=language_model)
-        )
+        made.append(build_services(settings, Adapters(FakePlatform(), language_model)))
         return made[-1]
 
     yield make

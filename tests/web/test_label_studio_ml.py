@@ -32,7 +32,7 @@ def test_health_setup_and_predict_work_under_init_app(bare):
 
 def test_a_known_project_is_found_by_the_number_on_its_tasks(bare, services):
     services.events.connect(ProjectId(ONE), SENTIMENT)
-    version = services.projects.get(ProjectId(ONE)).model_version
+    version = services.stores.projects.get(ProjectId(ONE)).model_version
     bare.post("/setup", json=setup_body())
     answer = bare.post("/predict", json=predict_body("good"))
     assert answer.get_json()["results"][0]["model_version"] == version
@@ -44,9 +44,9 @@ def test_webhooks_reach_the_store_under_init_app(bare, services):
     project_id = ProjectId(f"{body['project']['id']}.1795215594")
     assert bare.post("/webhook", json=dict(body)).status_code == 201
     deadline = time.monotonic() + 90  # label-studio-ml hands it to a process of its own
-    while not services.tasks.human_labels(project_id) and time.monotonic() < deadline:
+    while not services.stores.tasks.human_labels(project_id) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert len(services.tasks.human_labels(project_id)) == 1
+    assert len(services.stores.tasks.human_labels(project_id)) == 1
 
 
 def test_two_dot_x_finds_the_model_version_and_may_set_parameters(services, client_for):
@@ -73,4 +73,4 @@ def test_two_projects_keep_apart_under_two_dot_x(services, client_for):
     second = FreeALBackend(project_id="2", label_config=TOPIC)
     first.connect()
     second.connect()
-    assert [p.label_config for p in services.projects.all()] == [SENTIMENT, TOPIC]
+    assert [p.label_config for p in services.stores.projects.all()] == [SENTIMENT, TOPIC]

@@ -162,7 +162,7 @@ def test_strange_and_long_texts_get_a_valid_label(client, services, text):
     client.post("/setup", json=setup_body())
     answer = client.post("/predict", json=predict_body(text, "bad"))
     assert choices(answer) == ["Positive", "Negative"]
-    stored = services.labels.predictions(services.projects.get(ProjectId(ONE)), [])
+    stored = services.stores.labels.predictions(services.stores.projects.get(ProjectId(ONE)), [])
     assert stored == {}
 
 
@@ -234,7 +234,9 @@ def test_recorded_annotations_are_kept_and_the_skipped_one_is_no_label(client, s
     for body in bodies:
         client.post("/webhook", json=body)
     project_id = f"{bodies[0]['project']['id']}.1795215594"
-    kept = {label.annotation_id for label in services.tasks.human_labels(ProjectId(project_id))}
+    kept = {
+        label.annotation_id for label in services.stores.tasks.human_labels(ProjectId(project_id))
+    }
     deleted = {
         annotation["id"]
         for body in bodies
@@ -273,7 +275,7 @@ def test_an_unexpected_error_shows_no_traceback_and_no_text(client, services, mo
     def fail(*args):
         raise ZeroDivisionError
 
-    monkeypatch.setattr(services.labels, "predictions", fail)
+    monkeypatch.setattr(services.stores.labels, "predictions", fail)
     answer = client.post("/predict", json=predict_body("a secret text"))
     assert answer.status_code == 500
     assert "Traceback" not in answer.get_data(as_text=True)
@@ -283,7 +285,7 @@ def test_an_unexpected_error_shows_no_traceback_and_no_text(client, services, mo
 def test_metrics_count_what_is_in_the_database(client, services):
     client.post("/setup", json=setup_body())
     client.post("/predict", json=predict_body("good", "bad"))
-    services.work.beat("worker-a")
+    services.stores.jobs.beat("worker-a")
     text = client.get("/metrics").get_data(as_text=True)
     assert f'freeal_labelled{{project="{ONE}"}} 2.0' in text
     assert "freeal_workers 1.0" in text

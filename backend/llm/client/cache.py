@@ -7,17 +7,29 @@ import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from typing import Protocol
 
 from backend.domain.llm_usage import Usage, current_scope
 from backend.domain.ports import Completion, Decoding, LanguageModel, LanguageModelInfo
-from backend.domain.stores import LLMCache
 from backend.errors import LanguageModelError, StoreUnavailable
 
 _LOG = logging.getLogger(__name__)
 _N_DECIMALS = 6
 _DIGEST_BYTES = 16
+
+
+class CompletionCache(Protocol):
+    """Completions by key, in a database."""
+
+    def find(self, keys: Sequence[bytes]) -> dict[bytes, Completion]:
+        """Return the known completions by key; raises StoreUnavailable."""
+        ...
+
+    def keep(self, answers: Mapping[bytes, Completion], usage: Usage) -> None:
+        """Keep completions and add to the usage of its scope; raises StoreUnavailable."""
+        ...
 
 
 class CachedLanguageModel:
@@ -30,7 +42,7 @@ class CachedLanguageModel:
     costs tokens, never an answer.
     """
 
-    def __init__(self, model: LanguageModel, store: LLMCache) -> None:
+    def __init__(self, model: LanguageModel, store: CompletionCache) -> None:
         self._model = model
         self._store = store
 

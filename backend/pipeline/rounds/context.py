@@ -15,9 +15,9 @@ from backend.domain.labels import WeakLabel
 from backend.domain.projects import Project, ProjectId
 from backend.domain.questions import Question, TaskSchema
 from backend.domain.rounds import Round, RoundRecipe, RoundState
-from backend.domain.stores import JobStore, ProjectStore, RoundStore
 from backend.errors import BackendError, LanguageModelError, StoreUnavailable, TrainingCancelled
 from backend.pipeline.rounds.artifacts import RoundArtifacts
+from backend.store import Stores
 
 _LOG = logging.getLogger(__name__)
 ROUNDS = "round"
@@ -70,10 +70,8 @@ class ActiveRound:
 class RoundContext:
     """Finds the open round of a project and keeps its state in the database."""
 
-    def __init__(
-        self, stores: tuple[ProjectStore, RoundStore, JobStore], folder: Path, plan: RoundPlan
-    ) -> None:
-        self._projects, self.rounds, self._work = stores
+    def __init__(self, stores: Stores, folder: Path, plan: RoundPlan) -> None:
+        self._stores = stores
         self._folder = folder
         self.plan = plan
 
@@ -97,28 +95,32 @@ class RoundContext:
         except StoreUnavailable:
             raise
         except (LanguageModelError, OSError) as exc:
-            self._work.note_problem(project_id, ROUNDS, f"the round waits: {exc}")
+            self._stores.jobs.note_problem(project_id, ROUNDS, f"the round waits: {exc}")
             _LOG.warning("project=%s round=%d waits: %s", project_id, found.round.number, exc)
             return dict(STOPPED)
         except TrainingCancelled:
-            self.rounds.finish(found.round, RoundState.CANCELLED)
+            self._stores.rounds.finish(found.round, RoundState.CANCELLED)
             return dict(STOPPED)
         except BackendError as exc:
-            self.rounds.finish(found.round, RoundState.FAILED, error=str(exc))
-            self._work.note_problem(project_id, ROUNDS, str(exc))
+            self._stores.rounds.finish(found.round, RoundState.FAILED, error=str(exc))
+            self._stores.jobs.note_problem(project_id, ROUNDS, str(exc))
             _LOG.error("project=%s round=%d failed: %s", project_id, found.round.number, exc)
             return dict(STOPPED)
-        self._work.clear_problem(project_id, ROUNDS)
+        self._stores.jobs.clear_problem(project_id, ROUNDS)
         return counts
+
+    def finish(self, found: ActiveRound, state: RoundState, **outcome: Any) -> None:
+        """Close a round with its `metrics`, `model_version` or `error`."""
+        self._stores.rounds.finish(found.round, state, **outcome)
 
     def open(self, project_id: ProjectId) -> ActiveRound | None:
         """Return the round that runs, unless the project asks something else by now."""
-        project = self._projects.get(project_id)
-        found = self.rounds.running(project_id)
+        project = self._stores.projects.get(project_id)
+        found = self._stores.rounds.running(project_id)
         if project is None or found is None or not project.is_connected:
             return None
         if found.question_version != project.question_version:
-            self.rounds.finish(
+            self._stores.rounds.finish(
                 found, RoundState.CANCELLED, error="the project asks something else now"
             )
             return None
@@ -126,7 +128,7 @@ class RoundContext:
 
     def note(self, found: ActiveRound, step: str, **progress: Any) -> None:
         """Record where the round is; raises TrainingCancelled when it was cancelled."""
-        if not self.rounds.note(found.round, step=step, progress=progress):
+        if not self._stores.rounds.note(found.round, step=step, progress=progress):
             raise TrainingCancelled("the round was cancelled")
 
 

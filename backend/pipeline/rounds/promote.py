@@ -15,7 +15,6 @@ from backend.domain.labels import WeakLabel
 from backend.domain.projects import ProjectId
 from backend.domain.questions import Question
 from backend.domain.rounds import RoundState
-from backend.domain.stores import LabelStore, ReleaseStore
 from backend.evaluation import gate
 from backend.evaluation.stopping import advise_on_rounds
 from backend.pipeline.aggregate import AggregatedPool, Aggregator, Pool
@@ -33,6 +32,7 @@ from backend.pipeline.rounds.context import (
 )
 from backend.pipeline.rounds.measure import HeldOut, Measured, held_out, measure
 from backend.pipeline.rounds.train import annotator_outputs, llm_posteriors
+from backend.store import Stores
 
 _LOG = logging.getLogger(__name__)
 ROUND_RELEASE = "round"
@@ -65,13 +65,13 @@ class PromoteStep:
         aggregator: Aggregator,
         ensemble: AnnotatorEnsemble,
         releaser: ReleaseBuilder,
-        stores: tuple[LabelStore, ReleaseStore],
+        stores: Stores,
     ) -> None:
         self._context = context
         self._aggregator = aggregator
         self._ensemble = ensemble
         self._releaser = releaser
-        self._labels, self._releases = stores
+        self._stores = stores
 
     def fuse(self, project_id: ProjectId, *, cycle: int) -> dict[str, int]:
         """Fuse this cycle's votes; a step. `is_stable`: another cycle is not expected to pay."""
@@ -121,9 +121,9 @@ class PromoteStep:
         return Fused(AggregatedPool(pool, published), learned, question, votes, small_model)
 
     def _release(self, found: ActiveRound, cycle: int) -> dict[str, int]:
-        pending = self._releases.pending(found.project)
+        pending = self._stores.releases.pending(found.project)
         if pending is not None:
-            made_from = self._releases.provenance(found.project.id, pending.model_version)
+            made_from = self._stores.releases.provenance(found.project.id, pending.model_version)
             if made_from.get("round") == found.round.number:
                 metrics = made_from.get("metrics", {})
                 return self._finish(found, metrics, pending.model_version)
@@ -146,7 +146,7 @@ class PromoteStep:
             "gate_figures": dict(decision.figures),
         }
         if not decision.is_promoted:
-            self._context.rounds.finish(found.round, RoundState.REFUSED, metrics=metrics)
+            self._context.finish(found, RoundState.REFUSED, metrics=metrics)
             _LOG.info("project=%s round=%d %s", found.project.id, found.round.number, decision)
             return {"is_released": 0}
         is_better = decision.labels_may_replace
@@ -168,8 +168,8 @@ class PromoteStep:
     def _finish(
         self, found: ActiveRound, metrics: Mapping[str, Any], model_version: str
     ) -> dict[str, int]:
-        self._context.rounds.finish(
-            found.round, RoundState.RELEASED, metrics=metrics, model_version=model_version
+        self._context.finish(
+            found, RoundState.RELEASED, metrics=metrics, model_version=model_version
         )
         _LOG.info(
             "project=%s round=%d release=%s", found.project.id, found.round.number, model_version
@@ -179,13 +179,13 @@ class PromoteStep:
     def _keep(self, found: ActiveRound, fused: Fused) -> None:
         """Make the round's votes, trust and verdicts the project's."""
         derived = [vote for vote in fused.votes if is_derived(vote.annotator)]
-        earlier = {v.annotator for v in self._labels.weak_labels(found.project)}
-        self._labels.replace(
+        earlier = {v.annotator for v in self._stores.labels.weak_labels(found.project)}
+        self._stores.labels.replace(
             found.project, sorted(name for name in earlier if is_derived(name)), derived
         )
         if not found.is_paper:
             self._ensemble.keep(found.project, fused.found)
-        self._labels.save(found.project, fused.aggregated.labels_out, [])
+        self._stores.labels.save(found.project, fused.aggregated.labels_out, [])
 
     def _served(self, found: ActiveRound, fused: Fused) -> AggregatedPool:
         """Return the verdicts that are served now; the round's own where there is none yet.
@@ -194,7 +194,7 @@ class PromoteStep:
         """
         stored = {
             (vote.example_id, vote.question): vote
-            for vote in self._labels.weak_labels(found.project)
+            for vote in self._stores.labels.weak_labels(found.project)
             if vote.annotator == FUSED
         }
         labels_out = [
@@ -249,7 +249,7 @@ class PromoteStep:
         """
         pool = fused.aggregated.pool
         ids = _ids(pool)
-        made_from = self._releases.provenance(found.project.id, found.project.model_version)
+        made_from = self._stores.releases.provenance(found.project.id, found.project.model_version)
         if LABELS_FROM in made_from:
             files = self._context.files(found.project.id, int(made_from[LABELS_FROM]))
             stored = files.read(FINAL)

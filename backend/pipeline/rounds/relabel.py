@@ -22,12 +22,12 @@ from backend.domain.labels import Answer, Demonstration, Example, PromptContext
 from backend.domain.llm_usage import track_usage
 from backend.domain.projects import ProjectId
 from backend.domain.questions import Question
-from backend.domain.stores import LabelStore, TaskStore
 from backend.pipeline.aggregate import Aggregator, Pool
 from backend.pipeline.ensemble import AnnotatorEnsemble
 from backend.pipeline.guidelines import Guidelines, GuidelinesReader
 from backend.pipeline.rounds.artifacts import Arrays, aligned, rows_by_id
 from backend.pipeline.rounds.context import SHOTS, ActiveRound, RoundContext, question_of
+from backend.store import Stores
 
 _LOG = logging.getLogger(__name__)
 _CLEAN_SHARE = 0.2
@@ -45,13 +45,13 @@ class RelabelStep:
         aggregator: Aggregator,
         ensemble: AnnotatorEnsemble,
         guidelines_reader: GuidelinesReader,
-        stores: tuple[TaskStore, LabelStore],
+        stores: Stores,
     ) -> None:
         self._context = context
         self._aggregator = aggregator
         self._ensemble = ensemble
         self._guidelines_reader = guidelines_reader
-        self._tasks, self._labels = stores
+        self._stores = stores
 
     def select(self, project_id: ProjectId, *, cycle: int) -> dict[str, int]:
         """Choose demonstrations and whom to ask again in this cycle, counted from 1; a step."""
@@ -107,7 +107,7 @@ class RelabelStep:
         """Return how many texts the LLM is asked about: all, a set share, or an hour's worth."""
         share = self._context.plan.llm_share
         if share is None:
-            rate = self._labels.progress(found.project).labels_per_s
+            rate = self._stores.labels.progress(found.project).labels_per_s
             share = min(1.0, rate * _HOUR_S / n_texts) if rate > 0 and n_texts else 1.0
         if share < 1:
             _LOG.info("project=%s the LLM is asked about %.0f %%", found.project.id, 100 * share)
@@ -163,7 +163,7 @@ class RelabelStep:
     def _read(
         self, found: ActiveRound, guidelines: Guidelines, ids: NDArray[np.int64]
     ) -> list[Example]:
-        tasks = {t.id: t for t in self._tasks.get(found.project.id, [int(i) for i in ids])}
+        tasks = {t.id: t for t in self._stores.tasks.get(found.project.id, [int(i) for i in ids])}
         return self._guidelines_reader.examples(
             guidelines, [tasks[int(i)] for i in ids if int(i) in tasks]
         )

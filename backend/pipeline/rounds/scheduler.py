@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from backend.domain.labels import AbstentionReason
 from backend.domain.projects import Progress, Project, ProjectId
 from backend.domain.rounds import Round, RoundState
-from backend.domain.stores import LabelStore, ProjectStore, RoundStore
 from backend.errors import LanguageModelUnavailable, UnsupportedLabelConfig
 from backend.pipeline.ensemble import MIN_TO_LEARN
 from backend.pipeline.guidelines import GuidelinesReader
 from backend.pipeline.rounds.context import STOPPED, RoundContext, question_of
+from backend.store import Stores
 
 _MAX_UNHEARD = 0.1
 
@@ -35,12 +35,12 @@ class RoundScheduler:
         self,
         context: RoundContext,
         guidelines_reader: GuidelinesReader,
-        stores: tuple[ProjectStore, LabelStore, RoundStore],
+        stores: Stores,
         policy: RoundPolicy,
     ) -> None:
         self._context = context
         self._guidelines_reader = guidelines_reader
-        self._projects, self._labels, self._rounds = stores
+        self._stores = stores
         self._policy = policy
 
     def due(self, project: Project) -> str | None:
@@ -48,7 +48,7 @@ class RoundScheduler:
         history = self.history(project)
         if any(found.state is RoundState.RUNNING for found in history):
             return "a round is not finished"
-        progress = self._labels.progress(project)
+        progress = self._stores.labels.progress(project)
         if self._policy.every == 0 or progress.n_to_label or not self._can_learn(project):
             return None
         if progress.n_labelled + progress.n_human_labelled < self._policy.n_least:
@@ -62,7 +62,7 @@ class RoundScheduler:
         """Return the rounds that answer the present question."""
         return [
             found
-            for found in self._rounds.history(project.id)
+            for found in self._stores.rounds.history(project.id)
             if found.question_version == project.question_version
         ]
 
@@ -72,14 +72,14 @@ class RoundScheduler:
         While the LLM could not be reached about more than a tenth of the tasks, the round waits:
         it would learn from similarity alone what the LLM is about to say.
         """
-        project = self._projects.get(project_id)
+        project = self._stores.projects.get(project_id)
         if project is None or not project.is_connected:
             return dict(STOPPED)
-        progress = self._labels.progress(project)
+        progress = self._stores.labels.progress(project)
         reason = self.due(project) or ("asked for" if is_asked else None)
         if reason is None or not self._has_enough(progress) or not self._can_learn(project):
             return dict(STOPPED)
-        found = self._rounds.open(
+        found = self._stores.rounds.open(
             project,
             recipe=self._context.plan.recipe,
             reason=reason,

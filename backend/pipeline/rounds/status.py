@@ -7,9 +7,9 @@ from typing import Any
 
 from backend.domain.projects import Project
 from backend.domain.rounds import Round, RoundState
-from backend.domain.stores import RoundStore
 from backend.evaluation.stopping import LearningPoint, advise_on_labels, advise_on_rounds
 from backend.pipeline.rounds.context import RoundPlan
+from backend.store import Stores
 
 _MAX_SHOWN = 20
 
@@ -17,15 +17,15 @@ _MAX_SHOWN = 20
 class RoundStatus:
     """Reads the rounds' table."""
 
-    def __init__(self, rounds: RoundStore, plan: RoundPlan) -> None:
-        self._rounds = rounds
+    def __init__(self, stores: Stores, plan: RoundPlan) -> None:
+        self._stores = stores
         self._plan = plan
 
     def report(self, project: Project) -> dict[str, Any]:
         """Return the rounds of the present question, newest last, and advice, JSON-ready."""
         history = [
             found
-            for found in self._rounds.history(project.id)
+            for found in self._stores.rounds.history(project.id)
             if found.question_version == project.question_version
         ]
         return {

@@ -24,14 +24,14 @@ class RoundSteps:
     """Who does the steps."""
 
     prelabel: PrelabelSteps
-    beginner: RoundScheduler
-    trainer: TrainStep
-    refiner: RelabelStep
-    decider: PromoteStep
+    scheduler: RoundScheduler
+    train: TrainStep
+    relabel: RelabelStep
+    promote: PromoteStep
 
 
 def run_round(
-    project_id: ProjectId, steps: StepRunner, round_steps: RoundSteps, *, is_asked: bool = False
+    project_id: ProjectId, runner: StepRunner, steps: RoundSteps, *, is_asked: bool = False
 ) -> None:
     """Label what has no label yet, then refine and train until labels stop changing, and release.
 
@@ -40,39 +40,39 @@ def run_round(
     People's answers are listed in full first: a round learns from them, and a webhook that told of
     a changed one may be lost.
     """
-    prelabel(project_id, steps, round_steps.prelabel, is_thorough=True)
-    begin = partial(round_steps.beginner.begin, is_asked=is_asked)
-    if steps.run("begin", begin, project_id).get("is_stopped"):
+    prelabel(project_id, runner, steps.prelabel, is_thorough=True)
+    begin = partial(steps.scheduler.begin, is_asked=is_asked)
+    if runner.run("begin", begin, project_id).get("is_stopped"):
         return
     cycle = 0
     is_stable = False
-    if not _train(project_id, steps, round_steps, cycle):
+    if not _train(project_id, runner, steps, cycle):
         return
     while not is_stable:
         cycle += 1
-        if not _refine(project_id, steps, round_steps, cycle):
+        if not _refine(project_id, runner, steps, cycle):
             return
-        if not _train(project_id, steps, round_steps, cycle):
+        if not _train(project_id, runner, steps, cycle):
             return
-        fused = steps.run("fuse", partial(round_steps.decider.fuse, cycle=cycle), project_id)
+        fused = runner.run("fuse", partial(steps.promote.fuse, cycle=cycle), project_id)
         if fused.get("is_stopped"):
             return
         is_stable = bool(fused["is_stable"])
-    steps.run("release", partial(round_steps.decider.release, cycle=cycle), project_id)
-    publish(project_id, steps, round_steps.prelabel)
+    runner.run("release", partial(steps.promote.release, cycle=cycle), project_id)
+    publish(project_id, runner, steps.prelabel)
 
 
-def _train(project_id: ProjectId, steps: StepRunner, round_steps: RoundSteps, cycle: int) -> bool:
-    counts = steps.run("train", partial(round_steps.trainer.train, cycle=cycle), project_id)
+def _train(project_id: ProjectId, runner: StepRunner, steps: RoundSteps, cycle: int) -> bool:
+    counts = runner.run("train", partial(steps.train.train, cycle=cycle), project_id)
     return not counts.get("is_stopped")
 
 
-def _refine(project_id: ProjectId, steps: StepRunner, round_steps: RoundSteps, cycle: int) -> bool:
+def _refine(project_id: ProjectId, runner: StepRunner, steps: RoundSteps, cycle: int) -> bool:
     """Choose demonstrations and ask the LLM again, chunk by chunk; False: it cannot go on now."""
-    selected = steps.run("select", partial(round_steps.refiner.select, cycle=cycle), project_id)
+    selected = runner.run("select", partial(steps.relabel.select, cycle=cycle), project_id)
     if selected.get("is_stopped"):
         return False
     while True:
-        asked = steps.run("refine", partial(round_steps.refiner.refine, cycle=cycle), project_id)
+        asked = runner.run("refine", partial(steps.relabel.refine, cycle=cycle), project_id)
         if asked.get("is_stopped") or asked["is_done"]:
             return not asked.get("is_stopped")

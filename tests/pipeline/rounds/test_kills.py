@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from backend.domain.projects import ProjectId
-from backend.store import Database, JobStore, LabelStore, ProjectStore, TaskStore
+from backend.store import Database, Stores
 from tests.fakes import FakePlatform
 from tests.pipeline.conftest import LARGE_CHUNK, House, KilledHere, ReplayingSteps
 from tests.pipeline.people import N_TEXTS, outcome, people_answer
@@ -37,9 +37,8 @@ class Labelled:
 @contextmanager
 def opened(folder: Path, platform: FakePlatform) -> Iterator[House]:
     database = Database(f"sqlite:///{folder / 'freeal.db'}")
-    stores = (ProjectStore(database), TaskStore(database), LabelStore(database))
     house = House(
-        (*stores, JobStore(database)),
+        Stores.open(database),
         platform=platform,
         folder=folder,
         orders_queue=True,

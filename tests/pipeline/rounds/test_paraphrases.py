@@ -33,13 +33,13 @@ def shouting():
 
 
 @pytest.fixture
-def build(projects, tasks, labels, work, tmp_path, shouting):
+def build(stores, tmp_path, shouting):
     def make(source, recipe="paper"):
         house = House(
-            (projects, tasks, labels, work),
+            stores,
             folder=tmp_path,
             plan=RoundPlan(recipe=recipe, chunk=CHUNK),
-            wordings=Paraphrases(source, shouting.reword),
+            paraphrases=Paraphrases(source, shouting.reword),
         )
         return house, house.connected(N_TEXTS)
 
@@ -49,7 +49,7 @@ def build(projects, tasks, labels, work, tmp_path, shouting):
 def test_the_llm_s_wordings_reach_the_small_model_on_the_project_s_account(build, shouting):
     house, project_id = build("paraphrase")
     house.round(project_id)
-    learned = house.small_model.fits[0]
+    learned = house.student.fits[0]
     assert learned.views == tuple(text.upper() for text in learned.pool.texts)
     assert {(one.project_id, one.purpose) for one in shouting.accounts} == {
         (project_id, "rewording")
@@ -59,7 +59,7 @@ def test_the_llm_s_wordings_reach_the_small_model_on_the_project_s_account(build
 def test_a_field_of_the_tasks_holds_wordings_where_it_is_filled(build):
     house, project_id = build("text")
     house.round(project_id)
-    learned = house.small_model.fits[0]
+    learned = house.student.fits[0]
     assert learned.views == learned.pool.texts
     assert Paraphrases("absent", lambda texts: []).of(
         house.aggregator.pool(house.projects.get(project_id)), None
@@ -69,7 +69,7 @@ def test_a_field_of_the_tasks_holds_wordings_where_it_is_filled(build):
 def test_recipes_without_second_views_ask_for_none(build, shouting):
     house, project_id = build("paraphrase", recipe="default")
     house.round(project_id)
-    assert house.small_model.fits[0].views is None
+    assert house.student.fits[0].views is None
     assert shouting.accounts == []
 
 
@@ -77,8 +77,8 @@ def test_a_round_waits_while_the_llm_that_words_is_down(build, shouting):
     house, project_id = build("paraphrase")
     shouting.failure = LanguageModelUnavailable("down")
     house.round(project_id)
-    assert house.small_model.fits == []
+    assert house.student.fits == []
     assert house.rounds.running(project_id) is not None
     shouting.failure = None
     house.round(project_id)
-    assert house.small_model.fits
+    assert house.student.fits

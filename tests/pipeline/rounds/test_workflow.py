@@ -17,10 +17,8 @@ from tests.pipeline.people import N_TEXTS, choice, outcome, people_answer, peopl
 
 
 @pytest.fixture
-def house(projects, tasks, labels, work, tmp_path) -> House:
-    house = House(
-        (projects, tasks, labels, work), folder=tmp_path, orders_queue=True, chunk=LARGE_CHUNK
-    )
+def house(stores, tmp_path) -> House:
+    house = House(stores, folder=tmp_path, orders_queue=True, chunk=LARGE_CHUNK)
     house.similarity.is_silent = False
     return house
 
@@ -76,8 +74,8 @@ def test_a_round_waits_until_the_llm_has_been_heard(house):
     house.round(project_id)
     (waiting,) = house.rounds.history(project_id)
     assert waiting.state is RoundState.RUNNING
-    assert house.small_model.fits == []
-    (problem,) = [p for p in house.work.problems(project_id) if p.source == "round"]
+    assert house.student.fits == []
+    (problem,) = [p for p in house.jobs.problems(project_id) if p.source == "round"]
     assert f"could not be reached about {N_TEXTS} tasks" in problem.message
     house.annotator.failure = None
     house.round(project_id)
@@ -101,12 +99,10 @@ def test_labels_that_were_there_before_any_annotator_teach_trust_too(house):
     } & (set(answered))
 
 
-def test_labels_that_people_s_answers_speak_for_replace_the_served_ones(
-    projects, tasks, labels, work, tmp_path
-):
+def test_labels_that_people_s_answers_speak_for_replace_the_served_ones(stores, tmp_path):
     plan = RoundPlan(recipe="paper", chunk=CHUNK)
-    house = House((projects, tasks, labels, work), folder=tmp_path, orders_queue=True, plan=plan)
-    house.small_model.is_wrong = True  # of what the annotators say, and so of people's opinion
+    house = House(stores, folder=tmp_path, orders_queue=True, plan=plan)
+    house.student.is_wrong = True  # of what the annotators say, and so of people's opinion
     project_id = house.connected(50)
     house.prelabel(project_id)
     people_contradict(house, project_id, 24)
@@ -174,7 +170,7 @@ def test_people_are_clean_training_data_and_first_as_demonstrations(house, tmp_p
     house.prelabel(project_id)
     answered = people_answer(house, project_id, 12)
     house.round(project_id)
-    data = house.small_model.fits[-1]
+    data = house.student.fits[-1]
     assert [i for i, is_human in zip(data.pool.ids, data.is_human, strict=True) if is_human] == (
         answered
     )
@@ -198,7 +194,7 @@ def test_a_round_learns_an_answer_whose_change_nobody_told(house, tmp_path):
     )
     house.projects.note_full_sync(project_id, 0.0, 0)  # the next listing can be afforded
     house.round(project_id)
-    data = house.small_model.fits[-1]
+    data = house.student.fits[-1]
     at = data.pool.ids.index(label.task_id)
     named = data.labels[int(np.argmax(data.targets[at]))]
     assert [named] == changed["value"]["choices"] != before
@@ -207,19 +203,19 @@ def test_a_round_learns_an_answer_whose_change_nobody_told(house, tmp_path):
 def test_the_small_model_is_not_taught_by_its_own_votes(house):
     project_id = house.connected(N_TEXTS)
     house.round(project_id)
-    first = house.small_model.fits[0].targets
+    first = house.student.fits[0].targets
     house.round(project_id)
-    assert house.small_model.fits[len(house.small_model.fits) // 2].targets == pytest.approx(first)
+    assert house.student.fits[len(house.student.fits) // 2].targets == pytest.approx(first)
 
 
 def test_without_new_labels_no_round_is_due(house):
     project_id = house.connected(N_TEXTS)
     project = house.projects.get(project_id)
-    assert house.beginner.due(project) is None
+    assert house.scheduler.due(project) is None
     house.prelabel(project_id)
-    assert house.beginner.due(house.projects.get(project_id)) == "all tasks have their first label"
+    assert house.scheduler.due(house.projects.get(project_id)) == "all tasks have their first label"
     house.round(project_id, is_asked=False)
-    assert house.beginner.due(house.projects.get(project_id)) is None
+    assert house.scheduler.due(house.projects.get(project_id)) is None
     house.round(project_id, is_asked=False)
     assert len(house.rounds.history(project_id)) == 1
 
@@ -229,10 +225,10 @@ def test_new_labels_by_people_make_a_round_due(house):
     house.round(project_id)
     people_answer(house, project_id, 4)
     house.prelabel(project_id)
-    assert house.beginner.due(house.projects.get(project_id)) is None
+    assert house.scheduler.due(house.projects.get(project_id)) is None
     people_answer(house, project_id, 1, skip=4)
     house.prelabel(project_id)
-    assert house.beginner.due(house.projects.get(project_id)) == "5 new labels by people"
+    assert house.scheduler.due(house.projects.get(project_id)) == "5 new labels by people"
 
 
 def test_few_texts_make_no_round(house):
@@ -248,19 +244,19 @@ def test_the_llm_being_down_leaves_the_round_open_and_it_goes_on_later(house):
     house.round(project_id)
     (found,) = house.rounds.history(project_id)
     assert found.state is RoundState.RUNNING
-    assert "the round waits: down" in [p.message for p in house.work.problems(project_id)]
+    assert "the round waits: down" in [p.message for p in house.jobs.problems(project_id)]
     house.annotator.failure = None
-    assert house.beginner.due(house.projects.get(project_id)) == "a round is not finished"
+    assert house.scheduler.due(house.projects.get(project_id)) == "a round is not finished"
     house.round(project_id, is_asked=False)
     (found,) = house.rounds.history(project_id)
     assert found.state is RoundState.RELEASED
-    assert house.work.problems(project_id) == []
+    assert house.jobs.problems(project_id) == []
 
 
 def test_a_full_disk_leaves_the_round_open(house):
     project_id = house.connected(N_TEXTS)
     house.prelabel(project_id)
-    house.small_model.failure = OSError(28, "No space left on device")
+    house.student.failure = OSError(28, "No space left on device")
     house.round(project_id)
     assert house.rounds.history(project_id)[-1].state is RoundState.RUNNING
     house.round(project_id, is_asked=False)
@@ -271,7 +267,7 @@ def test_a_training_that_diverges_fails_the_round_in_plain_words(house):
     project_id = house.connected(N_TEXTS)
     house.prelabel(project_id)
     version = house.projects.get(project_id).model_version
-    house.small_model.failure = TrainingDiverged("the loss is no number")
+    house.student.failure = TrainingDiverged("the loss is no number")
     house.round(project_id)
     (found,) = house.rounds.history(project_id)
     assert (found.state, found.error) == (RoundState.FAILED, "the loss is no number")
@@ -293,11 +289,11 @@ def test_a_cancelled_round_ends_and_leaves_the_release_as_it_is(house):
     assert house.projects.get(project_id).model_version == version
 
 
-def test_a_worse_version_is_refused_and_changes_nothing(projects, tasks, labels, work, tmp_path):
+def test_a_worse_version_is_refused_and_changes_nothing(stores, tmp_path):
     plan = RoundPlan(recipe="paper", chunk=CHUNK)
-    house = House((projects, tasks, labels, work), folder=tmp_path, orders_queue=True, plan=plan)
+    house = House(stores, folder=tmp_path, orders_queue=True, plan=plan)
     house.similarity.is_silent = False
-    house.small_model.is_wrong = True
+    house.student.is_wrong = True
     project_id = house.connected(50)
     house.prelabel(project_id)
     people_answer(house, project_id, 24)
