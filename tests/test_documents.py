@@ -12,7 +12,7 @@ from backend.labelstudio.label_config import LabelConfigReader
 from benchmarks.pages import FOLDER, write_pages
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def name(path: Path) -> str:
@@ -24,6 +24,19 @@ def test_links_lead_to_files_that_are_there(path):
     for target in re.findall(r"\]\(([^)#]+)", path.read_text("utf-8")):
         if "://" not in target:
             assert (path.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name)
+def test_modules_that_are_named_are_there(path):
+    for module in re.findall(r"`((?:backend|tests|benchmarks)/[\w/.-]+)`", path.read_text("utf-8")):
+        assert (ROOT / module).exists(), module
+
+
+def test_every_page_is_in_the_index():
+    index = (ROOT / "docs" / "index.md").read_text("utf-8")
+    for page in (ROOT / "docs").rglob("*.md"):
+        if page.name != "index.md":
+            assert f"]({page.relative_to(ROOT / 'docs').as_posix()})" in index, page.name
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name)
