@@ -121,7 +121,7 @@ def render_queue(upcoming: Upcoming, state: Mapping[str, Any] | None) -> Rendera
     table.add_column("")
     table.add_column("why")
     for at, place in enumerate(upcoming.places):
-        tag = "audit" if place.is_audit else ""
+        tag = "audit" if place.is_holdout else ""
         table.add_row(str(at + 1), str(place.task_id), tag, Text(place.reason))
     lines = [*state["words"], *(f"Warning: {warning}" for warning in state["warnings"])]
     lines.append(f"{upcoming.n_open:,} tasks wait in this order")

@@ -96,7 +96,7 @@ def _loop(services: Services, jobs: DurableJobs, stop: threading.Event) -> None:
     while not stop.is_set():
         try:
             if time.monotonic() >= beat_at:
-                services.stores.jobs.beat(services.settings.own_worker_id)
+                services.stores.jobs.record_heartbeat(services.settings.own_worker_id)
                 beat_at = time.monotonic() + _BEAT_S
                 _take_over(services, jobs)
             dispatcher.dispatch()

@@ -61,7 +61,7 @@ def test_queue_shows_the_next_tasks_with_reasons(run, tmp_path):
     services.stores.tasks.save(project.id, tasks)
     reasons = ("covers 41 [similar] texts", "drawn at random", "LLM unsure")
     places = [
-        QueuePlace(task.id, at, reason, is_audit=at == 1)
+        QueuePlace(task.id, at, reason, is_holdout=at == 1)
         for at, (task, reason) in enumerate(zip(tasks, reasons, strict=True))
     ]
     services.stores.releases.promote(services.stores.releases.draft(project, [], places, {}))

@@ -78,7 +78,7 @@ class Ward:
         projects = ProjectStore(database)
         project, _ = projects.save(project_id, label_config=SENTIMENT)
         projects.note_served(project_id, project.model_version)
-        JobStore(database).beat("worker-a")
+        JobStore(database).record_heartbeat("worker-a")
         database.close()
         self.platform.change_project(
             number, model_version=project.model_version, sampling="Uncertainty sampling"

@@ -20,7 +20,7 @@ class AbstentionReason(StrEnum):
     NO_TEXT = "no_text"
     REMOTE_TEXT = "remote_text"
     REJECTED = "rejected"
-    NOT_SAMPLED = "unasked"
+    NOT_SAMPLED = "not_sampled"
 
     UNREADABLE = "unreadable"
     UNREACHABLE = "unreachable"

@@ -111,13 +111,13 @@ class Prediction:
 class QueuePlace:
     """Where a task stands in the annotators' queue of a release, from 0, and why.
 
-    `is_audit`: it belongs to the uniformly random stream that estimates are made from.
+    `is_holdout`: it belongs to the uniformly random stream that estimates are made from.
     """
 
     task_id: int
     position: int
     reason: str
-    is_audit: bool = False
+    is_holdout: bool = False
 
 
 @dataclass(frozen=True, slots=True)

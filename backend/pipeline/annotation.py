@@ -140,7 +140,7 @@ class PreAnnotator:
         if project is None:
             return {"n_reopened": 0}
         older_than_s = 0.0 if is_thorough else self._plan.retry_abstentions_s
-        n = self._stores.labels.reopen_passing_abstentions(project, older_than_s)
+        n = self._stores.labels.reopen_transient_abstentions(project, older_than_s)
         return {"n_reopened": n}
 
     def annotate_chunk(self, project_id: ProjectId) -> dict[str, int]:

@@ -22,12 +22,12 @@ from backend.errors import StoreUnavailable
 _LOG = logging.getLogger(__name__)
 _BUSY_TIMEOUT_S = 15
 _WAL_RETRY_S = 0.01
-_MIGRATION_LOCK = 7_261_239
-_IN_LIMIT = 1_000
+_MIGRATION_LOCK_ID = 7_261_239
+_MAX_IN_LIST = 1_000
 
 
 class Database:
-    """One engine. Every write is one transaction; SQLite writers queue instead of failing.
+    """Open transactions on one engine; concurrent SQLite writers wait instead of failing.
 
     SQLite runs in WAL mode with synchronous=NORMAL: a killed process loses nothing, a power cut
     can lose the last transactions, which the next sync with Label Studio repairs.
@@ -38,7 +38,7 @@ class Database:
         self._engine = _engine(self._url)
         self._reader = self._engine.execution_options(freeal_reader=True)
         is_sqlite = self._url.get_backend_name() == "sqlite"
-        self._turn = threading.Lock() if is_sqlite else nullcontext()
+        self._writer_lock = threading.Lock() if is_sqlite else nullcontext()
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
@@ -51,9 +51,9 @@ class Database:
         """Open one transaction, committed at the end of the block; raises StoreUnavailable.
 
         SQLite's writers wait for each other by trying again after up to 100 ms; the threads of one
-        process take turns here instead, at once.
+        process wait for a lock here instead, at no cost.
         """
-        with self._translated(), self._turn, self._engine.begin() as connection:
+        with self._translated(), self._writer_lock, self._engine.begin() as connection:
             yield connection
 
     @contextmanager
@@ -80,7 +80,7 @@ class Database:
         config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
         with self.write() as connection:
             if connection.dialect.name == "postgresql":
-                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MIGRATION_LOCK_ID)))
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
 
@@ -90,6 +90,26 @@ class Database:
             connection.execute(
                 sa.text("DELETE FROM problems WHERE project_id = '' AND source = 'check'")
             )
+
+    def fetch(self, query: sa.Executable) -> Sequence[Any]:
+        """Return a query's rows; raises StoreUnavailable."""
+        with self.read() as connection:
+            return connection.execute(query).all()
+
+    def fetch_column(self, query: sa.Executable) -> list[Any]:
+        """Return the first column of a query's rows; raises StoreUnavailable."""
+        with self.read() as connection:
+            return list(connection.execute(query).scalars())
+
+    def fetch_value(self, query: sa.Executable) -> Any:
+        """Return the first value of a query's first row, None without rows."""
+        with self.read() as connection:
+            return connection.execute(query).scalar()
+
+    def execute(self, statement: sa.Executable) -> int:
+        """Run a statement in its own transaction; return how many rows it changed."""
+        with self.write() as connection:
+            return connection.execute(statement).rowcount
 
     def close(self) -> None:
         """Close all connections."""
@@ -131,14 +151,14 @@ def _insert(connection: sa.Connection, table: sa.Table) -> Any:
     return sqlite.insert(table) if is_sqlite else postgresql.insert(table)
 
 
-def in_slices(ids: Sequence[int]) -> Iterator[Sequence[int]]:
+def in_slices(ids: Sequence[Any]) -> Iterator[Sequence[Any]]:
     """Yield `ids` in slices that fit an IN list of every database."""
-    for start in range(0, len(ids), _IN_LIMIT):
-        yield ids[start : start + _IN_LIMIT]
+    for start in range(0, len(ids), _MAX_IN_LIST):
+        yield ids[start : start + _MAX_IN_LIST]
 
 
 def now() -> datetime:
-    """Return the present moment, aware, in UTC."""
+    """Return the current time, aware, in UTC."""
     return datetime.now(UTC)
 
 
@@ -160,15 +180,15 @@ def _prepare_sqlite(connection: Any, _: Any) -> None:
     connection.isolation_level = None
     cursor = connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout={_BUSY_TIMEOUT_S}000")
-    _turn_to_wal(cursor)
+    _set_wal_mode(cursor)
     cursor.execute("PRAGMA synchronous=NORMAL")
     cursor.close()
 
 
-def _turn_to_wal(cursor: sqlite3.Cursor) -> None:
-    """Set WAL mode, again and again while others open the new file too.
+def _set_wal_mode(cursor: sqlite3.Cursor) -> None:
+    """Set WAL mode, retrying while other connections hold the file.
 
-    SQLite waits for no lock while it converts a file: its busy timeout does not hold here.
+    SQLite's busy timeout does not apply while it converts a file.
     """
     deadline = time.monotonic() + _BUSY_TIMEOUT_S
     while True:

@@ -1,22 +1,28 @@
-"""Weak labels and predictions: what is still to do, what is done, what Label Studio has."""
+"""Store weak labels and predictions, and count how many there are and Label Studio has."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
 
-from backend.domain.labels import AbstentionReason, WeakLabel
+from backend.domain.labels import Abstention, AbstentionReason, Span, WeakLabel
 from backend.domain.projects import Prediction, Progress, Project, Task
-from backend.store import progress
 from backend.store import tables as t
-from backend.store import weak_labels as weak_labels_table
 from backend.store.database import Database, in_slices, now, upsert
-from backend.store.filters import answering, is_open, of_version
+from backend.store.tables import (
+    by_llm,
+    existing,
+    human_answers,
+    is_unlabeled,
+    of_question,
+    of_version,
+)
 
-_PASSING = [reason for reason in AbstentionReason if reason.is_transient]
+_RATE_WINDOW = timedelta(seconds=60)
+_TRANSIENT = [reason for reason in AbstentionReason if reason.is_transient]
 _STORED = (
     sa.select(t.predictions, t.tasks.c.digest)
     .join(
@@ -33,25 +39,29 @@ _STORED = (
     )
 )
 """Built once: composing it takes longer than running it, and /predict runs it for every task."""
+_COPIED = [
+    column.name
+    for column in t.weak_labels.c
+    if column.name
+    not in ("project_id", "question_version", "task_id", "abstention_detail", "created_at")
+]
+"""Columns that hold a field of `WeakLabel` under its own name."""
 
 
 class LabelStore:
-    """Weak labels and predictions of all projects, always under one model version."""
+    """Store weak labels and predictions of all projects, always under one model version."""
 
     def __init__(self, database: Database) -> None:
         self._db = database
 
     def next_unlabelled(self, project: Project, limit: int) -> list[Task]:
-        """Return the first tasks, by id, that neither people nor annotators have answered."""
+        """Return the first tasks, by id, that neither people nor the LLM have answered."""
         table = t.tasks
-        query = (
-            sa.select(table.c.id, table.c.data)
-            .where(is_open(project))
-            .order_by(table.c.id)
-            .limit(limit)
-        )
-        with self._db.read() as connection:
-            return [Task(id=row[0], data=row[1]) for row in connection.execute(query)]
+        query = sa.select(table.c.id, table.c.data).where(is_unlabeled(project))
+        return [
+            Task(id=row.id, data=row.data)
+            for row in self._db.fetch(query.order_by(table.c.id).limit(limit))
+        ]
 
     def save(
         self,
@@ -61,70 +71,57 @@ class LabelStore:
     ) -> None:
         """Save a chunk's weak labels and predictions in one transaction.
 
-        A prediction that is there already stays, with its marks: while the worker labels a chunk,
-        /predict may label a task of it and give the answer away. If a release has taken over
-        meanwhile, the predictions belong to that one.
+        A stored prediction stays, with its marks: while the worker labels a chunk, /predict may
+        label a task of it and return the answer. If another release is served meanwhile, the
+        predictions belong to that one.
         """
         moment = now()
-        labels = [weak_labels_table.to_row(project, label, moment) for label in weak_labels]
         with self._db.write() as connection:
             served = connection.execute(_served_version(project)).scalar() or project.model_version
-            rows = [
-                {
-                    "project_id": project.id,
-                    "model_version": served,
-                    "task_id": prediction.task_id,
-                    "result": list(prediction.result),
-                    "score": prediction.score,
-                    "created_at": moment,
-                }
-                for prediction in predictions
-            ]
-            upsert(connection, t.weak_labels, labels)
+            rows = [prediction_row(project.id, served, p, moment) for p in predictions]
+            upsert(connection, t.weak_labels, [_row(project, w, moment) for w in weak_labels])
             upsert(connection, t.predictions, rows, keep=("result", "score", "created_at"))
 
     def replace(
         self, project: Project, annotators: Sequence[str], weak_labels: Sequence[WeakLabel]
     ) -> None:
-        """Put weak labels into the place of all those of these annotators, in one transaction."""
-        moment = now()
-        rows = [weak_labels_table.to_row(project, label, moment) for label in weak_labels]
+        """Replace all weak labels of these annotators, in one transaction."""
+        table, moment = t.weak_labels, now()
+        is_replaced = sa.and_(of_question(project, table), table.c.annotator.in_(list(annotators)))
         with self._db.write() as connection:
-            connection.execute(
-                sa.delete(t.weak_labels).where(
-                    answering(project), t.weak_labels.c.annotator.in_(list(annotators))
-                )
-            )
-            upsert(connection, t.weak_labels, rows)
+            connection.execute(sa.delete(table).where(is_replaced))
+            upsert(connection, table, [_row(project, label, moment) for label in weak_labels])
 
     def weak_labels(self, project: Project) -> list[WeakLabel]:
-        """Return all weak labels of the present version, by task and question."""
-        with self._db.read() as connection:
-            return weak_labels_table.of_project(connection, project)
-
-    def reopen_passing_abstentions(self, project: Project, older_than_s: float) -> int:
-        """Forget abstentions that may go away by themselves; return how many."""
+        """Return the weak labels of the present question, abstentions too, by task and question."""
         table = t.weak_labels
-        statement = sa.delete(table).where(
-            answering(project),
-            table.c.abstention.in_(_PASSING),
-            table.c.created_at < now() - timedelta(seconds=older_than_s),
+        query = sa.select(table).where(of_question(project, table))
+        query = query.order_by(table.c.task_id, table.c.question, table.c.annotator)
+        return [_weak_label(row) for row in self._db.fetch(query)]
+
+    def reopen_transient_abstentions(self, project: Project, older_than_s: float) -> int:
+        """Delete abstentions that a new attempt may end; return how many."""
+        table = t.weak_labels
+        return self._db.execute(
+            sa.delete(table).where(
+                of_question(project, table),
+                table.c.abstention.in_(_TRANSIENT),
+                table.c.created_at < now() - timedelta(seconds=older_than_s),
+            )
         )
-        with self._db.write() as connection:
-            return connection.execute(statement).rowcount
 
     def predictions(self, project: Project, tasks: Sequence[Task]) -> dict[int, Prediction]:
         """Return the stored predictions of the project's version for these texts, by task.
 
-        A task whose data has changed since has none.
+        A task whose data has changed since has none. Those returned are marked as offered.
         """
         digests = {task.id: task.digest() for task in tasks}
-        asked = {"project_id": project.id, "model_version": project.model_version}
+        key = {"project_id": project.id, "model_version": project.model_version}
         found: dict[int, Prediction] = {}
         unpublished: list[int] = []
         with self._db.read() as connection:
             for ids in in_slices(list(digests)):
-                for row in connection.execute(_STORED, {**asked, "task_ids": list(ids)}):
+                for row in connection.execute(_STORED, {**key, "task_ids": list(ids)}):
                     if row.digest == digests[row.task_id]:
                         found[row.task_id] = _prediction(row)
                         if row.published_at is None:
@@ -134,48 +131,47 @@ class LabelStore:
         return found
 
     def offer(self, project: Project, task_ids: Sequence[int]) -> set[int]:
-        """Mark predictions as given to Label Studio by /predict, whose answers it stores.
+        """Mark predictions as returned by /predict, whose answers Label Studio stores.
 
-        Returns the tasks whose prediction nobody has given or sent before: giving another one
-        away would make a double. The publisher looks in Label Studio before it imports these.
+        Returns the tasks whose prediction was neither returned nor sent before: returning another
+        one would make a duplicate. The publisher looks in Label Studio before it imports these.
         """
         table = t.predictions
-        ours: set[int] = set()
+        is_new = sa.and_(
+            table.c.offered_at.is_(None), table.c.sent_at.is_(None), table.c.published_at.is_(None)
+        )
+        offered: set[int] = set()
         with self._db.write() as connection:
             for ids in in_slices(task_ids):
                 statement = (
                     sa.update(table)
-                    .where(
-                        of_version(project, table),
-                        table.c.task_id.in_(ids),
-                        table.c.offered_at.is_(None),
-                        table.c.sent_at.is_(None),
-                        table.c.published_at.is_(None),
-                    )
+                    .where(of_version(project, table), table.c.task_id.in_(ids), is_new)
                     .values(offered_at=now())
                     .returning(table.c.task_id)
                 )
-                ours.update(connection.execute(statement).scalars())
-        return ours
+                offered.update(connection.execute(statement).scalars())
+        return offered
 
     def take_unpublished(
         self, project: Project, limit: int, *, patience_s: float
     ) -> tuple[list[Prediction], set[int]]:
-        """Take predictions to import; return them, and the tasks to look up in Label Studio first.
+        """Return predictions to import, and the tasks to look up in Label Studio first.
 
-        Those that /predict gave away less than `patience_s` ago are left alone: Label Studio
-        stores its answers one by one. All are marked as sent in the same transaction, so that
-        /predict does not give them away while they are on their way, and so that a kill leaves a
-        trace.
+        Those that /predict returned less than `patience_s` ago are left out: Label Studio stores
+        its answers one by one. All are marked as sent in the same transaction, so that /predict
+        does not return them while they are on their way, and so that a kill leaves a trace.
         """
         table = t.predictions
-        is_settled = table.c.offered_at < now() - timedelta(seconds=patience_s)
         query = (
-            _predictions(
-                project,
+            sa.select(table)
+            .where(
+                of_version(project, table),
                 table.c.published_at.is_(None),
                 table.c.refusal.is_(None),
-                sa.or_(table.c.offered_at.is_(None), is_settled),
+                sa.or_(
+                    table.c.offered_at.is_(None),
+                    table.c.offered_at < now() - timedelta(seconds=patience_s),
+                ),
             )
             .order_by(table.c.task_id)
             .limit(limit)
@@ -183,35 +179,24 @@ class LabelStore:
         )
         with self._db.write() as connection:
             rows = connection.execute(query).all()
-            for ids in in_slices([row.task_id for row in rows]):
-                connection.execute(
-                    sa.update(table)
-                    .where(of_version(project, table), table.c.task_id.in_(ids))
-                    .values(sent_at=now())
-                )
+            _mark(connection, project, [row.task_id for row in rows], sent_at=now())
         doubtful = {row.task_id for row in rows if row.offered_at or row.sent_at}
         return [_prediction(row) for row in rows], doubtful
 
     def note_published(self, project: Project, task_ids: Sequence[int]) -> None:
         """Record that Label Studio has these predictions."""
-        self._mark(project, task_ids, published_at=now(), refusal=None)
+        with self._db.write() as connection:
+            _mark(connection, project, task_ids, published_at=now(), refusal=None)
 
     def note_unpublished(self, project: Project, task_ids: Sequence[int]) -> None:
         """Record that Label Studio does not have these predictions (any more)."""
-        self._mark(project, task_ids, published_at=None, offered_at=None, sent_at=None)
+        with self._db.write() as connection:
+            _mark(connection, project, task_ids, published_at=None, offered_at=None, sent_at=None)
 
     def note_refused(self, project: Project, task_ids: Sequence[int], why: str) -> None:
-        """Record that Label Studio does not take these predictions; they are not sent again."""
-        self._mark(project, task_ids, refusal=why)
-
-    def _mark(self, project: Project, task_ids: Sequence[int], **values: Any) -> None:
-        table = t.predictions
+        """Record that Label Studio refuses these predictions; they are not sent again."""
         with self._db.write() as connection:
-            for ids in in_slices(task_ids):
-                connection.execute(
-                    sa.update(table).where(of_version(project, table), table.c.task_id.in_(ids)),
-                    values,
-                )
+            _mark(connection, project, task_ids, refusal=why)
 
     def publication(self, project: Project, task_ids: Sequence[int]) -> dict[int, bool]:
         """Return, for those of the tasks that have a prediction, whether it is published."""
@@ -219,66 +204,167 @@ class LabelStore:
         found: dict[int, bool] = {}
         with self._db.read() as connection:
             for ids in in_slices(task_ids):
-                query = sa.select(table.c.task_id, table.c.published_at.is_not(None)).where(
+                query = sa.select(table.c.task_id, table.c.published_at).where(
                     of_version(project, table), table.c.task_id.in_(ids)
                 )
-                found |= {
-                    task_id: bool(is_published)
-                    for task_id, is_published in connection.execute(query)
-                }
+                found |= {row[0]: row[1] is not None for row in connection.execute(query)}
         return found
 
     def has_published(self, project: Project) -> bool:
         """Return whether Label Studio has any prediction of the present version."""
-        table = t.predictions
-        query = sa.select(table.c.task_id).where(
-            of_version(project, table), table.c.published_at.is_not(None)
-        )
-        with self._db.read() as connection:
-            return connection.execute(query.limit(1)).first() is not None
+        return self._has_prediction(project, t.predictions.c.published_at.is_not(None))
 
     def has_unpublished(self, project: Project) -> bool:
         """Return whether Label Studio lacks a prediction of this version that it would take."""
         table = t.predictions
-        query = sa.select(table.c.task_id).where(
-            of_version(project, table), table.c.published_at.is_(None), table.c.refusal.is_(None)
+        return self._has_prediction(
+            project, sa.and_(table.c.published_at.is_(None), table.c.refusal.is_(None))
         )
-        with self._db.read() as connection:
-            return connection.execute(query.limit(1)).first() is not None
+
+    def _has_prediction(self, project: Project, condition: sa.ColumnElement[bool]) -> bool:
+        query = sa.select(t.predictions.c.task_id).where(
+            of_version(project, t.predictions), condition
+        )
+        return self._db.fetch_value(query.limit(1)) is not None
 
     def n_published(self, project: Project) -> int:
         """Return how many predictions Label Studio has of all the project's releases."""
         table = t.predictions
-        query = (
-            sa.select(sa.func.count())
-            .select_from(table)
-            .where(table.c.project_id == project.id, table.c.published_at.is_not(None))
+        query = sa.select(sa.func.count()).where(
+            table.c.project_id == project.id, table.c.published_at.is_not(None)
         )
-        with self._db.read() as connection:
-            return int(connection.execute(query).scalar_one())
+        return int(self._db.fetch_value(query))
 
     def progress(self, project: Project) -> Progress:
-        """Return how far the project's pre-annotation is."""
+        """Count a project's tasks, labels and predictions, and the LLM's labels per second."""
+        weak, human, predictions = t.weak_labels, t.human_labels, t.predictions
+        is_present = of_version(project, predictions)
+        n_labelled_tasks = sa.select(sa.func.count(human.c.task_id.distinct()))
+        token_sums = sa.select(sa.func.sum(weak.c.n_tokens_in), sa.func.sum(weak.c.n_tokens_out))
         with self._db.read() as connection:
-            return progress.of_project(connection, project)
+            abstentions = _abstentions(connection, project)
+            n_in, n_out = connection.execute(
+                token_sums.where(weak.c.project_id == project.id)
+            ).one()
+            return Progress(
+                n_tasks=_count(connection, t.tasks, existing(t.tasks, project.id)),
+                n_human_labelled=connection.execute(
+                    n_labelled_tasks.where(human_answers(project.id))
+                ).scalar_one(),
+                n_human_labels=_count(connection, human, human_answers(project.id)),
+                n_labelled=_count(connection, predictions, is_present),
+                n_published=_count(
+                    connection, predictions, is_present, predictions.c.published_at.is_not(None)
+                ),
+                n_refused=_count(
+                    connection, predictions, is_present, predictions.c.refusal.is_not(None)
+                ),
+                n_to_label=_count(connection, t.tasks, is_unlabeled(project)),
+                n_abstained=sum(abstentions.values()),
+                abstentions=abstentions,
+                labels_per_s=_rate(connection, project),
+                n_tokens_in=n_in or 0,
+                n_tokens_out=n_out or 0,
+            )
+
+
+def prediction_row(
+    project_id: str, model_version: str, prediction: Prediction, moment: datetime
+) -> dict[str, Any]:
+    """Return the row of a prediction under a model version."""
+    return {
+        "project_id": project_id,
+        "model_version": model_version,
+        "task_id": prediction.task_id,
+        "result": list(prediction.result),
+        "score": prediction.score,
+        "created_at": moment,
+    }
+
+
+def _mark(
+    connection: sa.Connection, project: Project, task_ids: Sequence[int], **values: Any
+) -> None:
+    table = t.predictions
+    for ids in in_slices(task_ids):
+        statement = sa.update(table).where(of_version(project, table), table.c.task_id.in_(ids))
+        connection.execute(statement, values)
 
 
 def _served_version(project: Project) -> sa.Select[Any]:
-    """The release that answers the project's question now."""
-    return sa.select(t.projects.c.model_version).where(
-        t.projects.c.id == project.id,
-        t.projects.c.question_version == project.question_version,
+    """Return the query for the release that answers the project's question now."""
+    table = t.projects
+    return sa.select(table.c.model_version).where(
+        table.c.id == project.id, table.c.question_version == project.question_version
     )
-
-
-def _predictions(project: Project, *conditions: sa.ColumnElement[bool]) -> sa.Select[Any]:
-    return sa.select(t.predictions).where(of_version(project, t.predictions), *conditions)
 
 
 def _prediction(row: Any) -> Prediction:
-    return Prediction(
-        task_id=row.task_id,
-        model_version=row.model_version,
-        result=tuple(row.result),
-        score=row.score,
+    return Prediction(row.task_id, row.model_version, tuple(row.result), row.score)
+
+
+def _row(project: Project, label: WeakLabel, moment: datetime) -> dict[str, Any]:
+    """Return the row of a weak label under the project's present question."""
+    abstention = label.abstention
+    return {name: getattr(label, name) for name in _COPIED} | {
+        "project_id": project.id,
+        "question_version": project.question_version,
+        "task_id": label.example_id,
+        "probabilities": list(label.probabilities) or None,
+        "spans": None
+        if label.spans is None
+        else [[span.start, span.end, span.label, span.probability] for span in label.spans],
+        "abstention": abstention.reason if abstention else None,
+        "abstention_detail": abstention.detail if abstention else None,
+        "votes": {name: list(vote) for name, vote in label.votes.items()} or None,
+        "created_at": moment,
+    }
+
+
+def _weak_label(row: Any) -> WeakLabel:
+    values = {name: getattr(row, name) for name in _COPIED}
+    if row.abstention is not None:
+        reason = AbstentionReason(row.abstention)
+        values["abstention"] = Abstention(reason, row.abstention_detail or "")
+    return WeakLabel(
+        **values
+        | {
+            "example_id": row.task_id,
+            "probabilities": tuple(row.probabilities or ()),
+            "spans": None if row.spans is None else tuple(Span(*span) for span in row.spans),
+            "votes": {name: tuple(vote) for name, vote in (row.votes or {}).items()},
+        }
     )
+
+
+def _count(connection: sa.Connection, table: sa.Table, *conditions: sa.ColumnElement[bool]) -> int:
+    query = sa.select(sa.func.count()).select_from(table).where(*conditions)
+    return int(connection.execute(query).scalar_one())
+
+
+def _abstentions(connection: sa.Connection, project: Project) -> dict[str, int]:
+    column = t.weak_labels.c.abstention
+    query = (
+        sa.select(column, sa.func.count())
+        .where(by_llm(project), column != AbstentionReason.NOT_SAMPLED)
+        .group_by(column)
+    )
+    return {reason: n for reason, n in connection.execute(query)}
+
+
+def _rate(connection: sa.Connection, project: Project) -> float:
+    """Return the LLM's labels per second over the last minute, from when chunks were saved."""
+    table = t.weak_labels
+    is_sampled = sa.func.coalesce(table.c.abstention, "") != AbstentionReason.NOT_SAMPLED
+    query = (
+        sa.select(table.c.created_at, sa.func.count())
+        .where(by_llm(project), is_sampled, table.c.created_at > now() - _RATE_WINDOW)
+        .group_by(table.c.created_at)
+        .order_by(table.c.created_at)
+    )
+    chunks = connection.execute(query).all()
+    if len(chunks) < 2:
+        return 0.0
+    seconds = (chunks[-1][0] - chunks[0][0]).total_seconds()
+    n_labels = sum(n for _, n in chunks[1:])
+    return float(n_labels / seconds) if seconds > 0 else 0.0

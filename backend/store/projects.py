@@ -1,4 +1,4 @@
-"""Projects and their model versions."""
+"""Store projects with their model versions, measured state and progress."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import sqlalchemy as sa
 
 from backend.domain.projects import Project, ProjectId, SyncState
 from backend.store import tables as t
-from backend.store.database import Database, now
+from backend.store.database import Database, now, upsert
 
 WRITING, DRAFT, RELEASED = "writing", "draft", "released"
 """States of a model version. Only a released one can be superseded."""
 
 
 class ProjectStore:
-    """Projects by id. Methods that change something are safe to repeat."""
+    """Store projects by id; every write is safe to repeat."""
 
     def __init__(self, database: Database) -> None:
         self._db = database
@@ -35,37 +35,31 @@ class ProjectStore:
         A new label config or instruction starts a new model version, because every label under
         the old one answered another question. None leaves a value as it is.
         """
+        table = t.projects
+        given = {"label_config": label_config, "title": title, "instruction": instruction}
+        values: dict[str, Any] = {name: v for name, v in given.items() if v is not None}
         with self._db.write() as connection:
-            row = connection.execute(_by_id(project_id)).mappings().first()
-            values = {
-                "label_config": label_config,
-                "title": title if title is not None else (row["title"] if row else ""),
-                "instruction": (
-                    instruction if instruction is not None else (row["instruction"] if row else "")
-                ),
-            }
+            row = connection.execute(_by_id(project_id)).first()
             is_new_question = row is None or any(
-                row[key] != values[key] for key in ("label_config", "instruction")
+                getattr(row, name) != values[name]
+                for name in ("label_config", "instruction")
+                if name in values
             )
             if is_new_question:
                 version = start_version(connection, project_id, provenance or {})
                 values |= {"model_version": version, "question_version": version}
+            values["is_connected"] = True
             if row is None:
-                values |= {"id": project_id, "is_connected": True, "created_at": now()}
-                connection.execute(sa.insert(t.projects).values(values))
+                values |= {"id": project_id, "created_at": now()}
+                connection.execute(sa.insert(table).values(values))
             else:
-                values["is_connected"] = True
-                connection.execute(
-                    sa.update(t.projects).where(t.projects.c.id == project_id).values(values)
-                )
-            saved = connection.execute(_by_id(project_id)).mappings().one()
-            return _project(saved), is_new_question
+                connection.execute(sa.update(table).where(table.c.id == project_id).values(values))
+            return _project(connection.execute(_by_id(project_id)).one()), is_new_question
 
     def get(self, project_id: ProjectId) -> Project | None:
         """Return a project, or None when it was never connected."""
-        with self._db.read() as connection:
-            row = connection.execute(_by_id(project_id)).mappings().first()
-            return _project(row) if row else None
+        rows = self._db.fetch(_by_id(project_id))
+        return _project(rows[0]) if rows else None
 
     def find(self, platform_id: int) -> Project | None:
         """Return the newest project with Label Studio's number `platform_id`."""
@@ -74,8 +68,7 @@ class ProjectStore:
 
     def all(self) -> list[Project]:
         """Return all projects, by id."""
-        with self._db.read() as connection:
-            rows = connection.execute(sa.select(t.projects)).mappings().all()
+        rows = self._db.fetch(sa.select(t.projects))
         return sorted((_project(row) for row in rows), key=lambda p: float(p.id))
 
     def disconnect(self, project_id: ProjectId) -> None:
@@ -85,13 +78,8 @@ class ProjectStore:
     def versions(self, project_id: ProjectId) -> list[str]:
         """Return the project's model versions, newest first."""
         table = t.model_versions
-        query = (
-            sa.select(table.c.name)
-            .where(table.c.project_id == project_id)
-            .order_by(table.c.number.desc())
-        )
-        with self._db.read() as connection:
-            return list(connection.execute(query).scalars())
+        query = sa.select(table.c.name).where(table.c.project_id == project_id)
+        return self._db.fetch_column(query.order_by(table.c.number.desc()))
 
     def superseded_versions(self, project_id: ProjectId) -> list[str]:
         """Return versions that are neither the present one, nor drafts, nor withdrawn yet."""
@@ -106,8 +94,7 @@ class ProjectStore:
                 table.c.name != t.projects.c.model_version,
             )
         )
-        with self._db.read() as connection:
-            return list(connection.execute(query).scalars())
+        return self._db.fetch_column(query)
 
     def note_withdrawn(self, project_id: ProjectId, model_version: str) -> None:
         """Record that Label Studio no longer holds this version's predictions.
@@ -132,10 +119,9 @@ class ProjectStore:
 
     def served_version(self, project_id: ProjectId) -> str | None:
         """Return the version that Label Studio was last told to serve."""
-        with self._db.read() as connection:
-            return connection.execute(
-                sa.select(t.projects.c.served_version).where(t.projects.c.id == project_id)
-            ).scalar()
+        query = sa.select(t.projects.c.served_version).where(t.projects.c.id == project_id)
+        version: str | None = self._db.fetch_value(query)
+        return version
 
     def note_served(self, project_id: ProjectId, model_version: str | None) -> None:
         """Record which version Label Studio serves."""
@@ -148,9 +134,8 @@ class ProjectStore:
             t.projects.c.full_sync_s,
             t.projects.c.n_foreign_predictions,
         )
-        with self._db.read() as connection:
-            row = connection.execute(sa.select(*columns).where(t.projects.c.id == project_id))
-            return SyncState(*row.one())
+        (row,) = self._db.fetch(sa.select(*columns).where(t.projects.c.id == project_id))
+        return SyncState(*row)
 
     def note_full_sync(
         self, project_id: ProjectId, seconds: float, n_foreign_predictions: int
@@ -168,10 +153,28 @@ class ProjectStore:
         self._update(project_id, full_sync_at=None)
 
     def _update(self, project_id: ProjectId, **values: Any) -> None:
+        self._db.execute(sa.update(t.projects).where(t.projects.c.id == project_id).values(values))
+
+
+class StateStore:
+    """Store JSON values by project and name: chosen templates, fitted label models, the queue."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    def get(self, project_id: ProjectId, name: str) -> Any:
+        """Return the value, None when there is none."""
+        table = t.project_state
+        query = sa.select(table.c.value)
+        return self._db.fetch_value(
+            query.where(table.c.project_id == project_id, table.c.name == name)
+        )
+
+    def put(self, project_id: ProjectId, name: str, value: Any) -> None:
+        """Set the value, which has to be JSON; it replaces an earlier one."""
+        row = {"project_id": project_id, "name": name, "value": value, "updated_at": now()}
         with self._db.write() as connection:
-            connection.execute(
-                sa.update(t.projects).where(t.projects.c.id == project_id).values(values)
-            )
+            upsert(connection, t.project_state, [row])
 
 
 def _by_id(project_id: ProjectId) -> sa.Select[Any]:
@@ -205,13 +208,13 @@ def start_version(
     return name
 
 
-def _project(row: Mapping[Any, Any]) -> Project:
+def _project(row: Any) -> Project:
     return Project(
-        id=ProjectId(row["id"]),
-        label_config=row["label_config"],
-        instruction=row["instruction"],
-        title=row["title"],
-        model_version=row["model_version"],
-        question_version=row["question_version"],
-        is_connected=row["is_connected"],
+        id=ProjectId(row.id),
+        label_config=row.label_config,
+        instruction=row.instruction,
+        title=row.title,
+        model_version=row.model_version,
+        question_version=row.question_version,
+        is_connected=row.is_connected,
     )

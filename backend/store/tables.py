@@ -1,4 +1,7 @@
-"""The tables. Human labels and weak labels never share one."""
+"""Define the tables, and the conditions that several queries share.
+
+Human labels and weak labels never share a table.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
+
+from backend.domain.projects import Project, ProjectId
 
 metadata = sa.MetaData(
     naming_convention={
@@ -18,32 +23,28 @@ metadata = sa.MetaData(
 
 
 class Json(sa.types.TypeDecorator[Any]):
-    """JSON as ASCII text: null bytes and lone surrogates survive in every database."""
+    """Store JSON as ASCII text: null bytes and lone surrogates survive in every database."""
 
     impl = sa.Text
     cache_ok = True
 
     def process_bind_param(self, value: Any, dialect: sa.Dialect) -> str | None:
-        """Write."""
         return None if value is None else json.dumps(value, ensure_ascii=True, default=str)
 
     def process_result_value(self, value: Any, dialect: sa.Dialect) -> Any:
-        """Read."""
         return None if value is None else json.loads(value)
 
 
 class Moment(sa.types.TypeDecorator[datetime]):
-    """A point in time: stored as naive UTC, read as aware UTC."""
+    """Store a point in time as naive UTC, read it as aware UTC."""
 
     impl = sa.DateTime
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
-        """Write."""
         return None if value is None else value.astimezone(UTC).replace(tzinfo=None)
 
     def process_result_value(self, value: Any, dialect: sa.Dialect) -> datetime | None:
-        """Read."""
         return None if value is None else value.replace(tzinfo=UTC)
 
 
@@ -121,7 +122,7 @@ weak_labels = sa.Table(
     sa.Column("confidence", sa.Float),
     sa.Column("label_mass", sa.Float),
     sa.Column("votes", Json),
-    sa.Column("suspicion", sa.Text, key="injection_flag"),
+    sa.Column("injection_flag", sa.Text),
     sa.Column("is_truncated", sa.Boolean, nullable=False, default=False),
     sa.Column("n_tokens_in", sa.Integer, nullable=False, default=0),
     sa.Column("n_tokens_out", sa.Integer, nullable=False, default=0),
@@ -153,7 +154,7 @@ queue_places = sa.Table(
     sa.Column("task_id", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("position", sa.Integer, nullable=False),
     sa.Column("reason", sa.Text, nullable=False),
-    sa.Column("is_audit", sa.Boolean, nullable=False, default=False),
+    sa.Column("is_holdout", sa.Boolean, nullable=False, default=False),
 )
 
 rounds = sa.Table(
@@ -244,3 +245,41 @@ workers = sa.Table(
     sa.Column("started_at", Moment, nullable=False),
     sa.Column("seen_at", Moment, nullable=False),
 )
+
+
+def of_version(project: Project, table: sa.Table) -> sa.ColumnElement[bool]:
+    """Return the condition for rows of the project's present model version."""
+    return sa.and_(table.c.project_id == project.id, table.c.model_version == project.model_version)
+
+
+def of_question(project: Project, table: sa.Table) -> sa.ColumnElement[bool]:
+    """Return the condition for rows that belong to what the project asks now."""
+    return sa.and_(
+        table.c.project_id == project.id, table.c.question_version == project.question_version
+    )
+
+
+def existing(table: sa.Table, project_id: ProjectId) -> sa.ColumnElement[bool]:
+    """Return the condition for rows that Label Studio still has."""
+    return sa.and_(table.c.project_id == project_id, table.c.deleted_at.is_(None))
+
+
+def human_answers(project_id: ProjectId) -> sa.ColumnElement[bool]:
+    """Return the condition for labels by people; a skipped task is not one."""
+    return sa.and_(existing(human_labels, project_id), human_labels.c.was_cancelled.is_(False))
+
+
+def by_llm(project: Project) -> sa.ColumnElement[bool]:
+    """Return the condition for the LLM's answers and abstentions: only these close a task."""
+    annotator = weak_labels.c.annotator
+    is_other = sa.or_(
+        annotator == "fused", annotator.like("similarity:%"), annotator.like("small-model:%")
+    )
+    return sa.and_(of_question(project, weak_labels), ~is_other)
+
+
+def is_unlabeled(project: Project) -> sa.ColumnElement[bool]:
+    """Return the condition for tasks that neither people nor the LLM have answered."""
+    by_people = sa.exists().where(human_answers(project.id), human_labels.c.task_id == tasks.c.id)
+    by_annotators = sa.exists().where(by_llm(project), weak_labels.c.task_id == tasks.c.id)
+    return sa.and_(existing(tasks, project.id), ~by_people, ~by_annotators)

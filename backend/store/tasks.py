@@ -1,12 +1,12 @@
-"""Tasks and human labels, kept the same whatever order Label Studio's news comes in."""
+"""Store tasks and human labels, independent of the order in which events arrive."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import fields
 from datetime import datetime
-from typing import Any
 
 import sqlalchemy as sa
 
@@ -15,26 +15,29 @@ from backend.domain.projects import Event, ProjectId, Task
 from backend.store import tables as t
 from backend.store.database import Database, in_slices, insert_new, now, upsert
 from backend.store.jobs import request_job
+from backend.store.tables import existing, human_answers
+
+_LABEL_FIELDS = [field.name for field in fields(HumanLabel)]
 
 
 class TaskStore:
-    """Tasks and human labels of all projects.
+    """Store tasks and human labels of all projects.
 
-    Deletions leave a marker, so that a creation that arrives late does not bring the row back:
-    Label Studio never uses an id twice.
+    A deleted row stays with its `deleted_at`, so that a creation event that arrives late does not
+    restore it: Label Studio never uses an id twice.
     """
 
     def __init__(self, database: Database) -> None:
         self._db = database
 
     def apply(self, project_id: ProjectId, event: Event, job: tuple[str, str] | None) -> bool:
-        """Apply what Label Studio reported, once; return whether it was news.
+        """Apply an event of Label Studio once; return whether it was new.
 
-        `job` is the kind and reason of the job that the news calls for; it is asked for in the
-        same transaction, so that no news is ever kept without its work.
+        `job` is the kind and reason of the job that the event requires; it is requested in the
+        same transaction, so that no event is stored without its job.
         """
         with self._db.write() as connection:
-            if not _is_news(connection, project_id, event):
+            if not _is_new(connection, project_id, event):
                 return False
             _save_tasks(connection, project_id, event.tasks)
             _mark_tasks_deleted(connection, project_id, event.deleted_task_ids)
@@ -45,7 +48,7 @@ class TaskStore:
             return True
 
     def save(self, project_id: ProjectId, tasks: Sequence[Task]) -> None:
-        """Save tasks as they are now."""
+        """Insert or update tasks."""
         with self._db.write() as connection:
             _save_tasks(connection, project_id, tasks)
 
@@ -54,23 +57,17 @@ class TaskStore:
     ) -> list[int]:
         """Save a page of a full listing; return the tasks whose data has changed since.
 
-        Their weak labels and predictions are dropped: they answer another text. What the listing
-        shows is there, whatever was reported as deleted before it was started.
+        Their weak labels and predictions are deleted: they answer another text. Listed rows that
+        were marked as deleted before the listing started are restored.
         """
         with self._db.write() as connection:
-            _revive(connection, project_id, tasks, started_at)
+            _restore(connection, project_id, tasks, started_at)
             known = _digests(connection, project_id, [task.id for task in tasks])
             changed = [
                 task.id for task in tasks if known.get(task.id, task.digest()) != task.digest()
             ]
             _save_tasks(connection, project_id, tasks)
-            for table in (t.weak_labels, t.predictions):
-                for ids in in_slices(changed):
-                    connection.execute(
-                        sa.delete(table).where(
-                            table.c.project_id == project_id, table.c.task_id.in_(ids)
-                        )
-                    )
+            _delete_labels(connection, project_id, changed)
             for task in tasks:
                 _save_human_labels(connection, project_id, task.annotations or ())
             return changed
@@ -87,91 +84,62 @@ class TaskStore:
         Rows newer than the listing's start are left alone.
         """
         tasks, labels = t.tasks, t.human_labels
+        stored_tasks = sa.select(tasks.c.id).where(
+            existing(tasks, project_id), tasks.c.created_at < started_at
+        )
+        stored_labels = sa.select(labels.c.annotation_id).where(
+            existing(labels, project_id), labels.c.updated_at < started_at
+        )
         with self._db.write() as connection:
-            stored_tasks = connection.execute(
-                sa.select(tasks.c.id).where(
-                    tasks.c.project_id == project_id,
-                    tasks.c.deleted_at.is_(None),
-                    tasks.c.created_at < started_at,
-                )
-            ).scalars()
-            gone_tasks = sorted(set(stored_tasks) - task_ids)
-            stored_labels = connection.execute(
-                sa.select(labels.c.annotation_id).where(
-                    labels.c.project_id == project_id,
-                    labels.c.deleted_at.is_(None),
-                    labels.c.updated_at < started_at,
-                )
-            ).scalars()
-            gone_labels = sorted(set(stored_labels) - annotation_ids)
+            gone_tasks = sorted(set(connection.execute(stored_tasks).scalars()) - task_ids)
+            gone_labels = sorted(set(connection.execute(stored_labels).scalars()) - annotation_ids)
             _mark_tasks_deleted(connection, project_id, gone_tasks)
             _mark_labels_deleted(connection, project_id, gone_labels)
             return len(gone_tasks), len(gone_labels)
 
     def counts(self, project_id: ProjectId) -> tuple[int, int]:
-        """Return how many tasks and how many annotations (skipped ones too) are known."""
-        queries = [
-            sa.select(sa.func.count())
-            .select_from(table)
-            .where(table.c.project_id == project_id, table.c.deleted_at.is_(None))
+        """Return how many tasks and how many annotations (skipped ones too) exist."""
+        counts = (
+            sa.select(sa.func.count()).where(existing(table, project_id)).scalar_subquery()
             for table in (t.tasks, t.human_labels)
-        ]
-        with self._db.read() as connection:
-            n_tasks, n_labels = (connection.execute(query).scalar_one() for query in queries)
-            return n_tasks, n_labels
+        )
+        (row,) = self._db.fetch(sa.select(*counts))
+        return row[0], row[1]
 
     def human_labels(self, project_id: ProjectId) -> list[HumanLabel]:
         """Return all labels by people, by annotation id; a skipped task is not a label."""
-        table = t.human_labels
-        query = (
-            sa.select(table)
-            .where(
-                table.c.project_id == project_id,
-                table.c.deleted_at.is_(None),
-                table.c.was_cancelled.is_(False),
-            )
-            .order_by(table.c.annotation_id)
+        query = sa.select(*(t.human_labels.c[name] for name in _LABEL_FIELDS))
+        rows = self._db.fetch(
+            query.where(human_answers(project_id)).order_by(t.human_labels.c.annotation_id)
         )
-        with self._db.read() as connection:
-            return [_human_label(row) for row in connection.execute(query).mappings()]
+        return [HumanLabel(**{**row._mapping, "result": tuple(row.result)}) for row in rows]
 
     def ids(self, project_id: ProjectId) -> list[int]:
-        """Return the ids of all tasks that are there, ascending."""
+        """Return the ids of all tasks that exist, ascending."""
         table = t.tasks
-        query = (
-            sa.select(table.c.id)
-            .where(table.c.project_id == project_id, table.c.deleted_at.is_(None))
-            .order_by(table.c.id)
-        )
-        with self._db.read() as connection:
-            return list(connection.execute(query).scalars())
+        query = sa.select(table.c.id).where(existing(table, project_id))
+        return self._db.fetch_column(query.order_by(table.c.id))
 
     def get(self, project_id: ProjectId, task_ids: Sequence[int]) -> list[Task]:
-        """Return tasks with their data, by id; those that are gone are left out."""
+        """Return tasks with their data, by id; deleted ones are left out."""
         table = t.tasks
         found: list[Task] = []
         with self._db.read() as connection:
             for ids in in_slices(task_ids):
                 query = sa.select(table.c.id, table.c.data).where(
-                    table.c.project_id == project_id,
-                    table.c.deleted_at.is_(None),
-                    table.c.id.in_(ids),
+                    existing(table, project_id), table.c.id.in_(ids)
                 )
                 found += [Task(row.id, row.data) for row in connection.execute(query)]
         return sorted(found, key=lambda task: task.id)
 
     def events(self, project_id: ProjectId) -> dict[str, int]:
-        """Return how many events of each action were taken."""
-        query = (
-            sa.select(t.events.c.action, sa.func.count())
-            .where(t.events.c.project_id == project_id)
-            .group_by(t.events.c.action)
-        )
-        with self._db.read() as connection:
-            return {action: n for action, n in connection.execute(query)}
+        """Return the number of stored events by action."""
+        table = t.events
+        query = sa.select(table.c.action, sa.func.count()).where(table.c.project_id == project_id)
+        return {action: n for action, n in self._db.fetch(query.group_by(table.c.action))}
 
 
-def _is_news(connection: sa.Connection, project_id: ProjectId, event: Event) -> bool:
+def _is_new(connection: sa.Connection, project_id: ProjectId, event: Event) -> bool:
     content = [
         event.action,
         [(task.id, task.digest()) for task in event.tasks],
@@ -221,24 +189,15 @@ def _save_human_labels(
     connection: sa.Connection, project_id: ProjectId, labels: Sequence[HumanLabel]
 ) -> None:
     rows = [
-        {
-            "project_id": project_id,
-            "annotation_id": label.annotation_id,
-            "task_id": label.task_id,
-            "annotator_id": label.annotator_id,
-            "result": list(label.result),
-            "was_cancelled": label.was_cancelled,
-            "is_ground_truth": label.is_ground_truth,
-            "is_copied": label.is_copied,
-            "updated_at": label.updated_at,
-        }
+        {name: getattr(label, name) for name in _LABEL_FIELDS}
+        | {"project_id": project_id, "result": list(label.result)}
         for label in labels
     ]
     is_not_older = t.human_labels.c.updated_at <= sa.literal_column("excluded.updated_at")
     upsert(connection, t.human_labels, rows, where=is_not_older)
 
 
-def _revive(
+def _restore(
     connection: sa.Connection, project_id: ProjectId, tasks: Sequence[Task], moment: datetime
 ) -> None:
     labels = [label.annotation_id for task in tasks for label in task.annotations or ()]
@@ -254,6 +213,17 @@ def _revive(
                     table.c.project_id == project_id, column.in_(ids), table.c.deleted_at < moment
                 )
                 .values(deleted_at=None)
+            )
+
+
+def _delete_labels(
+    connection: sa.Connection, project_id: ProjectId, task_ids: Sequence[int]
+) -> None:
+    """Delete the weak labels and predictions of tasks."""
+    for table in (t.weak_labels, t.predictions):
+        for ids in in_slices(task_ids):
+            connection.execute(
+                sa.delete(table).where(table.c.project_id == project_id, table.c.task_id.in_(ids))
             )
 
 
@@ -273,18 +243,12 @@ def _mark_tasks_deleted(
         for task_id in task_ids
     ]
     upsert(connection, table, rows, keep=("created_at",))
+    _delete_labels(connection, project_id, task_ids)
+    labels = t.human_labels
     for ids in in_slices(task_ids):
-        for child in (t.weak_labels, t.predictions):
-            connection.execute(
-                sa.delete(child).where(child.c.project_id == project_id, child.c.task_id.in_(ids))
-            )
         connection.execute(
-            sa.update(t.human_labels)
-            .where(
-                t.human_labels.c.project_id == project_id,
-                t.human_labels.c.task_id.in_(ids),
-                t.human_labels.c.deleted_at.is_(None),
-            )
+            sa.update(labels)
+            .where(existing(labels, project_id), labels.c.task_id.in_(ids))
             .values(deleted_at=now())
         )
 
@@ -303,16 +267,3 @@ def _mark_labels_deleted(
         for annotation_id in annotation_ids
     ]
     upsert(connection, t.human_labels, rows, keep=("result", "updated_at"))
-
-
-def _human_label(row: Mapping[Any, Any]) -> HumanLabel:
-    return HumanLabel(
-        annotation_id=row["annotation_id"],
-        task_id=row["task_id"],
-        annotator_id=row["annotator_id"],
-        result=tuple(row["result"]),
-        was_cancelled=row["was_cancelled"],
-        is_ground_truth=row["is_ground_truth"],
-        updated_at=row["updated_at"],
-        is_copied=row["is_copied"],
-    )

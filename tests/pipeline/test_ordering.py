@@ -40,7 +40,7 @@ def test_every_tenth_task_is_of_the_random_audit_slice(house):
     house.prelabel(project_id)
     places = house.releases.places(house.projects.get(project_id))
     seed = holdout_seed(project_id)
-    assert all(place.is_audit == in_holdout(place.task_id, seed=seed) for place in places)
+    assert all(place.is_holdout == in_holdout(place.task_id, seed=seed) for place in places)
     assert all(place.reason for place in places)
 
 
@@ -126,7 +126,7 @@ def test_texts_that_look_like_orders_to_the_model_come_first(house):
     )
     house.prelabel(project_id)
     places = house.releases.places(house.projects.get(project_id))
-    chosen = [place for place in places if not place.is_audit]
+    chosen = [place for place in places if not place.is_holdout]
     seed = holdout_seed(project_id)
     expected = [task_id for task_id in label_issues if not in_holdout(task_id, seed=seed)]
     assert expected

@@ -73,6 +73,6 @@ def test_a_problem_keeps_its_beginning_and_counts(work):
 
 
 def test_a_worker_that_beats_is_alive(work):
-    work.beat("worker-a")
-    work.beat("worker-a")
+    work.record_heartbeat("worker-a")
+    work.record_heartbeat("worker-a")
     assert work.live_workers() == ["worker-a"]

@@ -89,13 +89,6 @@ def test_restoring_an_unknown_release_is_refused(project, projects, releases):
         releases.restore(project, "freeal-9")
 
 
-def test_a_discarded_draft_is_withdrawn_like_a_replaced_release(project, projects, releases):
-    draft = releases.draft(project, [prediction(1)], [], {})
-    releases.discard(draft)
-    assert releases.pending(project) is None
-    assert projects.superseded_versions(PROJECT) == [draft.model_version]
-
-
 def test_what_a_kill_left_half_written_is_removed(project, releases, labels, monkeypatch):
     state = releases._set_state
     monkeypatch.setattr(releases, "_set_state", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
@@ -109,8 +102,8 @@ def test_what_a_kill_left_half_written_is_removed(project, releases, labels, mon
 
 
 def test_the_queue_comes_back_in_its_order(project, releases):
-    places = [QueuePlace(3, 1, "then"), QueuePlace(1, 0, "first", is_audit=True)]
+    places = [QueuePlace(3, 1, "then"), QueuePlace(1, 0, "first", is_holdout=True)]
     draft = releases.draft(project, [], places, {})
     assert [place.task_id for place in releases.places(draft)] == [1, 3]
-    assert releases.places(draft)[0].is_audit
+    assert releases.places(draft)[0].is_holdout
     assert releases.places(replace(draft, model_version="other")) == []

@@ -18,15 +18,15 @@ def silence(database, worker_id: str, seconds: float) -> None:
 
 def test_a_worker_that_was_silent_for_a_minute_is_claimed_once(database, work):
     for worker_id in ("old", "new", "other"):
-        work.beat(worker_id)
+        work.record_heartbeat(worker_id)
     silence(database, "old", 61)
     assert work.claim_dead_worker("new") == "old"
     assert work.claim_dead_worker("other") is None
 
 
 def test_a_worker_claims_neither_itself_nor_one_that_was_seen_just_now(database, work):
-    work.beat("own")
-    work.beat("other")
+    work.record_heartbeat("own")
+    work.record_heartbeat("other")
     silence(database, "own", 500)
     silence(database, "other", 40)
     assert work.claim_dead_worker("own") is None

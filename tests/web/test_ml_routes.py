@@ -285,7 +285,7 @@ def test_an_unexpected_error_shows_no_traceback_and_no_text(client, services, mo
 def test_metrics_count_what_is_in_the_database(client, services):
     client.post("/setup", json=setup_body())
     client.post("/predict", json=predict_body("good", "bad"))
-    services.stores.jobs.beat("worker-a")
+    services.stores.jobs.record_heartbeat("worker-a")
     text = client.get("/metrics").get_data(as_text=True)
     assert f'freeal_labelled{{project="{ONE}"}} 2.0' in text
     assert "freeal_workers 1.0" in text

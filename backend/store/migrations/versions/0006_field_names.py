@@ -1,0 +1,86 @@
+"""Rename columns, stored values and keys of stored JSON to the field's terms."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0006"
+down_revision = "0005"
+
+_STATE_NAMES = {"jury": "label_model", "early-votes": "early_weak_labels"}
+_state = sa.table("project_state", sa.column("project_id"), sa.column("name"), sa.column("value"))
+
+
+def upgrade() -> None:
+    """Apply."""
+    for table, old, new in (
+        ("queue_places", "is_audit", "is_holdout"),
+        ("weak_labels", "suspicion", "injection_flag"),
+    ):
+        with op.batch_alter_table(table) as batch:
+            batch.alter_column(old, new_column_name=new)
+    op.execute("UPDATE weak_labels SET abstention = 'not_sampled' WHERE abstention = 'unasked'")
+    _rewrite_state("jury", _ensemble_state)
+    for old, new in _STATE_NAMES.items():
+        op.execute(sa.update(_state).where(_state.c.name == old).values(name=new))
+
+
+def _rewrite_state(name: str, rewrite: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    connection = op.get_bind()
+    query = sa.select(_state.c.project_id, _state.c.value).where(_state.c.name == name)
+    for project_id, value in connection.execute(query).all():
+        if value is not None:
+            text = json.dumps(rewrite(json.loads(value)), ensure_ascii=True)
+            is_row = sa.and_(_state.c.project_id == project_id, _state.c.name == name)
+            connection.execute(sa.update(_state).where(is_row).values(value=text))
+
+
+def _ensemble_state(stored: dict[str, Any]) -> dict[str, Any]:
+    stored = _renamed(stored, {"forms": "templates", "trust": "label_model"})
+    for name, report in stored.get("reports", {}).items():
+        stored["reports"][name] = _report(report)
+    for name, fit in stored.get("similarity", {}).items():
+        stored["similarity"][name] = fit | {"probe": _probe(fit["probe"])} if fit else fit
+    for name, model in stored.get("label_model", {}).items():
+        stored["label_model"][name] = (
+            _multilabel_model(model) if "base_rates" in model else _single_label_model(model)
+        )
+    return stored
+
+
+def _report(stored: dict[str, Any]) -> dict[str, Any]:
+    figures = [_renamed(row, {"form": "template"}) for row in stored["figures"]]
+    return stored | {"figures": figures}
+
+
+def _single_label_model(stored: dict[str, Any]) -> dict[str, Any]:
+    stored = _renamed(
+        stored,
+        {"voters": "annotators", "sharpness": "inverse_temperature", "bias": "class_bias"},
+    )
+    stored["annotators"] = {
+        name: _renamed(row, {"signal": "text_dependence"})
+        for name, row in stored["annotators"].items()
+    }
+    return stored | {"probe": _probe(stored["probe"])}
+
+
+def _multilabel_model(stored: dict[str, Any]) -> dict[str, Any]:
+    stored = _renamed(stored, {"voters": "annotators"})
+    stored["annotators"] = {
+        name: _renamed(row, {"middle": "threshold"}) for name, row in stored["annotators"].items()
+    }
+    return stored
+
+
+def _probe(stored: dict[str, Any] | None) -> dict[str, Any] | None:
+    return stored and _renamed(stored, {"centre": "center"})
+
+
+def _renamed(stored: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    return {names.get(key, key): value for key, value in stored.items()}
