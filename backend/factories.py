@@ -17,7 +17,7 @@ from backend.domain.rounds import RoundRecipe
 from backend.domain.student import RECIPES, Student
 from backend.errors import SettingsError
 from backend.labelstudio.client import LabelStudioPlatform
-from backend.llm.client.load_balancer import Replicas
+from backend.llm.client.batching import RequestLimits
 from backend.llm.client.server import LLMClient
 from backend.pipeline.release import MakeStrategy
 from backend.pipeline.rounds.train import StudentFactory
@@ -26,20 +26,18 @@ from backend.settings import Settings
 _N_PUBLISHED_HEAD = 200
 
 
-def connect_language_model(settings: Settings) -> LLMClient | Replicas:
-    """Return the client of the servers that the settings name; asks nothing of them yet."""
-    servers = [
-        LLMClient(
-            url,
-            model=settings.llm_model,
-            api_key=settings.llm_api_key.reveal(),
+def connect_language_model(settings: Settings) -> LLMClient:
+    """Return the client of the LLM server that the settings name; sends no request yet."""
+    return LLMClient(
+        settings.llm_base_url,
+        model=settings.llm_model,
+        api_key=settings.llm_api_key.reveal(),
+        limits=RequestLimits(
             timeout_s=settings.llm_timeout_s,
             batch_size=settings.llm_batch_size,
             concurrency=settings.llm_concurrency,
-        )
-        for url in settings.llm_base_urls
-    ]
-    return servers[0] if len(servers) == 1 else Replicas(servers)
+        ),
+    )
 
 
 def connect_platform(settings: Settings) -> LabelStudioPlatform:

@@ -109,8 +109,8 @@ class Settings:
     )
     llm_base_url: str = _setting(
         "http://127.0.0.1:8000/v1",
-        "URL,URL",
-        "an OpenAI-compatible server, or several of one model",
+        "URL",
+        "one OpenAI-compatible server; several of them behind a load balancer's address",
     )
     llm_model: str = _setting("", "name", "empty: the first model that the server names")
     llm_api_key: Secret = _setting(Secret(""), "secret", "vLLM's --api-key, if any")
@@ -275,10 +275,15 @@ class Settings:
                 raise SettingsError(f"{env}={value!r}: expected one of {', '.join(choices)}")
         for env, url in (
             ("LABEL_STUDIO_URL", self.label_studio_url),
-            *(("LLM_BASE_URL", url) for url in self.llm_base_urls or ("",)),
+            ("LLM_BASE_URL", self.llm_base_url),
         ):
             if not url.startswith(("http://", "https://")):
                 raise SettingsError(f"{env}={url!r}: expected a URL that starts with http(s)://")
+        if "," in self.llm_base_url:
+            raise SettingsError(
+                f"LLM_BASE_URL={self.llm_base_url!r}: expected one URL; put a load balancer in "
+                "front of several servers, or use vLLM's --data-parallel-size"
+            )
         if bool(self.basic_auth_user) != bool(self.basic_auth_pass):
             raise SettingsError("set both BASIC_AUTH_USER and BASIC_AUTH_PASS, or neither")
         if self.llm_share > 1:
@@ -289,11 +294,6 @@ class Settings:
         logging.basicConfig(format=_LOG_FORMAT, level=self.log_level, force=True)
         for name in _QUIET_LIBRARIES:
             logging.getLogger(name).setLevel(logging.WARNING)
-
-    @property
-    def llm_base_urls(self) -> tuple[str, ...]:
-        """The address of each LLM server."""
-        return tuple(url.strip() for url in self.llm_base_url.split(",") if url.strip())
 
     @property
     def state_url(self) -> str:

@@ -55,6 +55,7 @@ class StraightClient:
 
     def __init__(self, settings: Settings, server: LLMClient) -> None:
         self._server = server
+        self._metrics_url = settings.llm_base_url.rstrip("/").removesuffix("/v1") + "/metrics"
         self._timeout_s = settings.llm_timeout_s
         self._session = requests.Session()
         if settings.llm_api_key:
@@ -79,8 +80,7 @@ class StraightClient:
 
     def prefix_cache(self) -> tuple[float, float]:
         """Return how many prompt tokens vLLM looked up in its prefix cache, and found there."""
-        url = self._server.root_url + "/metrics"
-        answer = self._session.get(url, timeout=self._timeout_s)
+        answer = self._session.get(self._metrics_url, timeout=self._timeout_s)
         counts = {"queries": 0.0, "hits": 0.0}
         for name, value in _PREFIX_COUNTER.findall(answer.text):
             counts[name] += float(value)

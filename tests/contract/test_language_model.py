@@ -14,8 +14,8 @@ import pytest
 
 from backend.domain.ports import Decoding, LanguageModel
 from backend.errors import LanguageModelUnavailable
+from backend.llm.client.batching import RequestLimits
 from backend.llm.client.cache import CachedLanguageModel
-from backend.llm.client.load_balancer import Replicas
 from backend.llm.client.server import LLMClient
 from backend.store import Database, LLMCache
 from tests.fakes import FakeLanguageModel
@@ -58,7 +58,10 @@ class ServerCase:
         self.server = ScriptedLlmServer(
             model="fake", n_context_tokens=N_CONTEXT_TOKENS, dialect=dialect
         )
-        self.model = LLMClient(self.server.url, timeout_s=5.0, batch_size=2, first_pause_s=0.001)
+        self.model = LLMClient(
+            self.server.url,
+            limits=RequestLimits(timeout_s=5.0, batch_size=2, first_backoff_s=0.001),
+        )
 
     def hang(self) -> None:
         self.model.describe()
@@ -68,7 +71,9 @@ class ServerCase:
         with socket.socket() as unused:
             unused.bind(("127.0.0.1", 0))
             port = unused.getsockname()[1]
-        self.model = LLMClient(f"http://127.0.0.1:{port}/v1", first_pause_s=0.001)
+        self.model = LLMClient(
+            f"http://127.0.0.1:{port}/v1", limits=RequestLimits(first_backoff_s=0.001)
+        )
 
     def close(self) -> None:
         self.model.close()
@@ -100,32 +105,7 @@ class CachedCase:
         self._folder.cleanup()
 
 
-class ReplicasCase:
-    """Two servers of any case as one."""
-
-    def __init__(self) -> None:
-        self._cases = [FakeCase(), FakeCase()]
-        first, second = (case.model for case in self._cases)
-        second._ids = first._ids  # one model has one vocabulary
-
-    @property
-    def model(self) -> Replicas:
-        return Replicas([case.model for case in self._cases])
-
-    def hang(self) -> None:
-        for case in self._cases:
-            case.hang()
-
-    def go_down(self) -> None:
-        for case in self._cases:
-            case.go_down()
-
-    def close(self) -> None:
-        pass
-
-
 CASES = {
-    "two fakes": ReplicasCase,
     "fake": FakeCase,
     "vLLM": ServerCase,
     "OpenAI": partial(ServerCase, OPENAI_CHAT),

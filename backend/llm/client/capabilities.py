@@ -1,4 +1,4 @@
-"""What a server can do, found out by requests of a few tokens: unknown fields are ignored."""
+"""Detect what a server can do by requests of a few tokens: it ignores fields it does not know."""
 
 from __future__ import annotations
 
@@ -10,24 +10,29 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from backend.domain.ports import Decoding, LanguageModelInfo
-from backend.llm.client.connection import FailureKind, ServerConnection, ServerFailed, ServerRefused
+from backend.llm.client.connection import (
+    FailureKind,
+    RequestRejected,
+    ServerConnection,
+    ServerError,
+)
 from backend.llm.client.requests import (
     ROUTES,
     Constraint,
     RouteCapabilities,
     RouteName,
-    address,
     choice_fields,
     json_fields,
     request_body,
+    route_path,
     token_id_fields,
-    top_fields,
-    unwrapped_choice,
+    top_logprob_fields,
+    unwrap_choice,
 )
 from backend.llm.client.responses import (
-    CAUTIOUS_CONTEXT_TOKENS,
+    DEFAULT_CONTEXT_TOKENS,
     answer_text,
-    first_tokens,
+    first_position_logprobs,
     read_models,
     read_props,
     read_token_ids,
@@ -36,12 +41,12 @@ from backend.llm.client.responses import (
 Tokenizer = Literal["prompt", "content"]
 """The field in which a server's /tokenize wants the text: vLLM's or llama.cpp's."""
 
-PROBE_PROMPT = "Hello"
-_PROBE_TOKEN_IDS = (100, 101)
-"""Two tokens that every vocabulary has and of which no prompt's answer is both."""
+_PROMPT = "Hello"
+_TOKEN_IDS = (100, 101)
+"""Two tokens that every vocabulary has; no answer begins with both."""
 _TOP_LOGPROBS = (20, 5)
 _CHOICES = ("quagmire", "xylophone")
-"""Two answers that nobody gives to "Hello" unless held to them."""
+"""Two answers that nobody gives to "Hello" unless constrained to them."""
 _SCHEMA = {
     "type": "object",
     "properties": {"xylophone": {"type": "boolean"}},
@@ -53,14 +58,14 @@ _N_CONSTRAINED_TOKENS = 32
 
 @dataclass(frozen=True, slots=True)
 class ServerCapabilities:
-    """Everything that was measured of a server."""
+    """All detected capabilities of a server."""
 
     info: LanguageModelInfo
     routes: Mapping[RouteName, RouteCapabilities]
     tokenizer: Tokenizer | None
 
     def route(self, decoding: Decoding) -> RouteName:
-        """Return the route for a request: the wanted one, unless only the other can answer it."""
+        """Return the wanted route for a request, or the other one if only that can answer it."""
         wanted: RouteName = "chat" if decoding.is_chat else "plain"
         other: RouteName = "plain" if decoding.is_chat else "chat"
         has_wanted = self.info.has_chat if decoding.is_chat else self.info.has_plain
@@ -84,31 +89,32 @@ class ServerCapabilities:
 
 @dataclass
 class CapabilityDetector:
-    """Measures a server. What was measured before a failure need not be measured again."""
+    """Detects a server's capabilities; responses before a failure are not requested again."""
 
     server: ServerConnection
     wanted_model: str
-    _answers: dict[str, dict[str, Any] | None] = field(default_factory=dict)
+    _responses: dict[str, dict[str, Any] | None] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def measure(self, until: float) -> ServerCapabilities:
-        """Ask until all is known; raises ServerFailed and ServerRefused.
+    def detect(self, until: float) -> ServerCapabilities:
+        """Send all check requests; raises ServerError and RequestRejected.
 
-        The first request also wakes a fresh server up; the others are made side by side, so that
+        The first request also wakes a fresh server up; the others are sent concurrently, so that
         a busy server delays them once.
+
+        Args:
+            until: when to give up, on the monotonic clock.
         """
         models = self.server.get(f"{self.server.base_url}/models", until=until)
         name, n_context_tokens = read_models(models, self.wanted_model)
-        probes = {route: _RouteProbe(self, route, name, until) for route in ROUTES}
-        refusals: list[ServerRefused] = []
-        routes = {route: probe.basics(refusals) for route, probe in probes.items()}
+        checks = {route: _RouteChecks(self, route, name, until) for route in ROUTES}
+        rejections: list[RequestRejected] = []
+        routes = {route: check.basics(rejections) for route, check in checks.items()}
         if not any(route.exists for route in routes.values()):
-            raise refusals[0]
-        with ThreadPoolExecutor(12, thread_name_prefix="llm-probe") as pool:
+            raise rejections[0]
+        with ThreadPoolExecutor(12, thread_name_prefix="llm-capabilities") as pool:
             futures = {
-                route: [
-                    pool.submit(question, routes[route]) for question in probes[route].questions()
-                ]
+                route: [pool.submit(check, routes[route]) for check in checks[route].independent()]
                 for route in ROUTES
                 if routes[route].exists
             }
@@ -117,39 +123,39 @@ class CapabilityDetector:
             for route, found in futures.items():
                 for future in found:
                     routes[route] = replace(routes[route], **future.result())
-            return _summed_up(name, context.result(), routes, tokenizer.result())
+            return _combine(name, context.result(), routes, tokenizer.result())
 
     def post(self, url: str, body: Mapping[str, Any], until: float) -> dict[str, Any] | None:
-        """Return the answer, or None if the server does not take this request."""
+        """Return the response, or None if the server rejects this request."""
         key = json.dumps([url, body], sort_keys=True)
         with self._lock:
-            if key in self._answers:
-                return self._answers[key]
+            if key in self._responses:
+                return self._responses[key]
         try:
             answer: dict[str, Any] | None = self.server.post(url, body, until=until)
-        except ServerRefused as exc:
+        except RequestRejected as exc:
             if not (exc.blames_content or exc.lacks_route):
                 raise
             answer = None
-        except ServerFailed as exc:
-            if exc.kind is not FailureKind.NONSENSE:
+        except ServerError as exc:
+            if exc.kind is not FailureKind.MALFORMED:
                 raise
             answer = None
         with self._lock:
-            self._answers[key] = answer
+            self._responses[key] = answer
         return answer
 
     def _tokenizer(self, model: str, until: float) -> Tokenizer | None:
         fields: dict[Tokenizer, dict[str, Any]] = {
-            "prompt": {"model": model, "prompt": PROBE_PROMPT, "add_special_tokens": False},
-            "content": {"content": PROBE_PROMPT, "add_special": False},
+            "prompt": {"model": model, "prompt": _PROMPT, "add_special_tokens": False},
+            "content": {"content": _PROMPT, "add_special": False},
         }
         for tokenizer, body in fields.items():
             answer = self.post(f"{self.server.root_url}/tokenize", body, until)
             try:
                 if answer is not None and read_token_ids(answer):
                     return tokenizer
-            except ServerFailed:
+            except ServerError:
                 continue
         return None
 
@@ -158,68 +164,70 @@ class CapabilityDetector:
             return n_tokens
         try:
             props = self.server.get(f"{self.server.root_url}/props", until=until)
-        except (ServerRefused, ServerFailed):
-            return CAUTIOUS_CONTEXT_TOKENS
-        return read_props(props) or CAUTIOUS_CONTEXT_TOKENS
+        except (RequestRejected, ServerError):
+            return DEFAULT_CONTEXT_TOKENS
+        return read_props(props) or DEFAULT_CONTEXT_TOKENS
 
 
 @dataclass(frozen=True)
-class _RouteProbe:
-    """Questions about one route; each is answered by the effect of a field, never by its name."""
+class _RouteChecks:
+    """Checks of one route; each looks at the effect of a field, never at its name."""
 
-    prober: CapabilityDetector
+    detector: CapabilityDetector
     route: RouteName
     model: str
     until: float
 
-    def questions(self) -> list[Callable[[RouteCapabilities], dict[str, Any]]]:
-        """Return the questions that need no other's answer; each gives fields of the abilities."""
-        return [self._lists, self._token_ids, self._top_logprobs, self._choices, self._json]
+    def independent(self) -> list[Callable[[RouteCapabilities], dict[str, Any]]]:
+        """Return the checks that can run concurrently; each returns fields of the capabilities."""
+        return [self._batches, self._token_ids, self._top_logprobs, self._choices, self._json]
 
-    def basics(self, refusals: list[ServerRefused]) -> RouteCapabilities:
-        """Return whether the route is there, and how it wants to be told the answer's length."""
+    def basics(self, rejections: list[RequestRejected]) -> RouteCapabilities:
+        """Return whether the route exists, and its field for the answer's length."""
         for limit_field in ("max_tokens", "max_completion_tokens"):
-            abilities = RouteCapabilities(exists=True, limit_field=limit_field)
-            body = request_body(self.route, self.model, PROBE_PROMPT, Decoding(), abilities)
+            capabilities = RouteCapabilities(exists=True, limit_field=limit_field)
+            body = request_body(self.route, self.model, _PROMPT, Decoding(), capabilities)
             try:
-                self.prober.server.post(self._url(is_list=False), body, until=self.until)
-            except ServerRefused as exc:
+                self.detector.server.post(self._url(is_batch=False), body, until=self.until)
+            except RequestRejected as exc:
                 if not (exc.blames_content or exc.lacks_route):
                     raise
-                refusals.append(exc)
+                rejections.append(exc)
                 if exc.lacks_route:
                     break
             else:
-                return abilities
+                return capabilities
         return RouteCapabilities()
 
-    def _url(self, *, is_list: bool) -> str:
-        return f"{self.prober.server.base_url}/{address(self.route, is_list=is_list)}"
+    def _url(self, *, is_batch: bool) -> str:
+        return f"{self.detector.server.base_url}/{route_path(self.route, is_batch=is_batch)}"
 
     def _ask(
-        self, abilities: RouteCapabilities, fields: Mapping[str, Any], n_tokens: int = 1
+        self, capabilities: RouteCapabilities, fields: Mapping[str, Any], n_tokens: int = 1
     ) -> dict[str, Any] | None:
         decoding = Decoding(max_tokens=n_tokens)
-        body = request_body(self.route, self.model, PROBE_PROMPT, decoding, abilities)
-        return self.prober.post(self._url(is_list=False), body | dict(fields), self.until)
+        body = request_body(self.route, self.model, _PROMPT, decoding, capabilities)
+        return self.detector.post(self._url(is_batch=False), body | dict(fields), self.until)
 
-    def _lists(self, abilities: RouteCapabilities) -> dict[str, Any]:
-        prompts = [PROBE_PROMPT, PROBE_PROMPT]
-        body = request_body(self.route, self.model, prompts, Decoding(), abilities)
-        answer = self.prober.post(self._url(is_list=True), body, self.until)
+    def _batches(self, capabilities: RouteCapabilities) -> dict[str, Any]:
+        prompts = [_PROMPT, _PROMPT]
+        body = request_body(self.route, self.model, prompts, Decoding(), capabilities)
+        answer = self.detector.post(self._url(is_batch=True), body, self.until)
         choices = answer.get("choices") if answer else None
-        return {"takes_lists": isinstance(choices, list) and len(choices) == len(prompts)}
+        return {"accepts_batches": isinstance(choices, list) and len(choices) == len(prompts)}
 
-    def _token_ids(self, abilities: RouteCapabilities) -> dict[str, Any]:
-        answer = self._ask(abilities, token_id_fields(self.route, _PROBE_TOKEN_IDS))
+    def _token_ids(self, capabilities: RouteCapabilities) -> dict[str, Any]:
+        answer = self._ask(capabilities, token_id_fields(self.route, _TOKEN_IDS))
         seen = _first(answer)[0]
-        has_asked = set(_PROBE_TOKEN_IDS) <= set(seen)
-        return {"reads_token_ids": has_asked and len(seen) <= len(_PROBE_TOKEN_IDS) + 1}
+        has_asked = set(_TOKEN_IDS) <= set(seen)
+        return {"reads_token_ids": has_asked and len(seen) <= len(_TOKEN_IDS) + 1}
 
-    def _top_logprobs(self, abilities: RouteCapabilities) -> dict[str, Any]:
+    def _top_logprobs(self, capabilities: RouteCapabilities) -> dict[str, Any]:
         for by_id in (True, False):
             for n_wanted in _TOP_LOGPROBS:
-                answer = self._ask(abilities, top_fields(self.route, n_wanted, by_id=by_id))
+                answer = self._ask(
+                    capabilities, top_logprob_fields(self.route, n_wanted, by_id=by_id)
+                )
                 by_ids, by_text = _first(answer)
                 n_seen = len(by_ids) + len(by_text)
                 if n_seen > 1:
@@ -229,22 +237,22 @@ class _RouteProbe:
                     }
         return {}
 
-    def _choices(self, abilities: RouteCapabilities) -> dict[str, Any]:
+    def _choices(self, capabilities: RouteCapabilities) -> dict[str, Any]:
         for by in Constraint:
-            answer = self._ask(abilities, choice_fields(_CHOICES, by), _N_CONSTRAINED_TOKENS)
-            if unwrapped_choice(_text(answer)) in _CHOICES:
+            answer = self._ask(capabilities, choice_fields(_CHOICES, by), _N_CONSTRAINED_TOKENS)
+            if unwrap_choice(_text(answer)) in _CHOICES:
                 return {"choices_by": by}
         return {}
 
-    def _json(self, abilities: RouteCapabilities) -> dict[str, Any]:
+    def _json(self, capabilities: RouteCapabilities) -> dict[str, Any]:
         for by in Constraint:
-            answer = self._ask(abilities, json_fields(_SCHEMA, by), _N_CONSTRAINED_TOKENS)
+            answer = self._ask(capabilities, json_fields(_SCHEMA, by), _N_CONSTRAINED_TOKENS)
             if _fits_schema(_text(answer)):
                 return {"json_by": by}
         return {}
 
 
-def _summed_up(
+def _combine(
     name: str,
     n_context_tokens: int,
     routes: Mapping[RouteName, RouteCapabilities],
@@ -276,8 +284,8 @@ def _first(answer: Mapping[str, Any] | None) -> tuple[dict[int, float], dict[str
     if answer is None:
         return {}, {}
     try:
-        return first_tokens(answer)
-    except ServerFailed:
+        return first_position_logprobs(answer)
+    except ServerError:
         return {}, {}
 
 

@@ -1,4 +1,4 @@
-"""Request bodies for the two routes that complete prompts, in each server's dialect."""
+"""Build request bodies for the completion and chat routes, in each server's dialect."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _N_WRAPPING_TOKENS = 24
 
 
 class Constraint(StrEnum):
-    """The field by which a server is told what an answer may be."""
+    """The request field that constrains an answer."""
 
     STRUCTURED_OUTPUTS = "structured_outputs"
     RESPONSE_FORMAT = "response_format"
@@ -29,15 +29,15 @@ class Constraint(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RouteCapabilities:
-    """What one route of a server was seen to do.
+    """Detected capabilities of one route.
 
-    `takes_lists`: many prompts in one request. `names_token_ids`: log-probabilities come under
-    token ids rather than texts. `limit_field` is the name of the answer's length limit.
+    `limit_field`: name of the field for the answer's length. `accepts_batches`: many prompts in
+    one request. `names_token_ids`: log-probabilities come under token ids rather than texts.
     """
 
     exists: bool = False
     limit_field: str = "max_tokens"
-    takes_lists: bool = False
+    accepts_batches: bool = False
     reads_token_ids: bool = False
     n_top_logprobs: int = 0
     names_token_ids: bool = False
@@ -45,21 +45,21 @@ class RouteCapabilities:
     json_by: Constraint | None = None
 
     @property
-    def is_of_vllm(self) -> bool:
-        """Whether the route has what only vLLM has."""
+    def is_vllm(self) -> bool:
+        """Whether the route has capabilities that only vLLM has."""
         return self.reads_token_ids or self.names_token_ids
 
     @property
     def has_logprobs(self) -> bool:
-        """Whether any log-probability can be had."""
+        """Whether any log-probability is returned."""
         return self.reads_token_ids or self.n_top_logprobs > 0
 
 
-def address(route: RouteName, *, is_list: bool) -> str:
+def route_path(route: RouteName, *, is_batch: bool) -> str:
     """Return a route's path under the base URL."""
     if route == "plain":
         return "completions"
-    return "chat/completions/batch" if is_list else "chat/completions"
+    return "chat/completions/batch" if is_batch else "chat/completions"
 
 
 def request_body(
@@ -67,39 +67,40 @@ def request_body(
     model: str,
     prompts: Sequence[str] | str,
     decoding: Decoding,
-    abilities: RouteCapabilities,
+    capabilities: RouteCapabilities,
 ) -> dict[str, Any]:
-    """Return the body that asks for one prompt (a string) or for several.
+    """Return the body of a request for one prompt (a string) or for a batch.
 
-    A vLLM is given no seed: on a CPU, a request with one whose prompt it happens to read in pieces
-    ends the whole server ("CPU Generator does not use offset", seen with 0.32), and nothing in its
-    answers tells the CPU from a GPU.
+    vLLM gets no seed: on a CPU, a seeded request whose prompt is prefilled in chunks ends the whole
+    server ("CPU Generator does not use offset", seen with 0.32), and nothing in its responses
+    tells the CPU from a GPU.
     """
     body: dict[str, Any] = {
         "model": model,
         **_prompt_field(route, prompts),
-        abilities.limit_field: decoding.max_tokens,
+        capabilities.limit_field: decoding.max_tokens,
         "temperature": decoding.temperature,
     }
-    if decoding.seed is not None and not abilities.is_of_vllm:
+    if decoding.seed is not None and not capabilities.is_vllm:
         body["seed"] = decoding.seed
     if decoding.stop:
         body["stop"] = list(decoding.stop)
-    constraint = _constraint(decoding, abilities)
-    if is_choice_wrapped(decoding, abilities):
-        body[abilities.limit_field] += _N_WRAPPING_TOKENS
-    return body | constraint | _logprob_fields(route, decoding, abilities)
+    if is_choice_wrapped(decoding, capabilities):
+        body[capabilities.limit_field] += _N_WRAPPING_TOKENS
+    return (
+        body | _constraint(decoding, capabilities) | _logprob_fields(route, decoding, capabilities)
+    )
 
 
-def is_choice_wrapped(decoding: Decoding, abilities: RouteCapabilities) -> bool:
-    """Whether the choice comes back inside a JSON object."""
-    return bool(decoding.choices) and abilities.choices_by in (
+def is_choice_wrapped(decoding: Decoding, capabilities: RouteCapabilities) -> bool:
+    """Return whether the choice comes back inside a JSON object."""
+    return bool(decoding.choices) and capabilities.choices_by in (
         Constraint.RESPONSE_FORMAT,
         Constraint.JSON_SCHEMA,
     )
 
 
-def unwrapped_choice(text: str) -> str:
+def unwrap_choice(text: str) -> str:
     """Return the choice in a JSON object, or the text as it is when there is none."""
     try:
         value = json.loads(text)
@@ -109,8 +110,8 @@ def unwrapped_choice(text: str) -> str:
     return choice if isinstance(choice, str) else text
 
 
-def top_fields(route: RouteName, n_tokens: int, *, by_id: bool) -> dict[str, Any]:
-    """Return the fields that ask for the likeliest tokens."""
+def top_logprob_fields(route: RouteName, n_tokens: int, *, by_id: bool) -> dict[str, Any]:
+    """Return the fields that request the most likely tokens."""
     wanted: dict[str, Any] = (
         {"logprobs": n_tokens} if route == "plain" else {"logprobs": True, "top_logprobs": n_tokens}
     )
@@ -118,13 +119,13 @@ def top_fields(route: RouteName, n_tokens: int, *, by_id: bool) -> dict[str, Any
 
 
 def token_id_fields(route: RouteName, token_ids: Sequence[int]) -> dict[str, Any]:
-    """Return the fields that ask for exactly these tokens."""
+    """Return the fields that request the log-probabilities of exactly these tokens."""
     is_wanted: int | bool = 0 if route == "plain" else True
     return {"logprobs": is_wanted, "logprob_token_ids": list(token_ids), **_KEYS_ARE_IDS}
 
 
 def choice_fields(choices: Sequence[str], by: Constraint) -> dict[str, Any]:
-    """Return the fields that hold an answer to one of the choices."""
+    """Return the fields that constrain an answer to one of the choices."""
     if by is Constraint.STRUCTURED_OUTPUTS:
         return {"structured_outputs": {"choice": list(choices)}}
     schema = {
@@ -137,7 +138,7 @@ def choice_fields(choices: Sequence[str], by: Constraint) -> dict[str, Any]:
 
 
 def json_fields(schema: Any, by: Constraint) -> dict[str, Any]:
-    """Return the fields that hold an answer to a JSON schema."""
+    """Return the fields that constrain an answer to a JSON schema."""
     if by is Constraint.STRUCTURED_OUTPUTS:
         return {"structured_outputs": {"json": schema}}
     if by is Constraint.JSON_SCHEMA:
@@ -149,28 +150,26 @@ def json_fields(schema: Any, by: Constraint) -> dict[str, Any]:
 def _prompt_field(route: RouteName, prompts: Sequence[str] | str) -> dict[str, Any]:
     if route == "plain":
         return {"prompt": prompts if isinstance(prompts, str) else list(prompts)}
-    if isinstance(prompts, str):
-        return {"messages": _conversation(prompts)}
-    return {"messages": [_conversation(prompt) for prompt in prompts]}
+    one_by_one = [prompts] if isinstance(prompts, str) else prompts
+    conversations = [[{"role": "user", "content": prompt}] for prompt in one_by_one]
+    return {"messages": conversations[0] if isinstance(prompts, str) else conversations}
 
 
-def _conversation(prompt: str) -> list[dict[str, str]]:
-    return [{"role": "user", "content": prompt}]
-
-
-def _constraint(decoding: Decoding, abilities: RouteCapabilities) -> dict[str, Any]:
-    if decoding.choices and abilities.choices_by is not None:
-        return choice_fields(decoding.choices, abilities.choices_by)
-    if decoding.json_schema is not None and abilities.json_by is not None:
-        return json_fields(json.loads(decoding.json_schema), abilities.json_by)
+def _constraint(decoding: Decoding, capabilities: RouteCapabilities) -> dict[str, Any]:
+    if decoding.choices and capabilities.choices_by is not None:
+        return choice_fields(decoding.choices, capabilities.choices_by)
+    if decoding.json_schema is not None and capabilities.json_by is not None:
+        return json_fields(json.loads(decoding.json_schema), capabilities.json_by)
     return {}
 
 
 def _logprob_fields(
-    route: RouteName, decoding: Decoding, abilities: RouteCapabilities
+    route: RouteName, decoding: Decoding, capabilities: RouteCapabilities
 ) -> dict[str, Any]:
-    if decoding.token_ids and abilities.reads_token_ids:
+    if decoding.token_ids and capabilities.reads_token_ids:
         return token_id_fields(route, decoding.token_ids)
-    n_wanted = abilities.n_top_logprobs if decoding.token_ids else decoding.n_logprobs
-    n_tokens = min(n_wanted, abilities.n_top_logprobs)
-    return top_fields(route, n_tokens, by_id=abilities.names_token_ids) if n_tokens else {}
+    n_wanted = capabilities.n_top_logprobs if decoding.token_ids else decoding.n_logprobs
+    n_tokens = min(n_wanted, capabilities.n_top_logprobs)
+    return (
+        top_logprob_fields(route, n_tokens, by_id=capabilities.names_token_ids) if n_tokens else {}
+    )

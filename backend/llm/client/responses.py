@@ -1,45 +1,55 @@
-"""From an OpenAI-compatible server's JSON to values; every shape is checked, none is trusted."""
+"""Parse an OpenAI-compatible server's JSON; every shape is checked, none is trusted."""
 
 from __future__ import annotations
 
+import hashlib
 import math
+import re
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from backend.domain.ports import Completion
-from backend.llm.client.connection import FailureKind, ServerFailed, ServerRefused
+import numpy as np
 
-CAUTIOUS_CONTEXT_TOKENS = 2048
-"""Taken when a server does not name its context length: what the smallest served models have."""
+from backend.domain.ports import Completion
+from backend.llm.client.connection import FailureKind, RequestRejected, ServerError
+
+DEFAULT_CONTEXT_TOKENS = 2048
+"""Taken when a server does not report its context length: that of the smallest served models."""
 
 _TOKEN_PREFIX = "token_id:"  # noqa: S105 - a key in the server's answers, no password
 _ROUNDING = 1e-3
 """How far above 0 a log-probability may lie before it counts as nonsense: 16-bit arithmetic."""
+_MAX_PSEUDO_TOKEN_CHARS = 8
+_PSEUDO_TOKENS = re.compile(
+    rf" ?[A-Za-z]{{1,{_MAX_PSEUDO_TOKEN_CHARS}}}|\s|\d{{1,2}}|[^\sA-Za-z\d]"
+)
+"""Shorter than most real tokens, so that a text that fits by this count fits the model."""
+_MAX_REMEMBERED = 100_000
 
-Naming = Callable[[Mapping[str, float]], dict[int, float]]
+TextsToIds = Callable[[Mapping[str, float]], dict[int, float]]
 """From log-probabilities by a token's text to log-probabilities by its id."""
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
-    """How the answers to a request are read.
+class ParseOptions:
+    """How the responses to a request are parsed.
 
-    `required_ids` must all have a log-probability. `by_text` gives ids to tokens that the server
-    names by their text; without it they are left out, as two tokens can have one text.
-    `unwrap` takes the answer out of what the server had to put around it.
+    Args:
+        required_ids: token ids that must all have a log-probability.
+        texts_to_ids: gives ids to tokens that the server names by their text; without it they are
+            left out, as two tokens can have one text.
+        unwrap: takes the answer out of what the server had to put around it.
     """
 
     required_ids: Sequence[int] = ()
-    by_text: Naming | None = None
+    texts_to_ids: TextsToIds | None = None
     unwrap: Callable[[str], str] | None = None
 
 
 def read_models(payload: Mapping[str, Any], wanted: str) -> tuple[str, int | None]:
-    """Return name and context length of the wanted model, or of the first for "".
-
-    The length is None where the server does not say it.
-    """
+    """Return name and context length (None if unknown) of the wanted model, the first for ""."""
     rows = payload.get("data")
     served = {
         row["id"]: row.get("max_model_len")
@@ -47,10 +57,10 @@ def read_models(payload: Mapping[str, Any], wanted: str) -> tuple[str, int | Non
         if isinstance(row, dict) and isinstance(row.get("id"), str)
     }
     if not served:
-        raise ServerFailed(FailureKind.NONSENSE, "the LLM server lists no model at /models")
+        raise ServerError(FailureKind.MALFORMED, "the LLM server lists no model at /models")
     name = wanted or next(iter(served))
     if name not in served:
-        raise ServerRefused(
+        raise RequestRejected(
             f"the LLM server does not serve {name!r}; it serves {', '.join(map(repr, served))}. "
             "Set LLM_MODEL to one of them, or leave it empty for the first",
             status=404,
@@ -70,22 +80,23 @@ def read_token_ids(payload: Mapping[str, Any]) -> tuple[int, ...]:
     """Return the token ids of a /tokenize answer."""
     tokens = payload.get("tokens")
     if not isinstance(tokens, list) or not all(isinstance(token, int) for token in tokens):
-        raise ServerFailed(FailureKind.NONSENSE, "the LLM server's /tokenize gives no token ids")
+        raise ServerError(FailureKind.MALFORMED, "the LLM server's /tokenize gives no token ids")
     return tuple(tokens)
 
 
 def read_completions(
-    payload: Mapping[str, Any], prompts: Sequence[str], reading: Reading
+    payload: Mapping[str, Any], prompts: Sequence[str], options: ParseOptions
 ) -> list[Completion | None]:
     """Return one completion per prompt, in the prompts' order; None for an unusable one.
 
-    Raises ServerFailed when the answers cannot be told apart, or none of them can be used.
+    Raises:
+        ServerError: the answers cannot be assigned to prompts, or none can be used.
     """
     choices = _in_order(payload.get("choices"), len(prompts))
-    completions = [_completion(choice, reading) for choice in choices]
+    completions = [_completion(choice, options) for choice in choices]
     if not any(completions):
-        raise ServerFailed(
-            FailureKind.NONSENSE,
+        raise ServerError(
+            FailureKind.MALFORMED,
             "the LLM server's answers lack the text or the log-probabilities that were asked for",
         )
     usage = payload.get("usage")
@@ -99,14 +110,16 @@ def read_completions(
     ]
 
 
-def first_tokens(payload: Mapping[str, Any]) -> tuple[dict[int, float], dict[str, float]]:
-    """Return the first answer's log-probabilities at the first position, by id and by text."""
+def first_position_logprobs(
+    payload: Mapping[str, Any],
+) -> tuple[dict[int, float], dict[str, float]]:
+    """Return the first choice's log-probabilities at the first position, by id and by text."""
     (choice,) = _in_order(payload.get("choices"), 1)
     return _logprobs(_first_position(choice)) or ({}, {})
 
 
 def answer_text(choice: Mapping[str, Any]) -> str | None:
-    """Return a choice's text, from either route; a chat answer of nothing is an empty text."""
+    """Return a choice's text, from either route; an empty chat message is an empty text."""
     text = choice.get("text")
     message = choice.get("message")
     if isinstance(message, dict):
@@ -116,43 +129,43 @@ def answer_text(choice: Mapping[str, Any]) -> str | None:
 
 def _in_order(choices: object, n_prompts: int) -> list[dict[str, Any]]:
     if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
-        raise ServerFailed(FailureKind.NONSENSE, "the LLM server's answer has no choices")
+        raise ServerError(FailureKind.MALFORMED, "the LLM server's answer has no choices")
     by_index = {c["index"]: c for c in choices if isinstance(c.get("index"), int)}
     if len(choices) != n_prompts or set(by_index) != set(range(n_prompts)):
-        raise ServerFailed(
-            FailureKind.NONSENSE,
+        raise ServerError(
+            FailureKind.MALFORMED,
             f"the LLM server answered {n_prompts} prompts with {len(choices)} choices, or numbered "
             "wrongly",
         )
     return [by_index[index] for index in range(n_prompts)]
 
 
-def _completion(choice: dict[str, Any], reading: Reading) -> Completion | None:
+def _completion(choice: dict[str, Any], options: ParseOptions) -> Completion | None:
     text = answer_text(choice)
     if text is None:
         return None
     reason = choice.get("finish_reason")
     completion = Completion(
-        text=reading.unwrap(text) if reading.unwrap else text,
+        text=options.unwrap(text) if options.unwrap else text,
         finish_reason=reason if isinstance(reason, str) else None,
         mean_logprob=_mean(_own_logprobs(choice)),
     )
     position = _first_position(choice)
     if position is None:
-        return None if reading.required_ids else completion
+        return None if options.required_ids else completion
     found = _logprobs(position)
     if found is None:
         return None
     by_id, by_text = found
-    if by_text and reading.by_text is not None:
-        by_id = reading.by_text(by_text) | by_id
-    if not set(reading.required_ids) <= by_id.keys():
+    if by_text and options.texts_to_ids is not None:
+        by_id = options.texts_to_ids(by_text) | by_id
+    if not set(options.required_ids) <= by_id.keys():
         return None
     return replace(completion, logprobs=by_id)
 
 
 def _tokens(choice: Mapping[str, Any]) -> list[Any]:
-    """Return what is said about each token of an answer, in the form of the chat route."""
+    """Return the entries of an answer's tokens in the chat route's form, [] for none."""
     logprobs = choice.get("logprobs")
     content = logprobs.get("content") if isinstance(logprobs, dict) else None
     return content if isinstance(content, list) else []
@@ -178,7 +191,7 @@ def _first_position(choice: Mapping[str, Any]) -> list[tuple[str, int | None, An
 def _logprobs(
     position: list[tuple[str, int | None, Any]] | None,
 ) -> tuple[dict[int, float], dict[str, float]] | None:
-    """Return log-probabilities by token id and by text; None when one of them cannot be one."""
+    """Return log-probabilities by token id and by text; None when one of them is invalid."""
     by_id: dict[int, float] = {}
     by_text: dict[str, float] = {}
     for text, token_id, value in position or ():
@@ -220,10 +233,9 @@ def _n_tokens(choice: dict[str, Any]) -> int:
 
 
 def _shares(total: object, weights: Sequence[int]) -> list[int]:
-    """Split the list's total in proportion to the weights; the shares add up to it exactly.
+    """Split a batch's total in proportion to the weights; the shares add up to it exactly.
 
-    A server counts tokens per request, so that one prompt's share is an estimate and only the sum
-    is a measurement.
+    A server counts tokens per request: a prompt's share is an estimate, the sum is measured.
     """
     if not isinstance(total, int) or total < 0 or not weights:
         return [0] * len(weights)
@@ -234,3 +246,58 @@ def _shares(total: object, weights: Sequence[int]) -> list[int]:
         n_before += weight if sum(weights) else 1
     edges.append(total)
     return [end - start for start, end in zip(edges, edges[1:], strict=False)]
+
+
+class PseudoTokenizer:
+    """Stands in for the tokenizer of a server that has no route for it, such as OpenAI or Ollama.
+
+    Pieces of text get a number each, the same in every process. Such a server names tokens by
+    their text: a wanted piece is found in any reported token that begins it, whatever the case; of
+    " positive" the server may report " pos" or "Positive". A piece that was cut at the maximum
+    length is found in tokens that begin with it, too.
+    """
+
+    def __init__(self) -> None:
+        self._texts: dict[int, str] = {}
+        self._lock = threading.Lock()
+
+    def tokenize(self, text: str) -> tuple[int, ...]:
+        """Return a number for each piece of the text."""
+        return tuple(self._token_id(piece) for piece in _PSEUDO_TOKENS.findall(text))
+
+    def truncate(self, text: str, n_tokens: int) -> str:
+        """Return the beginning of the text that has at most this many pieces."""
+        return "".join(_PSEUDO_TOKENS.findall(text)[: max(0, n_tokens)])
+
+    def by_id(self, by_text: Mapping[str, float], wanted_ids: Sequence[int]) -> dict[int, float]:
+        """Return the log-probabilities of the reported tokens by id.
+
+        A token that could begin two wanted pieces counts for neither.
+        """
+        with self._lock:
+            wanted = {number: _normalized(self._texts.get(number, "")) for number in wanted_ids}
+        found: dict[int, list[float]] = {}
+        for text, logprob in by_text.items():
+            matches = [n for n, piece in wanted.items() if _matches(_normalized(text), piece)]
+            number = matches[0] if len(matches) == 1 else self._token_id(text)
+            found.setdefault(number, []).append(logprob)
+        return {n: min(0.0, float(np.logaddexp.reduce(values))) for n, values in found.items()}
+
+    def _token_id(self, piece: str) -> int:
+        digest = hashlib.blake2b(piece.encode("utf-8", "replace"), digest_size=6).digest()
+        number = int.from_bytes(digest)
+        with self._lock:
+            if len(self._texts) < _MAX_REMEMBERED:
+                self._texts[number] = piece
+        return number
+
+
+def _normalized(text: str) -> str:
+    return text.strip().lower()
+
+
+def _matches(reported: str, piece: str) -> bool:
+    if not reported or not piece:
+        return False
+    is_cut = len(piece) == _MAX_PSEUDO_TOKEN_CHARS
+    return piece.startswith(reported) or (is_cut and reported.startswith(piece))

@@ -1,40 +1,39 @@
-"""The LLM server: vLLM, or another one with the same completions API, over plain HTTP."""
+"""The `LanguageModel` port on an LLM server: vLLM, or another one with OpenAI's routes."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from backend.domain.ports import Completion, Decoding, LanguageModelInfo
-from backend.llm.client.batching import Pace, PromptRun
+from backend.llm.client.batching import AdaptiveConcurrency, BatchedCompletion, RequestLimits
 from backend.llm.client.capabilities import CapabilityDetector, ServerCapabilities
-from backend.llm.client.connection import (
-    FailureKind,
-    LanguageModelUsage,
-    ServerConnection,
-    ServerFailed,
-)
-from backend.llm.client.pseudo_tokenizer import PseudoTokenizer
+from backend.llm.client.connection import FailureKind, ServerConnection, ServerError
 from backend.llm.client.requests import (
-    RouteName,
-    address,
     is_choice_wrapped,
     request_body,
-    unwrapped_choice,
+    route_path,
+    unwrap_choice,
 )
-from backend.llm.client.responses import Reading, read_completions, read_token_ids
+from backend.llm.client.responses import (
+    ParseOptions,
+    PseudoTokenizer,
+    read_completions,
+    read_token_ids,
+)
 
 _log = logging.getLogger(__name__)
 
-_CHARS_PER_TOKEN = 12
+_MAX_CHARS_PER_TOKEN = 12
 """More than nearly every token has: what is longer than this many per token is cut unseen."""
 _MAX_SINGLE_REQUESTS = 32
 """In flight where a server takes one prompt per request: more gain little."""
 _LONG_ANSWER_TOKENS = 16
-"""Answers that may be longer go out in short lists first: nobody knows how long they take."""
+"""Longer answers go out in short batches first: nobody knows how long they take."""
 _TOKENS_PER_TIMEOUT = 96
 """A request may take LLM_TIMEOUT_S, and as long again for every so many tokens of an answer."""
 _WARM_UP_S = 300.0
@@ -42,11 +41,16 @@ _WARM_UP_S = 300.0
 
 
 class LLMClient:
-    """The `LanguageModel` port on an OpenAI-compatible server. Safe to use from several threads.
+    """Client of an OpenAI-compatible server. Safe to use from several threads.
 
-    What the server can do is measured by requests of a few tokens, because vLLM and others ignore
-    fields that they do not know. A server that names tokens by their text, or has no tokenizer
-    route, is read through a made-up vocabulary.
+    The server's capabilities are detected by requests of a few tokens, because vLLM and others
+    ignore fields that they do not know. A server that names tokens by their text, or has no
+    tokenizer route, is read through a `PseudoTokenizer`.
+
+    Args:
+        base_url: the server's address, usually with /v1.
+        model: the model's name; "" for the first that the server lists.
+        limits: time, size and number of requests.
     """
 
     def __init__(
@@ -55,37 +59,31 @@ class LLMClient:
         model: str = "",
         *,
         api_key: str = "",
-        timeout_s: float = 120.0,
-        batch_size: int = 64,
-        concurrency: int = 3,
-        first_pause_s: float = 0.5,
+        limits: RequestLimits | None = None,
     ) -> None:
+        limits = limits or RequestLimits()
         self._wanted_model = model
-        self._timeout_s = timeout_s
-        self._first_pause_s = first_pause_s
-        n_singles = min(_MAX_SINGLE_REQUESTS, batch_size * concurrency)
-        n_connections = max(8 * concurrency, n_singles)
+        self._limits = limits
+        n_singles = min(_MAX_SINGLE_REQUESTS, limits.batch_size * limits.concurrency)
+        n_connections = max(8 * limits.concurrency, n_singles)
         self._server = ServerConnection(base_url, api_key=api_key, n_connections=n_connections)
-        self._list_pace = Pace(batch_size, concurrency, timeout_s=timeout_s)
-        self._long_pace = Pace(batch_size, concurrency, timeout_s=timeout_s, is_cautious=True)
-        self._single_pace = Pace(1, n_singles, timeout_s=timeout_s)
-        self._vocabulary = PseudoTokenizer()
-        self._abilities: ServerCapabilities | None = None
-        self._prober = CapabilityDetector(self._server, model)
-        self._probe_lock = threading.Lock()
-
-    def usage(self) -> LanguageModelUsage:
-        """Return what was asked of the server so far."""
-        return self._server.usage()
+        single = RequestLimits(limits.timeout_s, batch_size=1, concurrency=n_singles)
+        self._short_answers = AdaptiveConcurrency(limits)
+        self._long_answers = AdaptiveConcurrency(limits, slow_start=True)
+        self._single_prompts = AdaptiveConcurrency(single)
+        self._pseudo_tokenizer = PseudoTokenizer()
+        self._capabilities: ServerCapabilities | None = None
+        self._detector = CapabilityDetector(self._server, model)
+        self._detection_lock = threading.Lock()
 
     def close(self) -> None:
         """Close the connections."""
         self._server.close()
 
     def describe(self, *, deadline_s: float | None = None) -> LanguageModelInfo:
-        """Return what the server offers; measured at the first call and remembered."""
+        """Return what the server offers; detected at the first call and remembered."""
         until = None if deadline_s is None else time.monotonic() + deadline_s
-        return self._measured(until).info
+        return self._detect(until).info
 
     def tokenize(self, text: str, *, deadline_s: float | None = None) -> tuple[int, ...]:
         """Return the token ids of `text`, without special tokens added."""
@@ -94,163 +92,144 @@ class LLMClient:
     def truncate(self, text: str, n_tokens: int, *, deadline_s: float | None = None) -> str:
         """Return the longest prefix of `text` that has at most `n_tokens` tokens.
 
-        Of a text with more than 12 characters per token only that many are looked at.
+        Only the first 12 characters per token are looked at.
         """
         until = self._until(deadline_s)
-        sent = _sendable(text[: max(0, n_tokens) * _CHARS_PER_TOKEN])
-        if not self._measured(until).names_token_ids:
-            return text[: len(self._vocabulary.prefix(sent, n_tokens))]
+        sent = _sendable(text[: max(0, n_tokens) * _MAX_CHARS_PER_TOKEN])
+        if not self._detect(until).names_token_ids:
+            return text[: len(self._pseudo_tokenizer.truncate(sent, n_tokens))]
         tokens = self._tokens(sent, until)
         if len(tokens) <= n_tokens:
             return text[: len(sent)]
-        prefix = self._text_of(tokens[:n_tokens], until).rstrip("\N{REPLACEMENT CHARACTER}")
+        prefix = self._detokenize(tokens[:n_tokens], until).rstrip("\N{REPLACEMENT CHARACTER}")
         if sent.startswith(prefix) and len(self._tokens(prefix, until)) <= n_tokens:
             return text[: len(prefix)]
-        return text[: self._longest(sent, n_tokens, until)]
+        return text[: self._longest_prefix(sent, n_tokens, until)]
 
     def complete(
         self, prompts: Sequence[str], decoding: Decoding, *, deadline_s: float | None = None
     ) -> list[Completion]:
-        """Complete each prompt, in lists; same length and order as `prompts`."""
+        """Complete each prompt, in batches; same length and order as `prompts`."""
         until = None if deadline_s is None else time.monotonic() + deadline_s
-        one_model = _OneModel(decoding.model)
+        pinned = _PinnedModel(decoding.model)
 
-        def ask(some_prompts: Sequence[str]) -> list[Completion | None]:
-            return self._ask(some_prompts, decoding, one_model, until)
+        def send(batch: Sequence[str]) -> list[Completion | None]:
+            capabilities = pinned.capabilities(lambda: self._detect(until))
+            left_s = None if until is None else until - time.monotonic()
+            return self._send(batch, decoding, capabilities, left_s)
 
-        sendable = [_sendable(prompt) for prompt in prompts]
-        run = PromptRun(sendable, ask, self._pace(decoding), first_pause_s=self._first_pause_s)
+        run = BatchedCompletion(
+            [_sendable(prompt) for prompt in prompts],
+            send,
+            self._concurrency(decoding),
+            first_backoff_s=self._limits.first_backoff_s,
+        )
         return run.run(until=until, deadline_s=deadline_s)
 
     def request(
-        self, prompts: Sequence[str] | str, decoding: Decoding
-    ) -> tuple[str, dict[str, Any]]:
-        """Return the address and the body that would ask for a list, or for a single prompt."""
-        return self._request(prompts, decoding, self._measured(None))
-
-    @property
-    def root_url(self) -> str:
-        """Return the server's address without the API's path."""
-        return self._server.root_url
-
-    def _pace(self, decoding: Decoding) -> Pace:
-        """Return how prompts go out; before anything is known of the server, in lists."""
-        abilities = self._abilities
-        if abilities is None or abilities.routes[abilities.route(decoding)].takes_lists:
-            is_long = decoding.max_tokens > _LONG_ANSWER_TOKENS
-            return self._long_pace if is_long else self._list_pace
-        return self._single_pace
-
-    def _ask(
-        self,
-        prompts: Sequence[str],
-        decoding: Decoding,
-        one_model: _OneModel,
-        call_until: float | None,
-    ) -> list[Completion | None]:
-        """Send one list, within the call's time and the time of one request."""
-        abilities = one_model.abilities(lambda: self._measured(call_until))
-        left_s = None if call_until is None else call_until - time.monotonic()
-        until = self._until(left_s, n_answer_tokens=decoding.max_tokens)
-        try:
-            if abilities.routes[abilities.route(decoding)].takes_lists:
-                return self._ask_once(prompts, decoding, abilities, until)
-            return [self._ask_once(prompt, decoding, abilities, until)[0] for prompt in prompts]
-        except ServerFailed as exc:
-            self._forget_after(exc)
-            raise
-
-    def _ask_once(
         self,
         prompts: Sequence[str] | str,
         decoding: Decoding,
-        abilities: ServerCapabilities,
-        until: float,
-    ) -> list[Completion | None]:
-        """Send one request, for a list of prompts or for a single one."""
-        url, body = self._request(prompts, decoding, abilities)
-        payload = self._server.post(url, body, until=until)
-        asked = [prompts] if isinstance(prompts, str) else prompts
-        reading = self._reading(abilities.route(decoding), decoding, abilities)
-        completions = read_completions(payload, asked, reading)
-        known = [completion for completion in completions if completion is not None]
-        self._server.count_tokens(
-            sum(completion.n_tokens_in for completion in known),
-            sum(completion.n_tokens_out for completion in known),
-        )
-        return completions
-
-    def _request(
-        self, prompts: Sequence[str] | str, decoding: Decoding, abilities: ServerCapabilities
+        capabilities: ServerCapabilities | None = None,
     ) -> tuple[str, dict[str, Any]]:
-        name = abilities.route(decoding)
-        body = request_body(name, abilities.info.name, prompts, decoding, abilities.routes[name])
-        path = address(name, is_list=not isinstance(prompts, str))
+        """Return address and body of the request for a batch, or for a single prompt."""
+        found = capabilities or self._detect(None)
+        route = found.route(decoding)
+        body = request_body(route, found.info.name, prompts, decoding, found.routes[route])
+        path = route_path(route, is_batch=not isinstance(prompts, str))
         return f"{self._server.base_url}/{path}", body
 
-    def _reading(
-        self, name: RouteName, decoding: Decoding, abilities: ServerCapabilities
-    ) -> Reading:
-        route = abilities.routes[name]
-        return Reading(
+    def _concurrency(self, decoding: Decoding) -> AdaptiveConcurrency:
+        """Return how prompts go out; before the server's capabilities are known, in batches."""
+        found = self._capabilities
+        if found is not None and not found.routes[found.route(decoding)].accepts_batches:
+            return self._single_prompts
+        is_long = decoding.max_tokens > _LONG_ANSWER_TOKENS
+        return self._long_answers if is_long else self._short_answers
+
+    def _send(
+        self,
+        prompts: Sequence[str],
+        decoding: Decoding,
+        capabilities: ServerCapabilities,
+        left_s: float | None,
+    ) -> list[Completion | None]:
+        """Send one batch, within the call's time left and the time limit of one request."""
+        until = self._until(left_s, n_answer_tokens=decoding.max_tokens)
+        accepts_batches = capabilities.routes[capabilities.route(decoding)].accepts_batches
+        options = self._parse_options(decoding, capabilities)
+        completions: list[Completion | None] = []
+        with self._forgetting():
+            for one in [prompts] if accepts_batches else prompts:
+                url, body = self.request(one, decoding, capabilities)
+                payload = self._server.post(url, body, until=until)
+                asked = [one] if isinstance(one, str) else one
+                completions += read_completions(payload, asked, options)
+        return completions
+
+    def _parse_options(self, decoding: Decoding, capabilities: ServerCapabilities) -> ParseOptions:
+        route = capabilities.routes[capabilities.route(decoding)]
+        return ParseOptions(
             required_ids=decoding.token_ids if route.reads_token_ids else (),
-            by_text=None
-            if abilities.names_token_ids
-            else lambda found: self._vocabulary.named(found, decoding.token_ids),
-            unwrap=unwrapped_choice if is_choice_wrapped(decoding, route) else None,
+            texts_to_ids=None
+            if capabilities.names_token_ids
+            else lambda by_text: self._pseudo_tokenizer.by_id(by_text, decoding.token_ids),
+            unwrap=unwrap_choice if is_choice_wrapped(decoding, route) else None,
         )
 
     def _until(self, deadline_s: float | None, *, n_answer_tokens: int = 1) -> float:
         """Return when one request has to end, on the monotonic clock."""
-        most_s = self._timeout_s * (1 + n_answer_tokens // _TOKENS_PER_TIMEOUT)
-        return time.monotonic() + (most_s if deadline_s is None else min(most_s, deadline_s))
+        limit_s = self._limits.timeout_s * (1 + n_answer_tokens // _TOKENS_PER_TIMEOUT)
+        return time.monotonic() + (limit_s if deadline_s is None else min(limit_s, deadline_s))
 
-    def _measured(self, until: float | None) -> ServerCapabilities:
-        """Return what the server can do; measured once, with time for a fresh server to wake."""
+    def _detect(self, until: float | None) -> ServerCapabilities:
+        """Return the server's capabilities; detected once, with time for a fresh server to wake."""
         until = time.monotonic() + _WARM_UP_S if until is None else until
-        abilities = self._abilities
-        if abilities is not None:
-            return abilities
-        if not self._probe_lock.acquire(timeout=max(0.0, until - time.monotonic())):
-            raise ServerFailed(FailureKind.SLOW, "the LLM server has not yet said what it offers")
+        found = self._capabilities
+        if found is not None:
+            return found
+        if not self._detection_lock.acquire(timeout=max(0.0, until - time.monotonic())):
+            raise ServerError(FailureKind.TIMEOUT, "the LLM server has not yet said what it offers")
         try:
-            if self._abilities is None:
-                self._abilities = self._prober.measure(until)
-                _log.info("LLM server at %s: %s", self._server.root_url, self._abilities.info)
-            return self._abilities
+            if self._capabilities is None:
+                self._capabilities = self._detector.detect(until)
+                _log.info("LLM server at %s: %s", self._server.root_url, self._capabilities.info)
+            return self._capabilities
         finally:
-            self._probe_lock.release()
+            self._detection_lock.release()
 
-    def _forget_after(self, exc: ServerFailed) -> None:
-        """Let the next call measure again, if this failure may mean another server."""
-        if exc.kind in (FailureKind.GONE, FailureKind.NONSENSE):
-            self._abilities = None
-            self._prober = CapabilityDetector(self._server, self._wanted_model)
+    @contextmanager
+    def _forgetting(self) -> Iterator[None]:
+        """Forget the capabilities after a failure that may mean another server."""
+        try:
+            yield
+        except ServerError as exc:
+            if exc.kind in (FailureKind.OTHER_MODEL, FailureKind.MALFORMED):
+                self._capabilities = None
+                self._detector = CapabilityDetector(self._server, self._wanted_model)
+            raise
 
     def _tokens(self, text: str, until: float) -> tuple[int, ...]:
-        abilities = self._measured(until)
-        if not abilities.names_token_ids:
-            return self._vocabulary.tokens(text)
-        if abilities.tokenizer == "content":
+        found = self._detect(until)
+        if not found.names_token_ids:
+            return self._pseudo_tokenizer.tokenize(text)
+        if found.tokenizer == "content":
             body: dict[str, Any] = {"content": text, "add_special": False}
         else:
             body = {"prompt": text, "add_special_tokens": False}
-        return read_token_ids(self._ask_root("tokenize", body, until))
+        return read_token_ids(self._post_root("tokenize", body, until))
 
-    def _text_of(self, tokens: Sequence[int], until: float) -> str:
-        payload = self._ask_root("detokenize", {"tokens": list(tokens)}, until)
+    def _detokenize(self, tokens: Sequence[int], until: float) -> str:
+        payload = self._post_root("detokenize", {"tokens": list(tokens)}, until)
         text = payload.get("prompt", payload.get("content"))
         return text if isinstance(text, str) else ""
 
-    def _ask_root(self, route: str, body: dict[str, Any], until: float) -> dict[str, Any]:
-        body = {"model": self._measured(until).info.name} | body
-        try:
+    def _post_root(self, route: str, body: dict[str, Any], until: float) -> dict[str, Any]:
+        body = {"model": self._detect(until).info.name} | body
+        with self._forgetting():
             return self._server.post(f"{self._server.root_url}/{route}", body, until=until)
-        except ServerFailed as exc:
-            self._forget_after(exc)
-            raise
 
-    def _longest(self, text: str, n_tokens: int, until: float) -> int:
+    def _longest_prefix(self, text: str, n_tokens: int, until: float) -> int:
         """Return the length of the longest prefix that fits, found by bisection."""
         fits, too_long = 0, len(text)
         while too_long - fits > 1:
@@ -262,25 +241,25 @@ class LLMClient:
         return fits
 
 
-class _OneModel:
-    """Holds one call to one model: token ids of another model's vocabulary would mean nothing."""
+class _PinnedModel:
+    """Pins one call to one model: token ids of another model's vocabulary would mean nothing."""
 
     def __init__(self, wanted_name: str) -> None:
         self._wanted_name = wanted_name
-        self._abilities: ServerCapabilities | None = None
+        self._capabilities: ServerCapabilities | None = None
 
-    def abilities(self, measure: Callable[[], ServerCapabilities]) -> ServerCapabilities:
-        """Return the call's first measurement; raises ServerFailed if it is of another model."""
-        abilities = self._abilities or measure()
-        self._abilities = self._abilities or abilities
-        expected = self._wanted_name or self._abilities.info.name
-        if abilities.info.name != expected:
-            raise ServerFailed(
-                FailureKind.GONE,
-                f"the LLM server now serves {abilities.info.name!r} where {expected!r} was "
+    def capabilities(self, detect: Callable[[], ServerCapabilities]) -> ServerCapabilities:
+        """Return the call's first detection; raises ServerError if it is of another model."""
+        found = self._capabilities or detect()
+        self._capabilities = self._capabilities or found
+        expected = self._wanted_name or self._capabilities.info.name
+        if found.info.name != expected:
+            raise ServerError(
+                FailureKind.OTHER_MODEL,
+                f"the LLM server now serves {found.info.name!r} where {expected!r} was "
                 "expected; the next call goes to the new model",
             )
-        return abilities
+        return found
 
 
 def _sendable(text: str) -> str:

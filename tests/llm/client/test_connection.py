@@ -10,6 +10,7 @@ import time
 import pytest
 
 from backend.errors import LanguageModelRejected, LanguageModelUnavailable
+from backend.llm.client.batching import RequestLimits
 from backend.llm.client.server import LLMClient
 from tests.llm.client.vllm_client import ASKED, PROMPTS, assert_all_answered, client
 from tests.llm_server import Reply, error
@@ -57,7 +58,8 @@ def test_a_server_that_is_down_is_unavailable_soon_and_says_what_to_do():
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         model = LLMClient(
-            f"http://127.0.0.1:{unused.getsockname()[1]}/v1", first_pause_s=0.01, batch_size=1
+            f"http://127.0.0.1:{unused.getsockname()[1]}/v1",
+            limits=RequestLimits(first_backoff_s=0.01, batch_size=1),
         )
         started_at = time.monotonic()
         with pytest.raises(LanguageModelUnavailable, match="start it, or set LLM_BASE_URL"):

@@ -39,11 +39,6 @@ def test_tokens_are_counted_and_add_up(server, model):
     n_tokens = sum(len(server.tokens(prompt)) for prompt in PROMPTS)
     assert sum(completion.n_tokens_in for completion in completions) == n_tokens
     assert [completion.n_tokens_out for completion in completions] == [1] * len(PROMPTS)
-    usage = model.usage()
-    assert (usage.n_tokens_in, usage.n_tokens_out) == (n_tokens, len(PROMPTS))
-    assert usage.n_requests == len(server.requests)
-    assert usage.n_failed_requests == 0
-    assert usage.seconds > 0
 
 
 def test_a_server_that_counts_nothing_costs_nothing_known(server, model):
@@ -53,8 +48,9 @@ def test_a_server_that_counts_nothing_costs_nothing_known(server, model):
         return reply
 
     server.rule = uncounted
-    assert_all_answered(model.complete(PROMPTS, ASKED))
-    assert model.usage().n_tokens_in == 0
+    completions = model.complete(PROMPTS, ASKED)
+    assert_all_answered(completions)
+    assert {completion.n_tokens_in for completion in completions} == {0}
 
 
 FLAWS = {
@@ -80,7 +76,7 @@ def test_a_flaw_that_goes_away_is_not_noticed(server, model, flaw):
     model.describe()
     server.script.extend([flaw, flaw])
     assert_all_answered(model.complete(PROMPTS[:8], ASKED), PROMPTS[:8])
-    assert model.usage().n_failed_requests <= 2
+    assert len(server.script) == 0
 
 
 @pytest.mark.parametrize("flaw", FLAWS.values(), ids=FLAWS.keys())

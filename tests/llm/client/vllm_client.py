@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from backend.domain.ports import Decoding
+from backend.llm.client.batching import RequestLimits
 from backend.llm.client.server import LLMClient
 from tests.llm_server import LLAMA_CPP, OLLAMA, OPENAI_CHAT, VLLM, ScriptedLlmServer
 
@@ -13,9 +14,13 @@ DIALECTS = {"vLLM": VLLM, "OpenAI": OPENAI_CHAT, "llama.cpp": LLAMA_CPP, "Ollama
 PROMPTS = [f"prompt number {number}" for number in range(10)]
 
 
-def client(server: ScriptedLlmServer, **settings: Any) -> LLMClient:
-    defaults: dict[str, Any] = {"timeout_s": 5.0, "batch_size": 4, "first_pause_s": 0.001}
-    return LLMClient(server.url, **(defaults | settings))
+def client(
+    server: ScriptedLlmServer, *, model: str = "", api_key: str = "", **limits: Any
+) -> LLMClient:
+    defaults: dict[str, Any] = {"timeout_s": 5.0, "batch_size": 4, "first_backoff_s": 0.001}
+    return LLMClient(
+        server.url, model, api_key=api_key, limits=RequestLimits(**(defaults | limits))
+    )
 
 
 def expected(prompt: str) -> dict[int, float]:
