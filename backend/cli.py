@@ -101,9 +101,7 @@ def llm(
     with _explained():
         settings = _settings()
         with Processes(home=settings.home, console=_console) as processes:
-            server = start_language_model(
-                processes, home=settings.home, console=_console, model=model, port=port
-            )
+            server = start_language_model(processes, model=model, port=port)
             server.wait(processes)
             _console.print(f"[bold green]LLM_BASE_URL={server.base_url}[/]", soft_wrap=True)
             processes.watch()

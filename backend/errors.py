@@ -3,7 +3,7 @@
 BackendError
 ├── SettingsError              an environment variable cannot be used as it is
 ├── InvalidRequest             a caller sent something that we refuse (HTTP 400)
-│   ├── UnsupportedLabelConfig the label config is malformed or asks nothing that we can label
+│   ├── UnsupportedLabelConfig the label config is malformed or has no question that we can label
 │   │   └── UnsuitableDefinitions  the label definitions do not fit the label config
 │   └── UnknownModelVersion    no release of that name answers what the project asks now
 ├── StoreUnavailable           the database cannot be read or written (HTTP 503)
@@ -15,10 +15,15 @@ BackendError
 │   ├── PlatformUnavailable    down, slow or failing: worth a retry
 │   ├── PlatformUnauthorized   the token is missing, expired or disabled
 │   └── PlatformRejected       Label Studio understood and refused
-├── SmallModelError
-│   ├── TrainingCancelled      somebody asked for it to stop: nothing is wrong
-│   └── TrainingDiverged       the loss is no number any more: try another learning rate
-└── LauncherError              something that `make demo` starts did not start (backend.launcher)
+├── TrainingError              the student could not be trained
+│   ├── TrainingCancelled      it was asked to stop: nothing is wrong
+│   └── TrainingDiverged       the loss is NaN or infinite: try another learning rate
+└── LauncherError              something on this machine could not be set up or started
+    ├── EnvironmentSetupError  a virtual environment could not be created or filled
+    ├── ModelConversionError   the embedded language model could not be converted
+    ├── DemoError              the demo's data cannot be used, or its labels do not come
+    └── ProcessError           a child process did not start, or ended when it should not
+        └── ServerNotReady     a server runs, but does not answer within its time
 """
 
 
@@ -43,7 +48,7 @@ class UnknownModelVersion(InvalidRequest):
 
 
 class UnsuitableDefinitions(UnsupportedLabelConfig):
-    """The file of label definitions is malformed, or speaks of what the label config has not."""
+    """The file of label definitions is malformed, or names what the label config does not have."""
 
 
 class StoreUnavailable(BackendError):
@@ -83,12 +88,36 @@ class PlatformRejected(PlatformError):
 
 
 class TrainingError(BackendError):
-    """The small model could not be trained."""
+    """The student could not be trained."""
 
 
 class TrainingCancelled(TrainingError):
-    """The training was asked to stop and did, between two batches."""
+    """The training was asked to stop and stopped between two batches."""
 
 
 class TrainingDiverged(TrainingError):
-    """The loss is no number any more; nothing of this training is kept."""
+    """The loss is NaN or infinite; nothing of this training is kept."""
+
+
+class LauncherError(BackendError):
+    """Something that should run on this machine could not be set up or started."""
+
+
+class EnvironmentSetupError(LauncherError):
+    """A virtual environment could not be created or filled."""
+
+
+class ModelConversionError(LauncherError):
+    """The embedded language model could not be converted."""
+
+
+class DemoError(LauncherError):
+    """The demo's data or label config cannot be used, or its labels do not come."""
+
+
+class ProcessError(LauncherError):
+    """A child process did not start, or ended when it should not."""
+
+
+class ServerNotReady(ProcessError):
+    """A server runs, but does not answer as it should within its time."""

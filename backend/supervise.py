@@ -1,4 +1,4 @@
-"""`serve`: the web process and the worker side by side, each started again when it ends."""
+"""Run the web process and the worker side by side, and restart each when it ends (`serve`)."""
 
 from __future__ import annotations
 
@@ -9,16 +9,15 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 
-from backend.launcher.child import ChildProcess, Command, giving_way
+from backend.launcher.child_process import ChildProcess, Command, low_priority
 from backend.settings import Settings
 
 _LOG = logging.getLogger(__name__)
 _ROOT = Path(__file__).resolve().parent.parent
 _POLL_S = 0.2
 _MAX_PAUSE_S = 30.0
-_STEADY_S = 60.0
+_MIN_STABLE_S = 60.0
 _CANNOT_START = 2
 
 
@@ -47,10 +46,10 @@ def web_command(settings: Settings) -> Command:
 
 
 def worker_command(settings: Settings) -> Command:
-    """Return the command of the worker process, which gives way: people wait for web alone."""
+    """Return the command of the worker, at low priority: people wait for the web process only."""
     return Command(
         name="worker",
-        argv=giving_way((sys.executable, "-m", "backend", "worker")),
+        argv=low_priority((sys.executable, "-m", "backend", "worker")),
         folder=_ROOT,
         environment=_environment(settings),
     )
@@ -61,7 +60,7 @@ def _environment(settings: Settings) -> dict[str, str]:
 
 
 class SupervisedProcess:
-    """A command that is started again whenever it ends, after a pause that grows to 30 s."""
+    """A command that is restarted whenever it ends, after a pause that grows to 30 s."""
 
     def __init__(self, command: Command, *, first_pause_s: float = 1.0) -> None:
         self.command = command
@@ -70,8 +69,8 @@ class SupervisedProcess:
         self._started_at = 0.0
         self._start_at = 0.0
 
-    def look(self) -> bool:
-        """Start the command if it does not run; False when it can never run as it is."""
+    def poll(self) -> bool:
+        """Start the command unless it runs; return False if its exit code says: never again."""
         if self._process is None:
             if time.monotonic() >= self._start_at:
                 self._process = ChildProcess(self.command)
@@ -85,7 +84,7 @@ class SupervisedProcess:
             return False
         ran_s = time.monotonic() - self._started_at
         self._pause_s = (
-            self._first_pause_s if ran_s > _STEADY_S else min(2 * self._pause_s, _MAX_PAUSE_S)
+            self._first_pause_s if ran_s > _MIN_STABLE_S else min(2 * self._pause_s, _MAX_PAUSE_S)
         )
         self._start_at = time.monotonic() + self._pause_s
         _LOG.error(
@@ -101,17 +100,13 @@ class SupervisedProcess:
 
 
 def serve(settings: Settings) -> int:
-    """Run web and worker until SIGTERM or Ctrl-C; return the exit code.
+    """Run web and worker until SIGTERM, SIGHUP or Ctrl-C; return the exit code.
 
-    A process that is killed is started again: the worker then goes on where it was.
+    A process that is killed is restarted: the worker then resumes where it was.
     """
     stop = threading.Event()
-
-    def leave(signum: int, frame: FrameType | None) -> None:
-        stop.set()
-
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, leave)
+        signal.signal(number, lambda signum, frame: stop.set())
     children = [
         SupervisedProcess(web_command(settings)),
         SupervisedProcess(worker_command(settings)),
@@ -119,7 +114,7 @@ def serve(settings: Settings) -> int:
     _LOG.info("serving at http://%s:%d", settings.host, settings.port)
     try:
         while not stop.is_set():
-            if not all([child.look() for child in children]):
+            if not all([child.poll() for child in children]):
                 return _CANNOT_START
             stop.wait(_POLL_S)
         return 0

@@ -22,7 +22,7 @@ from backend.domain.labels import WeakLabel
 from backend.domain.ports import Completion, Decoding, LanguageModel, LanguageModelInfo
 from backend.domain.projects import Event, Prediction, Project, ProjectId, Task
 from backend.factories import connect_language_model
-from backend.launcher.child import Command
+from backend.launcher.child_process import Command
 from backend.launcher.processes import Processes, answers, free_port
 from backend.launcher.vllm_server import start_language_model
 from backend.services import Adapters, Services, build_services
@@ -65,9 +65,9 @@ def run(report: Report, *, console: Console, data: Path | None, n_texts: int, se
     texts = cycled([str(row["text"]) for row in read_rows(data, split=split)], n_texts)
     with (
         tempfile.TemporaryDirectory() as folder,
-        Processes(home=Path(folder), console=console) as processes,
+        Processes(home=base.home, console=console) as processes,
     ):
-        llm_url = _language_model(processes, base, console)
+        llm_url = _language_model(processes, base)
         settings = replace(
             base,
             home=Path(folder),
@@ -85,13 +85,11 @@ def run(report: Report, *, console: Console, data: Path | None, n_texts: int, se
         services.close()
 
 
-def _language_model(processes: Processes, settings: Settings, console: Console) -> str:
+def _language_model(processes: Processes, settings: Settings) -> str:
     """Return the URL of the user's server, or start the embedded one."""
     if answers(settings.llm_base_url + "/models"):
         return settings.llm_base_url
-    server = start_language_model(
-        processes, model=settings.llm_model, home=settings.home, console=console
-    )
+    server = start_language_model(processes, model=settings.llm_model)
     server.wait(processes)
     return server.base_url
 

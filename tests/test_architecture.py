@@ -45,7 +45,7 @@ LAYERS = {
     "labelstudio": set(),
     "store": set(),
     "pipeline": {"active_learning", "demonstrations", "evaluation", "label_model", "llm", "store"},
-    "launcher": {"labelstudio", "services", "settings", "supervise"},
+    "launcher": {"evaluation", "labelstudio", "services", "settings", "supervise"},
     "web": {"services"},
 }
 NUMERIC = ("evaluation", "demonstrations", "label_model", "active_learning")

@@ -7,14 +7,14 @@ import signal
 import sys
 import time
 
-from backend.launcher.child import Command
+from backend.launcher.child_process import Command
 from backend.settings import Secret, Settings
 from backend.supervise import SupervisedProcess, web_command, worker_command
 
 APPEND = "import os, sys, time; open(sys.argv[1], 'a').write(f'{os.getpid()}\\n'); "
 
 
-def kept(tmp_path, then: str) -> SupervisedProcess:
+def supervised(tmp_path, then: str) -> SupervisedProcess:
     argv = (sys.executable, "-c", APPEND + then, str(tmp_path / "starts"))
     return SupervisedProcess(Command("test", argv, tmp_path), first_pause_s=0.05)
 
@@ -24,10 +24,10 @@ def starts(tmp_path) -> list[int]:
     return [int(line) for line in path.read_text().split()] if path.exists() else []
 
 
-def look_until(child, is_so) -> bool:
+def poll_until(child, is_so) -> bool:
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
-        if not child.look():
+        if not child.poll():
             return False
         if is_so():
             return True
@@ -35,19 +35,19 @@ def look_until(child, is_so) -> bool:
     raise AssertionError("it did not come to that in 20 s")
 
 
-def test_a_process_that_is_killed_is_started_again(tmp_path):
-    child = kept(tmp_path, "time.sleep(60)")
+def test_a_process_that_is_killed_is_restarted(tmp_path):
+    child = supervised(tmp_path, "time.sleep(60)")
     try:
-        assert look_until(child, lambda: len(starts(tmp_path)) == 1)
+        assert poll_until(child, lambda: len(starts(tmp_path)) == 1)
         os.kill(starts(tmp_path)[0], signal.SIGKILL)
-        assert look_until(child, lambda: len(starts(tmp_path)) == 2)
+        assert poll_until(child, lambda: len(starts(tmp_path)) == 2)
     finally:
         child.stop()
 
 
-def test_a_process_that_can_never_run_ends_it_all(tmp_path):
-    child = kept(tmp_path, "sys.exit(2)")
-    assert look_until(child, lambda: False) is False
+def test_exit_code_two_is_not_restarted(tmp_path):
+    child = supervised(tmp_path, "sys.exit(2)")
+    assert poll_until(child, lambda: False) is False
     assert len(starts(tmp_path)) == 1
     child.stop()
 
@@ -60,7 +60,7 @@ def test_no_secret_stands_in_a_command_line(tmp_path):
         assert command.environment["PORT"] == "9191"
 
 
-def test_the_worker_gives_way_to_the_web_process(tmp_path):
+def test_the_worker_has_a_lower_priority_than_the_web_process(tmp_path):
     settings = Settings(home=tmp_path)
     assert worker_command(settings).argv[:3] == ("nice", "-n", "10")
     assert web_command(settings).argv[0] == sys.executable

@@ -1,11 +1,10 @@
-"""`make demo`: the whole house on one machine, and a project that fills with pre-annotations."""
+"""`make demo`: all servers on one machine, and a project that fills with pre-annotations."""
 
 from __future__ import annotations
 
 import gzip
 import hashlib
 import json
-import math
 import time
 from collections.abc import Sequence
 from contextlib import closing
@@ -17,7 +16,8 @@ from rich.console import Console
 from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from backend.errors import BackendError
+from backend.errors import LauncherError
+from backend.evaluation.intervals import share_interval
 from backend.labelstudio.admin import LabelStudioAdmin
 from backend.launcher.label_studio_server import LabelStudioServer, start_label_studio
 from backend.launcher.processes import Processes, free_port
@@ -27,19 +27,15 @@ from backend.settings import Secret, Settings
 from backend.supervise import web_command, worker_command
 
 _FOLDER = Path(__file__).parent / "sample"
-_GOLD = "label"
-_PATIENCE_S = 1800.0
+_GOLD_KEY = "label"
+_DEADLINE_S = 1800.0
 _POLL_S = 1.0
-_N_PLACES = 5
-
-
-class DemoError(BackendError):
-    """The demo's data or config cannot be used, or the labels do not come."""
+_N_QUEUE_SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What the demo imports: task data, and the gold labels that are kept aside."""
+    """Task data to import, and the gold labels, which are held out."""
 
     title: str
     label_config: str
@@ -48,7 +44,7 @@ class Sample:
 
 
 def read_sample(data: Path | None, config: Path | None) -> Sample:
-    """Read a JSONL file (gzipped or not) and a label config; raises DemoError."""
+    """Read a JSONL file (gzipped or not) and a label config; raises LauncherError."""
     data, config = data or _FOLDER / "reviews.jsonl", config or _FOLDER / "reviews.xml"
     try:
         label_config = config.read_text(encoding="utf-8")
@@ -57,12 +53,12 @@ def read_sample(data: Path | None, config: Path | None) -> Sample:
             lines = [line for line in file if line.strip()]
         rows = [json.loads(line) for line in lines]
     except (OSError, ValueError) as exc:
-        raise DemoError(f"cannot read {data} with {config}: {exc}") from exc
+        raise LauncherError(f"cannot read {data} with {config}: {exc}") from exc
     if not rows or not all(isinstance(row, dict) for row in rows):
-        raise DemoError(f"{data} must hold one JSON object a line, and at least one")
+        raise LauncherError(f"{data} must hold one JSON object a line, and at least one")
     digest = hashlib.sha256((label_config + "".join(lines)).encode()).hexdigest()[:6]
-    gold = tuple(None if row.get(_GOLD) is None else str(row[_GOLD]) for row in rows)
-    texts = tuple({key: row[key] for key in row if key != _GOLD} for row in rows)
+    gold = tuple(None if row.get(_GOLD_KEY) is None else str(row[_GOLD_KEY]) for row in rows)
+    texts = tuple({key: row[key] for key in row if key != _GOLD_KEY} for row in rows)
     return Sample(f"FreeAL demo: {data.stem} {digest}", label_config, texts, gold)
 
 
@@ -72,20 +68,20 @@ def run_demo(
     """Start everything, show the labels arrive, and stay until Ctrl-C; return the exit code."""
     sample = read_sample(data, config)
     with Processes(home=settings.home, console=console) as processes:
-        label_studio = start_label_studio(processes, home=settings.home, console=console)
-        llm = start_language_model(
-            processes, model=settings.llm_model, home=settings.home, console=console
-        )
+        label_studio = start_label_studio(processes)
+        llm = start_language_model(processes, model=settings.llm_model)
         label_studio.wait(processes)
         llm.wait(processes)
         own = _own_settings(settings, label_studio, llm, console)
-        _start_backend(processes, own)
+        web = processes.start(web_command(own))
+        processes.start(worker_command(own))
+        processes.wait_ready(web, url=f"{own.own_url}/health", deadline_s=60)
         admin = LabelStudioAdmin(own.label_studio_url, own.label_studio_api_key.reveal())
         project = _project(admin, sample, own, console)
         try:
-            _wait_for_labels(processes, admin, project, len(sample.rows), console)
+            _wait_for_labels(processes, admin, project, len(sample.rows))
             with closing(build_services(own)) as services:
-                queue = _wait_for_order(processes, services, project, console)
+                queue = _wait_for_order(processes, services, project)
             console.print(_summary(admin, project, sample, label_studio))
             for line in queue:
                 console.print(line, markup=False, soft_wrap=True)
@@ -103,7 +99,7 @@ def run_demo(
 def _own_settings(
     settings: Settings, label_studio: LabelStudioServer, llm: LanguageModelServer, console: Console
 ) -> Settings:
-    """Return the settings of the demo's backend: its own database, its neighbours' addresses."""
+    """Return the settings of the demo's backend: its own database, the servers' addresses."""
     return replace(
         settings,
         home=settings.home.absolute() / "demo",
@@ -118,14 +114,8 @@ def _own_settings(
     )
 
 
-def _start_backend(processes: Processes, own: Settings) -> None:
-    web = processes.start(web_command(own))
-    processes.start(worker_command(own))
-    processes.wait_ready(web, url=f"{own.own_url}/health", deadline_s=60)
-
-
 def _project(admin: LabelStudioAdmin, sample: Sample, own: Settings, console: Console) -> int:
-    """Return the sample's project; one that an earlier demo has made is used again."""
+    """Return the sample's project, created unless an earlier demo did."""
     project = admin.find_project(sample.title)
     if project is None:
         project = admin.create_project(sample.title, sample.label_config)
@@ -138,17 +128,17 @@ def _project(admin: LabelStudioAdmin, sample: Sample, own: Settings, console: Co
 
 
 def _wait_for_labels(
-    processes: Processes, admin: LabelStudioAdmin, project: int, n_texts: int, console: Console
+    processes: Processes, admin: LabelStudioAdmin, project: int, n_texts: int
 ) -> None:
-    """Wait until Label Studio shows a prediction on every task; raises DemoError."""
+    """Wait until Label Studio shows a prediction on every task; raises LauncherError."""
     columns = (
         TextColumn("Pre-annotating"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    deadline = time.monotonic() + _PATIENCE_S
-    with Progress(*columns, console=console) as progress:
+    deadline = time.monotonic() + _DEADLINE_S
+    with Progress(*columns, console=processes.console) as progress:
         bar = progress.add_task("labels", total=n_texts)
         while True:
             n_predicted = admin.count_predicted(project)
@@ -157,28 +147,26 @@ def _wait_for_labels(
                 return
             processes.check()
             if time.monotonic() > deadline:
-                raise DemoError(
+                raise LauncherError(
                     f"only {n_predicted} of {n_texts} texts have a prediction; "
                     "`make status` and the logs in FREEAL_HOME/logs say why"
                 )
             time.sleep(_POLL_S)
 
 
-def _wait_for_order(
-    processes: Processes, services: Services, number: int, console: Console
-) -> list[str]:
-    """Wait until the ordered release is served; return its first places in words."""
-    deadline = time.monotonic() + _PATIENCE_S
-    with console.status("Ordering the queue"):
+def _wait_for_order(processes: Processes, services: Services, number: int) -> list[str]:
+    """Wait until the ordered queue is served; return lines about its first tasks."""
+    deadline = time.monotonic() + _DEADLINE_S
+    with processes.console.status("Ordering the queue"):
         while True:
             project = services.stores.projects.find(number)
             if project is not None and services.round_steps.prelabel.orderer.is_settled(project):
                 break
             processes.check()
             if time.monotonic() > deadline:
-                raise DemoError("the queue has no order; the logs in FREEAL_HOME/logs say why")
+                raise LauncherError("the queue has no order; the logs in FREEAL_HOME/logs say why")
             time.sleep(_POLL_S)
-    places = services.queue.upcoming(project, _N_PLACES).places
+    places = services.queue.upcoming(project, _N_QUEUE_SHOWN).places
     if not places:
         return []
     lines = [f"  {place.position + 1}. task {place.task_id}: {place.reason}" for place in places]
@@ -203,12 +191,10 @@ def _summary(
 
 
 def _accuracy(pairs: Sequence[tuple[str, str | None]]) -> str:
-    """Return the share of right labels with Wilson's 95 % interval."""
+    """Return the accuracy with its Clopper-Pearson interval, in one sentence."""
     n, n_right = len(pairs), sum(gold == choice for gold, choice in pairs)
-    share, z = n_right / n, 1.96
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    low, high = share_interval(n_right, n)
     return (
-        f"Accuracy against the gold labels: {100 * share:.1f} % of {n} "
-        f"(95 % interval {100 * (centre - half):.1f} to {100 * (centre + half):.1f} %)"
+        f"Accuracy against the gold labels: {100 * n_right / n:.1f} % of {n} "
+        f"(95 % interval {100 * low:.1f} to {100 * high:.1f} %)"
     )

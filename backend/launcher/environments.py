@@ -1,16 +1,19 @@
-"""Create the virtual environments that live in FREEAL_HOME/envs, once."""
+"""Create the virtual environments in FREEAL_HOME/envs, once each."""
 
+import fcntl
 import hashlib
 import platform
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
-from backend.launcher.child import Command, run_to_end
-from backend.launcher.errors import EnvironmentSetupError, ProcessError
-from backend.launcher.locks import locked
+from backend.errors import EnvironmentSetupError, ProcessError
+from backend.launcher.child_process import Command
+from backend.launcher.processes import run_to_end
 
 PROJECT_FOLDER = Path(__file__).resolve().parents[2]
 _MARKER = ".complete"
@@ -38,10 +41,10 @@ ENVIRONMENTS: dict[str, tuple[Installation, ...]] = {
 def ensure_environment(
     name: str, *, home: Path, console: Console, project_folder: Path = PROJECT_FOLDER
 ) -> Path:
-    """Return the Python of an environment of ENVIRONMENTS, which is made first if need be.
+    """Return the Python of an environment in ENVIRONMENTS, created first if need be.
 
-    One that is complete and up to date costs milliseconds. One whose making was interrupted, or
-    whose requirement files or Python version have changed since, is made anew; pip's own cache
+    A complete one that is up to date costs milliseconds. One whose creation was interrupted, or
+    whose requirement files or Python version have changed since, is created anew; pip's own cache
     keeps that short.
 
     Raises:
@@ -97,7 +100,7 @@ def _run(name: str, argv: tuple[str, ...], *, title: str, home: Path, console: C
 
 
 def _fingerprint(installations: tuple[Installation, ...], project_folder: Path) -> str:
-    """Return a hash of all that a finished environment depends on."""
+    """Return a hash of the Python version, the requirement files and pip's options."""
     version = ".".join(platform.python_version_tuple()[:2])
     digest = hashlib.sha256(f"{platform.python_implementation()} {version}".encode())
     for installation in installations:
@@ -108,3 +111,12 @@ def _fingerprint(installations: tuple[Installation, ...], project_folder: Path) 
             )
         digest.update("\0".join(("", *installation.options, file.read_text())).encode())
     return digest.hexdigest()
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold PATH.lock, after waiting for its holder; the end of the process releases it too."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name(f"{path.name}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

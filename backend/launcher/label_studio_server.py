@@ -4,19 +4,14 @@ import http.client
 import json
 import os
 import secrets
-import urllib.error
-import urllib.request
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from rich.console import Console
-
+from backend.errors import LauncherError, ServerNotReady
 from backend.files import replacing_file
-from backend.launcher.child import ChildProcess, Command
-from backend.launcher.environments import ensure_environment
-from backend.launcher.errors import LauncherError, ServerNotReady
-from backend.launcher.locks import locked
-from backend.launcher.processes import LOOPBACK, Processes, free_port
+from backend.launcher.child_process import ChildProcess, Command
+from backend.launcher.environments import ensure_environment, locked
+from backend.launcher.processes import LOOPBACK, Processes, free_port, http_status
 
 DEFAULT_PORT = 8080
 USERNAME = "admin@example.com"
@@ -47,7 +42,11 @@ class LabelStudioServer:
     def wait(self, processes: Processes) -> None:
         """Wait until it answers and knows our token. Raises ProcessError."""
         processes.wait_ready(self.child, url=f"{self.url}/health", deadline_s=_DEADLINE_S)
-        status = _status_with_token(self.url, self.credentials.token)
+        status = http_status(
+            f"{self.url}/api/projects?page_size=1",
+            headers={"Authorization": f"Token {self.credentials.token}"},
+            timeout_s=60,
+        )
         if status != http.client.OK:
             raise ServerNotReady(
                 f"Label Studio runs at {self.url} but answers {status} to the token in "
@@ -57,18 +56,16 @@ class LabelStudioServer:
             )
 
 
-def start_label_studio(
-    processes: Processes, *, home: Path, console: Console, port: int = DEFAULT_PORT
-) -> LabelStudioServer:
+def start_label_studio(processes: Processes, *, port: int = DEFAULT_PORT) -> LabelStudioServer:
     """Set up and start Label Studio without waiting until it answers.
 
     Its data stay in home/label-studio. The port is the next free one if it is taken. Raises
     LauncherError.
     """
-    python = ensure_environment(_NAME, home=home, console=console)
-    folder = home.absolute() / _NAME
+    python = ensure_environment(_NAME, home=processes.home, console=processes.console)
+    folder = processes.home / _NAME
     credentials = ensure_credentials(folder)
-    port = free_port(port, name="Label Studio", console=console)
+    port = free_port(port, name="Label Studio", console=processes.console)
     child = processes.start(
         server_command(python=python, folder=folder, credentials=credentials, port=port)
     )
@@ -76,7 +73,7 @@ def start_label_studio(
 
 
 def ensure_credentials(folder: Path) -> Credentials:
-    """Return the login and token in the folder, in a file for its owner only; made at first use."""
+    """Return the folder's login and token, from a file for its owner only; created at first."""
     file = folder / _CREDENTIALS_FILE
     with locked(folder):
         if not file.exists():
@@ -94,7 +91,7 @@ def ensure_credentials(folder: Path) -> Credentials:
 
 
 def server_command(*, python: Path, folder: Path, credentials: Credentials, port: int) -> Command:
-    """Return how to start Label Studio; the login travels in its environment, unseen by `ps`."""
+    """Return the command that starts Label Studio; the environment hides the login from `ps`."""
     settings = {
         "BASE_DATA_DIR": str(folder),
         "HOST": "",  # else a shell's own HOST is taken for the address that browsers use
@@ -125,16 +122,3 @@ def _write_private(file: Path, credentials: Credentials) -> None:
         descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w") as out:
             json.dump(asdict(credentials), out, indent=2)
-
-
-def _status_with_token(url: str, token: str) -> int:
-    request = urllib.request.Request(  # noqa: S310  (our own server's http address)
-        f"{url}/api/projects?page_size=1", headers={"Authorization": f"Token {token}"}
-    )
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        with opener.open(request, timeout=60) as response:
-            return int(response.status)
-    except urllib.error.HTTPError as error:
-        error.close()
-        return error.code

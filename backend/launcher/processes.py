@@ -1,4 +1,4 @@
-"""Start neighbours as child processes, wait until they answer, stop every one at the end."""
+"""Start servers as child processes, wait until they answer, and stop all of them at the end."""
 
 import http.client
 import logging
@@ -7,28 +7,28 @@ import socket
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Self
 
 from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from backend.launcher.child import GRACE_S, POLL_S, ChildProcess, Command
-from backend.launcher.errors import ProcessError, ServerNotReady
-from backend.launcher.progress import stage
-
-logger = logging.getLogger(__name__)
+from backend.errors import ProcessError, ServerNotReady
+from backend.launcher.child_process import GRACE_S, POLL_S, ChildProcess, Command
 
 LOOPBACK = "127.0.0.1"
-_REQUEST_TIMEOUT_S = 5.0
-_N_PORTS_TRIED = 50
+
+_LOG = logging.getLogger(__name__)
+_MAX_PORTS_TRIED = 50
+_MAX_LINE_CHARACTERS = 70
 
 
 class Processes:
-    """The children that we started; leaving the `with` block stops them, the latest first.
+    """Child processes with logs in home/logs; leaving the `with` block stops them, latest first.
 
     Inside the block SIGTERM and SIGHUP raise SystemExit, as Ctrl-C raises KeyboardInterrupt, so
     that all three end the block in the ordinary way. While children are being stopped, a further
@@ -36,14 +36,14 @@ class Processes:
     """
 
     def __init__(self, *, home: Path, console: Console, grace_s: float = GRACE_S) -> None:
-        self._logs = home.absolute() / "logs"
-        self._console = console
+        self.home = home.absolute()
+        self.console = console
         self._grace_s = grace_s
         self._children: list[ChildProcess] = []
         self._restore_signals: Callable[[], None] = lambda: None
 
     def __enter__(self) -> Self:
-        self._restore_signals = _on_signals(_leave, signal.SIGTERM, signal.SIGHUP)
+        self._restore_signals = _on_signals(_exit, signal.SIGTERM, signal.SIGHUP)
         return self
 
     def __exit__(
@@ -59,9 +59,9 @@ class Processes:
 
     def start(self, command: Command) -> ChildProcess:
         """Start a command now, without waiting for it; its output goes to home/logs/NAME.log."""
-        child = ChildProcess(command, log_file=self._logs / f"{command.name}.log")
+        child = ChildProcess(command, log_file=self.home / "logs" / f"{command.name}.log")
         self._children.append(child)
-        logger.info("started %s as process %d", command.name, child.pid)
+        _LOG.info("started %s as process %d", command.name, child.pid)
         return child
 
     def wait_ready(self, child: ChildProcess, *, url: str, deadline_s: float) -> None:
@@ -72,7 +72,7 @@ class Processes:
             ServerNotReady: no success within `deadline_s`.
         """
         deadline = time.monotonic() + deadline_s
-        with stage(self._console, f"Waiting for {child.name}") as news:
+        with shown_stage(self.console, f"Waiting for {child.name}") as show_line:
             while not answers(url):
                 self.check()
                 if time.monotonic() > deadline:
@@ -80,9 +80,9 @@ class Processes:
                         f"{child.name} runs, but did not answer at {url} within "
                         f"{deadline_s:.0f} s. {child.log_tail()}"
                     )
-                news(child.last_line())
+                show_line(child.last_line())
                 time.sleep(POLL_S)
-            self.check()  # a stranger may have answered in the place of a child that has ended
+            self.check()  # another program may have answered on the port of an ended child
 
     def check(self) -> None:
         """Raise ProcessError if any child has ended by itself."""
@@ -90,83 +90,141 @@ class Processes:
             child.raise_if_ended()
 
     def watch(self) -> None:
-        """Block for as long as all children run; raises ProcessError when one has ended."""
+        """Block while all children run; raises ProcessError when one has ended."""
         while True:
             self.check()
             time.sleep(POLL_S)
 
     def stop(self, child: ChildProcess) -> None:
         """Stop one child, with its group."""
-        with _signals_hurry() as is_hurried:
+        with _recorded_signals() as is_hurried:
             self._children.remove(child)
             child.stop(grace_s=self._grace_s, is_hurried=is_hurried)
 
     def stop_all(self) -> None:
         """Stop all children, the latest first."""
-        with _signals_hurry() as is_hurried:
+        with _recorded_signals() as is_hurried:
             while self._children:
                 self._children.pop().stop(grace_s=self._grace_s, is_hurried=is_hurried)
 
 
+def run_to_end(command: Command, *, log_file: Path, title: str, console: Console) -> None:
+    """Run a command until it ends, showing the latest line of its output.
+
+    Raises:
+        ProcessError: it failed; its last lines are in the message.
+    """
+    child = ChildProcess(command, log_file=log_file)
+    try:
+        with shown_stage(console, title) as show_line:
+            while (code := child.exit_code()) is None:
+                show_line(child.last_line())
+                time.sleep(POLL_S)
+            if code != 0:
+                child.raise_if_ended()
+    finally:
+        child.stop()
+
+
+@contextmanager
+def shown_stage(console: Console, title: str) -> Iterator[Callable[[str], None]]:
+    """Show a spinner, the seconds so far and a line of details; yield what replaces that line.
+
+    Where the console is no terminal (a log, a build), there is one line at each end and no spinner.
+    """
+    started = time.monotonic()
+    outcome = "[red]failed[/red]"
+    if not console.is_terminal:
+        console.print(Text(f"{title} ..."))
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[detail]}", markup=False, style="dim"),
+    )
+    try:
+        with Progress(
+            *columns, console=console, transient=True, disable=not console.is_terminal
+        ) as progress:
+            bar = progress.add_task(title, total=None, detail="")
+            yield lambda line: progress.update(bar, detail=line.strip()[:_MAX_LINE_CHARACTERS])
+        outcome = "[green]done[/green]"
+    except (KeyboardInterrupt, SystemExit):
+        outcome = "[yellow]interrupted[/yellow]"
+        raise
+    finally:
+        took_s = time.monotonic() - started
+        console.print(Text(f"{title}: "), Text.from_markup(outcome), f"({took_s:.0f} s)")
+
+
 def answers(url: str) -> bool:
-    """Say whether a GET of `url` succeeds; never asks a proxy."""
+    """Return whether a GET of `url` succeeds."""
+    status = http_status(url)
+    return status is not None and status < 300
+
+
+def http_status(
+    url: str, *, headers: Mapping[str, str] | None = None, timeout_s: float = 5.0
+) -> int | None:
+    """Return the HTTP status of a GET, None without an answer; proxies are never used."""
+    request = urllib.request.Request(url, headers=dict(headers or {}))  # noqa: S310  (our own)
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(url, timeout=_REQUEST_TIMEOUT_S):
-            return True
+        with opener.open(request, timeout=timeout_s) as response:
+            return int(response.status)
     except urllib.error.HTTPError as error:
         error.close()
-        return False
+        return error.code
     except (OSError, http.client.HTTPException):
-        return False
+        return None
 
 
 def free_port(preferred: int, *, name: str, console: Console) -> int:
     """Return the preferred port, or the next free one and say so."""
-    for port in range(preferred, preferred + _N_PORTS_TRIED):
+    for port in range(preferred, preferred + _MAX_PORTS_TRIED):
         if _is_free(port):
             if port != preferred:
                 console.print(Text(f"Port {preferred} is taken: {name} uses {port}"))
             return port
-    last = preferred + _N_PORTS_TRIED - 1
+    last = preferred + _MAX_PORTS_TRIED - 1
     raise ProcessError(
         f"no port is free from {preferred} to {last}, and {name} needs one. Stop one."
     )
 
 
 def _is_free(port: int) -> bool:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((LOOPBACK, port))
+            listener.bind((LOOPBACK, port))
         except OSError:
             return False
     return True
 
 
-def _leave(signum: int, frame: FrameType | None) -> None:
+def _exit(signum: int, frame: FrameType | None) -> None:
     raise SystemExit(128 + signum)
 
 
 def _on_signals(
     handler: Callable[[int, FrameType | None], None], *signums: signal.Signals
 ) -> Callable[[], None]:
-    """Install a handler for the signals that are not ignored (nohup); return how to undo it."""
+    """Install a handler for the signals that are not ignored (nohup); return what undoes it."""
     former = {one: signal.getsignal(one) for one in signums}
-    heeded = {one: handler for one, handler in former.items() if handler is not signal.SIG_IGN}
-    for signum in heeded:
+    former = {one: before for one, before in former.items() if before is not signal.SIG_IGN}
+    for signum in former:
         signal.signal(signum, handler)
 
     def restore() -> None:
-        for signum, former_handler in heeded.items():
-            signal.signal(signum, former_handler)
+        for signum, before in former.items():
+            signal.signal(signum, before)
 
     return restore
 
 
 @contextmanager
-def _signals_hurry() -> Iterator[Callable[[], bool]]:
-    """Take note of signals instead of obeying them, so that none cuts the stopping short."""
+def _recorded_signals() -> Iterator[Callable[[], bool]]:
+    """Record signals instead of obeying them, so that none interrupts the stopping."""
     received: list[int] = []
     restore = _on_signals(
         lambda signum, _: received.append(signum), signal.SIGINT, signal.SIGTERM, signal.SIGHUP

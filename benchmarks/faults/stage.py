@@ -23,7 +23,7 @@ import requests
 from rich.console import Console
 
 from backend.labelstudio.admin import LabelStudioAdmin
-from backend.launcher.child import ChildProcess, Command
+from backend.launcher.child_process import ChildProcess, Command
 from backend.launcher.environments import PROJECT_FOLDER
 from backend.launcher.label_studio_server import LabelStudioServer, start_label_studio
 from backend.launcher.processes import Processes
@@ -121,16 +121,12 @@ class Stage:
 
     def start_label_studio(self) -> None:
         """Start Label Studio at the same address, and wait until it answers."""
-        self.label_studio = start_label_studio(
-            self.processes, home=self.folder, console=self.console, port=LABEL_STUDIO_PORT
-        )
+        self.label_studio = start_label_studio(self.processes, port=LABEL_STUDIO_PORT)
         self.label_studio.wait(self.processes)
 
     def start_vllm(self) -> None:
         """Start a vLLM with the embedded model; the proxy asks it when it answers."""
-        server = start_language_model(
-            self.processes, model=None, home=self.folder, console=self.console, port=VLLM_PORT
-        )
+        server = start_language_model(self.processes, model=None, port=VLLM_PORT)
         server.wait(self.processes)
         self.vllm, self.llm.upstream = server.child, server.base_url
 
@@ -158,9 +154,7 @@ def open_stage(
     scripted = LexicalLlm(rows[:n_texts]) if llm == SCRIPTED else None
     proxy.upstream = scripted.url if scripted else llm
     with closing(proxy), closing(relay), Processes(home=folder, console=console) as processes:
-        label_studio = start_label_studio(
-            processes, home=folder, console=console, port=LABEL_STUDIO_PORT
-        )
+        label_studio = start_label_studio(processes, port=LABEL_STUDIO_PORT)
         label_studio.wait(processes)
         settings = Settings(
             port=WEB_PORT,

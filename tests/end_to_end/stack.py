@@ -22,13 +22,15 @@ from rich.console import Console
 
 from backend.domain.projects import ProjectId
 from backend.labelstudio.admin import LabelStudioAdmin, MlBackend
-from backend.launcher.child import ChildProcess
-from backend.launcher.embedded_llm import EMBEDDED_MODEL, ensure_embedded_model
+from backend.launcher.child_process import ChildProcess
 from backend.launcher.environments import ensure_environment
 from backend.launcher.label_studio_server import LabelStudioServer, start_label_studio
-from backend.launcher.logs import tail
 from backend.launcher.processes import LOOPBACK, Processes
-from backend.launcher.vllm_server import start_language_model
+from backend.launcher.vllm_server import (
+    EMBEDDED_MODEL,
+    ensure_embedded_model,
+    start_language_model,
+)
 from backend.services import Services, build_services
 from backend.settings import Secret, Settings
 from backend.supervise import web_command, worker_command
@@ -51,7 +53,8 @@ class Workplace:
     def log_tails(self) -> Iterator[tuple[str, str]]:
         """Yield the name and the last lines of each log."""
         for log in sorted((self.home / "logs").glob("*.log*")):
-            yield log.name, tail(log, n_lines=_N_LOG_LINES)
+            lines = log.read_text("utf-8", errors="replace").splitlines()
+            yield log.name, "\n".join(lines[-_N_LOG_LINES:])
 
 
 @contextmanager
@@ -70,9 +73,7 @@ def open_workplace(home: Path, console: Console) -> Iterator[Workplace]:
 
 def launch_label_studio(place: Workplace) -> LabelStudioServer:
     """Start an empty Label Studio; it need not answer yet."""
-    return start_label_studio(
-        place.processes, home=place.home, console=place.console, port=unused_port()
-    )
+    return start_label_studio(place.processes, port=unused_port())
 
 
 @contextmanager
@@ -116,13 +117,7 @@ def open_stack(place: Workplace, label_studio: LabelStudioServer) -> Iterator[St
 
 def _launch_language_model(place: Workplace) -> str:
     """Start vLLM with the embedded model, wait until it answers and return its address."""
-    llm = start_language_model(
-        place.processes,
-        home=place.home,
-        console=place.console,
-        model=EMBEDDED_MODEL,
-        port=unused_port(),
-    )
+    llm = start_language_model(place.processes, model=EMBEDDED_MODEL, port=unused_port())
     llm.wait(place.processes)
     return llm.base_url
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from backend.launcher.child import Command
+from backend.launcher.child_process import Command
 
 
 @pytest.fixture

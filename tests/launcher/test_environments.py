@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from backend.errors import EnvironmentSetupError
 from backend.launcher import environments
 from backend.launcher.environments import ENVIRONMENTS, PROJECT_FOLDER, ensure_environment
-from backend.launcher.errors import EnvironmentSetupError
 
 NAME = "vllm-cpu"  # the one with two requirement files
 

@@ -4,7 +4,7 @@ import stat
 
 import pytest
 
-from backend.launcher.errors import LauncherError
+from backend.errors import LauncherError
 from backend.launcher.label_studio_server import ensure_credentials, server_command
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from backend.launcher.errors import ProcessError, ServerNotReady
+from backend.errors import ProcessError, ServerNotReady
 from backend.launcher.processes import Processes, answers, free_port
 
 PROJECT_FOLDER = Path(__file__).parents[2]
@@ -156,7 +156,7 @@ PARENT = f"""
 import io, signal, sys
 from pathlib import Path
 from rich.console import Console
-from backend.launcher.child import Command
+from backend.launcher.child_process import Command
 from backend.launcher.processes import Processes
 home = Path(sys.argv[1])
 # As in a terminal, also where the tests themselves run in the background.

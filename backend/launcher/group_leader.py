@@ -1,11 +1,11 @@
-"""Run one program, and end it with all of its processes when our parent ends; run as a script.
+"""Run one program and end its process group when the parent process ends; run as a script.
 
-    python -I -S keeper.py PROGRAM [ARGUMENT...]
+    python -I -S group_leader.py PROGRAM [ARGUMENT...]
 
 Standard input is the parent's lifeline. Its first line is a JSON object of environment variables to
 set (null: to remove), so that secrets stand neither in the list of processes nor in a file. When it
 closes, the parent has ended, however abruptly. Leads a process group, which the program joins.
-Only the standard library is at hand.
+Only the standard library can be imported.
 """
 
 import json
@@ -22,12 +22,12 @@ GRACE_S = 10.0
 EXIT_CANNOT_RUN = 127
 
 
-def stay(signum: int, frame: FrameType | None) -> None:
+def outlive(signum: int, frame: FrameType | None) -> None:
     """Outlive a signal to the group; unlike an ignored signal, the program does not inherit it."""
 
 
 def read_line(lifeline: int) -> bytes:
-    """Read the first line and not a byte more; end if the parent has ended already."""
+    """Read the first line and not a byte more; exit if the parent has ended already."""
     line = b""
     while not line.endswith(b"\n"):
         byte = os.read(lifeline, 1)
@@ -38,7 +38,7 @@ def read_line(lifeline: int) -> bytes:
 
 
 def set_environment(changes: dict[str, str | None]) -> None:
-    """Change the variables that the program sees."""
+    """Set or remove (None) the environment variables that the program inherits."""
     for name, value in changes.items():
         if value is None:
             os.unsetenv(name)
@@ -46,7 +46,7 @@ def set_environment(changes: dict[str, str | None]) -> None:
             os.putenv(name, value)
 
 
-def end_group_with(lifeline: int, group_must_end: threading.Event) -> None:
+def end_group_after(lifeline: int, group_must_end: threading.Event) -> None:
     """Wait until the lifeline closes, then end the whole group, this process with it."""
     while os.read(lifeline, 1024):
         pass
@@ -57,8 +57,8 @@ def end_group_with(lifeline: int, group_must_end: threading.Event) -> None:
     os.killpg(0, signal.SIGKILL)
 
 
-def end_like(exit_code: int) -> None:
-    """End as the program did: with its exit code, or by the same signal."""
+def exit_like(exit_code: int) -> None:
+    """Exit as the program did: with its exit code, or by the same signal."""
     if exit_code < 0:
         with suppress(OSError):  # SIGKILL needs no default action, and takes none
             signal.signal(-exit_code, signal.SIG_DFL)
@@ -69,7 +69,7 @@ def end_like(exit_code: int) -> None:
 def main() -> None:
     """Run the program until it ends."""
     for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(signum, stay)
+        signal.signal(signum, outlive)
     lifeline = sys.stdin.fileno()
     set_environment(json.loads(read_line(lifeline)))
     try:
@@ -78,11 +78,11 @@ def main() -> None:
         sys.stderr.write(f"cannot run {sys.argv[1]}: {error}\n")
         sys.exit(EXIT_CANNOT_RUN)
     group_must_end = threading.Event()
-    threading.Thread(target=end_group_with, args=(lifeline, group_must_end), daemon=True).start()
+    threading.Thread(target=end_group_after, args=(lifeline, group_must_end), daemon=True).start()
     exit_code = program.wait()
     if group_must_end.is_set():
         os.killpg(0, signal.SIGKILL)
-    end_like(exit_code)
+    exit_like(exit_code)
 
 
 if __name__ == "__main__":

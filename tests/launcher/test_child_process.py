@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from backend.launcher.child import ChildProcess, Command, run_to_end
-from backend.launcher.errors import ProcessError
+from backend.errors import ProcessError
+from backend.launcher.child_process import ChildProcess, Command
+from backend.launcher.processes import run_to_end
 
 PROJECT_FOLDER = Path(__file__).parents[2]
 
@@ -121,7 +122,7 @@ def test_standard_input_is_empty(start):
         ("import os; os.kill(os.getpid(), 1)", -signal.SIGHUP, "ended with signal SIGHUP."),
     ],
 )
-def test_the_keeper_ends_as_its_program_does(start, code, exit_code, told):
+def test_the_group_leader_exits_as_its_program_does(start, code, exit_code, told):
     child = start(code)
     wait_until(lambda: child.exit_code() is not None)
     assert child.exit_code() == exit_code
@@ -199,7 +200,7 @@ def test_nothing_survives_a_killed_parent(tmp_path):
     parent_code = f"""
 import sys, time
 from pathlib import Path
-from backend.launcher.child import ChildProcess, Command
+from backend.launcher.child_process import ChildProcess, Command
 command = Command("child", (sys.executable, "-c", {FAMILY!r}), Path({str(tmp_path)!r}))
 child = ChildProcess(command, log_file=Path({str(tmp_path / "log")!r}))
 time.sleep(60)
