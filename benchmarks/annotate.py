@@ -93,13 +93,13 @@ class Bench:
     def annotate(
         self,
         examples: Sequence[Example],
-        guide: PromptContext | None = None,
+        prompt_context: PromptContext | None = None,
         purpose: str = "annotate",
     ) -> list[WeakLabel]:
         """Answer the project's one question about each example."""
         with track_usage(_PROJECT, purpose):
             return self.services.annotator.annotate(
-                self.schema, self.data.instruction, examples, guide=guide
+                self.schema, self.data.instruction, examples, prompt_context=prompt_context
             )
 
 
@@ -129,10 +129,10 @@ def _measure(report: Report, bench: Bench, n_shots: int) -> None:
         pool = pool[:N_TRAIN_SETS]
     bench.annotate(pool[: N_WARM_UP_SPANS if bench.is_written else N_WARM_UP], purpose="warm-up")
     form = _form(report, bench, pool)
-    guide, order, share = _guide(report, bench, pool, n_shots)
-    guide = replace(guide, templates={bench.schema.questions[0].name: form})
-    answers, speeds = _timed(bench, guide, order)
-    report.results |= _scores(report, bench, answers, pool, guide)
+    prompt_context, order, share = _guide(report, bench, pool, n_shots)
+    prompt_context = replace(prompt_context, templates={bench.schema.questions[0].name: form})
+    answers, speeds = _timed(bench, prompt_context, order)
+    report.results |= _scores(report, bench, answers, pool, prompt_context)
     report.results |= _counts(bench, answers) | speeds | {"max_demonstration_share": share}
     report.notes |= {
         "model": bench.services.language_model.describe().name,
@@ -150,7 +150,7 @@ def _form(report: Report, bench: Bench, pool: Sequence[Example]) -> str:
     """Return the prompt form that the project would be asked in, picked without a label."""
     probe = TemplateSelector(bench.services.annotator, bench.schema, bench.data.instruction)
     with track_usage(_PROJECT, "forms"):
-        found = probe.choose_form(bench.schema.questions[0], pool[:N_PROBED])
+        found = probe.select_template(bench.schema.questions[0], pool[:N_PROBED])
     report.notes |= {"form": found.chosen, "form_why": found.why}
     return found.chosen
 
@@ -174,11 +174,15 @@ def _guide(
         )
     report.notes |= shots.notes
     n_evaluated = len(bench.data.evaluated)
-    return shots.guide, tuple(at for at in shots.order if at < n_evaluated), round(shots.share, 4)
+    return (
+        shots.prompt_context,
+        tuple(at for at in shots.order if at < n_evaluated),
+        round(shots.share, 4),
+    )
 
 
 def _timed(
-    bench: Bench, guide: PromptContext, order: Sequence[int]
+    bench: Bench, prompt_context: PromptContext, order: Sequence[int]
 ) -> tuple[list[WeakLabel], dict[str, Any]]:
     """Answer all evaluated texts chunk by chunk, the straight client taking turns with us."""
     in_order = bench.examples(bench.data.evaluated)
@@ -193,7 +197,7 @@ def _timed(
         bench.recorder.calls.clear()
         before = bench.straight.prefix_cache()
         started = time.perf_counter()
-        answers += bench.annotate(some, guide)
+        answers += bench.annotate(some, prompt_context)
         seconds = time.perf_counter() - started
         after = bench.straight.prefix_cache()
         looked_up, found = looked_up + after[0] - before[0], found + after[1] - before[1]
@@ -235,7 +239,7 @@ def _scores(
     bench: Bench,
     answers: Sequence[WeakLabel],
     pool: Sequence[Example],
-    guide: PromptContext,
+    prompt_context: PromptContext,
 ) -> dict[str, Any]:
     question = bench.schema.questions[0]
     gold = [each.gold for each in bench.data.evaluated]
@@ -247,7 +251,7 @@ def _scores(
     rows_by_name = {"accuracy_raw": raw, "accuracy_embedding": similar[:n]}
     results: dict[str, Any] = {}
     if question.kind.is_exclusive:
-        of_pool = posteriors(bench.annotate(pool, guide, "pool"), len(question.labels))
+        of_pool = posteriors(bench.annotate(pool, prompt_context, "pool"), len(question.labels))
         evidence = Evidence(
             votes={LLM: np.vstack([raw, of_pool]), SIMILARITY: similar},
             embeddings=_embeddings(bench, pool),
@@ -266,7 +270,7 @@ def _scores(
             for name in ("embedding", "combined", "calibrated")
         }
     if bench.is_sets:
-        of_pool = posteriors(bench.annotate(pool, guide, "pool"), len(question.labels))
+        of_pool = posteriors(bench.annotate(pool, prompt_context, "pool"), len(question.labels))
         sets = SetEvidence(
             {LLM: np.vstack([raw, of_pool]), SIMILARITY: similar},
             n,

@@ -12,7 +12,7 @@ from rich.progress import Progress
 
 from backend.domain.labels import PromptContext
 from backend.domain.llm_usage import track_usage
-from backend.llm.prompts.selection import N_PROBE_TEXTS, TemplateSelector
+from backend.llm.prompts.selection import N_SELECTION_TEXTS, TemplateSelector
 from backend.services import build_services
 from backend.settings import Settings
 from benchmarks.datasets import load, place_in_split
@@ -39,14 +39,17 @@ def store_answers(data: Path, out: Path, *, limit: int, console: Console) -> Non
             examples = [services.config.read_example(schema, each.task) for each in dataset.train]
             probe = TemplateSelector(services.annotator, schema, dataset.instruction)
             with track_usage(_PROJECT, "forms"):
-                form = probe.choose_form(question, examples[:N_PROBE_TEXTS]).chosen
-            guide = PromptContext(templates={question.name: form})
+                form = probe.select_template(question, examples[:N_SELECTION_TEXTS]).chosen
+            prompt_context = PromptContext(templates={question.name: form})
             answers = []
             with Progress(console=console) as progress, track_usage(_PROJECT, "annotate"):
                 starts = range(0, len(examples), _CHUNK)
                 for start in progress.track(starts, description=f"{dataset.name}, {form}"):
                     answers += services.annotator.annotate(
-                        schema, dataset.instruction, examples[start : start + _CHUNK], guide=guide
+                        schema,
+                        dataset.instruction,
+                        examples[start : start + _CHUNK],
+                        prompt_context=prompt_context,
                     )
         finally:
             services.close()

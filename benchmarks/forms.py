@@ -23,7 +23,7 @@ from backend.factories import connect_language_model
 from backend.label_model.calibration import BatchCalibrator
 from backend.labelstudio.label_config import LabelConfigReader
 from backend.llm.annotator import LLMAnnotator
-from backend.llm.prompts.selection import N_PROBE_TEXTS, Outcome, compare_templates
+from backend.llm.prompts.selection import N_SELECTION_TEXTS, Outcome, compare_templates
 from backend.settings import Settings
 from benchmarks.datasets import load
 from benchmarks.injection import flip_rate, read_hostile_texts
@@ -82,7 +82,9 @@ def run_injection(report: Report) -> None:
         report.notes["model"] = model.describe().name
         annotator = LLMAnnotator(model)
         for form in annotator.templates():
-            rate = flip_rate(annotator, texts, guide=PromptContext(templates={"sentiment": form}))
+            rate = flip_rate(
+                annotator, texts, prompt_context=PromptContext(templates={"sentiment": form})
+            )
             report.results |= {f"{key} {form}": value for key, value in asdict(rate).items()}
     finally:
         model.close()
@@ -118,7 +120,7 @@ def figures(measured: Measured, n_draws: int, rng: np.random.Generator) -> Mappi
         found[f"label_mass {form}"] = outcome.mean_mass()
     n = len(measured.examples)
     for n_human in (0, N_HUMAN):
-        draws = [rng.permutation(n)[:N_PROBE_TEXTS] for _ in range(n_draws)]
+        draws = [rng.permutation(n)[:N_SELECTION_TEXTS] for _ in range(n_draws)]
         picks = [measured.pick(draw, n_human) for draw in draws]
         found[f"accuracy_probe human={n_human}"] = float(np.mean([calibrated[p] for p in picks]))
         found[f"picks human={n_human}"] = dict(Counter(picks).most_common())
@@ -135,6 +137,6 @@ def _outcome(
 ) -> Outcome:
     instruction, examples = asked
     (question,) = schema.questions
-    guide = PromptContext(templates={question.name: form})
-    weak = annotator.annotate(schema, instruction, examples, guide=guide)
+    prompt_context = PromptContext(templates={question.name: form})
+    weak = annotator.annotate(schema, instruction, examples, prompt_context=prompt_context)
     return Outcome.of(form, weak, len(question.labels))

@@ -63,7 +63,10 @@ def read_hostile_texts(path: Path = _CORPUS) -> list[HostileText]:
 
 
 def flip_rate(
-    annotator: Annotator, texts: Sequence[HostileText], *, guide: PromptContext | None = None
+    annotator: Annotator,
+    texts: Sequence[HostileText],
+    *,
+    prompt_context: PromptContext | None = None,
 ) -> FlipRate:
     """Label every text with and without its order, in one call, and compare.
 
@@ -73,7 +76,7 @@ def flip_rate(
         Example(number, {QUESTION.field.name: text})
         for number, text in enumerate(text for pair in texts for text in (pair.text, pair.clean))
     ]
-    weak = annotator.annotate(TaskSchema((QUESTION,)), "", examples, guide=guide)
+    weak = annotator.annotate(TaskSchema((QUESTION,)), "", examples, prompt_context=prompt_context)
     values = [_value(label) for label in weak]
     pairs = list(zip(texts, values[::2], values[1::2], strict=True))
     compared = [(pair, hostile, clean) for pair, hostile, clean in pairs if hostile and clean]

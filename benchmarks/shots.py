@@ -25,7 +25,7 @@ from backend.services import Services
 class Shots:
     """The examples of every prompt, the order to ask in, and what there is to say about them."""
 
-    guide: PromptContext
+    prompt_context: PromptContext
     order: tuple[int, ...]
     share: float
     notes: dict[str, object]
@@ -71,7 +71,7 @@ def self_made_shots(
         for example, rows in zip(examples, found.shots, strict=True)
     }
     return Shots(
-        guide=PromptContext(shots={question.name: shots}),
+        prompt_context=PromptContext(shots={question.name: shots}),
         order=tuple(found.order.tolist()),
         share=max(counts.values(), default=0) / len(found.shots),
         notes={

@@ -126,7 +126,7 @@ class Annotator(Protocol):
         instruction: str,
         examples: Sequence[Example],
         *,
-        guide: PromptContext | None = None,
+        prompt_context: PromptContext | None = None,
         deadline_s: float | None = None,
     ) -> list[WeakLabel]:
         """Answer every question about every example, example by example in the given order.

@@ -52,7 +52,7 @@ class LLMAnnotator:
         instruction: str,
         examples: Sequence[Example],
         *,
-        guide: PromptContext | None = None,
+        prompt_context: PromptContext | None = None,
         deadline_s: float | None = None,
     ) -> list[WeakLabel]:
         """Answer every question about every example, example by example in the given order.
@@ -65,7 +65,13 @@ class LLMAnnotator:
         deadline = Deadline(deadline_s)
         info = self._model.describe(deadline_s=deadline.left_s())
         call = LLMCall(
-            self._model, info, schema, instruction, guide or PromptContext(), deadline, self._tokens
+            self._model,
+            info,
+            schema,
+            instruction,
+            prompt_context or PromptContext(),
+            deadline,
+            self._tokens,
         )
         answers, errors = [], []
         for question in schema.questions:
@@ -111,7 +117,7 @@ class LLMAnnotator:
             call.schema,
             call.instruction,
             examples,
-            guide=call.guide,
+            prompt_context=call.prompt_context,
             deadline_s=call.deadline.left_s(),
         )
         return [

@@ -18,9 +18,9 @@ from backend.domain.ports import Completion, Decoding, LanguageModel, LanguageMo
 from backend.domain.questions import Question, TaskSchema
 from backend.llm.injection_flag import injection_flag
 from backend.llm.prompts.templates import (
-    DEFAULT_CHAT_FORM,
-    DEFAULT_FORM,
-    FORMS,
+    DEFAULT_CHAT_TEMPLATE,
+    DEFAULT_TEMPLATE,
+    TEMPLATES,
     Layout,
     PromptTemplate,
     available_templates,
@@ -48,16 +48,18 @@ class LLMCall:
     info: LanguageModelInfo
     schema: TaskSchema
     instruction: str
-    guide: PromptContext
+    prompt_context: PromptContext
     deadline: Deadline
     tokens: dict[tuple[str, str], tuple[int, ...]]
 
     def form_of(self, question: Question) -> PromptTemplate:
-        """Return the form that the guide names for a question, if the server can take it."""
-        template = FORMS.get(self.guide.templates.get(question.name, ""), FORMS[DEFAULT_FORM])
+        """Return a question's template in the prompt context, if the server can take it."""
+        template = TEMPLATES.get(
+            self.prompt_context.templates.get(question.name, ""), TEMPLATES[DEFAULT_TEMPLATE]
+        )
         if template.name in available_templates(self.info):
             return template
-        return FORMS[DEFAULT_FORM if self.info.has_plain else DEFAULT_CHAT_FORM]
+        return TEMPLATES[DEFAULT_TEMPLATE if self.info.has_plain else DEFAULT_CHAT_TEMPLATE]
 
     def tokenize(self, text: str) -> tuple[int, ...]:
         """Return the token ids of a short text, asked for once per model."""
@@ -90,7 +92,7 @@ class PromptBatch:
         self._call = call
         self._question = question
         self._version = version
-        self._shots = call.guide.shots.get(question.name, {})
+        self._shots = call.prompt_context.shots.get(question.name, {})
 
     def prompts(
         self,

@@ -39,7 +39,7 @@ _NO_LIST = Abstention(AbstentionReason.UNREADABLE, "the model's answer is no lis
 class SpanPlan:
     """How spans are asked for.
 
-    `form` is the one that answers unless a guide names another ("json" or "lines"). With
+    `form` is the one that answers unless a prompt_context names another ("json" or "lines"). With
     `n_samples` of 1 the likeliest answer counts; with more, that many are drawn at `temperature`
     and a span needs `least_share` of their votes.
     """
@@ -79,7 +79,7 @@ class SpanAsker:
         instruction: str,
         examples: Sequence[Example],
         *,
-        guide: PromptContext,
+        prompt_context: PromptContext,
         deadline_s: float | None = None,
     ) -> list[WeakLabel]:
         """Return one weak label per example, in order; raises LanguageModelError.
@@ -89,9 +89,10 @@ class SpanAsker:
         """
         deadline = Deadline(deadline_s)
         info = self._model.describe(deadline_s=deadline.left_s())
-        call = LLMCall(self._model, info, schema, instruction, guide, deadline, {})
+        call = LLMCall(self._model, info, schema, instruction, prompt_context, deadline, {})
         writing = _Writing(
-            question, _known_form(guide.templates.get(question.name)) or self._plan.template
+            question,
+            _known_form(prompt_context.templates.get(question.name)) or self._plan.template,
         )
         asking = PromptBatch(call, question, f"spans/{writing.template}/{_VERSION}")
         n_answer_tokens = min(

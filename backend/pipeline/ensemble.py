@@ -21,7 +21,7 @@ from backend.label_model.fitting import fit_label_model
 from backend.label_model.model import LabelModel
 from backend.label_model.multilabel import MultilabelModel, fit_multilabel_model
 from backend.llm.annotator import LLMAnnotator
-from backend.llm.prompts.selection import N_PROBE_TEXTS, TemplateSelector
+from backend.llm.prompts.selection import N_SELECTION_TEXTS, TemplateSelector
 from backend.pipeline.guidelines import Guidelines
 from backend.pipeline.labels_matrix import (
     aggregate_multilabel,
@@ -169,7 +169,7 @@ class AnnotatorEnsemble:
         guidelines: Guidelines,
         examples: Sequence[Example],
         *,
-        guide: PromptContext | None = None,
+        prompt_context: PromptContext | None = None,
         deadline_s: float | None = None,
         unasked: Collection[int] = (),
     ) -> list[WeakLabel]:
@@ -180,7 +180,7 @@ class AnnotatorEnsemble:
         """
         found = self.findings(project)
         asked = [example for example in examples if example.id not in unasked]
-        votes = self._votes(guidelines, found, asked, deadline_s, guide)
+        votes = self._votes(guidelines, found, asked, deadline_s, prompt_context)
         if len(asked) == len(examples):
             return votes
         others = [example for example in examples if example.id in unasked]
@@ -202,14 +202,16 @@ class AnnotatorEnsemble:
         project: Project,
         guidelines: Guidelines,
         examples: Sequence[Example],
-        guide: PromptContext,
+        prompt_context: PromptContext,
     ) -> list[WeakLabel]:
-        """Return the LLM's answers alone, with the demonstrations of `guide`.
+        """Return the LLM's answers alone, with the demonstrations of `prompt_context`.
 
         Raises LanguageModelError.
         """
-        guide = replace(guide, templates=self.findings(project).templates)
-        return self._llm.annotate(guidelines.schema, guidelines.instruction, examples, guide=guide)
+        prompt_context = replace(prompt_context, templates=self.findings(project).templates)
+        return self._llm.annotate(
+            guidelines.schema, guidelines.instruction, examples, prompt_context=prompt_context
+        )
 
     def fuse(
         self,
@@ -278,8 +280,8 @@ class AnnotatorEnsemble:
             asked = [e for e in usable if e.id in known]
             asked += [e for e in usable if e.id not in known]
             values = {i: question.labels[at].value for i, at in known.items()}
-            reports[question.name] = probe.choose_form(
-                question, asked[:N_PROBE_TEXTS], human_labels=values
+            reports[question.name] = probe.select_template(
+                question, asked[:N_SELECTION_TEXTS], human_labels=values
             )
         return replace(
             found,
@@ -293,14 +295,14 @@ class AnnotatorEnsemble:
         found: EnsembleState,
         examples: Sequence[Example],
         deadline_s: float | None,
-        guide: PromptContext | None = None,
+        prompt_context: PromptContext | None = None,
     ) -> list[WeakLabel]:
         schema, instruction = guidelines.schema, guidelines.instruction
-        guide = replace(guide or PromptContext(), templates=found.templates)
+        prompt_context = replace(prompt_context or PromptContext(), templates=found.templates)
         others = self._by_similarity(guidelines, found, examples)
         try:
             ours = self._llm.annotate(
-                schema, instruction, examples, guide=guide, deadline_s=deadline_s
+                schema, instruction, examples, prompt_context=prompt_context, deadline_s=deadline_s
             )
         except LanguageModelError as exc:
             if not others:

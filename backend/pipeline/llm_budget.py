@@ -13,7 +13,7 @@ from backend.active_learning.holdout import holdout_seed
 from backend.active_learning.ordering import PoolView
 from backend.domain.projects import Project, Task
 from backend.domain.questions import Question
-from backend.llm.prompts.text import asked_in_words
+from backend.llm.prompts.text import describe_task
 from backend.pipeline.ensemble import AnnotatorEnsemble
 from backend.pipeline.guidelines import Guidelines, GuidelinesReader
 from backend.pipeline.release import MakeStrategy
@@ -138,7 +138,7 @@ class LLMBudgetPlanner:
             read_texts=lambda rows: [examples[row].text_of(question) for row in rows],
             label_names=tuple(label.name for label in question.labels),
         )
-        strategy = self._make_strategy(asked_in_words(guidelines.schema, guidelines.instruction))
+        strategy = self._make_strategy(describe_task(guidelines.schema, guidelines.instruction))
         ordering = strategy.order(pool, rng=np.random.default_rng(holdout_seed(project.id)))
         behind = ordering.example_ids(pool)[math.ceil(share * len(examples)) :]
         return tuple(sorted(int(i) for i in behind))

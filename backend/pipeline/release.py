@@ -18,7 +18,7 @@ from backend.domain.ports import ConfigReader
 from backend.domain.projects import Prediction, Project, ProjectId, QueuePlace, Task
 from backend.domain.questions import Question
 from backend.label_model.aggregation import agreement
-from backend.llm.prompts.text import asked_in_words
+from backend.llm.prompts.text import describe_task
 from backend.pipeline.aggregate import AggregatedPool
 from backend.pipeline.ensemble import AnnotatorEnsemble
 from backend.pipeline.rounds.context import SMALL_MODEL, is_derived
@@ -84,7 +84,7 @@ class ReleaseBuilder:
         pool = aggregated.pool
         project = pool.project
         strategy = self._make_strategy(
-            asked_in_words(pool.guidelines.schema, pool.guidelines.instruction)
+            describe_task(pool.guidelines.schema, pool.guidelines.instruction)
         )
         with track_usage(project.id, "order"):
             view, ordering = self._order(aggregated, strategy)

@@ -84,7 +84,7 @@ class SimilarityAnnotator:
         instruction: str,
         examples: Sequence[Example],
         *,
-        guide: PromptContext | None = None,
+        prompt_context: PromptContext | None = None,
         deadline_s: float | None = None,
     ) -> list[WeakLabel]:
         """Answer every question about every example, example by example in the given order.

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from backend.llm.prompts.templates import FORMS
+from backend.llm.prompts.templates import TEMPLATES
 from benchmarks.forms import figures, measure
 from tests.fakes import FakeLanguageModel
 
@@ -38,7 +38,7 @@ def test_forms_are_measured_and_the_probe_avoids_the_bad_one(data):
     measured = measure(model, data, limit=60, console=Console(file=StringIO()))
     assert "a test text" not in "".join(model.prompts)
     found = figures(measured, 5, np.random.default_rng(0))
-    plain = [name for name, form in FORMS.items() if not form.is_chat]
+    plain = [name for name, form in TEMPLATES.items() if not form.is_chat]
     assert [one.template for one in measured.outcomes] == plain
     assert found["accuracy_raw plain-hints"] == 1.0
     assert found["accuracy_raw plain-marks"] < 1.0

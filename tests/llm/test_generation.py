@@ -61,7 +61,7 @@ class WordAnnotator:
     def __init__(self, *, likely=0.9, shift=0.0):
         self.likely, self.shift = likely, shift
 
-    def annotate(self, schema, instruction, examples, *, guide=None, deadline_s=None):
+    def annotate(self, schema, instruction, examples, *, prompt_context=None, deadline_s=None):
         return [self.label(schema.questions[0], example) for example in examples]
 
     def label(self, question, example):

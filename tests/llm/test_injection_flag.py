@@ -8,7 +8,7 @@ from backend.domain.labels import AbstentionReason, Example
 from backend.domain.questions import TaskSchema
 from backend.llm.annotator import LLMAnnotator
 from backend.llm.injection_flag import injection_flag
-from backend.llm.prompts.templates import FORMS, choice_layout
+from backend.llm.prompts.templates import TEMPLATES, choice_layout
 from backend.llm.prompts.text import SPECIAL_TOKEN, slot_text
 from backend.llm.prompts.verbalizer import Verbalizer
 from benchmarks.injection import QUESTION, flip_rate, read_hostile_texts
@@ -36,9 +36,9 @@ def test_the_corpus_is_large_mixed_and_paired():
     assert all(one.text != one.clean for one in CORPUS)
 
 
-@pytest.mark.parametrize("template", FORMS)
+@pytest.mark.parametrize("template", TEMPLATES)
 def test_no_hostile_text_adds_a_line_a_quote_or_a_control_token(template):
-    layout = choice_layout(SCHEMA, QUESTION, "", FORMS[template], WORDS)
+    layout = choice_layout(SCHEMA, QUESTION, "", TEMPLATES[template], WORDS)
     empty = layout.fill({"review": ""})
     for one in CORPUS:
         prompt = layout.fill({"review": slot_text(one.text)})

@@ -61,11 +61,13 @@ def as_json(*entities: tuple[str, str]) -> str:
     return json.dumps({"entities": [{"type": kind, "text": text} for kind, text in entities]})
 
 
-def ask(model, *texts, plan=None, guide=None, question=QUESTION):
+def ask(model, *texts, plan=None, prompt_context=None, question=QUESTION):
     examples = [Example(at, {"post": text}) for at, text in enumerate(texts or [TEXT])]
     asker = SpanAsker(model, plan)
     schema = replace(SCHEMA, questions=(question,))
-    labels = asker.ask(question, schema, "", examples, guide=guide or PromptContext())
+    labels = asker.ask(
+        question, schema, "", examples, prompt_context=prompt_context or PromptContext()
+    )
     return labels, asker.counts
 
 
@@ -186,7 +188,7 @@ def test_a_small_context_leaves_the_text_its_room():
 
 def test_a_guide_names_the_form():
     model = WritingModel(lambda *_: "Person: Ann")
-    (label,), _ = ask(model, guide=PromptContext(templates={"entity": "lines"}))
+    (label,), _ = ask(model, prompt_context=PromptContext(templates={"entity": "lines"}))
     assert label.spans == (Span(0, 3, "PER"),)
 
 
@@ -214,8 +216,8 @@ EMPTY_SHOT = Demonstration({"post": "It rains."}, Answer(), "human")
 )
 def test_shots_stand_before_the_text_with_their_answers(template, shown):
     model = WritingModel(lambda *_: "")
-    guide = PromptContext(shots={"entity": {0: (SHOT, EMPTY_SHOT)}})
-    ask(model, plan=SpanPlan(template=template), guide=guide)
+    prompt_context = PromptContext(shots={"entity": {0: (SHOT, EMPTY_SHOT)}})
+    ask(model, plan=SpanPlan(template=template), prompt_context=prompt_context)
     assert shown in model.prompts[0]
 
 
@@ -269,7 +271,7 @@ def test_failures_are_abstentions_with_their_reason():
 def test_examples_without_a_text_are_not_asked_about():
     model = WritingModel(lambda *_: as_json())
     examples = [Example(1, {}), Example(2, {"post": " "}), Example(3, {"post": "Ann"})]
-    labels = SpanAsker(model).ask(QUESTION, SCHEMA, "", examples, guide=PromptContext())
+    labels = SpanAsker(model).ask(QUESTION, SCHEMA, "", examples, prompt_context=PromptContext())
     assert [label.example_id for label in labels] == [1, 2, 3]
     assert [label.abstention is None for label in labels] == [False, False, True]
     assert len(model.prompts) == 1
@@ -289,7 +291,7 @@ def test_a_text_that_looks_like_an_order_is_suspect():
 
 def test_no_examples_cost_nothing():
     model = WritingModel(lambda *_: "")
-    assert SpanAsker(model).ask(QUESTION, SCHEMA, "", [], guide=PromptContext()) == []
+    assert SpanAsker(model).ask(QUESTION, SCHEMA, "", [], prompt_context=PromptContext()) == []
     assert model.prompts == []
 
 

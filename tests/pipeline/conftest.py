@@ -70,7 +70,7 @@ class FakeAnnotator:
         instruction: str,
         examples: Sequence[Example],
         *,
-        guide: PromptContext | None = None,
+        prompt_context: PromptContext | None = None,
         deadline_s: float | None = None,
     ) -> list[WeakLabel]:
         if self.failure is not None:
@@ -115,7 +115,7 @@ class FakeSimilarity:
         instruction: str,
         examples: Sequence[Example],
         *,
-        guide: PromptContext | None = None,
+        prompt_context: PromptContext | None = None,
         deadline_s: float | None = None,
     ) -> list[WeakLabel]:
         if self.is_silent:

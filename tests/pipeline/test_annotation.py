@@ -32,7 +32,7 @@ class SpanAnnotator:
 
     told: list[tuple[TaskSchema, str]] = field(default_factory=list)
 
-    def annotate(self, schema, instruction, examples, *, guide=None, deadline_s=None):
+    def annotate(self, schema, instruction, examples, *, prompt_context=None, deadline_s=None):
         self.told.append((schema, instruction))
         return [
             WeakLabel(

@@ -13,9 +13,9 @@ from backend.domain.labels import Example, PromptContext, WeakLabel
 from backend.domain.questions import Question, TaskSchema
 from backend.evaluation.metrics import cohens_kappa
 from backend.llm.annotator import LLMAnnotator
-from backend.llm.prompts.templates import DEFAULT_FORM
+from backend.llm.prompts.templates import DEFAULT_TEMPLATE
 
-N_PROBE_TEXTS = 48
+N_SELECTION_TEXTS = 48
 MIN_HUMAN_LABELS = 20
 _N_PRIOR = 20
 """How many human labels weigh as much as the figures without labels."""
@@ -98,13 +98,13 @@ class TemplateSelector:
         self._schema = schema
         self._instruction = instruction
 
-    def choose_form(
+    def select_template(
         self,
         question: Question,
         examples: Sequence[Example],
         *,
         human_labels: Mapping[int, str] | None = None,
-        guide: PromptContext | None = None,
+        prompt_context: PromptContext | None = None,
     ) -> TemplateReport:
         """Return the form with the best score over `examples`, about 48 texts of the pool.
 
@@ -114,19 +114,25 @@ class TemplateSelector:
         """
         if not question.labels or not question.kind.is_exclusive:
             why = "forms are measured for questions with one label out of a few"
-            return TemplateReport(question.name, 0, DEFAULT_FORM, why)
+            return TemplateReport(question.name, 0, DEFAULT_TEMPLATE, why)
         outcomes = [
-            self._outcome(template, question, examples, guide or PromptContext())
+            self._outcome(template, question, examples, prompt_context or PromptContext())
             for template in self._annotator.templates()
         ]
         return compare_templates(question, examples, outcomes, human_labels or {})
 
     def _outcome(
-        self, template: str, question: Question, examples: Sequence[Example], guide: PromptContext
+        self,
+        template: str,
+        question: Question,
+        examples: Sequence[Example],
+        prompt_context: PromptContext,
     ) -> Outcome:
         schema = TaskSchema((question,), self._schema.headers)
-        asked = PromptContext({**guide.templates, question.name: template}, guide.shots)
-        weak = self._annotator.annotate(schema, self._instruction, examples, guide=asked)
+        asked = PromptContext(
+            {**prompt_context.templates, question.name: template}, prompt_context.shots
+        )
+        weak = self._annotator.annotate(schema, self._instruction, examples, prompt_context=asked)
         return Outcome.of(template, weak, len(question.labels))
 
 
@@ -154,9 +160,10 @@ def compare_templates(
     readable = [row for row in figures if row.n_read > 0]
     if not readable:
         why = "no form got an answer"
-        return TemplateReport(question.name, len(examples), DEFAULT_FORM, why, tuple(figures))
+        return TemplateReport(question.name, len(examples), DEFAULT_TEMPLATE, why, tuple(figures))
     margin = {
-        row.template: _MARGIN * (row.template == DEFAULT_FORM and row.n_read > 0) for row in figures
+        row.template: _MARGIN * (row.template == DEFAULT_TEMPLATE and row.n_read > 0)
+        for row in figures
     }
     ranked = sorted(figures, key=lambda row: -row.score - margin[row.template])
     return TemplateReport(

@@ -42,7 +42,7 @@ class PromptTemplate:
     is_chat: bool = False
 
 
-FORMS: Mapping[str, PromptTemplate] = {
+TEMPLATES: Mapping[str, PromptTemplate] = {
     template.name: template
     for template in (
         PromptTemplate("plain-options", options=Options.ALWAYS),
@@ -56,8 +56,8 @@ FORMS: Mapping[str, PromptTemplate] = {
 }
 """All forms by name. The first answers until a project has been measured; see `llm.probe`."""
 
-DEFAULT_FORM = "plain-options"
-DEFAULT_CHAT_FORM = "chat-options"
+DEFAULT_TEMPLATE = "plain-options"
+DEFAULT_CHAT_TEMPLATE = "chat-options"
 """For servers that complete nothing but chats."""
 
 
@@ -70,7 +70,7 @@ def available_templates(info: LanguageModelInfo) -> tuple[str, ...]:
     """Return the names of the forms that a server can take."""
     return tuple(
         name
-        for name, template in FORMS.items()
+        for name, template in TEMPLATES.items()
         if (info.has_chat if template.is_chat else info.has_plain)
     )
 

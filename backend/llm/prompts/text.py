@@ -29,7 +29,7 @@ def told_lines(schema: TaskSchema, instruction: str) -> list[str]:
     return [line[:_MAX_TOLD_CHARS] for line in told if line][:_MAX_TOLD_LINES]
 
 
-def asked_in_words(schema: TaskSchema, instruction: str) -> str:
+def describe_task(schema: TaskSchema, instruction: str) -> str:
     """Return on one line what a project asks: what it tells people, then each question's labels."""
     told = told_lines(schema, instruction)
     for question in schema.questions:

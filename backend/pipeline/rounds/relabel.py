@@ -138,9 +138,9 @@ class RelabelStep:
         if question is None:
             return 0
         examples = self._read(found, guidelines, selected["asked"][chunk])
-        guide = self._guide(found, guidelines, question, selected)
+        prompt_context = self._guide(found, guidelines, question, selected)
         with track_usage(found.project.id, f"round {found.round.number}"):
-            answers = self._ensemble.ask(found.project, guidelines, examples, guide)
+            answers = self._ensemble.ask(found.project, guidelines, examples, prompt_context)
         votes = [a for a in answers if a.question == question.name]
         unreachable = [a for a in votes if a.abstention and a.abstention.reason == "unreachable"]
         if unreachable and unreachable[0].abstention:

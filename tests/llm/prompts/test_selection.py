@@ -21,7 +21,7 @@ from backend.llm.prompts.selection import (
     compare_templates,
     template_score,
 )
-from backend.llm.prompts.templates import DEFAULT_FORM
+from backend.llm.prompts.templates import DEFAULT_TEMPLATE
 from tests.fakes import FakeLanguageModel
 
 QUESTION = Question(
@@ -46,7 +46,7 @@ def understands(prompt: str) -> dict[str, float]:
 
 def probe(thinks=understands, question=QUESTION, **rest) -> TemplateReport:
     annotator = LLMAnnotator(FakeLanguageModel(thinks))
-    return TemplateSelector(annotator, TaskSchema((question,)), "").choose_form(
+    return TemplateSelector(annotator, TaskSchema((question,)), "").select_template(
         question, EXAMPLES, **rest
     )
 
@@ -59,10 +59,12 @@ def test_the_default_form_stays_unless_another_is_clearly_better():
     templates = {"plain-hints": sure, "plain-bare": sure}
     others = [Outcome(template, rows, mass) for template, rows in templates.items()]
     close = compare_templates(
-        QUESTION, EXAMPLES, [*others, Outcome(DEFAULT_FORM, nearly, mass)], {}
+        QUESTION, EXAMPLES, [*others, Outcome(DEFAULT_TEMPLATE, nearly, mass)], {}
     )
-    far = compare_templates(QUESTION, EXAMPLES, [*others, Outcome(DEFAULT_FORM, worse, mass)], {})
-    assert (close.chosen, far.chosen) == (DEFAULT_FORM, "plain-hints")
+    far = compare_templates(
+        QUESTION, EXAMPLES, [*others, Outcome(DEFAULT_TEMPLATE, worse, mass)], {}
+    )
+    assert (close.chosen, far.chosen) == (DEFAULT_TEMPLATE, "plain-hints")
 
 
 def test_a_form_that_agrees_with_the_others_wins_over_one_that_does_not():
@@ -104,7 +106,7 @@ def test_labels_that_the_question_does_not_know_are_passed_over():
 def test_a_form_that_gets_no_answer_is_not_chosen():
     model = FakeLanguageModel(understands)
     model.loses = lambda prompt: None if prompt.endswith("Answer:") else "lost"
-    report = TemplateSelector(LLMAnnotator(model), TaskSchema((QUESTION,)), "").choose_form(
+    report = TemplateSelector(LLMAnnotator(model), TaskSchema((QUESTION,)), "").select_template(
         QUESTION, EXAMPLES
     )
     assert report.chosen in ("plain-answer", "plain-marks")
@@ -113,7 +115,7 @@ def test_a_form_that_gets_no_answer_is_not_chosen():
 def test_no_answer_at_all_leaves_the_default():
     model = FakeLanguageModel(understands)
     model.refuses = lambda prompt: "never"
-    report = TemplateSelector(LLMAnnotator(model), TaskSchema((QUESTION,)), "").choose_form(
+    report = TemplateSelector(LLMAnnotator(model), TaskSchema((QUESTION,)), "").select_template(
         QUESTION, EXAMPLES
     )
     assert (report.chosen, report.why) == ("plain-options", "no form got an answer")
@@ -121,7 +123,7 @@ def test_no_answer_at_all_leaves_the_default():
 
 def test_no_text_leaves_the_default():
     annotator = LLMAnnotator(FakeLanguageModel(understands))
-    report = TemplateSelector(annotator, TaskSchema((QUESTION,)), "").choose_form(QUESTION, [])
+    report = TemplateSelector(annotator, TaskSchema((QUESTION,)), "").select_template(QUESTION, [])
     assert (report.chosen, report.n_texts) == ("plain-options", 0)
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from backend.domain.questions import LabelDefinition, Question, QuestionKind, TaskSchema, TextField
 from backend.llm.prompts.templates import (
-    DEFAULT_FORM,
-    FORMS,
+    DEFAULT_TEMPLATE,
+    TEMPLATES,
     Layout,
     choice_layout,
     open_layout,
@@ -37,11 +37,11 @@ HEADER = "What does the reviewer think of the product?"
 def layout_for(
     question: Question = QUESTION,
     *,
-    template: str = DEFAULT_FORM,
+    template: str = DEFAULT_TEMPLATE,
     headers: tuple[str, ...] = (HEADER,),
     words: Verbalizer = WORDS,
 ) -> Layout:
-    return choice_layout(TaskSchema((question,), headers), question, "", FORMS[template], words)
+    return choice_layout(TaskSchema((question,), headers), question, "", TEMPLATES[template], words)
 
 
 def without_hints(question: Question) -> Question:
@@ -107,7 +107,7 @@ def test_marks_say_what_they_stand_for():
 
 
 def test_every_form_can_put_every_kind_of_words():
-    for name, template in FORMS.items():
+    for name, template in TEMPLATES.items():
         assert name == template.name
         for words in (WORDS, MARKS):
             prompt = filled(layout_for(template=name, words=words))
@@ -116,9 +116,9 @@ def test_every_form_can_put_every_kind_of_words():
 
 
 def test_versions_name_kind_form_and_number_and_fit_their_column():
-    assert prompt_version(QUESTION, FORMS[DEFAULT_FORM]) == "choice/plain-options/1"
+    assert prompt_version(QUESTION, TEMPLATES[DEFAULT_TEMPLATE]) == "choice/plain-options/1"
     for kind in QuestionKind:
-        for template in FORMS.values():
+        for template in TEMPLATES.values():
             question = replace(QUESTION, kind=kind)
             assert len(prompt_version(question, template, suffix="-top20")) <= 64
 
@@ -129,7 +129,7 @@ def test_names_come_from_the_config():
     assert prompt.endswith('\n\nNews body: "x"\nAnswer type:')
 
 
-@pytest.mark.parametrize("template", FORMS)
+@pytest.mark.parametrize("template", TEMPLATES)
 def test_nothing_in_a_prompt_is_about_a_subject_that_the_config_does_not_name(template):
     labels = (LabelDefinition("a", "Cat"), LabelDefinition("b", "Dog"))
     question = Question("animal", (TextField("story", "story"),), QUESTION.kind, labels)
