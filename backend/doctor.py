@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from backend.doctor_checks import Finding, language_model_findings
-from backend.domain.definitions import with_definitions
+from backend.domain.definitions import read_definitions, with_definitions
 from backend.domain.ports import LanguageModel
 from backend.domain.projects import UNCERTAINTY_SAMPLING, Project, ProjectInfo
 from backend.errors import BackendError, PlatformUnauthorized
@@ -22,7 +22,6 @@ from backend.labelstudio.admin import (
     read_token,
 )
 from backend.labelstudio.client import LabelStudioPlatform
-from backend.labelstudio.definition_files import DefinitionFiles
 from backend.labelstudio.label_config import LabelConfigReader
 from backend.labelstudio.remote_text import RemoteTexts
 from backend.settings import Settings
@@ -222,7 +221,7 @@ def _config(settings: Settings, subject: str, info: ProjectInfo) -> Iterator[Fin
             "see docs/label-configs.md for what can be labelled",
         )
     try:
-        definitions = DefinitionFiles(settings.definitions_folder).read(info.platform_id)
+        definitions = read_definitions(settings.definitions_folder, info.platform_id)
         with_definitions(schema, definitions.labels)
     except BackendError as exc:
         yield Finding(subject, "failure", str(exc), "nothing is labelled until this is corrected")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -235,11 +235,11 @@ class Services:
 
     @cached_property
     def _guidelines(self) -> GuidelinesReader:
-        from backend.labelstudio.definition_files import DefinitionFiles
+        from backend.domain.definitions import read_definitions
         from backend.pipeline.guidelines import GuidelinesReader
 
-        definitions = DefinitionFiles(self.settings.definitions_folder)
-        return GuidelinesReader(self.config, self.stores, definitions.read)
+        definitions = partial(read_definitions, self.settings.definitions_folder)
+        return GuidelinesReader(self.config, self.stores, definitions)
 
     @cached_property
     def _labelling(self) -> Labelling:

@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from backend.labelstudio.label_config.tags import control_tags
+
 ROOT = Path(__file__).parent.parent
+LABEL_CONFIG = ROOT / "backend" / "labelstudio" / "label_config"
 MODULES = [
     *sorted((ROOT / "backend").rglob("*.py")),
     ROOT / "model.py",
@@ -107,6 +110,14 @@ def test_kinds_of_questions_are_told_apart_by_their_properties_alone(path):
         and node.value.id == "QuestionKind"
     ]
     assert named == []
+
+
+def test_a_control_tag_is_named_in_the_file_that_defines_it_alone():
+    files = {path.name: path.read_text(encoding="utf-8") for path in LABEL_CONFIG.glob("*.py")}
+    for tag in control_tags().values():
+        modules = [name for name, text in files.items() if f"class {type(tag).__name__}(" in text]
+        namers = [name for name, text in files.items() if f'"{tag.name}"' in text]
+        assert namers == modules
 
 
 def test_every_package_is_on_the_map():

@@ -1,14 +1,19 @@
-"""What a user says about a project's labels beyond its label config."""
+"""Read label definitions from a project's YAML file, and put them into what the project asks."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
 
 from backend.domain.questions import Question, TaskSchema
 from backend.errors import UnsuitableDefinitions
 
 _MAX_NAMED = 20
+_EXPECTED = "expected `instruction: text` and `definitions: {question: {label value: text}}`"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +26,43 @@ class Definitions:
     def instruct(self, instruction: str) -> str:
         """Return a project's own instruction followed by this one."""
         return "\n\n".join(text for text in (instruction, self.instruction) if text.strip())
+
+
+def read_definitions(folder: Path, platform_id: int) -> Definitions:
+    """Read a project's definitions from `<project number>.yaml`; empty ones without that file.
+
+    Raises UnsuitableDefinitions when the file holds anything else than `_EXPECTED`.
+    """
+    file = folder / f"{platform_id}.yaml"
+    try:
+        # every scalar is a text: a label "yes" or "1" is no truth value and no number
+        content = yaml.load(file.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)  # noqa: S506
+    except FileNotFoundError:
+        return Definitions()
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as exc:
+        why = " ".join(str(exc).split())[:300]
+        raise UnsuitableDefinitions(f"{file.name} cannot be read: {why}; {_EXPECTED}") from exc
+    return _parse(file.name, content or {})
+
+
+def _parse(name: str, content: Any) -> Definitions:
+    if not isinstance(content, dict):
+        raise UnsuitableDefinitions(f"{name} holds a {type(content).__name__}; {_EXPECTED}")
+    unknown = sorted(set(content) - {"definitions", "instruction"})
+    if unknown:
+        raise UnsuitableDefinitions(f"{name} holds {', '.join(map(repr, unknown))}; {_EXPECTED}")
+    labels, instruction = content.get("definitions") or {}, content.get("instruction") or ""
+    if not isinstance(instruction, str) or not _is_table_of_texts(labels):
+        raise UnsuitableDefinitions(f"{name} holds something else than texts; {_EXPECTED}")
+    return Definitions({name: meanings or {} for name, meanings in labels.items()}, instruction)
+
+
+def _is_table_of_texts(labels: Any) -> bool:
+    return isinstance(labels, dict) and all(
+        meanings == ""
+        or (isinstance(meanings, dict) and all(isinstance(text, str) for text in meanings.values()))
+        for meanings in labels.values()
+    )
 
 
 def with_definitions(
@@ -60,7 +102,7 @@ def _define(question: Question, meanings: Mapping[str, str]) -> Question:
     return replace(question, labels=labels)
 
 
-def _listed(names: Mapping[str, object] | list[str]) -> str:
-    found = [repr(name) for name in names]
-    more = f" and {len(found) - _MAX_NAMED} more" if len(found) > _MAX_NAMED else ""
-    return ", ".join(found[:_MAX_NAMED]) + more
+def _listed(names: Iterable[str]) -> str:
+    quoted = [repr(name) for name in names]
+    more = f" and {len(quoted) - _MAX_NAMED} more" if len(quoted) > _MAX_NAMED else ""
+    return ", ".join(quoted[:_MAX_NAMED]) + more

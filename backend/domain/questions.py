@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
-from types import MappingProxyType
+from enum import Flag, StrEnum, auto
 
 
 class AnswerShape(StrEnum):
-    """How many labels an answer holds: exactly one, any set, labelled spans, or written text."""
+    """What an answer holds: exactly one label, any set of labels, labeled spans, or a text."""
 
     LABEL = "label"
     LABEL_SET = "label_set"
@@ -17,51 +15,45 @@ class AnswerShape(StrEnum):
     TEXT = "text"
 
 
-class QuestionKind(StrEnum):
-    """The kinds of questions; everything that the code decides by kind is a property of it.
+class Trait(Flag):
+    """What sets a kind apart from others of its shape."""
 
-    `shape` is what an answer holds; `prompt_prefix` begins the prompt version of stored labels;
-    `tag` is the control tag (lower case) that writes results where a question names none.
-    `is_ordinal`: labels run from low to high. `is_numeric`: an answer is a number.
-    `compares_texts`: the answer is about all texts of the question alike.
+    NONE = 0
+    ORDINAL = auto()  # labels run from low to high
+    NUMERIC = auto()  # an answer is a number
+    COMPARES_TEXTS = auto()  # an answer is about all texts of the question alike
+
+
+class QuestionKind(StrEnum):
+    """The kinds of questions, each with its properties; no other module decides by a kind's name.
+
+    A new kind is one line here, and one of the control tags in `labelstudio.label_config` asks it.
+    A member is its stored value, the answer's shape, the prefix of its prompt versions, and traits.
     """
 
-    SINGLE_CHOICE = "single_choice", AnswerShape.LABEL, "choice", "choices"
-    MULTIPLE_CHOICE = "multiple_choice", AnswerShape.LABEL_SET, "yes-no", "choices"
-    RATING = "rating", AnswerShape.LABEL, "rating", "rating", {"is_ordinal": True}
-    NUMBER = (
-        "number",
-        AnswerShape.LABEL,
-        "number",
-        "number",
-        {"is_ordinal": True, "is_numeric": True},
-    )
-    PAIRWISE = "pairwise", AnswerShape.LABEL, "pairwise", "pairwise", {"compares_texts": True}
-    SPANS = "spans", AnswerShape.SPANS, "spans", "labels"
-    FREE_TEXT = "free_text", AnswerShape.TEXT, "text", "textarea"
+    SINGLE_CHOICE = "single_choice", AnswerShape.LABEL, "choice"
+    MULTIPLE_CHOICE = "multiple_choice", AnswerShape.LABEL_SET, "yes-no"
+    RATING = "rating", AnswerShape.LABEL, "rating", Trait.ORDINAL
+    NUMBER = "number", AnswerShape.LABEL, "number", Trait.ORDINAL | Trait.NUMERIC
+    PAIRWISE = "pairwise", AnswerShape.LABEL, "pairwise", Trait.COMPARES_TEXTS
+    SPANS = "spans", AnswerShape.SPANS, "spans"
+    FREE_TEXT = "free_text", AnswerShape.TEXT, "text"
 
     shape: AnswerShape
     prompt_prefix: str
-    tag: str
-    is_ordinal: bool
-    is_numeric: bool
-    compares_texts: bool
+    traits: Trait
 
     def __new__(
         cls,
         value: str,
         shape: AnswerShape = AnswerShape.LABEL,
         prompt_prefix: str = "",
-        tag: str = "",
-        traits: Mapping[str, bool] = MappingProxyType({}),
+        traits: Trait = Trait.NONE,
     ) -> QuestionKind:
         """Make a member that is found by its value alone."""
         kind = str.__new__(cls, value)
         kind._value_ = value
-        kind.shape, kind.prompt_prefix, kind.tag = shape, prompt_prefix, tag
-        kind.is_ordinal = traits.get("is_ordinal", False)
-        kind.is_numeric = traits.get("is_numeric", False)
-        kind.compares_texts = traits.get("compares_texts", False)
+        kind.shape, kind.prompt_prefix, kind.traits = shape, prompt_prefix, traits
         return kind
 
     @property
@@ -93,6 +85,21 @@ class QuestionKind(StrEnum):
     def can_be_empty(self) -> bool:
         """Whether "there is none" is an answer."""
         return self.is_multilabel or self.has_spans
+
+    @property
+    def is_ordinal(self) -> bool:
+        """Whether the labels run from low to high."""
+        return Trait.ORDINAL in self.traits
+
+    @property
+    def is_numeric(self) -> bool:
+        """Whether an answer is a number."""
+        return Trait.NUMERIC in self.traits
+
+    @property
+    def compares_texts(self) -> bool:
+        """Whether an answer is about all texts of the question alike."""
+        return Trait.COMPARES_TEXTS in self.traits
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from backend.domain.projects import Prediction, Task
 from backend.labelstudio.admin import LabelStudioAdmin
 from backend.labelstudio.client import LabelStudioPlatform
 from backend.labelstudio.label_config import LabelConfigReader, read_answers
-from backend.labelstudio.label_config.html import read_html
+from backend.labelstudio.label_config.offsets import read_html
 from backend.launcher.environments import PROJECT_FOLDER
 from backend.launcher.label_studio_server import LabelStudioServer
 from tests.end_to_end.browser import LabelStudioBrowser, open_browser

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 from xml.etree import ElementTree
 
 from backend.domain.labels import Answer, WeakLabel
 from backend.domain.questions import LabelDefinition, Question, QuestionKind
 from backend.labelstudio.label_config.tags import (
-    ANY_TEXT,
-    Control,
+    ControlElement,
+    ControlTag,
     RegionSet,
     RegionValue,
     RegionValues,
     TagSpec,
     TaskData,
-    chosen,
-    winner,
+    UnsupportedTag,
+    decide,
+    listed_labels,
 )
 
 PATH_SEPARATOR = " / "
@@ -29,100 +30,85 @@ _KIND_BY_CHOICE = {
 }
 
 
-class _Picked:
-    """What both tags share; they differ in what they ask and in their result's key, their name."""
+class _ChoiceTag(ControlTag):
+    """What both tags share; a result's key is the tag's name."""
 
-    tag: str
-    over = ANY_TEXT
-    n_objects = 1
+    kinds = (QuestionKind.SINGLE_CHOICE, QuestionKind.MULTIPLE_CHOICE)
 
     def write(self, question: Question, weak_label: WeakLabel, data: TaskData) -> RegionSet | None:
-        if question.kind.is_exclusive:
-            best = winner(question, weak_label)
-            found = None if best is None else ([best[0]], best[1])
-        else:
-            found = chosen(question, weak_label)
-        if found is None:
+        decision = decide(question, weak_label)
+        if decision is None:
             return None
-        labels, confidence = found
+        labels, confidence = decision
         if not labels:
             return RegionSet((), confidence)
         values = [list(label.path) if label.path else label.value for label in labels]
-        return RegionSet((RegionValue({self.tag.lower(): values}, confidence),), confidence)
+        return RegionSet((RegionValue({self.name.lower(): values}, confidence),), confidence)
 
     def read(self, question: Question, values: RegionValues, data: TaskData) -> Answer | None:
         """Read labels in the config's order; what is no leaf, or unknown, is left out."""
-        by_stored: dict[Any, str] = {
-            label.path or label.value: label.value for label in question.labels
-        }
-        picked: set[str] = set()
+        chosen: set[str | tuple[str, ...] | None] = set()
         for value in values:
-            stored = value.get(self.tag.lower())
-            for item in stored if isinstance(stored, list) else ():
-                label = _lookup(by_stored, item)
-                if label is not None:
-                    picked.add(label)
-        if not picked or (question.kind.is_exclusive and len(picked) != 1):
+            items = value.get(self.name.lower())
+            chosen.update(map(_stored, items) if isinstance(items, list) else ())
+        labels = [label.value for label in question.labels if (label.path or label.value) in chosen]
+        if not labels or (question.kind.is_exclusive and len(labels) != 1):
             return None
-        return Answer(tuple(label.value for label in question.labels if label.value in picked))
+        return Answer(tuple(labels))
 
 
-class Choices(_Picked):
+class Choices(_ChoiceTag):
     """`<Choices>`. Results hold a choice's alias where it has one, and paths for a tree."""
 
-    tag = "Choices"
+    name = "Choices"
 
-    def ask(self, control: Control) -> TagSpec | str:
-        choice = control.attribute("choice") or "single"
+    def spec(self, element: ControlElement) -> TagSpec:
+        choice = element.attribute("choice") or "single"
         kind = _KIND_BY_CHOICE.get(choice)
         if kind is None:
-            return f'choice="{choice}"'
-        if control.element.find(".//Choice//Choice") is None:
-            labels: tuple[LabelDefinition, ...] | str = _flat(control)
-        elif control.is_set("allowNested"):
-            labels = _leaves(control.element)
-        else:
-            return 'nested choices without allowNested="true", which Label Studio does not show'
-        return _asked(kind, labels)
+            raise UnsupportedTag(f'choice="{choice}"')
+        if element.element.find(".//Choice//Choice") is None:
+            return _spec(kind, listed_labels(element))
+        if not element.is_set("allowNested"):
+            raise UnsupportedTag(
+                'nested choices without allowNested="true", which Label Studio does not show'
+            )
+        return _spec(kind, _leaves(element.element))
 
 
-class Taxonomy(_Picked):
+class Taxonomy(_ChoiceTag):
     """`<Taxonomy>`: several leaves of a tree, or one with maxUsages="1"."""
 
-    tag = "Taxonomy"
+    name = "Taxonomy"
 
-    def ask(self, control: Control) -> TagSpec | str:
-        if control.is_set("labeling"):
-            return 'labeling="true"'
-        one = control.attribute("maxUsages") == "1"
-        kind = QuestionKind.SINGLE_CHOICE if one else QuestionKind.MULTIPLE_CHOICE
-        return _asked(kind, _leaves(control.element))
-
-
-def _asked(kind: QuestionKind, labels: tuple[LabelDefinition, ...] | str) -> TagSpec | str:
-    if isinstance(labels, str):
-        return labels
-    return TagSpec(kind, labels) if len(labels) >= 2 else "fewer than two choices"
+    def spec(self, element: ControlElement) -> TagSpec:
+        if element.is_set("labeling"):
+            raise UnsupportedTag('labeling="true"')
+        is_single = element.attribute("maxUsages") == "1"
+        kind = QuestionKind.SINGLE_CHOICE if is_single else QuestionKind.MULTIPLE_CHOICE
+        return _spec(kind, _leaves(element.element))
 
 
-def _flat(control: Control) -> tuple[LabelDefinition, ...]:
-    return tuple(
-        LabelDefinition(value, str(choice.get_attr("value", value)), choice.get_attr("hint"))
-        for value, choice in control.tag.labels_attrs.items()
-    )
+TAGS = (Choices(), Taxonomy())
 
 
-def _leaves(root: ElementTree.Element) -> tuple[LabelDefinition, ...] | str:
-    """Return a tree's leaves in order: told by their own names, where these differ.
+def _spec(kind: QuestionKind, labels: tuple[LabelDefinition, ...]) -> TagSpec:
+    if len(labels) < 2:
+        raise UnsupportedTag("fewer than two choices")
+    return TagSpec(kind, labels)
+
+
+def _leaves(root: ElementTree.Element) -> tuple[LabelDefinition, ...]:
+    """Return a tree's leaves in order, named by themselves where these names differ.
 
     Of equal siblings Label Studio shows the first, and so does this.
     """
-    found = list(_walk(root, (), ()))
-    values = Counter(PATH_SEPARATOR.join(path) for path, _, _ in found)
-    doubled = [value for value, n in values.items() if n > 1]
-    if doubled:
-        return f'several choices are told by the same path "{doubled[0]}"'
-    names = Counter(shown[-1] for _, shown, _ in found)
+    leaves = list(_walk(root, (), ()))
+    values = Counter(PATH_SEPARATOR.join(path) for path, _, _ in leaves)
+    for value, n in values.items():
+        if n > 1:
+            raise UnsupportedTag(f'several choices are told by the same path "{value}"')
+    names = Counter(shown[-1] for _, shown, _ in leaves)
     return tuple(
         LabelDefinition(
             value=PATH_SEPARATOR.join(path),
@@ -130,7 +116,7 @@ def _leaves(root: ElementTree.Element) -> tuple[LabelDefinition, ...] | str:
             hint=hint,
             path=path,
         )
-        for path, shown, hint in found
+        for path, shown, hint in leaves
     )
 
 
@@ -161,7 +147,8 @@ def _choices_in(element: ElementTree.Element) -> Iterator[ElementTree.Element]:
             yield from _choices_in(child)
 
 
-def _lookup(by_stored: Mapping[Any, str], item: Any) -> str | None:
+def _stored(item: Any) -> str | tuple[str, ...] | None:
+    """Return a choice as `LabelDefinition` has it: its path or value; None for anything else."""
     if isinstance(item, list) and all(isinstance(step, str) for step in item):
-        return by_stored.get(tuple(item))
-    return by_stored.get(item) if isinstance(item, str) else None
+        return tuple(item)
+    return item if isinstance(item, str) else None

@@ -1,46 +1,29 @@
-"""The `ConfigReader` port for Label Studio; parsing and validation are label-studio-sdk's own."""
+"""Read label configs into questions; parsing and validation are label-studio-sdk's own."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 from xml.etree import ElementTree
 
-from label_studio_sdk._legacy.exceptions import (
-    LabelStudioValidationErrorSentryIgnored,
-    LabelStudioXMLSyntaxErrorSentryIgnored,
-    LSConfigParseException,
-)
-from label_studio_sdk.label_interface.interface import LabelInterface
-
-from backend.domain.labels import Abstention, Answer, Example, Region, WeakLabel
+from backend.domain.labels import Abstention, Example
 from backend.domain.projects import Prediction, Task
-from backend.domain.questions import Question, TaskSchema
+from backend.domain.questions import Question, TaskSchema, TextField
 from backend.errors import UnsupportedLabelConfig
-from backend.labelstudio.label_config.controls import SUPPORTED, read_fields, read_question
 from backend.labelstudio.label_config.results import (
     read_answers,
     with_flat_choices,
     write_prediction,
 )
-from backend.labelstudio.label_config.tags import Control
-from backend.labelstudio.label_config.texts import VARIABLE, FetchText, read_text
-
-_PARSE_ERRORS = (
-    LabelStudioValidationErrorSentryIgnored,
-    LabelStudioXMLSyntaxErrorSentryIgnored,
-    LSConfigParseException,
-    ElementTree.ParseError,
-    RecursionError,
-    # What the SDK's parser lets through when a config is not what it expects.
-    ValueError,
-    TypeError,
-    KeyError,
-    IndexError,
-    AttributeError,
+from backend.labelstudio.label_config.tags import (
+    ControlElement,
+    ControlTag,
+    UnsupportedTag,
+    control_tags,
 )
+from backend.labelstudio.label_config.texts import VARIABLE, FetchText, read_field, read_text
 
 
 class LabelConfigReader:
@@ -70,26 +53,8 @@ class LabelConfigReader:
                 texts[field.name] = text
         return Example(task.id, texts, missing)
 
-    def write_prediction(
-        self,
-        schema: TaskSchema,
-        weak_labels: Sequence[WeakLabel],
-        model_version: str,
-        task: Task | None = None,
-    ) -> Prediction | None:
-        """Turn one example's weak labels into a prediction; None when there is no answer in them.
-
-        Answers that the schema does not ask for (any more) are left out. The score is the
-        confidence in the least sure answer. Without the task, spans do not say which text they
-        cover, and those of a HyperText or of Paragraphs raise InvalidRequest.
-        """
-        return write_prediction(schema, weak_labels, model_version, task)
-
-    def read_answers(
-        self, schema: TaskSchema, result: Sequence[Region], data: Mapping[str, Any]
-    ) -> dict[str, Answer]:
-        """Return what a person answered, by question name; see `results.read_answers`."""
-        return read_answers(schema, result, data)
+    write_prediction = staticmethod(write_prediction)
+    read_answers = staticmethod(read_answers)
 
     def errors(self, label_config: str, prediction: Prediction) -> list[str]:
         """Return what is wrong with a prediction under this config; empty when it fits.
@@ -130,18 +95,43 @@ def _parse_text(label_config: str) -> _Config:
         raise _unreadable("it has a document type declaration, which is not allowed")
     try:
         root = ElementTree.fromstring(label_config)  # noqa: S314
-        interface: Any = LabelInterface(ElementTree.tostring(root, encoding="unicode"))
-        interface.validate()
-    except _PARSE_ERRORS as exc:
+    except (ElementTree.ParseError, RecursionError, ValueError) as exc:
         raise _unreadable(str(exc)) from exc
+    interface = _validated(root)
     schema = _read_schema(root, interface)
     if not schema.questions:
         found = ", ".join(schema.unsupported[:10]) or "no control tag"
+        supported = ", ".join(tag.name for tag in control_tags().values())
         raise UnsupportedLabelConfig(
-            f"the label config asks nothing that this backend can label (found: {found}); "
-            f"it labels {SUPPORTED}: add one, or see docs/label-configs.md"
+            f"the label config asks nothing that this backend can label (found: {found}); it "
+            f"labels {supported} over Text, HyperText or Paragraphs: add one, or see "
+            "docs/label-configs.md"
         )
     return _Config(interface, schema)
+
+
+def _validated(root: ElementTree.Element) -> Any:
+    """Return the SDK's view of a config; loaded at the first one (0.3 s, 30 MB)."""
+    from label_studio_sdk._legacy import exceptions as sdk
+    from label_studio_sdk.label_interface.interface import LabelInterface
+
+    try:
+        interface: Any = LabelInterface(ElementTree.tostring(root, encoding="unicode"))
+        interface.validate()
+    except (
+        sdk.LabelStudioValidationErrorSentryIgnored,
+        sdk.LabelStudioXMLSyntaxErrorSentryIgnored,
+        sdk.LSConfigParseException,
+        # what the SDK's parser lets through when a config is not what it expects
+        RecursionError,
+        ValueError,
+        TypeError,
+        KeyError,
+        IndexError,
+        AttributeError,
+    ) as exc:
+        raise _unreadable(str(exc)) from exc
+    return interface
 
 
 def _unreadable(why: str) -> UnsupportedLabelConfig:
@@ -155,31 +145,92 @@ def _unreadable(why: str) -> UnsupportedLabelConfig:
 def _read_schema(root: ElementTree.Element, interface: Any) -> TaskSchema:
     elements = {element.get("name"): element for element in root.iter() if element.get("toName")}
     parents = {child: parent for parent in root.iter() for child in parent}
-    fields = read_fields(list(interface.objects))
+    objects = {tag.name: tag for tag in interface.objects}
     questions: list[Question] = []
     unsupported: list[str] = []
-    for tag in interface.controls:
-        if tag.name not in elements:  # a tag that is object and control in one, such as Chat
-            unsupported.append(f'{tag.tag} "{tag.name}"')
+    for parsed in interface.controls:
+        if parsed.name not in elements:  # a tag that is object and control in one, such as Chat
+            unsupported.append(f'{parsed.tag} "{parsed.name}"')
             continue
-        element = elements[tag.name]
-        question = read_question(Control(tag, element, _ancestors(element, parents)), fields)
-        if isinstance(question, Question):
-            questions.append(question)
-        else:
-            unsupported.append(question)
+        element = elements[parsed.name]
+        control = ControlElement(parsed, element, _ancestors(element, parents))
+        try:
+            questions.append(_read_question(control, objects))
+        except UnsupportedTag as exc:
+            unsupported.append(f"{control.title} ({exc})" if str(exc) else control.title)
     return TaskSchema(tuple(questions), tuple(_headers(root)), tuple(unsupported))
+
+
+def _read_question(control: ControlElement, objects: Mapping[str, Any]) -> Question:
+    """Return the question that a control tag asks; raises UnsupportedTag.
+
+    Its texts are those of the object tags that it is about, then all others of the config.
+    """
+    tag = control_tags().get(control.parsed.tag.lower())
+    if tag is None:
+        raise UnsupportedTag
+    _check_unconditional(control)
+    fields = _target_fields(control, tag)
+    for name, other in objects.items():
+        if name not in fields:
+            try:
+                fields[name] = read_field(other)
+            except UnsupportedTag:
+                continue
+    spec = tag.spec(control)
+    return Question(
+        name=control.parsed.name,
+        fields=tuple(fields.values()),
+        kind=spec.kind,
+        labels=spec.labels,
+        bounds=spec.bounds,
+        step=spec.step,
+        tag=tag.name.lower(),
+    )
+
+
+def _check_unconditional(control: ControlElement) -> None:
+    """Raise UnsupportedTag where a question is not asked once about every task."""
+    for name in ("perRegion", "perItem", "visibleWhen"):
+        value = control.attribute(name)
+        if value is not None and value.lower() != "false":
+            raise UnsupportedTag(f'{name}="{value}"')
+    for ancestor in control.ancestors:
+        condition = {name.lower(): value for name, value in ancestor.attrib.items()}.get(
+            "visiblewhen"
+        )
+        if condition is not None:
+            raise UnsupportedTag(f'inside a {ancestor.tag} with visibleWhen="{condition}"')
+    if control.parsed.dynamic_value:
+        value = control.attribute("apiUrl") or control.attribute("value")
+        raise UnsupportedTag(f'value="{value}": it comes with each task')
+
+
+def _target_fields(control: ControlElement, tag: ControlTag) -> dict[str, TextField]:
+    """Return the texts that a control tag is about, by name; raises UnsupportedTag."""
+    targets: list[Any] = control.parsed.objects
+    if len({target.name for target in targets}) != len(control.parsed.to_name):
+        raise UnsupportedTag("over something that is not there")
+    if len(targets) != tag.n_objects:
+        raise UnsupportedTag("over several tags" if tag.n_objects == 1 else "not over two tags")
+    supported = {name.lower() for name in tag.over}
+    fields = {}
+    for target in targets:
+        if target.tag.lower() not in supported:
+            raise UnsupportedTag(f"over {target.tag}")
+        fields[target.name] = read_field(target)
+    return fields
 
 
 def _ancestors(
     element: ElementTree.Element, parents: Mapping[ElementTree.Element, ElementTree.Element]
 ) -> tuple[ElementTree.Element, ...]:
     """Return the elements around an element, the innermost first."""
-    found = []
+    ancestors = []
     while (parent := parents.get(element)) is not None:
-        found.append(parent)
+        ancestors.append(parent)
         element = parent
-    return tuple(found)
+    return tuple(ancestors)
 
 
 def _headers(root: ElementTree.Element) -> Iterable[str]:

@@ -1,16 +1,15 @@
-"""Between weak labels or people's results and the questions that they answer."""
+"""Write weak labels as Label Studio results, and read people's results as answers."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from backend.domain.labels import Answer, Region, WeakLabel
 from backend.domain.projects import Prediction, Task
 from backend.domain.questions import Question, TaskSchema
-from backend.labelstudio.label_config.controls import tag_of
-from backend.labelstudio.label_config.tags import RegionSet, RegionValue
+from backend.labelstudio.label_config.tags import tag_of
 
 _SCORE_DIGITS = 4
 _CUT_NOTE = "The text was longer than the model's context; only its beginning was read."
@@ -20,12 +19,13 @@ def write_prediction(
     schema: TaskSchema,
     weak_labels: Sequence[WeakLabel],
     model_version: str,
-    task: Task | None,
+    task: Task | None = None,
 ) -> Prediction | None:
     """Turn one example's weak labels into a prediction; None when there is no answer in them.
 
     Answers that the schema does not ask for (any more) are left out. "There is none" is an answer
-    without a region. The score is the confidence in the least sure answer.
+    without a region. The score is the confidence in the least sure answer. Without the task, spans
+    lack their text, and those of a HyperText or of Paragraphs raise InvalidRequest.
     """
     questions = {question.name: question for question in schema.questions}
     data = None if task is None else task.data
@@ -33,29 +33,53 @@ def write_prediction(
     confidences: list[float] = []
     for weak_label in weak_labels:
         question = questions.get(weak_label.question)
-        reply = None if question is None else tag_of(question).write(question, weak_label, data)
-        if question is not None and reply is not None:
-            confidences.append(reply.confidence)
-            regions += _regions(question, weak_label, reply)
+        if question is None:
+            continue
+        answer = tag_of(question).write(question, weak_label, data)
+        if answer is not None:
+            confidences.append(answer.confidence)
+            for index, region in enumerate(answer.regions):
+                regions.append(
+                    {
+                        "id": _region_id(weak_label, index),
+                        **_addressed(question),
+                        "value": region.value,
+                        "score": _score(region.confidence),
+                        **({"meta": {"text": [_CUT_NOTE]}} if weak_label.is_truncated else {}),
+                    }
+                )
     if not confidences:
         return None
-    return Prediction(
-        task_id=weak_labels[0].example_id,
-        model_version=model_version,
-        result=tuple(regions),
-        score=_score(min(confidences)),
-    )
+    score = _score(min(confidences))
+    return Prediction(weak_labels[0].example_id, model_version, tuple(regions), score)
+
+
+def _region_id(weak_label: WeakLabel, index: int) -> str:
+    """Return an id that is the same for every version of a prediction."""
+    name = f"{weak_label.example_id}:{weak_label.question}" + (f":{index}" if index else "")
+    return hashlib.sha256(name.encode()).hexdigest()[:10]
+
+
+def _addressed(question: Question) -> Region:
+    return {
+        "from_name": question.name,
+        "to_name": question.field.name,
+        "type": tag_of(question).name.lower(),
+    }
+
+
+def _score(confidence: float) -> float:
+    return round(min(max(float(confidence), 0.0), 1.0), _SCORE_DIGITS)
 
 
 def read_answers(
-    schema: TaskSchema, result: Iterable[Region], data: Mapping[str, Any] | None = None
+    schema: TaskSchema, result: Sequence[Region], data: Mapping[str, Any] | None = None
 ) -> dict[str, Answer]:
     """Return what a person answered in a submitted annotation, by question name.
 
     Regions of other tags, and labels that the config does not have (any more), are left out. No
-    region at all answers a multiple choice or a span question with "there is none". `data` is the
-    task's data, without which places in a HyperText or in Paragraphs cannot be told: then
-    InvalidRequest is raised.
+    region at all answers a multiple choice or a span question with "there is none". Without the
+    task's data, places in a HyperText or in Paragraphs raise InvalidRequest.
     """
     values: dict[str, list[Mapping[str, Any]]] = {}
     for region in result:
@@ -64,9 +88,8 @@ def read_answers(
             values.setdefault(str(region.get("from_name")), []).append(value)
     answers = {}
     for question in schema.questions:
-        found = values.get(question.name)
-        if found:
-            answer = tag_of(question).read(question, found, data)
+        if question.name in values:
+            answer = tag_of(question).read(question, values[question.name], data)
             if answer is not None:
                 answers[question.name] = answer
         elif question.kind.can_be_empty:
@@ -91,28 +114,3 @@ def with_flat_choices(schema: TaskSchema, region: Region) -> Region:
         for choice in choices
     ]
     return {**region, "value": {"choices": flat}}
-
-
-def _regions(question: Question, weak_label: WeakLabel, reply: RegionSet) -> list[Region]:
-    return [
-        _region(question, weak_label, written, index) for index, written in enumerate(reply.regions)
-    ]
-
-
-def _region(question: Question, weak_label: WeakLabel, written: RegionValue, index: int) -> Region:
-    name = f"{weak_label.example_id}:{question.name}" + (f":{index}" if index else "")
-    region: Region = {
-        "id": hashlib.sha256(name.encode()).hexdigest()[:10],
-        "from_name": question.name,
-        "to_name": question.field.name,
-        "type": tag_of(question).tag.lower(),
-        "value": written.value,
-        "score": _score(written.confidence),
-    }
-    if weak_label.is_truncated:
-        region["meta"] = {"text": [_CUT_NOTE]}
-    return region
-
-
-def _score(confidence: float) -> float:
-    return round(min(max(float(confidence), 0.0), 1.0), _SCORE_DIGITS)

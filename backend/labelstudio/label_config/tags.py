@@ -1,20 +1,24 @@
-"""What every control tag of a label config can do here, and what all of them share."""
+"""Define what a control tag of a label config does here; each tag family has a file of its own."""
 
 from __future__ import annotations
 
+import pkgutil
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any, ClassVar
 from xml.etree import ElementTree
 
 from backend.domain.labels import Answer, WeakLabel
 from backend.domain.questions import LabelDefinition, Question, QuestionKind
 
-ANY_TEXT: tuple[str, ...] = ("Text", "HyperText", "Paragraphs")
 MIN_PROBABILITY = 0.5
-"""From here on a label of a multiple choice is chosen."""
+"""From here on a label of a multiple choice is selected."""
 UNKNOWN_CONFIDENCE = 0.5
-"""Stands in where an annotator did not say how sure it is."""
+"""Stands in where an annotator gave no confidence."""
 
 TaskData = Mapping[str, Any] | None
 """A task's data, or None where they are not at hand."""
@@ -22,11 +26,15 @@ RegionValues = Sequence[Mapping[str, Any]]
 """The values of a person's regions for one question."""
 
 
-@dataclass(frozen=True, slots=True)
-class Control:
-    """A control tag: the SDK's `ControlTag`, and the element as it is written."""
+class UnsupportedTag(Exception):
+    """A control tag cannot be labelled; the message says why, or is empty for an unknown tag."""
 
-    tag: Any
+
+@dataclass(frozen=True, slots=True)
+class ControlElement:
+    """A control tag in a config: as the SDK parsed it, as it is written, and what is around it."""
+
+    parsed: Any
     element: ElementTree.Element
     ancestors: tuple[ElementTree.Element, ...] = ()
 
@@ -37,7 +45,7 @@ class Control:
 
     def attribute(self, name: str) -> str | None:
         """Return an attribute's value; Label Studio does not mind its upper and lower case."""
-        value = self.tag.get_attr(name)
+        value = self.parsed.get_attr(name)
         return None if value is None else str(value)
 
     def is_set(self, name: str) -> bool:
@@ -47,7 +55,7 @@ class Control:
 
 @dataclass(frozen=True, slots=True)
 class TagSpec:
-    """What a control tag asks: the part of a `Question` that its kind of tag decides."""
+    """The part of a `Question` that its control tag decides."""
 
     kind: QuestionKind
     labels: tuple[LabelDefinition, ...] = ()
@@ -71,61 +79,69 @@ class RegionSet:
     confidence: float
 
 
-class QuestionTag(Protocol):
-    """One way of asking: reads its control tag, writes its predictions, reads its answers.
+class ControlTag(ABC):
+    """A control tag: reads its element, writes its predictions, reads people's answers.
 
-    `data` is the task's data. Only spans look at it: some of their positions, and the text that
-    they cover, depend on it.
+    A module of this package lists its tags in `TAGS`; nothing else has to name them. `data` is the
+    task's data: the positions of some spans, and the text that they cover, depend on it.
     """
 
-    tag: str
-    over: tuple[str, ...]
-    n_objects: int
+    name: ClassVar[str]
+    kinds: ClassVar[tuple[QuestionKind, ...]]
+    over: ClassVar[tuple[str, ...]] = ("Text", "HyperText", "Paragraphs")
+    n_objects: ClassVar[int] = 1
 
-    def ask(self, control: Control) -> TagSpec | str:
-        """Return what a control tag asks, or why that cannot be labelled."""
-        ...
+    @abstractmethod
+    def spec(self, element: ControlElement) -> TagSpec:
+        """Return what an element asks; raises UnsupportedTag."""
 
+    @abstractmethod
     def write(self, question: Question, weak_label: WeakLabel, data: TaskData) -> RegionSet | None:
         """Return the regions for a weak label; None when it holds no answer to this question."""
-        ...
 
+    @abstractmethod
     def read(self, question: Question, values: RegionValues, data: TaskData) -> Answer | None:
         """Return the answer in the values of a person's regions; None when none can be used."""
-        ...
 
 
-def why_not_always_asked(control: Control) -> str | None:
-    """Return why a question is not asked once about every task, or None when it is."""
-    for name in ("perRegion", "perItem", "visibleWhen"):
-        value = control.attribute(name)
-        if value is not None and value.lower() != "false":
-            return f'{name}="{value}"'
-    for ancestor in control.ancestors:
-        attributes = {name.lower(): value for name, value in ancestor.attrib.items()}
-        if "visiblewhen" in attributes:
-            return f'inside a {ancestor.tag} with visibleWhen="{attributes["visiblewhen"]}"'
-    if control.tag.dynamic_value:
-        value = control.attribute("apiUrl") or control.attribute("value")
-        return f'value="{value}": it comes with each task'
-    return None
+@cache
+def control_tags() -> dict[str, ControlTag]:
+    """Return all supported control tags by their names in lower case."""
+    package = __name__.rpartition(".")[0]
+    names = [module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)])]
+    modules = [import_module(f"{package}.{name}") for name in names]
+    return {tag.name.lower(): tag for module in modules for tag in getattr(module, "TAGS", ())}
 
 
-def winner(question: Question, weak_label: WeakLabel) -> tuple[LabelDefinition, float] | None:
-    """Return the likeliest label with its probability, the first of equals; None without one."""
-    if not question.labels or len(weak_label.probabilities) != len(question.labels):
-        return None
-    best = max(weak_label.probabilities)
-    return question.labels[weak_label.probabilities.index(best)], float(best)
+def tag_of(question: Question) -> ControlTag:
+    """Return the tag that writes and reads a question's results: its own, else one of its kind."""
+    tags = control_tags()
+    if question.tag:
+        return tags[question.tag]
+    return next(tag for tag in tags.values() if question.kind in tag.kinds)
 
 
-def chosen(question: Question, weak_label: WeakLabel) -> tuple[list[LabelDefinition], float] | None:
-    """Return the labels at or above `MIN_PROBABILITY` with the confidence in the least sure one.
+def decide(question: Question, weak_label: WeakLabel) -> tuple[list[LabelDefinition], float] | None:
+    """Return the labels that a posterior selects, and the confidence in the least sure decision.
 
-    A label that is left out counts as well: the confidence in each decision is p or 1 - p.
+    That is the likeliest label of an exclusive question, the first of equals, with its probability;
+    else every label of at least `MIN_PROBABILITY`, where leaving a label out is a decision of
+    confidence 1 - p. None without one probability per label.
     """
-    if not question.labels or len(weak_label.probabilities) != len(question.labels):
+    probabilities = weak_label.probabilities
+    if not question.labels or len(probabilities) != len(question.labels):
         return None
-    pairs = list(zip(question.labels, weak_label.probabilities, strict=True))
-    labels = [label for label, probability in pairs if probability >= MIN_PROBABILITY]
-    return labels, float(min(max(probability, 1 - probability) for _, probability in pairs))
+    if question.kind.is_exclusive:
+        best = max(probabilities)
+        return [question.labels[probabilities.index(best)]], float(best)
+    pairs = zip(question.labels, probabilities, strict=True)
+    selected = [label for label, probability in pairs if probability >= MIN_PROBABILITY]
+    return selected, float(min(max(p, 1 - p) for p in probabilities))
+
+
+def listed_labels(element: ControlElement) -> tuple[LabelDefinition, ...]:
+    """Return the labels right below a control tag: alias or value, value as its name, and hint."""
+    return tuple(
+        LabelDefinition(value, str(label.get_attr("value", value)), label.get_attr("hint"))
+        for value, label in element.parsed.labels_attrs.items()
+    )

@@ -1,4 +1,4 @@
-"""Object tags: which texts a config shows, and how each is read from a task's data."""
+"""Read object tags: which texts a config shows, and how each is read from a task's data."""
 
 from __future__ import annotations
 
@@ -9,8 +9,14 @@ from typing import Any
 
 from backend.domain.labels import Abstention, AbstentionReason
 from backend.domain.questions import TextField, TextFormat
-from backend.labelstudio.label_config.dialogue import Dialogue, read_dialogue
-from backend.labelstudio.label_config.html import VisibleText, read_html
+from backend.labelstudio.label_config.offsets import (
+    DialogueText,
+    HtmlText,
+    PlainText,
+    read_dialogue,
+    read_html,
+)
+from backend.labelstudio.label_config.tags import UnsupportedTag
 
 VARIABLE = re.compile(r"\$(\w[\w.\[\]]*)")
 _FORMATS = {
@@ -21,36 +27,40 @@ _FORMATS = {
 
 FetchText = Callable[[str], str | Abstention]
 """Gets the text behind a URL, or says why it is not read."""
+SpanText = PlainText | HtmlText | DialogueText
 
 
-def read_field(tag: Any) -> TextField | str:
-    """Return the text that an object tag of the SDK shows, or why it is none that can be read."""
-    kind = _FORMATS.get(tag.tag.lower())
-    if kind is None:
-        return f"over {tag.tag}"
+def read_field(tag: Any) -> TextField:
+    """Return the text that an object tag of the SDK shows; raises UnsupportedTag."""
+    text_format = _FORMATS.get(tag.tag.lower())
+    if text_format is None:
+        raise UnsupportedTag(f"over {tag.tag}")
     variable = VARIABLE.fullmatch(tag.value or "")
     if variable is None:
-        return f'over a {tag.tag} whose value is not one "$field"'
+        raise UnsupportedTag(f'over a {tag.tag} whose value is not one "$field"')
     encoding = tag.get_attr("encoding", "none")
     if encoding != "none":
-        return f'over a {tag.tag} with encoding="{encoding}"'
-    is_url = str(tag.get_attr("valueType", "text")).lower() == "url"
-    if is_url and kind is TextFormat.DIALOGUE:
-        return f'over a {tag.tag} with valueType="url"'
+        raise UnsupportedTag(f'over a {tag.tag} with encoding="{encoding}"')
+    is_url = _attribute(tag, "valueType") == "url"
+    if is_url and text_format is TextFormat.DIALOGUE:
+        raise UnsupportedTag(f'over a {tag.tag} with valueType="url"')
     keys = (str(tag.get_attr("nameKey", "author")), str(tag.get_attr("textKey", "text")))
-    return TextField(tag.name, variable.group(1), is_url=is_url, format=kind, turn_keys=keys)
+    return TextField(tag.name, variable.group(1), is_url=is_url, format=text_format, turn_keys=keys)
 
 
-def why_no_spans(tag: Any) -> str | None:
-    """Return why places in this object tag's text cannot be told exactly; None when they can."""
-    if str(tag.get_attr("contextScroll", "false")).lower() == "true":
-        return f'over a {tag.tag} with contextScroll="true", which sorts the turns'
+def check_offsets(tag: Any) -> None:
+    """Raise UnsupportedTag where offsets in this object tag's text cannot be told exactly."""
+    if _attribute(tag, "contextScroll") == "true":
+        raise UnsupportedTag(f'over a {tag.tag} with contextScroll="true", which sorts the turns')
     if tag.tag.lower() == "hypertext":
-        if str(tag.get_attr("inline", "false")).lower() == "true":
-            return f'over a {tag.tag} with inline="true"'
-        if str(tag.get_attr("valueType", "text")).lower() == "url":
-            return f'over a {tag.tag} with valueType="url"'
-    return None
+        if _attribute(tag, "inline") == "true":
+            raise UnsupportedTag(f'over a {tag.tag} with inline="true"')
+        if _attribute(tag, "valueType") == "url":
+            raise UnsupportedTag(f'over a {tag.tag} with valueType="url"')
+
+
+def _attribute(tag: Any, name: str) -> str:
+    return str(tag.get_attr(name, "")).lower()
 
 
 def read_text(field: TextField, data: Mapping[str, Any], fetch: FetchText) -> str | Abstention:
@@ -68,20 +78,20 @@ def read_text(field: TextField, data: Mapping[str, Any], fetch: FetchText) -> st
     return text
 
 
-def read_layout(field: TextField, data: Mapping[str, Any]) -> str | VisibleText | Dialogue | None:
-    """Return a text with the places of its characters; None when the data do not hold it.
+def read_span_text(field: TextField, data: Mapping[str, Any]) -> SpanText | None:
+    """Return a text with the offsets of its characters; None where these cannot be told.
 
-    Of a plain text that is the text itself: Label Studio counts its characters one by one.
+    A plain text that the data do not hold is one without its characters: its spans count alike.
     """
-    if field.is_url:
-        return None
-    value = look_up(data, field.key)
+    value = None if field.is_url else look_up(data, field.key)
     if field.format is TextFormat.DIALOGUE:
         return read_dialogue(value, field.turn_keys)
-    text = _as_text(value, field.key)
-    if isinstance(text, Abstention):
-        return None
-    return read_html(text) if field.format is TextFormat.HTML else text
+    found = _as_text(value, field.key)
+    text = None if isinstance(found, Abstention) else found
+    if field.format is TextFormat.PLAIN:
+        return PlainText(text)
+    html = None if text is None else read_html(text)
+    return html if html is not None and html.is_exact else None
 
 
 def look_up(data: Mapping[str, Any], key: str) -> Any:

@@ -13,8 +13,7 @@ from backend.domain.projects import Prediction, Task
 from backend.domain.questions import LabelDefinition, QuestionKind, TextFormat
 from backend.errors import InvalidRequest
 from backend.labelstudio.label_config import LabelConfigReader, read_answers
-from backend.labelstudio.label_config.dialogue import read_dialogue
-from backend.labelstudio.label_config.html import read_html
+from backend.labelstudio.label_config.offsets import read_dialogue, read_html
 
 ENTITIES = '<Label value="Person" alias="PER" hint="a human being"/><Label value="Place"/>'
 PLAIN = f'<View><Text name="t" value="$t"/><Labels name="ner" toName="t">{ENTITIES}</Labels></View>'
@@ -203,9 +202,9 @@ class TestHtml:
             return
         start = data.draw(st.integers(0, len(text.text) - 1))
         end = data.draw(st.integers(start + 1, len(text.text)))
-        found = text.to_global(start, end)
-        if found is not None:
-            back = text.from_global(*found)
+        value = text.write_span(start, end)
+        if value is not None:
+            back = text.read_span(value)
             assert back is not None
             assert text.text[slice(*back)].strip() == text.text[start:end].strip()
 
@@ -282,9 +281,9 @@ class TestDialogue:
             return
         start = data.draw(st.integers(0, len(dialogue.text) - 1))
         end = data.draw(st.integers(start + 1, len(dialogue.text)))
-        place = dialogue.to_place(start, end)
-        if place is not None:
-            back = dialogue.from_place(place)
+        value = dialogue.write_span(start, end)
+        if value is not None:
+            back = dialogue.read_span(value)
             assert back is not None
             assert start <= back[0] < back[1] <= end
 

@@ -3,127 +3,120 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from backend.domain.labels import Answer, WeakLabel
 from backend.domain.questions import LabelDefinition, Question, QuestionKind
 from backend.labelstudio.label_config.tags import (
-    ANY_TEXT,
     UNKNOWN_CONFIDENCE,
-    Control,
+    ControlElement,
+    ControlTag,
     RegionSet,
     RegionValue,
     RegionValues,
     TagSpec,
     TaskData,
-    winner,
+    UnsupportedTag,
+    decide,
 )
 
 MAX_NUMBER_LABELS = 21
 _MAX_RATING = 100
 
 
-class Rating:
+class Rating(ControlTag):
     """`<Rating>`: stars from 1 to maxRating."""
 
-    tag = "Rating"
-    over = ANY_TEXT
-    n_objects = 1
+    name = "Rating"
+    kinds = (QuestionKind.RATING,)
 
-    def ask(self, control: Control) -> TagSpec | str:
-        raw = control.attribute("maxRating") or "5"
-        most = int(raw) if raw.isdecimal() else 0
-        if not 2 <= most <= _MAX_RATING:
-            return f'maxRating="{raw}": expected 2 to {_MAX_RATING}'
-        return TagSpec(
-            QuestionKind.RATING, tuple(_numbers(Decimal(1), Decimal(1), most)), (1.0, float(most))
-        )
+    def spec(self, element: ControlElement) -> TagSpec:
+        raw = element.attribute("maxRating") or "5"
+        n_stars = int(raw) if raw.isdecimal() else 0
+        if not 2 <= n_stars <= _MAX_RATING:
+            raise UnsupportedTag(f'maxRating="{raw}": expected 2 to {_MAX_RATING}')
+        labels = _number_labels(Decimal(1), Decimal(1), n_stars)
+        return TagSpec(QuestionKind.RATING, labels, (1.0, float(n_stars)))
 
     def write(self, question: Question, weak_label: WeakLabel, data: TaskData) -> RegionSet | None:
-        best = winner(question, weak_label)
-        return None if best is None else _one({"rating": int(best[0].value)}, best[1])
+        return _write_label(question, weak_label, "rating", int)
 
     def read(self, question: Question, values: RegionValues, data: TaskData) -> Answer | None:
         return _read_number(question, values, "rating")
 
 
-class Number:
+class Number(ControlTag):
     """`<Number>`: labels where min, max and step leave few values, a text otherwise."""
 
-    tag = "Number"
-    over = ANY_TEXT
-    n_objects = 1
+    name = "Number"
+    kinds = (QuestionKind.NUMBER,)
 
-    def ask(self, control: Control) -> TagSpec | str:
-        low, high, step = (_decimal(control.attribute(name)) for name in ("min", "max", "step"))
-        for name, number in (("min", low), ("max", high), ("step", step)):
-            if number is None and control.attribute(name) is not None:
-                return f'{name}="{control.attribute(name)}": expected a number'
+    def spec(self, element: ControlElement) -> TagSpec:
+        low, high, step = (_attribute(element, name) for name in ("min", "max", "step"))
         if step is not None and step <= 0:
-            return f'step="{step}": expected more than 0'
-        if low is not None and high is not None:
-            n_values = int((high - low) / (step or Decimal(1))) + 1 if high >= low else 0
-            if n_values < 2:
-                return f'min="{low}" max="{high}": fewer than two possible values'
-            bounds = (float(low), float(high))
-            if n_values > MAX_NUMBER_LABELS:
-                return TagSpec(QuestionKind.NUMBER, (), bounds, _float(step))
-            labels = tuple(_numbers(low, step or Decimal(1), n_values))
-            return TagSpec(QuestionKind.NUMBER, labels, bounds, float(step or 1))
+            raise UnsupportedTag(f'step="{step}": expected more than 0')
         bounds = (
             -math.inf if low is None else float(low),
             math.inf if high is None else float(high),
         )
-        return TagSpec(QuestionKind.NUMBER, (), bounds, _float(step))
+        wide = TagSpec(QuestionKind.NUMBER, (), bounds, None if step is None else float(step))
+        if low is None or high is None:
+            return wide
+        step = step or Decimal(1)
+        n_values = int((high - low) / step) + 1 if high >= low else 0
+        if n_values < 2:
+            raise UnsupportedTag(f'min="{low}" max="{high}": fewer than two possible values')
+        if n_values > MAX_NUMBER_LABELS:
+            return wide
+        labels = _number_labels(low, step, n_values)
+        return TagSpec(QuestionKind.NUMBER, labels, bounds, float(step))
 
     def write(self, question: Question, weak_label: WeakLabel, data: TaskData) -> RegionSet | None:
-        best = winner(question, weak_label)
-        if best is not None:
-            return _one({"number": _plain(Decimal(best[0].value))}, best[1])
-        number = None if question.labels else _decimal(weak_label.text)
+        if question.labels:
+            return _write_label(question, weak_label, "number", lambda raw: _json(Decimal(raw)))
+        number = _decimal(weak_label.text)
         if number is None:
             return None
         number = _on_step(number, question)
         if question.bounds and not question.bounds[0] <= float(number) <= question.bounds[1]:
             return None
-        return _one({"number": _plain(number)}, _confidence(weak_label))
+        return _one_region({"number": _json(number)}, _confidence(weak_label))
 
     def read(self, question: Question, values: RegionValues, data: TaskData) -> Answer | None:
         return _read_number(question, values, "number")
 
 
-class Pairwise:
+class Pairwise(ControlTag):
     """`<Pairwise>` over two texts: the left one is the first in toName."""
 
-    tag = "Pairwise"
-    over = ANY_TEXT
+    name = "Pairwise"
+    kinds = (QuestionKind.PAIRWISE,)
     n_objects = 2
 
-    def ask(self, control: Control) -> TagSpec | str:
-        left, right = control.tag.to_name
+    def spec(self, element: ControlElement) -> TagSpec:
+        left, right = element.parsed.to_name
         labels = (LabelDefinition("left", left.strip()), LabelDefinition("right", right.strip()))
         return TagSpec(QuestionKind.PAIRWISE, labels)
 
     def write(self, question: Question, weak_label: WeakLabel, data: TaskData) -> RegionSet | None:
-        best = winner(question, weak_label)
-        return None if best is None else _one({"selected": best[0].value}, best[1])
+        return _write_label(question, weak_label, "selected", str)
 
     def read(self, question: Question, values: RegionValues, data: TaskData) -> Answer | None:
-        picked = [value.get("selected") for value in values]
-        if len(picked) != 1 or picked[0] not in ("left", "right"):
+        selected = [value.get("selected") for value in values]
+        if len(selected) != 1 or selected[0] not in ("left", "right"):
             return None
-        return Answer((str(picked[0]),))
+        return Answer((str(selected[0]),))
 
 
-class TextArea:
+class TextArea(ControlTag):
     """`<TextArea>`: free text."""
 
-    tag = "TextArea"
-    over = ANY_TEXT
-    n_objects = 1
+    name = "TextArea"
+    kinds = (QuestionKind.FREE_TEXT,)
 
-    def ask(self, control: Control) -> TagSpec | str:
+    def spec(self, element: ControlElement) -> TagSpec:
         return TagSpec(QuestionKind.FREE_TEXT)
 
     def write(self, question: Question, weak_label: WeakLabel, data: TaskData) -> RegionSet | None:
@@ -131,7 +124,7 @@ class TextArea:
             return None
         if not weak_label.text.strip():
             return RegionSet((), _confidence(weak_label))
-        return _one({"text": [weak_label.text]}, _confidence(weak_label))
+        return _one_region({"text": [weak_label.text]}, _confidence(weak_label))
 
     def read(self, question: Question, values: RegionValues, data: TaskData) -> Answer | None:
         lines: list[str] = []
@@ -142,7 +135,21 @@ class TextArea:
         return Answer(text="\n".join(lines)) if lines else None
 
 
-def _one(value: dict[str, Any], confidence: float) -> RegionSet:
+TAGS = (Rating(), Number(), Pairwise(), TextArea())
+
+
+def _write_label(
+    question: Question, weak_label: WeakLabel, key: str, convert: Callable[[str], Any]
+) -> RegionSet | None:
+    """Return one region that holds the selected label's value under a key."""
+    decision = decide(question, weak_label)
+    if decision is None:
+        return None
+    (label,), confidence = decision
+    return _one_region({key: convert(label.value)}, confidence)
+
+
+def _one_region(value: dict[str, Any], confidence: float) -> RegionSet:
     return RegionSet((RegionValue(value, confidence),), confidence)
 
 
@@ -150,9 +157,18 @@ def _confidence(weak_label: WeakLabel) -> float:
     return UNKNOWN_CONFIDENCE if weak_label.confidence is None else weak_label.confidence
 
 
-def _numbers(low: Decimal, step: Decimal, n_values: int) -> list[LabelDefinition]:
-    names = [str(_plain(low + step * index)) for index in range(n_values)]
-    return [LabelDefinition(name, name) for name in names]
+def _number_labels(low: Decimal, step: Decimal, n_values: int) -> tuple[LabelDefinition, ...]:
+    names = [str(_json(low + step * index)) for index in range(n_values)]
+    return tuple(LabelDefinition(name, name) for name in names)
+
+
+def _attribute(element: ControlElement, name: str) -> Decimal | None:
+    """Return an attribute's number; None when it is not there."""
+    raw = element.attribute(name)
+    number = None if raw is None else _decimal(raw)
+    if number is None and raw is not None:
+        raise UnsupportedTag(f'{name}="{raw}": expected a number')
+    return number
 
 
 def _decimal(raw: object) -> Decimal | None:
@@ -164,11 +180,7 @@ def _decimal(raw: object) -> Decimal | None:
     return number if number.is_finite() and abs(number.adjusted()) < 300 else None
 
 
-def _float(number: Decimal | None) -> float | None:
-    return None if number is None else float(number)
-
-
-def _plain(number: Decimal) -> int | float:
+def _json(number: Decimal) -> int | float:
     """Return a number as JSON and people have it: 3 and not 3.0."""
     return int(number) if number == number.to_integral_value() else float(number)
 
@@ -184,13 +196,13 @@ def _on_step(number: Decimal, question: Question) -> Decimal:
 
 
 def _read_number(question: Question, values: RegionValues, key: str) -> Answer | None:
-    found = [value.get(key) for value in values]
-    if len(found) != 1 or isinstance(found[0], bool) or not isinstance(found[0], int | float):
+    numbers = [value.get(key) for value in values]
+    if len(numbers) != 1 or isinstance(numbers[0], bool) or not isinstance(numbers[0], int | float):
         return None
-    number = _decimal(found[0])
+    number = _decimal(numbers[0])
     if number is None:
         return None
-    name = str(_plain(number))
+    name = str(_json(number))
     if not question.labels:
         return Answer(text=name)
     return Answer((name,)) if any(label.value == name for label in question.labels) else None

@@ -1,0 +1,297 @@
+"""Convert spans of a displayed text to the offsets that Label Studio stores, and back.
+
+Label Studio counts a Text's characters from its beginning, those of a HyperText over all text nodes
+(`globalOffsets`; it derives its XPaths from them), and those of Paragraphs within a turn.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html.parser import HTMLParser
+from typing import Any
+
+_NO_PATH = ""
+"""Stands for an XPath: Label Studio then goes by the global offsets and finds the path itself."""
+# fmt: off
+_BLOCKS = frozenset((
+    "address", "article", "aside", "blockquote", "body", "caption", "dd", "details", "dialog",
+    "div", "dl", "dt", "fieldset", "figcaption", "figure", "footer", "form", "h1", "h2", "h3", "h4",
+    "h5", "h6", "header", "hr", "html", "legend", "li", "main", "nav", "ol", "p", "pre", "section",
+    "summary", "table", "tbody", "tfoot", "thead", "tr", "ul",
+))
+_UNREAD = frozenset((
+    "script", "style", "iframe", "noscript", "textarea", "option", "select", "title", "head",
+    "template", "svg", "math", "object", "noembed", "noframes", "xmp", "plaintext",
+))
+"""Their text is not read. All but scripts are counted by Label Studio in ways of their own."""
+# fmt: on
+_CELLS = frozenset(("td", "th"))
+_TABLES = frozenset(("table", "tbody", "thead", "tfoot", "tr", "colgroup"))
+_SPACE = " \t\n\f\r"
+
+
+@dataclass(frozen=True, slots=True)
+class PlainText:
+    """A text whose characters are counted one by one; None where it is not at hand."""
+
+    text: str | None
+
+    def write_span(self, start: int, end: int) -> dict[str, Any] | None:
+        """Return a span as a region's value; None when it does not lie in the text."""
+        if self.text is None:
+            return {"start": start, "end": end}
+        if end > len(self.text):
+            return None
+        return {"start": start, "end": end, "text": self.text[start:end]}
+
+    def read_span(self, value: Mapping[str, Any]) -> tuple[int, int] | None:
+        """Return a region's span; None when it does not lie in the text."""
+        numbers = _integers(value, "start", "end")
+        if numbers is None or not 0 <= numbers[0] < numbers[1]:
+            return None
+        if self.text is not None and numbers[1] > len(self.text):
+            return None
+        return numbers[0], numbers[1]
+
+
+@dataclass(frozen=True, slots=True)
+class HtmlText:
+    """The visible text of an HTML document.
+
+    `positions` holds, for each character of `text`, its place in what Label Studio counts: the
+    characters of all text nodes, with one for each <br>. A separator that stands for a line's end
+    or for several spaces has the place of the character before it. `is_exact` is False where a
+    browser's document may differ from this one.
+    """
+
+    text: str
+    positions: tuple[int, ...]
+    is_exact: bool
+
+    def write_span(self, start: int, end: int) -> dict[str, Any] | None:
+        """Return a span as a region's value; None when nothing visible is in it."""
+        text = self.text[start:end]
+        while start < end and self._is_separator(start):
+            start += 1
+        if not 0 <= start < end <= len(self.text):
+            return None
+        first, last = self.positions[start], self.positions[end - 1] + 1
+        return {
+            "start": _NO_PATH,
+            "end": _NO_PATH,
+            "startOffset": first,
+            "endOffset": last,
+            "globalOffsets": {"start": first, "end": last},
+            "text": text,
+        }
+
+    def read_span(self, value: Mapping[str, Any]) -> tuple[int, int] | None:
+        """Return a region's span; None without global offsets or when nothing visible is in it."""
+        offsets = value.get("globalOffsets")
+        numbers = _integers(offsets, "start", "end") if isinstance(offsets, Mapping) else None
+        if numbers is None:
+            return None
+        first = bisect_left(self.positions, numbers[0])
+        last = bisect_right(self.positions, numbers[1] - 1)
+        while last > first and self._is_separator(last - 1):
+            last -= 1
+        return (first, last) if first < last else None
+
+    def _is_separator(self, index: int) -> bool:
+        return 0 < index < len(self.text) and self.positions[index] == self.positions[index - 1]
+
+
+def read_html(html: str) -> HtmlText:
+    """Return a document's visible text: one line per block, spaces collapsed."""
+    parser = _Parser()
+    try:
+        parser.feed(html.replace("\r\n", "\n").replace("\r", "\n"))
+        parser.close()
+    except AssertionError:  # the standard library's way with a broken "<![": the rest is not read
+        parser.is_exact = False
+    is_exact = parser.is_exact and "\0" not in html
+    return HtmlText("".join(parser.chars), tuple(parser.positions), is_exact)
+
+
+class _Parser(HTMLParser):
+    """Collects visible characters with their global offsets.
+
+    A browser drops spaces before a document's body, so these are not counted.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self._begin(is_in_body=False)
+
+    def _begin(self, *, is_in_body: bool) -> None:
+        """Begin with the document's body, or before it."""
+        self.chars: list[str] = []
+        self.positions: list[int] = []
+        self.is_exact = True
+        self._offset = 0
+        self._gap = ""
+        self._unread: list[str] = []
+        self._parent = ""
+        self._is_in_body = is_in_body
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag in _UNREAD:
+            self._unread.append(tag)
+            self.is_exact = self.is_exact and tag == "script"
+        elif tag == "body":
+            if not self._is_in_body:
+                self._begin(is_in_body=True)
+        elif tag == "br":
+            self._is_in_body = True
+            self._offset += 1
+            self._gap = "\n"
+        else:
+            self._is_in_body = self._is_in_body or tag != "html"
+            if self._parent in _TABLES and tag not in _TABLES | _CELLS:
+                self.is_exact = False  # a browser moves such an element before the table
+            self._separate(tag)
+            self._parent = tag
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in self._unread:
+            while self._unread.pop() != tag:
+                pass
+        else:
+            self._is_in_body = self._is_in_body or tag in ("body", "html", "br")
+            self._separate(tag)
+            self._parent = {"td": "tr", "th": "tr"}.get(tag, "table" if tag in _TABLES else "")
+            if tag == "table":
+                self._parent = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._unread:
+            return
+        if not self._is_in_body:
+            data = data.lstrip(_SPACE)
+            self._is_in_body = bool(data)
+        if self._parent in _TABLES and data.strip(_SPACE):
+            self.is_exact = False  # a browser moves such text before the table
+        if self._parent == "pre" and data.startswith("\n"):
+            self.is_exact = False  # a browser drops a line's end right after <pre>
+        for char in data:
+            if char in _SPACE:
+                self._gap = self._gap or " "
+            else:
+                self._add(char)
+            self._offset += 1
+
+    def _separate(self, tag: str) -> None:
+        if tag in _BLOCKS:
+            self._gap = "\n"
+        elif tag in _CELLS:
+            self._gap = self._gap or " "
+
+    def _add(self, char: str) -> None:
+        if self._gap and self.chars:
+            self.chars.append(self._gap)
+            self.positions.append(self.positions[-1])
+        self._gap = ""
+        self.chars.append(char)
+        self.positions.append(self._offset)
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """A turn's text without its speaker; `start` is where it begins in the dialogue's text."""
+
+    start: int
+    text: str
+
+    @property
+    def end(self) -> int:
+        return self.start + len(self.text)
+
+
+@dataclass(frozen=True, slots=True)
+class DialogueText:
+    """All turns as one text, "speaker: text" a line; a line's end within a turn is a space.
+
+    Label Studio stores a turn's index, and offsets within the turn's text in UTF-16 units.
+    """
+
+    text: str
+    turns: tuple[_Turn, ...]
+
+    def write_span(self, start: int, end: int) -> dict[str, Any] | None:
+        """Return a span as a region's value; None when it covers no turn's text."""
+        pieces = [
+            (index, max(start, turn.start) - turn.start, min(end, turn.end) - turn.start)
+            for index, turn in enumerate(self.turns)
+            if max(start, turn.start) < min(end, turn.end)
+        ]
+        if not pieces:
+            return None
+        (first, start_offset, _), (last, _, end_offset) = pieces[0], pieces[-1]
+        return {
+            "start": str(first),
+            "end": str(last),
+            "startOffset": _n_units(self.turns[first].text[:start_offset]),
+            "endOffset": _n_units(self.turns[last].text[:end_offset]),
+            "text": "\n".join(self.turns[index].text[begin:stop] for index, begin, stop in pieces),
+        }
+
+    def read_span(self, value: Mapping[str, Any]) -> tuple[int, int] | None:
+        """Return a region's span; None when it does not lie in this dialogue."""
+        numbers = _integers(value, "start", "startOffset", "end", "endOffset")
+        if numbers is None or not 0 <= numbers[0] <= numbers[2] < len(self.turns):
+            return None
+        first, last = self.turns[numbers[0]], self.turns[numbers[2]]
+        start = first.start + _n_characters(first.text, numbers[1])
+        end = last.start + _n_characters(last.text, numbers[3])
+        return (start, end) if start < end else None
+
+
+def read_dialogue(value: Any, keys: tuple[str, str]) -> DialogueText | None:
+    """Return the dialogue in a list of turns; None when it is none or no turn has a text.
+
+    Args:
+        value: what the task's data hold.
+        keys: a turn's keys of the speaker and of the text.
+    """
+    if not isinstance(value, Sequence) or isinstance(value, str) or not value:
+        return None
+    lines: list[str] = []
+    turns: list[_Turn] = []
+    position = 0
+    for item in value:
+        if not isinstance(item, Mapping):
+            return None
+        speaker, text = (_as_line(item.get(key)) for key in keys)
+        prefix = f"{speaker}: " if speaker else ""
+        turns.append(_Turn(position + len(prefix), text))
+        lines.append(prefix + text)
+        position += len(lines[-1]) + 1
+    if not any(turn.text.strip() for turn in turns):
+        return None
+    return DialogueText("\n".join(lines), tuple(turns))
+
+
+def _as_line(value: Any) -> str:
+    """Return a value as one line of the same length, in characters that can be stored."""
+    if not isinstance(value, str | int | float):
+        return ""
+    text = str(value).encode("utf-8", "replace").decode("utf-8")
+    return text.replace("\n", " ").replace("\r", " ")
+
+
+def _n_units(text: str) -> int:
+    return len(text.encode("utf-16-le")) // 2
+
+
+def _n_characters(text: str, n_units: int) -> int:
+    return len(text.encode("utf-16-le")[: 2 * max(n_units, 0)].decode("utf-16-le", "ignore"))
+
+
+def _integers(value: Mapping[str, Any], *keys: str) -> list[int] | None:
+    """Return whole numbers, which can come as texts; None when one is missing."""
+    try:
+        return [int(value[key]) for key in keys]
+    except (KeyError, TypeError, ValueError):
+        return None
