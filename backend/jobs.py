@@ -1,11 +1,11 @@
-"""Durable workflows on DBOS: what was finished before a kill is not done again after it."""
+"""Run durable workflows on DBOS: steps finished before a kill are not run again."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import cast
 
 from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer, SetEnqueueOptions
 from dbos import error as dbos_error
@@ -16,15 +16,15 @@ from backend.domain.projects import ProjectId
 _LOG = logging.getLogger(__name__)
 _APP_VERSION = "freeal"
 _QUEUE = "freeal"
-_POLLING_S = 0.5
-_KEEP_FINISHED = timedelta(days=7)
-_DELETE_BATCH = 500
+_POLLING_INTERVAL_S = 0.5
+_MAX_FINISHED_AGE = timedelta(days=7)
+_BATCH_SIZE = 500
 
 Workflow = Callable[[ProjectId, StepRunner], None]
 
 
 class DbosSteps:
-    """Checkpoints each step of the DBOS workflow that is running."""
+    """Checkpoint each step of the running DBOS workflow."""
 
     def run(self, name: str, step: Step, project_id: ProjectId) -> dict[str, int]:
         """Run one step to its end, or return what it returned before a restart."""
@@ -32,10 +32,10 @@ class DbosSteps:
 
 
 class DurableJobs:
-    """The worker's side of DBOS. One per process; `launch` first.
+    """Enqueue and run workflows in this process; one per process, `launch` first.
 
     The application version is fixed on purpose: DBOS recovers only workflows of its own version,
-    and every step of ours finds its work in the database, so an upgraded worker can go on.
+    and every step finds its work in the database, so an upgraded worker can resume it.
     """
 
     def __init__(
@@ -55,10 +55,10 @@ class DurableJobs:
         self._workflows = {kind: _register(kind, body) for kind, body in workflows.items()}
 
     def launch(self) -> None:
-        """Create DBOS's tables if need be, take up interrupted workflows and start the queue."""
+        """Create DBOS's tables if need be, resume interrupted workflows and start the queue."""
         DBOS.launch()
         DBOS.register_queue(
-            _QUEUE, worker_concurrency=self._n_parallel, polling_interval_sec=_POLLING_S
+            _QUEUE, worker_concurrency=self._n_parallel, polling_interval_sec=_POLLING_INTERVAL_S
         )
 
     def submit(self, project_id: ProjectId, kind: str) -> bool:
@@ -73,23 +73,23 @@ class DurableJobs:
             return False
         return True
 
-    def take_over(self, executor_id: str) -> int:
-        """Go on with what another worker left; return how many workflows that were.
+    def resume(self, executor_id: str) -> int:
+        """Resume the workflows that another worker left; return how many.
 
-        They keep their place in the queue and what they have finished. DBOS has no public way of
-        this: its own recovery at start is called for another name.
+        They keep their place in the queue and their finished steps. DBOS offers this at its own
+        start only: its recovery is called for another name here.
         """
         return len(DBOS._recover_pending_workflows([executor_id]))
 
-    def forget_finished(self) -> int:
+    def delete_finished(self) -> int:
         """Delete the records of workflows that finished over a week ago; return how many."""
-        before = (datetime.now(UTC) - _KEEP_FINISHED).isoformat()
+        before = (datetime.now(UTC) - _MAX_FINISHED_AGE).isoformat()
         n_deleted = 0
         while True:
             old = DBOS.list_workflows(
                 status=["SUCCESS", "ERROR", "CANCELLED"],
                 completed_before=before,
-                limit=_DELETE_BATCH,
+                limit=_BATCH_SIZE,
             )
             if not old:
                 return n_deleted
@@ -97,7 +97,7 @@ class DurableJobs:
             n_deleted += len(old)
 
     def close(self, *, wait_s: int = 0) -> None:
-        """Stop taking up work and wait for workflows under way; the rest is recovered."""
+        """Stop, waiting `wait_s` seconds for running workflows; the rest is resumed later."""
         DBOS.destroy(workflow_completion_timeout_sec=wait_s)
 
 
@@ -108,5 +108,4 @@ def _register(kind: str, body: Workflow) -> Callable[[str], None]:
         body(ProjectId(project_id), DbosSteps())
         _LOG.info("project=%s job=%s finished", project_id, kind)
 
-    result: Any = run
-    return result  # type: ignore[no-any-return]
+    return cast(Callable[[str], None], run)

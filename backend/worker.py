@@ -1,4 +1,4 @@
-"""The worker process: finds out what is due, and runs it as durable workflows."""
+"""Run the worker process: find the jobs that are due and run them as durable workflows."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import fcntl
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 
@@ -19,13 +19,16 @@ from backend.services import Services
 from backend.settings import Settings
 
 _LOG = logging.getLogger(__name__)
-_TICK_S = 0.5
-_BEAT_S = 5.0
-_CLEAN_S = 3600.0
+_DISPATCH_INTERVAL_S = 0.5
+_HEARTBEAT_INTERVAL_S = 5.0
+_CLEANUP_INTERVAL_S = 3600.0
+
+Actions = Mapping[Callable[[], object], float]
+"""What to call, and its interval in seconds."""
 
 
 class Dispatcher:
-    """Turns requests into jobs, and looks for work that no webhook told of.
+    """Enqueue requested jobs, and request those that no webhook asked for.
 
     What is due is read from the database and from Label Studio, never only from a message: a
     lost webhook, a lost request or a killed worker delays work and loses none.
@@ -36,103 +39,101 @@ class Dispatcher:
         self._jobs = jobs
 
     def dispatch(self) -> int:
-        """Enqueue what is asked for; return how many jobs were new."""
+        """Enqueue the requested jobs; return how many were new."""
+        requests = self._services.stores.jobs
         n_new = 0
-        for project_id, kind, requested_at in self._services.stores.jobs.job_requests():
+        for project_id, kind, requested_at in requests.job_requests():
             if self._jobs.submit(project_id, kind):
-                self._services.stores.jobs.drop_request(project_id, kind, requested_at)
+                requests.drop_request(project_id, kind, requested_at)
                 n_new += 1
         return n_new
 
-    def look(self) -> None:
-        """Ask for a job for each connected project that has work due."""
+    def request_due_jobs(self) -> None:
+        """Request a job for each connected project that has work due."""
+        steps = self._services.round_steps
         for project in self._services.stores.projects.all():
             if not project.is_connected:
                 continue
-            kind, reason = (
-                PRELABEL,
-                self._services.round_steps.prelabel.synchronizer.work_due(project.id),
-            )
-            round_reason = self._services.round_steps.scheduler.due(project)
-            if round_reason is not None:
-                kind, reason = ROUND, round_reason
+            prelabel_reason = steps.prelabel.synchronizer.work_due(project.id)
+            round_reason = steps.scheduler.due(project)
+            reason = round_reason or prelabel_reason
             if reason is not None:
                 _LOG.debug("project=%s needs work: %s", project.id, reason)
+                kind = ROUND if round_reason else PRELABEL
                 self._services.stores.jobs.request_job(project.id, kind, reason)
 
 
 def run_worker(services: Services, stop: threading.Event) -> None:
-    """Work until `stop` is set. Raises SettingsError when another worker has this name here."""
+    """Work until `stop` is set.
+
+    Raises:
+        SettingsError: another worker of this name runs on this machine.
+    """
     settings = services.settings
-    with _only_one(settings):
-        round_steps = services.round_steps
+    with _exclusive(settings):
+        steps = services.round_steps
         jobs = DurableJobs(
             settings.jobs_url,
             executor_id=settings.own_worker_id,
             workflows={
-                PRELABEL: partial(prelabel, steps=round_steps.prelabel),
-                ROUND: partial(run_round, steps=round_steps),
-                ROUND_NOW: partial(run_round, steps=round_steps, is_asked=True),
+                PRELABEL: partial(prelabel, steps=steps.prelabel),
+                ROUND: partial(run_round, steps=steps),
+                ROUND_NOW: partial(run_round, steps=steps, is_asked=True),
             },
         )
         jobs.launch()
         _LOG.info("worker=%s started", settings.own_worker_id)
-        looking = threading.Thread(
-            target=_every,
-            args=(settings.sync_interval_s, Dispatcher(services, jobs).look, stop),
-            daemon=True,
-        )
-        looking.start()
+        dispatcher = Dispatcher(services, jobs)
+        # apart: it asks Label Studio, which may take long to answer
+        due: Actions = {dispatcher.request_due_jobs: settings.sync_interval_s}
+        threading.Thread(target=_repeat, args=(due, stop), daemon=True).start()
+        actions: Actions = {
+            partial(_send_heartbeat, services, jobs): _HEARTBEAT_INTERVAL_S,
+            dispatcher.dispatch: _DISPATCH_INTERVAL_S,
+            partial(_delete_old, services, jobs): _CLEANUP_INTERVAL_S,
+        }
         try:
-            _loop(services, jobs, stop)
+            _repeat(actions, stop)
         finally:
             jobs.close()
             _LOG.info("worker=%s stopped", settings.own_worker_id)
 
 
-def _loop(services: Services, jobs: DurableJobs, stop: threading.Event) -> None:
-    dispatcher = Dispatcher(services, jobs)
-    beat_at = clean_at = 0.0
+def _repeat(actions: Actions, stop: threading.Event) -> None:
+    """Call each action at its interval in seconds until `stop` is set; failures are logged."""
+    next_at = dict.fromkeys(actions, 0.0)
     while not stop.is_set():
-        try:
-            if time.monotonic() >= beat_at:
-                services.stores.jobs.record_heartbeat(services.settings.own_worker_id)
-                beat_at = time.monotonic() + _BEAT_S
-                _take_over(services, jobs)
-            dispatcher.dispatch()
-            if time.monotonic() >= clean_at:
-                jobs.forget_finished()
-                services.stores.llm_cache.forget(services.settings.llm_cache_days)
-                clean_at = time.monotonic() + _CLEAN_S
-        except BackendError as exc:
-            _LOG.error("worker: %s", exc)
-        except Exception:
-            _LOG.exception("worker: unexpected failure, going on")
-        stop.wait(_TICK_S)
+        for action, interval_s in actions.items():
+            if time.monotonic() < next_at[action]:
+                continue
+            try:
+                action()
+            except BackendError as exc:
+                _LOG.error("worker: %s", exc)
+            except Exception:
+                _LOG.exception("worker: unexpected failure, continuing")
+            next_at[action] = time.monotonic() + interval_s
+        stop.wait(min(_DISPATCH_INTERVAL_S, *actions.values()))
 
 
-def _take_over(services: Services, jobs: DurableJobs) -> None:
-    """Go on with the work of a worker that is gone, on whatever machine it was."""
-    dead = services.stores.jobs.claim_dead_worker(services.settings.own_worker_id)
+def _send_heartbeat(services: Services, jobs: DurableJobs) -> None:
+    """Record that this worker is alive, and resume the workflows of one that is not."""
+    own_id = services.settings.own_worker_id
+    services.stores.jobs.record_heartbeat(own_id)
+    dead = services.stores.jobs.claim_dead_worker(own_id)
     if dead is not None:
-        n_workflows = jobs.take_over(dead)
-        _LOG.warning("worker=%s is gone; n_workflows=%d go on here", dead, n_workflows)
+        n_workflows = jobs.resume(dead)
+        _LOG.warning("worker=%s is gone; n_workflows=%d are resumed here", dead, n_workflows)
 
 
-def _every(interval_s: float, action: partial[None], stop: threading.Event) -> None:
-    while not stop.is_set():
-        try:
-            action()
-        except BackendError as exc:
-            _LOG.error("worker: %s", exc)
-        except Exception:
-            _LOG.exception("worker: unexpected failure, going on")
-        stop.wait(interval_s)
+def _delete_old(services: Services, jobs: DurableJobs) -> None:
+    jobs.delete_finished()
+    services.stores.llm_cache.forget(services.settings.llm_cache_days)
 
 
 @contextmanager
-def _only_one(settings: Settings) -> Iterator[None]:
-    """Hold a lock that the system frees when this process ends, however it ends."""
+def _exclusive(settings: Settings) -> Iterator[None]:
+    """Hold a lock that the operating system releases when this process ends, even if killed."""
     settings.home.mkdir(parents=True, exist_ok=True)
     path = settings.home / f"{settings.own_worker_id}.lock"
     with path.open("w") as file:

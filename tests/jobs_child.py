@@ -1,6 +1,6 @@
 """A worker in miniature for test_jobs.py: runs one workflow, and may kill itself in the middle.
 
-python jobs_child.py FOLDER KILL_IN_STEP|never [DATABASE_URL EXECUTOR TAKES_OVER_FROM|nobody]
+python jobs_child.py FOLDER KILL_IN_STEP|never [DATABASE_URL EXECUTOR RESUMES_FROM|nobody]
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def workflow(project_id: ProjectId, steps: StepRunner) -> None:
 jobs = DurableJobs(URL, executor_id=EXECUTOR, workflows={"work": workflow})
 jobs.launch()
 if DEAD != "nobody":
-    note(f"took over {jobs.take_over(DEAD)}")
+    note(f"resumed {jobs.resume(DEAD)}")
 if not (FOLDER / "trace").exists():
     first = jobs.submit(ProjectId("1.1"), "work")
     second = jobs.submit(ProjectId("1.1"), "work")

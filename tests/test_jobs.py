@@ -37,7 +37,7 @@ def test_another_worker_takes_over_what_a_dead_one_left(tmp_path):
     assert run_child(tmp_path, "annotate", url, "first", "nobody") == -signal.SIGKILL
     assert run_child(tmp_path, "never", url, "second", "first") == 0
     lines = (tmp_path / "trace").read_text().splitlines()
-    assert "took over 1" in lines
+    assert "resumed 1" in lines
     assert [line.split()[0] for line in lines if "1.1" in line] == [
         "sync",
         "annotate",

@@ -68,7 +68,7 @@ def test_a_request_becomes_one_job_and_is_kept_while_one_runs(services, project_
 def test_work_that_nobody_told_of_is_found(services, project_id):
     (request,) = services.stores.jobs.job_requests()
     services.stores.jobs.drop_request(*request)
-    Dispatcher(services, FakeJobs()).look()
+    Dispatcher(services, FakeJobs()).request_due_jobs()
     assert len(services.stores.jobs.job_requests()) == 1
 
 
@@ -83,7 +83,7 @@ def test_a_round_that_is_not_finished_is_gone_on_with(services, project_id):
     services.stores.jobs.drop_request(*request)
     project = services.stores.projects.get(project_id)
     services.stores.rounds.open(project, recipe="default", reason="asked for", n_human=0)
-    Dispatcher(services, FakeJobs()).look()
+    Dispatcher(services, FakeJobs()).request_due_jobs()
     assert [kind for _, kind, _ in services.stores.jobs.job_requests()] == ["round"]
 
 
@@ -91,7 +91,7 @@ def test_a_removed_project_is_left_alone(services, project_id):
     (request,) = services.stores.jobs.job_requests()
     services.stores.jobs.drop_request(*request)
     services.stores.projects.disconnect(project_id)
-    Dispatcher(services, FakeJobs()).look()
+    Dispatcher(services, FakeJobs()).request_due_jobs()
     assert services.stores.jobs.job_requests() == []
 
 

@@ -1,4 +1,4 @@
-"""Projects with their tasks, events, predictions and progress, as this backend keeps them."""
+"""Values of a project: tasks, events, predictions, queue, problems and progress."""
 
 from __future__ import annotations
 
@@ -12,19 +12,17 @@ from typing import Any, NewType
 from backend.domain.labels import HumanLabel, Region
 
 ProjectId = NewType("ProjectId", str)
-"""A Label Studio project for good: "<id>.<unix creation time>", so that a reused id is another."""
-
-
+"""Identifies a project: "<id>.<unix creation time>", so that a reused id is another project."""
 UNCERTAINTY_SAMPLING = "Uncertainty sampling"
-"""How Label Studio calls serving the tasks with the lowest prediction score first."""
+"""Label Studio's name for serving the tasks with the lowest prediction score first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A Label Studio task with what is already on it, as a listing gives it.
+    """A Label Studio task with its annotations and the ids of its predictions.
 
-    `prediction_ids` maps each model version to the ids of its prediction rows; None means that
-    the source (a webhook) did not say.
+    `prediction_ids` maps each model version to the ids of its prediction rows. None means that the
+    source (a webhook) did not include it.
     """
 
     id: int
@@ -33,14 +31,14 @@ class Task:
     prediction_ids: Mapping[str, tuple[int, ...]] | None = None
 
     def digest(self) -> str:
-        """Return a hash of the data, to see whether a task has changed."""
+        """Return a hash of the data, by which a change is detected."""
         text = json.dumps(self.data, sort_keys=True, ensure_ascii=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True, slots=True)
 class ProjectInfo:
-    """A project as Label Studio describes it. None: the source did not say."""
+    """A project as Label Studio describes it; None: the source did not include it."""
 
     id: ProjectId
     label_config: str
@@ -60,7 +58,7 @@ class ProjectInfo:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """What Label Studio reported, with everything that it said about it."""
+    """An event that Label Studio reported, with the rows that it contained."""
 
     action: str
     project: ProjectInfo | None = None
@@ -72,11 +70,11 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """A project as this backend keeps it: what it asks and which model version it serves.
+    """A project as this backend stores it.
 
-    `question_version` changes with what is asked and names the weak labels that answer it.
-    `model_version` is the release whose predictions Label Studio is to show: several releases can
-    answer one question.
+    `question_version` changes with label config and instruction; weak labels belong to one.
+    `model_version` is the release whose predictions Label Studio shows: several releases can answer
+    one question.
     """
 
     id: ProjectId
@@ -95,10 +93,10 @@ class Project:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What is shown in Label Studio for one task under one model version.
+    """The prediction that Label Studio shows for one task under one model version.
 
-    `score`, in [0, 1], is the place in the queue, 0 being first; until the queue has its order, the
-    confidence of the least sure answer in `result`.
+    `score`, in [0, 1], is the position in the queue, 0 being first; before the queue is ordered,
+    the lowest confidence of the answers in `result`.
     """
 
     task_id: int
@@ -109,9 +107,9 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class QueuePlace:
-    """Where a task stands in the annotators' queue of a release, from 0, and why.
+    """The position of a task in the annotators' queue of a release, from 0, and the reason.
 
-    `is_holdout`: it belongs to the uniformly random stream that estimates are made from.
+    `is_holdout`: it belongs to the random holdout, on whose labels metrics are estimated.
     """
 
     task_id: int
@@ -122,9 +120,9 @@ class QueuePlace:
 
 @dataclass(frozen=True, slots=True)
 class SyncState:
-    """When a project was last listed in full, how many seconds that took, and what it showed.
+    """Time and duration of a project's last full listing.
 
-    `n_foreign_predictions` counts the prediction rows that are not of the present version.
+    `n_foreign_predictions` counts the listed predictions of other model versions.
     """
 
     full_sync_at: datetime | None
@@ -134,7 +132,7 @@ class SyncState:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something outside that keeps work from going on, in plain words."""
+    """An external failure that blocks a project's work, described for users."""
 
     source: str
     message: str
@@ -145,7 +143,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a project's pre-annotation is. `n_to_label` counts what is still open."""
+    """Counts of a project's pre-annotation; `n_to_label` tasks have no answer yet."""
 
     n_tasks: int
     n_human_labelled: int
@@ -162,12 +160,12 @@ class Progress:
 
     @property
     def is_complete(self) -> bool:
-        """Whether nothing is left to label or to publish."""
+        """Whether every task is labeled and every prediction published."""
         return self.n_to_label == 0 and self.n_published + self.n_refused >= self.n_labelled
 
     @property
     def seconds_left(self) -> float | None:
-        """Return the time left at the present rate, in seconds; None when nothing moves."""
+        """Return the remaining seconds at the present rate; None at rate 0."""
         if self.n_to_label == 0:
             return 0.0
         return self.n_to_label / self.labels_per_s if self.labels_per_s > 0 else None

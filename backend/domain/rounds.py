@@ -1,4 +1,4 @@
-"""A FreeAL round as it is kept: what it was asked for, how far it is, what came of it."""
+"""Values of a FreeAL round: its recipe, state, progress and metrics."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ RoundRecipe = Literal["default", "paper"]
 
 
 class RoundState(StrEnum):
-    """How a round stands. Only a running one is worked on."""
+    """The state of a round; only a running one is worked on."""
 
     RUNNING = "running"
     RELEASED = "released"
@@ -28,9 +28,9 @@ class RoundState(StrEnum):
 class Round:
     """One round of a project.
 
-    `number` counts from 1 per project. `n_human` labels by people were there when it began.
-    `step` and `progress` say where it is, `metrics` what it measured; both are JSON.
-    `model_version` is the release that it made, None when it made none.
+    `number` counts from 1 per project; `n_human` labels by people existed when it began. `step` and
+    `progress` (JSON) are its present position, `metrics` (JSON) what it measured. `model_version`
+    is the release that it made, None without one.
     """
 
     project_id: ProjectId
@@ -50,7 +50,7 @@ class Round:
 
     @property
     def seconds(self) -> float | None:
-        """Return how long it took; None while it runs."""
+        """Return its duration in seconds, None while it runs."""
         if self.finished_at is None:
             return None
         return (self.finished_at - self.started_at).total_seconds()

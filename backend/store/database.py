@@ -122,15 +122,27 @@ def upsert(
     rows: Sequence[Mapping[str, Any]],
     *,
     keep: Sequence[str] = (),
+    add: Sequence[str] = (),
     where: sa.ColumnElement[bool] | None = None,
 ) -> None:
-    """Insert rows, or update those whose primary key is there, leaving the `keep` columns."""
+    """Insert rows, or update those whose primary key exists.
+
+    Args:
+        connection: an open transaction.
+        table: where to insert.
+        rows: values by column name, all with the same columns.
+        keep: columns that keep their stored value.
+        add: columns to whose stored value the new one is added.
+        where: the condition for an update.
+    """
     if not rows:
         return
     statement = _insert(connection, table)
     key = [column.name for column in table.primary_key]
     changed = {
-        name: statement.excluded[name] for name in rows[0] if name not in key and name not in keep
+        name: table.c[name] + statement.excluded[name] if name in add else statement.excluded[name]
+        for name in rows[0]
+        if name not in key and name not in keep
     }
     if changed:
         statement = statement.on_conflict_do_update(index_elements=key, set_=changed, where=where)

@@ -55,13 +55,7 @@ class JobStore:
             "n_times": 1,
         }
         with self._db.write() as connection:
-            known = connection.execute(
-                sa.update(t.problems)
-                .where(t.problems.c.project_id == project_id, t.problems.c.source == source)
-                .values(message=message, last_seen_at=moment, n_times=t.problems.c.n_times + 1)
-            )
-            if known.rowcount == 0:
-                upsert(connection, t.problems, [row])
+            upsert(connection, t.problems, [row], keep=("first_seen_at",), add=("n_times",))
 
     def clear_problem(self, project_id: ProjectId, source: str) -> None:
         """Delete the problem of a source that works again."""

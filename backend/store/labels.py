@@ -238,33 +238,32 @@ class LabelStore:
     def progress(self, project: Project) -> Progress:
         """Count a project's tasks, labels and predictions, and the LLM's labels per second."""
         weak, human, predictions = t.weak_labels, t.human_labels, t.predictions
-        is_present = of_version(project, predictions)
-        n_labelled_tasks = sa.select(sa.func.count(human.c.task_id.distinct()))
-        token_sums = sa.select(sa.func.sum(weak.c.n_tokens_in), sa.func.sum(weak.c.n_tokens_out))
+        is_human, is_present = human_answers(project.id), of_version(project, predictions)
+        n = sa.func.count()
+        counts = {
+            "n_tasks": sa.select(n).where(existing(t.tasks, project.id)),
+            "n_to_label": sa.select(n).where(is_unlabeled(project)),
+            "n_human_labels": sa.select(n).where(is_human),
+            "n_human_labelled": sa.select(sa.func.count(human.c.task_id.distinct())).where(
+                is_human
+            ),
+            "n_labelled": sa.select(n).where(is_present),
+            "n_published": sa.select(n).where(is_present, predictions.c.published_at.is_not(None)),
+            "n_refused": sa.select(n).where(is_present, predictions.c.refusal.is_not(None)),
+        } | {
+            name: sa.select(sa.func.coalesce(sa.func.sum(weak.c[name]), 0)).where(
+                weak.c.project_id == project.id
+            )
+            for name in ("n_tokens_in", "n_tokens_out")
+        }
+        query = sa.select(*(q.scalar_subquery().label(name) for name, q in counts.items()))
         with self._db.read() as connection:
             abstentions = _abstentions(connection, project)
-            n_in, n_out = connection.execute(
-                token_sums.where(weak.c.project_id == project.id)
-            ).one()
             return Progress(
-                n_tasks=_count(connection, t.tasks, existing(t.tasks, project.id)),
-                n_human_labelled=connection.execute(
-                    n_labelled_tasks.where(human_answers(project.id))
-                ).scalar_one(),
-                n_human_labels=_count(connection, human, human_answers(project.id)),
-                n_labelled=_count(connection, predictions, is_present),
-                n_published=_count(
-                    connection, predictions, is_present, predictions.c.published_at.is_not(None)
-                ),
-                n_refused=_count(
-                    connection, predictions, is_present, predictions.c.refusal.is_not(None)
-                ),
-                n_to_label=_count(connection, t.tasks, is_unlabeled(project)),
+                **connection.execute(query).one()._mapping,
                 n_abstained=sum(abstentions.values()),
                 abstentions=abstentions,
                 labels_per_s=_rate(connection, project),
-                n_tokens_in=n_in or 0,
-                n_tokens_out=n_out or 0,
             )
 
 
@@ -335,11 +334,6 @@ def _weak_label(row: Any) -> WeakLabel:
             "votes": {name: tuple(vote) for name, vote in (row.votes or {}).items()},
         }
     )
-
-
-def _count(connection: sa.Connection, table: sa.Table, *conditions: sa.ColumnElement[bool]) -> int:
-    query = sa.select(sa.func.count()).select_from(table).where(*conditions)
-    return int(connection.execute(query).scalar_one())
 
 
 def _abstentions(connection: sa.Connection, project: Project) -> dict[str, int]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from datetime import date
-from typing import Any
 
 import sqlalchemy as sa
 
@@ -40,9 +39,14 @@ class LLMCache:
         rows = [
             {"key": key, "answer": _text(answer), "day": today} for key, answer in answers.items()
         ]
+        counters = {
+            "project_id": usage.account.project_id,
+            "purpose": usage.account.purpose,
+            **{name: getattr(usage, name) for name in _COUNTERS},
+        }
         with self._db.write() as connection:
             upsert(connection, t.llm_answers, rows, keep=("answer", "day"))
-            _add_usage(connection, usage)
+            upsert(connection, t.llm_usage, [counters], add=_COUNTERS)
 
     def forget(self, older_than_days: int) -> int:
         """Delete the answers stored longer ago than this; return how many."""
@@ -60,15 +64,6 @@ class LLMCache:
             )
             for row in self._db.fetch(query)
         ]
-
-
-def _add_usage(connection: sa.Connection, usage: Usage) -> None:
-    table = t.llm_usage
-    key = {"project_id": usage.account.project_id, "purpose": usage.account.purpose}
-    zeros: dict[str, Any] = dict.fromkeys(_COUNTERS, 0)
-    upsert(connection, table, [key | zeros], keep=_COUNTERS)
-    sums = {name: table.c[name] + getattr(usage, name) for name in _COUNTERS}
-    connection.execute(sa.update(table).filter_by(**key).values(sums))
 
 
 def _text(answer: Completion) -> str:
