@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.evaluation.metrics import expected_calibration_error
-from backend.label_model.aggregation import aggregate_multilabel_posteriors
-from backend.label_model.calibration import BatchCalibrator, fit_label_calibration
-from backend.label_model.fitting import fit_label_model
-from backend.label_model.multilabel import fit_multilabel_model
+from backend.label_model.calibration import BatchCalibrator
+from backend.label_model.multilabel import aggregate_multilabel, fit_multilabel_model
+from backend.label_model.single_label import fit_label_model
+from benchmarks.label_calibration import fit_label_calibration
+from benchmarks.scores import expected_calibration_error
 
 Floats = NDArray[np.float64]
 N_DRAWS = 10
@@ -45,8 +45,8 @@ def calibrated_with_labels(evidence: Evidence, n_labels: int, *, seed: int) -> l
     every = _llm_calibrated(evidence)
     evaluated, pool = every[: evidence.n_evaluated], every[evidence.n_evaluated :]
     results = []
-    for rows, rng in draws(np.flatnonzero(_answered(pool)), n_labels, seed=seed):
-        calibration = fit_label_calibration(pool[rows], evidence.labels[rows], rng)
+    for rows, _ in draws(np.flatnonzero(_answered(pool)), n_labels, seed=seed):
+        calibration = fit_label_calibration(pool[rows], evidence.labels[rows])
         results.append(_applied(calibration.apply, evaluated))
     return results
 
@@ -82,7 +82,7 @@ def combined_sets(
     """Return the fused probabilities per label; `human` maps pool positions to sets."""
     known = {evidence.n_evaluated + row: labels for row, labels in (human or {}).items()}
     label_model = fit_multilabel_model(evidence.votes, known)
-    return aggregate_multilabel_posteriors(evidence.votes, label_model)[: evidence.n_evaluated]
+    return aggregate_multilabel(evidence.votes, label_model)[: evidence.n_evaluated]
 
 
 def combined_sets_with_labels(evidence: SetEvidence, n_labels: int, *, seed: int) -> list[Floats]:

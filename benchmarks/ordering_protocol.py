@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.active_learning.ordering import PoolView, QueryStrategy
-from backend.label_model.aggregation import agreement, fuse
-from backend.label_model.fitting import fit_label_model
+from backend.evaluation.metrics import mean_pairwise_kappa
+from backend.label_model.single_label import aggregate, fit_label_model
 from benchmarks.ordering_learners import Learner, learn_probe
 from benchmarks.ordering_sets import LabelledSet, Pool
 
@@ -96,9 +96,9 @@ def collect(data: LabelledSet, pool: Pool, labelled: Mapping[int, int]) -> Said:
     votes = {name: rows[pool.rows] for name, rows in data.votes.items()}
     vectors = data.train[pool.rows].astype(float)
     label_model = fit_label_model(votes, vectors, labelled)
-    result = fuse(votes, label_model, embeddings=vectors, human=labelled)
+    result = aggregate(votes, label_model, embeddings=vectors, human=labelled)
     own = {name: label_model.annotator_posterior(name, said) for name, said in votes.items()}
-    return Said(result.probabilities, agreement(own))
+    return Said(result.probabilities, mean_pairwise_kappa(own))
 
 
 def random_curves(

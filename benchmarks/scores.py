@@ -1,4 +1,4 @@
-"""How right a set of answers is, with how sure that figure is."""
+"""Score a set of answers, with intervals."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from sklearn.metrics import f1_score
 
 from backend.domain.labels import Span, WeakLabel
 from backend.domain.questions import Question, QuestionKind
-from backend.evaluation.metrics import span_scores
 from benchmarks.datasets import Gold
 
 Floats = NDArray[np.float64]
 _N_RESAMPLES = 500
+_N_BINS = 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +67,40 @@ def score_spans(weak_labels: Sequence[WeakLabel], gold: Sequence[Gold]) -> Score
     wanted = [spans if isinstance(spans, tuple) else () for spans in gold]
 
     def f1(rows: NDArray[np.intp]) -> float:
-        return span_scores([found[at] for at in rows], [wanted[at] for at in rows]).f1
+        return span_f1([found[at] for at in rows], [wanted[at] for at in rows])
 
     return _bootstrapped(f1, len(gold))
+
+
+def expected_calibration_error(
+    probabilities: Floats, labels: NDArray[np.integer], *, n_bins: int = _N_BINS
+) -> float:
+    """Return the mean distance of confidence and accuracy over texts, in [0, 1]; 0.0 for none.
+
+    `probabilities` has shape (n, K), `labels` holds n class indices. The confidence is the highest
+    probability; texts are put into `n_bins` bins of equal width (Guo et al. 2017, section 2).
+    """
+    n_texts = len(labels)
+    if n_texts == 0:
+        return 0.0
+    confidence = probabilities.max(axis=1)
+    is_right = probabilities.argmax(axis=1) == labels
+    bin_index = np.clip(np.ceil(confidence * n_bins).astype(int) - 1, 0, n_bins - 1)
+    gaps = np.bincount(bin_index, weights=confidence - is_right, minlength=n_bins)
+    return float(np.abs(gaps).sum() / n_texts)
+
+
+def span_f1(predicted: Sequence[Sequence[Span]], gold: Sequence[Sequence[Span]]) -> float:
+    """Return the micro-averaged F1 over texts of exact spans with their labels; 0.0 for none."""
+    n_right = n_predicted = n_gold = 0
+    for ours, theirs in zip(predicted, gold, strict=True):
+        found = {(span.start, span.end, span.label) for span in ours}
+        wanted = {(span.start, span.end, span.label) for span in theirs}
+        n_right += len(found & wanted)
+        n_predicted += len(found)
+        n_gold += len(wanted)
+    precision, recall = n_right / max(n_predicted, 1), n_right / max(n_gold, 1)
+    return 2 * precision * recall / (precision + recall) if n_right else 0.0
 
 
 def _multiple(probabilities: Floats, gold: Sequence[Gold]) -> Score:

@@ -14,10 +14,10 @@ import numpy as np
 from rich.console import Console
 
 from backend.domain.student import PLAIN, Recipe
-from backend.evaluation.metrics import span_scores
 from backend.self_training.tagger_training import SpanModel, SpanTrainingSet
 from benchmarks.noisy_spans import NoisySpans, load_spans
 from benchmarks.report import Report
+from benchmarks.scores import span_f1
 from benchmarks.selftrain_runs import (
     SelfTrainRun,
     errors_found,
@@ -41,7 +41,7 @@ def run_spans(report: Report, asked: SelfTrainRun, *, console: Console) -> None:
         "n_labels": len(noisy.labels),
         "n_abstained": 0,
         "is_spans": True,
-        "given_label_accuracy": round(span_scores(noisy.given, noisy.gold).f1, 4),
+        "given_label_accuracy": round(span_f1(noisy.given, noisy.gold), 4),
         "load_average": round(os.getloadavg()[0], 1),
     }
     console.print(report.notes)
@@ -66,11 +66,11 @@ def _one(asked: SelfTrainRun, noisy: NoisySpans, name: str, seed: int) -> dict[s
     seconds = time.perf_counter() - start
     processor_seconds = time.process_time() - start_of_work
     is_wrong = np.array([set(g) != set(w) for g, w in zip(given, noisy.gold, strict=True)])
-    f1 = span_scores(tagger.predict(noisy.test_texts), noisy.test_gold).f1
+    f1 = span_f1(tagger.predict(noisy.test_texts), noisy.test_gold)
     return {
         "test_accuracy": round(f1, 4),
         "test_f1": f1,
-        "fused_label_accuracy": span_scores(output.predicted, noisy.gold).f1,
+        "fused_label_accuracy": span_f1(output.predicted, noisy.gold),
         "seconds": seconds,
         "processor_seconds": processor_seconds,
         "peak_memory_mb": peak[0] / 2**20,

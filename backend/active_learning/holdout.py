@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.evaluation.intervals import Estimate, Kappa, estimate_kappa, tighter_share
+from backend.evaluation.metrics import Estimate, Kappa, estimate_kappa, tighter_share
 
 AUDIT_SHARE = 0.10
 

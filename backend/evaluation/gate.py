@@ -1,4 +1,4 @@
-"""Whether a new model version may replace the one that is served."""
+"""Decide whether a new model version replaces the one that is served."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy.special import bdtr
 
-_MIN_HUMAN = 20  # fewer labels decide nothing, whatever they say
+_MIN_HUMAN = 20
 _MIN_FOR_POINT_ESTIMATE = 200
 _CLEARLY_WORSE = 0.02  # as a difference of accuracies
 _SIGNIFICANCE = 0.05
@@ -17,12 +17,12 @@ _N_RESAMPLES = 2000
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
-    """Two versions on the same examples: which answers of each are right, shape (n,) each.
+class PairedOutcomes:
+    """Which answers of two versions on the same examples are right, shape (n,) each.
 
-    An answer is right that equals the human label; without human labels, that equals the label of
-    a small model cross-fitted without this example. A version trained on an example's human label
-    cannot be judged by it: such examples need cross-fitted answers or have to be left out.
+    Right is an answer that equals the human label; without human labels, one that equals the label
+    of a student cross-fitted without this example. Answers of a version that was trained on the
+    example's human label must be cross-fitted or left out.
     """
 
     champion: NDArray[np.bool_]
@@ -37,10 +37,20 @@ class Pair:
 
     @property
     def difference(self) -> float:
-        """Return the challenger's share of right answers minus the champion's; 0.0 for none."""
+        """Return the challenger's accuracy minus the champion's; 0.0 without examples."""
         if len(self.champion) == 0:
             return 0.0
         return float(self.challenger.mean()) - float(self.champion.mean())
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """Return size, both accuracies and their difference."""
+        return {
+            "n": len(self.champion),
+            "champion": float(self.champion.mean()),
+            "challenger": float(self.challenger.mean()),
+            "difference": self.difference,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +63,11 @@ class GateDecision:
 
     @property
     def labels_may_replace(self) -> bool:
-        """Return whether people's labels allow the challenger's labels to replace the champion's.
+        """Return whether human labels allow the challenger's labels to replace the champion's.
 
-        Never without people: what learned from nobody makes labels worse on some projects. With
-        them, unless the champion wins by more than a standard error: people answer clear texts
-        early on, about which versions hardly differ.
+        Never without human labels: a model that learned from none makes labels worse on some
+        projects. With them, unless the champion wins by more than a standard error: people answer
+        clear texts early on, about which versions hardly differ.
         """
         won, lost = (self.figures.get(name) for name in ("n_won", "n_lost"))
         if not self.is_promoted or won is None or lost is None:
@@ -70,59 +80,66 @@ _NOTHING_TO_COMPARE = GateDecision(
 )
 
 
-def decide(
-    on_humans: Pair | None, on_agreement: Pair | None, *, rng: np.random.Generator
+def decide_promotion(
+    on_humans: PairedOutcomes | None,
+    on_agreement: PairedOutcomes | None,
+    *,
+    rng: np.random.Generator,
 ) -> GateDecision:
     """Promote the challenger unless it is worse than the champion.
 
-    Human labels decide where there are at least 20, else agreement with the cross-fitted small
-    model, else nothing holds the challenger back: the first version has no champion to beat.
+    Human labels decide where there are at least 20, else agreement with the cross-fitted student,
+    else the challenger is promoted: the first version has no champion to beat.
+
+    Args:
+        on_humans: outcomes on human labels.
+        on_agreement: outcomes on the cross-fitted student's labels.
+        rng: draws the bootstrap's resamples.
     """
     if on_humans is not None and len(on_humans.champion) >= _MIN_HUMAN:
-        return judge_by_humans(on_humans)
+        return compare_on_human_labels(on_humans)
     if on_agreement is not None and len(on_agreement.champion):
-        return judge_by_agreement(on_agreement, rng=rng)
+        return compare_on_agreement(on_agreement, rng=rng)
     return _NOTHING_TO_COMPARE
 
 
-def judge_by_humans(pair: Pair) -> GateDecision:
-    """Compare by people's labels, with McNemar's exact test.
+def compare_on_human_labels(pair: PairedOutcomes) -> GateDecision:
+    """Compare two versions on human labels with McNemar's exact test.
 
     Only examples that one version gets right and the other wrong count; were both equally good,
-    each side would have half of them. One-sided: refused when the champion's side is so large with
-    a probability under 0.05, and, from 200 labels on, when the challenger is 2 points worse anyway.
-    McNemar 1947, Psychometrika 12; the exact form is the sign test. Cost: linear.
+    each would win half of them. One-sided: refused when so many losses have a probability under
+    0.05, and, from 200 labels on, when the challenger is 2 points worse anyway. McNemar 1947,
+    Psychometrika 12; the exact form is the sign test. Cost: linear.
     """
     n = len(pair.champion)
     if n == 0:
         return _NOTHING_TO_COMPARE
     n_lost = int((pair.champion & ~pair.challenger).sum())
     n_won = int((pair.challenger & ~pair.champion).sum())
-    p_value = float(stats.binom.cdf(n_won, n_won + n_lost, 0.5)) if n_won + n_lost else 1.0
-    figures = _figures(pair) | {"n_won": n_won, "n_lost": n_lost, "p_value": p_value}
-    found = (
-        f"on {n} human labels it is right {_accuracy(pair.challenger)}, the present version "
-        f"{_accuracy(pair.champion)}"
+    p_value = float(bdtr(n_won, n_won + n_lost, 0.5)) if n_won + n_lost else 1.0
+    figures = pair.figures | {"n_won": n_won, "n_lost": n_lost, "p_value": p_value}
+    accuracies = (
+        f"on {n} human labels it is right {_share(pair.challenger)}, the present version "
+        f"{_share(pair.champion)}"
     )
     if p_value < _SIGNIFICANCE:
         return GateDecision(
             False,
-            f"refused: {found}; it loses {n_lost} and wins {n_won}, which chance would do with a "
-            f"probability of {p_value:.3f}",
+            f"refused: {accuracies}; it loses {n_lost} and wins {n_won}, which chance would do "
+            f"with a probability of {p_value:.3f}",
             figures,
         )
     if n >= _MIN_FOR_POINT_ESTIMATE and pair.difference <= -_CLEARLY_WORSE:
-        return GateDecision(False, f"refused: {found}", figures)
-    return GateDecision(True, f"promoted: {found}; it is not significantly worse", figures)
+        return GateDecision(False, f"refused: {accuracies}", figures)
+    return GateDecision(True, f"promoted: {accuracies}; it is not significantly worse", figures)
 
 
-def judge_by_agreement(pair: Pair, *, rng: np.random.Generator) -> GateDecision:
-    """Compare by agreement with cross-fitted labels, with a paired bootstrap.
+def compare_on_agreement(pair: PairedOutcomes, *, rng: np.random.Generator) -> GateDecision:
+    """Compare two versions on agreement with cross-fitted labels, with a paired bootstrap.
 
-    Refused when 95 % of 2,000 resamples of the examples have the challenger behind and it agrees at
-    least one point less, and, from 200 examples on, when it agrees 2 points less. Agreement is no
-    accuracy: the judge is a model, and a version can agree less because it is better. So this only
-    keeps out a version that fell apart.
+    Refused when 95 % of 2,000 resamples have the challenger behind and it agrees at least one point
+    less, and, from 200 examples on, when it agrees 2 points less. Agreement is no accuracy: a
+    version can agree less because it is better. So this only keeps out a version that fell apart.
     Cost: linear and 2,000 draws.
     """
     n = len(pair.champion)
@@ -138,25 +155,16 @@ def judge_by_agreement(pair: Pair, *, rng: np.random.Generator) -> GateDecision:
     drawn = rng.multinomial(n, shares / shares.sum(), size=_N_RESAMPLES)
     differences = (drawn[:, 1] - drawn[:, 0]) / n
     highest = float(np.quantile(differences, 1 - _SIGNIFICANCE))
-    figures = _figures(pair) | {"highest_difference": highest}
-    found = (
-        f"it agrees with the cross-fitted small model {_accuracy(pair.challenger)} on {n} "
-        f"examples, the present version {_accuracy(pair.champion)}"
+    agreement = (
+        f"it agrees with the cross-fitted small model {_share(pair.challenger)} on {n} "
+        f"examples, the present version {_share(pair.champion)} (too few human labels to ask)"
     )
-    is_far_behind = n >= _MIN_FOR_POINT_ESTIMATE and pair.difference <= -_CLEARLY_WORSE
-    if is_far_behind or (highest < 0 and pair.difference <= -_CLEARLY_WORSE / 2):
-        return GateDecision(False, f"refused: {found} (too few human labels to ask)", figures)
-    return GateDecision(True, f"promoted: {found} (too few human labels to ask)", figures)
+    is_clearly_worse = n >= _MIN_FOR_POINT_ESTIMATE and pair.difference <= -_CLEARLY_WORSE
+    is_promoted = not (is_clearly_worse or (highest < 0 and pair.difference <= -_CLEARLY_WORSE / 2))
+    outcome = "promoted" if is_promoted else "refused"
+    figures = pair.figures | {"highest_difference": highest}
+    return GateDecision(is_promoted, f"{outcome}: {agreement}", figures)
 
 
-def _figures(pair: Pair) -> dict[str, float]:
-    return {
-        "n": len(pair.champion),
-        "champion": float(pair.champion.mean()),
-        "challenger": float(pair.challenger.mean()),
-        "difference": pair.difference,
-    }
-
-
-def _accuracy(is_right: NDArray[np.bool_]) -> str:
+def _share(is_right: NDArray[np.bool_]) -> str:
     return f"{is_right.mean():.1%} of the time"

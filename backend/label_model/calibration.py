@@ -1,9 +1,10 @@
-"""Makes probabilities honest: from unlabelled posteriors first, from human labels later."""
+"""Calibrate posteriors: without labels, to an estimated accuracy, and on human labels."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -11,77 +12,76 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq, minimize
 from scipy.special import log_softmax, softmax
 
-from backend.evaluation.metrics import expected_calibration_error
 from backend.label_model.latent_class import (
     Floats,
-    LatentClasses,
+    LatentClassModel,
     Standardizer,
     contrasts,
     default_inverse_temperature,
     fit_latent_classes,
-    start_from,
+    initial_responsibilities,
 )
 
-MIN_HUMAN_LABELS = 20
-_SMALLEST_PROBABILITY = 1e-6
-_N_HALF_TRUSTED = 20
-_FLAT_SPREAD = 1e-3
-_TEMPERATURE_SD = 0.7
+_MIN_PROBABILITY = 1e-6
+_N_HALF_WEIGHT = 20
+_MIN_LOG_RANGE = 1e-3
+_INVERSE_TEMPERATURES = (0.02, 50.0)
+_WEIGHT_SD = 0.5
 _BIAS_SD = 0.7
-_N_FOLDS = 5
-_TEMPERATURES = (0.02, 50.0)
+_LOG_TEMPERATURE_SD = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class BatchCalibrator:
-    """Takes out of an annotator's posteriors its leaning towards labels, whatever the text says.
+    """Remove an annotator's preference for labels, whatever the text, from its posteriors.
 
     The idea of batch calibration (Zhou et al. 2024, arXiv 2309.17249, section 3): the mean
-    posterior over unlabelled texts is the prompt's own prior; divide it out. **Deviations**: the
-    mean of the logarithms is taken, the scale on which the model works, and what is divided out
-    goes towards *estimated* class shares instead of equal ones (`fit_latent_classes`), since the
-    published rule takes every class for as frequent as any other: where nearly all texts are of
-    one class it spreads them over all. With n texts the result counts n / (n + 20), the raw
-    posterior the rest.
+    posterior over unlabeled texts is the prompt's own prior; divide it out. **Deviations**: the
+    mean of the logarithms is taken, the scale on which the model works, and the result is moved
+    towards *estimated* class shares instead of equal ones (`fit_latent_classes`): the published
+    rule takes all classes for equally frequent, and so spreads texts over all of them where nearly
+    all are of one. With n texts the result has weight n / (n + 20), the raw posterior the rest.
     """
 
-    scale: Standardizer
-    classes: LatentClasses
+    standardizer: Standardizer
+    classes: LatentClassModel
     weight: float
 
     @classmethod
     def fit(cls, probabilities: Floats) -> BatchCalibrator:
-        """Learn from a pool's raw posteriors, shape (n, K), K >= 2, without any label.
+        """Fit to a pool's raw posteriors, shape (n, K), K >= 2, without labels.
 
-        Posteriors that are the same for every text say nothing: they are left as they are.
+        Posteriors that are the same for every text are left as they are.
         """
         n_texts, n_classes = probabilities.shape
         if n_texts == 0:
-            flat = LatentClasses(
+            uniform = LatentClassModel(
                 np.full(n_classes, 1 / n_classes),
                 np.zeros((n_classes, n_classes - 1)),
                 np.eye(n_classes - 1),
             )
-            return cls(Standardizer(np.zeros(n_classes), 1.0), flat, 0.0)
-        scale = Standardizer.fit(probabilities)
-        scores = scale.scores(probabilities)
-        classes = fit_latent_classes(contrasts(scores), start_from(scores))
-        says_nothing = float(np.abs(scores).max()) * scale.spread < _FLAT_SPREAD
-        return cls(scale, classes, 0.0 if says_nothing else n_texts / (n_texts + _N_HALF_TRUSTED))
+            return cls(Standardizer(np.zeros(n_classes), 1.0), uniform, 0.0)
+        standardizer = Standardizer.fit(probabilities)
+        scores = standardizer.transform(probabilities)
+        classes = fit_latent_classes(contrasts(scores), initial_responsibilities(scores))
+        is_constant = float(np.abs(scores).max()) * standardizer.spread < _MIN_LOG_RANGE
+        weight = 0.0 if is_constant else n_texts / (n_texts + _N_HALF_WEIGHT)
+        return cls(standardizer, classes, weight)
 
     def apply(self, probabilities: Floats) -> Floats:
-        """Return calibrated posteriors (n, K); one text alone gets what it gets in the pool."""
-        calibrated = self.classes.log_posterior(contrasts(self.scale.scores(probabilities)))
-        tempered = log_softmax(
-            default_inverse_temperature(calibrated.shape[1]) * calibrated, axis=1
+        """Return calibrated posteriors (n, K), each independent of the other rows."""
+        features = contrasts(self.standardizer.transform(probabilities))
+        inverse_temperature = default_inverse_temperature(probabilities.shape[1])
+        calibrated = log_softmax(inverse_temperature * self.classes.log_posterior(features), axis=1)
+        mixed: Floats = softmax(
+            (1 - self.weight) * _logs(probabilities) + self.weight * calibrated, axis=1
         )
-        return softmax_mix(probabilities, tempered, self.weight)
+        return mixed
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values, from which `from_json` makes the same calibrator."""
+        """Return plain values for `from_json`."""
         return {
-            "mean": self.scale.mean.tolist(),
-            "spread": self.scale.spread,
+            **self.standardizer.to_json(),
             "classes": self.classes.to_json(),
             "weight": self.weight,
         }
@@ -89,100 +89,25 @@ class BatchCalibrator:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> BatchCalibrator:
         """Read what `to_json` wrote."""
-        scale = Standardizer(np.asarray(data["mean"], dtype=float), float(data["spread"]))
-        return cls(scale, LatentClasses.from_json(data["classes"]), float(data["weight"]))
+        classes = LatentClassModel.from_json(data["classes"])
+        return cls(Standardizer.from_json(data), classes, float(data["weight"]))
 
 
-def softmax_mix(raw: Floats, log_calibrated: Floats, weight: float) -> Floats:
-    """Return the geometric mean of both, normalised; `weight` in [0, 1] is the second's."""
-    mixed: Floats = softmax((1 - weight) * _logs(raw) + weight * log_calibrated, axis=1)
-    return mixed
+def inverse_temperature_for_accuracy(probabilities: Floats, accuracy: float) -> float:
+    """Return the s at which the mean confidence of p^s (normalized) equals `accuracy`.
 
-
-@dataclass(frozen=True, slots=True)
-class LabelCalibration:
-    """Temperature and class-wise bias, with the calibration error before and after.
-
-    The errors (expected calibration error, [0, 1]) are cross-validated: each label is judged by a
-    fit without it. None: fewer than 20 human labels, nothing was fitted.
-    """
-
-    sharpness: float
-    bias: tuple[float, ...]
-    n_labels: int = 0
-    ece_before: float | None = None
-    ece_after: float | None = None
-
-    def apply(self, probabilities: Floats) -> Floats:
-        """Return corrected posteriors, shape (n, K)."""
-        return _scaled(_logs(probabilities), self.sharpness, np.asarray(self.bias))
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain values, from which `from_json` makes the same correction."""
-        return {
-            "sharpness": self.sharpness,
-            "bias": list(self.bias),
-            "n_labels": self.n_labels,
-            "ece_before": self.ece_before,
-            "ece_after": self.ece_after,
-        }
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> LabelCalibration:
-        """Read what `to_json` wrote."""
-        return cls(
-            float(data["sharpness"]),
-            tuple(data["bias"]),
-            int(data["n_labels"]),
-            data["ece_before"],
-            data["ece_after"],
-        )
-
-
-def fit_label_calibration(
-    probabilities: Floats, labels: NDArray[np.integer], rng: np.random.Generator
-) -> LabelCalibration:
-    """Fit one temperature and a bias per class on human labels, once there are 20.
-
-    The idea: vector scaling (Guo et al. 2017, section 4.2) with one common slope, held near the
-    identity by Gaussian priors, so that 20 labels can move it only as far as they bear out.
-    `probabilities` (n, K) and class indices `labels` (n,) are of the human-labelled texts.
-    `rng` draws the folds.
-    """
-    n_labels, n_classes = probabilities.shape
-    if n_labels < MIN_HUMAN_LABELS:
-        return LabelCalibration(1.0, (0.0,) * n_classes, n_labels)
-    logs = _logs(probabilities)
-    folds = rng.permutation(np.arange(n_labels) % _N_FOLDS)
-    held_out = np.empty_like(logs)
-    for fold in range(_N_FOLDS):
-        out = folds == fold
-        held_out[out] = _scaled(logs[out], *_fit_scaling(logs[~out], labels[~out]))
-    sharpness, bias = _fit_scaling(logs, labels)
-    return LabelCalibration(
-        sharpness,
-        tuple(bias.tolist()),
-        n_labels,
-        expected_calibration_error(probabilities, labels),
-        expected_calibration_error(held_out, labels),
-    )
-
-
-def temper_to_accuracy(probabilities: Floats, accuracy: float) -> float:
-    """Return the sharpness s at which the mean confidence of p^s (normalised) is `accuracy`.
-
-    Without human labels an estimate of accuracy, such as one from the annotators' agreement,
-    gives confidences a plausible level. s is kept within [0.02, 50]; 1.0 for no text.
+    Without human labels an estimate of the accuracy, such as that from the annotators' agreement,
+    gives confidences a plausible level. s is within [0.02, 50]; 1.0 for no text.
     """
     if len(probabilities) == 0:
         return 1.0
     logs = _logs(probabilities)
 
-    def excess(log_sharpness: float) -> float:
-        tempered = softmax(np.exp(log_sharpness) * logs, axis=1)
+    def excess(log_inverse_temperature: float) -> float:
+        tempered = softmax(np.exp(log_inverse_temperature) * logs, axis=1)
         return float(tempered.max(axis=1).mean()) - accuracy
 
-    low, high = np.log(_TEMPERATURES)
+    low, high = np.log(_INVERSE_TEMPERATURES)
     if excess(low) >= 0:
         return float(np.exp(low))
     if excess(high) <= 0:
@@ -190,29 +115,85 @@ def temper_to_accuracy(probabilities: Floats, accuracy: float) -> float:
     return float(np.exp(brentq(excess, low, high, xtol=1e-4)))
 
 
-def _fit_scaling(logs: Floats, labels: NDArray[np.integer]) -> tuple[float, Floats]:
-    n_classes = logs.shape[1]
-    truth = np.eye(n_classes)[labels]
+def accuracy_from_agreement(labels: Sequence[NDArray[np.intp]], n_classes: int) -> float | None:
+    """Return the mean accuracy that the annotators' pairwise agreement implies; None for one.
 
-    def loss(parameters: Floats) -> tuple[float, Floats]:
-        sharpness, bias = np.exp(parameters[0]), parameters[1:]
-        scores = log_softmax(sharpness * logs + bias, axis=1)
-        nats = -float((truth * scores).sum())
-        nats += 0.5 * float(parameters[0] ** 2) / _TEMPERATURE_SD**2
-        nats += 0.5 * float((bias**2).sum()) / _BIAS_SD**2
-        error = np.exp(scores) - truth
-        slope = sharpness * float((error * logs).sum()) + parameters[0] / _TEMPERATURE_SD**2
-        return nats, np.concatenate([[slope], error.sum(axis=0) + bias / _BIAS_SD**2])
+    `labels` holds each annotator's class indices (n,), -1 where it abstained. The idea: two that
+    are right with probability a, independently, and wrong at random otherwise agree with
+    probability a^2 + (1 - a)^2 / (K - 1) (the one-coin model of Dawid and Skene 1979); the mean
+    pairwise agreement is solved for a. Common errors make it too high.
+    """
+    rates: list[float] = []
+    for first, second in combinations(labels, 2):
+        both = (first >= 0) & (second >= 0)
+        if both.any():
+            rates.append(float((first == second)[both].mean()))
+    if not rates or n_classes < 2:
+        return None
+    root = max(0.0, 1 - n_classes * (1 - float(np.mean(rates)) * (n_classes - 1)))
+    return float((1 + np.sqrt(root)) / n_classes)
 
-    found = minimize(loss, np.zeros(n_classes + 1), jac=True, method="L-BFGS-B").x
-    return float(np.exp(found[0])), found[1:]
+
+@dataclass(frozen=True, slots=True)
+class PoolParameters:
+    """A weight per term (S,), the inverse temperature and the class biases (K,) of a pool."""
+
+    weights: Floats
+    inverse_temperature: float
+    class_bias: Floats
 
 
-def _scaled(logs: Floats, sharpness: float, bias: Floats) -> Floats:
-    scaled: Floats = softmax(sharpness * logs + bias, axis=1)
-    return scaled
+@dataclass(frozen=True, slots=True)
+class LogLinearPool:
+    """Log class shares (n, K), and what each of S sources adds to them, `terms` (S, n, K)."""
+
+    log_shares: Floats
+    terms: Floats
+
+    def logits(self, weights: Floats) -> Floats:
+        """Return the weighted sum (n, K), not normalized."""
+        logits: Floats = self.log_shares + np.tensordot(weights, self.terms, 1)
+        return logits
+
+    def posterior(self, parameters: PoolParameters) -> Floats:
+        """Return the pooled posterior, shape (n, K)."""
+        logits = parameters.inverse_temperature * self.logits(parameters.weights)
+        posterior: Floats = softmax(logits + parameters.class_bias, axis=1)
+        return posterior
+
+    def tune(
+        self, rows: NDArray[np.intp], labels: NDArray[np.intp], start: PoolParameters
+    ) -> PoolParameters:
+        """Return the parameters of maximum posterior, given human labels of some rows.
+
+        Vector scaling (Guo et al. 2017, section 4.2) with one common slope and a weight per source,
+        under Gaussian priors around `start`, so that few labels move them little.
+        """
+        if len(rows) == 0:
+            return start
+        pool = LogLinearPool(self.log_shares[rows], self.terms[:, rows])
+        n_terms, n_classes = len(pool.terms), len(start.class_bias)
+        truth = np.eye(n_classes)[labels]
+        mean = np.r_[np.log(start.inverse_temperature), start.weights, start.class_bias]
+        sd = np.repeat([_LOG_TEMPERATURE_SD, _WEIGHT_SD, _BIAS_SD], [1, n_terms, n_classes])
+
+        def loss(parameters: Floats) -> tuple[float, Floats]:
+            inverse_temperature = float(np.exp(parameters[0]))
+            weights, bias = parameters[1 : 1 + n_terms], parameters[1 + n_terms :]
+            logits = inverse_temperature * pool.logits(weights)
+            scores = log_softmax(logits + bias, axis=1)
+            deviations = (parameters - mean) / sd
+            nats = -float((truth * scores).sum()) + 0.5 * float(deviations @ deviations)
+            error = np.exp(scores) - truth
+            of_weights = inverse_temperature * (error[None] * pool.terms).sum(axis=(1, 2))
+            slopes = np.concatenate([[(error * logits).sum()], of_weights, error.sum(axis=0)])
+            return nats, slopes + deviations / sd
+
+        best = minimize(loss, mean, jac=True, method="L-BFGS-B").x
+        weights, bias = best[1 : 1 + n_terms], best[1 + n_terms :]
+        return PoolParameters(weights, float(np.exp(best[0])), bias)
 
 
 def _logs(probabilities: Floats) -> Floats:
-    logs: Floats = np.log(np.clip(probabilities, _SMALLEST_PROBABILITY, None))
+    logs: Floats = np.log(np.clip(probabilities, _MIN_PROBABILITY, None))
     return logs

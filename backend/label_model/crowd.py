@@ -1,4 +1,4 @@
-"""From several people's answers to one human label per example, and how good each person is."""
+"""Estimate one human label per example from several people's answers, and their accuracies."""
 
 from __future__ import annotations
 
@@ -12,26 +12,35 @@ from scipy.special import softmax
 from backend.domain.labels import Answer, HumanLabel, Span
 from backend.domain.questions import Question
 
-_PRIOR_RIGHT, _PRIOR_WRONG = 19.0, 1.0  # a person whom nobody checked is right 19 times in 20
+_PRIOR_RIGHT, _PRIOR_WRONG = 19.0, 1.0
+_PRIOR_ACCURACY = _PRIOR_RIGHT / (_PRIOR_RIGHT + _PRIOR_WRONG)
 _MAX_ACCURACY = 1 - 1e-6
 _MAX_STEPS = 100
 _TOLERANCE = 1e-8
+_TIE = 1e-9
 
-_Mark = tuple[int, int, str]  # a span; a label of a multiple choice is one without extent
-_NOTHING: _Mark = (0, 0, "")
+_Option = tuple[int, int, str]  # a span; a label of a multiple choice is one without extent
+_NO_SPAN: _Option = (0, 0, "")
 
 
 @dataclass(frozen=True, slots=True)
 class HumanAnswer:
-    """What one annotation answers to the question at hand."""
+    """One annotation's answer to the question at hand."""
 
     label: HumanLabel
     answer: Answer
 
+    @property
+    def person(self) -> Hashable:
+        """Return who answered; an annotation without an annotator is by somebody else each time."""
+        if self.label.annotator_id is None:
+            return ("annotation", self.label.annotation_id)
+        return self.label.annotator_id
+
 
 @dataclass(frozen=True, slots=True)
 class ConsensusLabel:
-    """What people say about one example, all in all.
+    """The human label of one example, from everybody's answers.
 
     `probability`: that `answer` is right; of its least sure part where it has several (labels of a
     multiple choice, spans). `probabilities` has one element per label of the question, in order,
@@ -48,10 +57,10 @@ class ConsensusLabel:
 
 @dataclass(frozen=True, slots=True)
 class AnnotatorQuality:
-    """How often a person is right, as far as others' answers and ground truth can tell.
+    """A person's estimated accuracy.
 
     `n_compared` counts the answers (for multiple choice and spans: the single labels) that could
-    be compared with anybody's; at 0 the accuracy is what is believed of everyone.
+    be compared with anybody's; at 0 the accuracy is the prior's.
     """
 
     annotator_id: int
@@ -68,72 +77,78 @@ class Consensus:
 
 
 def is_evidence(label: HumanLabel) -> bool:
-    """Whether a person answered: not skipped, not an untouched copy of a prediction."""
+    """Return whether a person answered: not skipped, not an untouched copy of a prediction."""
     return not label.was_cancelled and not label.is_copied
 
 
-def estimate_consensus(question: Question, votes: Sequence[HumanAnswer]) -> Consensus:
+def estimate_consensus(question: Question, answers: Sequence[HumanAnswer]) -> Consensus:
     """Return one label per example from everybody's answers.
 
     Ground truth wins, the newest one if there are several. Skipped tasks, copies of predictions and
     labels outside the label space do not count; a person's newest answer replaces older ones.
-    No model is asked, so the result can judge models. Elsewhere people are weighted by their
-    accuracy, learned with one-coin Dawid-Skene (Dawid and Skene 1979; one accuracy per person as
-    in Zhang et al. 2014, arXiv 1406.3824): an answer's probability follows from the accuracies of
-    those who gave it, an accuracy from the probabilities of the person's answers. Each label of a
-    multiple choice and each exact span that anybody marked is a yes or no of its own; with equal
-    accuracies that is the majority. Free text: the newest. Ties go to the newest answer.
-
-    **Deviations**: a Beta(19, 1) belief about every accuracy, because most people share few
-    examples with others and the published estimate then calls them perfect or useless; classes are
-    equally likely beforehand, so that a rare class needs no more votes than a common one; no
-    accuracy below chance, because between people who never agree the labels could be swapped.
-    Cost: linear in the number of answers, up to 100 times.
+    No model is used, so the result can judge models. Elsewhere people are weighted by their
+    accuracy (`DawidSkene`). Each label of a multiple choice and each exact span that anybody marked
+    is a binary task of its own; with equal accuracies that is the majority. Of free texts the
+    newest is taken. Ties go to the newest answer. Cost: linear in the answers, up to 100 times.
     """
-    ballots = _ballots(question, votes)
+    tasks = _task_answers(question, answers)
     if question.kind.is_free_text or not question.labels:
-        return Consensus({ballot.example_id: _newest_text(ballot) for ballot in ballots})
+        return Consensus({task.example_id: _newest_text(task) for task in tasks})
     if question.kind.is_exclusive:
-        return _exclusive(question, ballots)
-    return _yes_or_no(question, ballots)
+        return _single_label_consensus(question, tasks)
+    return _binary_consensus(question, tasks)
 
 
 @dataclass(frozen=True, slots=True)
-class _TaskAnswers:
-    """What counts for one example: an answer per person, oldest first, and the ground truth."""
+class TaskAnswers:
+    """Valid answers to one example, one per person, oldest first, and the ground truth."""
 
     example_id: int
-    votes: tuple[HumanAnswer, ...]
+    answers: tuple[HumanAnswer, ...]
     truth: HumanAnswer | None
 
     @property
     def others(self) -> tuple[HumanAnswer, ...]:
-        """Return the answers that the ground truth can be compared with."""
-        return tuple(vote for vote in self.votes if vote is not self.truth)
+        """Return the answers that are not the ground truth itself."""
+        return tuple(answer for answer in self.answers if answer is not self.truth)
 
     @property
-    def newest(self) -> HumanAnswer:
-        return self.truth or self.votes[-1]
+    def newest(self) -> Answer:
+        """Return the ground truth, else the newest answer."""
+        return (self.truth or self.answers[-1]).answer
+
+    def consensus(
+        self, answer: Answer, probability: float, probabilities: tuple[float, ...] = ()
+    ) -> ConsensusLabel:
+        """Return this answer as the example's label."""
+        return ConsensusLabel(
+            self.example_id,
+            answer,
+            probability,
+            probabilities,
+            n_annotators=len(self.answers),
+            is_ground_truth=self.truth is not None,
+        )
 
 
-def _ballots(question: Question, votes: Iterable[HumanAnswer]) -> list[_TaskAnswers]:
+def _task_answers(question: Question, answers: Iterable[HumanAnswer]) -> list[TaskAnswers]:
     by_example: dict[int, dict[Hashable, HumanAnswer]] = {}
     truths: dict[int, HumanAnswer] = {}
-    for vote in sorted(votes, key=lambda v: (v.label.updated_at, v.label.annotation_id)):
-        if not is_evidence(vote.label) or not _is_answer(question, vote.answer):
+    for answer in sorted(answers, key=lambda a: (a.label.updated_at, a.label.annotation_id)):
+        if not is_evidence(answer.label) or not _is_valid(question, answer.answer):
             continue
-        cast = by_example.setdefault(vote.label.task_id, {})
-        cast.pop(_person(vote), None)  # so that the newest comes last
-        cast[_person(vote)] = vote
-        if vote.label.is_ground_truth:
-            truths[vote.label.task_id] = vote
+        by_person = by_example.setdefault(answer.label.task_id, {})
+        by_person.pop(answer.person, None)  # so that the newest comes last
+        by_person[answer.person] = answer
+        if answer.label.is_ground_truth:
+            truths[answer.label.task_id] = answer
     return [
-        _TaskAnswers(example_id, tuple(cast.values()), truths.get(example_id))
-        for example_id, cast in sorted(by_example.items())
+        TaskAnswers(example_id, tuple(by_person.values()), truths.get(example_id))
+        for example_id, by_person in sorted(by_example.items())
     ]
 
 
-def _is_answer(question: Question, answer: Answer) -> bool:
+def _is_valid(question: Question, answer: Answer) -> bool:
     if question.kind.is_free_text or not question.labels:
         return answer.text is not None
     known = {label.value for label in question.labels}
@@ -142,108 +157,97 @@ def _is_answer(question: Question, answer: Answer) -> bool:
     return known.issuperset(answer.labels) and known.issuperset(s.label for s in answer.spans)
 
 
-def _person(vote: HumanAnswer) -> Hashable:
-    """Return who answered; an annotation without an annotator is by somebody else each time."""
-    if vote.label.annotator_id is None:
-        return ("annotation", vote.label.annotation_id)
-    return vote.label.annotator_id
+def _newest_text(task: TaskAnswers) -> ConsensusLabel:
+    text = task.newest.text
+    share = sum(a.answer.text == text for a in task.answers) / len(task.answers)
+    return task.consensus(Answer(text=text), 1.0 if task.truth else _PRIOR_ACCURACY * share)
 
 
-def _newest_text(ballot: _TaskAnswers) -> ConsensusLabel:
-    text = ballot.newest.answer.text
-    n_same = sum(vote.answer.text == text for vote in ballot.votes)
-    belief = _PRIOR_RIGHT / (_PRIOR_RIGHT + _PRIOR_WRONG)
-    share = n_same / len(ballot.votes)
-    return ConsensusLabel(
-        example_id=ballot.example_id,
-        answer=Answer(text=text),
-        probability=1.0 if ballot.truth else belief * share,
-        probabilities=(),
-        n_annotators=len(ballot.votes),
-        is_ground_truth=ballot.truth is not None,
-    )
-
-
-def _exclusive(question: Question, ballots: Sequence[_TaskAnswers]) -> Consensus:
+def _single_label_consensus(question: Question, tasks: Sequence[TaskAnswers]) -> Consensus:
     values = [label.value for label in question.labels]
-    index = {value: k for k, value in enumerate(values)}
-    poll = _DawidSkene(max(len(values), 2))
-    for ballot in ballots:
-        poll.add_item(None if ballot.truth is None else index[ballot.truth.answer.labels[0]])
-        for vote in ballot.others:
-            poll.add_answer(_person(vote), index[vote.answer.labels[0]])
-    posteriors, accuracies = poll.solve()
+
+    def class_of(answer: HumanAnswer) -> int:
+        return values.index(answer.answer.labels[0])
+
+    model = DawidSkene(max(len(values), 2))
+    for task in tasks:
+        truth = None if task.truth is None else class_of(task.truth)
+        model.add_task(truth, [(answer.person, class_of(answer)) for answer in task.others])
+    posteriors, qualities = model.fit()
     labels = {}
-    for ballot, row in zip(ballots, posteriors[:, : len(values)], strict=True):
+    for task, row in zip(tasks, posteriors[:, : len(values)], strict=True):
         row = row / row.sum()
-        best = np.flatnonzero(row > row.max() - 1e-9)
-        given = [index[vote.answer.labels[0]] for vote in ballot.votes]
-        winner = next((k for k in reversed(given) if k in best), int(best[0]))
-        labels[ballot.example_id] = ConsensusLabel(
-            example_id=ballot.example_id,
-            answer=Answer(labels=(values[winner],)),
-            probability=float(row[winner]),
-            probabilities=tuple(row.tolist()),
-            n_annotators=len(ballot.votes),
-            is_ground_truth=ballot.truth is not None,
-        )
-    return Consensus(labels, poll.qualities(accuracies))
+        best = np.flatnonzero(row > row.max() - _TIE)
+        newest_first = (class_of(answer) for answer in reversed(task.answers))
+        winner = next((k for k in newest_first if k in best), int(best[0]))
+        answer = Answer(labels=(values[winner],))
+        labels[task.example_id] = task.consensus(answer, float(row[winner]), tuple(row.tolist()))
+    return Consensus(labels, qualities)
 
 
-def _yes_or_no(question: Question, ballots: Sequence[_TaskAnswers]) -> Consensus:
-    """Decide label by label (multiple choice) or span by span, each a yes or a no."""
-    is_spans = question.kind.has_spans
-    options: list[_Mark] = [(0, 0, label.value) for label in question.labels]
-    poll = _DawidSkene(2)
-    asked: list[list[_Mark]] = []
-    for ballot in ballots:
-        marks = {id(vote): _marks(vote.answer) for vote in ballot.votes}
-        # Where nobody marked a span, that there is none is the one thing to decide.
-        spans = sorted(set[_Mark]().union(*marks.values())) or [_NOTHING]
-        items = spans if is_spans else options
-        asked.append(items)
-        for item in items:
-            truth = None if ballot.truth is None else int(item in marks[id(ballot.truth)])
-            poll.add_item(truth)
-            for vote in ballot.others:
-                poll.add_answer(_person(vote), int(item in marks[id(vote)]))
-    posteriors, accuracies = poll.solve()
-    labels, start = {}, 0
-    for ballot, items in zip(ballots, asked, strict=True):
-        yes = posteriors[start : start + len(items), 1]
-        start += len(items)
-        newest = _marks(ballot.newest.answer)
-        is_kept = [
-            p > 0.5 + 1e-9 or (p > 0.5 - 1e-9 and item in newest)
-            for p, item in zip(yes, items, strict=True)
-        ]
-        kept = [
-            (item, float(p)) for item, p, is_in in zip(items, yes, is_kept, strict=True) if is_in
-        ]
-        labels[ballot.example_id] = ConsensusLabel(
-            example_id=ballot.example_id,
-            answer=_answer(kept, is_spans=is_spans),
-            probability=float(np.where(is_kept, yes, 1 - yes).min(initial=1.0)),
-            probabilities=() if is_spans else tuple(yes.tolist()),
-            n_annotators=len(ballot.votes),
-            is_ground_truth=ballot.truth is not None,
-        )
-    return Consensus(labels, poll.qualities(accuracies))
+def _binary_consensus(question: Question, tasks: Sequence[TaskAnswers]) -> Consensus:
+    """Decide label by label (multiple choice) or span by span whether it is in the answer."""
+    every = [(0, 0, label.value) for label in question.labels]
+    options = [_marked_spans(task) if question.kind.has_spans else every for task in tasks]
+    model = DawidSkene(2)
+    for task, task_options in zip(tasks, options, strict=True):
+        chosen = [(answer.person, _chosen(answer.answer)) for answer in task.others]
+        truth = None if task.truth is None else _chosen(task.truth.answer)
+        for option in task_options:
+            model.add_task(
+                None if truth is None else int(option in truth),
+                [(person, int(option in marked)) for person, marked in chosen],
+            )
+    posteriors, qualities = model.fit()
+    ends = np.cumsum([len(task_options) for task_options in options])
+    parts = zip(tasks, options, np.split(posteriors[:, 1], ends), strict=False)
+    labels = {task.example_id: _binary_label(question, task, of, yes) for task, of, yes in parts}
+    return Consensus(labels, qualities)
 
 
-def _marks(answer: Answer) -> set[_Mark]:
+def _marked_spans(task: TaskAnswers) -> list[_Option]:
+    """Return all spans that anybody marked; else the one option that there is none."""
+    answers = task.answers if task.truth is None else (*task.answers, task.truth)
+    marked = set[_Option]().union(*(_chosen(answer.answer) for answer in answers))
+    return sorted(marked) or [_NO_SPAN]
+
+
+def _binary_label(
+    question: Question,
+    task: TaskAnswers,
+    options: Sequence[_Option],
+    yes: NDArray[np.float64],
+) -> ConsensusLabel:
+    chosen = _chosen(task.newest)
+    newest = np.array([option in chosen for option in options], dtype=bool)
+    is_kept = (yes > 0.5 + _TIE) | ((yes > 0.5 - _TIE) & newest)
+    kept = [(options[at], float(yes[at])) for at in np.flatnonzero(is_kept)]
+    probability = float(np.where(is_kept, yes, 1 - yes).min(initial=1.0))
+    if question.kind.has_spans:
+        spans = tuple(Span(start, end, label, p) for (start, end, label), p in kept)
+        return task.consensus(Answer(spans=spans), probability)
+    answer = Answer(labels=tuple(label for (_, _, label), _ in kept))
+    return task.consensus(answer, probability, tuple(yes.tolist()))
+
+
+def _chosen(answer: Answer) -> set[_Option]:
     labels = {(0, 0, label) for label in answer.labels}
     return labels | {(span.start, span.end, span.label) for span in answer.spans}
 
 
-def _answer(kept: Sequence[tuple[_Mark, float]], *, is_spans: bool) -> Answer:
-    if is_spans:
-        return Answer(spans=tuple(Span(start, end, label, p) for (start, end, label), p in kept))
-    return Answer(labels=tuple(label for (_, _, label), _ in kept))
+class DawidSkene:
+    """One-coin Dawid-Skene: estimate class posteriors and one accuracy per person by turns.
 
+    A class's probability follows from the accuracies of the people who chose it, an accuracy from
+    the probabilities of the person's answers (Dawid and Skene 1979; one accuracy per person as in
+    Zhang et al. 2014, arXiv 1406.3824).
 
-class _DawidSkene:
-    """Items with `n_classes` possible answers each, and who answered what."""
+    **Deviations**, for which crowd-kit and cleanlab have no setting: a Beta(19, 1) prior on every
+    accuracy, because most people share few examples with others and the published estimate then
+    calls them perfect or useless; classes are equally likely beforehand, so that a rare class needs
+    no more answers than a common one; no accuracy below chance, because between people who never
+    agree the labels could be swapped; ground truth is fixed.
+    """
 
     def __init__(self, n_classes: int) -> None:
         self._n_classes = n_classes
@@ -251,57 +255,49 @@ class _DawidSkene:
         self._people: dict[Hashable, int] = {}
         self._answers: list[tuple[int, int, int]] = []
 
-    def add_item(self, truth: int | None) -> None:
+    def add_task(self, truth: int | None, answers: Iterable[tuple[Hashable, int]]) -> None:
+        """Add a task with its known class, if any, and each person's class."""
+        for person, answer in answers:
+            number = self._people.setdefault(person, len(self._people))
+            self._answers.append((len(self._truths), number, answer))
         self._truths.append(truth)
 
-    def add_answer(self, person: Hashable, answer: int) -> None:
-        number = self._people.setdefault(person, len(self._people))
-        self._answers.append((len(self._truths) - 1, number, answer))
-
-    def solve(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return posteriors, shape (items, classes), and everybody's accuracy."""
+    def fit(self) -> tuple[NDArray[np.float64], tuple[AnnotatorQuality, ...]]:
+        """Return class posteriors (tasks, classes), and the people with an id, ascending."""
         table = np.array(self._answers, dtype=np.int64).reshape(-1, 3)
-        prior = _PRIOR_RIGHT / (_PRIOR_RIGHT + _PRIOR_WRONG)
-        accuracies: NDArray[np.float64] = np.full(len(self._people), prior)
-        items, people, answers = table[self._is_compared()].T
-        n_answers = np.bincount(people, minlength=len(accuracies))
+        is_known = np.array([truth is not None for truth in self._truths], dtype=bool)
+        is_shared = np.bincount(table[:, 0], minlength=len(is_known)) > 1
+        # An answer that is the only thing known about its task says nothing about the person.
+        tasks, people, answers = table[(is_known | is_shared)[table[:, 0]]].T
+        n_people = len(self._people)
+        n_compared = np.bincount(people, minlength=n_people)
+        accuracies: NDArray[np.float64] = np.full(n_people, _PRIOR_ACCURACY)
         for _ in range(_MAX_STEPS):
-            is_right = self._posteriors(table, accuracies)[items, answers]
-            n_right = np.bincount(people, weights=is_right, minlength=len(accuracies))
-            better = (_PRIOR_RIGHT + n_right) / (_PRIOR_RIGHT + _PRIOR_WRONG + n_answers)
-            better = np.clip(better, 1 / self._n_classes, _MAX_ACCURACY)
-            change = np.abs(better - accuracies).max(initial=0.0)
-            accuracies = better
+            is_right = self._posteriors(table, accuracies)[tasks, answers]
+            n_right = np.bincount(people, weights=is_right, minlength=n_people)
+            updated = (_PRIOR_RIGHT + n_right) / (_PRIOR_RIGHT + _PRIOR_WRONG + n_compared)
+            updated = np.clip(updated, 1 / self._n_classes, _MAX_ACCURACY)
+            change = np.abs(updated - accuracies).max(initial=0.0)
+            accuracies = updated
             if change < _TOLERANCE:
                 break
-        return self._posteriors(table, accuracies), accuracies
-
-    def qualities(self, accuracies: NDArray[np.float64]) -> tuple[AnnotatorQuality, ...]:
-        table = np.array(self._answers, dtype=np.int64).reshape(-1, 3)
-        n_compared = np.bincount(table[self._is_compared(), 1], minlength=len(accuracies))
-        known = [
+        qualities = [
             AnnotatorQuality(person, float(accuracies[number]), int(n_compared[number]))
             for person, number in self._people.items()
             if isinstance(person, int)
         ]
-        return tuple(sorted(known, key=lambda quality: quality.annotator_id))
-
-    def _is_compared(self) -> NDArray[np.bool_]:
-        """Return which answers are not the only thing known about their item."""
-        items = np.array([item for item, _, _ in self._answers], dtype=np.int64)
-        is_known = np.array([truth is not None for truth in self._truths], dtype=bool)
-        is_shared = np.bincount(items, minlength=len(is_known)) > 1
-        compared: NDArray[np.bool_] = (is_known | is_shared)[items]
-        return compared
+        return self._posteriors(table, accuracies), tuple(
+            sorted(qualities, key=lambda quality: quality.annotator_id)
+        )
 
     def _posteriors(
         self, table: NDArray[np.int64], accuracies: NDArray[np.float64]
     ) -> NDArray[np.float64]:
-        items, people, answers = table.T
+        tasks, people, answers = table.T
         wrong = np.log((1 - accuracies) / (self._n_classes - 1))
         scores = np.zeros((len(self._truths), self._n_classes))
-        np.add.at(scores, (items, answers), (np.log(accuracies) - wrong)[people])
+        np.add.at(scores, (tasks, answers), (np.log(accuracies) - wrong)[people])
         posteriors: NDArray[np.float64] = softmax(scores, axis=1)
-        known = [item for item, truth in enumerate(self._truths) if truth is not None]
-        posteriors[known] = np.eye(self._n_classes)[[t for t in self._truths if t is not None]]
+        known = {task: truth for task, truth in enumerate(self._truths) if truth is not None}
+        posteriors[list(known)] = np.eye(self._n_classes)[list(known.values())]
         return posteriors

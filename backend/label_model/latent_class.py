@@ -1,9 +1,9 @@
-"""A latent-class model: one bell curve per class over the votes, found without labels."""
+"""Fit a Gaussian latent-class model to the posteriors of several annotators, without labels."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,24 +14,25 @@ from scipy.special import log_softmax, logsumexp, softmax
 
 Floats = NDArray[np.float64]
 
-_SMALLEST_PROBABILITY = 1e-6
-_START_SHARPNESS = 2.0
-_ANCHOR = 1.0
-_FREE_ANCHOR = 0.02
+_MAX_TEXTS = 4000
+_MIN_PROBABILITY = 1e-6
+_INITIAL_INVERSE_TEMPERATURE = 2.0
+_PRIOR_SHARE = 1.0  # pseudo-texts that hold the class means, per text
+_WEAK_PRIOR_SHARE = 0.02
 _RIDGE = 1e-2
-_N_PSEUDO_SPREAD = 5
-_N_STEPS = 60
+_N_PRIOR_COVARIANCE = 5
+_MAX_STEPS = 60
 _TOLERANCE = 1e-4
-_GAIN_NATS_PER_TEXT = 0.012
-_GAIN_NATS = 3.0
+_MIN_GAIN_PER_FEATURE = 0.012  # nats per text
+_MIN_GAIN = 3.0  # nats in all
 
 
 @dataclass(frozen=True, slots=True)
 class Standardizer:
-    """How one voter's posteriors become features: centred log-probabilities of unit spread.
+    """Turn one annotator's posteriors into centered log-probabilities of unit variance.
 
-    `mean` (K,) is the mean centred log-probability over the pool, which is the voter's own leaning
-    towards labels whatever the text; `spread` is what is left's root mean square.
+    `mean` (K,) is the mean centered log-probability over the pool: the annotator's preference for
+    labels whatever the text. `spread` is the root mean square of what is left.
     """
 
     mean: Floats
@@ -39,57 +40,80 @@ class Standardizer:
 
     @classmethod
     def fit(cls, probabilities: Floats) -> Standardizer:
-        """Measure a pool's posteriors, shape (n, K), n >= 1."""
-        logs = _centred_logs(probabilities)
+        """Measure mean and spread of a pool's posteriors, shape (n, K), n >= 1."""
+        logs = _centered_logs(probabilities)
         mean = logs.mean(axis=0)
         spread = float(np.sqrt(((logs - mean) ** 2).mean()))
-        return cls(mean, spread if spread > _SMALLEST_PROBABILITY else 1.0)
+        return cls(mean, spread if spread > _MIN_PROBABILITY else 1.0)
 
-    def scores(self, probabilities: Floats) -> Floats:
-        """Return centred, scaled log-probabilities, shape (n, K); each row sums to 0."""
-        scores: Floats = (_centred_logs(probabilities) - self.mean) / self.spread
+    def transform(self, probabilities: Floats) -> Floats:
+        """Return centered, scaled log-probabilities, shape (n, K); each row sums to 0."""
+        scores: Floats = (_centered_logs(probabilities) - self.mean) / self.spread
         return scores
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values for `from_json`."""
+        return {"mean": self.mean.tolist(), "spread": self.spread}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Standardizer:
+        """Read `mean` and `spread` as `to_json` wrote them."""
+        return cls(np.asarray(data["mean"], dtype=float), float(data["spread"]))
 
 
 @dataclass(frozen=True, slots=True)
-class LatentClasses:
-    """Class shares, class means of the features and their common covariance.
+class LatentClassModel:
+    """Class shares (K,), class means (K, d) of the features and their common covariance (d, d).
 
-    `means` (K, d), `covariance` (d, d), `shares` (K,); d is K - 1 per voter.
+    The features are each annotator's K - 1 contrasts, side by side.
     """
 
     shares: Floats
     means: Floats
     covariance: Floats
 
-    def log_posterior(self, features: Floats, known: NDArray[np.bool_] | None = None) -> Floats:
-        """Return normalised log-probabilities of the classes, shape (n, K).
-
-        `known` (d,) says which features are there; the others are integrated out, which for a
-        bell curve is leaving them away. With none, this is the class shares.
-        """
-        part = np.ones(len(self.covariance), dtype=bool) if known is None else known
-        posterior: Floats = log_softmax(self._joint(features[:, part], part), axis=1)
+    def log_posterior(self, features: Floats) -> Floats:
+        """Return normalized log-probabilities of the classes, shape (n, K)."""
+        posterior: Floats = log_softmax(self._joint(features), axis=1)
         return posterior
+
+    def log_linear_pool(
+        self, features: Floats, weights: Floats, is_present: NDArray[np.bool_]
+    ) -> Floats:
+        """Return log shares plus each present annotator's weighted log-likelihood, (n, K).
+
+        Args:
+            features: contrasts of all annotators (n, d); those of absent ones are ignored.
+            weights: one per annotator.
+            is_present: which annotators to use; the others are integrated out.
+        """
+        width = len(self.shares) - 1
+        used = np.repeat(is_present, width)
+        means = self.means[:, used]
+        directions = means @ np.linalg.inv(self.covariance[np.ix_(used, used)])
+        factors = np.repeat(weights[is_present], width)
+        linear = features[:, used] @ (directions * factors).T
+        offset = 0.5 * (directions * means * factors).sum(axis=1)
+        pooled: Floats = np.log(self.shares) + linear - offset
+        return pooled
 
     def log_likelihood(self, features: Floats) -> float:
         """Return the mean log density of the features in nats per text, up to a constant."""
-        everything = np.ones(len(self.covariance), dtype=bool)
         spread = np.einsum("nd,nd->n", features @ np.linalg.inv(self.covariance), features)
         log_determinant = np.linalg.slogdet(self.covariance)[1]
-        joint = logsumexp(self._joint(features, everything), axis=1)
+        joint = logsumexp(self._joint(features), axis=1)
         return float((joint - 0.5 * spread - 0.5 * log_determinant).mean())
 
-    def _joint(self, features: Floats, part: NDArray[np.bool_]) -> Floats:
-        """Return log share + log density, without what is the same for all classes."""
-        means = self.means[:, part]
-        directions = np.linalg.solve(self.covariance[np.ix_(part, part)], means.T)
+    def _joint(self, features: Floats) -> Floats:
+        """Return log share plus log density, without the terms that all classes share."""
+        means = np.asfortranarray(self.means)  # the layout decides the last bits of results
+        directions = np.linalg.solve(self.covariance, means.T)
         offsets = np.log(self.shares) - 0.5 * np.einsum("kd,dk->k", means, directions)
-        joint: Floats = features @ directions + offsets
+        joint: Floats = np.asfortranarray(features) @ directions + offsets
         return joint
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain lists, from which `from_json` makes the same model."""
+        """Return plain lists for `from_json`."""
         return {
             "shares": self.shares.tolist(),
             "means": self.means.tolist(),
@@ -97,78 +121,96 @@ class LatentClasses:
         }
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> LatentClasses:
+    def from_json(cls, data: Mapping[str, Any]) -> LatentClassModel:
         """Read what `to_json` wrote."""
-        n_features = len(data["covariance"])
+        n_classes, n_features = len(data["shares"]), len(data["covariance"])
         return cls(
             np.asarray(data["shares"], dtype=float),
-            np.asarray(data["means"], dtype=float).reshape(len(data["shares"]), n_features),
+            np.asarray(data["means"], dtype=float).reshape(n_classes, n_features),
             np.asarray(data["covariance"], dtype=float).reshape(n_features, n_features),
         )
 
 
 def contrasts(scores: Floats) -> Floats:
-    """Return scores (n, K), whose rows sum to 0, in K - 1 orthonormal coordinates."""
+    """Return scores (n, K), whose rows sum to 0, in K - 1 orthonormal Helmert coordinates."""
     coordinates: Floats = scores @ helmert(scores.shape[1]).T
     return coordinates
 
 
-def start_from(scores: Floats) -> Floats:
-    """Return the responsibilities (n, K) that summed vote scores (n, K) suggest at first."""
-    start: Floats = softmax(_START_SHARPNESS * scores, axis=1)
-    return start
+def initial_responsibilities(scores: Floats) -> Floats:
+    """Return the class responsibilities (n, K) that summed annotator scores (n, K) suggest."""
+    responsibilities: Floats = softmax(_INITIAL_INVERSE_TEMPERATURE * scores, axis=1)
+    return responsibilities
 
 
 def default_inverse_temperature(n_classes: int) -> float:
-    """Return what to multiply a single voter's log-posterior with, so that it is not too sure.
+    """Return the factor for a single annotator's log-posterior against overconfidence.
 
-    Its K - 1 scores are not as independent as the model takes them to be, the less the more
-    classes there are. 1 / sqrt(K) is a rule of thumb, of the right size on training texts of sets
-    with few classes and with many. It stands until agreement or human labels say more.
+    Its K - 1 scores are less independent than the model assumes, the more so the more classes there
+    are. 1 / sqrt(K) is a rule of thumb, of the right size on training texts of data sets with few
+    classes and with many. It is used until agreement or human labels give a better one.
     """
     return 1 / math.sqrt(max(1, n_classes))
 
 
-def fit_latent_classes(features: Floats, start: Floats) -> LatentClasses:
-    """Fit class shares, means and covariance by expectation maximisation, without labels.
+def is_answered(probabilities: Floats) -> NDArray[np.bool_]:
+    """Return which rows (n, K) hold a posterior; a row with NaN is an abstention."""
+    return np.asarray(~np.isnan(probabilities).any(axis=1))
 
-    The idea: what the voters say scatters around one centre per class; where the centres lie and
-    how many texts belong to each is found by turns (Dempster et al. 1977), beginning at `start`
-    (n, K). Each centre is held back by pseudo-texts at its place under `start`, so that a class
-    keeps its meaning. With two classes they are let go when the data are much likelier so: then
-    the classes are of unequal size, which centred votes cannot show by themselves.
+
+def sample_rows(is_answered: NDArray[np.bool_], human: Collection[int]) -> NDArray[np.intp]:
+    """Return the rows to fit on: all human-labeled, and up to 4,000 others, evenly spread.
+
+    Args:
+        is_answered: rows that any annotator answered, shape (n,).
+        human: rows with a human label.
+    """
+    is_human = np.isin(np.arange(len(is_answered)), list(human))
+    others = np.flatnonzero(is_answered & ~is_human)
+    others = others[:: max(1, -(-len(others) // _MAX_TEXTS))]
+    return np.sort(np.concatenate([np.flatnonzero(is_human), others]))
+
+
+def fit_latent_classes(features: Floats, responsibilities: Floats) -> LatentClassModel:
+    """Fit class shares, means and covariance by expectation maximization, without labels.
+
+    The idea: the annotators' scores scatter around one mean per class; means and shares are found
+    by turns (Dempster et al. 1977), from the initial `responsibilities` (n, K). A prior of
+    pseudo-texts holds each mean near its initial place, so that a class keeps its meaning. With two
+    classes the prior is weakened when the data are much likelier so: then the classes are of
+    unequal size, which centered scores cannot show by themselves.
 
     Cost: O(n d^2) once and at most 60 steps of O(n d K + d^3).
     """
-    held = _fit(features, start, _ANCHOR)
-    if start.shape[1] != 2 or len(features) == 0:
-        return held
-    free = _fit(features, start, _FREE_ANCHOR)
-    gain = free.log_likelihood(features) - held.log_likelihood(features)
-    needed = max(_GAIN_NATS_PER_TEXT * features.shape[1], _GAIN_NATS / len(features))
-    return free if gain > needed else held
+    strong = _fit(features, responsibilities, _PRIOR_SHARE)
+    if responsibilities.shape[1] != 2 or len(features) == 0:
+        return strong
+    weak = _fit(features, responsibilities, _WEAK_PRIOR_SHARE)
+    gain = weak.log_likelihood(features) - strong.log_likelihood(features)
+    needed = max(_MIN_GAIN_PER_FEATURE * features.shape[1], _MIN_GAIN / len(features))
+    return weak if gain > needed else strong
 
 
-def _fit(features: Floats, start: Floats, anchor: float) -> LatentClasses:
-    n_texts, n_classes = start.shape
-    responsibilities = start
-    n_pseudo = anchor * n_texts / n_classes
-    anchors = _class_means(features, responsibilities, None, 0.0)
+def _fit(features: Floats, responsibilities: Floats, prior_share: float) -> LatentClassModel:
+    n_texts, n_classes = responsibilities.shape
+    n_pseudo = prior_share * n_texts / n_classes
+    sums, counts = responsibilities.T @ features, responsibilities.sum(axis=0)
+    anchors = sums / (counts[:, None] + _MIN_PROBABILITY)
     scatter = features.T @ features
-    for _ in range(_N_STEPS):
-        means = _class_means(features, responsibilities, anchors, n_pseudo)
-        sums, counts = responsibilities.T @ features, responsibilities.sum(axis=0)
-        model = _maximise(means, sums, counts, scatter)
+    for _ in range(_MAX_STEPS):
+        means = (sums + n_pseudo * anchors) / (counts[:, None] + n_pseudo + _MIN_PROBABILITY)
+        model = _maximize(means, sums, counts, scatter)
         updated = np.exp(model.log_posterior(features))
         change = np.abs(updated - responsibilities).max(initial=0.0)
         responsibilities = updated
         if change < _TOLERANCE:
             break
+        sums, counts = responsibilities.T @ features, responsibilities.sum(axis=0)
     return model
 
 
-def _maximise(means: Floats, sums: Floats, counts: Floats, scatter: Floats) -> LatentClasses:
-    """Return the likeliest model from what each class adds up to.
+def _maximize(means: Floats, sums: Floats, counts: Floats, scatter: Floats) -> LatentClassModel:
+    """Return the likeliest model for given class means, its covariance shrunk.
 
     `sums` (K, d) and `counts` (K,) are of the texts by responsibility; `scatter` (d, d), their sum
     of squares, is the same at every step.
@@ -177,23 +219,14 @@ def _maximise(means: Floats, sums: Floats, counts: Floats, scatter: Floats) -> L
     cross = sums.T @ means
     within = (scatter - cross - cross.T + means.T @ (counts[:, None] * means)) / max(total, 1.0)
     n_features = means.shape[1]
-    shrinkage = (n_features + _N_PSEUDO_SPREAD) / (n_features + _N_PSEUDO_SPREAD + total)
+    n_prior = n_features + _N_PRIOR_COVARIANCE
+    shrinkage = n_prior / (n_prior + total)
     level = float(np.trace(scatter)) / max(n_features * total, 1.0)
     covariance = (1 - shrinkage) * within + (shrinkage * level + _RIDGE) * np.eye(n_features)
-    return LatentClasses((counts + 1) / (total + n_classes), means, covariance)
+    return LatentClassModel((counts + 1) / (total + n_classes), means, covariance)
 
 
-def _class_means(
-    features: Floats, weighted: Floats, anchors: Floats | None, n_pseudo: float
-) -> Floats:
-    sums = weighted.T @ features
-    if anchors is not None:
-        sums = sums + n_pseudo * anchors
-    means: Floats = sums / (weighted.sum(axis=0)[:, None] + n_pseudo + _SMALLEST_PROBABILITY)
-    return means
-
-
-def _centred_logs(probabilities: Floats) -> Floats:
-    logs = np.log(np.clip(probabilities, _SMALLEST_PROBABILITY, None))
-    centred: Floats = logs - logs.mean(axis=1, keepdims=True)
-    return centred
+def _centered_logs(probabilities: Floats) -> Floats:
+    logs = np.log(np.clip(probabilities, _MIN_PROBABILITY, None))
+    centered: Floats = logs - logs.mean(axis=1, keepdims=True)
+    return centered

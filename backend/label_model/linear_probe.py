@@ -1,94 +1,98 @@
-"""A linear probe on frozen embeddings that takes soft labels and weights."""
+"""Fit linear probes on frozen embeddings, and measure what embeddings predict."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
-from scipy.optimize import minimize
+from numpy.typing import NDArray
+from scipy.optimize import minimize, minimize_scalar
 from scipy.special import log_softmax, softmax
 
 from backend.label_model.latent_class import Floats
 
 _MAX_STEPS = 60
 _PRECISION = 0.2
+_CROSS_FIT_PRECISION = 5.0
+_MAX_SCALE = 100.0
+_N_FOLDS = 2
+_RIDGE = 1.0
+_MIN_TEXTS_FOR_DEPENDENCE = 500
+_FULL_DEPENDENCE_R2 = 0.2
 
 
 @dataclass(frozen=True, slots=True)
 class LinearProbe:
-    """Softmax regression: `weights` (d, K) and `bias` (K,), on vectors minus `centre` (d,)."""
+    """Softmax regression: `weights` (d, K) and `bias` (K,), on vectors minus `center` (d,)."""
 
-    centre: Floats
+    center: Floats
     weights: Floats
     bias: Floats
 
     def scores(self, vectors: Floats) -> Floats:
-        """Return what the softmax is taken of, shape (n, K)."""
-        scores: Floats = (vectors - self.centre) @ self.weights + self.bias
+        """Return the logits, shape (n, K)."""
+        scores: Floats = (vectors - self.center) @ self.weights + self.bias
         return scores
-
-    def log_posterior(self, vectors: Floats) -> Floats:
-        """Return log-probabilities of the classes, shape (n, K)."""
-        posterior: Floats = log_softmax(self.scores(vectors), axis=1)
-        return posterior
 
     def posterior(self, vectors: Floats) -> Floats:
         """Return probabilities of the classes, shape (n, K)."""
-        probabilities: Floats = softmax(self.log_posterior(vectors), axis=1)
+        probabilities: Floats = softmax(log_softmax(self.scores(vectors), axis=1), axis=1)
         return probabilities
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain lists, from which `from_json` makes the same probe."""
+        """Return plain lists for `from_json`."""
         return {
-            "centre": self.centre.tolist(),
+            "center": self.center.tolist(),
             "weights": self.weights.tolist(),
             "bias": self.bias.tolist(),
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> LinearProbe:
-        """Read what `to_json` wrote."""
-        return cls(
-            np.asarray(data["centre"], dtype=float),
-            np.asarray(data["weights"], dtype=float),
-            np.asarray(data["bias"], dtype=float),
-        )
+        """Read what `to_json` wrote; older files call the center `centre`."""
+        center = data["center"] if "center" in data else data["centre"]
+        return cls(*(np.asarray(part, float) for part in (center, data["weights"], data["bias"])))
 
 
-def fit_least_squares(
+def fit_ridge_probe(
     vectors: Floats, targets: Floats, weights: Floats, *, precision: float = 1.0
 ) -> LinearProbe:
-    """Fit ridge regression to soft labels: the vectors' part of each class's share, no more.
+    """Fit ridge regression from vectors to soft labels; `bias` is 0.
 
-    Shapes as for `fit_probe`. Scores are deviations from the mean target, of zero mean over the
-    vectors: whoever wants probabilities has to scale them and to add class shares. Cost: one
-    system of d equations, O(n d^2 + d^3), whatever K is.
+    Args as for `fit_probe`. Scores are deviations from the mean target, of zero mean over the
+    vectors: for probabilities they must be scaled and class log-shares added. Cost: one system of
+    d equations, O(n d^2 + d^3), whatever K is.
     """
     total = max(float(weights.sum()), 1e-12)
-    centre: Floats = weights @ vectors / total
-    level = weights @ targets / total
-    inputs = vectors - centre
-    gram = (inputs * weights[:, None]).T @ inputs + precision * np.eye(vectors.shape[1])
-    slopes = np.linalg.solve(gram, (inputs * weights[:, None]).T @ (targets - level))
-    centred = np.asarray(slopes - slopes.mean(axis=1, keepdims=True), dtype=float)
-    middle: Floats = vectors.mean(axis=0) if len(vectors) else centre
-    return LinearProbe(middle, centred, np.zeros(targets.shape[1]))
+    center: Floats = weights @ vectors / total
+    inputs = vectors - center
+    weighted = (inputs * weights[:, None]).T
+    gram = weighted @ inputs + precision * np.eye(vectors.shape[1])
+    slopes = np.linalg.solve(gram, weighted @ (targets - weights @ targets / total))
+    centered = np.asarray(slopes - slopes.mean(axis=1, keepdims=True), dtype=float)
+    mean: Floats = vectors.mean(axis=0) if len(vectors) else center
+    return LinearProbe(mean, centered, np.zeros(targets.shape[1]))
 
 
 def fit_probe(
     vectors: Floats, targets: Floats, weights: Floats, *, precision: float = _PRECISION
 ) -> LinearProbe:
-    """Fit softmax regression to soft labels by maximum posterior.
+    """Fit softmax regression from vectors to soft labels by maximum posterior.
 
-    `vectors` (n, d), unit length; `targets` (n, K), rows summing to 1; `weights` (n,) says for how
-    many texts each row counts. `precision` is that of the Gaussian prior on every weight, the
-    bias's is a hundredth. Cost: at most 60 L-BFGS steps of O(n d K).
+    Args:
+        vectors: embeddings (n, d) of unit length.
+        targets: soft labels (n, K), rows summing to 1.
+        weights: how many texts each row counts for, (n,).
+        precision: of the Gaussian prior on every weight; the bias's is a hundredth of it.
+
+    Cost: at most 60 L-BFGS steps of O(n d K).
     """
     n_features, n_classes = vectors.shape[1], targets.shape[1]
-    centre = vectors.mean(axis=0) if len(vectors) else np.zeros(n_features)
-    inputs = np.hstack([vectors - centre, np.ones((len(vectors), 1))])
+    center = vectors.mean(axis=0) if len(vectors) else np.zeros(n_features)
+    inputs = np.hstack([vectors - center, np.ones((len(vectors), 1))])
     precisions = np.full((n_features + 1, 1), float(precision))
     precisions[-1] /= 100
 
@@ -102,6 +106,58 @@ def fit_probe(
 
     start = np.zeros((n_features + 1) * n_classes)
     options = {"maxiter": _MAX_STEPS}
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", options=options).x
-    parameters = found.reshape(n_features + 1, n_classes)
-    return LinearProbe(centre, parameters[:-1], parameters[-1])
+    flat = minimize(loss, start, jac=True, method="L-BFGS-B", options=options).x
+    parameters = flat.reshape(n_features + 1, n_classes)
+    return LinearProbe(center, parameters[:-1], parameters[-1])
+
+
+def cross_fit_ridge(
+    vectors: Floats, targets: Floats, weights: Floats
+) -> tuple[Floats, LinearProbe]:
+    """Fit a ridge probe with scores scaled to log-odds; return cross-fitted ones (n, K) and it.
+
+    Args as for `fit_probe`. The scale is that of the two-fold cross-fitted scores.
+    """
+    fit = partial(fit_ridge_probe, precision=_CROSS_FIT_PRECISION)
+    held_out = np.empty_like(targets)
+    for out in _folds(len(vectors)):
+        held_out[out] = fit(vectors[~out], targets[~out], weights[~out]).scores(vectors[out])
+    held_out -= held_out.mean(axis=0)
+    scale = _log_odds_scale(held_out, targets, weights)
+    probe = fit(vectors, targets, weights)
+    return scale * held_out, replace(probe, weights=scale * probe.weights)
+
+
+def text_dependence(vectors: Floats, scores: Floats) -> float | None:
+    """Return how well embeddings (n, d) predict scores (n, K): R2 / 0.2, cut to [0, 1].
+
+    Two-fold ridge regression; None under 500 texts. An annotator whose answers have nothing to do
+    with the text must not shape the classes, however sure it is.
+    """
+    if len(vectors) < _MIN_TEXTS_FOR_DEPENDENCE:
+        return None
+    vectors = vectors - vectors.mean(axis=0)
+    residual = 0.0
+    for out in _folds(len(vectors)):
+        rest = vectors[~out]
+        gram = rest.T @ rest + _RIDGE * np.eye(rest.shape[1])
+        slopes = np.linalg.solve(gram, rest.T @ scores[~out])
+        residual += float(((scores[out] - vectors[out] @ slopes) ** 2).sum())
+    explained = 1 - residual / max(float((scores**2).sum()), 1e-12)
+    return float(np.clip(explained / _FULL_DEPENDENCE_R2, 0.0, 1.0))
+
+
+def _folds(n: int) -> list[NDArray[np.bool_]]:
+    folds = np.arange(n) % _N_FOLDS
+    return [folds == fold for fold in range(_N_FOLDS)]
+
+
+def _log_odds_scale(scores: Floats, targets: Floats, weights: Floats) -> float:
+    """Return the likeliest factor that makes scores (n, K) log-odds of soft labels (n, K)."""
+    shares = np.log(np.clip(weights @ targets / weights.sum(), 1e-9, None))
+
+    def loss(factor: float) -> float:
+        logs = log_softmax(factor * scores + shares, axis=1)
+        return -float((weights[:, None] * targets * logs).sum())
+
+    return float(minimize_scalar(loss, bounds=(0.0, _MAX_SCALE), method="bounded").x)

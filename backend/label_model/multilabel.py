@@ -1,29 +1,29 @@
-"""Trust in annotators of multiple choice, learned per project from their votes and people's."""
+"""Learn how to weight annotators on a multi-label question, and aggregate their probabilities."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, logit
 
-from backend.label_model.latent_class import Floats
+from backend.label_model.latent_class import Floats, sample_rows
 
 UNLISTED_PROBABILITY = 0.01
-"""Of a label about which an annotator was not asked: unlikely, never impossible, and no vote."""
+"""Of a label that an annotator was not asked about: low, never 0, and ignored by the model."""
 LABELS_PER_TEXT = 1.3
-"""How many labels a text is expected to have before people have said so."""
+"""How many labels a text is expected to have before human labels say otherwise."""
 _MAX_LABEL_SHARE = 0.5
-_SMALLEST_PROBABILITY = 1e-4
-_SHARPNESS = 0.8
-"""Of the evidence: votes about one text's labels, and of two annotators, share their errors."""
+_MIN_PROBABILITY = 1e-4
+_MIN_MEAN_PROBABILITY = 1e-6
+_INVERSE_TEMPERATURE = 0.8
+"""Of the evidence: probabilities of one text's labels, and of two annotators, share errors."""
 _TIE = 1e-6
-"""Log-odds: cells that all look alike are none of them over one half."""
-_N_ROUNDS = 50
-_MAX_TEXTS = 4000
+"""Log-odds: of cells that all look alike none is over one half."""
+_N_STEPS = 50
 _HUMAN_WEIGHT = 10.0
 _MIN_HUMAN = 20
 _N_PRIOR_TEXTS = 5.0
@@ -33,47 +33,63 @@ _N_PRIOR_OF_MEAN = 5.0
 
 @dataclass(frozen=True, slots=True)
 class MultilabelAnnotator:
-    """How an annotator's log-odds are read, and how much they tell.
+    """Parameters of one annotator's log-odds.
 
-    `means` holds each label's mean log-odds (L,), which is the prompt's or the definition's own
-    leaning; what is over it, in `spread`s, is `at_wrong` on average where the label does not hold.
-    `weight`: log-likelihood ratio per spread, 0 for an annotator that tells nothing, never less.
-    `middle`: where the ratio is even.
+    `means` (L,) are each label's mean log-odds, the prompt's or the definition's own preference,
+    and `spread` is the root mean square around them. `weight` is the log-likelihood ratio per
+    spread, never below 0; `threshold`, in spreads, is where the ratio is even.
     """
 
     means: tuple[float, ...]
     spread: float
     weight: float = 0.0
-    middle: float = 0.0
+    threshold: float = 0.0
 
     @classmethod
     def fit(cls, probabilities: Floats) -> MultilabelAnnotator:
-        """Return the scales of an annotator's probabilities (n, L)."""
-        odds = _odds(probabilities)
-        heard = ~np.isnan(odds)
-        overall = float(odds[heard].mean()) if heard.any() else 0.0
+        """Measure means and spread of an annotator's probabilities (n, L)."""
+        odds = _log_odds(probabilities)
+        is_known = ~np.isnan(odds)
+        overall = float(odds[is_known].mean()) if is_known.any() else 0.0
         total = np.nansum(odds, axis=0) + _N_PRIOR_OF_MEAN * overall
-        means = total / (heard.sum(axis=0) + _N_PRIOR_OF_MEAN)
-        left = (odds - means)[heard]
+        means = total / (is_known.sum(axis=0) + _N_PRIOR_OF_MEAN)
+        left = (odds - means)[is_known]
         spread = float(np.sqrt((left**2).mean())) if len(left) else 0.0
         return cls(tuple(means.tolist()), max(spread, 1e-6))
 
     def scores(self, probabilities: Floats) -> Floats:
-        """Return log-odds without each label's own leaning, in spreads; NaN: not heard."""
-        scores: Floats = (_odds(probabilities) - np.array(self.means)) / self.spread
+        """Return standardized log-odds (n, L), NaN where the annotator abstained."""
+        scores: Floats = (_log_odds(probabilities) - np.array(self.means)) / self.spread
         return scores
 
-    def evidence(self, probabilities: Floats) -> Floats:
-        """Return the log-likelihood ratio for each label, 0 where the annotator was not heard."""
-        return np.nan_to_num(self.weight * (self.scores(probabilities) - self.middle))
+    def evidence(self, scores: Floats) -> Floats:
+        """Return the log-likelihood ratio for each label (n, L), 0 where scores are NaN."""
+        return np.nan_to_num(self.weight * (scores - self.threshold))
+
+    def with_weight(self, scores: Floats, holds: Floats, importance: Floats) -> MultilabelAnnotator:
+        """Return the annotator with weight and threshold fitted to its scores.
+
+        Args:
+            scores: standardized log-odds (n, L).
+            holds: the probability that each label holds (n, L).
+            importance: the weight of each text (n, 1).
+        """
+        is_known, filled = ~np.isnan(scores), np.nan_to_num(scores)
+        yes, no = importance * is_known * holds, importance * is_known * (1 - holds)
+        mean_yes = float((yes * filled).sum() / max(yes.sum(), 1e-9))
+        mean_no = float((no * filled).sum() / max(no.sum(), 1e-9))
+        squares = yes * (filled - mean_yes) ** 2 + no * (filled - mean_no) ** 2
+        variance = float(squares.sum() / max(yes.sum() + no.sum(), 1e-9))
+        weight = max(0.0, mean_yes - mean_no) / max(variance, 1e-3)
+        return replace(self, weight=weight, threshold=(mean_yes + mean_no) / 2)
 
 
 @dataclass(frozen=True, slots=True)
 class MultilabelModel:
-    """What was learned; plain numbers, kept as JSON.
+    """A fitted model of plain numbers.
 
-    `base_rates` (L,) is how often each label is expected to hold, `offset` what is taken from all
-    log-odds so that as many labels as that come out over one half. `n_human` texts by people.
+    `base_rates` (L,) is how often each label is expected to hold; `offset` is subtracted from all
+    log-odds so that as many labels as that are over one half; `n_human` counts human-labeled texts.
     """
 
     base_rates: tuple[float, ...]
@@ -81,16 +97,22 @@ class MultilabelModel:
     annotators: Mapping[str, MultilabelAnnotator]
     n_human: int = 0
 
-    def posterior(self, votes: Mapping[str, Floats]) -> Floats:
-        """Return each label's probability (n, L); annotators that are not known do not count."""
-        known = {name: annotator for name, annotator in self.annotators.items() if name in votes}
-        shape = next(iter(votes.values())).shape
-        odds = _pooled(np.array(self.base_rates), known, votes, shape)
-        posterior: Floats = expit(odds - self.offset)
+    def posterior(self, probabilities: Mapping[str, Floats]) -> Floats:
+        """Return each label's probability (n, L); annotators unknown to the model are ignored."""
+        posterior: Floats = expit(self.log_odds(probabilities) - self.offset)
         return posterior
 
+    def log_odds(self, probabilities: Mapping[str, Floats]) -> Floats:
+        """Return each label's log-odds (n, L) before the offset."""
+        evidence = np.zeros(next(iter(probabilities.values())).shape)
+        for name, annotator in self.annotators.items():
+            if name in probabilities:
+                evidence += annotator.evidence(annotator.scores(probabilities[name]))
+        pooled: Floats = logit(np.array(self.base_rates)) + _INVERSE_TEMPERATURE * evidence
+        return pooled
+
     def to_json(self) -> dict[str, Any]:
-        """Return plain values, from which `from_json` makes the same trust."""
+        """Return plain values for `from_json`."""
         return asdict(self)
 
     @classmethod
@@ -103,121 +125,109 @@ class MultilabelModel:
         return cls(tuple(data["base_rates"]), data["offset"], annotators, data["n_human"])
 
 
-def fit_multilabel_model(
-    votes: Mapping[str, Floats], human: Mapping[int, frozenset[int]] | None = None
-) -> MultilabelModel:
-    """Learn how far each annotator's votes on several labels per text are to be trusted.
+def aggregate_multilabel(
+    probabilities: Mapping[str, Floats], model: MultilabelModel | None = None
+) -> Floats:
+    """Aggregate annotators' probabilities per label into one per label, (n, L).
 
-    `votes`: probabilities per label (n, L) by annotator, NaN where it abstained; `human`: the set
-    of right labels by row, heard from 20 texts on. The idea: whether a label holds for a text is
-    hidden; given it, annotators err independently, and their centred log-odds are normal with one
-    mean where it holds and one where it does not, the same for all labels, so that thousands of
-    cells teach four numbers per annotator. These are found by expectation maximisation (Dawid and
-    Skene 1979, with normal votes) under a fixed base rate; people's cells are fixed and count
-    tenfold. An annotator whose votes have nothing to do with the others' gets a weight near 0.
+    Args:
+        probabilities: (n, L) by annotator, NaN entries being abstentions.
+        model: the fitted model; without one, or where it knows none of the annotators (another LLM
+            is served now), the mean log-odds count, and 0.5 where all abstained.
 
-    The base rate is 1.3 labels a text shared evenly, or people's counts, smoothed. Evidence counts
-    eight tenths, because annotators share errors; then all log-odds are shifted until as many
-    labels as expected are over one half. Chosen on training rows of nlupp_banking. Raises
-    ValueError without votes. Cost: 50 passes over n x L x V cells, of at most 4,000 texts.
+    Raises:
+        ValueError: there is no annotator.
     """
-    if not votes:
-        raise ValueError("no voter; expected at least one posterior")
-    known = dict(human or {})
-    known = known if len(known) >= _MIN_HUMAN else {}
-    n_texts, n_labels = next(iter(votes.values())).shape
-    rows = _sample(votes, known)
-    sampled = {name: probabilities[rows] for name, probabilities in votes.items()}
-    is_human, truth = _truth(rows, known, n_labels)
-    rates = _base_rates(truth[is_human], n_labels)
-    annotators = {name: MultilabelAnnotator.fit(p) for name, p in sampled.items()}
-    annotators = _with_weights(annotators, sampled, rates, is_human, truth)
-    odds = _pooled(rates, annotators, sampled, (len(rows), n_labels))
+    _require_annotators(probabilities)
+    if model is not None and model.annotators.keys() & probabilities.keys():
+        return model.posterior(probabilities)
+    stacked = np.stack(list(probabilities.values()))
+    odds = logit(np.clip(stacked, _MIN_MEAN_PROBABILITY, 1 - _MIN_MEAN_PROBABILITY))
+    n_known = (~np.isnan(odds)).sum(axis=0)
+    aggregated: Floats = expit(np.nan_to_num(odds).sum(axis=0) / np.maximum(n_known, 1))
+    return aggregated
+
+
+def fit_multilabel_model(
+    probabilities: Mapping[str, Floats], human: Mapping[int, frozenset[int]] | None = None
+) -> MultilabelModel:
+    """Fit the weights of annotators that give several labels per text.
+
+    Args:
+        probabilities: per label (n, L) by annotator, NaN where it abstained.
+        human: the set of right labels by row; used from 20 texts on.
+
+    The idea: whether a label holds for a text is hidden; given it, annotators err independently,
+    and their centered log-odds are normal with one mean where it holds and one where it does not,
+    the same for all labels, so that thousands of cells determine four numbers per annotator. These
+    are found by expectation maximization (Dawid and Skene 1979, with normal scores) under a fixed
+    base rate; human-labeled cells are fixed and count tenfold. An annotator that is unrelated to
+    the others gets a weight near 0.
+
+    The base rate is 1.3 labels a text shared evenly, or human counts, smoothed. Evidence counts
+    eight tenths, because annotators share errors; then all log-odds are shifted until as many
+    labels as expected are over one half. Chosen on training rows of nlupp_banking. Cost: 50 passes
+    over n x L x A cells, of at most 4,000 texts.
+
+    Raises:
+        ValueError: there is no annotator.
+    """
+    _require_annotators(probabilities)
+    human = human if human and len(human) >= _MIN_HUMAN else {}
+    answered = [np.isfinite(p).any(axis=1) for p in probabilities.values()]
+    rows = sample_rows(np.any(answered, axis=0), human)
+    sampled = {name: p[rows] for name, p in probabilities.items()}
+    is_human = np.isin(rows, list(human))
+    truth = np.zeros((len(rows), next(iter(sampled.values())).shape[1]))
+    for at in np.flatnonzero(is_human):
+        truth[at, sorted(human[int(rows[at])])] = 1.0
+    rates = _base_rates(truth[is_human])
+    annotators = _fit_annotators(sampled, rates, is_human, truth)
+    model = MultilabelModel(tuple(rates.tolist()), 0.0, annotators, len(human))
+    odds = model.log_odds(sampled)
     offset = float(np.quantile(odds, 1 - rates.mean())) + _TIE if odds.size else 0.0
-    return MultilabelModel(tuple(rates.tolist()), offset, annotators, len(known))
+    return replace(model, offset=offset)
 
 
-def _with_weights(
-    annotators: Mapping[str, MultilabelAnnotator],
-    votes: Mapping[str, Floats],
+def _fit_annotators(
+    probabilities: Mapping[str, Floats],
     rates: Floats,
     is_human: NDArray[np.bool_],
     truth: Floats,
 ) -> dict[str, MultilabelAnnotator]:
-    """Find what each voter's scores mean, by expectation maximisation."""
-    scores = {name: annotator.scores(votes[name]) for name, annotator in annotators.items()}
+    """Fit each annotator's parameters by expectation maximization."""
+    annotators = {name: MultilabelAnnotator.fit(p) for name, p in probabilities.items()}
+    scores = {name: annotator.scores(probabilities[name]) for name, annotator in annotators.items()}
     mean = np.mean([np.nan_to_num(each) for each in scores.values()], axis=0)
     holds = expit(2 * (mean - np.quantile(mean, 1 - rates.mean())))
     importance = np.where(is_human, _HUMAN_WEIGHT, 1.0)[:, None]
-    found = dict(annotators)
-    for _ in range(_N_ROUNDS):
+    for _ in range(_N_STEPS):
         holds = np.where(is_human[:, None], truth, holds)
         odds = np.broadcast_to(logit(rates), holds.shape)
         for name, score in scores.items():
-            found[name] = _weighed(found[name], score, holds, importance)
-            odds = odds + np.nan_to_num(found[name].weight * (score - found[name].middle))
+            annotators[name] = annotators[name].with_weight(score, holds, importance)
+            odds = odds + annotators[name].evidence(score)
         holds = expit(odds)
-    return found
+    return annotators
 
 
-def _weighed(
-    annotator: MultilabelAnnotator, scores: Floats, holds: Floats, importance: Floats
-) -> MultilabelAnnotator:
-    """Return the voter with the means and the common variance of its scores in both cases."""
-    heard = ~np.isnan(scores)
-    filled = np.nan_to_num(scores)
-    right, wrong = importance * heard * holds, importance * heard * (1 - holds)
-    at_right = float((right * filled).sum() / max(right.sum(), 1e-9))
-    at_wrong = float((wrong * filled).sum() / max(wrong.sum(), 1e-9))
-    squares = right * (filled - at_right) ** 2 + wrong * (filled - at_wrong) ** 2
-    variance = float(squares.sum() / max(right.sum() + wrong.sum(), 1e-9))
-    weight = max(0.0, at_right - at_wrong) / max(variance, 1e-3)
-    return MultilabelAnnotator(annotator.means, annotator.spread, weight, (at_right + at_wrong) / 2)
-
-
-def _pooled(
-    rates: Floats,
-    annotators: Mapping[str, MultilabelAnnotator],
-    votes: Mapping[str, Floats],
-    shape: tuple[int, ...],
-) -> Floats:
-    evidence = sum(
-        (annotator.evidence(votes[name]) for name, annotator in annotators.items()), np.zeros(shape)
-    )
-    pooled: Floats = logit(rates) + _SHARPNESS * evidence
-    return pooled
-
-
-def _base_rates(truth: Floats, n_labels: int) -> Floats:
-    """Return how often each label is expected; `truth` (n, L) of people's texts, 0 and 1."""
-    n = len(truth)
+def _base_rates(truth: Floats) -> Floats:
+    """Return how often each label is expected (L,); `truth` (n, L) of human labels, 0 and 1."""
+    n, n_labels = truth.shape
     expected = (truth.sum() + _N_PRIOR_TEXTS * LABELS_PER_TEXT) / (n + _N_PRIOR_TEXTS)
     share = min(_MAX_LABEL_SHARE, expected / n_labels)
     rates = (truth.sum(axis=0) + _N_PRIOR_OF_LABEL * share) / (n + _N_PRIOR_OF_LABEL)
-    clipped: Floats = np.clip(rates, _SMALLEST_PROBABILITY, 1 - _SMALLEST_PROBABILITY)
+    clipped: Floats = np.clip(rates, _MIN_PROBABILITY, 1 - _MIN_PROBABILITY)
     return clipped
 
 
-def _sample(votes: Mapping[str, Floats], human: Mapping[int, frozenset[int]]) -> NDArray[np.intp]:
-    """Return people's rows and an even spread of the others that somebody voted on."""
-    heard = np.any([np.isfinite(p).any(axis=1) for p in votes.values()], axis=0)
-    is_human = np.isin(np.arange(len(heard)), list(human))
-    others = np.flatnonzero(heard & ~is_human)
-    others = others[:: max(1, -(-len(others) // _MAX_TEXTS))]
-    return np.sort(np.concatenate([np.flatnonzero(is_human), others]))
-
-
-def _truth(
-    rows: NDArray[np.intp], human: Mapping[int, frozenset[int]], n_labels: int
-) -> tuple[NDArray[np.bool_], Floats]:
-    truth = np.zeros((len(rows), n_labels))
-    for at, row in enumerate(rows.tolist()):
-        truth[at, sorted(human.get(row, ()))] = 1.0
-    return np.isin(rows, list(human)), truth
-
-
-def _odds(probabilities: Floats) -> Floats:
+def _log_odds(probabilities: Floats) -> Floats:
     """Return log-odds; NaN where the annotator abstained or was not asked about the label."""
-    clipped = np.clip(probabilities, _SMALLEST_PROBABILITY, 1 - _SMALLEST_PROBABILITY)
+    clipped = np.clip(probabilities, _MIN_PROBABILITY, 1 - _MIN_PROBABILITY)
     odds: Floats = np.where(probabilities == UNLISTED_PROBABILITY, np.nan, logit(clipped))
     return odds
+
+
+def _require_annotators(probabilities: Mapping[str, Floats]) -> None:
+    if not probabilities:
+        raise ValueError("no annotator has probabilities; expected at least one")

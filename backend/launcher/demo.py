@@ -17,7 +17,7 @@ from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from backend.errors import LauncherError
-from backend.evaluation.intervals import share_interval
+from backend.evaluation.metrics import share_interval
 from backend.labelstudio.admin import LabelStudioAdmin
 from backend.launcher.label_studio_server import LabelStudioServer, start_label_studio
 from backend.launcher.processes import Processes, free_port

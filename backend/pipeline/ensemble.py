@@ -16,10 +16,9 @@ from backend.domain.ports import Encoder, PoolAnnotator
 from backend.domain.projects import Project
 from backend.domain.questions import Question
 from backend.errors import LanguageModelError
-from backend.label_model.aggregation import aggregate_multilabel_posteriors, fuse
-from backend.label_model.fitting import fit_label_model
-from backend.label_model.model import LabelModel
+from backend.label_model import multilabel
 from backend.label_model.multilabel import MultilabelModel, fit_multilabel_model
+from backend.label_model.single_label import LabelModel, aggregate, fit_label_model
 from backend.llm.annotator import LLMAnnotator
 from backend.llm.prompts.selection import N_SELECTION_TEXTS, TemplateSelector
 from backend.pipeline.guidelines import Guidelines
@@ -353,7 +352,7 @@ class AnnotatorEnsemble:
             return [as_aggregated_label(lead.get(e.id), question, e) for e in examples]
         label_model = found.label_model.get(question.name)
         if question.kind.is_multilabel:
-            fused = aggregate_multilabel_posteriors(
+            fused = multilabel.aggregate_multilabel(
                 posteriors, MultilabelModel.from_json(label_model) if label_model else None
             )
             return [
@@ -363,7 +362,7 @@ class AnnotatorEnsemble:
         if label_model is None:
             return [as_aggregated_label(lead.get(e.id), question, e) for e in examples]
         row_of = {example.id: row for row, example in enumerate(examples)}
-        result = fuse(
+        result = aggregate(
             posteriors,
             LabelModel.from_json(label_model),
             embeddings=self.vectors(question, examples).astype(float),

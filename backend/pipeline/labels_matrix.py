@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from backend.domain.labels import Abstention, AbstentionReason, Example, WeakLabel
 from backend.domain.questions import Question
-from backend.label_model.aggregation import AggregatedLabels
+from backend.label_model.single_label import AggregatedLabels
 
 FUSED = "fused"
 """The annotator's name of the jury's own verdicts."""
@@ -84,7 +84,7 @@ def aggregate_single_label(
 ) -> WeakLabel:
     """Return the verdict in a row of `fused`; without a voice it is `lead`'s abstention."""
     source = fused.sources[row]
-    if source is None or (not fused.votes[row] and source != "human"):
+    if source is None or (not fused.annotator_posteriors[row] and source != "human"):
         return as_aggregated_label(lead, question, example)
     return WeakLabel(
         example.id,
@@ -92,7 +92,7 @@ def aggregate_single_label(
         FUSED,
         source,
         probabilities=tuple(fused.probabilities[row].tolist()),
-        votes=dict(fused.votes[row]),
+        votes=dict(fused.annotator_posteriors[row]),
         label_mass=lead.label_mass if lead else None,
         injection_flag=lead.injection_flag if lead else None,
         is_truncated=bool(lead and lead.is_truncated),

@@ -17,7 +17,7 @@ from backend.domain.llm_usage import track_usage
 from backend.domain.ports import ConfigReader
 from backend.domain.projects import Prediction, Project, ProjectId, QueuePlace, Task
 from backend.domain.questions import Question
-from backend.label_model.aggregation import agreement
+from backend.evaluation.metrics import mean_pairwise_kappa
 from backend.llm.prompts.text import describe_task
 from backend.pipeline.aggregate import AggregatedPool
 from backend.pipeline.ensemble import AnnotatorEnsemble
@@ -216,7 +216,7 @@ def _agreement(aggregated: AggregatedPool, question: Question) -> float | None:
     said = {
         name: aggregated.heard(question, name) for name in sorted(names) if not is_derived(name)
     }
-    return agreement({name: rows for name, rows in said.items() if rows is not None})
+    return mean_pairwise_kappa({name: rows for name, rows in said.items() if rows is not None})
 
 
 def _normalised(posteriors: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -80,10 +80,10 @@ def init_head_from_probe(probes: tuple[LinearProbe, ...], layer: nn.Linear, *, s
     if len(probes) > 1 or probes[0].weights.shape[1] != layer.out_features:
         slopes = np.hstack([probe.weights[:, 1:] - probe.weights[:, :1] for probe in probes])
         biases = np.hstack([probe.bias[1:] - probe.bias[:1] for probe in probes])
-        bias = biases - [float(probe.centre @ slopes[:, k]) for k, probe in enumerate(probes)]
+        bias = biases - [float(probe.center @ slopes[:, k]) for k, probe in enumerate(probes)]
     else:
         slopes = probes[0].weights
-        bias = probes[0].bias - probes[0].centre @ slopes
+        bias = probes[0].bias - probes[0].center @ slopes
     layer.weight.copy_(torch.as_tensor(slopes.T / size, dtype=layer.weight.dtype))
     if layer.bias is not None:
         layer.bias.copy_(torch.as_tensor(bias, dtype=layer.bias.dtype))

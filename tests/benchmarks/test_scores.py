@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from backend.domain.labels import Abstention, AbstentionReason, Span, WeakLabel
 from backend.domain.questions import LabelDefinition, Question, QuestionKind, TextField
-from benchmarks.scores import accuracy, posteriors, score_posteriors, score_spans
+from benchmarks.scores import (
+    accuracy,
+    expected_calibration_error,
+    posteriors,
+    score_posteriors,
+    score_spans,
+    span_f1,
+)
 
 
 def question(kind: QuestionKind) -> Question:
@@ -51,3 +60,32 @@ def test_an_interval_is_wilsons():
     )
     assert accuracy(0, 0).value == 0.0
     assert np.isnan(posteriors([weak(1)], 2)).all()
+
+
+def test_the_calibration_error_is_the_mean_gap_between_confidence_and_accuracy():
+    probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.4, 0.6], [0.4, 0.6]])
+    labels = np.array([0, 1, 1, 1])
+    # two texts at 0.9 of which half are right, two at 0.6 that are all right
+    assert expected_calibration_error(probabilities, labels) == pytest.approx(0.4)
+
+
+def test_no_texts_have_no_calibration_error():
+    assert expected_calibration_error(np.zeros((0, 2)), np.zeros(0, dtype=int)) == 0.0
+
+
+@given(st.lists(st.floats(0.5, 1.0), min_size=1), st.data())
+def test_the_calibration_error_lies_between_0_and_1(confidences, data):
+    probabilities = np.array([[p, 1 - p] for p in confidences])
+    labels = np.array([data.draw(st.integers(0, 1)) for _ in confidences])
+    assert 0.0 <= expected_calibration_error(probabilities, labels) <= 1.0
+
+
+def test_spans_count_only_with_exact_ends_and_label():
+    gold = [[Span(0, 4, "PER"), Span(9, 12, "LOC")], []]
+    predicted = [[Span(0, 4, "PER", 0.3), Span(9, 13, "LOC")], [Span(1, 2, "LOC")]]
+    # precision 1 / 3, recall 1 / 2
+    assert span_f1(predicted, gold) == pytest.approx(0.4)
+
+
+def test_no_spans_at_all_score_zero():
+    assert span_f1([[]], [[]]) == 0.0

@@ -1,50 +1,156 @@
-"""Calibration error and span scores, by hand and at the edges."""
+"""Intervals by hand, at the edges, and how often they cover the truth."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
+from sklearn.metrics import cohen_kappa_score
 
-from backend.domain.labels import Span
 from backend.evaluation.metrics import (
-    SpanScores,
     cohens_kappa,
-    expected_calibration_error,
-    span_scores,
+    estimate_kappa,
+    estimate_share,
+    mean_pairwise_kappa,
+    powered_share,
+    share_bound,
+    share_interval,
+    tighter_share,
 )
 
 
-def test_the_calibration_error_is_the_mean_gap_between_confidence_and_accuracy():
-    probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.4, 0.6], [0.4, 0.6]])
-    labels = np.array([0, 1, 1, 1])
-    # two texts at 0.9 of which half are right, two at 0.6 that are all right
-    assert expected_calibration_error(probabilities, labels) == pytest.approx(0.4)
+def test_the_exact_interval_of_a_share_by_hand():
+    # with no hit the tail is (1 - p)^n = 0.025, with all hits p^n = 0.025
+    assert share_interval(0, 10) == (pytest.approx(0.0), pytest.approx(1 - 0.025**0.1))
+    assert share_interval(10, 10) == (pytest.approx(0.025**0.1), 1.0)
+    assert share_bound(0, 59, delta=0.05) == pytest.approx(1 - 0.05 ** (1 / 59))
+    assert share_bound(0, 59, delta=0.05) < 0.05 < share_bound(0, 58, delta=0.05)
 
 
-def test_no_texts_have_no_calibration_error():
-    assert expected_calibration_error(np.zeros((0, 2)), np.zeros(0, dtype=int)) == 0.0
+def test_nothing_drawn_says_nothing():
+    assert share_interval(0, 0) == (0.0, 1.0)
+    assert estimate_share(np.zeros(0, dtype=bool)) is None
+    assert tighter_share(np.zeros(0, dtype=bool), np.zeros(0), np.ones(5)) is None
 
 
-@given(st.lists(st.floats(0.5, 1.0), min_size=1), st.data())
-def test_the_calibration_error_lies_between_0_and_1(confidences, data):
-    probabilities = np.array([[p, 1 - p] for p in confidences])
-    labels = np.array([data.draw(st.integers(0, 1)) for _ in confidences])
-    assert 0.0 <= expected_calibration_error(probabilities, labels) <= 1.0
+@settings(deadline=None)
+@given(st.integers(1, 200), st.data())
+def test_the_interval_of_a_share_agrees_with_scipy(n, data):
+    n_hits = data.draw(st.integers(0, n))
+    theirs = stats.binomtest(n_hits, n).proportion_ci()
+    assert share_interval(n_hits, n) == (pytest.approx(theirs.low), pytest.approx(theirs.high))
 
 
-def test_spans_count_only_with_exact_ends_and_label():
-    gold = [[Span(0, 4, "PER"), Span(9, 12, "LOC")], []]
-    predicted = [[Span(0, 4, "PER", 0.3), Span(9, 13, "LOC")], [Span(1, 2, "LOC")]]
-    scores = span_scores(predicted, gold)
-    assert scores.precision == pytest.approx(1 / 3)
-    assert scores.recall == pytest.approx(1 / 2)
-    assert scores.f1 == pytest.approx(0.4)
+def test_perfect_guesses_leave_only_the_spread_of_the_rest():
+    is_hit = np.array([True] * 20 + [False] * 20)
+    rest = np.array([1.0] * 300 + [0.0] * 100)
+    found = powered_share(is_hit, is_hit.astype(float), rest)
+    # spread (220 + 100 of 440): 0.25 x 0.75 pooled with the sample's; lambda = cov / (1.1 spread)
+    spread = np.concatenate([is_hit, rest]).var()
+    label_model = min(np.cov(is_hit, is_hit)[0, 1] / (1.1 * spread), 1.0)
+    assert label_model == 1.0
+    assert found.value == pytest.approx(0.75)
+    assert found.width / 2 == pytest.approx(stats.t.ppf(0.975, 38) * (spread / 400) ** 0.5)
 
 
-def test_no_spans_at_all_score_zero():
-    assert span_scores([[]], [[]]) == SpanScores(0.0, 0.0, 0.0)
+def test_guesses_that_say_nothing_change_nothing():
+    is_hit = np.array([True] * 30 + [False] * 10)
+    found = powered_share(is_hit, np.full(40, 0.9), np.full(500, 0.9))
+    assert found.value == pytest.approx(0.75)
+
+
+@pytest.mark.parametrize(
+    ("n_hits", "n", "n_rest"), [(20, 29, 100), (36, 40, 100), (4, 40, 100), (20, 40, 0)]
+)
+def test_small_or_lopsided_samples_are_left_to_the_exact_interval(n_hits, n, n_rest):
+    is_hit = np.arange(n) < n_hits
+    assert powered_share(is_hit, np.full(n, 0.5), np.full(n_rest, 0.5)) is None
+    found = tighter_share(is_hit, np.full(n, 0.5), np.full(n_rest, 0.5))
+    assert found.method == "clopper-pearson"
+
+
+def drawn(rng, n_pool, *, accuracy, sharpness, bias):
+    """A pool with a model that guesses, more or less well, which of its answers are right."""
+    logits = np.log(accuracy / (1 - accuracy)) + sharpness * rng.normal(size=n_pool)
+    is_right = rng.random(n_pool) < 1 / (1 + np.exp(-logits))
+    return is_right, 1 / (1 + np.exp(-(logits + bias)))
+
+
+@pytest.mark.parametrize("n", [30, 60, 200])
+@pytest.mark.parametrize(
+    ("accuracy", "sharpness", "bias"),
+    [(0.7, 0.0, 0.0), (0.8, 2.0, 0.0), (0.85, 3.0, 2.0), (0.97, 2.0, -1.0), (0.995, 0.0, 0.0)],
+)
+def test_the_interval_covers_the_truth_also_with_bad_guesses(n, accuracy, sharpness, bias):
+    rng = np.random.default_rng(0)
+    is_right, guesses = drawn(rng, 2000, accuracy=accuracy, sharpness=sharpness, bias=bias)
+    n_covered = 0
+    for _ in range(400):
+        rows = rng.choice(2000, n, replace=False)
+        rest = np.delete(guesses, rows)
+        found = tighter_share(is_right[rows], guesses[rows], rest)
+        n_covered += found.low <= is_right.mean() <= found.high
+    assert n_covered / 400 >= 0.92
+
+
+def test_good_guesses_make_the_interval_tighter():
+    rng = np.random.default_rng(1)
+    is_right, guesses = drawn(rng, 5000, accuracy=0.7, sharpness=4.0, bias=0.0)
+    plain = estimate_share(is_right[:200])
+    found = tighter_share(is_right[:200], guesses[:200], guesses[200:])
+    assert found.method == "prediction-powered"
+    assert found.width < 0.85 * plain.width
+
+
+def test_kappa_by_hand():
+    # 45 + 15 of 100 agree on yes and no, 25 + 15 do not: agreed 0.6, by chance 0.54
+    ours = np.array([0] * 45 + [0] * 15 + [1] * 25 + [1] * 15)
+    theirs = np.array([0] * 45 + [1] * 15 + [0] * 25 + [1] * 15)
+    kappa = estimate_kappa(ours, theirs)
+    assert kappa.value == pytest.approx((0.6 - 0.54) / 0.46)
+    # 1 - kappa is 0.869565; the marginals are 0.6, 0.4 and 0.7, 0.3
+    same = 0.45 * (1 - 1.3 * 0.869565) ** 2 + 0.15 * (1 - 0.7 * 0.869565) ** 2
+    other = (0.15 * (0.7 + 0.4) ** 2 + 0.25 * (0.3 + 0.6) ** 2) * 0.869565**2
+    variance = (same + other - (0.130435 - 0.54 * 0.869565) ** 2) / 0.46**2 / 100
+    assert (kappa.high - kappa.low) / 2 == pytest.approx(1.95996 * variance**0.5, rel=1e-4)
+
+
+def test_full_agreement_is_not_certain_agreement():
+    labels = np.array([0, 1] * 10)
+    kappa = estimate_kappa(labels, labels)
+    assert (kappa.value, kappa.high) == (pytest.approx(1.0), 1.0)
+    assert kappa.low == pytest.approx((0.025 ** (1 / 20) - 0.5) / 0.5)
+
+
+def test_kappa_needs_two_classes_and_an_example():
+    assert estimate_kappa(np.zeros(0, dtype=int), np.zeros(0, dtype=int)) is None
+    assert estimate_kappa(np.zeros(5, dtype=int), np.zeros(5, dtype=int)) is None
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=2))
+def test_kappa_is_scikit_learns_inside_its_interval(pairs):
+    ours, theirs = (np.array(side) for side in zip(*pairs, strict=True))
+    kappa = estimate_kappa(ours, theirs)
+    if kappa is not None:
+        assert kappa.value == pytest.approx(cohen_kappa_score(ours, theirs))
+        assert -1.0 <= kappa.low <= kappa.value + 1e-9
+        assert kappa.value - 1e-9 <= kappa.high <= 1.0
+
+
+def test_kappas_interval_covers_the_truth():
+    rng = np.random.default_rng(0)
+    table = np.array([[0.5, 0.08, 0.02], [0.05, 0.2, 0.03], [0.02, 0.02, 0.08]])
+    chance = table.sum(axis=1) @ table.sum(axis=0)
+    true_kappa = (np.trace(table) - chance) / (1 - chance)
+    n_covered = 0
+    for _ in range(400):
+        cells = rng.choice(9, size=80, p=table.ravel())
+        kappa = estimate_kappa(cells // 3, cells % 3)
+        n_covered += kappa.low <= true_kappa <= kappa.high
+    assert n_covered / 400 >= 0.92
 
 
 def test_kappa_is_agreement_beyond_chance():
@@ -56,3 +162,25 @@ def test_kappa_is_agreement_beyond_chance():
 def test_kappa_is_undefined_without_examples_or_with_a_single_class():
     assert cohens_kappa(np.zeros(0, dtype=int), np.zeros(0, dtype=int)) is None
     assert cohens_kappa(np.ones(5, dtype=int), np.ones(5, dtype=int)) is None
+
+
+def sure_of(labels):
+    return np.eye(2)[np.array(labels)]
+
+
+def test_agreement_is_cohens_kappa():
+    first, second = [0] * 50 + [1] * 50, [0] * 40 + [1] * 60
+    assert mean_pairwise_kappa({"a": sure_of(first), "b": sure_of(second)}) == pytest.approx(0.8)
+
+
+def test_two_that_answer_by_chance_do_not_agree():
+    first, second = [0, 0, 1, 1] * 40, [0, 1, 0, 1] * 40
+    assert mean_pairwise_kappa({"a": sure_of(first), "b": sure_of(second)}) == pytest.approx(0.0)
+
+
+def test_agreement_needs_two_that_answered_the_same_texts():
+    labels = sure_of([0, 1] * 60)
+    silent = labels.copy()
+    silent[30:] = np.nan
+    assert mean_pairwise_kappa({"a": labels}) is None
+    assert mean_pairwise_kappa({"a": labels, "b": silent}) is None

@@ -10,9 +10,8 @@ from scipy.special import softmax
 
 from backend.label_model.calibration import (
     BatchCalibrator,
-    LabelCalibration,
-    fit_label_calibration,
-    temper_to_accuracy,
+    accuracy_from_agreement,
+    inverse_temperature_for_accuracy,
 )
 
 
@@ -64,39 +63,24 @@ def test_calibrated_posteriors_sum_to_one_and_survive_json(n, k, seed):
     np.testing.assert_allclose(calibrator.apply(raw).sum(axis=1), 1)
 
 
-def test_too_sure_posteriors_are_tempered_by_human_labels():
-    modest, truth = leaning(3000, [0.5, 0.5], lean=[0, 0], sharp=1.0)
-    sure = modest**5 / (modest**5).sum(axis=1, keepdims=True)
-    fitted = fit_label_calibration(sure[:200], truth[:200], np.random.default_rng(0))
-    assert fitted.sharpness == pytest.approx(0.2, abs=0.1)
-    assert fitted.n_labels == 200
-    assert fitted.ece_after < fitted.ece_before / 2
-
-
-def test_fewer_than_twenty_labels_change_nothing():
-    raw, truth = leaning(19, [0.5, 0.5], lean=[0, 0])
-    fitted = fit_label_calibration(raw, truth, np.random.default_rng(0))
-    np.testing.assert_allclose(fitted.apply(raw), raw)
-    assert fitted.ece_before is None
-
-
-def test_twenty_labels_of_one_class_do_not_rule_the_other_out():
-    raw = np.tile([0.5, 0.5], (20, 1))
-    fitted = fit_label_calibration(raw, np.zeros(20, dtype=int), np.random.default_rng(0))
-    assert 0.6 < fitted.apply(raw)[0, 0] < 0.99
-
-
-def test_label_calibration_is_repeatable_and_survives_json():
-    raw, truth = leaning(40, [0.3, 0.3, 0.4], lean=[0, 1, 0])
-    first = fit_label_calibration(raw, truth, np.random.default_rng(3))
-    assert first == fit_label_calibration(raw, truth, np.random.default_rng(3))
-    assert LabelCalibration.from_json(json.loads(json.dumps(first.to_json()))) == first
-
-
 def test_confidence_is_tempered_to_an_estimated_accuracy():
     raw, _ = leaning(500, [0.5, 0.5], lean=[0, 0])
-    tempered = softmax(temper_to_accuracy(raw, 0.7) * np.log(raw), axis=1)
+    tempered = softmax(inverse_temperature_for_accuracy(raw, 0.7) * np.log(raw), axis=1)
     assert tempered.max(axis=1).mean() == pytest.approx(0.7, abs=1e-3)
-    assert temper_to_accuracy(np.full((3, 2), 0.5), 0.9) == pytest.approx(50)
-    assert temper_to_accuracy(np.empty((0, 2)), 0.9) == 1.0
-    assert temper_to_accuracy(raw, 0.5) == pytest.approx(0.02)
+    assert inverse_temperature_for_accuracy(np.full((3, 2), 0.5), 0.9) == pytest.approx(50)
+    assert inverse_temperature_for_accuracy(np.empty((0, 2)), 0.9) == 1.0
+    assert inverse_temperature_for_accuracy(raw, 0.5) == pytest.approx(0.02)
+
+
+def test_two_that_agree_on_72_of_100_are_right_on_83():
+    first = np.array([0] * 100)
+    second = np.array([0] * 72 + [1] * 28)
+    assert accuracy_from_agreement([first, second], 2) == pytest.approx(0.8317, abs=1e-4)
+
+
+def test_agreement_counts_only_where_both_spoke_and_needs_two():
+    first, second = np.array([0, 1, -1, 1]), np.array([0, 1, 0, -1])
+    assert accuracy_from_agreement([first, second], 3) == pytest.approx(1.0)
+    assert accuracy_from_agreement([first], 2) is None
+    assert accuracy_from_agreement([first, np.full(4, -1)], 2) is None
+    assert accuracy_from_agreement([first, 1 - first], 2) == pytest.approx(0.5)

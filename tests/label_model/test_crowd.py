@@ -163,6 +163,16 @@ def test_the_ground_truths_spans_are_taken_as_they_are():
     assert (label.answer, label.probability) == (Answer(), 1.0)
 
 
+def test_a_ground_truth_stands_although_its_author_answered_again():
+    votes = [
+        vote(1, 1, Answer(spans=(Span(0, 4, "PER"),)), is_truth=True),
+        vote(1, 1, Answer(), minute=1),
+    ]
+    label = estimate_consensus(SPANS, votes).labels[1]
+    assert [(span.start, span.end) for span in label.answer.spans] == [(0, 4)]
+    assert label.is_ground_truth
+
+
 def test_of_free_texts_the_newest_is_taken_unless_one_is_ground_truth():
     votes = [vote(1, 1, Answer(text="old")), vote(1, 2, Answer(text="new"), minute=1)]
     label = estimate_consensus(TEXT, votes).labels[1]

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from backend.label_model.linear_probe import LinearProbe, fit_least_squares, fit_probe
+from backend.label_model.linear_probe import LinearProbe, fit_probe, fit_ridge_probe
 
 
 def test_a_probe_learns_soft_labels_by_their_weight():
@@ -27,22 +27,25 @@ def test_a_probe_is_repeatable_and_survives_json():
     first = fit_probe(vectors, targets, np.ones(20))
     again = LinearProbe.from_json(json.loads(json.dumps(first.to_json())))
     np.testing.assert_array_equal(first.posterior(vectors), again.posterior(vectors))
+    stored = first.to_json()
+    older = LinearProbe.from_json({**stored, "centre": stored.pop("center")})
+    np.testing.assert_array_equal(first.posterior(vectors), older.posterior(vectors))
     second = fit_probe(vectors, targets, np.ones(20))
     np.testing.assert_array_equal(first.weights, second.weights)
 
 
 def test_least_squares_by_hand():
     vectors, targets = np.array([[1.0], [-1.0]]), np.array([[1.0, 0.0], [0.0, 1.0]])
-    probe = fit_least_squares(vectors, targets, np.ones(2), precision=2.0)
+    probe = fit_ridge_probe(vectors, targets, np.ones(2), precision=2.0)
     np.testing.assert_allclose(probe.scores(vectors), [[0.25, -0.25], [-0.25, 0.25]])
 
 
 def test_least_squares_counts_a_row_by_its_weight_and_scores_have_no_mean():
     rng = np.random.default_rng(0)
     vectors, targets = rng.normal(size=(30, 4)), rng.dirichlet(np.ones(3), size=30)
-    twice = fit_least_squares(vectors, targets, np.where(np.arange(30) < 5, 2.0, 1.0))
+    twice = fit_ridge_probe(vectors, targets, np.where(np.arange(30) < 5, 2.0, 1.0))
     again = [*range(30), *range(5)]
-    doubled = fit_least_squares(vectors[again], targets[again], np.ones(35))
+    doubled = fit_ridge_probe(vectors[again], targets[again], np.ones(35))
     np.testing.assert_allclose(twice.weights, doubled.weights)
     np.testing.assert_allclose(twice.scores(vectors).mean(axis=0), 0, atol=1e-12)
     np.testing.assert_allclose(twice.scores(vectors).sum(axis=1), 0, atol=1e-12)

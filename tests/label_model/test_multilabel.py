@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
-from backend.label_model.aggregation import aggregate_multilabel_posteriors
 from backend.label_model.multilabel import (
     LABELS_PER_TEXT,
     UNLISTED_PROBABILITY,
     MultilabelAnnotator,
     MultilabelModel,
+    aggregate_multilabel,
     fit_multilabel_model,
 )
 
@@ -55,8 +55,8 @@ def test_a_useless_annotator_hardly_counts_and_does_no_harm(rng):
     alone = fit_multilabel_model({"good": votes["good"]}).posterior({"good": votes["good"]})
     together = label_model.posterior(votes)
     assert f1(together, truth) > f1(alone, truth) - 0.02
-    assert f1(together, truth) > f1(aggregate_multilabel_posteriors(votes), truth) + 0.2
-    assert errors(together, truth) < 0.5 * errors(aggregate_multilabel_posteriors(votes), truth)
+    assert f1(together, truth) > f1(aggregate_multilabel(votes), truth) + 0.2
+    assert errors(together, truth) < 0.5 * errors(aggregate_multilabel(votes), truth)
 
 
 def test_two_good_annotators_are_better_than_one(rng):
@@ -100,14 +100,14 @@ def test_people_find_out_an_annotator_that_only_agrees_with_itself(rng):
 
 def test_a_label_that_was_not_asked_about_is_no_vote():
     votes = {"one": np.array([[0.9, UNLISTED_PROBABILITY, np.nan], [0.2, 0.3, 0.4]])}
-    annotator = MultilabelAnnotator((0.0, 0.0, 0.0), spread=2.0, weight=3.0, middle=0.5)
+    annotator = MultilabelAnnotator((0.0, 0.0, 0.0), spread=2.0, weight=3.0, threshold=0.5)
     np.testing.assert_allclose(
-        annotator.evidence(votes["one"])[0], [3 * (np.log(9) / 2 - 0.5), 0.0, 0.0]
+        annotator.evidence(annotator.scores(votes["one"]))[0], [3 * (np.log(9) / 2 - 0.5), 0.0, 0.0]
     )
 
 
 def test_a_posterior_is_what_its_parts_add_up_to():
-    annotator = MultilabelAnnotator((0.0,), spread=1.0, weight=2.0, middle=1.0)
+    annotator = MultilabelAnnotator((0.0,), spread=1.0, weight=2.0, threshold=1.0)
     label_model = MultilabelModel((0.2,), 0.5, {"one": annotator})
     odds = np.log(0.2 / 0.8) + 0.8 * 2.0 * (np.log(9) - 1.0) - 0.5
     found = label_model.posterior({"one": np.array([[0.9]]), "stranger": np.array([[0.1]])})
@@ -123,14 +123,12 @@ def test_trust_survives_json_and_does_not_depend_on_the_run(rng):
 
 def test_a_trust_that_knows_nobody_is_not_asked():
     label_model = MultilabelModel((0.2,), 0.5, {"old": MultilabelAnnotator((0.0,), 1.0)})
-    assert aggregate_multilabel_posteriors({"new": np.array([[0.9]])}, label_model)[
-        0, 0
-    ] == pytest.approx(0.9)
-    assert aggregate_multilabel_posteriors({"old": np.array([[0.9]])}, label_model)[0, 0] < 0.2
+    assert aggregate_multilabel({"new": np.array([[0.9]])}, label_model)[0, 0] == pytest.approx(0.9)
+    assert aggregate_multilabel({"old": np.array([[0.9]])}, label_model)[0, 0] < 0.2
 
 
 def test_nobody_to_learn_from_is_refused():
-    with pytest.raises(ValueError, match="no voter"):
+    with pytest.raises(ValueError, match="no annotator"):
         fit_multilabel_model({})
 
 
@@ -139,3 +137,11 @@ def test_constant_votes_and_abstentions_break_nothing():
     posterior = fit_multilabel_model(votes).posterior(votes)
     assert np.isfinite(posterior).all()
     assert ((posterior >= 0) & (posterior < 0.5)).all()
+
+
+def test_multiple_choice_is_pooled_in_log_odds():
+    votes = {"a": np.array([[0.8, np.nan, np.nan]]), "b": np.array([[0.2, 0.9, np.nan]])}
+    fused = aggregate_multilabel(votes)
+    np.testing.assert_allclose(fused, [[0.5, 0.9, 0.5]])
+    with pytest.raises(ValueError, match="no annotator"):
+        aggregate_multilabel({})

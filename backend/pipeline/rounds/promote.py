@@ -15,7 +15,7 @@ from backend.domain.labels import WeakLabel
 from backend.domain.projects import ProjectId
 from backend.domain.questions import Question
 from backend.domain.rounds import RoundState
-from backend.evaluation import gate
+from backend.evaluation.gate import GateDecision, PairedOutcomes, decide_promotion
 from backend.evaluation.stopping import advise_on_rounds
 from backend.pipeline.aggregate import AggregatedPool, Aggregator, Pool
 from backend.pipeline.ensemble import AnnotatorEnsemble, EnsembleState, Human
@@ -215,7 +215,7 @@ class PromoteStep:
         others = {"small-model": fused.small_model, "llm": llm}
         return measure(pool, question, fused.votes, apart, others)
 
-    def _judge(self, found: ActiveRound, fused: Fused, measured: Measured) -> gate.GateDecision:
+    def _judge(self, found: ActiveRound, fused: Fused, measured: Measured) -> GateDecision:
         pool, question = fused.aggregated.pool, fused.question
         champion = self._champion(found, fused)
         challenger = measured.fused.probabilities
@@ -228,7 +228,7 @@ class PromoteStep:
         unasked = challenger if found.is_paper else self._unasked(found, fused)
         rest = np.flatnonzero(both & ~is_human & np.isfinite(fused.small_model).all(axis=1))
         opinion = fused.small_model[rest].argmax(axis=1)
-        return gate.decide(
+        return decide_promotion(
             _pair(champion[judged], challenger[judged], truth),
             _pair(champion[rest], unasked[rest], opinion),
             rng=found.rng(0),
@@ -303,10 +303,10 @@ def _ids(pool: Pool) -> NDArray[np.int64]:
 
 def _pair(
     champion: NDArray[np.float64], challenger: NDArray[np.float64], truth: NDArray[np.int64]
-) -> gate.Pair | None:
+) -> PairedOutcomes | None:
     if len(truth) == 0:
         return None
-    return gate.Pair(champion.argmax(axis=1) == truth, challenger.argmax(axis=1) == truth)
+    return PairedOutcomes(champion.argmax(axis=1) == truth, challenger.argmax(axis=1) == truth)
 
 
 def _published_verdicts(

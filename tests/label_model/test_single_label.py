@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 from scipy.special import softmax
 
-from backend.label_model.fitting import LabelModel, accuracy_from_agreement, fit_label_model
+from backend.label_model.single_label import LabelModel, aggregate, fit_label_model
 
 
 def annotator(truth, n_classes, *, skill, seed, lean=0.0):
@@ -31,20 +32,6 @@ def accuracy(probabilities, truth):
     return float((probabilities.argmax(axis=1) == truth).mean())
 
 
-def test_two_that_agree_on_72_of_100_are_right_on_83():
-    first = np.array([0] * 100)
-    second = np.array([0] * 72 + [1] * 28)
-    assert accuracy_from_agreement([first, second], 2) == pytest.approx(0.8317, abs=1e-4)
-
-
-def test_agreement_counts_only_where_both_spoke_and_needs_two():
-    first, second = np.array([0, 1, -1, 1]), np.array([0, 1, 0, -1])
-    assert accuracy_from_agreement([first, second], 3) == pytest.approx(1.0)
-    assert accuracy_from_agreement([first], 2) is None
-    assert accuracy_from_agreement([first, np.full(4, -1)], 2) is None
-    assert accuracy_from_agreement([first, 1 - first], 2) == pytest.approx(0.5)
-
-
 def test_the_better_of_two_is_not_dragged_down_by_the_other():
     truth, vectors = world(1500, 4)
     votes = {
@@ -60,7 +47,8 @@ def test_a_voter_that_ignores_the_text_has_no_say():
     shuffled = np.random.default_rng(3).permutation(annotator(truth, 2, skill=4, seed=1))
     votes = {"random": shuffled, "good": annotator(truth, 2, skill=2, seed=2)}
     label_model = fit_label_model(votes, vectors)
-    assert label_model.annotators["random"].signal < 0.1 < label_model.annotators["good"].signal
+    assert label_model.annotators["random"].text_dependence < 0.1
+    assert label_model.annotators["good"].text_dependence > 0.1
     assert accuracy(label_model.posterior(votes, vectors), truth) > accuracy(votes["good"], truth)
 
 
@@ -121,6 +109,16 @@ def test_people_move_weights_and_probe_but_never_the_centres():
     assert before.annotators["a"].weight == 1.0 > after.annotators["a"].weight
 
 
+def test_an_accuracy_has_the_interval_of_its_beta_posterior():
+    truth, _ = world(300)
+    votes = {name: annotator(truth, 2, skill=2, seed=seed) for seed, name in enumerate("ab")}
+    human = {row: int(truth[row]) for row in range(40)}
+    found = fit_label_model(votes, human=human).annotators["a"]
+    # 45 labels, 5 of them the prior's: accuracy is the mode of Beta(1 + right, 1 + wrong)
+    interval = stats.beta.ppf([0.05, 0.95], 1 + 45 * found.accuracy, 1 + 45 * (1 - found.accuracy))
+    assert (found.low, found.high) == pytest.approx(tuple(interval), abs=1e-9)
+
+
 def test_with_50_human_labels_confidence_is_honest_also_for_many_classes():
     truth, vectors = world(600, 40, n_dimensions=64)
     votes = {"a": annotator(truth, 40, skill=2, seed=0)}
@@ -172,5 +170,41 @@ def test_many_labels_are_within_reach():
 
 
 def test_no_voter_at_all_is_refused():
-    with pytest.raises(ValueError, match="no voter"):
+    with pytest.raises(ValueError, match="no annotator"):
         fit_label_model({"a": np.full((3, 2), np.nan)})
+
+
+@pytest.fixture
+def pool():
+    truth, _ = world(300)
+    return truth, {name: annotator(truth, 2, skill=3, seed=seed) for seed, name in enumerate("ab")}
+
+
+def test_a_label_says_who_it_is_from(pool):
+    truth, votes = pool
+    votes["a"][1] = np.nan
+    votes["a"][2] = votes["b"][2] = np.nan
+    fused = aggregate(votes, fit_label_model(votes), human={0: 1 - int(truth[0])})
+    assert fused.sources[0] == "human"
+    assert fused.labels[0] == 1 - truth[0]
+    assert fused.probabilities[0].max() == 1.0
+    assert fused.sources[1] == "b"
+    assert fused.sources[2] is None
+    assert {"agreement", "combination"} <= set(fused.sources)
+
+
+def test_agreement_means_that_all_votes_have_the_label(pool):
+    _, votes = pool
+    fused = aggregate(votes, fit_label_model(votes))
+    for row, source in enumerate(fused.sources):
+        labels = {int(np.argmax(p)) for p in fused.annotator_posteriors[row].values()}
+        assert (source == "agreement") == (labels == {int(fused.labels[row])})
+
+
+def test_votes_are_calibrated_posteriors_of_those_who_spoke(pool):
+    _, votes = pool
+    votes["a"][4] = np.nan
+    fused = aggregate(votes, fit_label_model(votes))
+    assert set(fused.annotator_posteriors[4]) == {"b"}
+    assert set(fused.annotator_posteriors[5]) == {"a", "b"}
+    assert sum(fused.annotator_posteriors[5]["a"]) == pytest.approx(1)

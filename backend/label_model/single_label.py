@@ -1,0 +1,394 @@
+"""Learn how to weight annotators on a single-label question, and aggregate their posteriors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import betaincinv, softmax
+from threadpoolctl import threadpool_limits
+
+from backend.label_model.calibration import (
+    LogLinearPool,
+    PoolParameters,
+    accuracy_from_agreement,
+    inverse_temperature_for_accuracy,
+)
+from backend.label_model.latent_class import (
+    Floats,
+    LatentClassModel,
+    Standardizer,
+    contrasts,
+    default_inverse_temperature,
+    fit_latent_classes,
+    initial_responsibilities,
+    is_answered,
+    sample_rows,
+)
+from backend.label_model.linear_probe import LinearProbe, cross_fit_ridge, text_dependence
+
+HUMAN = "human"
+AGREEMENT = "agreement"
+COMBINATION = "combination"
+_MIN_DEPENDENCE = 0.5
+_PROBE_WEIGHT = 0.5
+_MIN_TEXTS_FOR_PROBE = 4
+_N_PSEUDO_LABELS = 50
+_N_PRIOR_LABELS = 5.0
+_INTERVAL = (0.05, 0.95)
+
+
+@dataclass(frozen=True, slots=True)
+class AnnotatorParameters:
+    """Parameters of one annotator.
+
+    `weight` multiplies its log-likelihood in the log-linear pool (1 before there are human labels);
+    `text_dependence` in [0, 1] is how far its posteriors depend on the text, None where that was
+    not measured; `accuracy` is an estimate with its 90 % interval `low` to `high`, from `n_human`
+    human labels.
+    """
+
+    standardizer: Standardizer
+    weight: float
+    text_dependence: float | None
+    accuracy: float
+    low: float
+    high: float
+    n_human: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values for `from_json`."""
+        scalars = {name: getattr(self, name) for name in self.__slots__ if name != "standardizer"}
+        return {**self.standardizer.to_json(), **scalars}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> AnnotatorParameters:
+        """Read what `to_json` wrote."""
+        scalars = {name: data[name] for name in cls.__slots__ if name != "standardizer"}
+        return cls(Standardizer.from_json(data), **scalars)
+
+
+@dataclass(frozen=True, slots=True)
+class LabelModel:
+    """Everything needed to aggregate the annotators' posteriors on any text of a project.
+
+    `probe` works on embeddings, its weight already in its scores; `inverse_temperature` multiplies
+    the pooled log-probabilities, `class_bias` (K,) is added to them as human labels require.
+    `accuracy` is the estimate that the confidences were tempered to, None with a single annotator.
+    """
+
+    annotators: Mapping[str, AnnotatorParameters]
+    classes: LatentClassModel
+    inverse_temperature: float
+    class_bias: Floats
+    probe: LinearProbe | None
+    accuracy: float | None
+    n_human: int
+
+    def posterior(self, posteriors: Mapping[str, Floats], embeddings: Floats | None) -> Floats:
+        """Return the aggregated posterior, shape (n, K).
+
+        Args:
+            posteriors: raw posteriors (n, K) by annotator; NaN rows are abstentions, unknown
+                annotators are ignored. Without any the class shares are returned.
+            embeddings: unit vectors (n, d) for the probe.
+        """
+        logits = None
+        if self.probe is not None and embeddings is not None:
+            logits = self.probe.scores(embeddings)
+        known = [*posteriors.values(), *([] if logits is None else [logits])]
+        features, is_present = self._features(posteriors, len(known[0]) if known else 0)
+        weights = np.array([annotator.weight for annotator in self.annotators.values()])
+        pooled = np.empty((len(features), len(self.class_bias)))
+        for pattern in np.unique(is_present, axis=0):
+            rows = (is_present == pattern).all(axis=1)
+            pooled[rows] = self.classes.log_linear_pool(features[rows], weights, pattern)
+        if logits is not None:
+            pooled += logits
+        posterior: Floats = softmax(self.inverse_temperature * pooled + self.class_bias, axis=1)
+        return posterior
+
+    def annotator_posterior(self, name: str, probabilities: Floats) -> Floats:
+        """Return one annotator's raw posteriors (n, K) calibrated by themselves."""
+        features, _ = self._features({name: probabilities}, len(probabilities))
+        is_present = np.array([annotator == name for annotator in self.annotators])
+        pooled = self.classes.log_linear_pool(features, np.ones(len(is_present)), is_present)
+        inverse_temperature = default_inverse_temperature(len(self.class_bias))
+        posterior: Floats = softmax(inverse_temperature * pooled, axis=1)
+        return posterior
+
+    def _features(
+        self, posteriors: Mapping[str, Floats], n_texts: int
+    ) -> tuple[Floats, NDArray[np.bool_]]:
+        """Return all annotators' features (n, d), 0 where absent, and who is present (n, A)."""
+        absent = np.full((n_texts, len(self.class_bias)), np.nan)
+        given = [posteriors.get(name, absent) for name in self.annotators]
+        blocks = [
+            np.nan_to_num(contrasts(annotator.standardizer.transform(rows)), nan=0.0)
+            for annotator, rows in zip(self.annotators.values(), given, strict=True)
+        ]
+        return np.hstack(blocks), np.stack([is_answered(rows) for rows in given], axis=1)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values for `from_json`."""
+        return {
+            "annotators": {name: found.to_json() for name, found in self.annotators.items()},
+            "classes": self.classes.to_json(),
+            "inverse_temperature": self.inverse_temperature,
+            "class_bias": self.class_bias.tolist(),
+            "probe": self.probe.to_json() if self.probe else None,
+            "accuracy": self.accuracy,
+            "n_human": self.n_human,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> LabelModel:
+        """Read what `to_json` wrote."""
+        annotators = {
+            name: AnnotatorParameters.from_json(found) for name, found in data["annotators"].items()
+        }
+        return cls(
+            annotators,
+            LatentClassModel.from_json(data["classes"]),
+            float(data["inverse_temperature"]),
+            np.asarray(data["class_bias"], dtype=float),
+            LinearProbe.from_json(data["probe"]) if data["probe"] else None,
+            data["accuracy"],
+            int(data["n_human"]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class AggregatedLabels:
+    """One label per text.
+
+    `probabilities` (n, K); `labels` (n,) class indices; `sources` says what each label comes from:
+    "human", "agreement" (at least two annotators, all with this label), "combination", or the name
+    of the only annotator that answered; None where none did, so that the posterior is the class
+    shares alone. `annotator_posteriors` holds the calibrated posterior of each that answered.
+    """
+
+    probabilities: Floats
+    labels: NDArray[np.intp]
+    sources: tuple[str | None, ...]
+    annotator_posteriors: tuple[Mapping[str, tuple[float, ...]], ...]
+
+
+def aggregate(
+    posteriors: Mapping[str, Floats],
+    label_model: LabelModel,
+    *,
+    embeddings: Floats | None = None,
+    human: Mapping[int, int] | None = None,
+) -> AggregatedLabels:
+    """Aggregate annotators' posteriors into one label per text, human labels being certain.
+
+    Args:
+        posteriors: raw posteriors (n, K) by annotator, NaN rows being abstentions; any texts, also
+            such as the model was not fitted on.
+        label_model: the fitted model.
+        embeddings: unit vectors (n, d) for the probe.
+        human: class index by row.
+
+    Cost: O(n A K^2) for A annotators.
+    """
+    human = human or {}
+    probabilities = label_model.posterior(posteriors, embeddings)
+    for row, label in human.items():
+        probabilities[row] = np.eye(probabilities.shape[1])[label]
+    labels = probabilities.argmax(axis=1)
+    known = [name for name in label_model.annotators if name in posteriors]
+    own = {name: label_model.annotator_posterior(name, posteriors[name]) for name in known}
+    has_answer = {name: is_answered(posteriors[name]) for name in known}
+    by_row = tuple(
+        {name: tuple(own[name][row].tolist()) for name in known if has_answer[name][row]}
+        for row in range(len(labels))
+    )
+    has_probe = label_model.probe is not None and embeddings is not None
+    sources = tuple(
+        HUMAN if row in human else _source(by_row[row], int(labels[row]), has_probe)
+        for row in range(len(labels))
+    )
+    return AggregatedLabels(probabilities, labels, sources, by_row)
+
+
+def _source(own: Mapping[str, tuple[float, ...]], label: int, has_probe: bool) -> str | None:
+    labels = {int(np.argmax(posterior)) for posterior in own.values()}
+    if not own:
+        return COMBINATION if has_probe else None
+    if labels != {label}:
+        return COMBINATION
+    return AGREEMENT if len(own) > 1 else next(iter(own))
+
+
+def fit_label_model(
+    posteriors: Mapping[str, Floats],
+    embeddings: Floats | None = None,
+    human: Mapping[int, int] | None = None,
+) -> LabelModel:
+    """Fit a label model to a pool's posteriors, with human labels or without.
+
+    Args:
+        posteriors: raw posteriors (n, K) by annotator in one row order, a row of NaN where it
+            abstained; a student's must be cross-fitted.
+        embeddings: unit vectors (n, d).
+        human: class index by row.
+
+    The idea: standardized posteriors scatter around one mean per class (`fit_latent_classes`, a
+    continuous Dawid-Skene model); an annotator that is unrelated to the others has means that
+    coincide, and so no influence. A ridge probe on embeddings learns the aggregated labels and is
+    added at half weight: it cannot be more right than its targets where their errors follow the
+    text. The annotators' rate of agreement implies an accuracy to which the confidences are
+    tempered. That is too low for independent errors, since annotators are right more often
+    together, and too high for common errors: without a label nothing tells the two apart. Human
+    labels teach the probe, each counting for many texts, and set the weights, class biases and the
+    temperature by maximum posterior. The class means never see them, and the probe's scores are
+    cross-fitted, so that what is compared with the labels is as sure as it will be elsewhere.
+
+    Cost: at most 120 products of (n, K) matrices with the annotators' features, and three systems
+    of d equations, O(n d^2 + d^3), on one core, with at most 4,000 texts and those with human
+    labels.
+
+    Raises:
+        ValueError: no annotator answered anything.
+    """
+    posteriors = {name: p for name, p in posteriors.items() if is_answered(p).any()}
+    if not posteriors:
+        raise ValueError("no annotator has a posterior; expected at least one row that is not NaN")
+    human = human or {}
+    rows = sample_rows(np.any([is_answered(p) for p in posteriors.values()], axis=0), human)
+    labeled = np.flatnonzero(np.isin(rows, list(human)))
+    classes = np.array([human[int(rows[row])] for row in labeled], dtype=np.intp)
+    with threadpool_limits(1, user_api="blas"):  # small matrices: threads cost more than they do
+        return _Fit(
+            {name: p[rows] for name, p in posteriors.items()},
+            None if embeddings is None else np.asarray(embeddings, dtype=float)[rows],
+            _HumanLabels(labeled, classes),
+        ).label_model()
+
+
+class _HumanLabels(NamedTuple):
+    """Rows among those that are fitted on, and their class indices."""
+
+    rows: NDArray[np.intp]
+    classes: NDArray[np.intp]
+
+
+class _Fit:
+    """One fit of a label model to sampled rows."""
+
+    def __init__(
+        self, posteriors: Mapping[str, Floats], embeddings: Floats | None, human: _HumanLabels
+    ) -> None:
+        """Standardize the posteriors, measure their text dependence and fit the classes."""
+        self._posteriors = posteriors
+        self._embeddings = embeddings
+        self._human = human
+        self._n_texts, self._n_classes = next(iter(posteriors.values())).shape
+        self._standardizers: dict[str, Standardizer] = {}
+        self._dependence: dict[str, float | None] = {}
+        features, total = [], np.zeros((self._n_texts, self._n_classes))
+        for name, p in posteriors.items():
+            rows = is_answered(p)
+            self._standardizers[name] = Standardizer.fit(p[rows])
+            scores = np.nan_to_num(self._standardizers[name].transform(p), nan=0.0)
+            measured = (
+                None if embeddings is None else text_dependence(embeddings[rows], scores[rows])
+            )
+            self._dependence[name] = measured
+            features.append(contrasts(scores))
+            total += scores if measured is None else measured * scores
+        self._features = np.hstack(features)
+        self._classes = fit_latent_classes(self._features, initial_responsibilities(total))
+
+    def label_model(self) -> LabelModel:
+        """Train the probe, temper to the agreement, then tune on the human labels."""
+        pool, probe = self._annotator_pool(), None
+        weights: Floats = np.ones(len(self._posteriors))
+        if self._embeddings is not None and self._n_texts >= _MIN_TEXTS_FOR_PROBE:
+            scores, probe = cross_fit_ridge(self._embeddings, *self._probe_targets())
+            pool = LogLinearPool(pool.log_shares, np.concatenate([pool.terms, scores[None]]))
+            weights = np.append(weights, _PROBE_WEIGHT)
+        own = self._own_labels()
+        accuracy = self._accuracy(own)
+        inverse_temperature = default_inverse_temperature(self._n_classes)
+        if accuracy is not None:
+            untempered = softmax(pool.logits(weights), axis=1)
+            inverse_temperature = min(1.0, inverse_temperature_for_accuracy(untempered, accuracy))
+        start = PoolParameters(weights, inverse_temperature, np.zeros(self._n_classes))
+        tuned = pool.tune(*self._human, start)
+        aggregated = pool.posterior(tuned)
+        annotators = {
+            name: self._parameters(name, float(weight), aggregated, own[name])
+            for name, weight in zip(self._posteriors, tuned.weights, strict=False)
+        }
+        return LabelModel(
+            annotators,
+            self._classes,
+            tuned.inverse_temperature,
+            tuned.class_bias,
+            probe and replace(probe, weights=probe.weights * tuned.weights[-1]),
+            accuracy,
+            len(self._human.rows),
+        )
+
+    def _annotator_pool(self) -> LogLinearPool:
+        units = np.eye(len(self._posteriors))
+        pool = partial(self._classes.log_linear_pool, self._features)
+        everyone = np.ones(len(units), dtype=bool)
+        log_shares = pool(np.zeros(len(units)), everyone)
+        return LogLinearPool(
+            log_shares, np.stack([pool(unit, everyone) - log_shares for unit in units])
+        )
+
+    def _probe_targets(self) -> tuple[Floats, Floats]:
+        """Return soft labels (n, K) and weights (n,): human labels count for many texts."""
+        targets = np.exp(self._classes.log_posterior(self._features))
+        targets[self._human.rows] = np.eye(self._n_classes)[self._human.classes]
+        weights = np.ones(self._n_texts)
+        weights[self._human.rows] = max(1.0, self._n_texts / _N_PSEUDO_LABELS)
+        return targets, weights
+
+    def _own_labels(self) -> dict[str, NDArray[np.intp]]:
+        """Return each annotator's own class per text, calibrated; -1 for an abstention."""
+        labels = {}
+        for index, (name, probabilities) in enumerate(self._posteriors.items()):
+            alone = np.arange(len(self._posteriors)) == index
+            pooled = self._classes.log_linear_pool(self._features, np.ones(len(alone)), alone)
+            labels[name] = np.where(is_answered(probabilities), pooled.argmax(axis=1), -1)
+        return labels
+
+    def _accuracy(self, own: Mapping[str, NDArray[np.intp]]) -> float | None:
+        """Return the accuracy implied by the agreement of those that depend on the text."""
+        dependent = [
+            own[name]
+            for name, dependence in self._dependence.items()
+            if dependence is None or dependence > _MIN_DEPENDENCE
+        ]
+        return accuracy_from_agreement(dependent, self._n_classes)
+
+    def _parameters(
+        self, name: str, weight: float, aggregated: Floats, own: NDArray[np.intp]
+    ) -> AnnotatorParameters:
+        """Estimate an annotator's accuracy: Beta posterior, its prior from aggregated labels."""
+        rows = own >= 0
+        expected = float(aggregated[rows, own[rows]].mean())
+        on_human = own[self._human.rows]
+        n_human = int((on_human >= 0).sum())
+        n_right = int((on_human == self._human.classes).sum())
+        right = 1 + _N_PRIOR_LABELS * expected + n_right
+        wrong = 1 + _N_PRIOR_LABELS * (1 - expected) + n_human - n_right
+        low, high = betaincinv(right, wrong, _INTERVAL)
+        return AnnotatorParameters(
+            self._standardizers[name],
+            weight,
+            self._dependence[name],
+            float((right - 1) / (right + wrong - 2)),
+            float(low),
+            float(high),
+            n_human,
+        )
