@@ -1,4 +1,4 @@
-"""What the demo, the doctor and the end-to-end tests do in Label Studio beyond labelling."""
+"""Set up projects, ML backends and webhooks in Label Studio, for the demo and the doctor."""
 
 from __future__ import annotations
 
@@ -11,9 +11,7 @@ from typing import Any
 
 import httpx
 import jwt
-from label_studio_sdk.core.api_error import ApiError
 
-from backend.domain.labels import Region
 from backend.errors import PlatformRejected, PlatformUnavailable
 from backend.labelstudio.client import LabelStudioConnection, data_manager_filters
 
@@ -21,7 +19,7 @@ _RESERVED_ADDRESS = "reserved network address"
 
 
 class TokenKind(StrEnum):
-    """What an API key is, by its looks."""
+    """The kinds of API keys, told apart by their form."""
 
     PERSONAL = "personal access token"
     LEGACY = "legacy token"
@@ -75,7 +73,7 @@ def read_token(api_key: str) -> Token:
 
 
 class LabelStudioAdmin:
-    """Sets projects, backends and webhooks up, and plays an annotator.
+    """Creates and reads what surrounds labeling: projects, ML backends, webhooks.
 
     Every method raises PlatformUnavailable, PlatformUnauthorized or PlatformRejected.
     """
@@ -98,13 +96,22 @@ class LabelStudioAdmin:
     def version(self) -> str:
         """Return Label Studio's release, such as "1.23.2"; needs no token."""
         try:
-            release = self._public("/api/version").json()["release"]
+            return str(self._public("/api/version").json()["release"])
         except (ValueError, KeyError, TypeError) as exc:
             raise PlatformRejected(
                 f"what answers at {self._connection.url} is not Label Studio; "
                 "check LABEL_STUDIO_URL"
             ) from exc
-        return str(release)
+
+    def _public(self, path: str) -> httpx.Response:
+        url = self._connection.url
+        try:
+            return httpx.get(url + path, timeout=self._timeout_s, follow_redirects=True)
+        except (httpx.HTTPError, httpx.InvalidURL) as exc:
+            raise PlatformUnavailable(
+                f"Label Studio at {url} does not answer ({type(exc).__name__}); "
+                "check that it runs and that LABEL_STUDIO_URL is right"
+            ) from exc
 
     def user(self) -> str:
         """Return the e-mail address of the token's user, which shows that the token works."""
@@ -126,13 +133,8 @@ class LabelStudioAdmin:
         """Return the oldest project of this very title, or None when there is none."""
         with self._connection.calling("look for a project") as client:
             projects: Iterable[Any] = client.projects.list(title=title)
-            found = [int(project.id) for project in projects if project.title == title]
-        return min(found, default=None)
-
-    def delete_project(self, project: int) -> None:
-        """Delete a project with all that is in it."""
-        with self._connection.calling(f"delete project {project}") as client:
-            client.projects.delete(id=project)
+            ids = [int(project.id) for project in projects if project.title == title]
+        return min(ids, default=None)
 
     def import_tasks(self, project: int, data: Sequence[Mapping[str, Any]]) -> int:
         """Create one task per element in a single request; return how many there are now more."""
@@ -142,11 +144,11 @@ class LabelStudioAdmin:
 
     def count_predicted(self, project: int) -> int:
         """Return how many of the project's tasks carry a prediction of any version."""
-        has_one = data_manager_filters(("total_predictions", "greater", "Number", 0))
+        filters = data_manager_filters(("total_predictions", "greater", "Number", 0))
         with self._connection.calling(f"count the predictions of project {project}") as client:
             page: Any = client.tasks.list(
                 project=project,
-                query=json.dumps({"filters": has_one}),
+                query=json.dumps({"filters": filters}),
                 fields="task_only",
                 page_size=1,
                 resolve_uri=False,
@@ -171,15 +173,11 @@ class LabelStudioAdmin:
         """
         access: dict[str, Any] = {}
         if basic_auth is not None:
-            user, password = basic_auth
-            access = {
-                "auth_method": "BASIC_AUTH",
-                "basic_auth_user": user,
-                "basic_auth_pass": password,
-            }
-        what = f"connect the ML backend at {url}"
+            access = {"auth_method": "BASIC_AUTH"}
+            access["basic_auth_user"], access["basic_auth_pass"] = basic_auth
+        purpose = f"connect the ML backend at {url}"
         try:
-            with self._connection.calling(what, shows_details=True) as client:
+            with self._connection.calling(purpose, shows_details=True) as client:
                 created = client.ml.create(project=project, url=url, title=title, **access)
         except PlatformRejected as exc:
             if _RESERVED_ADDRESS not in str(exc):
@@ -200,12 +198,7 @@ class LabelStudioAdmin:
         """Return the project's webhooks; they outlive the ML backend that they came with."""
         with self._connection.calling(f"list the webhooks of project {project}") as client:
             return [
-                Webhook(
-                    id=int(hook.id),
-                    url=hook.url,
-                    is_active=bool(hook.is_active),
-                    headers=dict(hook.headers or {}),
-                )
+                Webhook(int(hook.id), hook.url, bool(hook.is_active), dict(hook.headers or {}))
                 for hook in client.webhooks.list(project=str(project))
             ]
 
@@ -213,46 +206,6 @@ class LabelStudioAdmin:
         """Make Label Studio send these headers with a webhook, such as Authorization."""
         with self._connection.calling(f"change webhook {webhook_id}") as client:
             client.webhooks.update(id=webhook_id, headers=dict(headers))
-
-    def delete_webhook(self, webhook_id: int) -> None:
-        """Delete a webhook."""
-        with self._connection.calling(f"delete webhook {webhook_id}") as client:
-            client.webhooks.delete(id=webhook_id)
-
-    def annotate(self, task: int, result: Sequence[Region], *, was_cancelled: bool = False) -> int:
-        """Submit an annotation, or skip the task; return the annotation's number."""
-        with self._connection.calling(f"annotate task {task}") as client:
-            annotation = client.annotations.create(
-                id=task, result=[dict(region) for region in result], was_cancelled=was_cancelled
-            )
-            return int(annotation.id)
-
-    def start_training(self, backend: int) -> None:
-        """Press a backend's "Start Training"; returns when the backend has answered."""
-        with self._connection.calling(f"start training of backend {backend}") as client:
-            client.ml.train(id=backend)
-
-    def next_task(self, project: int) -> int | None:
-        """Return the task that the queue gives to the token's user, locked; None at its end."""
-        with self._connection.calling(f"get the next task of project {project}") as client:
-            try:
-                task = self._connection.request(client, "GET", f"api/projects/{project}/next/")
-            except ApiError as exc:
-                if exc.status_code == 404 and "There are no tasks" in str(exc.body):
-                    return None
-                raise
-            return int(task["id"])
-
-    def _public(self, path: str) -> httpx.Response:
-        try:
-            return httpx.get(
-                self._connection.url + path, timeout=self._timeout_s, follow_redirects=True
-            )
-        except (httpx.HTTPError, httpx.InvalidURL) as exc:
-            raise PlatformUnavailable(
-                f"Label Studio at {self._connection.url} does not answer ({type(exc).__name__}); "
-                "check that it runs and that LABEL_STUDIO_URL is right"
-            ) from exc
 
 
 def _first_choice(predictions: Sequence[Any]) -> str | None:

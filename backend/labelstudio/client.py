@@ -1,4 +1,4 @@
-"""Label Studio through its own SDK: what the use cases need, and its failures in our words."""
+"""Call Label Studio through its SDK for the use cases, and translate its failures."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ if TYPE_CHECKING:  # loaded at the first call: the SDK's client brings pandas (9
 _PAGE = 500  # the rate does not depend on it (100 to 2,000 tried); one page took 1 to 5 s
 _DELETE_TIMEOUT_S = 600.0  # 80 to 2,000 rows a second were seen; a version can have 100,000
 _READING: RequestOptions = {"max_retries": 2}
-# How the SDK, whose models are unchecked, and we stumble over answers that are not Label Studio's.
-_STRANGE = (ValueError, TypeError, AttributeError, KeyError, InvalidRequest)
+# What the SDK, whose models are unchecked, and we raise on answers that are not Label Studio's.
+_UNEXPECTED = (ValueError, TypeError, AttributeError, KeyError, InvalidRequest)
 _REMEDY = (
     "make a personal access token in Label Studio (Account & Settings, Personal Access Token) "
     "and set LABEL_STUDIO_API_KEY to it"
@@ -59,41 +59,44 @@ class LabelStudioConnection:
             self._client = self._http = None
 
     @contextmanager
-    def calling(self, what: str, *, shows_details: bool = False) -> Iterator[LabelStudio]:
-        """Yield the client for calls that serve to do `what`; translate every failure.
+    def calling(self, purpose: str, *, shows_details: bool = False) -> Iterator[LabelStudio]:
+        """Yield the client, and translate every failure of the calls made with it.
 
-        `shows_details` puts Label Studio's list of mistakes into the message. It repeats what was
-        sent, so only for calls that send no task data.
+        Args:
+            purpose: what the calls do, as it follows "cannot" in a message.
+            shows_details: put Label Studio's list of mistakes into the message. It repeats what was
+                sent, so only for calls that send no task data.
         """
         import httpx
 
         try:
             yield self._connected()
         except ApiError as exc:
-            raise self._translated(what, exc, shows_details=shows_details) from exc
+            raise self._translated(purpose, exc, shows_details=shows_details) from exc
         except (httpx.HTTPError, httpx.InvalidURL) as exc:
             raise PlatformUnavailable(
                 f"Label Studio at {self.url} does not answer ({type(exc).__name__}): cannot "
-                f"{what}; check that it runs and that LABEL_STUDIO_URL is right"
+                f"{purpose}; check that it runs and that LABEL_STUDIO_URL is right"
             ) from exc
-        except _STRANGE as exc:
-            raise self._strange(what) from exc
+        except _UNEXPECTED as exc:
+            raise self._unexpected(purpose) from exc
 
     def request(self, client: LabelStudio, method: str, path: str, **options: Any) -> Any:
         """Call a route that the SDK does not have; return its JSON, None when there is none."""
         response = client._client_wrapper.httpx_client.request(path, method=method, **options)
         if response.status_code >= 400:
-            body = response.json() if _is_json(response) else response.text
+            is_json = "json" in response.headers.get("content-type", "")
+            body = response.json() if is_json else response.text
             raise ApiError(status_code=response.status_code, body=body)
         return response.json() if response.content else None
 
     def _connected(self) -> LabelStudio:
         with self._lock:
             if self._client is None:
+                self._check_key()
                 import httpx
                 from label_studio_sdk import LabelStudio
 
-                self._check_key()
                 self._http = httpx.Client(timeout=self._timeout_s, follow_redirects=True)
                 self._client = LabelStudio(  # type: ignore[no-untyped-call]
                     base_url=f"{self.url}/",
@@ -112,7 +115,7 @@ class LabelStudioConnection:
                 f"LABEL_STUDIO_API_KEY holds characters that no token has: {_REMEDY}"
             )
 
-    def _translated(self, what: str, exc: ApiError, *, shows_details: bool) -> PlatformError:
+    def _translated(self, purpose: str, exc: ApiError, *, shows_details: bool) -> PlatformError:
         status, reason = exc.status_code, _reason(exc.body, shows_details=shows_details)
         exc.headers, exc.body = None, reason  # they hold cookies and what was sent
         if status == 401:
@@ -121,18 +124,18 @@ class LabelStudioConnection:
             )
         if status is not None and (status >= 500 or status in (408, 429)):
             return PlatformUnavailable(
-                f"Label Studio at {self.url} failed (HTTP {status}): cannot {what}"
+                f"Label Studio at {self.url} failed (HTTP {status}): cannot {purpose}"
                 + (f": {reason}" if reason else "")
             )
         if reason is None:
-            return self._strange(what)
+            return self._unexpected(purpose)
         return PlatformRejected(
-            f"Label Studio at {self.url} refuses to {what} (HTTP {status}): {reason}"
+            f"Label Studio at {self.url} refuses to {purpose} (HTTP {status}): {reason}"
         )
 
-    def _strange(self, what: str) -> PlatformRejected:
+    def _unexpected(self, purpose: str) -> PlatformRejected:
         return PlatformRejected(
-            f"what answers at {self.url} does not speak as Label Studio does: cannot {what}; "
+            f"what answers at {self.url} does not speak as Label Studio does: cannot {purpose}; "
             "check LABEL_STUDIO_URL"
         )
 
@@ -180,8 +183,9 @@ class LabelStudioPlatform:
         try:
             return self._import(platform_id, predictions)
         except PlatformRejected:
-            there = self._existing(platform_id, [p.task_id for p in predictions])
-            left = [p for p in predictions if p.task_id in there]
+            ids = [prediction.task_id for prediction in predictions]
+            existing = {int(task.id) for task in self._select(platform_id, ids, {})}
+            left = [p for p in predictions if p.task_id in existing]
             if len(left) == len(predictions):
                 raise
             return self._import(platform_id, left) if left else 0
@@ -194,14 +198,14 @@ class LabelStudioPlatform:
         Label Studio filters by a part of the version's name, the rest is done here. Cost: 0.2 s
         per 500 ids that have none, 1 to 5 s per 500 that have one.
         """
-        found = set()
         has_version = data_manager_filters(
             ("predictions_model_versions", "contains", "List", [model_version])
         )
-        for task in self._select(platform_id, task_ids, {"filters": has_version}, fields="all"):
-            if any(p.model_version == model_version for p in task.predictions or ()):
-                found.add(int(task.id))
-        return found
+        return {
+            int(task.id)
+            for task in self._select(platform_id, task_ids, {"filters": has_version}, fields="all")
+            if any(p.model_version == model_version for p in task.predictions or ())
+        }
 
     def delete_predictions(self, prediction_ids: Sequence[int]) -> None:
         """Delete single predictions; those already gone are passed over. Cost: 0.1 s each."""
@@ -220,8 +224,8 @@ class LabelStudioPlatform:
         an ML backend; that one is set again.
         """
         served = self.project(platform_id).model_version
-        what = f"delete the predictions of model version {model_version!r}"
-        with self._connection.calling(what, shows_details=True) as client:
+        purpose = f"delete the predictions of model version {model_version!r}"
+        with self._connection.calling(purpose, shows_details=True) as client:
             self._connection.request(
                 client,
                 "DELETE",
@@ -239,8 +243,8 @@ class LabelStudioPlatform:
 
         Raises PlatformRejected when the project has no prediction of this version.
         """
-        what = f"serve model version {model_version!r}"
-        with self._connection.calling(what, shows_details=True) as client:
+        purpose = f"serve model version {model_version!r}"
+        with self._connection.calling(purpose, shows_details=True) as client:
             client.projects.update(
                 id=platform_id, model_version=model_version, sampling=UNCERTAINTY_SAMPLING
             )
@@ -250,46 +254,25 @@ class LabelStudioPlatform:
 
         It drops nested choices, the only form in which its editor shows them (0.1 s each).
         """
-        in_bulk = [p for p in predictions if not _has_nested_choices(p)]
-        n_created = self._import_in_bulk(platform_id, in_bulk) if in_bulk else 0
-        for prediction in predictions:
-            if _has_nested_choices(prediction):
-                n_created += self._create(prediction)
-        return n_created
+        request: list[Any] = [_row(p) for p in predictions if not _has_nested_choices(p)]
+        n_created = 0
+        if request:
+            with self._connection.calling(f"store {len(request)} predictions") as client:
+                imported = client.projects.import_predictions(id=platform_id, request=request)
+                n_created = int(imported.created or 0)
+        return n_created + sum(self._create(p) for p in predictions if _has_nested_choices(p))
 
     def _create(self, prediction: Prediction) -> int:
         """Store one prediction; return how many were stored, none when its task is gone."""
-        task_id = prediction.task_id
-        with self._connection.calling(f"store a prediction of task {task_id}") as client:
+        purpose = f"store a prediction of task {prediction.task_id}"
+        with self._connection.calling(purpose) as client:
             try:
-                client.predictions.create(
-                    task=task_id,
-                    result=list(prediction.result),
-                    score=prediction.score,
-                    model_version=prediction.model_version,
-                )
+                client.predictions.create(**_row(prediction))
             except ApiError as exc:
                 if exc.status_code in (400, 404):
                     return 0
                 raise
         return 1
-
-    def _import_in_bulk(self, platform_id: int, predictions: Sequence[Prediction]) -> int:
-        request: list[Any] = [
-            {
-                "task": prediction.task_id,
-                "result": list(prediction.result),
-                "score": prediction.score,
-                "model_version": prediction.model_version,
-            }
-            for prediction in predictions
-        ]
-        with self._connection.calling(f"store {len(request)} predictions") as client:
-            created = client.projects.import_predictions(id=platform_id, request=request).created
-        return int(created or 0)
-
-    def _existing(self, platform_id: int, task_ids: Sequence[int]) -> set[int]:
-        return {int(task.id) for task in self._select(platform_id, task_ids, {})}
 
     def _select(
         self,
@@ -330,6 +313,15 @@ def data_manager_filters(*filters: tuple[str, str, str, Any]) -> dict[str, Any]:
     return {"conjunction": "and", "items": items}
 
 
+def _row(prediction: Prediction) -> dict[str, Any]:
+    return {
+        "task": prediction.task_id,
+        "result": list(prediction.result),
+        "score": prediction.score,
+        "model_version": prediction.model_version,
+    }
+
+
 def _has_nested_choices(prediction: Prediction) -> bool:
     return any(
         isinstance(choice, list)
@@ -339,7 +331,6 @@ def _has_nested_choices(prediction: Prediction) -> bool:
 
 
 def _read_task(task: Any) -> Task:
-    """Return a task of the SDK as ours."""
     by_version: dict[str, tuple[int, ...]] = {}
     for prediction in task.predictions or ():
         version = prediction.model_version or ""
@@ -348,19 +339,13 @@ def _read_task(task: Any) -> Task:
     return Task(task.id, task.data or {}, annotations, by_version)
 
 
-def _is_json(response: httpx.Response) -> bool:
-    return "json" in response.headers.get("content-type", "")
-
-
 def _reason(body: Any, *, shows_details: bool) -> str | None:
     """Return Label Studio's own words for a refusal; None when the body is not Label Studio's."""
     if not isinstance(body, dict) or "detail" not in body:
         return None
     mistakes = body.get("validation_errors") if shows_details else None
-    words = str(body["detail"])
+    text = str(body["detail"])
     if isinstance(mistakes, dict) and mistakes:
-        words = " ".join(
-            " ".join(map(str, found)) if isinstance(found, list) else str(found)
-            for found in mistakes.values()
-        )
-    return " ".join(plain_text(words).split())[:300]
+        lists = (m if isinstance(m, list) else [m] for m in mistakes.values())
+        text = " ".join(str(mistake) for items in lists for mistake in items)
+    return " ".join(plain_text(text).split())[:300]

@@ -5,14 +5,14 @@ from __future__ import annotations
 import hmac
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flask import Flask, Response, jsonify, request
 from werkzeug.exceptions import HTTPException
 
 from backend.errors import BackendError, InvalidRequest, StoreUnavailable
 from backend.web.metrics import metrics_blueprint
-from backend.web.ml_routes import BackendFactory, ml_blueprint
+from backend.web.ml_routes import ml_blueprint
 
 if TYPE_CHECKING:
     from backend.services import Services
@@ -27,12 +27,12 @@ _HTTP_ERRORS = {
 }
 
 
-def build_app(services: Services, backend_factory: BackendFactory) -> Flask:
-    """Build the application over the services; `backend_factory` makes the ML backend."""
+def build_app(services: Services, make_backend: Callable[..., Any]) -> Flask:
+    """Build the application; see `ml_blueprint` for `make_backend`."""
     app = Flask(__name__)
     app.config["MAX_CONTENT_LENGTH"] = services.settings.max_request_mb * _MEGABYTE
     app.json.sort_keys = False  # type: ignore[attr-defined]
-    app.register_blueprint(ml_blueprint(services, backend_factory))
+    app.register_blueprint(ml_blueprint(services, make_backend))
     app.register_blueprint(metrics_blueprint(services))
     app.before_request(_authentication(services))
     app.register_error_handler(HTTPException, _http_error)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from flask import Blueprint, Response, jsonify, request
 
@@ -14,28 +14,13 @@ if TYPE_CHECKING:
     from backend.services import Services
 
 
-class MLBackend(Protocol):
-    """What the routes need from `model.FreeALBackend`."""
+def ml_blueprint(services: Services, make_backend: Callable[..., Any]) -> Blueprint:
+    """Build the routes of an ML backend and /status.
 
-    def connect(self) -> str:
-        """Register the project; return the model version that it serves."""
-        ...
-
-    def predict(self, tasks: Sequence[Any], **kwargs: Any) -> list[dict[str, Any]]:
-        """Return one prediction, or an empty dict, per task."""
-        ...
-
-    def fit(self, event: str, data: dict[str, Any]) -> dict[str, Any]:
-        """Store an event."""
-        ...
-
-
-BackendFactory = Callable[..., MLBackend]
-"""Makes a project's backend from the keywords `project_id` and `label_config`, or None each."""
-
-
-def ml_blueprint(services: Services, make_backend: BackendFactory) -> Blueprint:
-    """Build the routes of an ML backend and /status."""
+    Args:
+        services: the use cases.
+        make_backend: `model.FreeALBackend`, called with `project_id` and `label_config`.
+    """
     blueprint = Blueprint("ml", __name__)
 
     @blueprint.get("/")

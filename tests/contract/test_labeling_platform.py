@@ -13,9 +13,9 @@ from backend.domain.labels import Region
 from backend.domain.ports import LabelingPlatform
 from backend.domain.projects import Prediction
 from backend.errors import PlatformRejected
-from backend.labelstudio.admin import LabelStudioAdmin
 from backend.labelstudio.client import LabelStudioPlatform
 from tests.fakes import FakePlatform
+from tests.label_studio_user import LabelStudioUser
 
 CONFIG = (
     '<View><Text name="text" value="$text"/>'
@@ -46,7 +46,7 @@ class RealWorld:
 
     def __init__(self, url: str, token: str) -> None:
         self.platform = LabelStudioPlatform(url, token)
-        self._admin = LabelStudioAdmin(url, token)
+        self._admin = LabelStudioUser(url, token)
         self._sdk = LabelStudio(base_url=url, api_key=token)
         self._projects: list[int] = []
 

@@ -7,12 +7,12 @@ from contextlib import closing, contextmanager
 
 import httpx
 
-from backend.labelstudio.admin import LabelStudioAdmin
 from tests.end_to_end.stack import Stack
+from tests.label_studio_user import LabelStudioUser
 
 
 @contextmanager
-def signed_up(stack: Stack, name: str) -> Iterator[LabelStudioAdmin]:
+def signed_up(stack: Stack, name: str) -> Iterator[LabelStudioUser]:
     """Yield a new member of the organization, who acts by a token of their own."""
     invitation = stack.call("GET", "/api/invite")["invite_url"]
     with httpx.Client(
@@ -27,6 +27,6 @@ def signed_up(stack: Stack, name: str) -> Iterator[LabelStudioAdmin]:
         client.post(invitation, data=form).raise_for_status()
         answer = client.get("/api/current-user/token")
         answer.raise_for_status()
-    with closing(LabelStudioAdmin(stack.label_studio.url, answer.json()["token"])) as person:
+    with closing(LabelStudioUser(stack.label_studio.url, answer.json()["token"])) as person:
         assert person.user() == form["email"]
         yield person

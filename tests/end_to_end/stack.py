@@ -21,7 +21,7 @@ import httpx
 from rich.console import Console
 
 from backend.domain.projects import ProjectId
-from backend.labelstudio.admin import LabelStudioAdmin, MlBackend
+from backend.labelstudio.admin import MlBackend
 from backend.launcher.child_process import ChildProcess
 from backend.launcher.environments import ensure_environment
 from backend.launcher.label_studio_server import LabelStudioServer, start_label_studio
@@ -34,6 +34,7 @@ from backend.launcher.vllm_server import (
 from backend.services import Services, build_services
 from backend.settings import Secret, Settings
 from backend.supervise import web_command, worker_command
+from tests.label_studio_user import LabelStudioUser
 
 _DONE_WITHIN_S = 600.0
 _POLL_S = 0.25
@@ -110,7 +111,7 @@ def open_stack(place: Workplace, label_studio: LabelStudioServer) -> Iterator[St
     with (
         api,
         closing(services),
-        closing(LabelStudioAdmin(label_studio.url, credentials.token)) as admin,
+        closing(LabelStudioUser(label_studio.url, credentials.token)) as admin,
     ):
         yield Stack(label_studio, settings, services, admin, api, processes, worker)
 
@@ -136,7 +137,7 @@ class Stack:
     label_studio: LabelStudioServer
     settings: Settings
     services: Services
-    admin: LabelStudioAdmin
+    admin: LabelStudioUser
     api: httpx.Client
     processes: Processes
     worker: ChildProcess

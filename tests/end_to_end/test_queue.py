@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from backend.domain.projects import Prediction, QueuePlace
-from backend.labelstudio.admin import LabelStudioAdmin
 from tests.end_to_end.browser import open_browser
 from tests.end_to_end.data import reviews
 from tests.end_to_end.people import signed_up
 from tests.end_to_end.stack import LiveProject, Stack, wait_for
 from tests.end_to_end.test_main_job import SENTIMENT, texts, the_prediction
+from tests.label_studio_user import LabelStudioUser
 
 pytestmark = pytest.mark.e2e
 
@@ -29,13 +29,13 @@ def films(stack: Stack) -> LiveProject:
 
 
 @pytest.fixture(scope="module")
-def anna(stack: Stack) -> Iterator[LabelStudioAdmin]:
+def anna(stack: Stack) -> Iterator[LabelStudioUser]:
     with signed_up(stack, "anna") as person:
         yield person
 
 
 @pytest.fixture(scope="module")
-def ben(stack: Stack) -> Iterator[LabelStudioAdmin]:
+def ben(stack: Stack) -> Iterator[LabelStudioUser]:
     with signed_up(stack, "ben") as person:
         yield person
 
@@ -62,7 +62,7 @@ def results(project: LiveProject) -> dict[int, list[dict[str, Any]]]:
     return {task["id"]: the_prediction(task)["result"] for task in project.tasks()}
 
 
-def take(person: LabelStudioAdmin, project: LiveProject) -> int:
+def take(person: LabelStudioUser, project: LiveProject) -> int:
     task_id = person.next_task(project.number)
     assert task_id is not None, "the queue is at its end"
     return task_id

@@ -14,9 +14,10 @@ import pytest
 
 from backend.domain.projects import Prediction
 from backend.errors import PlatformRejected, PlatformUnauthorized, PlatformUnavailable
-from backend.labelstudio.admin import LabelStudioAdmin, Token, TokenKind, read_token
+from backend.labelstudio.admin import Token, TokenKind, read_token
 from backend.labelstudio.client import LabelStudioPlatform
 from backend.launcher.label_studio_server import LabelStudioServer
+from tests.label_studio_user import LabelStudioUser
 
 CONFIG = (
     '<View><Text name="text" value="$text"/><Choices name="sentiment" toName="text">'
@@ -50,7 +51,7 @@ def test_a_key_is_known_by_its_looks(key: str, token: Token):
 
 
 def test_a_server_that_is_down_is_not_healthy():
-    admin = LabelStudioAdmin("http://127.0.0.1:9", "key", timeout_s=1)
+    admin = LabelStudioUser("http://127.0.0.1:9", "key", timeout_s=1)
     assert not admin.is_healthy()
     with pytest.raises(PlatformUnavailable):
         admin.version()
@@ -92,21 +93,21 @@ def backend() -> Iterator[ThreadingHTTPServer]:
 
 
 @pytest.fixture
-def admin(label_studio: LabelStudioServer) -> Iterator[LabelStudioAdmin]:
-    admin = LabelStudioAdmin(label_studio.url, label_studio.credentials.token)
+def admin(label_studio: LabelStudioServer) -> Iterator[LabelStudioUser]:
+    admin = LabelStudioUser(label_studio.url, label_studio.credentials.token)
     yield admin
     admin.close()
 
 
 @pytest.fixture
-def number(admin: LabelStudioAdmin) -> Iterator[int]:
+def number(admin: LabelStudioUser) -> Iterator[int]:
     number = admin.create_project("admin", CONFIG, "<p>Judge it.</p>")
     yield number
     admin.delete_project(number)
 
 
 @pytest.mark.e2e
-def test_label_studio_is_up_and_takes_the_token(admin: LabelStudioAdmin):
+def test_label_studio_is_up_and_takes_the_token(admin: LabelStudioUser):
     assert admin.is_healthy()
     assert admin.version().startswith("1.")
     assert "@" in admin.user()
@@ -114,20 +115,20 @@ def test_label_studio_is_up_and_takes_the_token(admin: LabelStudioAdmin):
 
 @pytest.mark.e2e
 def test_another_token_is_not_taken(label_studio: LabelStudioServer):
-    other = LabelStudioAdmin(label_studio.url, "0" * 40)
+    other = LabelStudioUser(label_studio.url, "0" * 40)
     with pytest.raises(PlatformUnauthorized):
         other.user()
     other.close()
 
 
 @pytest.mark.e2e
-def test_a_broken_label_config_is_refused_with_the_reason(admin: LabelStudioAdmin):
+def test_a_broken_label_config_is_refused_with_the_reason(admin: LabelStudioUser):
     with pytest.raises(PlatformRejected, match="line 1"):
         admin.create_project("broken", "<View>")
 
 
 @pytest.mark.e2e
-def test_an_annotator_works_through_the_queue(admin: LabelStudioAdmin, number: int):
+def test_an_annotator_works_through_the_queue(admin: LabelStudioUser, number: int):
     assert admin.next_task(number) is None
     assert admin.import_tasks(number, [{"text": "a"}, {"text": "b"}]) == 2
     first = admin.next_task(number)
@@ -141,7 +142,7 @@ def test_an_annotator_works_through_the_queue(admin: LabelStudioAdmin, number: i
 
 
 @pytest.mark.e2e
-def test_a_project_is_found_by_its_whole_title(admin: LabelStudioAdmin):
+def test_a_project_is_found_by_its_whole_title(admin: LabelStudioUser):
     title = f"title {os.getpid()}"
     assert admin.find_project(title) is None
     longer = admin.create_project(f"{title} and more", CONFIG)
@@ -153,7 +154,7 @@ def test_a_project_is_found_by_its_whole_title(admin: LabelStudioAdmin):
 
 @pytest.mark.e2e
 def test_predictions_are_counted_and_their_choices_read(
-    admin: LabelStudioAdmin, number: int, label_studio: LabelStudioServer
+    admin: LabelStudioUser, number: int, label_studio: LabelStudioServer
 ):
     admin.import_tasks(number, [{"text": "a"}, {"text": "b"}, {"text": "c"}])
     assert (admin.count_predicted(number), admin.predicted_choices(number)) == (0, [None] * 3)
@@ -170,7 +171,7 @@ def test_predictions_are_counted_and_their_choices_read(
 
 @pytest.mark.e2e
 def test_a_backend_is_connected_with_its_webhook(
-    admin: LabelStudioAdmin, number: int, backend: ThreadingHTTPServer
+    admin: LabelStudioUser, number: int, backend: ThreadingHTTPServer
 ):
     url = f"http://127.0.0.1:{backend.server_address[1]}"
     connected = admin.connect_backend(number, url, "FreeAL", basic_auth=("user", "password"))
@@ -191,7 +192,7 @@ def test_a_backend_is_connected_with_its_webhook(
 
 
 @pytest.mark.e2e
-def test_a_backend_that_is_down_is_refused(admin: LabelStudioAdmin, number: int):
+def test_a_backend_that_is_down_is_refused(admin: LabelStudioUser, number: int):
     with pytest.raises(PlatformRejected, match="health check failed"):
         admin.connect_backend(number, "http://127.0.0.1:9", "FreeAL")
     assert admin.backends(number) == []

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
-from typing import Any
+from typing import Any, ClassVar
 
 from backend.domain.labels import Answer, WeakLabel
 from backend.domain.questions import LabelDefinition, Question, QuestionKind
@@ -26,10 +25,40 @@ MAX_NUMBER_LABELS = 21
 _MAX_RATING = 100
 
 
-class Rating(ControlTag):
+class _ValueTag(ControlTag):
+    """A tag whose region holds one label's value, or one number, under `key`."""
+
+    key: ClassVar[str]
+
+    def write(self, question: Question, weak_label: WeakLabel, data: TaskData) -> RegionSet | None:
+        decision = decide(question, weak_label)
+        if decision is None:
+            return None
+        (label,), confidence = decision
+        is_number = question.kind.is_ordinal
+        value = _json(Decimal(label.value)) if is_number else label.value
+        return _one_region({self.key: value}, confidence)
+
+    def read(self, question: Question, values: RegionValues, data: TaskData) -> Answer | None:
+        if len(values) != 1:
+            return None
+        value = values[0].get(self.key)
+        if question.kind.is_ordinal:
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            number = _decimal(value) if is_number else None
+            value = None if number is None else str(_json(number))
+        if not isinstance(value, str):
+            return None
+        if not question.labels:
+            return Answer(text=value)
+        return Answer((value,)) if any(label.value == value for label in question.labels) else None
+
+
+class Rating(_ValueTag):
     """`<Rating>`: stars from 1 to maxRating."""
 
     name = "Rating"
+    key = "rating"
     kinds = (QuestionKind.RATING,)
 
     def spec(self, element: ControlElement) -> TagSpec:
@@ -40,17 +69,12 @@ class Rating(ControlTag):
         labels = _number_labels(Decimal(1), Decimal(1), n_stars)
         return TagSpec(QuestionKind.RATING, labels, (1.0, float(n_stars)))
 
-    def write(self, question: Question, weak_label: WeakLabel, data: TaskData) -> RegionSet | None:
-        return _write_label(question, weak_label, "rating", int)
 
-    def read(self, question: Question, values: RegionValues, data: TaskData) -> Answer | None:
-        return _read_number(question, values, "rating")
-
-
-class Number(ControlTag):
+class Number(_ValueTag):
     """`<Number>`: labels where min, max and step leave few values, a text otherwise."""
 
     name = "Number"
+    key = "number"
     kinds = (QuestionKind.NUMBER,)
 
     def spec(self, element: ControlElement) -> TagSpec:
@@ -75,7 +99,7 @@ class Number(ControlTag):
 
     def write(self, question: Question, weak_label: WeakLabel, data: TaskData) -> RegionSet | None:
         if question.labels:
-            return _write_label(question, weak_label, "number", lambda raw: _json(Decimal(raw)))
+            return super().write(question, weak_label, data)
         number = _decimal(weak_label.text)
         if number is None:
             return None
@@ -84,14 +108,12 @@ class Number(ControlTag):
             return None
         return _one_region({"number": _json(number)}, _confidence(weak_label))
 
-    def read(self, question: Question, values: RegionValues, data: TaskData) -> Answer | None:
-        return _read_number(question, values, "number")
 
-
-class Pairwise(ControlTag):
+class Pairwise(_ValueTag):
     """`<Pairwise>` over two texts: the left one is the first in toName."""
 
     name = "Pairwise"
+    key = "selected"
     kinds = (QuestionKind.PAIRWISE,)
     n_objects = 2
 
@@ -99,15 +121,6 @@ class Pairwise(ControlTag):
         left, right = element.parsed.to_name
         labels = (LabelDefinition("left", left.strip()), LabelDefinition("right", right.strip()))
         return TagSpec(QuestionKind.PAIRWISE, labels)
-
-    def write(self, question: Question, weak_label: WeakLabel, data: TaskData) -> RegionSet | None:
-        return _write_label(question, weak_label, "selected", str)
-
-    def read(self, question: Question, values: RegionValues, data: TaskData) -> Answer | None:
-        selected = [value.get("selected") for value in values]
-        if len(selected) != 1 or selected[0] not in ("left", "right"):
-            return None
-        return Answer((str(selected[0]),))
 
 
 class TextArea(ControlTag):
@@ -136,17 +149,6 @@ class TextArea(ControlTag):
 
 
 TAGS = (Rating(), Number(), Pairwise(), TextArea())
-
-
-def _write_label(
-    question: Question, weak_label: WeakLabel, key: str, convert: Callable[[str], Any]
-) -> RegionSet | None:
-    """Return one region that holds the selected label's value under a key."""
-    decision = decide(question, weak_label)
-    if decision is None:
-        return None
-    (label,), confidence = decision
-    return _one_region({key: convert(label.value)}, confidence)
 
 
 def _one_region(value: dict[str, Any], confidence: float) -> RegionSet:
@@ -193,16 +195,3 @@ def _on_step(number: Decimal, question: Question) -> Decimal:
     low = question.bounds[0] if question.bounds else -math.inf
     basis = Decimal(str(low)) if math.isfinite(low) else Decimal(0)
     return basis + round((number - basis) / step) * step
-
-
-def _read_number(question: Question, values: RegionValues, key: str) -> Answer | None:
-    numbers = [value.get(key) for value in values]
-    if len(numbers) != 1 or isinstance(numbers[0], bool) or not isinstance(numbers[0], int | float):
-        return None
-    number = _decimal(numbers[0])
-    if number is None:
-        return None
-    name = str(_json(number))
-    if not question.labels:
-        return Answer(text=name)
-    return Answer((name,)) if any(label.value == name for label in question.labels) else None
