@@ -12,6 +12,7 @@ from backend.domain.questions import LabelDefinition, QuestionKind, TextField
 from backend.errors import UnsupportedLabelConfig
 from backend.labelstudio.label_config import LabelConfigReader
 from tests.labelstudio.choices_config import CHOICES, SCHEMA, config, reader
+from tests.labelstudio.label_config.cases import unsupported
 
 
 class TestSchema:
@@ -190,6 +191,21 @@ class TestSchema:
             assert reader.read_schema("".join(pieces)).questions
         except UnsupportedLabelConfig as exc:
             assert str(exc).count("\n") == 0
+
+
+class TestConditionalQuestions:
+    @pytest.mark.parametrize("name", ["perRegion", "perItem"])
+    def test_questions_about_regions_and_items_are_named(self, name):
+        for tag in ("Rating", "Number", "TextArea"):
+            (named,) = unsupported(f'<{tag} name="x" toName="text" {name}="true"/>')
+            assert named == f'{tag} "x" ({name}="true")'
+
+    def test_questions_within_a_conditional_view_are_named(self):
+        (named,) = unsupported(
+            '<View visibleWhen="region-selected"><View>'
+            '<Rating name="x" toName="text"/></View></View>'
+        )
+        assert named == 'Rating "x" (inside a View with visibleWhen="region-selected")'
 
 
 class TestExample:
