@@ -33,8 +33,8 @@ from backend.pipeline.labels_matrix import (
 from backend.store import Stores
 
 _LOG = logging.getLogger(__name__)
-JURY = "jury"
-_EARLY = "early-votes"
+JURY = "label_model"
+_EARLY = "early_weak_labels"
 MIN_TO_LEARN = 20
 _UNASKED = Abstention(AbstentionReason.NOT_SAMPLED, "the LLM labels a share of the tasks")
 

@@ -69,8 +69,8 @@ class Database:
                 "is writable and has space left"
             ) from exc
 
-    def migrate(self) -> None:
-        """Create the tables or bring them up to date; safe to run from several processes."""
+    def migrate(self, *, revision: str = "head") -> None:
+        """Create the tables or upgrade them; safe to run from several processes."""
         if self._url.database and self._url.get_backend_name() == "sqlite":
             try:
                 Path(self._url.database).parent.mkdir(parents=True, exist_ok=True)
@@ -82,7 +82,7 @@ class Database:
             if connection.dialect.name == "postgresql":
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MIGRATION_LOCK_ID)))
             config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+            command.upgrade(config, revision)
 
     def check_writable(self) -> None:
         """Raise StoreUnavailable unless a transaction can be written."""

@@ -13,6 +13,10 @@ revision = "0006"
 down_revision = "0005"
 
 _STATE_NAMES = {"jury": "label_model", "early-votes": "early_weak_labels"}
+_QUEUE_REASONS = {
+    "drawn at random: the audit slice,": "drawn at random: the random holdout,",
+    "pulled to the front: ": "pinned to the front: ",
+}
 _state = sa.table("project_state", sa.column("project_id"), sa.column("name"), sa.column("value"))
 
 
@@ -24,6 +28,13 @@ def upgrade() -> None:
     ):
         with op.batch_alter_table(table) as batch:
             batch.alter_column(old, new_column_name=new)
+    places = sa.table("queue_places", sa.column("reason"))
+    for old, new in _QUEUE_REASONS.items():
+        op.execute(
+            sa.update(places)
+            .where(places.c.reason.startswith(old))
+            .values(reason=sa.func.replace(places.c.reason, old, new))
+        )
     op.execute("UPDATE weak_labels SET abstention = 'not_sampled' WHERE abstention = 'unasked'")
     _rewrite_state("jury", _ensemble_state)
     for old, new in _STATE_NAMES.items():
