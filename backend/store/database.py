@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
 from sqlalchemy.dialects import postgresql, sqlite
 
 from backend.errors import StoreUnavailable
 
+VERSION_TABLE = "freeal_version"
+
 _LOG = logging.getLogger(__name__)
+_VERSIONS = Path(__file__).parent / "migrations" / "versions"
 _BUSY_TIMEOUT_S = 15
 _WAL_RETRY_S = 0.01
 _MIGRATION_LOCK_ID = 7_261_239
@@ -76,13 +77,28 @@ class Database:
                 Path(self._url.database).parent.mkdir(parents=True, exist_ok=True)
             except OSError as exc:
                 raise StoreUnavailable(f"cannot create the database's folder: {exc}") from exc
+        if self._revision() == max(file.name[:4] for file in _VERSIONS.glob("[0-9]*.py")):
+            return  # importing Alembic takes half a second, which every command would pay
+        from alembic import command
+        from alembic.config import Config
+
         config = Config()
-        config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+        config.set_main_option("script_location", str(_VERSIONS.parent))
         with self.write() as connection:
             if connection.dialect.name == "postgresql":
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MIGRATION_LOCK_ID)))
             config.attributes["connection"] = connection
             command.upgrade(config, revision)
+
+    def _revision(self) -> str | None:
+        """Return the revision of the tables, None before the first migration."""
+        with self.read() as connection:
+            if not sa.inspect(connection).has_table(VERSION_TABLE):
+                return None
+            column: sa.ColumnClause[str] = sa.column("version_num")
+            return connection.execute(
+                sa.select(column).select_from(sa.table(VERSION_TABLE))
+            ).scalar()
 
     def check_writable(self) -> None:
         """Raise StoreUnavailable unless a transaction can be written."""

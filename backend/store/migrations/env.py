@@ -2,12 +2,13 @@
 
 from alembic import context
 
+from backend.store.database import VERSION_TABLE
 from backend.store.tables import metadata
 
 context.configure(
     connection=context.config.attributes["connection"],
     target_metadata=metadata,
     transactional_ddl=False,
-    version_table="freeal_version",
+    version_table=VERSION_TABLE,
 )
 context.run_migrations()
