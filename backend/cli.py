@@ -1,4 +1,4 @@
-"""The command line: thin; each command reads the settings and calls one thing."""
+"""The command line: each command reads the settings and calls one use case."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -42,8 +41,8 @@ def main() -> None:
 
 
 @contextmanager
-def _explained() -> Iterator[None]:
-    """Show our own errors as one sentence and end with 2, which says: cannot run as it is."""
+def _errors_as_sentences() -> Iterator[None]:
+    """Print our own errors as one sentence and exit with 2, which says: cannot run as it is."""
     try:
         yield
     except BackendError as exc:
@@ -57,12 +56,20 @@ def _settings() -> Settings:
     return settings
 
 
+@contextmanager
+def _services() -> Iterator[Services]:
+    from backend.services import build_services
+
+    with _errors_as_sentences(), closing(build_services(_settings())) as services:
+        yield services
+
+
 @app.command()
 def serve() -> None:
     """Start the web process and the worker; Ctrl-C stops both."""
     from backend.supervise import serve as run
 
-    with _explained():
+    with _errors_as_sentences():
         raise typer.Exit(run(_settings()))
 
 
@@ -73,13 +80,9 @@ def worker() -> None:
     from backend.worker import run_worker
 
     stop = threading.Event()
-
-    def leave(signum: int, frame: FrameType | None) -> None:
-        stop.set()
-
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, leave)
-    with _explained():
+        signal.signal(number, lambda signum, frame: stop.set())
+    with _errors_as_sentences():
         services = build_services(_settings())
         run_worker(services, stop)
     # Steps under way end here, as in a kill: they are checkpointed, and the next worker goes on.
@@ -98,7 +101,7 @@ def llm(
     from backend.launcher.processes import Processes
     from backend.launcher.vllm_server import start_language_model
 
-    with _explained():
+    with _errors_as_sentences():
         settings = _settings()
         with Processes(home=settings.home, console=_console) as processes:
             server = start_language_model(processes, model=model, port=port)
@@ -114,28 +117,29 @@ def status(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Refresh until Ctrl-C.")] = False,
 ) -> None:
     """Show how far each project is, at what rate, and what keeps it from going on."""
-    from backend.services import build_services
-    from backend.status_view import render
+    from backend.terminal import render_status
 
-    with _explained():
-        services = build_services(_settings())
+    with _services() as services:
 
         def overview() -> dict[str, object]:
-            found = services.reporter.overview()
-            wanted = [
-                p for p in found["projects"] if project in ("", str(p["platform_id"]), p["project"])
+            state = services.reporter.overview()
+            names = ("platform_id", "project")
+            projects = [
+                one
+                for one in state["projects"]
+                if not project or project in [str(one[name]) for name in names]
             ]
-            return {**found, "projects": wanted}
+            return {**state, "projects": projects}
 
         if as_json:
             typer.echo(json.dumps(overview(), indent=2))
         elif follow:
-            with Live(render(overview()), console=_console) as live:
+            with Live(render_status(overview()), console=_console) as live:
                 while True:
                     threading.Event().wait(1.0)
-                    live.update(render(overview()))
+                    live.update(render_status(overview()))
         else:
-            _console.print(render(overview()))
+            _console.print(render_status(overview()))
 
 
 @app.command(name="round")
@@ -146,16 +150,14 @@ def make_round(
     """Ask the worker for a FreeAL round now, or end the one that runs."""
     from backend.domain.rounds import RoundState
     from backend.pipeline.rounds.workflow import ROUND_NOW
-    from backend.services import build_services
 
-    with _explained():
-        services = build_services(_settings())
-        found = _project(services, project)
+    with _services() as services:
+        target = _project(services, project)
         if not cancel:
-            services.stores.jobs.request_job(found.id, ROUND_NOW, "asked for on the command line")
+            services.stores.jobs.request_job(target.id, ROUND_NOW, "asked for on the command line")
             _console.print(f"A round is asked for: python -m backend status {project} -f")
             return
-        running = services.stores.rounds.running(found.id)
+        running = services.stores.rounds.running(target.id)
         if running is None:
             _console.print("No round is running.")
         elif services.stores.rounds.finish(running, RoundState.CANCELLED):
@@ -169,13 +171,11 @@ def rollback(
 ) -> None:
     """Make Label Studio show an earlier model version again, in its own order."""
     from backend.pipeline.prelabel import PRELABEL
-    from backend.services import build_services
 
-    with _explained():
-        services = build_services(_settings())
-        found = _project(services, project)
-        services.stores.releases.restore(found, version)
-        services.stores.jobs.request_job(found.id, PRELABEL, "rollback")
+    with _services() as services:
+        target = _project(services, project)
+        services.stores.releases.restore(target, version)
+        services.stores.jobs.request_job(target.id, PRELABEL, "rollback")
         _console.print(f"The worker publishes {version} and then serves it.", soft_wrap=True)
 
 
@@ -185,22 +185,19 @@ def export(
     out: Annotated[Path, typer.Option(help="The folder to write.")] = Path("export"),
 ) -> None:
     """Write all labels (JSONL, CSV, Label Studio JSON) and the small model."""
-    from backend.services import build_services
-
-    with _explained():
-        services = build_services(_settings())
-        found = services.exporter.export(_project(services, project), out)
-        model = f"and the model {found.model}" if found.model else "(no round has made a model)"
-        _console.print(f"{found.n_rows} labels in {out} {model}", soft_wrap=True)
+    with _services() as services:
+        result = services.exporter.export(_project(services, project), out)
+        model = f"and the model {result.model}" if result.model else "(no round has made a model)"
+        _console.print(f"{result.n_rows} labels in {out} {model}", soft_wrap=True)
 
 
 def _project(services: Services, number: str) -> Project:
-    found = services.stores.projects.find(int(number)) if number.isdecimal() else None
-    if found is None:
+    project = services.stores.projects.find(int(number)) if number.isdecimal() else None
+    if project is None:
         raise InvalidRequest(
             f"project {number!r} is not connected; `python -m backend status` lists projects"
         )
-    return found
+    return project
 
 
 @app.command()
@@ -210,16 +207,14 @@ def queue(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Show which tasks annotators get next, and why."""
-    from backend.services import build_services
-    from backend.status_view import render_queue
+    from backend.terminal import render_queue
 
-    with _explained():
-        services = build_services(_settings())
-        found = services.stores.projects.find(project)
-        if found is None:
+    with _services() as services:
+        target = services.stores.projects.find(project)
+        if target is None:
             raise InvalidRequest(f"project {project} was never connected; see `status`")
-        upcoming = services.queue.upcoming(found, limit)
-        state = services.queue.state(found)
+        upcoming = services.queue.upcoming(target, limit)
+        state = services.queue.state(target)
         if as_json:
             typer.echo(json.dumps({**asdict(upcoming), "queue": state}, indent=2))
         else:
@@ -232,10 +227,10 @@ def doctor(
 ) -> None:
     """Check every part and say in one line each what to do; ends with 1 if anything fails."""
     from backend.doctor import diagnose
-    from backend.status_view import render_finding
+    from backend.terminal import render_finding
 
     has_failed = False
-    with _explained(), _console.status("Checking; a slow LLM server can take minutes"):
+    with _errors_as_sentences(), _console.status("Checking; a slow LLM server can take minutes"):
         for finding in diagnose(_settings(), fix=fix):
             _console.print(render_finding(finding))
             has_failed |= finding.is_failure
@@ -251,7 +246,7 @@ def demo(
     """Start Label Studio, vLLM and this backend, and pre-annotate a project."""
     from backend.launcher.demo import run_demo
 
-    with _explained():
+    with _errors_as_sentences():
         raise typer.Exit(
             run_demo(_settings(), console=_console, data=data, config=config, once=once)
         )

@@ -1,16 +1,17 @@
-"""Check every part that the backend leans on; one finding each, with what to do about it."""
+"""Check every part that the backend depends on; one finding each, with its remedy."""
 
 from __future__ import annotations
 
 import base64
 import shutil
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Literal
 
-from backend.doctor_checks import Finding, language_model_findings
 from backend.domain.definitions import read_definitions, with_definitions
-from backend.domain.ports import LanguageModel
+from backend.domain.ports import Decoding, LanguageModel, LanguageModelInfo
 from backend.domain.projects import UNCERTAINTY_SAMPLING, Project, ProjectInfo
 from backend.errors import BackendError, PlatformUnauthorized
 from backend.factories import connect_language_model
@@ -29,12 +30,8 @@ from backend.store import Database, JobStore, ProjectStore
 
 _GIGABYTE = 1024**3
 _MIN_FREE_GB = 2
-_NO_TOKEN = Finding(
-    "token",
-    "failure",
-    "LABEL_STUDIO_API_KEY is not set, so predictions cannot be published",
-    "make a personal access token in Label Studio (Account & Settings) and set it",
-)
+_MAX_FAST_S = 5.0
+_MAX_WAIT_S = 60.0
 _SSRF_REMEDY = (
     "if adding the backend answers 403 'reserved network address', start Label Studio with "
     "USE_DEFAULT_BANNED_SUBNETS=false"
@@ -42,8 +39,31 @@ _SSRF_REMEDY = (
 
 
 @dataclass(frozen=True, slots=True)
-class Neighbours:
-    """What the doctor asks; tests give their own."""
+class Finding:
+    """The result of one check, with a remedy unless all is well."""
+
+    subject: str
+    state: Literal["ok", "warning", "failure"]
+    message: str
+    remedy: str = ""
+
+    @property
+    def is_failure(self) -> bool:
+        """Whether the backend cannot do its work like this."""
+        return self.state == "failure"
+
+
+_NO_TOKEN = Finding(
+    "token",
+    "failure",
+    "LABEL_STUDIO_API_KEY is not set, so predictions cannot be published",
+    "make a personal access token in Label Studio (Account & Settings) and set it",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Servers:
+    """The clients of the servers to check; tests give their own."""
 
     admin: LabelStudioAdmin
     platform: LabelStudioPlatform
@@ -51,47 +71,104 @@ class Neighbours:
 
 
 def diagnose(
-    settings: Settings, *, fix: bool = False, neighbours: Neighbours | None = None
+    settings: Settings, *, fix: bool = False, servers: Servers | None = None
 ) -> Iterator[Finding]:
-    """Check everything, one thing after the other: a slow LLM server takes minutes to answer.
+    """Yield each finding as soon as it is known: a slow LLM server takes minutes to answer.
 
     With `fix`, write the webhooks' missing Authorization header.
     """
-    neighbours = neighbours or _neighbours(settings)
-    checks: list[Callable[[], Iterator[Finding]]] = [
-        lambda: _disk(settings),
-        lambda: language_model_findings(neighbours.language_model),
-        lambda: _database(settings),
-        lambda: _label_studio(settings, neighbours.admin),
-        lambda: _projects(settings, neighbours, fix=fix),
-    ]
-    for check in checks:
-        yield from check()
+    servers = servers or _connect(settings)
+    yield _check_disk(settings)
+    yield from _check_language_model(servers.language_model)
+    yield from _check_database(settings)
+    yield from _check_label_studio(settings, servers.admin)
+    yield from _check_projects(settings, servers, fix=fix)
 
 
-def _neighbours(settings: Settings) -> Neighbours:
-    place = (settings.label_studio_url, settings.label_studio_api_key.reveal())
+def _connect(settings: Settings) -> Servers:
+    address = (settings.label_studio_url, settings.label_studio_api_key.reveal())
     model = connect_language_model(settings)
-    return Neighbours(LabelStudioAdmin(*place), LabelStudioPlatform(*place), model)
+    return Servers(LabelStudioAdmin(*address), LabelStudioPlatform(*address), model)
 
 
-def _disk(settings: Settings) -> Iterator[Finding]:
+def _check_disk(settings: Settings) -> Finding:
     folder = settings.home.absolute()
     while not folder.exists():
         folder = folder.parent
     free = shutil.disk_usage(folder).free / _GIGABYTE
-    if free < _MIN_FREE_GB:
+    if free >= _MIN_FREE_GB:
+        return Finding("disk", "ok", f"{free:.0f} GB are free at FREEAL_HOME")
+    return Finding(
+        "disk",
+        "failure",
+        f"{free:.1f} GB are free at FREEAL_HOME",
+        f"free at least {_MIN_FREE_GB} GB, or set FREEAL_HOME to a larger disk",
+    )
+
+
+def _check_language_model(model: LanguageModel) -> Iterator[Finding]:
+    """Check that the LLM answers, its capabilities and its latency."""
+    try:
+        info = model.describe()
+    except BackendError as exc:
         yield Finding(
-            "disk",
+            "LLM",
             "failure",
-            f"{free:.1f} GB are free at FREEAL_HOME",
-            f"free at least {_MIN_FREE_GB} GB, or set FREEAL_HOME to a larger disk",
+            str(exc),
+            "start it (`make llm`), or set LLM_BASE_URL (and LLM_MODEL, LLM_API_KEY) to yours; one "
+            "that is up may still be loading, or busy",
+        )
+        return
+    yield Finding("LLM", "ok", f"{info.name} with a context of {info.n_context_tokens:,} tokens")
+    if info.reads_token_ids:
+        yield Finding("LLM", "ok", "tells the probability of every label")
+    elif info.n_top_logprobs:
+        yield Finding(
+            "LLM",
+            "warning",
+            f"gives the {info.n_top_logprobs} likeliest tokens only: rare labels get a floor",
+            "vLLM 0.32 or newer gives every label's probability",
         )
     else:
-        yield Finding("disk", "ok", f"{free:.0f} GB are free at FREEAL_HOME")
+        yield Finding(
+            "LLM",
+            "warning",
+            "gives no probabilities: what it writes counts as 80 % sure until people say better",
+            "a server with `logprobs`, such as vLLM, says how sure each label is",
+        )
+    yield Finding("LLM", "ok", f"takes {_capabilities(info)}")
+    yield _check_latency(model)
 
 
-def _database(settings: Settings) -> Iterator[Finding]:
+def _capabilities(info: LanguageModelInfo) -> str:
+    names = {
+        "plain prompts": info.has_plain,
+        "chats": info.has_chat,
+        "answers held to choices": info.constrains_choices,
+        "answers held to a JSON schema": info.constrains_json,
+    }
+    missing = [name for name, is_there in names.items() if not is_there]
+    present = ", ".join(name for name, is_there in names.items() if is_there)
+    return present + (f"; not {', '.join(missing)}" if missing else "")
+
+
+def _check_latency(model: LanguageModel) -> Finding:
+    """Time the completion of one token."""
+    started_at = time.monotonic()
+    (answer,) = model.complete(["Hello"], Decoding(), deadline_s=_MAX_WAIT_S)
+    seconds = time.monotonic() - started_at
+    if answer.failure is None and seconds <= _MAX_FAST_S:
+        return Finding("LLM", "ok", f"answers a short prompt in {seconds:.1f} s")
+    took = f"took {seconds:.0f} s over one token" if answer.failure is None else answer.failure
+    return Finding(
+        "LLM",
+        "warning",
+        f"is slow: {took}; labels come, but not soon",
+        "leave it the machine, or use a GPU or a smaller model",
+    )
+
+
+def _check_database(settings: Settings) -> Iterator[Finding]:
     database = Database(settings.state_url)
     try:
         database.migrate()
@@ -114,54 +191,49 @@ def _database(settings: Settings) -> Iterator[Finding]:
         )
 
 
-def _label_studio(settings: Settings, admin: LabelStudioAdmin) -> Iterator[Finding]:
-    if not admin.is_healthy():
+def _check_label_studio(settings: Settings, admin: LabelStudioAdmin) -> Iterator[Finding]:
+    is_up = admin.is_healthy()
+    if is_up:
+        try:
+            yield Finding("Label Studio", "ok", f"version {admin.version()} answers")
+        except BackendError as exc:
+            yield Finding("Label Studio", "warning", str(exc))
+    else:
         yield Finding(
             "Label Studio",
             "failure",
             f"does not answer at {settings.label_studio_url}",
             "start it, or set LABEL_STUDIO_URL to yours; `make demo` brings its own",
         )
-        if not settings.label_studio_api_key.reveal():
-            yield _NO_TOKEN
-        return
-    try:
-        yield Finding("Label Studio", "ok", f"version {admin.version()} answers")
-    except BackendError as exc:
-        yield Finding("Label Studio", "warning", str(exc))
-    yield from _token(settings, admin)
-
-
-def _token(settings: Settings, admin: LabelStudioAdmin) -> Iterator[Finding]:
-    key = settings.label_studio_api_key.reveal()
-    if not key:
+    if not settings.label_studio_api_key:
         yield _NO_TOKEN
-        return
+    elif is_up:
+        yield _check_token(settings.label_studio_api_key.reveal(), admin)
+
+
+def _check_token(key: str, admin: LabelStudioAdmin) -> Finding:
     token = read_token(key)
-    if token.kind is TokenKind.ACCESS or (
-        token.expires_at and token.expires_at < datetime.now(UTC)
-    ):
-        yield Finding(
+    has_ended = token.expires_at is not None and token.expires_at < datetime.now(UTC)
+    if token.kind is TokenKind.ACCESS or has_ended:
+        return Finding(
             "token",
             "failure",
             f"LABEL_STUDIO_API_KEY is a {token.kind} that ended or ends within minutes",
             "set a personal access token instead",
         )
-        return
     try:
         user = admin.user()
     except PlatformUnauthorized as exc:
         remedy = "make a new personal access token (Account & Settings)"
         if token.kind is TokenKind.LEGACY:
             remedy += ", or allow legacy tokens in the organization's settings"
-        yield Finding("token", "failure", str(exc), remedy)
+        return Finding("token", "failure", str(exc), remedy)
     except BackendError as exc:
-        yield Finding("token", "failure", str(exc))
-    else:
-        yield Finding("token", "ok", f"{token.kind} of {user}")
+        return Finding("token", "failure", str(exc))
+    return Finding("token", "ok", f"{token.kind} of {user}")
 
 
-def _projects(settings: Settings, neighbours: Neighbours, *, fix: bool) -> Iterator[Finding]:
+def _check_projects(settings: Settings, servers: Servers, *, fix: bool) -> Iterator[Finding]:
     database = Database(settings.state_url)
     try:
         store = ProjectStore(database)
@@ -179,162 +251,136 @@ def _projects(settings: Settings, neighbours: Neighbours, *, fix: bool) -> Itera
             f"add {settings.own_url} in a project's Settings > Model; {_SSRF_REMEDY}",
         )
     for project in connected:
-        yield from _project(settings, neighbours, project, served[project.id], fix=fix)
+        subject = f"project {project.platform_id}"
+        try:
+            info = servers.platform.project(project.platform_id)
+            backends = servers.admin.backends(project.platform_id)
+            webhooks = servers.admin.webhooks(project.platform_id)
+        except BackendError as exc:
+            yield Finding(subject, "failure", str(exc))
+            continue
+        checks = _ProjectChecks(subject, settings, servers.admin, fix)
+        yield from checks.label_config(info)
+        yield checks.connection(backends)
+        yield from checks.webhooks(backends, webhooks)
+        yield checks.queue(info, project, served[project.id])
 
 
-def _project(
-    settings: Settings,
-    neighbours: Neighbours,
-    project: Project,
-    served: str | None,
-    *,
-    fix: bool,
-) -> Iterator[Finding]:
-    subject = f"project {project.platform_id}"
-    admin = neighbours.admin
-    try:
-        info = neighbours.platform.project(project.platform_id)
-        backends = admin.backends(project.platform_id)
-        webhooks = admin.webhooks(project.platform_id)
-    except BackendError as exc:
-        yield Finding(subject, "failure", str(exc))
-        return
-    yield from _config(settings, subject, info)
-    yield from _connection(settings, subject, backends)
-    yield from _webhooks(settings, subject, (backends, webhooks), admin, fix=fix)
-    yield from _queue(settings, subject, info, project, served)
+@dataclass(frozen=True, slots=True)
+class _ProjectChecks:
+    """The checks of one connected project."""
 
+    subject: str
+    settings: Settings
+    admin: LabelStudioAdmin
+    fix: bool
 
-def _config(settings: Settings, subject: str, info: ProjectInfo) -> Iterator[Finding]:
-    try:
-        schema = LabelConfigReader(RemoteTexts(())).read_schema(info.label_config)
-    except BackendError as exc:
-        yield Finding(subject, "failure", str(exc), "see docs/label-configs.md")
-        return
-    names = ", ".join(question.name for question in schema.questions)
-    yield Finding(subject, "ok", f"label config read: {names}")
-    if schema.unsupported:
-        yield Finding(
-            subject,
-            "warning",
-            f"these tags are left alone: {', '.join(schema.unsupported)}",
-            "see docs/label-configs.md for what can be labelled",
-        )
-    try:
-        definitions = read_definitions(settings.definitions_folder, info.platform_id)
-        with_definitions(schema, definitions.labels)
-    except BackendError as exc:
-        yield Finding(subject, "failure", str(exc), "nothing is labelled until this is corrected")
-
-
-def _connection(settings: Settings, subject: str, backends: list[MlBackend]) -> Iterator[Finding]:
-    ours = [backend for backend in backends if _is_ours(settings, backend.url)]
-    if not ours:
-        yield Finding(
-            subject,
-            "failure",
-            f"no backend at {settings.own_url} is connected",
-            f"add it in Settings > Model, or set BACKEND_URL; {_SSRF_REMEDY}",
-        )
-    elif backends[0] is not ours[0]:
-        yield Finding(
-            subject,
-            "warning",
-            "another ML backend comes first, and Label Studio asks only the first one",
-            "remove the other one in Settings > Model",
-        )
-    elif ours[0].error:
-        yield Finding(subject, "failure", f"Label Studio says: {ours[0].error}")
-    else:
-        yield Finding(subject, "ok", f"connected, state {ours[0].state!r}")
-
-
-def _webhooks(
-    settings: Settings,
-    subject: str,
-    found: tuple[list[MlBackend], list[Webhook]],
-    admin: LabelStudioAdmin,
-    *,
-    fix: bool,
-) -> Iterator[Finding]:
-    backends, webhooks = found
-    ours = [hook for hook in webhooks if _is_ours(settings, hook.url)]
-    if not any(hook.is_active for hook in ours):
-        yield Finding(
-            subject,
-            "warning",
-            "its webhook is missing, so news arrives by the periodic sync only",
-            "remove the backend in Settings > Model and add it again",
-        )
-    known = tuple(backend.url.rstrip("/") for backend in backends)
-    for hook in webhooks:
-        if hook.url.endswith("/webhook") and hook.url.removesuffix("/webhook") not in known:
+    def label_config(self, info: ProjectInfo) -> Iterator[Finding]:
+        try:
+            schema = LabelConfigReader(RemoteTexts(())).read_schema(info.label_config)
+        except BackendError as exc:
+            yield Finding(self.subject, "failure", str(exc), "see docs/label-configs.md")
+            return
+        names = ", ".join(question.name for question in schema.questions)
+        yield Finding(self.subject, "ok", f"label config read: {names}")
+        if schema.unsupported:
             yield Finding(
-                subject,
+                self.subject,
                 "warning",
-                f"webhook {hook.id} to {hook.url} is left over from a removed backend",
-                "delete it in Settings > Webhooks",
+                f"these tags are left alone: {', '.join(schema.unsupported)}",
+                "see docs/label-configs.md for what can be labelled",
             )
-    if settings.basic_auth_user:
-        yield from _webhook_headers(settings, subject, ours, admin, fix=fix)
+        try:
+            definitions = read_definitions(self.settings.definitions_folder, info.platform_id)
+            with_definitions(schema, definitions.labels)
+        except BackendError as exc:
+            remedy = "nothing is labelled until this is corrected"
+            yield Finding(self.subject, "failure", str(exc), remedy)
 
-
-def _webhook_headers(
-    settings: Settings,
-    subject: str,
-    ours: list[Webhook],
-    admin: LabelStudioAdmin,
-    *,
-    fix: bool,
-) -> Iterator[Finding]:
-    """Label Studio sends basic authentication with every call but its webhooks."""
-    pair = f"{settings.basic_auth_user}:{settings.basic_auth_pass.reveal()}"
-    header = "Basic " + base64.b64encode(pair.encode()).decode()
-    for hook in ours:
-        headers = {name.lower(): value for name, value in hook.headers.items()}
-        if headers.get("authorization") == header:
-            yield Finding(subject, "ok", f"webhook {hook.id} carries the basic authentication")
-        elif fix:
-            admin.set_webhook_headers(hook.id, {**hook.headers, "Authorization": header})
-            yield Finding(subject, "ok", f"webhook {hook.id} carries the basic authentication now")
-        else:
-            yield Finding(
-                subject,
+    def connection(self, backends: list[MlBackend]) -> Finding:
+        ours = [backend for backend in backends if self._is_ours(backend.url)]
+        if not ours:
+            return Finding(
+                self.subject,
                 "failure",
-                f"webhook {hook.id} lacks the Authorization header, so its news is refused",
-                "run `python -m backend doctor --fix`",
+                f"no backend at {self.settings.own_url} is connected",
+                f"add it in Settings > Model, or set BACKEND_URL; {_SSRF_REMEDY}",
             )
+        if backends[0] is not ours[0]:
+            return Finding(
+                self.subject,
+                "warning",
+                "another ML backend comes first, and Label Studio asks only the first one",
+                "remove the other one in Settings > Model",
+            )
+        if ours[0].error:
+            return Finding(self.subject, "failure", f"Label Studio says: {ours[0].error}")
+        return Finding(self.subject, "ok", f"connected, state {ours[0].state!r}")
 
+    def webhooks(self, backends: list[MlBackend], webhooks: list[Webhook]) -> Iterator[Finding]:
+        ours = [hook for hook in webhooks if self._is_ours(hook.url)]
+        if not any(hook.is_active for hook in ours):
+            yield Finding(
+                self.subject,
+                "warning",
+                "its webhook is missing, so news arrives by the periodic sync only",
+                "remove the backend in Settings > Model and add it again",
+            )
+        known = [backend.url.rstrip("/") for backend in backends]
+        for hook in webhooks:
+            if hook.url.endswith("/webhook") and hook.url.removesuffix("/webhook") not in known:
+                yield Finding(
+                    self.subject,
+                    "warning",
+                    f"webhook {hook.id} to {hook.url} is left over from a removed backend",
+                    "delete it in Settings > Webhooks",
+                )
+        if self.settings.basic_auth_user:
+            yield from map(self._authorization, ours)
 
-def _queue(
-    settings: Settings, subject: str, info: ProjectInfo, project: Project, served: str | None
-) -> Iterator[Finding]:
-    present = f"model_version={info.model_version!r}, sampling={info.sampling!r}"
-    if not settings.manage_queue:
-        change = f"{project.model_version!r} and {UNCERTAINTY_SAMPLING!r}"
-        yield Finding(
-            subject,
-            "ok",
-            f"MANAGE_QUEUE=false: the queue is left to you ({present}); "
-            f"MANAGE_QUEUE=true would set these two to {change} and nothing else",
+    def _authorization(self, hook: Webhook) -> Finding:
+        """Label Studio sends basic authentication with every call but its webhooks."""
+        pair = f"{self.settings.basic_auth_user}:{self.settings.basic_auth_pass.reveal()}"
+        header = "Basic " + base64.b64encode(pair.encode()).decode()
+        headers = {name.lower(): value for name, value in hook.headers.items()}
+        carries = f"webhook {hook.id} carries the basic authentication"
+        if headers.get("authorization") == header:
+            return Finding(self.subject, "ok", carries)
+        if self.fix:
+            self.admin.set_webhook_headers(hook.id, {**hook.headers, "Authorization": header})
+            return Finding(self.subject, "ok", f"{carries} now")
+        return Finding(
+            self.subject,
+            "failure",
+            f"webhook {hook.id} lacks the Authorization header, so its news is refused",
+            "run `python -m backend doctor --fix`",
         )
-        return
-    is_set = info.model_version == project.model_version == served
-    if is_set and info.sampling == UNCERTAINTY_SAMPLING:
-        yield Finding(
-            subject,
-            "ok",
-            f"the queue follows model version {served}; MANAGE_QUEUE=true keeps the project's "
-            "model_version and sampling so, and nothing else",
+
+    def queue(self, info: ProjectInfo, project: Project, served: str | None) -> Finding:
+        present = f"model_version={info.model_version!r}, sampling={info.sampling!r}"
+        if not self.settings.manage_queue:
+            change = f"{project.model_version!r} and {UNCERTAINTY_SAMPLING!r}"
+            return Finding(
+                self.subject,
+                "ok",
+                f"MANAGE_QUEUE=false: the queue is left to you ({present}); "
+                f"MANAGE_QUEUE=true would set these two to {change} and nothing else",
+            )
+        is_set = info.model_version == project.model_version == served
+        if is_set and info.sampling == UNCERTAINTY_SAMPLING:
+            return Finding(
+                self.subject,
+                "ok",
+                f"the queue follows model version {served}; MANAGE_QUEUE=true keeps the project's "
+                "model_version and sampling so, and nothing else",
+            )
+        return Finding(
+            self.subject,
+            "warning",
+            f"the queue is not ordered yet: {present}",
+            "the worker sets both once the first predictions are published (MANAGE_QUEUE=true)",
         )
-        return
-    yield Finding(
-        subject,
-        "warning",
-        f"the queue is not ordered yet: {present}",
-        "the worker sets both once the first predictions are published (MANAGE_QUEUE=true)",
-    )
 
-
-def _is_ours(settings: Settings, url: str) -> bool:
-    return url.rstrip("/").removesuffix("/webhook").rstrip("/") == settings.own_url
+    def _is_ours(self, url: str) -> bool:
+        url = url.rstrip("/").removesuffix("/webhook").rstrip("/")
+        return url == self.settings.own_url

@@ -1,9 +1,9 @@
-"""How status and findings look in a terminal."""
+"""Render status, queues and the doctor's findings for a terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
 from rich.markup import escape
@@ -12,16 +12,17 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from backend.doctor_checks import Finding
-from backend.pipeline.queue_status import Upcoming
+if TYPE_CHECKING:
+    from backend.doctor import Finding
+    from backend.pipeline.queue_status import Upcoming
 
-_ROUNDS_SHOWN = 3
-_SIGN_WIDTH = 4
-_SIGNS = {"ok": "[green]ok[/]", "warning": "[yellow]note[/]", "failure": "[bold red]FAIL[/]"}
+_MAX_ROUNDS_SHOWN = 3
+_STATE_WIDTH = 4
+_STATES = {"ok": "[green]ok[/]", "warning": "[yellow]note[/]", "failure": "[bold red]FAIL[/]"}
 
 
-def render(overview: Mapping[str, Any]) -> RenderableType:
-    """Return all projects' states."""
+def render_status(overview: Mapping[str, Any]) -> RenderableType:
+    """Render the workers and a panel for each project."""
     workers = (
         ", ".join(overview["workers"]) or "[bold red]none: start `python -m backend worker`[/]"
     )
@@ -38,7 +39,9 @@ def _project(state: Mapping[str, Any]) -> RenderableType:
     done = state["n_tasks"] - state["n_to_label"]
     grid.add_row("labelled", _bar(done, state["n_tasks"]))
     grid.add_row("published", _bar(state["n_published"], state["n_labelled"]))
-    grid.add_row("rate", f"{state['labels_per_s']:.1f} labels/s, {_left(state['seconds_left'])}")
+    grid.add_row(
+        "rate", f"{state['labels_per_s']:.1f} labels/s, {_time_left(state['seconds_left'])}"
+    )
     grid.add_row(
         "people", f"{state['n_human_labels']} labels on {state['n_human_labelled_tasks']} tasks"
     )
@@ -65,23 +68,23 @@ def _project(state: Mapping[str, Any]) -> RenderableType:
 
 
 def _rounds(state: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return the last rounds in a line each, and the advice."""
+    """Return a row for each of the last rounds, and for the advice."""
     rows = []
-    for found in state["rounds"][-_ROUNDS_SHOWN:]:
-        where = found["step"] if found["state"] == "running" else found["state"]
-        progress = ", ".join(f"{key} {value}" for key, value in found["progress"].items())
-        took = "" if found["seconds"] is None else f" in {found['seconds']:.0f} s"
-        text = f"{where}{took} ({found['reason']})"
-        if found["state"] == "running" and progress:
+    for one in state["rounds"][-_MAX_ROUNDS_SHOWN:]:
+        where = one["step"] if one["state"] == "running" else one["state"]
+        progress = ", ".join(f"{key} {value}" for key, value in one["progress"].items())
+        took = "" if one["seconds"] is None else f" in {one['seconds']:.0f} s"
+        text = f"{where}{took} ({one['reason']})"
+        if one["state"] == "running" and progress:
             text += f": {progress}"
-        fused = found["metrics"].get("accuracies", {}).get("fused")
+        fused = one["metrics"].get("accuracies", {}).get("fused")
         if fused:
             text += f"; right {fused['value']:.1%} ({fused['low']:.1%} to {fused['high']:.1%})"
-        if found["state"] == "refused":
-            text += f"; {found['metrics'].get('gate', {}).get('reason', '')}"
-        if found["error"]:
-            text += f"; {found['error']}"
-        rows.append((f"round {found['number']}", escape(text)))
+        if one["state"] == "refused":
+            text += f"; {one['metrics'].get('gate', {}).get('reason', '')}"
+        if one["error"]:
+            text += f"; {one['error']}"
+        rows.append((f"round {one['number']}", escape(text)))
     if rows:
         rows.append(("advice", escape(state["advice"]["rounds"])))
         rows.append(("", escape(state["advice"]["labels"])))
@@ -89,9 +92,9 @@ def _rounds(state: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _llm(state: Mapping[str, Any]) -> str:
-    known = f"{state['n_prompts']:,} prompts, {state['n_cache_hits']:,} of them answered before"
+    counts = f"{state['n_prompts']:,} prompts, {state['n_cache_hits']:,} of them answered before"
     cost = f", cost {state['llm_cost']:.2f}" if state["llm_cost"] else ""
-    return f"{known}, {state['llm_seconds']:.0f} s{cost}"
+    return f"{counts}, {state['llm_seconds']:.0f} s{cost}"
 
 
 def _bar(done: int, total: int) -> RenderableType:
@@ -102,7 +105,7 @@ def _bar(done: int, total: int) -> RenderableType:
     return row
 
 
-def _left(seconds: float | None) -> str:
+def _time_left(seconds: float | None) -> str:
     if seconds is None:
         return "time left unknown"
     if seconds == 0:
@@ -112,7 +115,7 @@ def _left(seconds: float | None) -> str:
 
 
 def render_queue(upcoming: Upcoming, state: Mapping[str, Any] | None) -> RenderableType:
-    """Return the next places of a queue, with reasons, under what is known about it."""
+    """Render the next tasks of a queue with reasons, below its summary and warnings."""
     if state is None:
         return Text("The queue has no order yet: it gets one when all tasks have a label.")
     table = Table(box=None, pad_edge=False)
@@ -133,12 +136,12 @@ def render_queue(upcoming: Upcoming, state: Mapping[str, Any] | None) -> Rendera
 
 
 def render_finding(finding: Finding) -> RenderableType:
-    """Return what was found in one line, with what to do about it in another."""
+    """Render a finding in one line, and its remedy in another."""
     table = Table.grid(padding=(0, 2))
-    table.add_column(no_wrap=True, width=_SIGN_WIDTH)
+    table.add_column(no_wrap=True, width=_STATE_WIDTH)
     table.add_column()
     text = Text(f"{finding.subject}: {finding.message}")
     if finding.remedy:
         text.append(f"\n→ {finding.remedy}", style="bold")
-    table.add_row(Text.from_markup(_SIGNS[finding.state]), text)
+    table.add_row(Text.from_markup(_STATES[finding.state]), text)
     return table

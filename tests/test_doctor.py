@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import jwt
 import pytest
 
-from backend.doctor import Neighbours, diagnose
+from backend.doctor import Servers, diagnose
 from backend.domain.projects import ProjectId
 from backend.errors import LanguageModelUnavailable, PlatformUnauthorized
 from backend.labelstudio.admin import MlBackend, Webhook
@@ -86,8 +86,8 @@ class Ward:
         self.number = number
 
     def findings(self, *, fix=False):
-        neighbours = Neighbours(self.admin, self.platform, self.model)
-        return list(diagnose(self.settings, fix=fix, neighbours=neighbours))
+        servers = Servers(self.admin, self.platform, self.model)
+        return list(diagnose(self.settings, fix=fix, servers=servers))
 
     def ill(self, state):
         return [finding for finding in self.findings() if finding.state == state]
@@ -116,8 +116,8 @@ def test_with_label_studio_down_a_missing_token_is_told_at_once(ward):
 
 def test_findings_come_one_by_one(ward):
     """What was found stands there while the LLM server still thinks."""
-    neighbours = Neighbours(ward.admin, ward.platform, ward.model)
-    findings = diagnose(ward.settings, neighbours=neighbours)
+    servers = Servers(ward.admin, ward.platform, ward.model)
+    findings = diagnose(ward.settings, servers=servers)
     assert next(findings).subject == "disk"
     assert ward.model.calls == []
 
@@ -173,7 +173,7 @@ def test_an_llm_with_few_or_no_probabilities_is_noted(ward):
 def test_a_slow_llm_is_noted(ward, monkeypatch, failure):
     times = iter([0.0, 35.0])
     clock = SimpleNamespace(monotonic=lambda: next(times))
-    monkeypatch.setattr("backend.doctor_checks.time", clock)
+    monkeypatch.setattr("backend.doctor.time", clock)
     ward.model.loses = lambda prompt: failure
     message = only(ward.ill("warning")).message
     assert (failure or "took 35 s over one token") in message
@@ -255,8 +255,8 @@ def test_a_database_that_cannot_be_opened_is_a_failure(ward, tmp_path):
 
 def test_no_worker_and_no_project_are_noted(tmp_path):
     settings = Settings(home=tmp_path / "new", label_studio_api_key=Secret(LEGACY))
-    neighbours = Neighbours(FakeAdmin(), FakePlatform(), FakeLanguageModel())
-    findings = list(diagnose(settings, neighbours=neighbours))
+    servers = Servers(FakeAdmin(), FakePlatform(), FakeLanguageModel())
+    findings = list(diagnose(settings, servers=servers))
     noted = {finding.subject for finding in findings if finding.state == "warning"}
     assert noted == {"worker", "projects"}
 
