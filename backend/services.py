@@ -283,7 +283,7 @@ class Services:
 
         return RoundPlan(
             recipe="paper" if self.settings.round_recipe == "paper" else "default",
-            limit=self.settings.round_max_cycles,
+            limit=self.settings.round_limit,
             n_shots=self.settings.round_shots,
             llm_share=self.settings.llm_share or None,
             chunk=self.settings.annotate_chunk,

@@ -16,7 +16,6 @@ RENAMED = {
     "SLM_MODEL": "STUDENT_MODEL",
     "SLM_RECIPE": "STUDENT_RECIPE",
     "SLM_VIEWS": "STUDENT_VIEWS",
-    "ROUND_LIMIT": "ROUND_MAX_CYCLES",
 }
 """Former variable -> its name today; the former one still counts, with a warning."""
 REMOVED: dict[str, str] = {"SLM_PROCESSES": "a training always runs in one process"}
@@ -163,7 +162,7 @@ class Settings:
         "labels by people",
         "the next round follows so many; 0: rounds are made only when asked for",
     )
-    round_max_cycles: int = _setting(
+    round_limit: int = _setting(
         1, "cycles", "of relabeling and training in one round, at most; 1 is FreeAL's number"
     )
     round_shots: int = _setting(8, "examples", "in-context examples of a refined answer")

@@ -110,8 +110,8 @@ def test_a_price_may_be_nothing_but_not_less():
 
 
 def test_a_former_name_still_counts_with_a_warning(caplog):
-    settings = Settings.from_env({"SLM_RECIPE": "probe", "ROUND_LIMIT": "3"})
-    assert (settings.student_recipe, settings.round_max_cycles) == ("probe", 3)
+    settings = Settings.from_env({"SLM_RECIPE": "probe", "SLM_VIEWS": "gist"})
+    assert (settings.student_recipe, settings.student_views) == ("probe", "gist")
     assert "SLM_RECIPE is called STUDENT_RECIPE now" in caplog.text
 
 
