@@ -19,10 +19,9 @@ from backend.label_model.latent_class import (
     contrasts,
     default_inverse_temperature,
     fit_latent_classes,
-    initial_responsibilities,
+    log_probabilities,
 )
 
-_MIN_PROBABILITY = 1e-6
 _N_HALF_WEIGHT = 20
 _MIN_LOG_RANGE = 1e-3
 _INVERSE_TEMPERATURES = (0.02, 50.0)
@@ -63,7 +62,7 @@ class BatchCalibrator:
             return cls(Standardizer(np.zeros(n_classes), 1.0), uniform, 0.0)
         standardizer = Standardizer.fit(probabilities)
         scores = standardizer.transform(probabilities)
-        classes = fit_latent_classes(contrasts(scores), initial_responsibilities(scores))
+        classes = fit_latent_classes(contrasts(scores), scores)
         is_constant = float(np.abs(scores).max()) * standardizer.spread < _MIN_LOG_RANGE
         weight = 0.0 if is_constant else n_texts / (n_texts + _N_HALF_WEIGHT)
         return cls(standardizer, classes, weight)
@@ -74,7 +73,7 @@ class BatchCalibrator:
         inverse_temperature = default_inverse_temperature(probabilities.shape[1])
         calibrated = log_softmax(inverse_temperature * self.classes.log_posterior(features), axis=1)
         mixed: Floats = softmax(
-            (1 - self.weight) * _logs(probabilities) + self.weight * calibrated, axis=1
+            (1 - self.weight) * log_probabilities(probabilities) + self.weight * calibrated, axis=1
         )
         return mixed
 
@@ -101,7 +100,7 @@ def inverse_temperature_for_accuracy(probabilities: Floats, accuracy: float) -> 
     """
     if len(probabilities) == 0:
         return 1.0
-    logs = _logs(probabilities)
+    logs = log_probabilities(probabilities)
 
     def excess(log_inverse_temperature: float) -> float:
         tempered = softmax(np.exp(log_inverse_temperature) * logs, axis=1)
@@ -192,8 +191,3 @@ class LogLinearPool:
         best = minimize(loss, mean, jac=True, method="L-BFGS-B").x
         weights, bias = best[1 : 1 + n_terms], best[1 + n_terms :]
         return PoolParameters(weights, float(np.exp(best[0])), bias)
-
-
-def _logs(probabilities: Floats) -> Floats:
-    logs: Floats = np.log(np.clip(probabilities, _MIN_PROBABILITY, None))
-    return logs

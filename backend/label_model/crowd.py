@@ -1,9 +1,9 @@
-"""Estimate one human label per example from several people's answers, and their accuracies."""
+"""Estimate one human label per example from several people's answers."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,24 +56,11 @@ class ConsensusLabel:
 
 
 @dataclass(frozen=True, slots=True)
-class AnnotatorQuality:
-    """A person's estimated accuracy.
-
-    `n_compared` counts the answers (for multiple choice and spans: the single labels) that could
-    be compared with anybody's; at 0 the accuracy is the prior's.
-    """
-
-    annotator_id: int
-    accuracy: float
-    n_compared: int
-
-
-@dataclass(frozen=True, slots=True)
 class Consensus:
-    """One human label per example that has an answer, and the people by id."""
+    """One human label per example that has an answer, and each person's estimated accuracy."""
 
     labels: Mapping[int, ConsensusLabel]
-    qualities: tuple[AnnotatorQuality, ...] = ()
+    accuracies: Mapping[Hashable, float] = field(default_factory=dict)
 
 
 def is_evidence(label: HumanLabel) -> bool:
@@ -173,7 +160,7 @@ def _single_label_consensus(question: Question, tasks: Sequence[TaskAnswers]) ->
     for task in tasks:
         truth = None if task.truth is None else class_of(task.truth)
         model.add_task(truth, [(answer.person, class_of(answer)) for answer in task.others])
-    posteriors, qualities = model.fit()
+    posteriors, accuracies = model.fit()
     labels = {}
     for task, row in zip(tasks, posteriors[:, : len(values)], strict=True):
         row = row / row.sum()
@@ -182,7 +169,7 @@ def _single_label_consensus(question: Question, tasks: Sequence[TaskAnswers]) ->
         winner = next((k for k in newest_first if k in best), int(best[0]))
         answer = Answer(labels=(values[winner],))
         labels[task.example_id] = task.consensus(answer, float(row[winner]), tuple(row.tolist()))
-    return Consensus(labels, qualities)
+    return Consensus(labels, accuracies)
 
 
 def _binary_consensus(question: Question, tasks: Sequence[TaskAnswers]) -> Consensus:
@@ -198,11 +185,11 @@ def _binary_consensus(question: Question, tasks: Sequence[TaskAnswers]) -> Conse
                 None if truth is None else int(option in truth),
                 [(person, int(option in marked)) for person, marked in chosen],
             )
-    posteriors, qualities = model.fit()
+    posteriors, accuracies = model.fit()
     ends = np.cumsum([len(task_options) for task_options in options])
     parts = zip(tasks, options, np.split(posteriors[:, 1], ends), strict=False)
     labels = {task.example_id: _binary_label(question, task, of, yes) for task, of, yes in parts}
-    return Consensus(labels, qualities)
+    return Consensus(labels, accuracies)
 
 
 def _marked_spans(task: TaskAnswers) -> list[_Option]:
@@ -262,8 +249,8 @@ class DawidSkene:
             self._answers.append((len(self._truths), number, answer))
         self._truths.append(truth)
 
-    def fit(self) -> tuple[NDArray[np.float64], tuple[AnnotatorQuality, ...]]:
-        """Return class posteriors (tasks, classes), and the people with an id, ascending."""
+    def fit(self) -> tuple[NDArray[np.float64], dict[Hashable, float]]:
+        """Return class posteriors (tasks, classes), and each person's accuracy."""
         table = np.array(self._answers, dtype=np.int64).reshape(-1, 3)
         is_known = np.array([truth is not None for truth in self._truths], dtype=bool)
         is_shared = np.bincount(table[:, 0], minlength=len(is_known)) > 1
@@ -281,14 +268,8 @@ class DawidSkene:
             accuracies = updated
             if change < _TOLERANCE:
                 break
-        qualities = [
-            AnnotatorQuality(person, float(accuracies[number]), int(n_compared[number]))
-            for person, number in self._people.items()
-            if isinstance(person, int)
-        ]
-        return self._posteriors(table, accuracies), tuple(
-            sorted(qualities, key=lambda quality: quality.annotator_id)
-        )
+        by_person = zip(self._people, accuracies.tolist(), strict=True)
+        return self._posteriors(table, accuracies), dict(by_person)
 
     def _posteriors(
         self, table: NDArray[np.int64], accuracies: NDArray[np.float64]

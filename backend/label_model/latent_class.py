@@ -137,12 +137,6 @@ def contrasts(scores: Floats) -> Floats:
     return coordinates
 
 
-def initial_responsibilities(scores: Floats) -> Floats:
-    """Return the class responsibilities (n, K) that summed annotator scores (n, K) suggest."""
-    responsibilities: Floats = softmax(_INITIAL_INVERSE_TEMPERATURE * scores, axis=1)
-    return responsibilities
-
-
 def default_inverse_temperature(n_classes: int) -> float:
     """Return the factor for a single annotator's log-posterior against overconfidence.
 
@@ -151,6 +145,12 @@ def default_inverse_temperature(n_classes: int) -> float:
     classes and with many. It is used until agreement or human labels give a better one.
     """
     return 1 / math.sqrt(max(1, n_classes))
+
+
+def log_probabilities(probabilities: Floats) -> Floats:
+    """Return logarithms, of no less than 1e-6."""
+    logs: Floats = np.log(np.clip(probabilities, _MIN_PROBABILITY, None))
+    return logs
 
 
 def is_answered(probabilities: Floats) -> NDArray[np.bool_]:
@@ -171,19 +171,23 @@ def sample_rows(is_answered: NDArray[np.bool_], human: Collection[int]) -> NDArr
     return np.sort(np.concatenate([np.flatnonzero(is_human), others]))
 
 
-def fit_latent_classes(features: Floats, responsibilities: Floats) -> LatentClassModel:
+def fit_latent_classes(features: Floats, scores: Floats) -> LatentClassModel:
     """Fit class shares, means and covariance by expectation maximization, without labels.
 
     The idea: the annotators' scores scatter around one mean per class; means and shares are found
-    by turns (Dempster et al. 1977), from the initial `responsibilities` (n, K). A prior of
-    pseudo-texts holds each mean near its initial place, so that a class keeps its meaning. With two
-    classes the prior is weakened when the data are much likelier so: then the classes are of
-    unequal size, which centered scores cannot show by themselves.
+    by turns (Dempster et al. 1977). A prior of pseudo-texts holds each mean near its initial place,
+    so that a class keeps its meaning. With two classes the prior is weakened when the data are much
+    likelier so: then the classes are of unequal size, which centered scores cannot show.
+
+    Args:
+        features: contrasts of all annotators, side by side (n, d).
+        scores: the annotators' standardized scores, summed (n, K); their softmax is the start.
 
     Cost: O(n d^2) once and at most 60 steps of O(n d K + d^3).
     """
+    responsibilities: Floats = softmax(_INITIAL_INVERSE_TEMPERATURE * scores, axis=1)
     strong = _fit(features, responsibilities, _PRIOR_SHARE)
-    if responsibilities.shape[1] != 2 or len(features) == 0:
+    if scores.shape[1] != 2 or len(features) == 0:
         return strong
     weak = _fit(features, responsibilities, _WEAK_PRIOR_SHARE)
     gain = weak.log_likelihood(features) - strong.log_likelihood(features)
@@ -227,6 +231,6 @@ def _maximize(means: Floats, sums: Floats, counts: Floats, scatter: Floats) -> L
 
 
 def _centered_logs(probabilities: Floats) -> Floats:
-    logs = np.log(np.clip(probabilities, _MIN_PROBABILITY, None))
+    logs = log_probabilities(probabilities)
     centered: Floats = logs - logs.mean(axis=1, keepdims=True)
     return centered

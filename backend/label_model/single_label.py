@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import betaincinv, softmax
+from scipy.special import softmax
 from threadpoolctl import threadpool_limits
 
 from backend.label_model.calibration import (
@@ -25,7 +25,6 @@ from backend.label_model.latent_class import (
     contrasts,
     default_inverse_temperature,
     fit_latent_classes,
-    initial_responsibilities,
     is_answered,
     sample_rows,
 )
@@ -38,8 +37,9 @@ _MIN_DEPENDENCE = 0.5
 _PROBE_WEIGHT = 0.5
 _MIN_TEXTS_FOR_PROBE = 4
 _N_PSEUDO_LABELS = 50
-_N_PRIOR_LABELS = 5.0
-_INTERVAL = (0.05, 0.95)
+
+_HumanLabels = tuple[NDArray[np.intp], NDArray[np.intp]]
+"""Rows among those that are fitted on, and their class indices."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,28 +48,22 @@ class AnnotatorParameters:
 
     `weight` multiplies its log-likelihood in the log-linear pool (1 before there are human labels);
     `text_dependence` in [0, 1] is how far its posteriors depend on the text, None where that was
-    not measured; `accuracy` is an estimate with its 90 % interval `low` to `high`, from `n_human`
-    human labels.
+    not measured.
     """
 
     standardizer: Standardizer
     weight: float
     text_dependence: float | None
-    accuracy: float
-    low: float
-    high: float
-    n_human: int
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for `from_json`."""
-        scalars = {name: getattr(self, name) for name in self.__slots__ if name != "standardizer"}
+        scalars = {"weight": self.weight, "text_dependence": self.text_dependence}
         return {**self.standardizer.to_json(), **scalars}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> AnnotatorParameters:
         """Read what `to_json` wrote."""
-        scalars = {name: data[name] for name in cls.__slots__ if name != "standardizer"}
-        return cls(Standardizer.from_json(data), **scalars)
+        return cls(Standardizer.from_json(data), float(data["weight"]), data["text_dependence"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +71,8 @@ class LabelModel:
     """Everything needed to aggregate the annotators' posteriors on any text of a project.
 
     `probe` works on embeddings, its weight already in its scores; `inverse_temperature` multiplies
-    the pooled log-probabilities, `class_bias` (K,) is added to them as human labels require.
-    `accuracy` is the estimate that the confidences were tempered to, None with a single annotator.
+    the pooled log-probabilities, `class_bias` (K,) is added to them as the `n_human` human labels
+    require.
     """
 
     annotators: Mapping[str, AnnotatorParameters]
@@ -86,7 +80,6 @@ class LabelModel:
     inverse_temperature: float
     class_bias: Floats
     probe: LinearProbe | None
-    accuracy: float | None
     n_human: int
 
     def posterior(self, posteriors: Mapping[str, Floats], embeddings: Floats | None) -> Floats:
@@ -141,7 +134,6 @@ class LabelModel:
             "inverse_temperature": self.inverse_temperature,
             "class_bias": self.class_bias.tolist(),
             "probe": self.probe.to_json() if self.probe else None,
-            "accuracy": self.accuracy,
             "n_human": self.n_human,
         }
 
@@ -157,7 +149,6 @@ class LabelModel:
             float(data["inverse_temperature"]),
             np.asarray(data["class_bias"], dtype=float),
             LinearProbe.from_json(data["probe"]) if data["probe"] else None,
-            data["accuracy"],
             int(data["n_human"]),
         )
 
@@ -267,15 +258,8 @@ def fit_label_model(
         return _Fit(
             {name: p[rows] for name, p in posteriors.items()},
             None if embeddings is None else np.asarray(embeddings, dtype=float)[rows],
-            _HumanLabels(labeled, classes),
+            (labeled, classes),
         ).label_model()
-
-
-class _HumanLabels(NamedTuple):
-    """Rows among those that are fitted on, and their class indices."""
-
-    rows: NDArray[np.intp]
-    classes: NDArray[np.intp]
 
 
 class _Fit:
@@ -303,7 +287,7 @@ class _Fit:
             features.append(contrasts(scores))
             total += scores if measured is None else measured * scores
         self._features = np.hstack(features)
-        self._classes = fit_latent_classes(self._features, initial_responsibilities(total))
+        self._classes = fit_latent_classes(self._features, total)
 
     def label_model(self) -> LabelModel:
         """Train the probe, temper to the agreement, then tune on the human labels."""
@@ -313,18 +297,18 @@ class _Fit:
             scores, probe = cross_fit_ridge(self._embeddings, *self._probe_targets())
             pool = LogLinearPool(pool.log_shares, np.concatenate([pool.terms, scores[None]]))
             weights = np.append(weights, _PROBE_WEIGHT)
-        own = self._own_labels()
-        accuracy = self._accuracy(own)
+        accuracy = self._accuracy()
         inverse_temperature = default_inverse_temperature(self._n_classes)
         if accuracy is not None:
             untempered = softmax(pool.logits(weights), axis=1)
             inverse_temperature = min(1.0, inverse_temperature_for_accuracy(untempered, accuracy))
         start = PoolParameters(weights, inverse_temperature, np.zeros(self._n_classes))
         tuned = pool.tune(*self._human, start)
-        aggregated = pool.posterior(tuned)
         annotators = {
-            name: self._parameters(name, float(weight), aggregated, own[name])
-            for name, weight in zip(self._posteriors, tuned.weights, strict=False)
+            name: AnnotatorParameters(standardizer, float(weight), self._dependence[name])
+            for (name, standardizer), weight in zip(
+                self._standardizers.items(), tuned.weights, strict=False
+            )
         }
         return LabelModel(
             annotators,
@@ -332,8 +316,7 @@ class _Fit:
             tuned.inverse_temperature,
             tuned.class_bias,
             probe and replace(probe, weights=probe.weights * tuned.weights[-1]),
-            accuracy,
-            len(self._human.rows),
+            len(self._human[0]),
         )
 
     def _annotator_pool(self) -> LogLinearPool:
@@ -348,47 +331,19 @@ class _Fit:
     def _probe_targets(self) -> tuple[Floats, Floats]:
         """Return soft labels (n, K) and weights (n,): human labels count for many texts."""
         targets = np.exp(self._classes.log_posterior(self._features))
-        targets[self._human.rows] = np.eye(self._n_classes)[self._human.classes]
+        rows, classes = self._human
+        targets[rows] = np.eye(self._n_classes)[classes]
         weights = np.ones(self._n_texts)
-        weights[self._human.rows] = max(1.0, self._n_texts / _N_PSEUDO_LABELS)
+        weights[rows] = max(1.0, self._n_texts / _N_PSEUDO_LABELS)
         return targets, weights
 
-    def _own_labels(self) -> dict[str, NDArray[np.intp]]:
-        """Return each annotator's own class per text, calibrated; -1 for an abstention."""
-        labels = {}
-        for index, (name, probabilities) in enumerate(self._posteriors.items()):
-            alone = np.arange(len(self._posteriors)) == index
-            pooled = self._classes.log_linear_pool(self._features, np.ones(len(alone)), alone)
-            labels[name] = np.where(is_answered(probabilities), pooled.argmax(axis=1), -1)
-        return labels
-
-    def _accuracy(self, own: Mapping[str, NDArray[np.intp]]) -> float | None:
+    def _accuracy(self) -> float | None:
         """Return the accuracy implied by the agreement of those that depend on the text."""
-        dependent = [
-            own[name]
-            for name, dependence in self._dependence.items()
-            if dependence is None or dependence > _MIN_DEPENDENCE
-        ]
-        return accuracy_from_agreement(dependent, self._n_classes)
-
-    def _parameters(
-        self, name: str, weight: float, aggregated: Floats, own: NDArray[np.intp]
-    ) -> AnnotatorParameters:
-        """Estimate an annotator's accuracy: Beta posterior, its prior from aggregated labels."""
-        rows = own >= 0
-        expected = float(aggregated[rows, own[rows]].mean())
-        on_human = own[self._human.rows]
-        n_human = int((on_human >= 0).sum())
-        n_right = int((on_human == self._human.classes).sum())
-        right = 1 + _N_PRIOR_LABELS * expected + n_right
-        wrong = 1 + _N_PRIOR_LABELS * (1 - expected) + n_human - n_right
-        low, high = betaincinv(right, wrong, _INTERVAL)
-        return AnnotatorParameters(
-            self._standardizers[name],
-            weight,
-            self._dependence[name],
-            float((right - 1) / (right + wrong - 2)),
-            float(low),
-            float(high),
-            n_human,
-        )
+        labels = []
+        for index, (name, probabilities) in enumerate(self._posteriors.items()):
+            dependence = self._dependence[name]
+            if dependence is None or dependence > _MIN_DEPENDENCE:
+                alone = np.arange(len(self._posteriors)) == index
+                pooled = self._classes.log_linear_pool(self._features, np.ones(len(alone)), alone)
+                labels.append(np.where(is_answered(probabilities), pooled.argmax(axis=1), -1))
+        return accuracy_from_agreement(labels, self._n_classes)

@@ -48,15 +48,13 @@ def test_one_person_is_believed_as_far_as_people_are():
         pytest.approx(0.95),
         1,
     )
-    (quality,) = found.qualities
-    assert (quality.annotator_id, quality.n_compared) == (7, 0)
-    assert quality.accuracy == pytest.approx(0.95)
+    assert found.accuracies == {7: pytest.approx(0.95)}
 
 
 def test_two_who_agree_are_surer_than_one():
     found = estimate_consensus(ONE_OF, [vote(1, 1, "a"), vote(1, 2, "a")])
     # accuracy x is where x = (19 + p) / 21 and p = x^2 / (x^2 + (1 - x)^2 / 2)
-    accuracy = found.qualities[0].accuracy
+    accuracy = found.accuracies[1]
     right = accuracy**2 / (accuracy**2 + (1 - accuracy) ** 2 / 2)
     assert found.labels[1].probability == pytest.approx(right)
     assert accuracy == pytest.approx((19 + right) / 21)
@@ -67,7 +65,7 @@ def test_two_who_only_disagree_tie_and_the_newest_answer_is_taken():
     found = estimate_consensus(ONE_OF, votes)
     assert {label.answer.labels for label in found.labels.values()} == {("a",)}
     assert found.labels[0].probabilities[0] == pytest.approx(found.labels[0].probabilities[1])
-    assert found.qualities[0].accuracy == pytest.approx(found.qualities[1].accuracy)
+    assert found.accuracies[1] == pytest.approx(found.accuracies[2])
 
 
 def test_ground_truth_wins_against_any_majority_and_tells_who_was_wrong():
@@ -76,7 +74,7 @@ def test_ground_truth_wins_against_any_majority_and_tells_who_was_wrong():
     label = found.labels[1]
     assert (label.answer.labels, label.probability, label.is_ground_truth) == (("b",), 1.0, True)
     assert label.n_annotators == 4
-    assert [q.accuracy for q in found.qualities] == [pytest.approx(19 / 21)] * 3
+    assert found.accuracies == {person: pytest.approx(19 / 21) for person in (1, 2, 3)}
 
 
 def test_the_newest_of_two_ground_truths_counts():
@@ -103,7 +101,7 @@ def test_annotations_without_an_annotator_are_by_different_people():
     votes = [vote(1, None, "b"), vote(1, None, "b", minute=1), vote(1, 3, "a", minute=2)]
     found = estimate_consensus(ONE_OF, votes)
     assert (found.labels[1].answer.labels, found.labels[1].n_annotators) == (("b",), 3)
-    assert [quality.annotator_id for quality in found.qualities] == [3]
+    assert len(found.accuracies) == 3
 
 
 def test_labels_outside_the_label_space_are_left_out():
@@ -198,7 +196,7 @@ def test_accuracies_are_found_and_used_without_any_ground_truth():
     accuracies = (0.95, 0.85, 0.6, 0.4, 0.4)
     truth, votes = simulated(accuracies, n_tasks=400)
     found = estimate_consensus(ONE_OF, votes)
-    learned = [quality.accuracy for quality in found.qualities]
+    learned = [found.accuracies[person] for person in range(1, 6)]
     assert learned == pytest.approx(accuracies, abs=0.06)
     taken = np.array(["abc".index(found.labels[n].answer.labels[0]) for n in range(400)])
     by_count = np.array(

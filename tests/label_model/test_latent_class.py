@@ -15,7 +15,6 @@ from backend.label_model.latent_class import (
     contrasts,
     default_inverse_temperature,
     fit_latent_classes,
-    initial_responsibilities,
 )
 
 
@@ -46,7 +45,7 @@ def test_the_posterior_is_bayes_rule_for_bell_curves():
 
 def test_classes_of_unequal_size_are_found_without_labels():
     scores, truth = two_groups(900, 100)
-    model = fit_latent_classes(contrasts(scores), initial_responsibilities(scores))
+    model = fit_latent_classes(contrasts(scores), scores)
     assert model.shares[0] == pytest.approx(0.9, abs=0.03)
     found = model.log_posterior(contrasts(scores)).argmax(axis=1)
     assert (found == truth).mean() > 0.97
@@ -55,7 +54,7 @@ def test_classes_of_unequal_size_are_found_without_labels():
 def test_one_group_is_cut_in_the_middle_not_somewhere():
     margin = np.random.default_rng(1).normal(size=1000)
     scores = np.stack([-margin, margin], axis=1)
-    model = fit_latent_classes(contrasts(scores), initial_responsibilities(scores))
+    model = fit_latent_classes(contrasts(scores), scores)
     assert model.shares[0] == pytest.approx(0.5, abs=0.1)
 
 
@@ -64,7 +63,7 @@ def test_one_group_is_cut_in_the_middle_not_somewhere():
 def test_any_posteriors_give_finite_posteriors_that_sum_to_one(n, k, seed):
     probabilities = np.random.default_rng(seed).dirichlet(np.full(k, 0.2), size=n)
     scores = Standardizer.fit(probabilities).transform(probabilities)
-    model = fit_latent_classes(contrasts(scores), initial_responsibilities(scores))
+    model = fit_latent_classes(contrasts(scores), scores)
     posterior = np.exp(model.log_posterior(contrasts(scores)))
     assert np.isfinite(posterior).all()
     np.testing.assert_allclose(posterior.sum(axis=1), 1)
@@ -72,7 +71,7 @@ def test_any_posteriors_give_finite_posteriors_that_sum_to_one(n, k, seed):
 
 def test_a_model_survives_json():
     scores, _ = two_groups(50, 50)
-    model = fit_latent_classes(contrasts(scores), initial_responsibilities(scores))
+    model = fit_latent_classes(contrasts(scores), scores)
     again = LatentClassModel.from_json(json.loads(json.dumps(model.to_json())))
     np.testing.assert_array_equal(
         again.log_posterior(contrasts(scores)), model.log_posterior(contrasts(scores))
