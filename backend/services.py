@@ -99,12 +99,11 @@ class Services:
     def annotator(self) -> LLMAnnotator:
         """Return the annotator that prompts the LLM."""
         from backend.llm.annotator import LLMAnnotator
-        from backend.llm.spans import SpanAsker
 
         return LLMAnnotator(
             self.language_model,
             shortlist=self.similarity.shortlist,
-            span_asker=SpanAsker(self.language_model),
+            max_text_chars=self.settings.max_text_chars,
         )
 
     @cached_property
@@ -191,7 +190,7 @@ class Services:
         context = RoundContext(stores, self._models, self._round_plan)
         policy = RoundPolicy(self.settings.round_min_tasks, self.settings.round_every)
         paraphrases = Paraphrases(
-            self.settings.student_views, Paraphraser(self.language_model).reword
+            self.settings.student_views, Paraphraser(self.language_model).paraphrase
         )
         return RoundSteps(
             self._prelabel_steps,

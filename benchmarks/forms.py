@@ -1,6 +1,6 @@
-"""Every prompt form on a data set's training texts, and what the form probe makes of them.
+"""Every prompt template on a data set's training texts, and what the template selection picks.
 
-What the probe's score is made of is chosen on these figures; test texts are not read.
+The selection's score is designed on these figures; test texts are not read.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from backend.factories import connect_language_model
 from backend.label_model.calibration import BatchCalibrator
 from backend.labelstudio.label_config import LabelConfigReader
 from backend.llm.annotator import LLMAnnotator
-from backend.llm.prompts.selection import N_SELECTION_TEXTS, Outcome, compare_templates
+from backend.llm.prompts.selection import N_SELECTION_TEXTS, TemplatePosteriors, compare_templates
 from backend.settings import Settings
 from benchmarks.datasets import load
 from benchmarks.injection import flip_rate, read_hostile_texts
@@ -31,19 +31,19 @@ from benchmarks.report import Report
 
 SEED = 0
 N_HUMAN = 30
-"""Human labels of the probe that has some."""
+"""Human labels of the selection that has some."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """All forms' answers about the same texts, and the right ones, shape (n,)."""
+    """All templates' posteriors of the same texts, and the right labels, shape (n,)."""
 
     question: Question
     examples: Sequence[Example]
-    outcomes: Sequence[Outcome]
+    outcomes: Sequence[TemplatePosteriors]
     gold: NDArray[np.int_]
 
-    def accuracy(self, outcome: Outcome, *, is_calibrated: bool) -> float:
+    def accuracy(self, outcome: TemplatePosteriors, *, is_calibrated: bool) -> float:
         """Return the share of right labels; an abstention is wrong."""
         is_read = ~np.isnan(outcome.posteriors).any(axis=1)
         posteriors = outcome.posteriors[is_read]
@@ -52,9 +52,9 @@ class Measured:
         return float((posteriors.argmax(axis=1) == self.gold[is_read]).sum() / len(self.gold))
 
     def pick(self, chosen: NDArray[np.int_], n_human: int) -> str:
-        """Return the form that a probe of the chosen texts picks."""
+        """Return the template that is selected on the chosen texts."""
         parts = [
-            Outcome(one.template, one.posteriors[chosen], one.label_mass[chosen])
+            TemplatePosteriors(one.template, one.posteriors[chosen], one.label_mass[chosen])
             for one in self.outcomes
         ]
         examples = [self.examples[at] for at in chosen]
@@ -75,7 +75,7 @@ def run(report: Report, *, console: Console, data: Path, limit: int, n_draws: in
 
 
 def run_injection(report: Report) -> None:
-    """Measure the flip rate of every form with the server in LLM_BASE_URL."""
+    """Measure the flip rate of every template with the server in LLM_BASE_URL."""
     model = connect_language_model(Settings.from_env())
     texts = read_hostile_texts()
     try:
@@ -91,7 +91,7 @@ def run_injection(report: Report) -> None:
 
 
 def measure(model: LanguageModel, data: Path, *, limit: int, console: Console) -> Measured:
-    """Put every form about the training texts of a file."""
+    """Ask about the training texts of a file with every template."""
     dataset = load(data, limit=1, n_train=limit, seed=SEED)
     config = LabelConfigReader(lambda url: url)
     schema = config.read_schema(dataset.label_config)
@@ -109,7 +109,7 @@ def measure(model: LanguageModel, data: Path, *, limit: int, console: Console) -
 
 
 def figures(measured: Measured, n_draws: int, rng: np.random.Generator) -> Mapping[str, Any]:
-    """Return each form's accuracy and the mean accuracy of the probes' picks."""
+    """Return each template's accuracy and the mean accuracy of the selected ones."""
     found: dict[str, Any] = {}
     calibrated = {}
     for outcome in measured.outcomes:
@@ -134,9 +134,9 @@ def _outcome(
     form: str,
     schema: TaskSchema,
     asked: tuple[str, Sequence[Example]],
-) -> Outcome:
+) -> TemplatePosteriors:
     instruction, examples = asked
     (question,) = schema.questions
     prompt_context = PromptContext(templates={question.name: form})
     weak = annotator.annotate(schema, instruction, examples, prompt_context=prompt_context)
-    return Outcome.of(form, weak, len(question.labels))
+    return TemplatePosteriors.of(form, weak, len(question.labels))

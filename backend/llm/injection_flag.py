@@ -1,4 +1,4 @@
-"""Marks texts that look like an order to the model rather than something to label."""
+"""Flag texts that look like a prompt injection rather than something to label."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import unicodedata
 from functools import lru_cache
 
 from backend.domain.questions import Question
-from backend.llm.prompts.text import SPECIAL_TOKEN, spoken_name
+from backend.llm.prompts.text import SPECIAL_TOKEN, display_name
 from backend.llm.prompts.verbalizer import answer_names
 
 _HIDDEN = re.compile(
@@ -15,8 +15,8 @@ _HIDDEN = re.compile(
     r"|(?<=[A-Za-z])[\u200b\u2060\ufeff](?=[A-Za-z])"  # split Latin words unseen
     r"|(?<![\U0001f3f4\U000e0020-\U000e007f])[\U000e0020-\U000e007f]"  # tags outside a flag
 )
-_UNSEEN = re.compile(r"[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
-_TURN = re.compile(
+_INVISIBLE = re.compile(r"[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
+_ROLE_LINE = re.compile(
     r"(?im)^[ \t>*#\"'\]})-]*(?:system|assistant|instructions?|prompt)"
     r" ?(?:prompt|message)? ?:\s*\S"
     r"|###\s*(?:system|instruction|response|answer|input|user|assistant)"
@@ -32,7 +32,7 @@ _RULES = (
     r"anweisung\w*|regeln|consignes?|r\u00e8gles|instrucciones|reglas|istruzioni|regole|"
     r"instru\u00e7\u00f5es|regras|instructies|opdracht\w*"
 )
-_ORDER = re.compile(
+_IGNORE = re.compile(
     rf"(?i)(?<!\bI )(?<!\bwe )(?<!\bthey )\b(?:{_VERBS})\b(?:\W+\w+){{0,5}}?\W+(?:{_RULES})\b"
     r"|\b(?:ignore|disregard|forget)\s+(?:all|everything|what|anything)\b"
     r"(?:\W+\w+){0,4}?\W+(?:above|before|previous|earlier|told|said|review|text)\b"
@@ -46,60 +46,60 @@ _MODEL = (
     r"(?:language\s+model|llm|a\.?i\.?\s+(?:model|assistant|system)|chatbot|chatgpt|gpt|"
     r"classifier|annotat(?:or|ion)|labell?er)"
 )
-_ROLE = re.compile(
+_MODEL_ROLE = re.compile(
     rf"(?i)\b(?:you\s+are|you're|act\s+as|pretend|behave\s+as|role-?play|dear|attention|hey|note\s+to(?:\s+the)?)"
     rf"\b(?:\W+\w+){{0,4}}?\W+{_MODEL}\b"
     r"|\b(?:developer|admin|debug|jailbreak|god)\s+mode\b|\bsystem\s+(?:prompt|override|message)\b"
     r"|\bas\s+an\s+ai\b|\bdo\s+anything\s+now\b"
 )
-_LABELLING = re.compile(
+_LABEL_INSTRUCTION = re.compile(
     r"(?i)\b(?:classif(?:y|ied)|label(?:l?ed)?|categori[sz]ed?|annotated?|tagg?(?:ed)?)\s+"
     r"(?:(?:this|it|the|that|me|every\w*|all|my|as)\W+)(?:\w+\W+){0,4}?(?:as|with|is|to\s+be)\b"
     r"|\b(?:correct|right|true|gold|expected|required|final|only)\s+(?:label|class|category|answer|"
     r"output|classification)\s*(?:is|:|=|must|here)"
     r"|\b(?:output|respond|reply|answer|return|print)\s+(?:only|exactly|just|always)\b"
 )
-_SAID = (
+_LABEL_VERBS = (
     r"(?:answer|label|output|respond|reply|choose|pick|select|return|print|write|classif\w*|mark|rate|"
     r"tag|antworte\w*|r\u00e9pond\w*|responde\w*|rispondi|antwoord)"
 )
-_BETWEEN = "it|this|with|as|is|only|the|word|always|text"
+_FILLERS = "it|this|with|as|is|only|the|word|always|text"
 _MAX_CHARS = 20_000
 
 
 def injection_flag(text: str, question: Question | None = None) -> str | None:
-    """Return what in a text looks like an order to the model; None for nothing.
+    """Return the first rule by which a text looks like a prompt injection; None for none.
 
-    Rules, the first that holds: characters that hide text from people; a chat template's control
-    tokens; a line that speaks as the system or the assistant; an order to drop instructions (in
-    nine languages); talk to or about the model's role; an order which label to give. With the
-    question, also: the text imitates the prompt's own line, or orders one of its labels by name.
-    Meant for review by people, not for refusing: a text that quotes such an order is marked too.
+    Rules in order: characters that hide text from people; a chat template's control tokens; a line
+    in the role of the system or the assistant; an instruction to ignore instructions (in nine
+    languages); words to or about the model's role; an instruction which label to give. With the
+    question, also: an imitation of the prompt's own line, or an instruction that names one of its
+    labels. For review by people, not for rejection: a text that quotes an injection is flagged too.
     """
     text = text[:_MAX_CHARS]
     if _HIDDEN.search(text):
         return "hidden characters"
-    plain = _UNSEEN.sub("", unicodedata.normalize("NFKC", text))
+    plain = _INVISIBLE.sub("", unicodedata.normalize("NFKC", text))
     rules = (
         ("control tokens", SPECIAL_TOKEN),
-        ("speaks as the system", _TURN),
-        ("drops instructions", _ORDER),
-        ("speaks to the model", _ROLE),
-        ("orders a label", _LABELLING),
-        *(_own_rules(question) if question is not None else ()),
+        ("speaks as the system", _ROLE_LINE),
+        ("drops instructions", _IGNORE),
+        ("speaks to the model", _MODEL_ROLE),
+        ("orders a label", _LABEL_INSTRUCTION),
+        *(_question_rules(question) if question is not None else ()),
     )
     return next((name for name, rule in rules if rule.search(plain)), None)
 
 
 @lru_cache(maxsize=64)
-def _own_rules(question: Question) -> tuple[tuple[str, re.Pattern[str]], ...]:
-    """Return the rules that a question's own words make."""
+def _question_rules(question: Question) -> tuple[tuple[str, re.Pattern[str]], ...]:
+    """Return the rules made of a question's name and labels."""
     names = "|".join(re.escape(name) for name in answer_names(question.labels) if len(name) > 1)
-    asked = re.escape(spoken_name(question.name))
+    asked = re.escape(display_name(question.name))
     rules = []
     if asked:
         rules.append(("imitates the prompt", re.compile(rf"(?i)\b{asked}\s*[:=]\s*[\"'*]*\w")))
     if names:
-        order = rf"(?i)\b{_SAID}\b(?:\W+(?:{_BETWEEN}))*\W+(?:{names})\b"
+        order = rf"(?i)\b{_LABEL_VERBS}\b(?:\W+(?:{_FILLERS}))*\W+(?:{names})\b"
         rules.append(("orders a label", re.compile(order)))
     return tuple(rules)

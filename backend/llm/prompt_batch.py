@@ -1,9 +1,10 @@
-"""What asking has in common whatever is asked: texts in, prompts out, answers back in order."""
+"""One question about many examples: texts to prompts, completions to weak labels, in order."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from backend.domain.labels import (
@@ -28,20 +29,21 @@ from backend.llm.prompts.templates import (
 from backend.llm.prompts.text import slot_text
 from backend.llm.prompts.truncation import Deadline, PromptTruncator, TruncatedPrompt
 
+DEFAULT_MAX_TEXT_CHARS = 200_000
 _NO_TEXT = Abstention(AbstentionReason.NO_TEXT, "the text is blank")
 _NO_ANSWER = Abstention(AbstentionReason.UNREADABLE, "the model was not asked")
 
-Read = Callable[[Completion], Mapping[str, Any] | Abstention]
-"""Turns an answer into the fields of a weak label."""
-Ending = Callable[[Demonstration], str | None]
-"""Writes a demonstration's answer as the model is to write it; None: it does not fit."""
+ParseAnswer = Callable[[Completion], Mapping[str, Any] | Abstention]
+"""Returns the fields of a weak label that a completion gives."""
+FormatAnswer = Callable[[Demonstration], str | None]
+"""Returns a demonstration's answer as the model is to write it; None: it does not fit."""
 
 
 @dataclass(frozen=True, slots=True)
 class LLMCall:
-    """One call of an annotator: who is asked, about which project, until when.
+    """One call of an annotator: the model, the project's task, the prompt context, the deadline.
 
-    `tokens` remembers the tokens of answer words by model and text.
+    `tokens` caches the tokens of answer words by model and text.
     """
 
     model: LanguageModel
@@ -50,26 +52,26 @@ class LLMCall:
     instruction: str
     prompt_context: PromptContext
     deadline: Deadline
-    tokens: dict[tuple[str, str], tuple[int, ...]]
+    tokens: dict[tuple[str, str], tuple[int, ...]] = field(default_factory=dict)
+    max_text_chars: int = DEFAULT_MAX_TEXT_CHARS
 
-    def form_of(self, question: Question) -> PromptTemplate:
+    def template_for(self, question: Question) -> PromptTemplate:
         """Return a question's template in the prompt context, if the server can take it."""
-        template = TEMPLATES.get(
-            self.prompt_context.templates.get(question.name, ""), TEMPLATES[DEFAULT_TEMPLATE]
-        )
+        name = self.prompt_context.templates.get(question.name, "")
+        template = TEMPLATES.get(name, TEMPLATES[DEFAULT_TEMPLATE])
         if template.name in available_templates(self.info):
             return template
         return TEMPLATES[DEFAULT_TEMPLATE if self.info.has_plain else DEFAULT_CHAT_TEMPLATE]
 
     def tokenize(self, text: str) -> tuple[int, ...]:
-        """Return the token ids of a short text, asked for once per model."""
+        """Return the token ids of a short text, requested once per model."""
         key = (self.info.name, text)
         if key not in self.tokens:
             self.tokens[key] = self.model.tokenize(text, deadline_s=self.deadline.left_s())
         return self.tokens[key]
 
     def truncator(self, decoding: Decoding) -> PromptTruncator:
-        """Return what cuts texts so that an answer made like this still has room."""
+        """Return the truncator that leaves room for an answer made with this decoding."""
         return PromptTruncator(
             self.model,
             self.info,
@@ -79,14 +81,14 @@ class LLMCall:
         )
 
     def complete(self, prompts: Sequence[str], decoding: Decoding) -> list[Completion]:
-        """Complete the prompts; none costs nothing."""
+        """Complete the prompts; without any, no request is sent."""
         if not prompts:
             return []
         return self.model.complete(prompts, decoding, deadline_s=self.deadline.left_s())
 
 
 class PromptBatch:
-    """One question put about many examples; `version` is stored with every weak label."""
+    """The prompts of one question; `version` is stored with every weak label."""
 
     def __init__(self, call: LLMCall, question: Question, version: str) -> None:
         self._call = call
@@ -98,114 +100,113 @@ class PromptBatch:
         self,
         examples: Sequence[Example],
         layouts: Sequence[Layout],
-        ending: Ending,
+        format_answer: FormatAnswer,
         truncator: PromptTruncator,
     ) -> list[TruncatedPrompt]:
         """Return each example's prompt in its own layout, with its shots in the given order."""
-        truncated = []
+        prompts = []
         for example, layout in zip(examples, layouts, strict=True):
-            texts = self.texts(example)
+            texts = self._texts(example)
             if isinstance(texts, Abstention):
-                truncated.append(TruncatedPrompt(abstention=texts))
-            else:
-                shots = self._blocks(self._shots.get(example.id, ()), layout, ending)
-                truncated.append(truncator.fit(replace(layout, shots=shots), texts))
-        return truncated
-
-    def texts(self, example: Example) -> dict[str, str] | Abstention:
-        """Return the texts to read as they may stand in a prompt, or why there are none.
-
-        The text that the answer is attached to is needed, and so are both sides of a comparison.
-        Any other may be blank, but not lost on its way.
-        """
-        texts = self._slots(example.texts)
-        for position, field in enumerate(self._question.fields):
-            if field.name in texts:
+                prompts.append(TruncatedPrompt(abstention=texts))
                 continue
-            is_needed = position == 0 or self._question.kind.compares_texts
-            why = example.missing.get(field.name, _NO_TEXT)
-            if is_needed or why.reason is not AbstentionReason.NO_TEXT:
-                return why
-        return texts
+            blocks = []
+            for shot in self._shots.get(example.id, ()):
+                answer, shown = format_answer(shot), self._slots(shot.texts)
+                if answer is not None and shown:
+                    blocks.append(layout.block(shown, answer))
+            prompt = truncator.fit(replace(layout, shots=tuple(blocks)), texts)
+            is_cut = any(len(example.texts[name]) > self._call.max_text_chars for name in texts)
+            prompts.append(replace(prompt, is_truncated=prompt.is_truncated or is_cut))
+        return prompts
 
-    def ask(
+    def complete(
+        self, prompts: Sequence[TruncatedPrompt], decoding: Decoding
+    ) -> list[Completion | None]:
+        """Return the completions of those prompts that are no abstentions, None for the others."""
+        asked = [at for at, prompt in enumerate(prompts) if prompt.abstention is None]
+        completions = self._call.complete([prompts[at].prompt for at in asked], decoding)
+        by_position = dict(zip(asked, completions, strict=True))
+        return [by_position.get(at) for at in range(len(prompts))]
+
+    def annotate(
         self,
         examples: Sequence[Example],
-        truncated: Sequence[TruncatedPrompt],
+        prompts: Sequence[TruncatedPrompt],
         decoding: Decoding,
-        read: Read,
+        parse: ParseAnswer,
     ) -> list[WeakLabel]:
-        """Return one weak label per example; only those with a prompt cost anything."""
-        positions = [at for at, one in enumerate(truncated) if one.abstention is None]
-        completions = self._call.complete([truncated[at].prompt for at in positions], decoding)
-        by_position = dict(zip(positions, completions, strict=True))
+        """Return one weak label per example; abstained prompts cost no request."""
+        completions = self.complete(prompts, decoding)
         return [
-            self.answered(example, one, by_position.get(at), read)
-            for at, (example, one) in enumerate(zip(examples, truncated, strict=True))
+            self.weak_label(example, prompt, completion, parse)
+            for example, prompt, completion in zip(examples, prompts, completions, strict=True)
         ]
 
-    def answered(
+    def weak_label(
         self,
         example: Example,
-        truncated: TruncatedPrompt,
+        prompt: TruncatedPrompt,
         completion: Completion | None,
-        read: Read,
+        parse: ParseAnswer,
     ) -> WeakLabel:
-        """Return what one completion says, or why it says nothing."""
+        """Return the weak label of one completion, or an abstention with its reason."""
         if completion is None:
-            return self.label(example, truncated.abstention or _NO_ANSWER)
-        answer = failure_of(completion) or read(completion)
+            return self._label(example, prompt.abstention or _NO_ANSWER)
         return replace(
-            self.label(example, answer),
-            is_truncated=truncated.is_truncated,
+            self._label(example, failure_of(completion) or parse(completion)),
+            is_truncated=prompt.is_truncated,
             n_tokens_in=completion.n_tokens_in,
             n_tokens_out=completion.n_tokens_out,
         )
 
     def abstain(self, abstention: Abstention, examples: Sequence[Example]) -> list[WeakLabel]:
         """Return the same abstention for every example, except for those without a text."""
-        found = [self.texts(example) for example in examples]
+        found = [self._texts(example) for example in examples]
         return [
-            self.label(example, own if isinstance(own, Abstention) else abstention)
+            self._label(example, own if isinstance(own, Abstention) else abstention)
             for example, own in zip(examples, found, strict=True)
         ]
 
-    def label(self, example: Example, answer: Mapping[str, Any] | Abstention) -> WeakLabel:
-        """Return a weak label with these fields, or the abstention."""
+    def _texts(self, example: Example) -> dict[str, str] | Abstention:
+        """Return the texts by field as they may stand in a prompt, or why there are none.
+
+        The text that the answer is attached to is needed, and so are both sides of a comparison.
+        Any other may be blank, but not lost on its way.
+        """
+        texts = self._slots(example.texts)
+        for position, text_field in enumerate(self._question.fields):
+            if text_field.name in texts:
+                continue
+            is_needed = position == 0 or self._question.kind.compares_texts
+            why = example.missing.get(text_field.name, _NO_TEXT)
+            if is_needed or why.reason is not AbstentionReason.NO_TEXT:
+                return why
+        return texts
+
+    def _slots(self, texts: Mapping[str, str]) -> dict[str, str]:
+        slots = {
+            one.name: slot_text(texts[one.name][: self._call.max_text_chars], one.format)
+            for one in self._question.fields
+            if one.name in texts
+        }
+        return {name: text for name, text in slots.items() if text}
+
+    def _label(self, example: Example, answer: Mapping[str, Any] | Abstention) -> WeakLabel:
         fields = {"abstention": answer} if isinstance(answer, Abstention) else dict(answer)
+        flags = (
+            injection_flag(example.texts[one.name], self._question)
+            for one in self._question.fields
+            if one.name in example.texts
+        )
         return WeakLabel(
             example_id=example.id,
             question=self._question.name,
             annotator=f"llm:{self._call.info.name}",
             prompt_version=self._version,
-            injection_flag=flag_of(example, self._question),
+            injection_flag=next((flag for flag in flags if flag is not None), None),
             **fields,
         )
-
-    def _slots(self, texts: Mapping[str, str]) -> dict[str, str]:
-        slots = {
-            field.name: slot_text(texts[field.name], field.format)
-            for field in self._question.fields
-            if field.name in texts
-        }
-        return {name: text for name, text in slots.items() if text}
-
-    def _blocks(
-        self, shots: Sequence[Demonstration], layout: Layout, ending: Ending
-    ) -> tuple[str, ...]:
-        blocks = []
-        for shot in shots:
-            answer, texts = ending(shot), self._slots(shot.texts)
-            if answer is not None and texts:
-                blocks.append(layout.block(texts, answer))
-        return tuple(blocks)
-
-
-def flag_of(example: Example, question: Question) -> str | None:
-    """Return what in the texts that a question reads looks like an order; None for nothing."""
-    names = [field.name for field in question.fields if field.name in example.texts]
-    found = (injection_flag(example.texts[name], question) for name in names)
-    return next((why for why in found if why is not None), None)
 
 
 def failure_of(completion: Completion) -> Abstention | None:
@@ -215,3 +216,10 @@ def failure_of(completion: Completion) -> Abstention | None:
     is_final = completion.was_refused
     reason = AbstentionReason.REJECTED if is_final else AbstentionReason.UNREACHABLE
     return Abstention(reason, completion.failure)
+
+
+def mean_probability(completion: Completion) -> float | None:
+    """Return the geometric mean of an answer's token probabilities, None if not reported."""
+    if completion.mean_logprob is None or not math.isfinite(completion.mean_logprob):
+        return None
+    return math.exp(min(0.0, completion.mean_logprob))

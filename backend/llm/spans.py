@@ -1,224 +1,216 @@
-"""Questions about spans: the LLM writes the pieces out, and they are looked up in the text."""
+"""Questions about spans: the LLM lists the pieces as JSON, and they are searched in the text."""
 
 from __future__ import annotations
 
-import math
-import threading
+import json
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 from backend.domain.labels import (
     Abstention,
     AbstentionReason,
     Demonstration,
     Example,
-    PromptContext,
     Span,
     WeakLabel,
 )
-from backend.domain.ports import Completion, Decoding, LanguageModel
-from backend.domain.questions import Question, TaskSchema
-from backend.llm.prompt_batch import LLMCall, PromptBatch, failure_of
+from backend.domain.ports import Completion, Decoding
+from backend.domain.questions import Question
+from backend.llm.prompt_batch import LLMCall, ParseAnswer, PromptBatch, mean_probability
 from backend.llm.prompts.templates import Layout
-from backend.llm.prompts.text import spoken_name, told_lines
-from backend.llm.prompts.truncation import Deadline, PromptTruncator, TruncatedPrompt
-from backend.llm.span_parsing import Mention, SpanCounts, SpanWords, align, mentions_of, vote
+from backend.llm.prompts.text import display_name, instruction_lines, one_line
 
-SpanForm = Literal["json", "lines"]
-"""How an answer is written: held to a JSON schema, or cheaply as a line per piece."""
-
-_VERSION = 1
-"""Raised with every change of the wording; stored with every weak label."""
+_PROMPT_VERSION = "spans/json/1"
+"""Its number is raised with every change of the wording; stored with every weak label."""
+_MAX_ANSWER_TOKENS = 192
 _MIN_CONTEXTS_PER_ANSWER = 4
 """An answer may take at most a quarter of the model's context: the texts need the rest."""
+_MAX_ENTITIES = 16
+_MAX_ENTITY_CHARS = 120
 _NO_LIST = Abstention(AbstentionReason.UNREADABLE, "the model's answer is no list of pieces")
 
+Mention = tuple[str, str]
+"""A label's value and the words that are to carry it."""
 
-@dataclass(frozen=True, slots=True)
-class SpanPlan:
-    """How spans are asked for.
 
-    `form` is the one that answers unless a prompt_context names another ("json" or "lines"). With
-    `n_samples` of 1 the likeliest answer counts; with more, that many are drawn at `temperature`
-    and a span needs `least_share` of their votes.
+def ask_spans(call: LLMCall, question: Question, examples: Sequence[Example]) -> list[WeakLabel]:
+    """Return one weak label per example, with the spans that the model's answer names.
+
+    The answer names pieces as strings. These are searched in the text from the left, so that
+    nothing that is not in the text is ever labeled. No entity is an answer; what cannot be parsed
+    is an abstention. A span's probability is the answer's mean probability per token where the
+    server reports it; it is not calibrated. Cost: one request per example.
     """
+    spans = SpanFormat(question)
+    batch = PromptBatch(call, question, _PROMPT_VERSION)
+    has_logprobs = call.info.reads_token_ids or call.info.n_top_logprobs > 0
+    decoding = Decoding(
+        max_tokens=min(_MAX_ANSWER_TOKENS, call.info.n_context_tokens // _MIN_CONTEXTS_PER_ANSWER),
+        model=call.info.name,
+        stop=("\n\n",),
+        json_schema=spans.json_schema(),
+        n_logprobs=1 if has_logprobs else 0,
+    )
+    name = display_name(question.name)
+    layout = Layout(
+        opening="".join(f"{line}\n" for line in instruction_lines(call.schema, call.instruction))
+        + "".join(f"{line}\n" for line in spans.instructions()),
+        fields=tuple((one.name, display_name(one.name)) for one in question.fields),
+        asked=f"{name} in JSON:",
+    )
+    truncator = call.truncator(decoding)
+    prompts = batch.prompts(examples, [layout] * len(examples), spans.demonstration, truncator)
+    completions = batch.complete(prompts, decoding)
 
-    template: SpanForm = "json"
-    n_samples: int = 1
-    temperature: float = 0.7
-    least_share: float = 0.5
-    n_answer_tokens: int = 192
-    seed: int = 0
+    def parser(example: Example) -> ParseAnswer:
+        return lambda completion: spans.read(completion, example.texts[question.field.name])
 
-
-class SpanAsker:
-    """Asks a language model for labelled pieces of texts.
-
-    Its answer names the pieces as strings. Those are searched in the text from the left, so that
-    nothing that does not stand there can ever be labelled; "no entity" is an answer, and what
-    cannot be read is an abstention. Several samples vote per span (self-consistency, Xie et al.,
-    arXiv 2311.08921).
-    """
-
-    def __init__(self, model: LanguageModel, plan: SpanPlan | None = None) -> None:
-        self._model = model
-        self._plan = plan or SpanPlan()
-        self._counts = SpanCounts()
-        self._lock = threading.Lock()
-
-    @property
-    def counts(self) -> SpanCounts:
-        """Return what became of all pieces that were named so far."""
-        return self._counts
-
-    def ask(
-        self,
-        question: Question,
-        schema: TaskSchema,
-        instruction: str,
-        examples: Sequence[Example],
-        *,
-        prompt_context: PromptContext,
-        deadline_s: float | None = None,
-    ) -> list[WeakLabel]:
-        """Return one weak label per example, in order; raises LanguageModelError.
-
-        A span's probability is its share of the samples; with one sample, where the server says
-        how sure it is, the answer's mean probability per token. Neither is calibrated.
-        """
-        deadline = Deadline(deadline_s)
-        info = self._model.describe(deadline_s=deadline.left_s())
-        call = LLMCall(self._model, info, schema, instruction, prompt_context, deadline, {})
-        writing = _Writing(
-            question,
-            _known_form(prompt_context.templates.get(question.name)) or self._plan.template,
-        )
-        asking = PromptBatch(call, question, f"spans/{writing.template}/{_VERSION}")
-        n_answer_tokens = min(
-            self._plan.n_answer_tokens, info.n_context_tokens // _MIN_CONTEXTS_PER_ANSWER
-        )
-        truncator = PromptTruncator(self._model, info, deadline, n_answer_tokens=n_answer_tokens)
-        layouts = [writing.layout(schema, instruction)] * len(examples)
-        truncated = asking.prompts(examples, layouts, writing.ending, truncator)
-        prompts = [one.prompt for one in truncated if one.abstention is None]
-        samples = iter(self._samples(call, prompts, writing, n_answer_tokens))
-        return [
-            self._weak_label(asking, example, one, writing)
-            if one.abstention is not None
-            else self._weak_label(asking, example, one, writing, next(samples))
-            for example, one in zip(examples, truncated, strict=True)
-        ]
-
-    def _samples(
-        self, call: LLMCall, prompts: Sequence[str], writing: _Writing, n_answer_tokens: int
-    ) -> list[tuple[Completion, ...]]:
-        """Return each prompt's samples. One call per sample: a call has one seed for all."""
-        n = max(1, self._plan.n_samples)
-        tells_logprobs = call.info.reads_token_ids or call.info.n_top_logprobs > 0
-        decoding = Decoding(
-            max_tokens=n_answer_tokens,
-            temperature=self._plan.temperature if n > 1 else 0.0,
-            model=call.info.name,
-            stop=writing.stop,
-            json_schema=writing.json_schema,
-            n_logprobs=1 if n == 1 and tells_logprobs else 0,
-        )
-        seeds = [self._plan.seed + number if n > 1 else None for number in range(n)]
-        drawn = [call.complete(prompts, replace(decoding, seed=seed)) for seed in seeds]
-        return list(zip(*drawn, strict=True))
-
-    def _weak_label(
-        self,
-        asking: PromptBatch,
-        example: Example,
-        truncated: TruncatedPrompt,
-        writing: _Writing,
-        samples: Sequence[Completion] = (),
-    ) -> WeakLabel:
-        """Return what the samples say together, and count what was wrong with their pieces."""
-        readings, counts = [], SpanCounts(n_answers=len(samples))
-        for completion in samples:
-            mentions = None if completion.failure is not None else writing.read(completion)
-            if mentions is None:
-                counts += SpanCounts(n_unreadable=1)
-                continue
-            spans, of_one = align(example.texts[writing.field_name], mentions)
-            counts += of_one
-            readings.append(spans)
-        with self._lock:
-            self._counts += counts
-        failures = [why for why in map(failure_of, samples) if why is not None]
-        answer: Mapping[str, Any] | Abstention
-        if not readings:
-            answer = truncated.abstention or next(iter(failures), _NO_LIST)
-        elif len(samples) == 1:
-            answer = _as_sure_as(samples[0], readings[0])
-        else:
-            spans, confidence = vote(readings, least_share=self._plan.least_share)
-            answer = {"spans": spans, "confidence": confidence}
-        return replace(
-            asking.label(example, answer),
-            is_truncated=truncated.is_truncated,
-            n_tokens_in=sum(completion.n_tokens_in for completion in samples),
-            n_tokens_out=sum(completion.n_tokens_out for completion in samples),
-        )
+    return [
+        batch.weak_label(example, prompt, completion, parser(example))
+        for example, prompt, completion in zip(examples, prompts, completions, strict=True)
+    ]
 
 
-class _Writing:
-    """How one question is written down in one form, and how its answers are read."""
+class SpanFormat:
+    """How a question's labels are named in a prompt, and how answers are written and read."""
 
-    def __init__(self, question: Question, template: SpanForm) -> None:
-        self.template = template
-        self.field_name = question.field.name
-        self._words = SpanWords(question)
+    def __init__(self, question: Question) -> None:
+        names = [one_line(label.name) for label in question.labels]
+        if len({name.casefold() for name in names}) < len(names):
+            names = [one_line(label.value) for label in question.labels]
+        self.names = tuple(names)
         self._question = question
-        is_json = template == "json"
-        self.json_schema = self._words.schema() if is_json else None
-        next_text = f"\n{spoken_name(question.field.name)}:"
-        self.stop = ("\n\n",) if is_json else ("\n\n", next_text)
+        self._name_of = {label.value: n for label, n in zip(question.labels, names, strict=True)}
+        self._value_of = {n.casefold(): v for v, n in self._name_of.items()}
 
-    def layout(self, schema: TaskSchema, instruction: str) -> Layout:
-        """Return the prompt but for its texts."""
-        lines = told_lines(schema, instruction) + self._words.told(self._question)
-        asked = spoken_name(self._question.name)
-        return Layout(
-            opening="".join(f"{line}\n" for line in lines),
-            fields=tuple((one.name, spoken_name(one.name)) for one in self._question.fields),
-            asked=f"{asked} in JSON:" if self.template == "json" else f"{asked} found:",
+    def instructions(self) -> list[str]:
+        """Return the lines that say what to look for."""
+        name = display_name(self._question.name)
+        lines = [f"{name}: every piece of the text that is one of these, word for word."]
+        for label, name in zip(self._question.labels, self.names, strict=True):
+            hint = one_line(label.hint or "")
+            lines.append(f"{name}: {hint}" if hint else name)
+        return lines
+
+    def json_schema(self) -> str:
+        """Return the JSON schema of an answer, as text."""
+        entity = {
+            "type": "object",
+            "properties": {
+                "type": {"enum": list(self.names)},
+                "text": {"type": "string", "maxLength": _MAX_ENTITY_CHARS},
+            },
+            "required": ["type", "text"],
+            "additionalProperties": False,
+        }
+        entities = {"type": "array", "items": entity, "maxItems": _MAX_ENTITIES}
+        return json.dumps(
+            {
+                "type": "object",
+                "properties": {"entities": entities},
+                "required": ["entities"],
+                "additionalProperties": False,
+            }
         )
 
-    def ending(self, shot: Demonstration) -> str | None:
-        """Return a demonstration's answer as the model is to write it."""
-        text = shot.texts.get(self.field_name)
+    def demonstration(self, shot: Demonstration) -> str | None:
+        """Return a demonstration's spans as the model is to write them; None without its text."""
+        text = shot.texts.get(self._question.field.name)
         if text is None:
             return None
-        mentions = self._words.known(mentions_of(text, shot.answer.spans))
-        if self.template == "json":
-            return self._words.as_json(mentions)
-        return self._words.as_lines(mentions)
+        spans = sorted(shot.answer.spans, key=lambda span: (span.start, span.end, span.label))
+        return self.as_json(
+            [(s.label, one_line(text[s.start : s.end])) for s in spans if s.label in self._name_of]
+        )
 
-    def read(self, completion: Completion) -> list[Mention] | None:
-        """Return what an answer names, whole pieces only; None when it cannot be read."""
-        is_cut = completion.finish_reason == "length"
-        if self.template == "json":
-            return self._words.read_json(completion.text, is_cut=is_cut)
-        mentions = self._words.read_lines(completion.text)
-        if mentions and is_cut:
-            return mentions[:-1] or None
-        return mentions
+    def as_json(self, mentions: Sequence[Mention]) -> str:
+        """Return an answer as JSON on one line."""
+        entities = [{"type": self._name_of[label], "text": text} for label, text in mentions]
+        return json.dumps({"entities": entities}, ensure_ascii=False)
+
+    def read(self, completion: Completion, text: str) -> Mapping[str, Any] | Abstention:
+        """Return the spans of an answer and its mean probability per token, or an abstention."""
+        mentions = self.parse(completion.text, is_cut=completion.finish_reason == "length")
+        if mentions is None:
+            return _NO_LIST
+        spans = align(text, mentions)
+        probability = mean_probability(completion)
+        if probability is None:
+            return {"spans": spans}
+        scored = tuple(Span(s.start, s.end, s.label, probability) for s in spans)
+        return {"spans": scored, "confidence": probability}
+
+    def parse(self, text: str, *, is_cut: bool = False) -> list[Mention] | None:
+        """Return the mentions of a JSON answer; None unless all of it follows the schema.
+
+        Of an answer that was cut at its maximum length, the whole pieces before the cut count.
+        """
+        answer = _json_or_none(text)
+        if answer is None and is_cut:
+            answer = _json_before_cut(text)
+        entities = answer.get("entities") if isinstance(answer, dict) else None
+        if not isinstance(entities, list):
+            return None
+        mentions = [self._mention(entity) for entity in entities]
+        known = [mention for mention in mentions if mention is not None]
+        return known if len(known) == len(mentions) else None
+
+    def _mention(self, entity: object) -> Mention | None:
+        if not isinstance(entity, dict):
+            return None
+        name, text = entity.get("type"), entity.get("text")
+        if not isinstance(name, str) or not isinstance(text, str):
+            return None
+        value = self._value_of.get(name.casefold())
+        return None if value is None else (value, text)
 
 
-def _known_form(name: str | None) -> SpanForm | None:
-    if name == "json":
-        return "json"
-    return "lines" if name == "lines" else None
+def align(text: str, mentions: Sequence[Mention]) -> tuple[Span, ...]:
+    """Return the spans of the mentions that stand in the text, from left to right.
+
+    The k-th mention of the same words with the same label is their k-th occurrence from the left,
+    whole words before parts of words; spans may overlap. White space of any kind is alike, and
+    so are the quotes that prompts show as apostrophes; case counts.
+    """
+    spans: set[Span] = set()
+    places: dict[Mention, list[tuple[int, int]]] = {}
+    for mention in mentions:
+        label, words = mention
+        if mention not in places:
+            places[mention] = _occurrences(text, words)
+        if places[mention]:
+            start, end = places[mention].pop(0)
+            spans.add(Span(start, end, label))
+    return tuple(sorted(spans, key=lambda span: (span.start, span.end, span.label)))
 
 
-def _as_sure_as(completion: Completion, spans: tuple[Span, ...]) -> dict[str, Any]:
-    """Return spans with the answer's mean probability per token, where the server tells it."""
-    if completion.mean_logprob is None or not math.isfinite(completion.mean_logprob):
-        return {"spans": spans}
-    share = math.exp(min(0.0, completion.mean_logprob))
-    sure = tuple(Span(s.start, s.end, s.label, share) for s in spans)
-    return {"spans": sure, "confidence": share}
+def _occurrences(text: str, words: str) -> list[tuple[int, int]]:
+    """Return where some words stand in a text as whole words, else as parts of words."""
+    pieces = words.split()
+    if not pieces:
+        return []
+    pattern = r"\s+".join(re.escape(piece).replace("'", "['\"]") for piece in pieces)
+    found = [match.span() for match in re.finditer(pattern, text)]
+    return [place for place in found if _is_whole(text, *place)] or found
+
+
+def _is_whole(text: str, start: int, end: int) -> bool:
+    before, after = text[max(0, start - 1) : start], text[end : end + 1]
+    cuts_before = before.isalnum() and text[start].isalnum()
+    cuts_after = after.isalnum() and text[end - 1].isalnum()
+    return not cuts_before and not cuts_after
+
+
+def _json_or_none(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _json_before_cut(text: str) -> Any:
+    """Return the JSON of an answer up to its last whole piece, None if there is none."""
+    ends = [at + 1 for at, char in enumerate(text) if char == "}"][-_MAX_ENTITIES:]
+    found = (_json_or_none(text[:end] + "]}") for end in reversed(ends))
+    return next((answer for answer in found if answer is not None), None)

@@ -1,4 +1,4 @@
-"""Demonstrations that the language model writes, and those that it is surest of."""
+"""Demonstrations that the LLM writes, its most confident ones, and near-duplicates."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from backend.domain.labels import Abstention, AbstentionReason, Example, WeakLabel
 from backend.domain.ports import Completion
@@ -16,6 +18,7 @@ from backend.llm.generation import (
     can_generate,
     confident_demonstrations,
     generate_demonstrations,
+    ngram_overlap,
 )
 from tests.fakes import FakeLanguageModel
 
@@ -132,9 +135,15 @@ def test_a_prompt_shows_the_style_and_asks_for_one_label():
     assert sum(asked) == len(asked) / 2
 
 
-def test_every_fate_is_counted():
-    fates = ["good a b c d e f", "good a b c d e f", "", "it was a long evening", "bad n o p q r"]
-    cycle = itertools.cycle(fates)
+def test_every_outcome_is_counted():
+    outcomes = [
+        "good a b c d e f",
+        "good a b c d e f",
+        "",
+        "it was a long evening",
+        "bad n o p q r",
+    ]
+    cycle = itertools.cycle(outcomes)
     generated, _ = generate(lambda prompt: next(cycle), n_per_class=2)
     counts = generated.counts
     parts = (
@@ -157,7 +166,7 @@ def test_texts_that_the_annotator_labels_otherwise_are_rejected():
     assert generated.counts.n_rejected > 0
 
 
-def test_an_annotator_that_leans_to_one_answer_is_read_against_its_mean():
+def test_the_posterior_of_a_biased_annotator_is_divided_by_its_mean():
     leaning = WordAnnotator(likely=0.6, shift=0.3)
     generated, _ = generate(by_label(), annotator=leaning)
     assert sorted(labels_of(generated)) == ["neg"] * 3 + ["pos"] * 3
@@ -251,7 +260,7 @@ def units(n):
     return np.column_stack([np.cos(angles), np.sin(angles)]).astype(np.float32)
 
 
-def test_the_surest_texts_of_each_label_are_taken():
+def test_the_most_confident_texts_of_each_label_are_taken():
     labels = [weak(0, 0.9, 0.1), weak(1, 0.99, 0.01), weak(2, 0.2, 0.8), weak(3)]
     found = confident_demonstrations(QUESTION, POOL, labels, units(4), n_per_class=1)
     assert [(one.example_id, one.answer.labels) for one in found] == [(1, ("pos",)), (2, ("neg",))]
@@ -265,3 +274,30 @@ def test_a_label_that_is_never_given_and_a_pool_without_answers_have_none():
     assert {one.answer.labels for one in found} == {("pos",)}
     nothing = [weak(at) for at in range(4)]
     assert confident_demonstrations(QUESTION, POOL, nothing, units(4), n_per_class=2) == ()
+
+
+def test_shared_ngrams_are_counted_over_all_and_over_the_text_s_own():
+    # "a good film" has 6 1- to 3-grams; "a good play" shares a, good, "a good"
+    jaccard, containment = ngram_overlap(["a good film"], ["a good play", "A good film!"])
+    assert jaccard[0].tolist() == pytest.approx([3 / 9, 1.0])
+    assert containment[0].tolist() == pytest.approx([3 / 6, 1.0])
+
+
+def test_a_piece_cut_out_of_a_text_is_contained_and_not_similar():
+    jaccard, containment = ngram_overlap(
+        ["good film"], ["a very good film that I saw twice this week"]
+    )
+    assert containment[0, 0] == 1.0
+    assert jaccard[0, 0] < 0.2
+
+
+@pytest.mark.parametrize(("n", "m"), [(0, 2), (2, 0)])
+def test_no_texts_overlap_with_none(n, m):
+    jaccard, containment = ngram_overlap(["x"] * n, ["x"] * m)
+    assert jaccard.shape == containment.shape == (n, m)
+
+
+@given(st.lists(st.text(), min_size=1, max_size=4), st.lists(st.text(), min_size=1, max_size=4))
+def test_both_measures_lie_between_0_and_1(texts, others):
+    for measure in ngram_overlap(texts, others):
+        assert np.all((measure >= 0.0) & (measure <= 1.0))

@@ -1,4 +1,4 @@
-"""Prompt forms: the same question put in several ways, each by name and version."""
+"""Prompt templates: the same question worded in several ways, each with a name and a version."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from enum import StrEnum
 
 from backend.domain.ports import LanguageModelInfo
 from backend.domain.questions import Question, TaskSchema
-from backend.llm.prompts.text import one_line, spoken_name, told_lines
+from backend.llm.prompts.text import display_name, instruction_lines, one_line
 from backend.llm.prompts.verbalizer import Verbalizer, answer_names
 
 _MAX_LINE_CHARS = 300
@@ -26,18 +26,23 @@ class Options(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PromptTemplate:
-    """One way to put a question. `version` is raised with every change of its wording.
+    """One way to word a question.
 
-    `tells_hints`: what each answer means is told, a line each. `uses_marks`: answers are called
-    "A", "B", .... `asks_answer`: the line to complete is "Answer:" under a sentence that asks,
-    else it is the question's name. `is_chat`: the prompt goes into the model's chat template.
+    Args:
+        version: raised with every change of the wording.
+        options: whether a line lists the answers.
+        shows_hints: whether each answer's meaning is shown, a line each.
+        uses_letters: whether the options are called "A", "B", ....
+        asks_answer: whether the line to complete is "Answer:" under a sentence that asks; else it
+            is the question's name.
+        is_chat: whether the prompt goes into the model's chat template.
     """
 
     name: str
     version: int = 1
     options: Options = Options.WHERE_NEEDED
-    tells_hints: bool = True
-    uses_marks: bool = False
+    shows_hints: bool = True
+    uses_letters: bool = False
     asks_answer: bool = False
     is_chat: bool = False
 
@@ -47,27 +52,27 @@ TEMPLATES: Mapping[str, PromptTemplate] = {
     for template in (
         PromptTemplate("plain-options", options=Options.ALWAYS),
         PromptTemplate("plain-hints", version=2),
-        PromptTemplate("plain-bare", tells_hints=False, options=Options.NEVER),
+        PromptTemplate("plain-bare", shows_hints=False, options=Options.NEVER),
         PromptTemplate("plain-answer", options=Options.ALWAYS, asks_answer=True),
-        PromptTemplate("plain-marks", uses_marks=True, asks_answer=True),
+        PromptTemplate("plain-marks", uses_letters=True, asks_answer=True),
         PromptTemplate("chat-options", options=Options.ALWAYS, asks_answer=True, is_chat=True),
-        PromptTemplate("chat-marks", uses_marks=True, asks_answer=True, is_chat=True),
+        PromptTemplate("chat-marks", uses_letters=True, asks_answer=True, is_chat=True),
     )
 }
-"""All forms by name. The first answers until a project has been measured; see `llm.probe`."""
+"""All templates by name. The first is used until one has been selected, see `selection`."""
 
 DEFAULT_TEMPLATE = "plain-options"
 DEFAULT_CHAT_TEMPLATE = "chat-options"
-"""For servers that complete nothing but chats."""
+"""For servers with the chat route alone."""
 
 
 def prompt_version(question: Question, template: PromptTemplate, *, suffix: str = "") -> str:
-    """Return what is stored with a weak label, such as "choice/plain-options/2"."""
+    """Return the version stored with a weak label, such as "choice/plain-options/2"."""
     return f"{question.kind.prompt_prefix}/{template.name}{suffix}/{template.version}"
 
 
 def available_templates(info: LanguageModelInfo) -> tuple[str, ...]:
-    """Return the names of the forms that a server can take."""
+    """Return the names of the templates that a server can take."""
     return tuple(
         name
         for name, template in TEMPLATES.items()
@@ -77,11 +82,14 @@ def available_templates(info: LanguageModelInfo) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """A prompt but for its texts: an opening, then one block per shot, then the query's block.
+    """A prompt without its texts: an opening, one block per shot, then the query's block.
 
     The opening and the shots come first, so that prompts that share them share a cached prefix.
-    `fields` pairs a field's name with what it is called in the prompt; `asked` is the line that
-    the answer completes.
+
+    Args:
+        fields: each field's name and what it is called in the prompt.
+        asked: the line that the answer completes.
+        lead: text between that line and the answer.
     """
 
     opening: str
@@ -91,16 +99,13 @@ class Layout:
     shots: tuple[str, ...] = field(default=())
 
     def block(self, texts: Mapping[str, str], answer: str | None = None) -> str:
-        """Return the texts, quoted and named, and the line to complete; absent ones are left out.
-
-        The texts have to come from `slot_text`.
-        """
-        quoted = [f'{spoken}: "{texts[name]}"' for name, spoken in self.fields if name in texts]
+        """Return the texts (from `slot_text`), quoted and named, and the line to complete."""
+        quoted = [f'{shown}: "{texts[name]}"' for name, shown in self.fields if name in texts]
         ending = self.lead if answer is None else f" {answer}\n"
         return "\n" + "\n".join([*quoted, self.asked]) + ending
 
     def fill(self, texts: Mapping[str, str]) -> str:
-        """Return the prompt for one example's texts, which have to come from `slot_text`."""
+        """Return the prompt for one example's texts (from `slot_text`)."""
         return f"{self.opening}{''.join(self.shots)}{self.block(texts)}"
 
 
@@ -113,22 +118,22 @@ def choice_layout(
 ) -> Layout:
     """Return the layout of a question with one answer out of a few.
 
-    What annotators are told, what each answer means, then the texts in quotes on lines of their
-    own and the line to complete. Where the config does not say what every answer means, a line
-    lists the answers: without either a small model does not answer at all.
+    The instruction, each answer's meaning, then the texts in quotes on lines of their own and the
+    line to complete. Where the config does not define every answer, a line lists the answers:
+    without either a small model does not answer at all.
     """
-    lines = told_lines(schema, instruction)
-    name = spoken_name(question.name)
-    meanings = _meanings(question, words) if template.tells_hints or words.are_marks else []
+    lines = instruction_lines(schema, instruction)
+    name = display_name(question.name)
+    meanings = _meanings(question, words) if template.shows_hints or words.are_letters else []
     lists_options = template.options is Options.ALWAYS or (
         template.options is Options.WHERE_NEEDED and len(meanings) < len(question.labels)
     )
-    if template.asks_answer and not words.are_marks:
-        lines += [*meanings, f"{name}: answer with {one_of(words.words)}."]
+    if template.asks_answer and not words.are_letters:
+        lines += [*meanings, f"{name}: answer with {_one_of(words.words)}."]
     elif template.asks_answer:
         lines += [f"{name}: answer with the letter of one option.", *meanings]
     else:
-        lines += [f"{name}: {one_of(words.words)}"] if lists_options else []
+        lines += [f"{name}: {_one_of(words.words)}"] if lists_options else []
         lines += meanings
     return _layout(question, lines, _ANSWER if template.asks_answer else name, words.lead)
 
@@ -136,56 +141,53 @@ def choice_layout(
 def yes_no_layout(
     schema: TaskSchema, question: Question, instruction: str, *, label_index: int
 ) -> Layout:
-    """Return the layout that asks whether one label of a multiple choice fits."""
+    """Return the layout that asks whether one label of a multilabel question holds."""
     label = question.labels[label_index]
     name = answer_names(question.labels)[label_index]
     meaning = one_line(label.hint or "")
-    lines = told_lines(schema, instruction)
-    lines.append(f"{spoken_name(question.name)} {name}: yes or no")
+    lines = instruction_lines(schema, instruction)
+    lines.append(f"{display_name(question.name)} {name}: yes or no")
     if meaning:
         lines.append(f"yes: {meaning}"[:_MAX_LINE_CHARS])
-    return _layout(question, lines, f"{spoken_name(question.name)} {name}", "")
+    return _layout(question, lines, f"{display_name(question.name)} {name}")
 
 
 def open_layout(schema: TaskSchema, question: Question, instruction: str) -> Layout:
-    """Return the layout of a question whose answer is written out: free text, a wide number."""
-    lines = told_lines(schema, instruction)
-    name = spoken_name(question.name)
+    """Return the layout of a question with a written answer: free text, or a wide number."""
+    lines = instruction_lines(schema, instruction)
+    name = display_name(question.name)
     if question.kind.is_numeric:
-        lines.append(f"{name}: a number{_within(question.bounds)}")
-    return _layout(question, lines, name, "")
+        low, high = question.bounds or (-math.inf, math.inf)
+        from_low = f" from {low:g}" if math.isfinite(low) else ""
+        to_high = f" to {high:g}" if math.isfinite(high) else ""
+        lines.append(f"{name}: a number{from_low}{to_high}")
+    return _layout(question, lines, name)
 
 
-def _within(bounds: tuple[float, float] | None) -> str:
-    low, high = bounds or (-math.inf, math.inf)
-    from_low = f" from {low:g}" if math.isfinite(low) else ""
-    return f"{from_low} to {high:g}" if math.isfinite(high) else from_low
-
-
-def one_of(words: Sequence[str]) -> str:
-    """Return the words as a sentence would list them: "a, b or c"."""
+def _one_of(words: Sequence[str]) -> str:
+    """Return the words as a sentence lists them: "a, b or c"."""
     return " or ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
-def _layout(question: Question, lines: Sequence[str], asked: str, lead: str) -> Layout:
+def _layout(question: Question, lines: Sequence[str], asked: str, lead: str = "") -> Layout:
     return Layout(
         opening="".join(f"{line}\n" for line in lines),
-        fields=tuple((text.name, spoken_name(text.name)) for text in question.fields),
+        fields=tuple((text.name, display_name(text.name)) for text in question.fields),
         asked=f"{asked}:",
         lead=lead,
     )
 
 
 def _meanings(question: Question, words: Verbalizer) -> list[str]:
-    """Return a line per label that has something to say: the word to answer with and its meaning.
+    """Return a line per label that has a meaning to show: answer word and meaning.
 
-    A mark always has: the label's name.
+    The meaning of an option letter begins with the label's name.
     """
     lines = []
     names = answer_names(question.labels)
     for label, name, word in zip(question.labels, names, words.words, strict=True):
         meaning = one_line(label.hint or "")
-        if words.are_marks:
+        if words.are_letters:
             meaning = f"{name} ({meaning})" if meaning else name
         if meaning:
             lines.append(f"{word}: {meaning}"[:_MAX_LINE_CHARS])

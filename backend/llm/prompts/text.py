@@ -1,4 +1,4 @@
-"""What a project says, cleaned for a prompt: instructions, names and the texts of its examples."""
+"""Clean what a project says for a prompt: instructions, names and the texts of its examples."""
 
 from __future__ import annotations
 
@@ -7,48 +7,45 @@ from html.parser import HTMLParser
 
 from backend.domain.questions import TaskSchema, TextFormat
 
-_MAX_TOLD_CHARS = 1000
-_MAX_TOLD_LINES = 5
+_MAX_LINE_CHARS = 1000
+_MAX_LINES = 5
 SPECIAL_TOKEN = re.compile(
     r"<(?=\||/?(?:s|bos|eos|pad|unk|start_of_turn|end_of_turn)>)|\[(?=/?INST\])", re.IGNORECASE
 )
-"""Where the text of a chat template's control token begins; tokenizers obey it in any text."""
+"""Beginning of a chat template's control token, which tokenizers recognize in any text."""
 _WORD_START = re.compile(r"[_\-.\s]+|(?<=[a-z0-9])(?=[A-Z])")
 _UNPRINTABLE = re.compile(
     r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069\ufeff]"
 )
-"""Controls that are no white space, lone surrogates, and what turns the writing direction."""
+"""Control characters that are no white space, lone surrogates, and changes of text direction."""
 
 
-def told_lines(schema: TaskSchema, instruction: str) -> list[str]:
-    """Return what the project tells its annotators, a line each: instruction first, then headers.
-
-    Lines and their number are limited, so that an endless instruction leaves room for the text.
-    """
-    told = [clean_instruction(instruction), *(one_line(header) for header in schema.headers)]
-    return [line[:_MAX_TOLD_CHARS] for line in told if line][:_MAX_TOLD_LINES]
+def instruction_lines(schema: TaskSchema, instruction: str) -> list[str]:
+    """Return the instruction and the headers, a line each, of limited length and number."""
+    lines = [clean_instruction(instruction), *(one_line(header) for header in schema.headers)]
+    return [line[:_MAX_LINE_CHARS] for line in lines if line][:_MAX_LINES]
 
 
 def describe_task(schema: TaskSchema, instruction: str) -> str:
-    """Return on one line what a project asks: what it tells people, then each question's labels."""
-    told = told_lines(schema, instruction)
+    """Return on one line the project's instruction and each question with its labels."""
+    parts = instruction_lines(schema, instruction)
     for question in schema.questions:
-        names = ", ".join(one_line(label.name) for label in question.labels)[:_MAX_TOLD_CHARS]
-        told.append(spoken_name(question.name) + (f" ({names})" if names else ""))
-    return " ".join(line if line.endswith((".", "?", "!")) else f"{line}." for line in told)
+        names = ", ".join(one_line(label.name) for label in question.labels)[:_MAX_LINE_CHARS]
+        parts.append(display_name(question.name) + (f" ({names})" if names else ""))
+    return " ".join(line if line.endswith((".", "?", "!")) else f"{line}." for line in parts)
 
 
-def spoken_name(name: str) -> str:
-    """Return a tag's name as a person would write it: "answerType" becomes "Answer type"."""
+def display_name(name: str) -> str:
+    """Return a tag's name in words: "answerType" becomes "Answer type"."""
     words = " ".join(part for part in _WORD_START.split(one_line(name)) if part).lower()
     return words[:1].upper() + words[1:]
 
 
 def slot_text(text: str, text_format: TextFormat = TextFormat.PLAIN) -> str:
-    """Return an example's text as it may stand in a prompt.
+    """Return an example's text on one line and without double quotes, for a prompt.
 
-    On one line and without double quotes, so that nothing in it can end the quotation or pass for
-    a line of the prompt. The turns of a dialogue are parted by a slash.
+    Nothing in it can end the quotation or pass for a line of the prompt. The turns of a dialogue
+    are separated by a slash.
     """
     if text_format is TextFormat.DIALOGUE:
         turns = (one_line(turn) for turn in text.splitlines())
@@ -57,10 +54,10 @@ def slot_text(text: str, text_format: TextFormat = TextFormat.PLAIN) -> str:
 
 
 def one_line(text: str) -> str:
-    """Return a text as one line of printable characters that no tokenizer takes for a command.
+    """Return a text as one line of printable characters without control tokens.
 
-    White space of any kind becomes one space; control characters and lone surrogates go; control
-    tokens of chat templates are broken by a space.
+    White space of any kind becomes one space; control characters and lone surrogates are dropped;
+    a chat template's control tokens are broken by a space.
     """
     line = " ".join(_UNPRINTABLE.sub("", text).split())
     return SPECIAL_TOKEN.sub(lambda match: f"{match.group()} ", line)
@@ -75,28 +72,28 @@ def clean_instruction(instruction: str) -> str:
 
 
 class _HtmlText(HTMLParser):
-    """Collects what a browser would show."""
+    """Collects the text that a browser would show."""
 
-    _UNSEEN = frozenset({"script", "style"})
-    _WITHIN_WORDS = frozenset({"a", "b", "code", "em", "i", "mark", "span", "strong", "u"})
+    _HIDDEN_TAGS = frozenset({"script", "style"})
+    _INLINE_TAGS = frozenset({"a", "b", "code", "em", "i", "mark", "span", "strong", "u"})
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
         self.parts: list[str] = []
-        self._n_unseen = 0
+        self._n_hidden = 0
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self._n_unseen += tag in self._UNSEEN
-        self._part(tag)
+        self._n_hidden += tag in self._HIDDEN_TAGS
+        self._separate(tag)
 
     def handle_endtag(self, tag: str) -> None:
-        self._n_unseen -= tag in self._UNSEEN and self._n_unseen > 0
-        self._part(tag)
+        self._n_hidden -= tag in self._HIDDEN_TAGS and self._n_hidden > 0
+        self._separate(tag)
 
     def handle_data(self, data: str) -> None:
-        if not self._n_unseen:
+        if not self._n_hidden:
             self.parts.append(data)
 
-    def _part(self, tag: str) -> None:
-        if tag not in self._WITHIN_WORDS:
+    def _separate(self, tag: str) -> None:
+        if tag not in self._INLINE_TAGS:
             self.parts.append(" ")

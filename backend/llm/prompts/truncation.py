@@ -1,4 +1,4 @@
-"""Cuts what goes into a prompt to the model's context: shots first, then the longest text."""
+"""Truncate prompts to the model's context length: shots first, then the longest text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from backend.errors import LanguageModelRejected, LanguageModelUnavailable
 from backend.llm.prompts.templates import Layout
 
 _N_SPARE_TOKENS = 8
-"""Left free: a tokenizer may join a text's edges to the prompt differently than it counts them."""
+"""Left free: at a text's edges a tokenizer may join tokens otherwise than in the count."""
 _N_TEMPLATE_TOKENS = 64
 """Left free for the chat template's own tokens."""
 _MIN_TEXT_TOKENS = 16
@@ -21,7 +21,7 @@ _NO_ROOM = "the prompt alone fills the model's context; shorten the instruction 
 
 
 class Deadline:
-    """What is left of a deadline."""
+    """The time left of a call."""
 
     def __init__(self, deadline_s: float | None) -> None:
         self._until = None if deadline_s is None else time.monotonic() + deadline_s
@@ -41,7 +41,7 @@ class TruncatedPrompt:
 
 
 class PromptTruncator:
-    """Makes prompts that leave room for an answer of `n_answer_tokens`."""
+    """Fills layouts with as much text as leaves room for an answer of `n_answer_tokens`."""
 
     def __init__(
         self,
@@ -60,10 +60,10 @@ class PromptTruncator:
         self._failure: str | None = None
 
     def fit(self, layout: Layout, texts: Mapping[str, str]) -> TruncatedPrompt:
-        """Return the prompt of the texts, or of the longest beginnings of them that fit.
+        """Return the prompt of the texts, or of their longest prefixes that fit.
 
-        No tokenizer makes more tokens of a text than it has bytes, so that the server is asked
-        about long prompts only. After one question without an answer no more are asked.
+        A text has at most as many tokens as bytes, so that only long prompts are tokenized by the
+        server. After one request without a response no more are sent.
         """
         prompt = layout.fill(texts)
         if len(prompt.encode()) <= self._n_for_prompt:
@@ -89,7 +89,7 @@ class PromptTruncator:
             cut = {names[0]: self._truncate(texts[names[0]], n_for_texts)}
         else:
             counts = [self._count(texts[name]) for name in names]
-            limits = shared_limits(counts, n_for_texts)
+            limits = token_limits(counts, n_for_texts)
             cut = {
                 name: texts[name] if n <= limit else self._truncate(texts[name], limit)
                 for name, n, limit in zip(names, counts, limits, strict=True)
@@ -98,7 +98,7 @@ class PromptTruncator:
         return TruncatedPrompt(layout.fill(cut), is_truncated)
 
     def _with_fewer_shots(self, layout: Layout, names: Sequence[str]) -> Layout:
-        """Return the layout with the last shots that fit into the shots' share of the context."""
+        """Return the layout with as many of its last shots as fit their share of the context."""
         if not layout.shots:
             return layout
         bare = replace(layout, shots=())
@@ -122,10 +122,10 @@ class PromptTruncator:
         return self._counts[text]
 
 
-def shared_limits(counts: Sequence[int], total: int) -> list[int]:
-    """Return how many tokens each text may keep so that together they have at most `total`.
+def token_limits(counts: Sequence[int], total: int) -> list[int]:
+    """Return each text's token limit so that together they have at most `total`.
 
-    The longest is cut first, down to the next longest, and so on: all that are cut end up equal.
+    The longest is cut first, down to the next longest, and so on: all cut texts end up equal.
     """
     if sum(counts) <= total:
         return list(counts)

@@ -1,4 +1,4 @@
-"""Answer words for a label space, and the posterior that a completion gives over it."""
+"""Map labels to answer words and tokens, and completions to posteriors over the labels."""
 
 from __future__ import annotations
 
@@ -14,37 +14,38 @@ from backend.errors import UnsupportedLabelConfig
 
 Tokenize = Callable[[str], Sequence[int]]
 
-MARKS = string.ascii_uppercase + string.ascii_lowercase
-"""What options are called when their names cannot be told apart by the first token."""
+OPTION_LETTERS = string.ascii_uppercase + string.ascii_lowercase
+"""Names of the options when the labels' names do not differ in the first token."""
 
-SURE_OF_WRITTEN = 0.8
-"""Taken for an answer without probabilities until human labels tell how often it is right."""
+WRITTEN_PROBABILITY = 0.8
+"""Assumed for an answer without probabilities; human labels calibrate it."""
 
 _AROUND_ANSWERS = " \t\"'`*.,:;!()[]"
 _MIN_LABEL_MASS = 1e-12
-"""Under this, the numbers say nothing about the labels: a masked token is reported as -9999."""
+"""Below, the numbers say nothing about the labels: a masked token is reported as -9999."""
 _ROUNDING = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
 class Verbalizer:
-    """What the model is expected to write for each label, and the token that tells it apart.
+    """The word that the model is to write for each label, and its distinguishing token.
 
-    `are_marks`: the words are "A", "B", ... and the prompt has to say what they stand for.
-    `lead` is what every word begins with and the prompt therefore ends with: a space before
-    figures, which tokenizers make a token of its own. `token_ids` is empty where the server
-    reads no tokens.
+    Args:
+        token_ids: one per word; empty where the server reports no probabilities of tokens.
+        are_letters: whether the words are "A", "B", ... and the prompt has to define them.
+        lead: what every word begins with and the prompt therefore ends with: a space before
+            digits, which tokenizers make a token of its own.
     """
 
     words: tuple[str, ...]
     token_ids: tuple[int, ...]
-    are_marks: bool = False
+    are_letters: bool = False
     lead: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Posterior:
-    """Probabilities of the labels, in their order, and the share of the vocabulary they took."""
+    """Probabilities of the labels, in their order, and their joint share of the vocabulary."""
 
     probabilities: tuple[float, ...]
     label_mass: float
@@ -54,30 +55,32 @@ def build_verbalizer(
     labels: Sequence[LabelDefinition],
     tokenize: Tokenize,
     *,
-    wants_marks: bool = False,
+    wants_letters: bool = False,
     is_chat: bool = False,
 ) -> Verbalizer:
-    """Return the labels' names as the words if their first tokens differ, else option marks.
+    """Return the labels' names as the words if their first tokens differ, else option letters.
 
-    Only one token of an answer is read, one request per example. In a chat the answer begins
-    without a space. Costs one tokenization per label. Raises UnsupportedLabelConfig when there
-    are more labels than marks.
+    Only one token of an answer is read. In a chat the answer begins without a space. Cost: one
+    tokenization per label.
+
+    Raises:
+        UnsupportedLabelConfig: there are more labels than letters.
     """
     names = answer_names(labels)
     space = "" if is_chat else " "
-    if not wants_marks:
-        spoken = [tuple(tokenize(space + name)) for name in names]
-        if firsts := _telling_tokens(spoken):
+    if not wants_letters:
+        tokenized = [tuple(tokenize(space + name)) for name in names]
+        if firsts := _first_tokens(tokenized):
             return Verbalizer(names, firsts)
-        if not is_chat and (firsts := _telling_tokens(_without_space(spoken, tokenize))):
+        if not is_chat and (firsts := _first_tokens(_without_space(tokenized, tokenize))):
             return Verbalizer(names, firsts, lead=" ")
-    marks = _single_token_marks(len(names), tokenize, space)
-    if len(marks) < len(names):
+    letters = _single_token_letters(len(names), tokenize, space)
+    if len(letters) < len(names):
         raise UnsupportedLabelConfig(
             f"{len(names)} labels whose names begin alike; the language model can tell at most "
-            f"{len(marks)} such labels apart. Use fewer labels, or names that begin differently"
+            f"{len(letters)} such labels apart. Use fewer labels, or names that begin differently"
         )
-    return Verbalizer(tuple(marks), tuple(marks.values()), are_marks=True)
+    return Verbalizer(tuple(letters), tuple(letters.values()), are_letters=True)
 
 
 def answer_names(labels: Sequence[LabelDefinition]) -> tuple[str, ...]:
@@ -85,9 +88,9 @@ def answer_names(labels: Sequence[LabelDefinition]) -> tuple[str, ...]:
 
     Leaves of a tree that share a name are called by their paths.
     """
-    names = [_running(label.name) for label in labels]
+    names = [_normalize(label.name) for label in labels]
     return tuple(
-        _running(" / ".join(label.path)) if names.count(name) > 1 and label.path else name
+        _normalize(" / ".join(label.path)) if names.count(name) > 1 and label.path else name
         for label, name in zip(labels, names, strict=True)
     )
 
@@ -95,9 +98,9 @@ def answer_names(labels: Sequence[LabelDefinition]) -> tuple[str, ...]:
 def read_posterior(completion: Completion, token_ids: Sequence[int]) -> Posterior | Abstention:
     """Return p(label | answer is a label), or why it cannot be read; never raises.
 
-    Softmax over the labels' log-probabilities. A label whose token the server did not report gets
-    a floor, one nat below the least likely token that it did report, which the label's token
-    cannot exceed. `label_mass` counts reported tokens only.
+    Softmax over the labels' log-probabilities. A label whose token was not reported gets a floor,
+    one nat below the least likely reported token, which the label's token cannot exceed.
+    `label_mass` counts reported tokens only.
     """
     logprobs = {
         token: value
@@ -120,52 +123,51 @@ def read_posterior(completion: Completion, token_ids: Sequence[int]) -> Posterio
     )
 
 
-def read_word(text: str, words: Sequence[str]) -> int | None:
-    """Return which word a written answer is: letter case, quotes and a full stop do not count.
+def match_word(text: str, words: Sequence[str]) -> int | None:
+    """Return the position of the word that an answer's first line is, None for no word.
 
-    The first line counts alone; an answer that says more than one of the words is none of them.
+    Letter case, quotes and a full stop do not count; an answer with more than one word is no match.
     """
     line = text.strip().split("\n", 1)[0]
-    plain = _running(line.strip(_AROUND_ANSWERS))
-    return next((at for at, word in enumerate(words) if _running(word) == plain), None)
+    plain = _normalize(line.strip(_AROUND_ANSWERS))
+    return next((at for at, word in enumerate(words) if _normalize(word) == plain), None)
 
 
 def written_posterior(index: int, n_labels: int) -> tuple[float, ...]:
-    """Return the posterior of an answer that was written out, without probabilities.
-
-    The label that was named gets `SURE_OF_WRITTEN`, the others share the rest.
-    """
+    """Return a posterior with `WRITTEN_PROBABILITY` for the named label; others share the rest."""
     if n_labels == 1:
         return (1.0,)
-    rest = (1.0 - SURE_OF_WRITTEN) / (n_labels - 1)
-    return tuple(SURE_OF_WRITTEN if at == index else rest for at in range(n_labels))
+    rest = (1.0 - WRITTEN_PROBABILITY) / (n_labels - 1)
+    return tuple(WRITTEN_PROBABILITY if at == index else rest for at in range(n_labels))
 
 
-def _telling_tokens(spoken: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
-    """Return the words' first tokens, or nothing when they do not tell the words apart."""
-    firsts = tuple(tokens[0] for tokens in spoken if tokens)
-    return firsts if len(set(firsts)) == len(spoken) else ()
+def _first_tokens(tokenized: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    """Return the words' first tokens, () unless they all differ."""
+    firsts = tuple(tokens[0] for tokens in tokenized if tokens)
+    return firsts if len(set(firsts)) == len(tokenized) else ()
 
 
-def _without_space(spoken: Sequence[tuple[int, ...]], tokenize: Tokenize) -> list[tuple[int, ...]]:
-    """Return the words' tokens after a token for the space alone; nothing if one has none."""
+def _without_space(
+    tokenized: Sequence[tuple[int, ...]], tokenize: Tokenize
+) -> list[tuple[int, ...]]:
+    """Return the words' tokens after the space's own token; [] if a word has none."""
     blank = tuple(tokenize(" "))
-    if not all(tokens[: len(blank)] == blank for tokens in spoken):
+    if not all(tokens[: len(blank)] == blank for tokens in tokenized):
         return []
-    return [tokens[len(blank) :] for tokens in spoken]
+    return [tokens[len(blank) :] for tokens in tokenized]
 
 
-def _running(text: str) -> str:
+def _normalize(text: str) -> str:
     return " ".join(text.split()).lower()
 
 
-def _single_token_marks(n_wanted: int, tokenize: Tokenize, space: str) -> dict[str, int]:
-    """Return up to `n_wanted` marks that are one token each, no two the same."""
+def _single_token_letters(n_wanted: int, tokenize: Tokenize, space: str) -> dict[str, int]:
+    """Return up to `n_wanted` letters that are one token each, no two the same."""
     found: dict[str, int] = {}
-    for mark in MARKS:
-        tokens = tuple(tokenize(space + mark))
+    for letter in OPTION_LETTERS:
+        tokens = tuple(tokenize(space + letter))
         if len(tokens) == 1 and tokens[0] not in found.values():
-            found[mark] = tokens[0]
+            found[letter] = tokens[0]
         if len(found) == n_wanted:
             break
     return found

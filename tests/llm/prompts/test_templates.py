@@ -30,7 +30,7 @@ QUESTION = Question(
     ),
 )
 WORDS = Verbalizer(("positive", "negative"), (1, 2))
-MARKS = Verbalizer(("A", "B"), (1, 2), are_marks=True)
+OPTION_LETTERS = Verbalizer(("A", "B"), (1, 2), are_letters=True)
 HEADER = "What does the reviewer think of the product?"
 
 
@@ -98,18 +98,18 @@ def test_the_answer_form_asks_in_a_sentence():
 
 
 def test_marks_say_what_they_stand_for():
-    lines = layout_for(words=MARKS).opening.split("\n")
+    lines = layout_for(words=OPTION_LETTERS).opening.split("\n")
     assert "A: positive (the reviewer is content)" in lines
-    plain = layout_for(without_hints(QUESTION), words=MARKS, template="plain-marks").opening.split(
-        "\n"
-    )
+    plain = layout_for(
+        without_hints(QUESTION), words=OPTION_LETTERS, template="plain-marks"
+    ).opening.split("\n")
     assert "B: negative" in plain
 
 
 def test_every_form_can_put_every_kind_of_words():
     for name, template in TEMPLATES.items():
         assert name == template.name
-        for words in (WORDS, MARKS):
+        for words in (WORDS, OPTION_LETTERS):
             prompt = filled(layout_for(template=name, words=words))
             assert prompt.endswith(":")
             assert '"It works."' in prompt

@@ -9,21 +9,21 @@ from hypothesis import strategies as st
 from backend.domain.questions import TaskSchema, TextFormat
 from backend.llm.prompts.text import (
     clean_instruction,
+    display_name,
+    instruction_lines,
     one_line,
     slot_text,
-    spoken_name,
-    told_lines,
 )
 
 
 def test_the_instruction_is_told_first_and_without_html():
     schema = TaskSchema((), headers=("What does the reviewer think?", " "))
-    told = told_lines(schema, "<p>Judge the <b>product</b>, not the delivery.</p>")
+    told = instruction_lines(schema, "<p>Judge the <b>product</b>, not the delivery.</p>")
     assert told == ["Judge the product, not the delivery.", "What does the reviewer think?"]
 
 
 def test_endless_instructions_are_cut():
-    told = told_lines(TaskSchema((), headers=("h " * 9999,) * 99), "i " * 9999)
+    told = instruction_lines(TaskSchema((), headers=("h " * 9999,) * 99), "i " * 9999)
     assert sum(map(len, told)) <= 5000
 
 
@@ -45,7 +45,7 @@ def test_the_turns_of_a_dialogue_stand_on_one_line():
     ],
 )
 def test_tag_names_are_written_as_people_would(name, spoken):
-    assert spoken_name(name) == spoken
+    assert display_name(name) == spoken
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.llm.prompts.truncation import shared_limits
+from backend.llm.prompts.truncation import token_limits
 
 
 @pytest.mark.parametrize(
@@ -21,12 +21,12 @@ from backend.llm.prompts.truncation import shared_limits
     ],
 )
 def test_the_longest_texts_are_cut_first(counts, total, limits):
-    assert shared_limits(counts, total) == limits
+    assert token_limits(counts, total) == limits
 
 
 @given(st.lists(st.integers(0, 100), max_size=5), st.integers(0, 200))
 def test_limits_keep_within_the_total_and_never_exceed_a_text(counts, total):
-    limits = shared_limits(counts, total)
+    limits = token_limits(counts, total)
     assert sum(limits) <= max(total, 0)
     assert all(limit <= count for limit, count in zip(limits, counts, strict=True))
     cut = [limit for limit, count in zip(limits, counts, strict=True) if limit < count]

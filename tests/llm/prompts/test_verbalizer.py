@@ -12,7 +12,12 @@ from backend.domain.labels import Abstention, AbstentionReason
 from backend.domain.ports import Completion
 from backend.domain.questions import LabelDefinition
 from backend.errors import UnsupportedLabelConfig
-from backend.llm.prompts.verbalizer import MARKS, Posterior, build_verbalizer, read_posterior
+from backend.llm.prompts.verbalizer import (
+    OPTION_LETTERS,
+    Posterior,
+    build_verbalizer,
+    read_posterior,
+)
 
 
 def labels(*names: str) -> list[LabelDefinition]:
@@ -34,7 +39,7 @@ def test_names_that_begin_differently_are_the_answers():
     words = build_verbalizer(labels("Positive", "Very  Negative"), tokenize)
     assert words.words == ("positive", "very negative")
     assert words.token_ids == (tokenize(" positive")[0], tokenize(" very negative")[0])
-    assert not words.are_marks
+    assert not words.are_letters
 
 
 def test_names_that_begin_alike_are_marked_with_letters():
@@ -42,12 +47,12 @@ def test_names_that_begin_alike_are_marked_with_letters():
     words = build_verbalizer(labels("non-fiction", "non-toxic", "fun"), tokenize)
     assert words.words == ("A", "B", "C")
     assert words.token_ids == tuple(tokenize(" " + mark)[0] for mark in "ABC")
-    assert words.are_marks
+    assert words.are_letters
 
 
 def test_names_without_tokens_are_marked_too():
     words = build_verbalizer(labels("a", "b"), lambda t: [ord(t[-1])] if t[-1].isupper() else [])
-    assert words.are_marks
+    assert words.are_letters
 
 
 def test_marks_that_are_no_single_tokens_or_the_same_one_are_passed_over():
@@ -60,14 +65,16 @@ def test_marks_that_are_no_single_tokens_or_the_same_one_are_passed_over():
 
 
 def test_more_labels_than_marks_are_refused_with_a_remedy():
-    many = labels(*(f"x-{number}" for number in range(len(MARKS) + 1)))
-    with pytest.raises(UnsupportedLabelConfig, match=f"53 labels.*at most {len(MARKS)}.*Use fewer"):
+    many = labels(*(f"x-{number}" for number in range(len(OPTION_LETTERS) + 1)))
+    with pytest.raises(
+        UnsupportedLabelConfig, match=f"53 labels.*at most {len(OPTION_LETTERS)}.*Use fewer"
+    ):
         build_verbalizer(many, Tokenizer())
 
 
 def test_as_many_labels_as_marks_are_told_apart():
-    words = build_verbalizer(labels(*(f"x-{n}" for n in range(len(MARKS)))), Tokenizer())
-    assert len(set(words.token_ids)) == len(MARKS)
+    words = build_verbalizer(labels(*(f"x-{n}" for n in range(len(OPTION_LETTERS)))), Tokenizer())
+    assert len(set(words.token_ids)) == len(OPTION_LETTERS)
 
 
 def test_a_posterior_is_the_softmax_over_the_labels():

@@ -1,0 +1,325 @@
+"""Questions with labels: single label, multilabel, and over a shortlist of many labels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from backend.domain.labels import Abstention, AbstentionReason, Demonstration, Example, WeakLabel
+from backend.domain.ports import Completion, Decoding, LanguageModelInfo
+from backend.domain.questions import LabelDefinition, Question
+from backend.errors import UnsupportedLabelConfig
+from backend.label_model.multilabel import UNLISTED_PROBABILITY
+from backend.llm.prompt_batch import FormatAnswer, LLMCall, ParseAnswer, PromptBatch, failure_of
+from backend.llm.prompts.templates import (
+    PromptTemplate,
+    choice_layout,
+    prompt_version,
+    yes_no_layout,
+)
+from backend.llm.prompts.text import display_name
+from backend.llm.prompts.truncation import TruncatedPrompt
+from backend.llm.prompts.verbalizer import (
+    Verbalizer,
+    answer_names,
+    build_verbalizer,
+    match_word,
+    read_posterior,
+    written_posterior,
+)
+
+Shortlist = Callable[[Question, Sequence[Example], int], list[tuple[int, ...]]]
+"""Returns, for each example, the positions of the n most likely labels, most likely first."""
+
+MAX_LABELS_AT_ONCE = 40
+"""Above this a question is asked over a shortlist: a longer list of options is not read."""
+N_SHORTLISTED = 20
+SHORTLIST_PROBABILITY = 0.9
+"""Assumed that the right label is on the shortlist; the other labels share the rest evenly."""
+_MAX_TOKEN_IDS = 128
+"""So many tokens' probabilities can be requested of vLLM at once."""
+_MAX_ANSWER_TOKENS = 24
+"""Room for a written answer: a label's name of some words."""
+_TOO_MANY = (
+    "{} labels without a shortlist; at most {} can be read at once. Use fewer labels, or give "
+    "LLMAnnotator a shortlist"
+)
+_NOT_A_LABEL = "the model's answer is none of the labels"
+_YES, _NO = "yes", "no"
+_YES_NO = (LabelDefinition(_YES, _YES), LabelDefinition(_NO, _NO))
+
+
+def ask_single_label(
+    call: LLMCall, question: Question, examples: Sequence[Example]
+) -> list[WeakLabel]:
+    """Return one weak label per example for a question with exactly one right label.
+
+    Cost: one request of one token per example where the server reports probabilities, else a
+    written answer.
+
+    Raises:
+        UnsupportedLabelConfig: the labels cannot be told apart.
+    """
+    template = call.template_for(question)
+    if question.kind.compares_texts:  # its answers are named as the prompt names the texts
+        labels = (replace(one, name=display_name(one.name)) for one in question.labels)
+        question = replace(question, labels=tuple(labels))
+    words = _verbalizer(call, question, template)
+    layout = choice_layout(call.schema, question, call.instruction, template, words)
+    batch = PromptBatch(call, question, prompt_version(question, template))
+    decoding = _decoding(call.info, words, is_chat=template.is_chat)
+    prompts = batch.prompts(
+        examples, [layout] * len(examples), _answer_word(question, words), call.truncator(decoding)
+    )
+    return batch.annotate(examples, prompts, decoding, _parser(words))
+
+
+def ask_multilabel(
+    call: LLMCall,
+    question: Question,
+    examples: Sequence[Example],
+    chosen: Sequence[Sequence[int]] | None = None,
+) -> list[WeakLabel]:
+    """Return one weak label per example with a probability for each label: one yes/no per label.
+
+    The prompts of one label stand together, so that they share a prefix. An example abstains if one
+    of its labels has no answer. Cost: one request of one token per example and label asked about.
+
+    Args:
+        chosen: positions of the labels to ask about, for each example; None for all. The others
+            get `UNLISTED_PROBABILITY`.
+    """
+    template = call.template_for(question)
+    words = Verbalizer((_YES, _NO), ())
+    if _has_logprobs(call.info):
+        words = build_verbalizer(_YES_NO, call.tokenize, is_chat=template.is_chat)
+    suffix = "" if chosen is None else f"-top{max(map(len, chosen), default=0)}"
+    batch = PromptBatch(call, question, prompt_version(question, template, suffix=suffix))
+    decoding = _decoding(call.info, words, is_chat=template.is_chat)
+    truncator = call.truncator(decoding)
+    cells: list[tuple[int, int]] = []
+    prompts: list[TruncatedPrompt] = []
+    for index, label in enumerate(question.labels):
+        rows = [row for row in range(len(examples)) if chosen is None or index in chosen[row]]
+        layout = yes_no_layout(call.schema, question, call.instruction, label_index=index)
+        some = [examples[row] for row in rows]
+        prompts += batch.prompts(some, [layout] * len(rows), _yes_or_no(label.value), truncator)
+        cells += [(row, index) for row in rows]
+    answers = [_LabelAnswers([], [], []) for _ in examples]
+    for (row, index), prompt, completion in zip(
+        cells, prompts, batch.complete(prompts, decoding), strict=True
+    ):
+        answers[row].indices.append(index)
+        answers[row].prompts.append(prompt)
+        answers[row].completions.append(completion)
+    parse = _parser(words)
+    return [
+        batch.weak_label(example, *answer.combined(parse, len(question.labels)))
+        for example, answer in zip(examples, answers, strict=True)
+    ]
+
+
+def ask_shortlist(
+    call: LLMCall, question: Question, examples: Sequence[Example], shortlist: Shortlist
+) -> list[WeakLabel]:
+    """Return one weak label per example, read over at most `N_SHORTLISTED` labels each.
+
+    `prompt_version` says "top20". Labels off the shortlist share `1 - SHORTLIST_PROBABILITY`, so
+    that they are unlikely and never impossible.
+    """
+    template = call.template_for(question)
+    version = prompt_version(question, template, suffix=f"-top{N_SHORTLISTED}")
+    batch = PromptBatch(call, question, version)
+    truncator = call.truncator(Decoding(max_tokens=_MAX_ANSWER_TOKENS, is_chat=template.is_chat))
+    rows = []
+    for example, chosen in zip(examples, shortlist(question, examples, N_SHORTLISTED), strict=True):
+        labels = chosen[:N_SHORTLISTED]
+        part = replace(question, labels=tuple(question.labels[at] for at in labels))
+        words = _verbalizer(call, part, template)
+        layout = choice_layout(call.schema, part, call.instruction, template, words)
+        (prompt,) = batch.prompts([example], [layout], _answer_word(part, words), truncator)
+        rows.append(_ShortlistRow(example, labels, words, prompt))
+    weak_labels = []
+    for group in _groups(rows):
+        all_words = dict.fromkeys(word for row in group for word in row.words.words)
+        token_ids = dict.fromkeys(token for row in group for token in row.words.token_ids)
+        together = Verbalizer(tuple(all_words), tuple(token_ids))
+        decoding = _decoding(call.info, together, is_chat=template.is_chat)
+        completions = batch.complete([row.prompt for row in group], decoding)
+        weak_labels += [
+            batch.weak_label(row.example, row.prompt, completion, row.parser(len(question.labels)))
+            for row, completion in zip(group, completions, strict=True)
+        ]
+    return weak_labels
+
+
+def spread(
+    probabilities: Sequence[float], chosen: Sequence[int], n_labels: int
+) -> tuple[float, ...]:
+    """Return a posterior over all labels from one over the chosen ones; sums to 1."""
+    n_others = n_labels - len(chosen)
+    share = SHORTLIST_PROBABILITY if n_others else 1.0
+    posterior = [(1.0 - share) / n_others if n_others else 0.0] * n_labels
+    for at, probability in zip(chosen, probabilities, strict=True):
+        posterior[at] = share * probability
+    return tuple(posterior)
+
+
+@dataclass(frozen=True, slots=True)
+class _LabelAnswers:
+    """The labels of one example that were asked about, with prompts and completions."""
+
+    indices: list[int]
+    prompts: list[TruncatedPrompt]
+    completions: list[Completion | None]
+
+    def combined(
+        self, parse: ParseAnswer, n_labels: int
+    ) -> tuple[TruncatedPrompt, Completion | None, ParseAnswer]:
+        """Return prompt, completion and parser as if one prompt had asked about all labels."""
+        abstentions = [one.abstention for one in self.prompts if one.abstention is not None]
+        prompt = TruncatedPrompt(
+            is_truncated=any(one.is_truncated for one in self.prompts),
+            abstention=abstentions[0] if abstentions else None,
+        )
+        given = [completion for completion in self.completions if completion is not None]
+        if abstentions or not given:
+            return prompt, None, parse
+        total = Completion(
+            n_tokens_in=sum(completion.n_tokens_in for completion in given),
+            n_tokens_out=sum(completion.n_tokens_out for completion in given),
+        )
+        return prompt, total, lambda _: self._posteriors(given, parse, n_labels)
+
+    def _posteriors(
+        self, completions: Sequence[Completion], parse: ParseAnswer, n_labels: int
+    ) -> Mapping[str, Any] | Abstention:
+        """Return each label's probability of "yes" and the mean mass, or the first abstention."""
+        probabilities = [UNLISTED_PROBABILITY] * n_labels
+        masses = []
+        for index, completion in zip(self.indices, completions, strict=True):
+            answer = failure_of(completion) or parse(completion)
+            if isinstance(answer, Abstention):
+                return answer
+            probabilities[index] = float(answer["probabilities"][0])
+            masses.append(answer.get("label_mass"))
+        known = [mass for mass in masses if mass is not None]
+        return {
+            "probabilities": tuple(probabilities),
+            "label_mass": math.fsum(known) / len(known) if known else None,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class _ShortlistRow:
+    """One example with its shortlist, their words and its prompt."""
+
+    example: Example
+    labels: tuple[int, ...]
+    words: Verbalizer
+    prompt: TruncatedPrompt
+
+    def parser(self, n_labels: int) -> ParseAnswer:
+        """Return the parser whose posterior is over all labels."""
+        parse_listed = _parser(self.words)
+
+        def parse(completion: Completion) -> Mapping[str, Any] | Abstention:
+            answer = parse_listed(completion)
+            if isinstance(answer, Abstention):
+                return answer
+            posterior = spread(answer["probabilities"], self.labels, n_labels)
+            return {**answer, "probabilities": posterior}
+
+        return parse
+
+
+def _groups(rows: Sequence[_ShortlistRow]) -> Iterator[list[_ShortlistRow]]:
+    """Yield runs of rows that together need no more tokens than a server reports at once."""
+    group: list[_ShortlistRow] = []
+    wanted: set[int] = set()
+    for row in rows:
+        more = wanted | set(row.words.token_ids)
+        if group and len(more) > _MAX_TOKEN_IDS:
+            yield group
+            group, more = [], set(row.words.token_ids)
+        group.append(row)
+        wanted = more
+    if group:
+        yield group
+
+
+def _has_logprobs(info: LanguageModelInfo) -> bool:
+    return info.reads_token_ids or info.n_top_logprobs > 0
+
+
+def _verbalizer(call: LLMCall, question: Question, template: PromptTemplate) -> Verbalizer:
+    """Return the labels' answer words under this template, with tokens if the server reads any.
+
+    The values of a long ordinal scale are written out too. Raises UnsupportedLabelConfig when
+    other labels cannot be told apart, or are too many to read.
+    """
+    written = Verbalizer(answer_names(question.labels), ())
+    if not _has_logprobs(call.info):
+        return written
+    try:
+        if len(question.labels) > _MAX_TOKEN_IDS:
+            raise UnsupportedLabelConfig(_TOO_MANY.format(len(question.labels), _MAX_TOKEN_IDS))
+        return build_verbalizer(
+            question.labels,
+            call.tokenize,
+            wants_letters=template.uses_letters,
+            is_chat=template.is_chat,
+        )
+    except UnsupportedLabelConfig:
+        if question.kind.is_ordinal:
+            return written
+        raise
+
+
+def _decoding(info: LanguageModelInfo, words: Verbalizer, *, is_chat: bool) -> Decoding:
+    """Return the decoding: one token whose probabilities are read, or a written answer.
+
+    Written answers are constrained to the words where the server can do so, else end with a line.
+    """
+    if words.token_ids:
+        return Decoding(token_ids=words.token_ids, model=info.name, is_chat=is_chat)
+    choices: tuple[str, ...] = ()
+    if info.constrains_choices:
+        choices = words.words if is_chat else tuple(f" {word}" for word in words.words)
+    return Decoding(
+        max_tokens=_MAX_ANSWER_TOKENS,
+        model=info.name,
+        is_chat=is_chat,
+        choices=choices,
+        stop=() if is_chat or choices else ("\n",),
+    )
+
+
+def _parser(words: Verbalizer) -> ParseAnswer:
+    def parse(completion: Completion) -> Mapping[str, Any] | Abstention:
+        if words.token_ids:
+            posterior = read_posterior(completion, words.token_ids)
+            if isinstance(posterior, Abstention):
+                return posterior
+            return {"probabilities": posterior.probabilities, "label_mass": posterior.label_mass}
+        index = match_word(completion.text, words.words)
+        if index is None:
+            return Abstention(AbstentionReason.UNREADABLE, _NOT_A_LABEL)
+        return {"probabilities": written_posterior(index, len(words.words))}
+
+    return parse
+
+
+def _answer_word(question: Question, words: Verbalizer) -> FormatAnswer:
+    by_value = {label.value: word for label, word in zip(question.labels, words.words, strict=True)}
+
+    def format_answer(shot: Demonstration) -> str | None:
+        return by_value.get(shot.answer.labels[0]) if shot.answer.labels else None
+
+    return format_answer
+
+
+def _yes_or_no(value: str) -> FormatAnswer:
+    return lambda shot: _YES if value in shot.answer.labels else _NO
