@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.active_learning.activellm import ActiveLLMStrategy
-from backend.active_learning.activellm_paper import PaperActiveLLM, read_mode
-from backend.active_learning.baselines import RandomOrder
+from backend.active_learning.activellm_paper import PaperActiveLLM, parse_mode
+from backend.active_learning.baselines import PUBLISHED, PublishedStrategy, RandomOrder
 from backend.active_learning.informativeness import LLMInformativenessScorer
 from backend.domain.ports import Encoder, LanguageModel
 from backend.domain.rounds import RoundRecipe
@@ -88,10 +88,10 @@ def query_strategies(settings: Settings, model: LanguageModel) -> MakeStrategy:
     name = settings.query_strategy
     if name != "activellm-paper":
         return _query_strategy("QUERY_STRATEGY", name, settings, model)
-    read_mode(settings.query_paper_mode)  # a wrong one ends the start, not the first order
+    parse_mode(settings.query_paper_mode)  # a wrong one ends the start, not the first order
     then = _query_strategy("QUERY_PAPER_THEN", settings.query_paper_then, settings, model)
     return lambda asked: PaperActiveLLM(
-        model, settings=read_mode(settings.query_paper_mode, guidelines=asked), then=then(asked)
+        model, settings=parse_mode(settings.query_paper_mode, guidelines=asked), then=then(asked)
     )
 
 
@@ -106,8 +106,6 @@ def _query_strategy(
         return lambda asked: ActiveLLMStrategy()
     if name == "random":
         return lambda asked: RandomOrder()
-    from backend.active_learning.published import PUBLISHED, PublishedStrategy
-
     if name not in PUBLISHED:
         alone = ["activellm-paper"] if setting == "QUERY_STRATEGY" else []
         known = ", ".join(["activellm", *alone, "random", *PUBLISHED])

@@ -1,4 +1,4 @@
-"""Which order of the queue makes a probe learn most from few labels: strategies against random."""
+"""Measure how much a learner gains from few labels under each query strategy, against random."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from benchmarks.datasets import written_definition
 from benchmarks.ordering_figures import figures, random_figures
 from benchmarks.ordering_learners import LEARNERS
 from benchmarks.ordering_protocol import BUDGETS, collect, follow, random_curves
-from benchmarks.ordering_sets import LabelledSet, Pool, draw_pool
-from benchmarks.ordering_strategies import DEAF, Builders, spoken_task
+from benchmarks.ordering_sets import LabeledSet, Pool, draw_pool
+from benchmarks.ordering_strategies import WITHOUT_ANNOTATORS, Builders, task_description
 from benchmarks.report import Report
 
 _FIELD = "text"
@@ -74,12 +74,15 @@ def run(report: Report, asked: OrderingRun, *, console: Console) -> None:
     pools = [draw_pool(data, seed, asked.pool_size) for seed in range(asked.n_seeds)]
     console.print(f"{data.name}: random")
     random = [random_curves(data, pool, asked.n_random, learn=learn) for pool in pools]
-    build = Builders(asked.llm, asked.cache, spoken_task(data))
+    build = Builders(asked.llm, asked.cache, task_description(data))
     report.results["random"] = random_figures(random)
     for name in asked.strategies:
         started = time.perf_counter()
         curves = [
-            follow(data, pool, build(name), is_deaf=name in DEAF, learn=learn) for pool in pools
+            follow(
+                data, pool, build(name), without_annotators=name in WITHOUT_ANNOTATORS, learn=learn
+            )
+            for pool in pools
         ]
         report.results[name] = figures(curves, random)
         seconds = (time.perf_counter() - started) / (len(pools) * len(BUDGETS))
@@ -89,8 +92,8 @@ def run(report: Report, asked: OrderingRun, *, console: Console) -> None:
     report.notes.update(_notes(data, pools))
 
 
-def load_set(asked: OrderingRun) -> LabelledSet:
-    """Read a data set, its vectors and what the annotators say about its training rows.
+def load_set(asked: OrderingRun) -> LabeledSet:
+    """Read a data set, its vectors and the annotators' posteriors of its training rows.
 
     With a file of LLM answers the pools come from the rows that it answers, otherwise from
     `n_rows` rows, evenly spread. `on_train` measures on a third of the training rows that no pool
@@ -106,30 +109,30 @@ def load_set(asked: OrderingRun) -> LabelledSet:
     name = asked.data.name.split(".")[0]
     definition = written_definition(name)
     values = list(definition.get("labels", {})) or sorted({row["label"] for row in rows["train"]})
-    said = [row[_FIELD].strip() or "-" for row in rows["train"]]
-    encoder = _KnownVectors(said, vectors["train"], _encoder(asked.cache))
-    votes = {"similarity": similarity_posteriors(encoder, said, values, definition)}
+    stripped = [row[_FIELD].strip() or "-" for row in rows["train"]]
+    encoder = _KnownVectors(stripped, vectors["train"], _encoder(asked.cache))
+    votes = {"similarity": similarity_posteriors(encoder, stripped, values, definition)}
     train: NDArray[np.int64] = np.arange(len(rows["train"]))
     if asked.posteriors is not None:
         votes["llm"] = _answers(asked.posteriors, len(train), len(values))
         train = np.flatnonzero(np.isfinite(votes["llm"]).all(axis=1))
     codes = {split: np.array([values.index(row["label"]) for row in rows[split]]) for split in rows}
     texts = [row[_FIELD] for row in rows["train"]]
-    found = LabelledSet(
+    found = LabeledSet(
         name=name,
         label_names=tuple(str(definition.get("names", {}).get(value, value)) for value in values),
         train=vectors["train"][train],
         y_train=codes["train"][train],
         test=vectors["test"],
         y_test=codes["test"],
-        votes={annotator: said[train] for annotator, said in votes.items()},
+        votes={annotator: posteriors[train] for annotator, posteriors in votes.items()},
         texts=[texts[at] for at in train],
         test_texts=[row[_FIELD] for row in rows["test"]],
     )
     return _held_out(found, asked.n_test) if asked.on_train else found
 
 
-def _held_out(data: LabelledSet, n_test: int) -> LabelledSet:
+def _held_out(data: LabeledSet, n_test: int) -> LabeledSet:
     order = np.random.default_rng(0).permutation(len(data.train))
     out, kept = np.sort(order[: len(order) // 3])[:n_test], np.sort(order[len(order) // 3 :])
     return replace(
@@ -138,7 +141,7 @@ def _held_out(data: LabelledSet, n_test: int) -> LabelledSet:
         y_train=data.y_train[kept],
         test=data.train[out],
         y_test=data.y_train[out],
-        votes={annotator: said[kept] for annotator, said in data.votes.items()},
+        votes={annotator: posteriors[kept] for annotator, posteriors in data.votes.items()},
         texts=[data.texts[at] for at in kept],
         test_texts=[data.texts[at] for at in out],
     )
@@ -164,7 +167,7 @@ def _encoder(cache: Path) -> Any:
 
 
 class _KnownVectors:
-    """An encoder that has the data's vectors already and asks another for the label texts."""
+    """An encoder that knows the data's vectors and embeds label texts by another."""
 
     def __init__(self, texts: Sequence[str], vectors: Vectors, other: Any) -> None:
         self._row_of = {text: row for row, text in enumerate(texts)}
@@ -180,7 +183,7 @@ class _KnownVectors:
 
 
 def _answers(path: Path, n_rows: int, n_classes: int) -> NDArray[np.float64]:
-    """Return an LLM's raw posteriors (n, K), NaN where it was not asked or not understood.
+    """Return an LLM's raw posteriors (n, K), NaN where it was not asked or did not parse.
 
     The file has `i` (rows of the training split) and `probabilities` in the order of the
     definition's labels.
@@ -195,10 +198,10 @@ def _evenly(n: int, n_most: int) -> NDArray[np.int64]:
     return np.unique(np.linspace(0, n - 1, min(n, n_most)).astype(np.int64))
 
 
-def _notes(data: LabelledSet, pools: Sequence[Pool]) -> dict[str, Any]:
+def _notes(data: LabeledSet, pools: Sequence[Pool]) -> dict[str, Any]:
     shares = np.bincount(data.y_train, minlength=len(data.label_names)) / len(data.y_train)
-    said = collect(data, pools[0], {})
-    posteriors = said.posteriors
+    outputs = collect(data, pools[0], {})
+    posteriors = outputs.posteriors
     return {
         "set": data.name,
         "budgets": list(BUDGETS),
@@ -208,7 +211,7 @@ def _notes(data: LabelledSet, pools: Sequence[Pool]) -> dict[str, Any]:
         "n_test": len(data.test),
         "pool_size": len(pools[0].rows),
         "annotators": sorted(data.votes),
-        "agreement": None if said.agreement is None else round(said.agreement, 3),
+        "agreement": None if outputs.agreement is None else round(outputs.agreement, 3),
         "posterior_accuracy": None
         if posteriors is None
         else round(float((posteriors.argmax(axis=1) == data.y_train[pools[0].rows]).mean()), 3),

@@ -1,4 +1,4 @@
-"""What learns from the texts that the queue puts first: a probe, or the small model fine-tuned."""
+"""The learners of the ordering benchmark: a linear probe, or the student fine-tuned."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scipy.linalg import cholesky, solve_triangular
 from sklearn.linear_model import LogisticRegression
 
 from backend.domain.student import PLAIN, PoolTexts, TrainingSet
-from benchmarks.ordering_sets import LabelledSet, Pool
+from benchmarks.ordering_sets import LabeledSet, Pool
 
 PROBE_C = 30.0
 """The inverse regularisation that makes random picks learn best on held-out training rows."""
@@ -22,26 +22,26 @@ _N_EPOCHS = 15
 
 @dataclass(frozen=True, eq=False)
 class Learned:
-    """What a learner says of a set's test rows (n, K); `of_pool` asks it for the pool's."""
+    """A learner's posteriors (n, K) for the test rows; `of_pool` returns the pool's."""
 
     of_test: NDArray[np.float64]
     of_pool: Callable[[], NDArray[np.float64]] = field(repr=False)
 
 
-Learner = Callable[[LabelledSet, Pool, NDArray[np.int64]], Learned]
-"""From a set, a pool and the pool's labelled positions in order to what was learned from them."""
+Learner = Callable[[LabeledSet, Pool, NDArray[np.int64]], Learned]
+"""From a set, a pool and the pool's labeled positions in order to what was learned from them."""
 
 
-def learn_probe(data: LabelledSet, pool: Pool, chosen: NDArray[np.int64]) -> Learned:
+def learn_probe(data: LabeledSet, pool: Pool, chosen: NDArray[np.int64]) -> Learned:
     """Fit a logistic regression to the frozen sentence vectors."""
     x, y = data.train[pool.rows], data.y_train[pool.rows]
     n_test = len(data.test)
-    said = probe(x[chosen], y[chosen], np.vstack([data.test, x]), len(data.label_names))
-    return Learned(said[:n_test], lambda: said[n_test:])
+    posteriors = probe(x[chosen], y[chosen], np.vstack([data.test, x]), len(data.label_names))
+    return Learned(posteriors[:n_test], lambda: posteriors[n_test:])
 
 
-def learn_by_fine_tuning(data: LabelledSet, pool: Pool, chosen: NDArray[np.int64]) -> Learned:
-    """Fine-tune the small model as the plain recipe does; seeded by the pool."""
+def learn_by_fine_tuning(data: LabeledSet, pool: Pool, chosen: NDArray[np.int64]) -> Learned:
+    """Fine-tune the student as the plain recipe does; seeded by the pool."""
     from backend.self_training.self_trainer import SelfTrainer
 
     rows = pool.rows[chosen]

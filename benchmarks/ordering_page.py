@@ -19,7 +19,7 @@ _ASKING = (
     "activellm-paper-blank",
 )
 _RIVALS = ("maxherding", "typiclust", "badge")
-_SAID_OF_CHOICE = ("ascending_share", "split_half_reliability", "judgement_weight")
+_SCORER_FIGURES = ("ascending_share", "split_half_reliability", "judgement_weight")
 _PROBE = "probe"
 _MAX_LINES = 7
 _COLUMNS = 3
@@ -78,7 +78,7 @@ def _lines(reports: Reports, plain: Reports) -> list[str]:
         "",
         "![Learning curves](ordering/curves.png)",
     ]
-    lines += _judgement_lines(reports)
+    lines += _scorer_lines(reports)
     lines += _learner_lines(reports)
     for set_name, report in reports.items():
         lines += ["", *_set_lines(set_name, report)]
@@ -126,8 +126,8 @@ def _goals(plain: Reports) -> list[str]:
     ]
 
 
-def _judgement_lines(reports: Reports) -> list[str]:
-    """Return what an LLM's judgement adds to the same order without it, pool by pool."""
+def _scorer_lines(reports: Reports) -> list[str]:
+    """Return the gain of an LLM's scores over the same order without them, pool by pool."""
     rows = []
     for set_name, report in reports.items():
         results = report["results"]
@@ -135,7 +135,7 @@ def _judgement_lines(reports: Reports) -> list[str]:
             if asked in results and _HEADLINE in results:
                 gain = _paired(results[asked], results[_HEADLINE])
                 own = results[asked]
-                shown = [own.get(key, "") for key in _SAID_OF_CHOICE]
+                shown = [own.get(key, "") for key in _SCORER_FIGURES]
                 cells = " | ".join(str(value) for value in (*shown, own["tokens"]))
                 rows.append(f"| {set_name} | `{asked}` | {gain} | {cells} |")
     if not rows:

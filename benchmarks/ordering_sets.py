@@ -1,4 +1,4 @@
-"""A labelled data set as the queue's benchmark sees it, and the pools drawn from it."""
+"""A labeled data set of the ordering benchmark, and the pools drawn from it."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, eq=False)
-class LabelledSet:
-    """A data set as vectors: rows to draw pools from, rows to measure on, what annotators say.
+class LabeledSet:
+    """A data set as vectors: rows to draw pools from, rows to measure on, annotators' posteriors.
 
     `train`, `test` (n, d) unit float32; `y_train`, `y_test` class indices; `votes` are each
-    annotator's raw posteriors (n, K) about the training rows, a row of NaN where it abstained;
-    `texts`, `test_texts` are read by those that learn from words.
+    annotator's raw posteriors (n, K) of the training rows, a row of NaN where it abstained;
+    `texts`, `test_texts` are for learners that read text.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Pool:
     seed: int
 
 
-def draw_pool(data: LabelledSet, seed: int, size: int) -> Pool:
+def draw_pool(data: LabeledSet, seed: int, size: int) -> Pool:
     """Draw training rows without regard to their labels."""
     rng = np.random.default_rng([seed, 1])
     rows = rng.choice(len(data.train), size=min(size, len(data.train)), replace=False)

@@ -10,24 +10,23 @@ from pathlib import Path
 import numpy as np
 
 from backend.active_learning.activellm import ActiveLLMStrategy
-from backend.active_learning.activellm_paper import PaperActiveLLM, read_mode
-from backend.active_learning.baselines import EveryNth, FirstInList
+from backend.active_learning.activellm_paper import PaperActiveLLM, parse_mode
+from backend.active_learning.baselines import PUBLISHED, PublishedStrategy, complete_order
 from backend.active_learning.informativeness import LLMInformativenessScorer
 from backend.active_learning.ordering import Ordering, PoolView, QueryStrategy
 from backend.active_learning.pool_estimate import ActiveLLMSettings
-from backend.active_learning.published import PUBLISHED, PublishedStrategy
 from backend.domain.ports import LanguageModel
 from backend.llm.client.cache import CachedLanguageModel
 from backend.llm.client.server import LLMClient
 from backend.store.database import Database
 from backend.store.llm_cache import LLMCache
 from benchmarks.ordering_protocol import Build
-from benchmarks.ordering_sets import LabelledSet
+from benchmarks.ordering_sets import LabeledSet
 
-_N_SHORT = 100
+_N_SHORTLIST = 100
 
 
-def spoken_task(data: LabelledSet) -> str:
+def task_description(data: LabeledSet) -> str:
     """Return in words what the labels of a set are."""
     return "each text is one of " + ", ".join(data.label_names)
 
@@ -51,9 +50,9 @@ class Builders:
             return _OURS[name]
         name, _, mode = name.partition("@")
         asking = {
-            "activellm-judged": self._judged(lambda strategy: strategy),
-            "activellm-judged-permuted": self._judged(_Permuted),
-            "activellm-judged-blank": self._judged(_Blank),
+            "activellm-judged": self._scored(lambda strategy: strategy),
+            "activellm-judged-permuted": self._scored(_Permuted),
+            "activellm-judged-blank": self._scored(_Blank),
             "activellm-paper": self._paper(lambda strategy: strategy, mode),
             "activellm-paper-permuted": self._paper(_Permuted, mode),
             "activellm-paper-blank": self._paper(_Blank, mode),
@@ -65,11 +64,11 @@ class Builders:
             raise ValueError(f"{name} asks an LLM: give its address with --llm")
         return asking[name]
 
-    def _judged(self, around: Wrap) -> Build:
+    def _scored(self, around: Wrap) -> Build:
         def build(n: int) -> QueryStrategy:
-            judge = LLMInformativenessScorer(self._model, question=self.task)
-            settings = ActiveLLMSettings(n_head=n, n_short=_N_SHORT)
-            return around(ActiveLLMStrategy(scorer=judge, settings=settings))
+            scorer = LLMInformativenessScorer(self._model, question=self.task)
+            settings = ActiveLLMSettings(n_head=n, n_shortlist=_N_SHORTLIST)
+            return around(ActiveLLMStrategy(scorer=scorer, settings=settings))
 
         return build
 
@@ -78,10 +77,10 @@ class Builders:
 
         A mode follows the name: "activellm-paper@advice@texts=100".
         """
-        settings = read_mode(mode.replace("@", ","), guidelines=self.task)
+        settings = parse_mode(mode.replace("@", ","), guidelines=self.task)
 
         def build(n: int) -> QueryStrategy:
-            return around(_FirstOnly(PaperActiveLLM(self._model, settings=settings), _default()(n)))
+            return around(_WarmStart(PaperActiveLLM(self._model, settings=settings), _default()(n)))
 
         return build
 
@@ -96,27 +95,51 @@ class Builders:
 Wrap = Callable[[QueryStrategy], QueryStrategy]
 
 
-class _FirstOnly:
-    """One strategy while fewer than 32 are labelled, another from there on."""
+class FirstInList:
+    """Keep the order of the list, which the published "pick 32 of 200" mostly returned."""
+
+    name = "first-k"
+
+    def order(self, pool: PoolView, *, rng: np.random.Generator) -> Ordering:
+        return complete_order(pool, pool.open_positions.tolist(), "next in the list", rng)
+
+
+class EveryNth:
+    """Take every n-th open position for a first batch of `n_head`, then random ones."""
+
+    name = "every-nth"
+
+    def __init__(self, n_head: int) -> None:
+        self._n_head = n_head
+
+    def order(self, pool: PoolView, *, rng: np.random.Generator) -> Ordering:
+        open_positions = pool.open_positions
+        step = max(1, len(open_positions) // self._n_head)
+        head = open_positions[::step][: self._n_head].tolist()
+        return complete_order(pool, head, f"every {step}th of the list", rng)
+
+
+class _WarmStart:
+    """One strategy while fewer than 32 are labeled, another from there on."""
 
     def __init__(self, first: QueryStrategy, then: QueryStrategy) -> None:
         self._first, self._then = first, then
         self.name = first.name
 
     def order(self, pool: PoolView, *, rng: np.random.Generator) -> Ordering:
-        chosen = self._first if len(pool.labelled) < 32 else self._then
+        chosen = self._first if len(pool.labeled) < 32 else self._then
         return chosen.order(pool, rng=rng)
 
 
 class _Blind:
-    """A strategy that is not told what the annotators or the small model think."""
+    """A strategy without the posteriors of annotators and student."""
 
     def __init__(self, strategy: QueryStrategy) -> None:
         self._strategy = strategy
         self.name = f"{strategy.name}-blind"
 
     def order(self, pool: PoolView, *, rng: np.random.Generator) -> Ordering:
-        blind = replace(pool, posteriors=None, small_model_posteriors=None, agreement=None)
+        blind = replace(pool, posteriors=None, student_posteriors=None, agreement=None)
         return self._strategy.order(blind, rng=rng)
 
 
@@ -160,13 +183,13 @@ def _default(**changes: float) -> Build:
 _OURS: dict[str, Build] = {
     "activellm": _default(),
     "activellm-blind": lambda n: _Blind(_default()(n)),
-    "activellm-no-herding": _default(least_agreement=-1.0),
+    "activellm-no-herding": _default(min_agreement=-1.0),
     "activellm-no-quota": _default(quota_power=0.0),
-    "activellm-no-clarity": _default(clarity=0.0),
+    "activellm-no-clarity": _default(margin_power=0.0),
     "activellm-text-only": _default(label_share=0.0),
     "first-k": lambda n: FirstInList(),
     "every-nth": EveryNth,
 }
 
-DEAF = {*PUBLISHED, "activellm-blind", "first-k", "every-nth"}
-"""Strategies that do not look at what the annotators say."""
+WITHOUT_ANNOTATORS = {*PUBLISHED, "activellm-blind", "first-k", "every-nth"}
+"""Strategies that do not look at the annotators' posteriors."""

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from backend.active_learning.holdout import Source, audit
+from backend.active_learning.holdout import LabelSource, estimate_accuracies
 from backend.domain.labels import WeakLabel
 from backend.domain.ports import Step
 from backend.domain.projects import ProjectId
@@ -304,7 +304,7 @@ def _interval_coverage(house: House) -> dict[str, float]:
     if stored is None:
         return {}
     gold = np.array([house.gold[int(i)] for i in stored["ids"]], dtype=np.int64)
-    source = Source("fused", np.nan_to_num(stored["probabilities"], nan=0.0))
+    source = LabelSource("fused", np.nan_to_num(stored["probabilities"], nan=0.0))
     n_audited = int(history[-1].metrics.get("n_audited", 0))
     sizes = {"interval_coverage": n_audited, "interval_coverage_100": _N_JUDGED}
     return {
@@ -315,14 +315,14 @@ def _interval_coverage(house: House) -> dict[str, float]:
 
 
 def _covered(
-    source: Source, gold: NDArray[np.int64], n_judged: int, rng: np.random.Generator
+    source: LabelSource, gold: NDArray[np.int64], n_judged: int, rng: np.random.Generator
 ) -> float:
     truth = float((source.labels == gold).mean())
     n_covering = 0
     for _ in range(_N_RESAMPLES):
         rows = rng.choice(len(gold), size=n_judged, replace=False)
         judged = {int(row): int(gold[row]) for row in rows}
-        found = audit([source], judged, judge_of_rest=source).accuracies[source.name]
+        found = estimate_accuracies([source], judged, reference=source)[source.name]
         n_covering += found.low <= truth <= found.high
     return n_covering / _N_RESAMPLES
 

@@ -30,7 +30,7 @@ HOMES = {
     "dbos": ("backend/jobs.py",),
     "label_studio_sdk": ("backend/labelstudio/",),
     "label_studio_ml": ("model.py", "_wsgi.py"),
-    "skactiveml": ("backend/active_learning/published.py",),
+    "skactiveml": ("backend/active_learning/baselines.py",),
     "flask": ("backend/web/", "_wsgi.py"),
     "werkzeug": ("backend/web/",),
     "typer": ("backend/cli.py", "backend/__main__.py"),

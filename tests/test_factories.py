@@ -31,7 +31,7 @@ def test_the_published_strategy_asks_as_its_mode_says_and_hands_over():
     )
     strategy = strategy_of(settings)
     asked = strategy._settings
-    assert (asked.n_texts, asked.n_picks, asked.n_rounds) == (100, 25, 4)
+    assert (asked.n_texts, asked.n_picks, asked.n_iterations) == (100, 25, 4)
     assert (asked.has_advice, asked.answer) == (True, "explain")
     assert asked.guidelines == "What is it? Label (A, B)."
     assert strategy._then.name == "typiclust"

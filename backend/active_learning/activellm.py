@@ -1,4 +1,4 @@
-"""The default queue: soft coverage x uncertainty x class quotas, handed over as labels come."""
+"""The default query strategy: soft coverage times uncertainty times class quotas."""
 
 from __future__ import annotations
 
@@ -12,39 +12,48 @@ from backend.active_learning.coverage import (
     CoverageProblem,
     best_similarity,
     greedy_cover,
+    greedy_herd,
     near_duplicates,
     sample_similarities,
 )
-from backend.active_learning.diagnostics import examine
-from backend.active_learning.herding import HerdingProblem, greedy_herd
-from backend.active_learning.ordering import Ordering, OrderingHealth, PoolView, Positions, Reason
+from backend.active_learning.diagnostics import diagnose
+from backend.active_learning.informativeness import InformativenessScorer, ScoredTexts
+from backend.active_learning.ordering import Ordering, OrderingDiagnostics, PoolView, Positions
 from backend.active_learning.pool_estimate import (
     ActiveLLMSettings,
     PoolEstimate,
     Probabilities,
-    filled,
+    impute_missing,
 )
-from backend.active_learning.rank_aggregation import InformativenessScorer, ScoredTexts
+
+_SIMILAR_QUANTILE = 0.98
+"""Two texts are called similar when their cosine is above that of so many pairs of the pool."""
+_UNINFORMATIVE = (
+    "the annotators agree no more than by chance (kappa {kappa:.2f}): the first tasks are a "
+    "representative set, chosen without them"
+)
 
 
 class ActiveLLMStrategy:
-    """Order a pool by soft coverage, uncertainty and class quotas; an LLM may judge a shortlist.
+    """Order a pool by soft coverage, uncertainty and class quotas; an LLM may score a shortlist.
 
-    Each next text is the one that makes the most of what is not covered yet similar to something
-    chosen or labelled, where texts count by how unsure their label is and classes in arrears come
-    first; near-duplicates of what stands earlier go to the end. Where the annotators agree no more
-    than by chance, the first texts are a representative set instead. Uncertainty herding (arXiv
-    2412.20644, section 3) on frozen sentence embeddings, with ActiveLLM's idea (arXiv 2405.10808)
-    of asking an LLM before there is any label: its label posteriors give uncertainty and
-    pseudo-classes, its judgement of informativeness counts as far as it proves repeatable.
+    Each next text is the one that covers most of what is not yet similar to something chosen or
+    labeled, where texts count by their uncertainty and classes below their target come first;
+    near-duplicates of earlier texts go to the end. Where the annotators agree no more than by
+    chance, the first texts are a representative set instead. Uncertainty herding (arXiv 2412.20644,
+    section 3) on frozen sentence embeddings, with ActiveLLM's idea (arXiv 2405.10808) of asking an
+    LLM before there is any label: its label posteriors give uncertainty and pseudo-classes, its
+    scores of informativeness count as far as they prove repeatable.
 
     **Deviations**: the published "pick 32 of 200" is `PaperActiveLLM`; its released answers are
-    mostly the head of the list, so that a judgement here is asked in small groups and measured.
-    The herding paper's kernel width follows the labelled points; here it follows the pool's mean
+    mostly the head of the list, so that an LLM here is asked in small groups and measured. The
+    herding paper's kernel width follows the labeled points; here it follows the pool's mean
     distance, as one width for all pools loses on most. Class quotas are ours, against one-sided
     first picks. Cost: O(c r) memory and time for c candidates and r references (8,000 x 4,000),
     about 10 s and 0.5 GB for 100,000 texts.
     """
+
+    name = "activellm"
 
     def __init__(
         self,
@@ -55,54 +64,53 @@ class ActiveLLMStrategy:
         self._scorer = scorer
         self._settings = settings or ActiveLLMSettings()
 
-    @property
-    def name(self) -> str:
-        """Return the strategy's name in settings."""
-        return "activellm"
-
     def order(self, pool: PoolView, *, rng: np.random.Generator) -> Ordering:
-        """Order all open positions: pulled ones, the greedy head, the rest, near-duplicates."""
+        """Order all open positions: pinned ones, the greedy head, the rest, near-duplicates."""
         duplicates = self._duplicates(pool, rng)
-        pulled = [at for at in sorted(pool.pulled) if at not in pool.labelled]
-        apart = set(pulled) | set(duplicates)
-        free = np.array([at for at in pool.open_positions.tolist() if at not in apart], np.int64)
+        pinned = [at for at in sorted(pool.pinned) if at not in pool.labeled]
+        free = np.setdiff1d(pool.open_positions, [*pinned, *duplicates])
         estimate = PoolEstimate.of(pool, self._settings)
-        head, scored = self._head(pool, free, estimate, pulled, rng)
-        tail = _by_uncertainty(np.setdiff1d(free, head.positions), estimate)
-        repeats = sorted(set(duplicates) - set(pulled))
-        positions = np.array([*pulled, *head.positions, *tail, *repeats], dtype=np.int64)
+        head, covers, scored = self._head(pool, free, estimate, pinned, rng)
+        rest = np.setdiff1d(free, head)
+        rest = rest[np.argsort(-estimate.uncertainty[rest], kind="stable")]
+        repeats = sorted(set(duplicates) - set(pinned))
+        positions = np.array([*pinned, *head, *rest, *repeats], dtype=np.int64)
         reasons = (
-            *(Reason(f"pulled to the front: {pool.pulled[at]}") for at in pulled),
-            *_head_reasons(pool, head, estimate),
-            *(Reason(estimate.words(pool, at), estimate.numbers(at)) for at in tail.tolist()),
-            *(_repeat_reason(pool, at, duplicates[at]) for at in repeats),
+            *(f"pinned to the front: {pool.pinned[at]}" for at in pinned),
+            *(
+                f"covers {n} similar text{'s' if n != 1 else ''}; {estimate.describe(pool, at)}"
+                for at, n in zip(head.tolist(), covers.tolist(), strict=True)
+            ),
+            *(estimate.describe(pool, at) for at in rest.tolist()),
+            *(f"says nearly the same as task {pool.example_ids[duplicates[at]]}" for at in repeats),
         )
-        health = _with_judgement(examine(pool, positions, rng), scored)
-        if estimate.is_blank:
-            health = replace(health, warnings=(*health.warnings, _blank_words(pool)))
-        return Ordering(positions, reasons, replace(health, n_near_duplicates=len(repeats)))
+        diagnostics = _with_scores(diagnose(pool, positions, rng), scored)
+        if estimate.annotators_uninformative:
+            warning = _UNINFORMATIVE.format(kappa=pool.agreement)
+            diagnostics = replace(diagnostics, warnings=(*diagnostics.warnings, warning))
+        return Ordering(positions, reasons, replace(diagnostics, n_near_duplicates=len(repeats)))
 
     def _duplicates(self, pool: PoolView, rng: np.random.Generator) -> dict[int, int]:
-        """Return open texts that repeat a labelled or an earlier text, and which one."""
-        order = np.concatenate([pool.labelled_positions, pool.open_positions])
-        found = near_duplicates(
-            pool.embeddings, order, threshold=self._settings.duplicate_similarity, rng=rng
-        )
-        return {at: first for at, first in found.items() if at not in pool.labelled}
+        """Return open texts that repeat a labeled or an earlier text, and which one."""
+        order = np.concatenate([pool.labeled_positions, pool.open_positions])
+        threshold = self._settings.duplicate_similarity
+        repeats = near_duplicates(pool.embeddings, order, threshold=threshold, rng=rng)
+        return {at: first for at, first in repeats.items() if at not in pool.labeled}
 
     def _head(
         self,
         pool: PoolView,
         free: Positions,
         estimate: PoolEstimate,
-        pulled: Sequence[int],
+        pinned: Sequence[int],
         rng: np.random.Generator,
-    ) -> tuple[_Head, ScoredTexts | None]:
+    ) -> tuple[Positions, NDArray[np.int64], ScoredTexts | None]:
+        """Return the texts chosen greedily, how many similar ones each covers, and the scores."""
         settings = self._settings
+        vectors = estimate.with_label_similarity(pool.embeddings, settings.label_share)
         candidates = _sampled(free, settings.n_candidates, rng)
         references = _sampled(np.arange(len(pool)), settings.n_references, rng)
-        vectors = estimate.joined_to(pool.embeddings, settings.label_share)
-        chosen = np.concatenate([pool.labelled_positions, np.array(pulled, dtype=np.int64)])
+        chosen = np.concatenate([pool.labeled_positions, np.array(pinned, dtype=np.int64)])
         problem = CoverageProblem(
             similarities=vectors[candidates] @ vectors[references].T,
             weights=estimate.weights[references].astype(np.float32),
@@ -111,47 +119,38 @@ class ActiveLLMStrategy:
         pairs = sample_similarities(vectors, rng)
         width = max(1e-3, settings.width_share * float((1 - pairs).mean())) if len(pairs) else 1.0
         scored = None
-        if estimate.is_blank:
-            sets = HerdingProblem(vectors, candidates, references, chosen)
-            picks = greedy_herd(sets, settings.n_head, width=width)
+        if estimate.annotators_uninformative:
+            own = vectors[candidates]
+            picks = greedy_herd(
+                own, vectors[references], vectors[chosen], settings.n_head, width=width
+            )
         else:
             preference = _Preference.of(pool, estimate, candidates, settings)
             if self._scorer is not None:
                 prefer = preference.factors
-                short = greedy_cover(problem, settings.n_short, width=width, prefer=prefer)
-                scored = self._scorer.scorer(pool, candidates[short], rng=rng)
-                preference = preference.judged(short, scored, settings.scored)
+                short = greedy_cover(problem, settings.n_shortlist, width=width, prefer=prefer)
+                scored = self._scorer.score(pool, candidates[short], rng=rng)
+                preference = preference.with_scores(short, scored, settings.scorer_strength)
             picks = greedy_cover(problem, settings.n_head, width=width, prefer=preference.factors)
-        alike = float(np.quantile(pairs, _ALIKE)) if len(pairs) else 1.0
-        covers = _newly_alike(problem, picks, alike) * len(pool) / max(1, len(references))
-        return _Head(candidates[picks], np.rint(covers).astype(np.int64)), scored
-
-
-_ALIKE = 0.98
-"""Two texts are called similar when their cosine is above that of so many pairs of the pool."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Head:
-    """Positions in order of choice and how many similar texts each covers anew."""
-
-    positions: Positions
-    covers: NDArray[np.int64]
+        threshold = float(np.quantile(pairs, _SIMILAR_QUANTILE)) if len(pairs) else 1.0
+        n_similar = _n_newly_similar(problem, picks, threshold) * len(pool)
+        covers = np.rint(n_similar / max(1, len(references))).astype(np.int64)
+        return candidates[picks], covers, scored
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Preference:
-    """Prefers candidates with clear labels, of classes that have fewer picks than their share.
+    """Prefer candidates with a high margin, of classes that have fewer picks than their target.
 
-    A candidate's factor is its clarity times sum_c p_c (target_c / had_c)^power, `had_c` being
-    class c's smoothed share of what is labelled and picked, counted by probability.
+    A candidate's factor is its margin factor times sum_c p_c (target_c / share_c)^quota_power,
+    `share_c` being class c's smoothed share of labels and picks, counted by probability.
     """
 
-    clarity: NDArray[np.float64]
+    margin_factors: NDArray[np.float64]
     probabilities: Probabilities | None
     targets: NDArray[np.float64]
-    labelled: NDArray[np.float64]
-    power: float
+    label_counts: NDArray[np.float64]
+    quota_power: float
 
     @classmethod
     def of(
@@ -161,84 +160,66 @@ class _Preference:
         candidates: Positions,
         settings: ActiveLLMSettings,
     ) -> _Preference:
-        clarity = estimate.clarity[candidates]
+        factors = estimate.margin_factors[candidates]
         if estimate.probabilities is None:
-            return cls(clarity, None, np.ones(1), np.zeros(1), 0.0)
-        known = filled(estimate.probabilities)
+            return cls(factors, None, np.ones(1), np.zeros(1), 0.0)
+        known = impute_missing(estimate.probabilities)
         n_classes = known.shape[1]
         targets = settings.prior_share * known.mean(axis=0) + (1 - settings.prior_share) / n_classes
-        labels = [label for label in pool.labelled.values() if label is not None]
-        labelled = np.bincount(labels, minlength=n_classes).astype(float)
-        return cls(clarity, known[candidates], targets, labelled, settings.quota_power)
+        labels = [label for label in pool.labeled.values() if label is not None]
+        label_counts = np.bincount(labels, minlength=n_classes).astype(float)
+        return cls(factors, known[candidates], targets, label_counts, settings.quota_power)
 
-    def judged(self, short: list[int], scored: ScoredTexts, strength: float) -> _Preference:
-        """Return the preference with a shortlist's clarity moved by an LLM's judgement."""
+    def with_scores(self, short: list[int], scored: ScoredTexts, strength: float) -> _Preference:
+        """Return the preference with a shortlist's factors moved by an LLM's scores."""
         if scored.weight == 0:
             return self
-        clarity = self.clarity.copy()
-        clarity[short] *= np.exp(strength * scored.weight * (2 * scored.scores - 1))
-        return replace(self, clarity=clarity)
+        factors = self.margin_factors.copy()
+        factors[short] *= np.exp(strength * scored.weight * (2 * scored.scores - 1))
+        return replace(self, margin_factors=factors)
 
     def factors(self, picks: list[int]) -> NDArray[np.float64]:
         """Return the factor of every candidate after these picks."""
         if self.probabilities is None:
-            return self.clarity
-        had = self.labelled + self.probabilities[picks].sum(axis=0)
+            return self.margin_factors
+        counts = self.label_counts + self.probabilities[picks].sum(axis=0)
         n_classes = len(self.targets)
-        share = (had + n_classes * self.targets) / (had.sum() + n_classes)
-        wanted: NDArray[np.float64] = self.probabilities @ (self.targets / share) ** self.power
-        return self.clarity * wanted
+        shares = (counts + n_classes * self.targets) / (counts.sum() + n_classes)
+        quotas: NDArray[np.float64] = (
+            self.probabilities @ (self.targets / shares) ** self.quota_power
+        )
+        return self.margin_factors * quotas
 
 
-def _sampled(positions: Positions, n_most: int, rng: np.random.Generator) -> Positions:
-    if len(positions) <= n_most:
+def _sampled(positions: Positions, max_size: int, rng: np.random.Generator) -> Positions:
+    if len(positions) <= max_size:
         return positions
-    return np.sort(rng.choice(positions, size=n_most, replace=False))
+    return np.sort(rng.choice(positions, size=max_size, replace=False))
 
 
-def _newly_alike(problem: CoverageProblem, picks: Sequence[int], alike: float) -> Positions:
-    is_alike = problem.covered >= alike
+def _n_newly_similar(
+    problem: CoverageProblem, picks: Sequence[int], threshold: float
+) -> NDArray[np.int64]:
+    """Return how many references each pick is the first to be similar to."""
+    is_similar = problem.covered >= threshold
     counts = np.zeros(len(picks), dtype=np.int64)
     for place, pick in enumerate(picks):
-        new = (problem.similarities[pick] >= alike) & ~is_alike
-        counts[place] = new.sum()
-        is_alike |= new
+        is_new = (problem.similarities[pick] >= threshold) & ~is_similar
+        counts[place] = is_new.sum()
+        is_similar |= is_new
     return counts
 
 
-def _by_uncertainty(positions: Positions, estimate: PoolEstimate) -> Positions:
-    return positions[np.argsort(-estimate.uncertainty[positions], kind="stable")]
-
-
-def _head_reasons(pool: PoolView, head: _Head, estimate: PoolEstimate) -> list[Reason]:
-    reasons = []
-    for at, covers in zip(head.positions.tolist(), head.covers.tolist(), strict=True):
-        similar = f"covers {covers} similar text{'s' if covers != 1 else ''}"
-        numbers = {"covers": float(covers), **estimate.numbers(at)}
-        reasons.append(Reason(f"{similar}; {estimate.words(pool, at)}", numbers))
-    return reasons
-
-
-def _repeat_reason(pool: PoolView, at: int, first: int) -> Reason:
-    task = int(pool.example_ids[first])
-    return Reason(f"says nearly the same as task {task}", {"repeats_task": float(task)})
-
-
-def _blank_words(pool: PoolView) -> str:
-    return (
-        f"the annotators agree no more than by chance (kappa {pool.agreement:.2f}): the first "
-        "tasks are a representative set, chosen without them"
-    )
-
-
-def _with_judgement(health: OrderingHealth, scored: ScoredTexts | None) -> OrderingHealth:
+def _with_scores(
+    diagnostics: OrderingDiagnostics, scored: ScoredTexts | None
+) -> OrderingDiagnostics:
     if scored is None:
-        return health
+        return diagnostics
     return replace(
-        health,
+        diagnostics,
         split_half_reliability=scored.reliability,
         judgement_weight=scored.weight,
         n_tokens=scored.n_tokens,
         counts=scored.counts,
-        warnings=health.warnings + scored.warnings,
+        warnings=diagnostics.warnings + scored.warnings,
     )

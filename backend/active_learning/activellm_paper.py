@@ -12,16 +12,16 @@ import numpy as np
 
 from backend.active_learning.baselines import complete_order
 from backend.active_learning.diagnostics import position_warnings
-from backend.active_learning.ordering import Ordering, PoolView, QueryStrategy, Reason
+from backend.active_learning.ordering import Ordering, PoolView, QueryStrategy
 from backend.domain.ports import Decoding, LanguageModel
 from backend.errors import LanguageModelError, SettingsError
 from backend.llm.prompts.text import slot_text
 
 Answer = Literal["list", "think", "explain"]
-"""What the LLM is to write: numbers alone, after some thought, or with a word on each text."""
+"""What the LLM is to write: numbers alone, after some reasoning, or with a word on each text."""
 
 _RUN = re.compile(r"\d+(?:\s*,\s*(?:and\s+)?\d+)*")
-_N_SPARE_TOKENS = 64
+_N_RESERVED_TOKENS = 64
 _ANSWER_TOKENS = {"list": 8, "think": 12, "explain": 40}
 _ADVICE = (
     "Look for texts that are representative, diverse, hard to tell, spread over all parts of the "
@@ -44,9 +44,14 @@ _OUTPUT = {
 class PaperSettings:
     """The published method's choices; the defaults are its best mode.
 
-    `n_texts` shown per prompt (50 to 400), `n_picks` asked for. `answer`, `has_advice` and
-    `guidelines` are the prompt variants. `n_rounds` above 1 is the iterative mode with index
-    recall: `n_picks` a round (25 in the paper), already chosen numbers named after the list.
+    Args:
+        n_texts: texts shown per prompt, 50 to 400.
+        n_picks: texts asked for per prompt.
+        answer: what the LLM is to write.
+        has_advice: the prompt says what makes a text worth labeling.
+        guidelines: the project's guidelines to show; "" for none.
+        n_iterations: above 1 is the iterative mode with index recall: `n_picks` each time (25 in
+            the paper), already chosen numbers named after the list.
     """
 
     n_texts: int = 200
@@ -54,22 +59,27 @@ class PaperSettings:
     answer: Answer = "think"
     has_advice: bool = False
     guidelines: str = ""
-    n_rounds: int = 1
+    n_iterations: int = 1
 
 
 _DEFAULT = PaperSettings()
 _MIN_TEXTS, _MAX_TEXTS = 50, 400
-_PICKS_IN_TURNS = 25
+_ITERATIVE_PICKS = 25
 _NUMBERS = ("texts", "picks", "rounds")
 _WORDS = ("advice", "guidelines", *get_args(Answer))
 
 
-def read_mode(mode: str, *, guidelines: str = "") -> PaperSettings:
-    """Read the choices that a setting names, such as "advice, explain, texts=100, rounds=4".
+def parse_mode(mode: str, *, guidelines: str = "") -> PaperSettings:
+    """Parse the choices that a setting names, such as "advice, explain, texts=100, rounds=4".
 
-    Words: `list`, `think` or `explain` for the answer, `advice`, and `guidelines` to show those of
-    the project. Numbers: `texts` (50 to 400), `picks` (32, or 25 in several rounds), `rounds`
-    (above 1: the iterative mode). Raises SettingsError for anything else.
+    Args:
+        mode: words and numbers with commas between them. Words: `list`, `think` or `explain` for
+            the answer, `advice`, and `guidelines` to show those of the project. Numbers: `texts`
+            (50 to 400), `picks` (32, or 25 in the iterative mode), `rounds` (the iterations).
+        guidelines: the project's guidelines.
+
+    Raises:
+        SettingsError: the mode names anything else.
     """
     words = [word.strip() for word in mode.split(",") if word.strip()]
     numbers: dict[str, int] = {}
@@ -81,9 +91,9 @@ def read_mode(mode: str, *, guidelines: str = "") -> PaperSettings:
             known = ", ".join([*_WORDS, *(f"{name}=N" for name in _NUMBERS)])
             raise SettingsError(f"QUERY_PAPER_MODE={mode!r}: {word!r} is none of {known}")
     answers = [word for word in get_args(Answer) if word in words]
-    n_rounds = numbers.get("rounds", 1)
+    n_iterations = numbers.get("rounds", 1)
     n_texts = numbers.get("texts", _DEFAULT.n_texts)
-    n_picks = numbers.get("picks", _DEFAULT.n_picks if n_rounds == 1 else _PICKS_IN_TURNS)
+    n_picks = numbers.get("picks", _DEFAULT.n_picks if n_iterations == 1 else _ITERATIVE_PICKS)
     if not _MIN_TEXTS <= n_texts <= _MAX_TEXTS or n_picks > n_texts or len(answers) > 1:
         raise SettingsError(
             f"QUERY_PAPER_MODE={mode!r}: expected {_MIN_TEXTS} to {_MAX_TEXTS} texts, no more "
@@ -95,16 +105,8 @@ def read_mode(mode: str, *, guidelines: str = "") -> PaperSettings:
         answer=answers[0] if answers else "think",
         has_advice="advice" in words,
         guidelines=guidelines if "guidelines" in words else "",
-        n_rounds=n_rounds,
+        n_iterations=n_iterations,
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Picked:
-    """What an answer chose: numbers in the answer's order, and what was wrong with it."""
-
-    numbers: tuple[int, ...]
-    counts: dict[str, int]
 
 
 class PaperActiveLLM:
@@ -112,11 +114,13 @@ class PaperActiveLLM:
 
     The LLM sees a numbered list of texts, no task and no classes, and names the ones to label;
     they come first, in the order of the answer, and `then` orders the rest. **Deviations** from
-    the released code: an answer is read by a program, not by hand, and numbers that are repeated,
+    the released code: an answer is parsed by a program, not by hand, and numbers that are repeated,
     out of range or too many are dropped and counted, too few are filled up at random; one number
     per text instead of two; the list is as long as stated (the code shows 201), and shorter where
-    the model's context is full. Cost: one prompt of `n_texts` texts per round.
+    the model's context is full. Cost: one prompt of `n_texts` texts per iteration.
     """
+
+    name = "activellm-paper"
 
     def __init__(
         self,
@@ -129,58 +133,54 @@ class PaperActiveLLM:
         self._settings = settings or PaperSettings()
         self._then = then
 
-    @property
-    def name(self) -> str:
-        """Return the strategy's name in settings."""
-        return "activellm-paper"
-
     def order(self, pool: PoolView, *, rng: np.random.Generator) -> Ordering:
-        """Order all open positions: the LLM's picks, then what `then` says, or random ones."""
+        """Order all open positions: the LLM's picks, then those of `then`, or random ones."""
         shown = rng.permutation(pool.open_positions)
         counts: Counter[str] = Counter()
         chosen: list[int] = []
         n_tokens = 0
         problem: tuple[str, ...] = ()
         try:
-            for _ in range(self._settings.n_rounds):
-                picked, n_used = self._ask(pool, shown.tolist(), chosen)
-                chosen += picked.numbers
-                counts.update(picked.counts)
+            for _ in range(self._settings.n_iterations):
+                picks, wrong, n_used = self._ask(pool, shown.tolist(), chosen)
+                chosen += picks
+                counts.update(wrong)
                 n_tokens += n_used
         except LanguageModelError as exc:
             problem = (f"the LLM could not be asked for texts to label: {exc}",)
-        named = shown[chosen].tolist() if chosen else []
-        ordering = self._completed(pool, named, rng)
-        health = replace(
-            ordering.health,
+        ordering = self._with_rest(pool, shown[chosen].tolist() if chosen else [], rng)
+        biases = position_warnings(np.array(chosen[: self._settings.n_picks], dtype=np.int64))
+        diagnostics = replace(
+            ordering.diagnostics,
             n_tokens=n_tokens,
             counts=dict(counts),
-            warnings=(*ordering.health.warnings, *self._suspicions(chosen), *problem),
+            warnings=(*ordering.diagnostics.warnings, *biases, *problem),
         )
-        return replace(ordering, health=health)
+        return replace(ordering, diagnostics=diagnostics)
 
     def _ask(
         self, pool: PoolView, shown: Sequence[int], chosen: Sequence[int]
-    ) -> tuple[Picked, int]:
+    ) -> tuple[list[int], Counter[str], int]:
+        """Return the picks, what was wrong with the answer, and the tokens it cost."""
         if pool.read_texts is None:
-            return Picked((), {}), 0
+            return [], Counter(), 0
         info = self._model.describe()
         n_texts = min(len(shown), max(chosen, default=-1) + 1 + self._settings.n_texts)
         n_answer = 64 + _ANSWER_TOKENS[self._settings.answer] * self._settings.n_picks
         texts = [slot_text(text) for text in pool.read_texts(list(shown[:n_texts]))]
-        texts = self._fitting(texts, chosen, info.n_context_tokens - n_answer - _N_SPARE_TOKENS)
+        texts = self._truncated(
+            texts, chosen, info.n_context_tokens - n_answer - _N_RESERVED_TOKENS
+        )
         prompt = selection_prompt(texts, self._settings, chosen)
         decoding = Decoding(max_tokens=n_answer, model=info.name, is_chat=info.has_chat)
         (completion,) = self._model.complete([prompt], decoding)
         n_tokens = completion.n_tokens_in + completion.n_tokens_out
         if completion.failure is not None:
-            return Picked((), {"failed": 1}), n_tokens
-        picked = read_picks(
-            completion.text, len(texts), n_picks=self._settings.n_picks, taken=chosen
-        )
-        return picked, n_tokens
+            return [], Counter(failed=1), n_tokens
+        n_picks = self._settings.n_picks
+        return (*parse_picks(completion.text, len(texts), n_picks=n_picks, taken=chosen), n_tokens)
 
-    def _fitting(self, texts: list[str], chosen: Sequence[int], n_tokens: int) -> list[str]:
+    def _truncated(self, texts: list[str], chosen: Sequence[int], n_tokens: int) -> list[str]:
         """Return as many of the first texts as the model's context holds, halving until it does."""
         while len(texts) > 1:
             prompt = selection_prompt(texts, self._settings, chosen)
@@ -189,20 +189,15 @@ class PaperActiveLLM:
             texts = texts[: len(texts) // 2]
         return texts
 
-    def _completed(
-        self, pool: PoolView, named: Sequence[int], rng: np.random.Generator
-    ) -> Ordering:
-        reason = Reason("picked from a list by the LLM")
+    def _with_rest(self, pool: PoolView, head: list[int], rng: np.random.Generator) -> Ordering:
+        reason = "picked from a list by the LLM"
         if self._then is None:
-            return complete_order(pool, named, reason, rng)
-        labelled = {**pool.labelled, **dict.fromkeys(named, None)}
-        rest = self._then.order(replace(pool, labelled=labelled), rng=rng)
-        health = complete_order(pool, named, reason, rng).health
-        positions = np.concatenate([np.array(named, dtype=np.int64), rest.positions])
-        return Ordering(positions, (reason,) * len(named) + rest.reasons, health)
-
-    def _suspicions(self, chosen: Sequence[int]) -> tuple[str, ...]:
-        return position_warnings(np.array(chosen[: self._settings.n_picks], dtype=np.int64))
+            return complete_order(pool, head, reason, rng)
+        labeled = {**pool.labeled, **dict.fromkeys(head, None)}
+        rest = self._then.order(replace(pool, labeled=labeled), rng=rng)
+        diagnostics = complete_order(pool, head, reason, rng).diagnostics
+        positions = np.concatenate([np.array(head, dtype=np.int64), rest.positions])
+        return Ordering(positions, (reason,) * len(head) + rest.reasons, diagnostics)
 
 
 def selection_prompt(
@@ -225,12 +220,15 @@ def selection_prompt(
     return "\n\n".join(part for part in parts if part) + "\n\n"
 
 
-def read_picks(text: str, n_texts: int, *, n_picks: int, taken: Sequence[int] = ()) -> Picked:
-    """Read the longest list of numbers in an answer, the last one of equals; never raises.
+def parse_picks(
+    text: str, n_texts: int, *, n_picks: int, taken: Sequence[int] = ()
+) -> tuple[list[int], Counter[str]]:
+    """Parse the longest list of numbers in an answer, the last one of equals; never raises.
 
-    `counts`: `named` numbers, of them `duplicate`, `already_taken` and `out_of_range` ones that are
-    dropped and `surplus` ones that are cut off; how many are `missing`; `ascending` is 1 when the
-    picks never descend.
+    Returns:
+        The picks in the answer's order, and counts: `named` numbers, of them `duplicate`,
+        `already_taken` and `out_of_range` ones that are dropped and `surplus` ones that are cut
+        off; how many are `missing`; `ascending` is 1 when the picks never descend.
     """
     runs = [[int(n[:9]) for n in re.findall(r"\d+", run)] for run in _RUN.findall(text)]
     named = max(reversed(runs), key=len, default=[])
@@ -249,4 +247,4 @@ def read_picks(text: str, n_texts: int, *, n_picks: int, taken: Sequence[int] = 
     picks = picks[:n_picks]
     counts["missing"] = n_picks - len(picks)
     counts["ascending"] = int(len(picks) > 2 and picks == sorted(picks))
-    return Picked(tuple(picks), dict(counts))
+    return picks, counts

@@ -1,4 +1,4 @@
-"""Soft coverage of a pool by a few of its texts: kernel width, near-duplicates, lazy greedy."""
+"""Choose texts that cover a pool: soft coverage, kernel herding, near-duplicates."""
 
 from __future__ import annotations
 
@@ -40,31 +40,34 @@ def kernel(similarities: NDArray[np.float32], width: float) -> NDArray[np.float3
 def near_duplicates(
     embeddings: Vectors, order: Positions, *, threshold: float, rng: np.random.Generator
 ) -> dict[int, int]:
-    """Return, for each text that repeats an earlier one of `order`, which one it repeats.
+    """Return, for each text that repeats an earlier one, the text that it repeats.
 
     A text repeats the first kept text whose cosine with it is at least `threshold`. Pools above
     20,000 texts are compared within cells around random texts, twice: equal texts always share a
-    cell, so that only some pairs just above the threshold are missed. Cost O(n^2 d) up to that
+    cell, so that only some pairs just above the threshold are missed. Cost: O(n^2 d) up to that
     size, about O(n^1.5 d) above; memory O(n d).
+
+    Args:
+        embeddings: unit vectors, shape (n, d).
+        order: positions in the order in which texts are kept.
+        threshold: lowest cosine of near-duplicates, in [-1, 1].
+        rng: draws the centers of the cells.
     """
     if len(order) <= _MAX_COMPARED:
         return _leaders(embeddings, order, threshold)
-    found: dict[int, int] = {}
+    originals: dict[int, int] = {}
     for _ in range(_N_TABLES):
         pivots = embeddings[rng.choice(order, size=int(np.sqrt(len(order))), replace=False)]
         cells = _nearest(embeddings, order, pivots)
         for cell in np.unique(cells):
             members = order[cells == cell]
             for repeat, first in _leaders(embeddings, members, threshold).items():
-                found.setdefault(repeat, first)
-    return {repeat: _root(found, repeat) for repeat in found}
-
-
-def _root(found: dict[int, int], repeat: int) -> int:
-    first = found[repeat]
-    while first in found:
-        first = found[first]
-    return first
+                originals.setdefault(repeat, first)
+    for repeat, first in originals.items():
+        while first in originals:
+            first = originals[first]
+        originals[repeat] = first
+    return originals
 
 
 def _nearest(embeddings: Vectors, order: Positions, pivots: Vectors) -> Positions:
@@ -78,7 +81,7 @@ def _nearest(embeddings: Vectors, order: Positions, pivots: Vectors) -> Position
 
 def _leaders(embeddings: Vectors, order: Positions, threshold: float) -> dict[int, int]:
     """Compare each text with those kept before it, in blocks."""
-    found: dict[int, int] = {}
+    repeats: dict[int, int] = {}
     kept: Positions = np.zeros(0, dtype=np.int64)
     for at in range(0, len(order), _BLOCK):
         block = order[at : at + _BLOCK]
@@ -86,16 +89,16 @@ def _leaders(embeddings: Vectors, order: Positions, threshold: float) -> dict[in
             similar = embeddings[block] @ embeddings[kept].T
             best = similar.argmax(axis=1)
             is_repeat = similar[np.arange(len(block)), best] >= threshold
-            found.update(
+            repeats.update(
                 zip(block[is_repeat].tolist(), kept[best[is_repeat]].tolist(), strict=True)
             )
             block = block[~is_repeat]
-        kept = np.concatenate([kept, _leaders_within(embeddings, block, threshold, found)])
-    return found
+        kept = np.concatenate([kept, _leaders_within(embeddings, block, threshold, repeats)])
+    return repeats
 
 
 def _leaders_within(
-    embeddings: Vectors, block: Positions, threshold: float, found: dict[int, int]
+    embeddings: Vectors, block: Positions, threshold: float, repeats: dict[int, int]
 ) -> Positions:
     similar = embeddings[block] @ embeddings[block].T >= threshold
     is_kept = np.ones(len(block), dtype=bool)
@@ -103,7 +106,7 @@ def _leaders_within(
         earlier = np.flatnonzero(similar[at, :at] & is_kept[:at])
         if len(earlier):
             is_kept[at] = False
-            found[int(block[at])] = int(block[earlier[0]])
+            repeats[int(block[at])] = int(block[earlier[0]])
     kept: Positions = block[is_kept]
     return kept
 
@@ -119,10 +122,12 @@ def best_similarity(embeddings: Vectors, rows: Positions, others: Positions) -> 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CoverageProblem:
-    """Candidates to choose from, and the texts that they are to cover.
+    """Candidates to choose from, and the reference texts that they are to cover.
 
-    `similarities` (c, r): cosine of candidate and reference. `weights` (r,): how much each
-    reference matters. `covered` (r,): its highest cosine with what is labelled, -1 for nothing.
+    Args:
+        similarities: cosine of candidate and reference, shape (c, r).
+        weights: how much each reference counts, shape (r,).
+        covered: its highest cosine with what is labeled or chosen, shape (r,); -1 for nothing.
     """
 
     similarities: NDArray[np.float32]
@@ -140,11 +145,11 @@ def greedy_cover(
     """Pick candidates one by one, each with the highest gain in weighted soft coverage.
 
     The coverage of a set S is the weighted sum over references of the highest kernel value with a
-    member of S or with what is labelled. A gain never grows as S does, so that a stale gain is an
+    member of S or with what is labeled. A gain never grows as S does, so that a stale gain is an
     upper bound and only the best few candidates are recomputed at each pick (lazy greedy, Minoux
     1978): MaxHerding and uncertainty herding, arXiv 2412.20644, equation 3. **Deviation**: a gain
-    is multiplied by what `prefer` says, which is where class quotas come in. Ties go to the
-    earlier candidate. Cost O(c r) memory and first pass, then O(64 r) or few times that per pick.
+    is multiplied by the factor of `prefer`, which brings in class quotas. Ties go to the earlier
+    candidate. Cost: O(c r) memory and first pass, then O(64 r) or few times that per pick.
     """
     state = _LazyGreedy(problem, width)
     picks: list[int] = []
@@ -155,7 +160,7 @@ def greedy_cover(
 
 
 class _LazyGreedy:
-    """What is covered so far, and upper bounds of what each candidate would add."""
+    """Keep what is covered so far, and upper bounds of each candidate's gain."""
 
     def __init__(self, problem: CoverageProblem, width: float) -> None:
         self._values = kernel(problem.similarities, width)
@@ -169,16 +174,16 @@ class _LazyGreedy:
         """Take the open candidate with the highest gain times factor."""
         is_fresh = np.zeros(len(self._bounds), dtype=bool)
         while True:
-            hopes = np.where(self._is_open, self._bounds * factors, -np.inf)
-            best = hopes.max()
-            ties = np.flatnonzero(hopes >= best - _TIE * abs(best))
+            bounds = np.where(self._is_open, self._bounds * factors, -np.inf)
+            best = bounds.max()
+            ties = np.flatnonzero(bounds >= best - _TIE * abs(best))
             if is_fresh[ties].all():
                 return self._take(int(ties[0]))
-            stale = np.where(is_fresh, -np.inf, hopes)
-            n_asked = min(_LAZY_BATCH, int((self._is_open & ~is_fresh).sum()))
-            asked = np.argpartition(-stale, n_asked - 1)[:n_asked]
-            self._bounds[asked] = self._gains(asked)
-            is_fresh[asked] = True
+            stale = np.where(is_fresh, -np.inf, bounds)
+            n_stale = min(_LAZY_BATCH, int((self._is_open & ~is_fresh).sum()))
+            renewed = np.argpartition(-stale, n_stale - 1)[:n_stale]
+            self._bounds[renewed] = self._gains(renewed)
+            is_fresh[renewed] = True
 
     def _take(self, pick: int) -> int:
         self._is_open[pick] = False
@@ -191,3 +196,37 @@ class _LazyGreedy:
             rows = self._values[candidates[at : at + _BLOCK]]
             gains[at : at + _BLOCK] = np.maximum(rows - self._covered, 0) @ self._weights
         return gains
+
+
+def greedy_herd(
+    candidates: Vectors, references: Vectors, chosen: Vectors, n_picks: int, *, width: float
+) -> list[int]:
+    """Pick candidates one by one so that all chosen texts are distributed as the references are.
+
+    Each next pick x has the highest `mean_r k(x, r) - sum_s k(x, s) / (m + 1)` over the m texts s
+    chosen before: like the pool, and unlike what is chosen already. In the kernel's space the mean
+    of the picks nears the pool's faster than a random sample's (kernel herding, Chen, Welling and
+    Smola 2010, arXiv 1203.3472, equation 8). Ties go to the earlier candidate. Cost: O(c r d) once,
+    then O(c d) per pick.
+
+    Args:
+        candidates: unit vectors to choose from, shape (c, d).
+        references: those whose distribution is to be matched, shape (r, d).
+        chosen: those labeled or chosen before, shape (m, d).
+        n_picks: how many to pick; all candidates where there are fewer.
+        width: of the kernel.
+    """
+    if len(candidates) == 0:
+        return []
+    means = kernel(candidates @ references.T, width).mean(axis=1)
+    to_chosen: NDArray[np.float64] = np.zeros(len(candidates))
+    for vector in chosen:
+        to_chosen += kernel(candidates @ vector, width)
+    is_open = np.ones(len(candidates), dtype=bool)
+    picks: list[int] = []
+    for n_chosen in range(len(chosen), len(chosen) + min(n_picks, len(candidates))):
+        gains = np.where(is_open, means - to_chosen / (n_chosen + 1), -np.inf)
+        picks.append(int(gains.argmax()))
+        is_open[picks[-1]] = False
+        to_chosen += kernel(candidates @ candidates[picks[-1]], width)
+    return picks

@@ -1,19 +1,21 @@
-"""What one ordering is like: whether it looks at positions only, what it covers, how balanced."""
+"""Diagnose an ordering: position bias, coverage of the pool, balance of the classes."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import spearmanr
 
 from backend.active_learning.coverage import best_similarity
-from backend.active_learning.ordering import OrderingHealth, PoolView, Positions
+from backend.active_learning.ordering import OrderingDiagnostics, PoolView, Positions
 
 _N_HEAD = 128
-_MIN_FOR_POSITION = 16
+_MIN_PICKS = 16
 _N_REFERENCES = 4000
-_SUSPECT_ASCENDING = 0.85
-_SUSPECT_CORRELATION = 0.8
+_MAX_ASCENDING = 0.85
+_MAX_CORRELATION = 0.8
+_MIN_GAP_VARIATION = 0.5
 _POSITION_ONLY = (
     "the order follows the tasks' ids ({share:.0%} of neighbours ascend, rank correlation "
     "{correlation:.2f}): whatever chose it looked at places, not at texts"
@@ -22,19 +24,38 @@ _REGULAR = (
     "the first picks lie at nearly equal distances in the list: whatever chose them counted "
     "places instead of reading texts"
 )
-_ONE_SIDED = "by the expected labels, {share:.0%} of the first {n} tasks are {name}"
+
+
+def diagnose(pool: PoolView, positions: Positions, rng: np.random.Generator) -> OrderingDiagnostics:
+    """Measure the first 128 positions of an ordering; see `OrderingDiagnostics`."""
+    head = positions[:_N_HEAD]
+    ids = pool.example_ids[head]
+    covering = np.concatenate([head, pool.labeled_positions])
+    return OrderingDiagnostics(
+        n_head=len(head),
+        ascending_share=ascending_share(ids),
+        position_correlation=position_correlation(ids),
+        coverage=mean_coverage(pool, covering, rng),
+        class_balance=None if pool.posteriors is None else class_balance(pool.posteriors[head]),
+        warnings=position_warnings(ids),
+    )
+
+
+def rank_correlation(x: NDArray[Any], y: NDArray[Any]) -> float:
+    """Return Spearman's correlation, 0 where one side is constant."""
+    from scipy.stats import spearmanr  # scipy.stats is slow to import, and the web process need not
+
+    return 0.0 if np.ptp(x) == 0 or np.ptp(y) == 0 else float(spearmanr(x, y).statistic)
 
 
 def ascending_share(ids: NDArray[np.int64]) -> float | None:
-    """Return how many neighbours ascend, in [0, 1]; None under two ids."""
+    """Return the share of neighbors that ascend, in [0, 1]; None under two ids."""
     return float((np.diff(ids) > 0).mean()) if len(ids) > 1 else None
 
 
 def position_correlation(ids: NDArray[np.int64]) -> float | None:
     """Return Spearman's correlation of place and id, in [-1, 1]; None under three ids."""
-    if len(ids) < 3:
-        return None
-    return float(spearmanr(np.arange(len(ids)), ids).statistic)
+    return rank_correlation(np.arange(len(ids)), ids) if len(ids) > 2 else None
 
 
 def gap_variation(picks: NDArray[np.int64]) -> float | None:
@@ -47,7 +68,7 @@ def gap_variation(picks: NDArray[np.int64]) -> float | None:
 
 
 def class_balance(posteriors: NDArray[np.float64]) -> float | None:
-    """Return the entropy of the mean posterior over log K, in [0, 1]; None without any."""
+    """Return the entropy of the mean of posteriors (n, K) over log K, in [0, 1]; None for none."""
     known = posteriors[~np.isnan(posteriors).any(axis=1)]
     if len(known) == 0 or known.shape[1] < 2:
         return None
@@ -66,36 +87,22 @@ def mean_coverage(pool: PoolView, chosen: Positions, rng: np.random.Generator) -
     return float(best_similarity(pool.embeddings, rows, chosen).mean())
 
 
-def examine(pool: PoolView, positions: Positions, rng: np.random.Generator) -> OrderingHealth:
-    """Measure the head (128) of an ordering; see `OrderingHealth`."""
-    head = positions[:_N_HEAD]
-    ids = pool.example_ids[head]
-    ascending, correlation = ascending_share(ids), position_correlation(ids)
-    posteriors = None if pool.posteriors is None else pool.posteriors[head]
-    covering = np.concatenate([head, pool.labelled_positions])
-    return OrderingHealth(
-        n_head=len(head),
-        ascending_share=ascending,
-        position_correlation=correlation,
-        coverage=mean_coverage(pool, covering, rng),
-        class_balance=None if posteriors is None else class_balance(posteriors),
-        warnings=position_warnings(ids),
-    )
-
-
 def position_warnings(ids: NDArray[np.int64]) -> tuple[str, ...]:
-    """Return what gives a selector away that looks at places only; empty under 16 picks.
+    """Return the signs that a selector looked at positions only; none under 16 picks.
 
-    `ids` in the order of choice. Ascending throughout, or in nearly equal steps: both were found in
-    most of the published answers of chat models asked to pick 32 texts of a list.
+    Ascending throughout, or in nearly equal steps: both were found in most of the published answers
+    of chat models asked to pick 32 texts of a list.
+
+    Args:
+        ids: the picks in the order of choice.
     """
-    if len(ids) < _MIN_FOR_POSITION:
+    if len(ids) < _MIN_PICKS:
         return ()
     share, correlation = ascending_share(ids) or 0.0, position_correlation(ids) or 0.0
-    found = []
-    if share >= _SUSPECT_ASCENDING or abs(correlation) >= _SUSPECT_CORRELATION:
-        found.append(_POSITION_ONLY.format(share=share, correlation=correlation))
+    warnings = []
+    if share >= _MAX_ASCENDING or abs(correlation) >= _MAX_CORRELATION:
+        warnings.append(_POSITION_ONLY.format(share=share, correlation=correlation))
     variation = gap_variation(ids)
-    if variation is not None and variation < 0.5:
-        found.append(_REGULAR)
-    return tuple(found)
+    if variation is not None and variation < _MIN_GAP_VARIATION:
+        warnings.append(_REGULAR)
+    return tuple(warnings)

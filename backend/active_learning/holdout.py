@@ -1,4 +1,4 @@
-"""What an unbiased sample of human labels says: accuracy of each source, agreement with people."""
+"""The random holdout: a uniform sample of tasks, and unbiased estimates from its human labels."""
 
 from __future__ import annotations
 
@@ -12,55 +12,62 @@ from numpy.typing import NDArray
 
 from backend.evaluation.metrics import Estimate, Kappa, estimate_kappa, tighter_share
 
-AUDIT_SHARE = 0.10
+HOLDOUT_SHARE = 0.10
 
 
 def holdout_seed(project_id: str) -> int:
-    """Return the seed of a project's audit slice, the same for good."""
+    """Return the seed of a project's random holdout, the same for good."""
     return int(float(project_id))
 
 
 def holdout_rank(example_id: int, *, seed: int) -> float:
-    """Return the example's place in [0, 1) in a random order that anybody can compute again.
+    """Return the example's place in [0, 1) in a random order that can be computed again.
 
     It is a hash of id and seed: independent of texts, labels, models and of other examples, and the
     same after tasks are added or deleted.
     """
+    # the word "audit" is part of the hash: another one would draw another holdout in every project
     digest = hashlib.sha256(f"audit:{seed}:{example_id}".encode()).digest()
     return int.from_bytes(digest[:7], "big") / 2**56
 
 
-def in_holdout(example_id: int, *, seed: int, share: float = AUDIT_SHARE) -> bool:
-    """Whether the example belongs to the audit slice, a uniformly random share of all examples."""
-    return holdout_rank(example_id, seed=seed) < share
+def in_holdout(example_id: int, *, seed: int) -> bool:
+    """Whether the example belongs to the holdout, a uniformly random share of all examples."""
+    return holdout_rank(example_id, seed=seed) < HOLDOUT_SHARE
 
 
-def with_holdout(order: Sequence[int], *, seed: int, share: float = AUDIT_SHARE) -> list[int]:
-    """Return a query strategy's order with the audit slice spread evenly through it.
+def with_holdout(order: Sequence[int], *, seed: int) -> list[int]:
+    """Return a query strategy's order of example ids with the holdout spread evenly through it.
 
-    Audited examples are taken out of the strategy's hands and come in the order of their ranks, one
-    in every `1 / share`. Whoever stops labelling anywhere has then labelled the first audited
-    examples of a random order: a uniformly random sample, which those that the strategy asks for
-    early are not. A longer list of one kind ends the order.
+    Examples of the holdout are taken out of the strategy's order and come in the order of their
+    ranks, one in ten. Wherever labeling stops, the labeled ones are then the first of a random
+    order: a uniformly random sample, which the strategy's first picks are not. A longer list of one
+    kind ends the order.
     """
     ranks = {example_id: holdout_rank(example_id, seed=seed) for example_id in order}
-    audited = deque(sorted((e for e in order if ranks[e] < share), key=lambda e: (ranks[e], e)))
-    chosen = deque(e for e in order if ranks[e] >= share)
+    held_out = deque(
+        sorted((e for e in order if ranks[e] < HOLDOUT_SHARE), key=lambda e: (ranks[e], e))
+    )
+    others = deque(e for e in order if ranks[e] >= HOLDOUT_SHARE)
     mixed: list[int] = []
-    while audited and chosen:
-        is_audits_turn = int((len(mixed) + 1) * share) > int(len(mixed) * share)
-        mixed.append((audited if is_audits_turn else chosen).popleft())
-    return [*mixed, *audited, *chosen]
+    while held_out and others:
+        is_next_held_out = int((len(mixed) + 1) * HOLDOUT_SHARE) > int(len(mixed) * HOLDOUT_SHARE)
+        mixed.append((held_out if is_next_held_out else others).popleft())
+    return [*mixed, *held_out, *others]
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
-    """One source's answers about the pool, in the pool's order.
+class LabelSource:
+    """The label probabilities that one source gives to the pool.
 
-    `probabilities` has shape (n, K); a row of zeros is "no answer", which counts as wrong. Rows of
-    all examples with human labels, audited or not, must be made without the examples' own labels
-    (before they came, or cross-fitted): else the source repeats what it was told and looks better
-    than it is, and the audited rows are no random sample of the rows any more.
+    Rows of all examples with human labels, of the holdout or not, must be made without the
+    examples' own labels (before they came, or cross-fitted): else the source repeats its training
+    labels and looks better than it is, and the holdout is no random sample of the rows any more.
+
+    Args:
+        name: the source in reports.
+        probabilities: shape (n, K), in the pool's order; a row of zeros is "no answer", which
+            counts as wrong.
     """
 
     name: str
@@ -84,51 +91,64 @@ class Source:
         return highest.astype(np.float64)
 
 
-@dataclass(frozen=True, slots=True)
-class HoldoutReport:
-    """What the audit slice says. `accuracies` has the sources that could be judged, by name."""
-
-    n_audited: int
-    accuracies: Mapping[str, Estimate]
-    kappas: Mapping[str, Kappa]
-
-
-def audit(
-    sources: Sequence[Source],
-    judged: Mapping[int, int],
+def estimate_accuracies(
+    sources: Sequence[LabelSource],
+    human_labels: Mapping[int, int],
     *,
-    judge_of_rest: Source | None = None,
-    level: float = 0.95,
-) -> HoldoutReport:
-    """Return each source's accuracy over the pool, judged by audited human labels alone.
+    reference: LabelSource | None = None,
+) -> dict[str, Estimate]:
+    """Estimate each source's accuracy over the pool from the holdout's human labels.
 
-    `judged` maps positions in the pool to people's classes, for the audited examples only: a
-    uniformly random sample. Where `judge_of_rest` (the fused labels, as a rule) is given, a
-    source's answer is guessed to be right with the probability that the judge gives to it, else
-    with its own confidence; see `powered_share` for how guesses narrow an interval.
+    Args:
+        sources: what is measured.
+        human_labels: position in the pool -> class index, of the holdout's examples only.
+        reference: a source (the aggregated labels, as a rule) whose probability of a label predicts
+            that it is right, which narrows the intervals (`tighter_share`); None for the source's
+            own confidence.
+
+    Returns:
+        Estimates by the source's name, of those that can be measured.
     """
-    rows = np.array(sorted(judged), dtype=np.int64)
-    truth = np.array([judged[int(row)] for row in rows], dtype=np.int64)
-    accuracies: dict[str, Estimate] = {}
-    kappas: dict[str, Kappa] = {}
+    rows, truth = _as_arrays(human_labels)
+    accuracies = {}
     for source in sources:
-        guesses = _guesses(source, judge_of_rest)
-        is_rest = np.ones(len(guesses), dtype=bool)
-        is_rest[rows] = False
-        answers = source.labels[rows]
-        found = tighter_share(answers == truth, guesses[rows], guesses[is_rest], level=level)
-        if found is not None:
-            accuracies[source.name] = found
-        is_answered = answers >= 0
-        kappa = estimate_kappa(answers[is_answered], truth[is_answered], level=level)
+        predicted = _predicted_accuracy(source, reference)
+        others = np.delete(predicted, rows)
+        is_right = source.labels[rows] == truth
+        estimate = tighter_share(is_right, predicted[rows], others)
+        if estimate is not None:
+            accuracies[source.name] = estimate
+    return accuracies
+
+
+def estimate_kappas(
+    sources: Sequence[LabelSource], human_labels: Mapping[int, int]
+) -> dict[str, Kappa]:
+    """Estimate each source's chance-corrected agreement with people, where it answers.
+
+    Arguments and result are those of `estimate_accuracies`.
+    """
+    rows, truth = _as_arrays(human_labels)
+    kappas = {}
+    for source in sources:
+        labels = source.labels[rows]
+        is_answered = labels >= 0
+        kappa = estimate_kappa(labels[is_answered], truth[is_answered])
         if kappa is not None:
             kappas[source.name] = kappa
-    return HoldoutReport(len(rows), accuracies, kappas)
+    return kappas
 
 
-def _guesses(source: Source, scorer: Source | None) -> NDArray[np.float64]:
-    if scorer is None:
+def _as_arrays(human_labels: Mapping[int, int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    rows = np.array(sorted(human_labels), dtype=np.int64)
+    return rows, np.array([human_labels[int(row)] for row in rows], dtype=np.int64)
+
+
+def _predicted_accuracy(source: LabelSource, reference: LabelSource | None) -> NDArray[np.float64]:
+    """Return the probability that each of the source's labels is right, shape (n,)."""
+    if reference is None:
         return source.confidences
-    own = np.take_along_axis(scorer.probabilities, np.maximum(source.labels, 0)[:, None], axis=1)
-    guesses = np.where(scorer.is_answered, own[:, 0], source.confidences)
-    return np.where(source.is_answered, guesses, 0.0)
+    labels = np.maximum(source.labels, 0)[:, None]
+    own = np.take_along_axis(reference.probabilities, labels, axis=1)[:, 0]
+    predicted = np.where(reference.is_answered, own, source.confidences)
+    return np.where(source.is_answered, predicted, 0.0)

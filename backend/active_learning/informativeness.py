@@ -1,57 +1,80 @@
-"""An LLM's word on which texts are worth a label: in small groups, repeated, and measured."""
+"""Score with an LLM how informative texts are: in small groups, repeated, and aggregated."""
 
 from __future__ import annotations
 
 import json
 import string
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from backend.active_learning.diagnostics import rank_correlation
 from backend.active_learning.ordering import PoolView, Positions
-from backend.active_learning.rank_aggregation import (
-    ScoredTexts,
-    borda,
-    judgement_weight,
-    place_effect,
-    split_half_reliability,
-)
 from backend.domain.ports import Completion, Decoding, LanguageModel
 from backend.errors import LanguageModelError
 from backend.llm.prompts.text import slot_text
 
-HIGHEST_SCORE = 4
+MAX_SCORE = 4
 _MAX_TEXT_CHARS = 400
 _N_ID_LETTERS = 2
 _TOKENS_PER_ITEM = 10
+_N_SPLITS = 8
+_MIN_TEXTS = 8
+_MIN_RELIABILITY = 0.2
+_MAX_POSITION_BIAS = 0.5
 _NOISE = (
     "the LLM's judgement of which texts are informative does not repeat itself (split-half "
     "reliability {reliability}): it does not count"
 )
-_PLACES = (
-    "the LLM's judgement follows the places in the prompt (rank correlation {effect:.2f}), "
+_POSITION_BIAS = (
+    "the LLM's judgement follows the places in the prompt (rank correlation {bias:.2f}), "
     "which random orders average out"
 )
-_STRONG_PLACE_EFFECT = 0.5
+
+Scores = NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True)
-class InformativenessSettings:
-    """How often and in what groups an LLM is asked."""
+@dataclass(frozen=True, slots=True, eq=False)
+class ScoredTexts:
+    """How informative an LLM finds some texts.
 
-    group_size: int = 20
-    n_rounds: int = 4
+    Args:
+        scores: shape (m,), in [0, 1], the most informative highest.
+        reliability: their split-half reliability, in [-1, 1]; None where it cannot be measured.
+        weight: how far they may move a gain, in [0, 1]; 0 where they are noise.
+        n_tokens: what they cost.
+        counts: what was wrong with the answers.
+        warnings: sentences that a person should read.
+    """
+
+    scores: Scores
+    reliability: float | None
+    weight: float
+    n_tokens: int = 0
+    counts: Mapping[str, int] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+class InformativenessScorer(Protocol):
+    """Scores how informative texts are; `LLMInformativenessScorer` asks an LLM."""
+
+    def score(
+        self, pool: PoolView, shortlist: Positions, *, rng: np.random.Generator
+    ) -> ScoredTexts:
+        """Score the texts of a shortlist."""
+        ...
 
 
 @dataclass(slots=True)
-class _Round:
-    """One judgement of all texts: scores and places, NaN where the answer had none."""
+class _Pass:
+    """One pass over all texts: scores and positions in the prompt, NaN where there is no score."""
 
-    scores: NDArray[np.float64]
-    places: NDArray[np.int64]
+    scores: Scores
+    positions: NDArray[np.int64]
     counts: Counter[str] = field(default_factory=Counter)
     n_tokens: int = 0
 
@@ -59,73 +82,70 @@ class _Round:
 class LLMInformativenessScorer:
     """Scores how much a label for a text would teach, 0 to 4, in groups of about 20.
 
-    Each round deals the texts anew into groups and names them by random letters, so that neither
-    places nor numbers can be continued as a pattern. The answer's schema requires one integer per
-    name: nobody is forgotten or named twice. Rounds are joined by Borda's count, and the agreement
-    of their halves is the weight (permutation self-consistency, arXiv 2310.07712). **Deviations**
-    from ActiveLLM (arXiv 2405.10808): it asks for 32 of 200 texts in one answer, which large models
-    mostly answer by place. Cost: `n_rounds` readings of the texts.
+    Each pass deals the texts anew into groups and names them by random letters, so that neither
+    positions nor numbers can be continued as a pattern. The answer's schema requires one integer
+    per name: none is forgotten or named twice. Passes are aggregated by Borda count, and the
+    agreement of their halves is the weight (permutation self-consistency, arXiv 2310.07712).
+    **Deviations** from ActiveLLM (arXiv 2405.10808): it asks for 32 of 200 texts in one answer,
+    which large models mostly answer by position. Cost: `n_passes` readings of the texts.
     """
 
     def __init__(
-        self,
-        model: LanguageModel,
-        *,
-        question: str,
-        settings: InformativenessSettings | None = None,
+        self, model: LanguageModel, *, question: str, group_size: int = 20, n_passes: int = 4
     ) -> None:
         self._model = model
         self._question = question
-        self._settings = settings or InformativenessSettings()
+        self._group_size = group_size
+        self._n_passes = n_passes
 
-    def scorer(
+    def score(
         self, pool: PoolView, shortlist: Positions, *, rng: np.random.Generator
     ) -> ScoredTexts:
         """Score the texts of a shortlist; an LLM that cannot be asked has weight 0."""
         if pool.read_texts is None or len(shortlist) < 2:
-            return _silent(len(shortlist), "there are no texts to judge")
+            return _unscored(len(shortlist), "there are no texts to judge")
         texts = [slot_text(text)[:_MAX_TEXT_CHARS] for text in pool.read_texts(shortlist.tolist())]
         try:
-            rounds = [self._ask(texts, rng) for _ in range(self._settings.n_rounds)]
+            passes = [self._ask(texts, rng) for _ in range(self._n_passes)]
         except LanguageModelError as exc:
-            return _silent(len(shortlist), f"the LLM could not judge texts: {exc}")
-        return _joined(rounds, rng)
+            return _unscored(len(shortlist), f"the LLM could not judge texts: {exc}")
+        return _aggregate(passes, rng)
 
-    def _ask(self, texts: Sequence[str], rng: np.random.Generator) -> _Round:
+    def _ask(self, texts: Sequence[str], rng: np.random.Generator) -> _Pass:
         """Ask about all texts once, in groups of equal size but for one text."""
         info = self._model.describe()
         order = rng.permutation(len(texts))
-        groups = np.array_split(order, max(1, round(len(texts) / self._settings.group_size)))
-        result = _Round(np.full(len(texts), np.nan), np.zeros(len(texts), dtype=np.int64))
+        groups = np.array_split(order, max(1, round(len(texts) / self._group_size)))
+        result = _Pass(np.full(len(texts), np.nan), np.zeros(len(texts), dtype=np.int64))
         for size in sorted({len(group) for group in groups}):
-            alike = [group for group in groups if len(group) == size]
+            equal = [group for group in groups if len(group) == size]
             names = draw_names(size, rng)
             decoding = Decoding(
                 max_tokens=_TOKENS_PER_ITEM * size + 8,
                 model=info.name,
                 is_chat=info.has_chat,
-                json_schema=judging_schema(names) if info.constrains_json else None,
+                json_schema=scoring_schema(names) if info.constrains_json else None,
             )
             prompts = [
-                judging_prompt(self._question, names, [texts[at] for at in group])
-                for group in alike
+                scoring_prompt(self._question, names, [texts[at] for at in group])
+                for group in equal
             ]
             completions = self._model.complete(prompts, decoding)
-            for group, completion in zip(alike, completions, strict=True):
-                self._read(completion, names, group, result)
+            for group, completion in zip(equal, completions, strict=True):
+                _record(completion, names, group, result)
         return result
 
-    def _read(
-        self, completion: Completion, names: Sequence[str], group: Positions, result: _Round
-    ) -> None:
-        result.n_tokens += completion.n_tokens_in + completion.n_tokens_out
-        scores, counts = read_scores(completion, names)
-        result.counts.update(counts)
-        known = scores[~np.isnan(scores)]
-        centre = known.mean() if len(known) else 0.0
-        spread = known.std() if len(known) and known.std() > 0 else 1.0
-        result.scores[group] = (scores - centre) / spread
-        result.places[group] = np.arange(len(group))
+
+def _record(completion: Completion, names: Sequence[str], group: Positions, result: _Pass) -> None:
+    """Standardize a group's scores and add them, and what they cost, to a pass."""
+    result.n_tokens += completion.n_tokens_in + completion.n_tokens_out
+    scores, counts = parse_scores(completion, names)
+    result.counts.update(counts)
+    known = scores[~np.isnan(scores)]
+    mean = known.mean() if len(known) else 0.0
+    spread = known.std() if len(known) and known.std() > 0 else 1.0
+    result.scores[group] = (scores - mean) / spread
+    result.positions[group] = np.arange(len(group))
 
 
 def draw_names(n: int, rng: np.random.Generator) -> list[str]:
@@ -135,21 +155,21 @@ def draw_names(n: int, rng: np.random.Generator) -> list[str]:
     return [letters[code // len(letters)] + letters[code % len(letters)] for code in drawn]
 
 
-def judging_prompt(question: str, names: Sequence[str], texts: Sequence[str]) -> str:
+def scoring_prompt(question: str, names: Sequence[str], texts: Sequence[str]) -> str:
     """Return the prompt for one group; the part that is the same for all groups comes first."""
     items = "\n".join(f'{name}: "{text}"' for name, text in zip(names, texts, strict=True))
     return (
         f"People will label texts: {question}\n"
         f"Say for each text how much a label for it would teach a classifier, from 0 (nothing: "
-        f"garbled, or like many others) to {HIGHEST_SCORE} (much: clear and typical of its kind, "
+        f"garbled, or like many others) to {MAX_SCORE} (much: clear and typical of its kind, "
         "or a case that others are judged by). Answer in JSON with one number for each name.\n\n"
         f"{items}\n\nJSON:"
     )
 
 
-def judging_schema(names: Sequence[str]) -> str:
+def scoring_schema(names: Sequence[str]) -> str:
     """Return the JSON schema of an answer: one required integer per name and nothing else."""
-    number = {"type": "integer", "minimum": 0, "maximum": HIGHEST_SCORE}
+    number = {"type": "integer", "minimum": 0, "maximum": MAX_SCORE}
     return json.dumps(
         {
             "type": "object",
@@ -160,9 +180,7 @@ def judging_schema(names: Sequence[str]) -> str:
     )
 
 
-def read_scores(
-    completion: Completion, names: Sequence[str]
-) -> tuple[NDArray[np.float64], Counter[str]]:
+def parse_scores(completion: Completion, names: Sequence[str]) -> tuple[Scores, Counter[str]]:
     """Return the scores by name, NaN where there is none, and what was wrong; never raises."""
     scores = np.full(len(names), np.nan)
     if completion.failure is not None:
@@ -173,36 +191,99 @@ def read_scores(
     except ValueError:
         return scores, Counter(unreadable=len(names))
     counts: Counter[str] = Counter()
-    for place, name in enumerate(names):
+    for at, name in enumerate(names):
         value = answer.get(name)
         if isinstance(value, bool) or not isinstance(value, int | float):
             counts["missing"] += 1
-        elif not 0 <= value <= HIGHEST_SCORE:
+        elif not 0 <= value <= MAX_SCORE:
             counts["out_of_range"] += 1
         else:
-            scores[place] = value
+            scores[at] = value
     counts["invented"] += len(set(answer) - set(names))
     return scores, +counts
 
 
-def _joined(rounds: Sequence[_Round], rng: np.random.Generator) -> ScoredTexts:
-    scores = np.array([one.scores for one in rounds])
+def _aggregate(passes: Sequence[_Pass], rng: np.random.Generator) -> ScoredTexts:
+    scores = np.array([one.scores for one in passes])
     reliability = split_half_reliability(scores, rng)
-    effect = place_effect(scores, np.array([one.places for one in rounds]))
-    weight = judgement_weight(reliability)
+    bias = position_bias(scores, np.array([one.positions for one in passes]))
+    weight = reliability_weight(reliability)
     shown = "unknown" if reliability is None else f"{reliability:.2f}"
     warnings = [] if weight > 0 else [_NOISE.format(reliability=shown)]
-    if effect is not None and abs(effect) >= _STRONG_PLACE_EFFECT:
-        warnings.append(_PLACES.format(effect=effect))
+    if bias is not None and abs(bias) >= _MAX_POSITION_BIAS:
+        warnings.append(_POSITION_BIAS.format(bias=bias))
     return ScoredTexts(
-        scores=borda(scores),
+        scores=borda_count(scores),
         reliability=reliability,
         weight=weight,
-        n_tokens=sum(one.n_tokens for one in rounds),
-        counts=dict(sum((one.counts for one in rounds), Counter())),
+        n_tokens=sum(one.n_tokens for one in passes),
+        counts=dict(sum((one.counts for one in passes), Counter())),
         warnings=tuple(warnings),
     )
 
 
-def _silent(n_texts: int, why: str) -> ScoredTexts:
+def _unscored(n_texts: int, why: str) -> ScoredTexts:
     return ScoredTexts(np.full(n_texts, 0.5), reliability=None, weight=0.0, warnings=(why,))
+
+
+def borda_count(scores: Scores) -> Scores:
+    """Return each text's mean normalized rank over the passes that scored it, in [0, 1].
+
+    Borda's count over incomplete rankings: each pass's ranks are scaled to [0, 1], 1 for the best,
+    before they are averaged. Ties share their mean rank; a text without any score gets 0.5.
+
+    Args:
+        scores: one pass over m texts per row, shape (R, m), higher is better, NaN for none.
+    """
+    from scipy.stats import rankdata  # scipy.stats is slow to import, and the web process need not
+
+    ranks = np.full(scores.shape, np.nan)
+    for row, values in enumerate(scores):
+        known = np.flatnonzero(~np.isnan(values))
+        if len(known) > 1:
+            ranks[row, known] = (rankdata(values[known]) - 1) / (len(known) - 1)
+        elif len(known) == 1:
+            ranks[row, known] = 0.5
+    n_scored = (~np.isnan(ranks)).sum(axis=0)
+    total = np.nansum(ranks, axis=0)
+    result: Scores = np.where(n_scored > 0, total / np.maximum(n_scored, 1), 0.5)
+    return result
+
+
+def split_half_reliability(scores: Scores, rng: np.random.Generator) -> float | None:
+    """Return how well one half of the passes (R, m) predicts the other, stepped up to all.
+
+    Spearman's correlation of the halves' Borda counts, averaged over 8 random splits, then the
+    Spearman-Brown formula 2r / (1 + r); in [-1, 1]. None under two passes or 8 texts scored in all.
+    """
+    scores = scores[:, ~np.isnan(scores).any(axis=0)]
+    if len(scores) < 2 or scores.shape[1] < _MIN_TEXTS:
+        return None
+    correlations = []
+    for _ in range(_N_SPLITS):
+        order = rng.permutation(len(scores))
+        half = len(scores) // 2
+        halves = borda_count(scores[order[:half]]), borda_count(scores[order[half:]])
+        correlations.append(rank_correlation(*halves))
+    mean = float(np.mean(correlations))
+    return 2 * mean / (1 + mean) if mean > -1 / 3 else -1.0
+
+
+def reliability_weight(reliability: float | None) -> float:
+    """Return how far scores may count: their reliability, or 0 under 0.2 as noise."""
+    if reliability is None or reliability < _MIN_RELIABILITY:
+        return 0.0
+    return min(1.0, reliability)
+
+
+def position_bias(scores: Scores, positions: NDArray[np.int64]) -> float | None:
+    """Return Spearman's correlation of score and position in the prompt; None under 8 scores.
+
+    Args:
+        scores: one pass over m texts per row, shape (R, m), NaN for none.
+        positions: where in its group each text stood in each pass, shape (R, m).
+    """
+    is_known = ~np.isnan(scores)
+    if is_known.sum() < _MIN_TEXTS:
+        return None
+    return rank_correlation(scores[is_known], positions[is_known].astype(float))

@@ -1,4 +1,4 @@
-"""What a query strategy is given and what it gives back: a pool, and an order with reasons."""
+"""The values of a query strategy: the pool that it is given and the ordering that it returns."""
 
 from __future__ import annotations
 
@@ -17,30 +17,35 @@ ReadTexts = Callable[[Sequence[int]], Sequence[str]]
 class PoolView:
     """A project's texts as a query strategy sees them; position i is row i of every array.
 
-    `example_ids` (n,) ascending; ties break by them. `embeddings` (n, d), unit float32.
-    `posteriors` (n, K): calibrated label probabilities of the annotators, a row of NaN where there
-    is none; `small_model_posteriors` (n, K) likewise, from the model that learned from people.
-    `agreement` is how far the annotators agree beyond chance (kappa), None where fewer than two can
-    be compared.
-    `labelled` maps positions that people answered to the class index, None where the answer is no
-    single class. `read_texts` returns the texts of some positions; strategies that need no text
-    never call it. `pulled` maps positions to what is odd about them: they come first, with that as
-    the reason. `label_names` are the K classes in words.
+    Args:
+        example_ids: shape (n,), ascending; ties break by them.
+        embeddings: unit vectors, shape (n, d), float32.
+        posteriors: the annotators' calibrated label probabilities, shape (n, K); NaN rows for none.
+        student_posteriors: those of the model that learned from people, likewise.
+        agreement: the annotators' agreement beyond chance (kappa); None where fewer than two can be
+            compared.
+        labeled: position -> class index of what people answered; None for no single class.
+        read_texts: returns the texts of some positions.
+        pinned: position -> why it comes first whatever the strategy says.
+        label_names: the K classes in words.
+
+    Raises:
+        ValueError: an array has another length than `example_ids`, or the ids do not ascend.
     """
 
     example_ids: NDArray[np.int64]
     embeddings: NDArray[np.float32]
     posteriors: NDArray[np.float64] | None = None
-    small_model_posteriors: NDArray[np.float64] | None = None
+    student_posteriors: NDArray[np.float64] | None = None
     agreement: float | None = None
-    labelled: Mapping[int, int | None] = field(default_factory=dict)
+    labeled: Mapping[int, int | None] = field(default_factory=dict)
     read_texts: ReadTexts | None = None
-    pulled: Mapping[int, str] = field(default_factory=dict)
+    pinned: Mapping[int, str] = field(default_factory=dict)
     label_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         n_texts = len(self.example_ids)
-        for name in ("embeddings", "posteriors", "small_model_posteriors"):
+        for name in ("embeddings", "posteriors", "student_posteriors"):
             array = getattr(self, name)
             if array is not None and len(array) != n_texts:
                 raise ValueError(f"{name} has {len(array)} rows for {n_texts} examples")
@@ -51,37 +56,34 @@ class PoolView:
         return len(self.example_ids)
 
     @property
-    def labelled_positions(self) -> Positions:
+    def labeled_positions(self) -> Positions:
         """Return the positions that people answered, ascending."""
-        return np.array(sorted(self.labelled), dtype=np.int64)
+        return np.array(sorted(self.labeled), dtype=np.int64)
 
     @property
     def open_positions(self) -> Positions:
         """Return the positions that nobody answered yet, ascending."""
         is_open = np.ones(len(self), dtype=bool)
-        is_open[self.labelled_positions] = False
+        is_open[self.labeled_positions] = False
         return np.flatnonzero(is_open).astype(np.int64)
 
 
 @dataclass(frozen=True, slots=True)
-class Reason:
-    """Why a task stands where it stands: a sentence for people, and the numbers in it."""
-
-    words: str
-    numbers: Mapping[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class OrderingHealth:
+class OrderingDiagnostics:
     """What is measured about one ordering; shares in [0, 1], None where it cannot be measured.
 
-    `ascending_share`: how many neighbours in the head of the order ascend by example id; 0.5 for
-    an order that does not look at ids. `position_correlation`: Spearman's rank correlation of place
-    and id over the head. `coverage`: mean similarity of a pool text to the nearest one in the head.
-    `class_balance`: entropy of the head's expected classes over the highest possible, by
-    `posteriors`. `split_half_reliability` and `judgement_weight` are about the LLM's judgement
-    where one was asked; `n_tokens` is what it cost. `counts` says what had to be repaired in its
-    answers. `warnings` say aloud what a person should know.
+    Args:
+        n_head: the length of the head, the first part of the order that the figures are about.
+        ascending_share: share of neighbors in the head that ascend by id; 0.5 is chance.
+        position_correlation: Spearman's rank correlation of place and id over the head.
+        coverage: mean cosine of a pool text and the nearest one in the head.
+        class_balance: entropy of the head's expected classes over the highest possible.
+        split_half_reliability: how well the LLM's scores of informativeness repeat themselves.
+        judgement_weight: how far those scores count.
+        n_tokens: what the LLM cost.
+        n_near_duplicates: texts put to the end because they repeat others.
+        counts: what had to be repaired in the LLM's answers.
+        warnings: sentences that a person should read.
     """
 
     n_head: int
@@ -99,15 +101,17 @@ class OrderingHealth:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ordering:
-    """A total order over the open positions of a pool: `positions` first to last.
+    """A total order over the open positions of a pool.
 
-    `reasons[j]` belongs to `positions[j]`. The first k positions are the same however many are
-    taken.
+    Args:
+        positions: first to last; the first k are the same however many are taken.
+        reasons: for each position, a sentence that says why it stands there.
+        diagnostics: figures about the order.
     """
 
     positions: Positions
-    reasons: tuple[Reason, ...]
-    health: OrderingHealth
+    reasons: tuple[str, ...]
+    diagnostics: OrderingDiagnostics
 
     def example_ids(self, pool: PoolView) -> NDArray[np.int64]:
         """Return the example ids in order."""
@@ -115,11 +119,11 @@ class Ordering:
 
 
 class QueryStrategy(Protocol):
-    """Whatever decides which task an annotator should see first."""
+    """Decides the order in which people label a pool."""
 
     @property
     def name(self) -> str:
-        """Return what this strategy is called in settings and reports."""
+        """Return the strategy's name in settings and reports."""
         ...
 
     def order(self, pool: PoolView, *, rng: np.random.Generator) -> Ordering:

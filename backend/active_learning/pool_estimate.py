@@ -1,4 +1,4 @@
-"""What is expected of every text of a pool, and how that changes as people label."""
+"""Estimate every text's label probabilities and uncertainty, and how labels change them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from backend.active_learning.coverage import Vectors
 from backend.active_learning.ordering import PoolView
 
-_MIN_CLARITY = 0.05
+_MIN_MARGIN = 0.05
+_UNSURE = 0.5
 
 Probabilities = NDArray[np.float64]
 
@@ -19,18 +20,22 @@ Probabilities = NDArray[np.float64]
 class ActiveLLMSettings:
     """The default strategy's numbers, chosen on held-out training rows (docs/algorithms.md).
 
-    `width_share`: kernel width over the pool's mean distance (1 - cos). `label_share`: how much of
-    the similarity of two texts is that of their expected labels. `quota_power`: how strongly a
-    class in arrears is preferred. `prior_share`: how much of a class's target share comes from the
-    pool's expected classes, the rest being equal shares. `clarity`: how strongly texts with a clear
-    label are preferred before there is any human label; it is gone at `clarity_until` labels.
-    `least_agreement`: annotators that agree less than this beyond chance are not heard before
-    `clarity_until` labels.
-    `uncertainty`: weight of the uncertainty of texts once the small model is fully trusted, which
-    it is to one half at `trust_at` labels. `n_head`: how many are chosen greedily, the rest
-    follow by uncertainty. An LLM, where one is asked, reads the first `n_short`; `judgement` is the
-    most by which its word moves the logarithm of a gain. Pools larger than `n_candidates` or
-    `n_references` are sampled down to these.
+    Args:
+        width_share: kernel width over the pool's mean cosine distance.
+        label_share: how much of two texts' similarity is that of their expected labels, in [0, 1].
+        duplicate_similarity: lowest cosine of near-duplicates.
+        quota_power: how strongly a class with fewer picks than its target is preferred.
+        prior_share: how much of a class's target comes from the pool's expected classes, in [0, 1];
+            the rest is equal shares.
+        margin_power: how strongly texts with a high margin are preferred before any human label.
+        margin_until: number of human labels at which that preference is gone.
+        min_agreement: annotators with a lower kappa are not used before `margin_until` labels.
+        student_half_at: number of human labels at which the student has half the weight.
+        n_head: how many texts are chosen greedily; the rest follow by uncertainty.
+        n_shortlist: how many of the first an LLM scores, where one is asked.
+        scorer_strength: the most by which its scores move the logarithm of a gain.
+        n_candidates: larger pools are sampled down to so many texts to choose from.
+        n_references: and to so many texts to cover.
     """
 
     width_share: float = 0.75
@@ -38,96 +43,92 @@ class ActiveLLMSettings:
     duplicate_similarity: float = 0.95
     quota_power: float = 3.0
     prior_share: float = 0.5
-    clarity: float = 1.0
-    clarity_until: float = 64.0
-    least_agreement: float = 0.05
-    uncertainty: float = 1.0
-    trust_at: float = 32.0
+    margin_power: float = 1.0
+    margin_until: float = 64.0
+    min_agreement: float = 0.05
+    student_half_at: float = 32.0
     n_head: int = 1000
-    n_short: int = 200
-    scored: float = 0.5
+    n_shortlist: int = 200
+    scorer_strength: float = 0.5
     n_candidates: int = 8000
     n_references: int = 4000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PoolEstimate:
-    """What is expected of every text: label probabilities, how unsure, how much it weighs.
+    """Label probabilities of every text, and the weights that follow from them.
 
-    `probabilities` (n, K) blends annotators and small model; None where neither spoke.
-    `uncertainty` (n,) is 1 - (best - second best) probability, 1 where nothing is known; `weights`
-    (n,) say how much covering a text counts, `clarity` (n,) how readily it is chosen. `is_blank`:
-    the annotators seem to guess, and there are too few labels yet to know better.
+    Args:
+        probabilities: annotators and student blended, shape (n, K); None where there are none.
+        uncertainty: 1 - margin of the two best labels, shape (n,); 1 where nothing is known.
+        weights: how much covering a text counts, shape (n,).
+        margin_factors: how strongly a text is preferred for its margin, shape (n,).
+        source: the model that weighs most.
+        annotators_uninformative: the annotators agree by chance alone and are not used.
     """
 
     probabilities: Probabilities | None
     uncertainty: NDArray[np.float64]
     weights: NDArray[np.float64]
-    clarity: NDArray[np.float64]
+    margin_factors: NDArray[np.float64]
     source: str
-    is_blank: bool = False
+    annotators_uninformative: bool = False
 
     @classmethod
     def of(cls, pool: PoolView, settings: ActiveLLMSettings) -> PoolEstimate:
-        """Blend who speaks about the pool by the number of human labels.
+        """Blend annotators and student by the number of human labels.
 
-        The small model's share is l / (l + `trust_at`) for l labels; uncertainty begins to weigh
-        with it. Clear texts are preferred at first: preferring unsure ones from the start lost on
-        the training rows of six sets (docs/algorithms.md). Annotators that agree no more than by
-        chance are not heard until people have turned them round or the small model has learned.
+        The student's weight is l / (l + `student_half_at`) for l labels, and uncertainty weighs as
+        much. High margins are preferred at first: preferring low ones from the start lost on the
+        training rows of six sets (docs/algorithms.md). Annotators that agree no more than by chance
+        are left out until there are labels to correct them or to train the student.
         """
-        n_labels = sum(label is not None for label in pool.labelled.values())
-        is_noise = pool.agreement is not None and pool.agreement < settings.least_agreement
-        is_blank = is_noise and n_labels < settings.clarity_until
-        if is_blank:
+        n_labels = sum(label is not None for label in pool.labeled.values())
+        agrees_by_chance = pool.agreement is not None and pool.agreement < settings.min_agreement
+        uninformative = agrees_by_chance and n_labels < settings.margin_until
+        if uninformative:
             pool = replace(pool, posteriors=None)
-        label_model = n_labels / (n_labels + settings.trust_at)
-        probabilities, source = _blend(pool, label_model)
+        student_weight = n_labels / (n_labels + settings.student_half_at)
+        probabilities, source = _blend(pool, student_weight)
         if probabilities is None:
-            flat = np.ones(len(pool))
-            return cls(None, flat, flat, flat, source, is_blank)
+            ones = np.ones(len(pool))
+            return cls(None, ones, ones, ones, source, uninformative)
         uncertainty = margin_uncertainty(probabilities)
-        share = label_model * settings.uncertainty
-        clarity = settings.clarity * max(0.0, 1 - n_labels / settings.clarity_until)
+        power = settings.margin_power * max(0.0, 1 - n_labels / settings.margin_until)
         return cls(
             probabilities,
             uncertainty,
-            weights=(1 - share) + share * uncertainty,
-            clarity=(_MIN_CLARITY + 1 - uncertainty) ** clarity,
+            weights=(1 - student_weight) + student_weight * uncertainty,
+            margin_factors=(_MIN_MARGIN + 1 - uncertainty) ** power,
             source=source,
-            is_blank=is_blank,
+            annotators_uninformative=uninformative,
         )
 
-    def joined_to(self, embeddings: Vectors, label_share: float) -> Vectors:
+    def with_label_similarity(self, embeddings: Vectors, label_share: float) -> Vectors:
         """Return unit vectors (n, d + K) whose cosine mixes that of texts and that of labels.
 
         The labels' part is the Bhattacharyya coefficient of the two posteriors, 1 for equal ones.
         """
         if self.probabilities is None or label_share == 0:
             return embeddings
-        roots = np.sqrt(filled(self.probabilities))
+        roots = np.sqrt(impute_missing(self.probabilities))
         parts = [np.sqrt(1 - label_share) * embeddings, np.sqrt(label_share) * roots]
         return np.hstack(parts).astype(np.float32)
 
-    def numbers(self, at: int) -> dict[str, float]:
-        """Return the figures about one text."""
-        return {"uncertainty": round(float(self.uncertainty[at]), 4)}
-
-    def words(self, pool: PoolView, at: int) -> str:
-        """Say how sure the label of one text is: "LLM unsure: 0.52 billing / 0.44 refund"."""
-        if self.probabilities is None and self.is_blank:
-            return "the annotators agree by chance alone and are not heard"
+    def describe(self, pool: PoolView, at: int) -> str:
+        """Describe the expected label of one text: "annotators unsure: 0.52 billing / 0.44 ham"."""
+        if self.probabilities is None and self.annotators_uninformative:
+            return "the annotators agree by chance alone and are not used"
         if self.probabilities is None or np.isnan(self.probabilities[at]).any():
             return "nothing is known about its label"
         row = self.probabilities[at]
-        best = np.argsort(-row, kind="stable")[:2]
-        named = [
-            f"{row[label]:.2f} "
-            f"{pool.label_names[label] if label < len(pool.label_names) else f'class {label}'}"
-            for label in best
-        ]
-        is_unsure = self.uncertainty[at] >= 0.5
-        return f"{self.source} {'unsure' if is_unsure else 'fairly sure'}: {' / '.join(named)}"
+        names = pool.label_names
+        best = " / ".join(
+            f"{row[label]:.2f} {names[label] if label < len(names) else f'class {label}'}"
+            for label in np.argsort(-row, kind="stable")[:2]
+        )
+        sureness = "unsure" if self.uncertainty[at] >= _UNSURE else "fairly sure"
+        return f"{self.source} {sureness}: {best}"
 
 
 def margin_uncertainty(probabilities: Probabilities) -> NDArray[np.float64]:
@@ -139,27 +140,22 @@ def margin_uncertainty(probabilities: Probabilities) -> NDArray[np.float64]:
     return margins
 
 
-def _blend(pool: PoolView, label_model: float) -> tuple[Probabilities | None, str]:
-    annotators, small = pool.posteriors, pool.small_model_posteriors
-    if annotators is None and small is None:
-        return None, ""
-    if small is None:
-        return annotators, "annotators"
+def _blend(pool: PoolView, student_weight: float) -> tuple[Probabilities | None, str]:
+    annotators, student = pool.posteriors, pool.student_posteriors
+    if student is None:
+        return annotators, "" if annotators is None else "annotators"
     if annotators is None:
-        return small, "small model"
-    mixed = (1 - label_model) * annotators + label_model * small
-    mixed = np.where(np.isnan(annotators), small, mixed)
-    mixed = np.where(np.isnan(small), annotators, mixed)
-    return mixed, "small model" if label_model > 0.5 else "annotators"
+        return student, "small model"
+    mixed = (1 - student_weight) * annotators + student_weight * student
+    mixed = np.where(np.isnan(annotators), student, mixed)
+    mixed = np.where(np.isnan(student), annotators, mixed)
+    return mixed, "small model" if student_weight > 0.5 else "annotators"
 
 
-def filled(probabilities: Probabilities) -> Probabilities:
+def impute_missing(probabilities: Probabilities) -> Probabilities:
     """Return the rows (n, K) with the mean of the known ones, or equal shares, in place of NaN."""
     n_classes = probabilities.shape[1]
     is_known = np.isnan(probabilities).sum(axis=1) == 0
-    mean = (
-        probabilities[is_known].mean(axis=0)
-        if is_known.any()
-        else np.full(n_classes, 1 / n_classes)
-    )
+    known = probabilities[is_known]
+    mean = known.mean(axis=0) if len(known) else np.full(n_classes, 1 / n_classes)
     return np.where(is_known[:, None], probabilities, mean)

@@ -32,7 +32,7 @@ INHERITED = (LABELS_FROM, MODEL_FROM, RECIPE)
 round's recipe. A release that only brings another order has them from the one that it replaces.
 """
 _N_QUANTILES = 101
-_AUDIT_REASON = "drawn at random: the audit slice, from which accuracy is estimated"
+_HOLDOUT_REASON = "drawn at random: the random holdout, from which accuracy is estimated"
 
 MakeStrategy = Callable[[str], QueryStrategy]
 """Makes a project's query strategy, told in words what people are asked there."""
@@ -100,7 +100,7 @@ class ReleaseBuilder:
             len(pool.tasks),
             len(pool.answered_ids),
             _quantiles([v for v in aggregated.labels_out if v.example_id not in pool.answered_ids]),
-            asdict(ordering.health),
+            asdict(ordering.diagnostics),
         )
         self._stores.state.put(project.id, QUEUE, asdict(state))
         _LOG.info(
@@ -117,7 +117,7 @@ class ReleaseBuilder:
     ) -> tuple[PoolView, Ordering]:
         pool = aggregated.pool
         question = pool.guidelines.schema.questions[0]
-        labelled = {
+        labeled = {
             at: pool.human[question.name].get(example.id)
             for at, example in enumerate(pool.examples)
             if example.id in pool.answered_ids
@@ -129,11 +129,11 @@ class ReleaseBuilder:
             example_ids=np.array([example.id for example in pool.examples], dtype=np.int64),
             embeddings=self._ensemble.vectors(question, pool.examples),
             posteriors=_normalised(aggregated.posteriors(question)) if question.labels else None,
-            small_model_posteriors=aggregated.heard(question, SMALL_MODEL),
+            student_posteriors=aggregated.heard(question, SMALL_MODEL),
             agreement=_agreement(aggregated, question),
-            labelled=labelled,
+            labeled=labeled,
             read_texts=lambda rows: [pool.examples[row].text_of(question) for row in rows],
-            pulled={
+            pinned={
                 at: f"the text looks like an order to the model: {label_issues[example.id]}"
                 for at, example in enumerate(pool.examples)
                 if example.id in label_issues and example.id not in pool.answered_ids
@@ -198,12 +198,12 @@ def slot_score(queue: QueueState, labels_out: Sequence[WeakLabel]) -> float:
 def _places(project_id: ProjectId, view: PoolView, ordering: Ordering) -> list[QueuePlace]:
     seed = holdout_seed(project_id)
     ids = [int(i) for i in ordering.example_ids(view)]
-    reasons = dict(zip(ids, (reason.words for reason in ordering.reasons), strict=True))
+    reasons = dict(zip(ids, ordering.reasons, strict=True))
     return [
         QueuePlace(
             task_id,
             at,
-            _AUDIT_REASON if in_holdout(task_id, seed=seed) else reasons[task_id],
+            _HOLDOUT_REASON if in_holdout(task_id, seed=seed) else reasons[task_id],
             in_holdout(task_id, seed=seed),
         )
         for at, task_id in enumerate(with_holdout(ids, seed=seed))

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from backend.active_learning.activellm import ActiveLLMStrategy
 from backend.active_learning.coverage import kernel
+from backend.active_learning.informativeness import ScoredTexts
 from backend.active_learning.ordering import PoolView
 from backend.active_learning.pool_estimate import ActiveLLMSettings, margin_uncertainty
-from backend.active_learning.rank_aggregation import ScoredTexts
 
 
 def directions(*degrees):
@@ -31,8 +31,8 @@ def ordered(pool, **changes):
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 40), st.sets(st.integers(0, 39), max_size=10), st.integers(0, 99))
-def test_every_open_task_is_ordered_exactly_once(n, labelled, seed):
-    pool = random_pool(n, seed=seed, labelled={at: 0 for at in labelled if at < n})
+def test_every_open_task_is_ordered_exactly_once(n, labeled, seed):
+    pool = random_pool(n, seed=seed, labeled={at: 0 for at in labeled if at < n})
     ordering = ordered(pool, n_head=7)
     assert sorted(ordering.positions) == sorted(pool.open_positions)
     assert len(ordering.reasons) == len(ordering.positions)
@@ -59,9 +59,9 @@ def test_the_middle_of_the_larger_group_comes_first_then_the_other_group():
     assert ordered(pool, width_share=0.2).positions[:2].tolist() == [1, 3]
 
 
-def test_what_is_labelled_already_is_not_covered_again():
+def test_what_is_labeled_already_is_not_covered_again():
     vectors = directions(0, 10, 20, 180, 200)
-    pool = PoolView(np.arange(5), vectors, labelled={1: 0})
+    pool = PoolView(np.arange(5), vectors, labeled={1: 0})
     assert ordered(pool, width_share=0.2).positions[0] == 3
 
 
@@ -74,23 +74,23 @@ def test_near_duplicates_come_last_and_say_what_they_repeat():
     pool = PoolView(np.array([4, 5, 9]), directions(0, 0, 90))
     ordering = ordered(pool)
     assert ordering.positions[-1] == 1
-    assert ordering.reasons[-1].words == "says nearly the same as task 4"
-    assert ordering.health.n_near_duplicates == 1
+    assert ordering.reasons[-1] == "says nearly the same as task 4"
+    assert ordering.diagnostics.n_near_duplicates == 1
 
 
-def test_a_pulled_task_comes_first_with_its_reason():
-    pool = random_pool(6, pulled={4: "looks like an order to the model"})
+def test_a_pinned_task_comes_first_with_its_reason():
+    pool = random_pool(6, pinned={4: "looks like an order to the model"})
     ordering = ordered(pool)
     assert ordering.positions[0] == 4
-    assert "looks like an order to the model" in ordering.reasons[0].words
+    assert "looks like an order to the model" in ordering.reasons[0]
 
 
-def test_a_class_in_arrears_is_preferred_to_a_better_covering_text():
+def test_a_class_below_its_target_is_preferred_to_a_better_covering_text():
     vectors = directions(0, 15, 30, 170)
     sure = np.array([[0.99, 0.01]] * 3 + [[0.01, 0.99]])
-    pool = PoolView(np.arange(4), vectors, posteriors=sure, labelled={})
-    with_quota = ordered(pool, quota_power=8.0, width_share=5.0, clarity=0.0)
-    without = ordered(pool, quota_power=0.0, width_share=5.0, clarity=0.0, label_share=0.0)
+    pool = PoolView(np.arange(4), vectors, posteriors=sure, labeled={})
+    with_quota = ordered(pool, quota_power=8.0, width_share=5.0, margin_power=0.0)
+    without = ordered(pool, quota_power=0.0, width_share=5.0, margin_power=0.0, label_share=0.0)
     assert 3 in with_quota.positions[:2]
     assert 3 not in without.positions[:1]
 
@@ -102,7 +102,7 @@ def test_a_reason_names_the_two_likeliest_labels():
         posteriors=np.array([[0.52, 0.44, 0.04]]),
         label_names=("billing", "refund", "other"),
     )
-    assert ordered(pool).reasons[0].words.endswith("unsure: 0.52 billing / 0.44 refund")
+    assert ordered(pool).reasons[0].endswith("unsure: 0.52 billing / 0.44 refund")
 
 
 def test_a_text_without_a_posterior_is_ordered_too():
@@ -110,21 +110,21 @@ def test_a_text_without_a_posterior_is_ordered_too():
     pool = PoolView(np.arange(3), directions(0, 90, 180), posteriors=posteriors)
     ordering = ordered(pool)
     assert sorted(ordering.positions) == [0, 1, 2]
-    assert "nothing is known" in ordering.reasons[ordering.positions.tolist().index(1)].words
+    assert "nothing is known" in ordering.reasons[ordering.positions.tolist().index(1)]
 
 
-def test_with_many_labels_the_small_model_decides_what_is_unsure():
+def test_with_many_labels_the_student_decides_what_is_uncertain():
     annotators = np.array([[0.5, 0.5], [1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
     small = np.array([[1.0, 0.0], [0.5, 0.5], [1.0, 0.0], [0.0, 1.0]])
     pool = PoolView(
         np.arange(4),
         directions(0, 90, 180, 270),
         posteriors=annotators,
-        small_model_posteriors=small,
-        labelled={2: 0, 3: 1},
+        student_posteriors=small,
+        labeled={2: 0, 3: 1},
     )
-    cold = ordered(pool, trust_at=1e6, quota_power=0.0, n_head=0)
-    warm = ordered(pool, trust_at=1e-6, quota_power=0.0, n_head=0)
+    cold = ordered(pool, student_half_at=1e6, quota_power=0.0, n_head=0)
+    warm = ordered(pool, student_half_at=1e-6, quota_power=0.0, n_head=0)
     assert cold.positions.tolist() == [0, 1]
     assert warm.positions.tolist() == [1, 0]
 
@@ -139,15 +139,15 @@ def test_a_pool_has_to_come_in_the_order_of_ids():
         PoolView(np.array([2, 1]), directions(0, 90))
 
 
-class Opinion:
-    """A judge with a fixed opinion."""
+class FixedScorer:
+    """Gives fixed scores."""
 
     def __init__(self, scores, weight):
         self.scores, self.weight = scores, weight
-        self.asked = None
+        self.shortlist = None
 
-    def scorer(self, pool, shortlist, *, rng):
-        self.asked = shortlist.tolist()
+    def score(self, pool, shortlist, *, rng):
+        self.shortlist = shortlist.tolist()
         return ScoredTexts(self.scores[shortlist], reliability=self.weight, weight=self.weight)
 
 
@@ -156,31 +156,31 @@ def order_with(scorer, pool, **changes):
     return strategy.order(pool, rng=np.random.default_rng(0))
 
 
-def test_a_judgement_that_is_noise_changes_nothing():
+def test_scores_that_are_noise_change_nothing():
     pool = random_pool(30)
-    scorer = Opinion(np.arange(30) / 29, weight=0.0)
+    scorer = FixedScorer(np.arange(30) / 29, weight=0.0)
     assert order_with(scorer, pool).positions.tolist() == ordered(pool).positions.tolist()
 
 
-def test_a_reliable_judgement_moves_the_order_and_is_reported():
+def test_reliable_scores_move_the_order_and_are_reported():
     pool = random_pool(30)
-    favourite = int(ordered(pool).positions[20])
-    scorer = Opinion((np.arange(30) == favourite).astype(float), weight=1.0)
-    ordering = order_with(scorer, pool, scored=5.0)
-    assert ordering.positions[0] == favourite
-    assert ordering.health.judgement_weight == 1.0
+    favorite = int(ordered(pool).positions[20])
+    scorer = FixedScorer((np.arange(30) == favorite).astype(float), weight=1.0)
+    ordering = order_with(scorer, pool, scorer_strength=5.0)
+    assert ordering.positions[0] == favorite
+    assert ordering.diagnostics.judgement_weight == 1.0
 
 
-def test_the_judge_reads_a_shortlist_only():
-    scorer = Opinion(np.zeros(30), weight=0.0)
-    order_with(scorer, random_pool(30), n_short=5)
-    assert len(scorer.asked) == 5
+def test_the_scorer_reads_a_shortlist_only():
+    scorer = FixedScorer(np.zeros(30), weight=0.0)
+    order_with(scorer, random_pool(30), n_shortlist=5)
+    assert len(scorer.shortlist) == 5
 
 
 def test_a_sampled_pool_is_covered_nearly_as_well_as_a_whole_one():
     rng = np.random.default_rng(0)
-    centres = rng.normal(size=(60, 16))
-    vectors = centres[rng.integers(60, size=5000)] + 0.4 * rng.normal(size=(5000, 16))
+    centers = rng.normal(size=(60, 16))
+    vectors = centers[rng.integers(60, size=5000)] + 0.4 * rng.normal(size=(5000, 16))
     vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
     pool = PoolView(np.arange(5000), vectors)
 
@@ -200,24 +200,24 @@ def two_groups(**fields):
     return PoolView(np.arange(80), vectors, posteriors=sure, **fields)
 
 
-def test_annotators_that_agree_by_chance_are_not_heard_before_there_are_labels():
+def test_annotators_that_agree_by_chance_are_not_used_before_there_are_labels():
     pool = two_groups(agreement=0.0)
     ordering = ordered(pool, duplicate_similarity=2.0, n_head=8)
-    deaf = ordered(
+    flipped = ordered(
         replace(pool, posteriors=1 - pool.posteriors), duplicate_similarity=2.0, n_head=8
     )
-    assert ordering.positions[:8].tolist() == deaf.positions[:8].tolist()
+    assert ordering.positions[:8].tolist() == flipped.positions[:8].tolist()
     assert sum(ordering.positions[:8] >= 60) == 2
-    assert any("no more than by chance" in warning for warning in ordering.health.warnings)
-    assert "are not heard" in ordering.reasons[0].words
+    assert any("no more than by chance" in warning for warning in ordering.diagnostics.warnings)
+    assert "are not used" in ordering.reasons[0]
 
 
-def test_annotators_that_agree_are_heard():
+def test_annotators_that_agree_are_used():
     ordering = ordered(two_groups(agreement=0.4), duplicate_similarity=2.0, n_head=8)
-    assert not any("by chance" in warning for warning in ordering.health.warnings)
-    assert "0.99" in ordering.reasons[0].words
+    assert not any("by chance" in warning for warning in ordering.diagnostics.warnings)
+    assert "0.99" in ordering.reasons[0]
 
 
-def test_with_many_labels_annotators_that_agree_by_chance_are_heard_again():
-    pool = two_groups(agreement=0.0, labelled={at: at % 2 for at in range(70)})
-    assert "annotators" in ordered(pool, duplicate_similarity=2.0).reasons[0].words
+def test_with_many_labels_annotators_that_agree_by_chance_are_used_again():
+    pool = two_groups(agreement=0.0, labeled={at: at % 2 for at in range(70)})
+    assert "annotators" in ordered(pool, duplicate_similarity=2.0).reasons[0]

@@ -7,6 +7,7 @@ from backend.active_learning.coverage import (
     CoverageProblem,
     best_similarity,
     greedy_cover,
+    greedy_herd,
     kernel,
     near_duplicates,
     sample_similarities,
@@ -92,3 +93,45 @@ def test_similarities_are_sampled_between_different_texts():
     rng = np.random.default_rng(0)
     assert sample_similarities(np.eye(3, dtype=np.float32), rng).max() == 0.0
     assert len(sample_similarities(unit(1), rng)) == 0
+
+
+def herd(vectors, n_picks, width, chosen=()):
+    candidates = np.delete(vectors, list(chosen), axis=0)
+    return greedy_herd(candidates, vectors, vectors[list(chosen)], n_picks, width=width)
+
+
+def discrepancy(vectors, picks, width):
+    """Return the squared distance of the picks' mean and the pool's in the kernel's space."""
+    values = kernel(vectors @ vectors.T, width).astype(float)
+    return values.mean() - 2 * values[picks].mean() + values[np.ix_(picks, picks)].mean()
+
+
+def test_the_picks_represent_the_pool_better_than_random_ones():
+    vectors = unit(400)
+    picks = herd(vectors, 16, 0.7)
+    rng = np.random.default_rng(1)
+    drawn = [discrepancy(vectors, rng.permutation(400)[:16], 0.7) for _ in range(50)]
+    assert discrepancy(vectors, picks, 0.7) < min(drawn)
+
+
+def test_groups_are_represented_by_their_sizes():
+    two = np.eye(2, dtype=np.float32)
+    vectors = two[[0] * 30 + [1] * 10]
+    picks = herd(vectors, 8, 0.5)
+    assert sum(pick >= 30 for pick in picks) == 2
+
+
+def test_what_was_chosen_before_counts():
+    vectors = np.eye(2, dtype=np.float32)[[0, 0, 0, 1, 1, 1]]
+    (pick,) = herd(vectors, 1, 0.5, chosen=[0, 1])
+    assert pick + 2 == 3
+
+
+def test_the_first_picks_do_not_depend_on_how_many_are_wanted():
+    vectors = unit(50)
+    assert herd(vectors, 50, 0.5)[:9] == herd(vectors, 9, 0.5)
+
+
+@pytest.mark.parametrize(("n", "n_picks"), [(0, 3), (2, 5)])
+def test_no_text_is_picked_twice_in_small_pools(n, n_picks):
+    assert sorted(herd(unit(n), n_picks, 0.5)) == list(range(n))

@@ -3,13 +3,18 @@ import re
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from backend.active_learning.informativeness import (
-    InformativenessSettings,
     LLMInformativenessScorer,
+    borda_count,
     draw_names,
-    judging_schema,
-    read_scores,
+    parse_scores,
+    position_bias,
+    reliability_weight,
+    scoring_schema,
+    split_half_reliability,
 )
 from backend.active_learning.ordering import PoolView
 from backend.domain.ports import Completion
@@ -25,68 +30,66 @@ def pool(n):
     return PoolView(np.arange(n), vectors, read_texts=lambda at: [f"text {i}" for i in at])
 
 
-def judged(model, n=40, **settings):
-    scorer = LLMInformativenessScorer(
-        model, question="tone", settings=InformativenessSettings(**settings)
-    )
-    return scorer.scorer(pool(n), np.arange(n), rng=np.random.default_rng(0))
+def scores_of(model, n=40, **options):
+    scorer = LLMInformativenessScorer(model, question="tone", **options)
+    return scorer.score(pool(n), np.arange(n), rng=np.random.default_rng(0))
 
 
 def by_text(prompt):
     return json.dumps({name: int(text) // 10 for name, text in ITEM.findall(prompt)})
 
 
-def by_place(prompt):
+def by_position(prompt):
     names = [name for name, _ in ITEM.findall(prompt)]
     return json.dumps({name: 4 - place // 4 for place, name in enumerate(names)})
 
 
-def speaking(writes, **offers):
+def answering(writes, **offers):
     model = WritingModel(writes, **offers)
     model.n_context_tokens = 4096
     return model
 
 
-def test_a_model_that_reads_the_texts_is_believed():
-    scored = judged(speaking(by_text))
+def test_a_model_that_reads_the_texts_has_weight():
+    scored = scores_of(answering(by_text))
     assert scored.weight > 0.8
     assert scored.scores[30:].min() > scored.scores[:10].max()
     assert scored.warnings == ()
     assert scored.n_tokens > 0
 
 
-def test_a_model_that_looks_at_places_weighs_nothing_and_it_is_said():
-    scored = judged(speaking(by_place), n=200)
+def test_a_model_that_looks_at_positions_has_no_weight_and_a_warning():
+    scored = scores_of(answering(by_position), n=200)
     assert scored.weight == 0.0
     assert any("does not repeat itself" in warning for warning in scored.warnings)
     assert any("follows the places" in warning for warning in scored.warnings)
 
 
-def test_no_answer_is_no_judgement():
-    scored = judged(speaking(lambda prompt: "I would rather not"))
+def test_an_answer_that_does_not_parse_gives_no_scores():
+    scored = scores_of(answering(lambda prompt: "I would rather not"))
     assert scored.weight == 0.0
     assert scored.counts["unreadable"] == 160
 
 
 def test_a_server_that_is_down_does_not_keep_the_queue_from_being_ordered():
-    model = speaking(by_text)
+    model = answering(by_text)
     model.failure = LanguageModelUnavailable("no answer")
-    scored = judged(model)
+    scored = scores_of(model)
     assert scored.weight == 0.0
     assert "no answer" in scored.warnings[0]
 
 
-def test_every_text_is_in_exactly_one_group_of_a_round():
-    model = speaking(by_text)
-    judged(model, n=45, n_rounds=1)
+def test_every_text_is_in_exactly_one_group_of_a_pass():
+    model = answering(by_text)
+    scores_of(model, n=45, n_passes=1)
     seen = [text for prompt in model.prompts for _, text in ITEM.findall(prompt)]
     assert sorted(map(int, seen)) == list(range(45))
     assert max(len(ITEM.findall(prompt)) for prompt in model.prompts) <= 23
 
 
 def test_the_schema_is_sent_where_the_server_can_hold_to_it():
-    model = speaking(by_text, constrains_json=True)
-    judged(model, n=20, n_rounds=1)
+    model = answering(by_text, constrains_json=True)
+    scores_of(model, n=20, n_passes=1)
     schema = json.loads(model.decodings[0].json_schema)
     assert len(schema["required"]) == 20
     assert schema["additionalProperties"] is False
@@ -95,7 +98,7 @@ def test_the_schema_is_sent_where_the_server_can_hold_to_it():
 def test_names_differ_and_the_schema_asks_for_each():
     names = draw_names(300, np.random.default_rng(0))
     assert len(set(names)) == 300
-    assert json.loads(judging_schema(["ab"]))["properties"]["ab"]["maximum"] == 4
+    assert json.loads(scoring_schema(["ab"]))["properties"]["ab"]["maximum"] == 4
 
 
 @pytest.mark.parametrize(
@@ -112,7 +115,55 @@ def test_names_differ_and_the_schema_asks_for_each():
         ("", [None, None], {"unreadable": 2}),
     ],
 )
-def test_answers_are_read_as_far_as_they_can_be(text, scores, counts):
-    found, problems = read_scores(Completion(text=text), ["aa", "bb"])
+def test_scores_are_parsed_as_far_as_they_can_be(text, scores, counts):
+    found, problems = parse_scores(Completion(text=text), ["aa", "bb"])
     assert [None if np.isnan(score) else score for score in found] == scores
     assert problems == counts
+
+
+NAN = np.nan
+
+
+def test_ranks_are_averaged_over_the_passes_that_scored_a_text():
+    scores = np.array([[3.0, 1.0, 2.0], [5.0, 5.0, NAN]])
+    assert borda_count(scores).tolist() == pytest.approx([0.75, 0.25, 0.5])
+
+
+def test_a_text_without_a_score_is_ranked_in_the_middle():
+    assert borda_count(np.array([[NAN, 1.0, 2.0]]))[0] == 0.5
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 5), st.integers(1, 12), st.integers(0, 99))
+def test_stretching_the_scores_of_a_pass_changes_nothing(n_passes, n_texts, seed):
+    scores = np.random.default_rng(seed).normal(size=(n_passes, n_texts))
+    assert borda_count(np.exp(3 * scores)).tolist() == pytest.approx(borda_count(scores).tolist())
+
+
+def test_passes_that_agree_are_fully_reliable():
+    scores = np.tile(np.arange(10.0), (4, 1))
+    assert split_half_reliability(scores, np.random.default_rng(0)) == pytest.approx(1.0)
+
+
+def test_random_passes_are_noise_and_weigh_nothing():
+    scores = np.random.default_rng(0).normal(size=(4, 400))
+    reliability = split_half_reliability(scores, np.random.default_rng(1))
+    assert abs(reliability) < 0.2
+    assert reliability_weight(reliability) == 0.0
+
+
+def test_one_pass_or_few_texts_have_no_reliability():
+    rng = np.random.default_rng(0)
+    assert split_half_reliability(np.ones((1, 20)), rng) is None
+    assert split_half_reliability(np.ones((4, 7)), rng) is None
+    assert reliability_weight(None) == 0.0
+
+
+def test_equal_scores_everywhere_are_no_agreement():
+    assert split_half_reliability(np.ones((4, 20)), np.random.default_rng(0)) == 0.0
+
+
+def test_scores_that_fall_with_the_position_are_measured():
+    positions = np.tile(np.arange(10), (2, 1))
+    assert position_bias(-positions.astype(float), positions) == pytest.approx(-1.0)
+    assert position_bias(np.full((2, 10), NAN), positions) is None

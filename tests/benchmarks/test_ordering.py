@@ -4,12 +4,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from backend.active_learning.baselines import EveryNth, FirstInList, RandomOrder
+from backend.active_learning.baselines import RandomOrder
+from backend.active_learning.ordering import PoolView
 from benchmarks.ordering_figures import area, figures, interval, random_figures
 from benchmarks.ordering_learners import PROBE_C, learn_by_fine_tuning, probe
 from benchmarks.ordering_protocol import BUDGETS, collect, follow, macro_f1, random_curves
-from benchmarks.ordering_sets import LabelledSet, draw_pool
-from benchmarks.ordering_strategies import DEAF, Builders
+from benchmarks.ordering_sets import LabeledSet, draw_pool
+from benchmarks.ordering_strategies import (
+    WITHOUT_ANNOTATORS,
+    Builders,
+    EveryNth,
+    FirstInList,
+)
 
 builder = Builders(llm="", cache=Path("unused"), task="a or b")
 
@@ -21,14 +27,14 @@ def two_topics(n=300, n_test=100):
     x /= np.linalg.norm(x, axis=1, keepdims=True)
     posteriors = np.where(np.eye(2)[y[:n]] == 1, 0.7, 0.3)
     votes = {"similarity": posteriors}
-    return LabelledSet("two", ("a", "b"), x[:n], y[:n], x[n:], y[n:], votes)
+    return LabeledSet("two", ("a", "b"), x[:n], y[:n], x[n:], y[n:], votes)
 
 
 def test_identical_choices_give_identical_scores():
     data = two_topics()
     pool = draw_pool(data, 0, 200)
-    first = follow(data, pool, lambda n: FirstInList(), is_deaf=True)
-    second = follow(data, pool, lambda n: FirstInList(), is_deaf=True)
+    first = follow(data, pool, lambda n: FirstInList(), without_annotators=True)
+    second = follow(data, pool, lambda n: FirstInList(), without_annotators=True)
     assert first.picks == second.picks == tuple(range(128))
     assert first.accuracy == second.accuracy
 
@@ -46,31 +52,31 @@ def test_no_text_is_picked_twice_and_each_budget_is_met():
     assert len(curve.accuracy) == len(BUDGETS)
 
 
-def test_what_people_said_turns_annotators_round_that_are_always_wrong():
+def test_human_labels_correct_annotators_that_are_always_wrong():
     data = two_topics()
     pool = draw_pool(data, 0, 200)
     gold = data.y_train[pool.rows]
     wrong = replace(data, votes={"similarity": 1 - data.votes["similarity"]})
-    told = {at: int(gold[at]) for at in range(60)}
-    before, after = collect(wrong, pool, {}).posteriors, collect(wrong, pool, told).posteriors
+    labels = {at: int(gold[at]) for at in range(60)}
+    before, after = collect(wrong, pool, {}).posteriors, collect(wrong, pool, labels).posteriors
     assert (before.argmax(axis=1) == gold).mean() < 0.5
     assert (after[60:].argmax(axis=1) == gold[60:]).mean() > 0.8
 
 
 @pytest.mark.parametrize("name", ["activellm-blind", "first-k"])
-def test_those_called_deaf_choose_the_same_whatever_the_annotators_say(name):
-    assert name in DEAF
+def test_strategies_without_annotators_choose_the_same_whatever_those_answer(name):
+    assert name in WITHOUT_ANNOTATORS
     data = two_topics(n=160)
     pool = draw_pool(data, 0, 150)
-    deaf = follow(data, pool, builder(name), is_deaf=True)
-    assert deaf.picks == follow(data, pool, builder(name)).picks
+    without = follow(data, pool, builder(name), without_annotators=True)
+    assert without.picks == follow(data, pool, builder(name)).picks
 
 
 def test_a_strategy_is_measured_against_the_median_of_random_draws():
     data = two_topics()
     pools = [draw_pool(data, seed, 200) for seed in range(3)]
     random = [random_curves(data, pool, 5) for pool in pools]
-    curves = [follow(data, pool, lambda n: EveryNth(n), is_deaf=True) for pool in pools]
+    curves = [follow(data, pool, lambda n: EveryNth(n), without_annotators=True) for pool in pools]
     mine = figures(curves, random)
     assert set(mine) >= {
         "aulc",
@@ -97,7 +103,7 @@ def test_the_interval_of_equal_differences_is_a_point():
 
 def test_macro_f1_counts_classes_of_the_gold_labels():
     predicted, gold = np.array([0, 0, 1, 1]), np.array([0, 0, 0, 1])
-    assert macro_f1(predicted, gold, 3) == pytest.approx((0.8 + 2 / 3) / 2)
+    assert macro_f1(predicted, gold) == pytest.approx((0.8 + 2 / 3) / 2)
 
 
 def test_a_probe_of_one_class_answers_that_class():
@@ -121,7 +127,7 @@ def test_a_fine_tune_learns_from_the_words_of_the_chosen_texts():
     words = (["good film", "great, fine, good"], ["bad film", "poor, dull, bad"])
     texts = [words[label][at % 2] + f" {at}" for at, label in enumerate(y)]
     x = np.eye(60, dtype=np.float32)
-    data = LabelledSet(
+    data = LabeledSet(
         "words", ("good", "bad"), x[:40], y[:40], x[40:], y[40:], {}, texts[:40], texts[40:]
     )
     pool = draw_pool(data, 0, 30)
@@ -144,3 +150,19 @@ def test_a_random_order_is_a_strategy_too():
     data = two_topics()
     curve = follow(data, draw_pool(data, 0, 200), lambda n: RandomOrder())
     assert len(curve.picks) == BUDGETS[-1]
+
+
+def uniform_pool(n, **fields):
+    vectors = np.tile(np.eye(2, dtype=np.float32)[0], (n, 1))
+    return PoolView(np.arange(n), vectors, **fields)
+
+
+def test_the_first_in_the_list_stay_first_and_are_found_out():
+    ordering = FirstInList().order(uniform_pool(40, labeled={0: 1}), rng=np.random.default_rng(0))
+    assert ordering.positions.tolist() == list(range(1, 40))
+    assert ordering.diagnostics.warnings
+
+
+def test_every_nth_takes_equal_steps():
+    ordering = EveryNth(4).order(uniform_pool(12), rng=np.random.default_rng(0))
+    assert ordering.positions[:4].tolist() == [0, 3, 6, 9]

@@ -174,9 +174,9 @@ def test_after_a_round_the_strategy_is_shown_what_the_small_model_says(stores, t
     house.prelabel(project_id)
     house.round(project_id)
     before, after = shown
-    assert before.small_model_posteriors is None
-    assert after.small_model_posteriors.shape == (40, 2)
-    assert after.small_model_posteriors.sum(axis=1) == pytest.approx(np.ones(40))
+    assert before.student_posteriors is None
+    assert after.student_posteriors.shape == (40, 2)
+    assert after.student_posteriors.sum(axis=1) == pytest.approx(np.ones(40))
 
 
 def test_the_strategy_is_told_how_far_the_annotators_agree(stores):

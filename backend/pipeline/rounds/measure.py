@@ -9,7 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.active_learning.holdout import Source, audit, holdout_seed, in_holdout
+from backend.active_learning.holdout import (
+    LabelSource,
+    estimate_accuracies,
+    estimate_kappas,
+    holdout_seed,
+    in_holdout,
+)
 from backend.domain.labels import WeakLabel
 from backend.domain.questions import Question
 from backend.evaluation.selective_prediction import accept_rule
@@ -93,7 +99,7 @@ def measure(
     sources = {name: p for name, p in by_name.items() if name.startswith("similarity")}
     sources = {"similarity": next(iter(sources.values()))} if sources else {}
     named = {**sources, **others, FUSED_SOURCE: fused.probabilities}
-    all_sources = [Source(name, np.nan_to_num(p, nan=0.0)) for name, p in named.items()]
+    all_sources = [LabelSource(name, np.nan_to_num(p, nan=0.0)) for name, p in named.items()]
     judge = all_sources[-1]
     figures: dict[str, Any] = {
         "n_texts": len(fused.ids),
@@ -101,14 +107,15 @@ def measure(
         "n_audited": len(judged),
     }
     if judged:
-        report = audit(all_sources, judged, judge_of_rest=judge)
-        figures["accuracies"] = {n: asdict(found) for n, found in report.accuracies.items()}
-        figures["kappas"] = {n: asdict(found) for n, found in report.kappas.items()}
+        accuracies = estimate_accuracies(all_sources, judged, reference=judge)
+        figures["accuracies"] = {n: asdict(found) for n, found in accuracies.items()}
+        kappas = estimate_kappas(all_sources, judged)
+        figures["kappas"] = {n: asdict(found) for n, found in kappas.items()}
         figures["accept"] = _acceptance(judge, judged)
     return Measured(figures, fused)
 
 
-def _acceptance(judge: Source, judged: Mapping[int, int]) -> dict[str, Any]:
+def _acceptance(judge: LabelSource, judged: Mapping[int, int]) -> dict[str, Any]:
     rows = np.array(sorted(judged), dtype=np.int64)
     truth = np.array([judged[int(row)] for row in rows], dtype=np.int64)
     return asdict(
