@@ -1,4 +1,4 @@
-"""The ML backend class: translate in, call one service, translate out."""
+"""The ML backend class: read a request, call one use case, write the answer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from backend.domain.projects import Project, ProjectId, Task
+from backend.domain.projects import Prediction, Project, ProjectId, Task
 from backend.errors import InvalidRequest
 from backend.labelstudio.events import read_event
 from backend.settings import Settings
@@ -79,36 +79,21 @@ class FreeALBackend(LabelStudioMLBase):  # type: ignore[misc]
         self, tasks: Sequence[Any], context: Any = None, **kwargs: Any
     ) -> list[dict[str, Any]]:
         """Return one dict per task, in order; an empty one says: no prediction for this task."""
-        readable = [_read_task(task) for task in tasks]
-        asked = [task for task in readable if task is not None]
-        if not asked:
+        parsed = [_read_task(task) for task in tasks]
+        readable = [task for task in parsed if task is not None]
+        if not readable:
             return [{} for _ in tasks]
         services = self._services()
         project = self._project(tasks, services.events.recent)
-        answers = iter(services.prediction.predict(project, asked))
-        results: list[dict[str, Any]] = []
-        for task in readable:
-            prediction = next(answers) if task is not None else None
-            if prediction is None:
-                results.append({})
-                continue
-            results.append(
-                {
-                    "result": list(prediction.result),
-                    "score": prediction.score,
-                    "model_version": prediction.model_version,
-                }
-            )
-        return results
+        predictions = iter(services.prediction.predict(project, readable))
+        return [{} if task is None else _as_json(next(predictions)) for task in parsed]
 
     def fit(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Take an event: `fit(event, data)` from 2.x, `fit((), event=..., data=...)` from 1.0.9."""
-        words = [arg for arg in args if isinstance(arg, str)]
-        mappings = [arg for arg in args if isinstance(arg, dict)]
-        event = kwargs.get("event") or (words[0] if words else "")
-        data = kwargs.get("data") or (mappings[0] if mappings else {})
-        is_news = self._services().events.receive(read_event({**data, "action": event}))
-        return {"taken": is_news}
+        event = kwargs.get("event") or next((arg for arg in args if isinstance(arg, str)), "")
+        data = kwargs.get("data") or next((arg for arg in args if isinstance(arg, dict)), {})
+        is_new = self._services().events.receive(read_event({**data, "action": event}))
+        return {"taken": is_new}
 
     def process_event(
         self, event: str, data: dict[str, Any], job_id: str, additional_params: dict[str, Any]
@@ -166,6 +151,16 @@ class FreeALBackend(LabelStudioMLBase):  # type: ignore[misc]
         numbers = {task.get("project") for task in tasks if isinstance(task, dict)}
         number = numbers.pop() if len(numbers) == 1 else None
         return number if isinstance(number, int) else 0
+
+
+def _as_json(prediction: Prediction | None) -> dict[str, Any]:
+    if prediction is None:
+        return {}
+    return {
+        "result": list(prediction.result),
+        "score": prediction.score,
+        "model_version": prediction.model_version,
+    }
 
 
 def _read_task(task: Any) -> Task | None:

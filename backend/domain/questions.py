@@ -78,7 +78,7 @@ class QuestionKind(StrEnum):
 
     @property
     def is_free_text(self) -> bool:
-        """Whether the answer is written out in words."""
+        """Whether the answer is a text of its own."""
         return self.shape is AnswerShape.TEXT
 
     @property
@@ -127,7 +127,7 @@ class TextFormat(StrEnum):
 class TextField:
     """Where a text comes from: the object tag's name and the key in a task's data.
 
-    `turn_keys` are a dialogue's: who speaks, and what is said.
+    `turn_keys` are a dialogue's keys of the speaker and of the turn's text.
     """
 
     name: str

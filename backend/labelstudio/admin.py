@@ -144,7 +144,7 @@ class LabelStudioAdmin:
 
     def count_predicted(self, project: int) -> int:
         """Return how many of the project's tasks carry a prediction of any version."""
-        filters = data_manager_filters(("total_predictions", "greater", "Number", 0))
+        filters = data_manager_filters("total_predictions", "greater", "Number", 0)
         with self._connection.calling(f"count the predictions of project {project}") as client:
             page: Any = client.tasks.list(
                 project=project,

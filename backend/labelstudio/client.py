@@ -37,7 +37,7 @@ _REMEDY = (
 
 
 class LabelStudioConnection:
-    """The SDK's client, made at the first use and shared by all threads.
+    """Holds the SDK's client, made at the first use and shared by all threads.
 
     Writes are never retried here: an import that was lost on its way back would be stored twice.
     Neither task texts nor the token get into a message.
@@ -141,7 +141,7 @@ class LabelStudioConnection:
 
 
 class LabelStudioPlatform:
-    """The `LabelingPlatform` port for Label Studio 1.23. Safe to share between threads."""
+    """Implements the `LabelingPlatform` port for Label Studio 1.23. Safe between threads."""
 
     def __init__(self, url: str, api_key: str, *, timeout_s: float = 60.0) -> None:
         self._connection = LabelStudioConnection(url, api_key, timeout_s=timeout_s)
@@ -165,7 +165,7 @@ class LabelStudioPlatform:
         last_id, n_left = 0, 1
         while n_left > 0:
             with self._connection.calling(f"list the tasks of project {platform_id}") as client:
-                query = {"filters": data_manager_filters(("id", "greater", "Number", last_id))}
+                query = {"filters": data_manager_filters("id", "greater", "Number", last_id)}
                 page = self._page(client, platform_id, {**query, "ordering": ["tasks:id"]})
                 tasks = [_read_task(task) for task in page.items or ()]
                 n_left = (page.response.total or 0) - len(tasks) if tasks else 0
@@ -198,12 +198,11 @@ class LabelStudioPlatform:
         Label Studio filters by a part of the version's name, the rest is done here. Cost: 0.2 s
         per 500 ids that have none, 1 to 5 s per 500 that have one.
         """
-        has_version = data_manager_filters(
-            ("predictions_model_versions", "contains", "List", [model_version])
-        )
+        column = "predictions_model_versions"
+        query = {"filters": data_manager_filters(column, "contains", "List", [model_version])}
         return {
             int(task.id)
-            for task in self._select(platform_id, task_ids, {"filters": has_version}, fields="all")
+            for task in self._select(platform_id, task_ids, query, fields="all")
             if any(p.model_version == model_version for p in task.predictions or ())
         }
 
@@ -304,13 +303,10 @@ class LabelStudioPlatform:
         )
 
 
-def data_manager_filters(*filters: tuple[str, str, str, Any]) -> dict[str, Any]:
-    """Return the data manager's filters for (column, operator, type, value)."""
-    items = [
-        {"filter": f"filter:tasks:{column}", "operator": operator, "type": kind, "value": value}
-        for column, operator, kind, value in filters
-    ]
-    return {"conjunction": "and", "items": items}
+def data_manager_filters(column: str, operator: str, kind: str, value: Any) -> dict[str, Any]:
+    """Return the data manager's filters with one condition; `kind` is the value's type there."""
+    item = {"filter": f"filter:tasks:{column}", "operator": operator, "type": kind, "value": value}
+    return {"conjunction": "and", "items": [item]}
 
 
 def _row(prediction: Prediction) -> dict[str, Any]:
@@ -340,7 +336,7 @@ def _read_task(task: Any) -> Task:
 
 
 def _reason(body: Any, *, shows_details: bool) -> str | None:
-    """Return Label Studio's own words for a refusal; None when the body is not Label Studio's."""
+    """Return Label Studio's message of a refusal; None when the body is not Label Studio's."""
     if not isinstance(body, dict) or "detail" not in body:
         return None
     mistakes = body.get("validation_errors") if shows_details else None

@@ -1,4 +1,4 @@
-"""From Label Studio's JSON (webhooks and listings) to the domain's values."""
+"""Read the JSON of Label Studio's webhooks and listings into this project's values."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MARKUP = re.compile(r"<!--.*?(?:-->|\Z)|</?[a-zA-Z][^<>]*>", re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class _Keys:
-    """Under which keys an action's payload has what; None: it has no such thing."""
+    """The keys of what an action's payload holds; None where it holds no such thing."""
 
     tasks: str | None = None
     annotations: str | None = None
@@ -43,10 +43,10 @@ _ACTIONS = {
 
 
 def read_event(payload: object) -> Event:
-    """Return what a webhook reports; raises InvalidRequest for one that Label Studio never sends.
+    """Return the event in a webhook's body; raises InvalidRequest where it has another shape.
 
-    What is not there (a webhook can be set to send no payload) stays empty; an unknown action is
-    an event with its name and nothing else.
+    A webhook can be set to send no payload, and an unknown action has no known one: then the event
+    is empty but for its action.
     """
     body = _object(payload, "the webhook's body")
     action = body.get("action")
@@ -70,9 +70,8 @@ def read_event(payload: object) -> Event:
 def read_project(project: Mapping[str, Any]) -> ProjectInfo:
     """Return a project as the API and the webhooks describe it.
 
-    `n_annotations` counts all annotations, skipped ones and ground truth included: the sum of
-    Label Studio's `total_annotations_number` (not cancelled) and `skipped_annotations_number`
-    (cancelled). It equals the number of annotations in a full listing of the tasks.
+    `n_annotations` is the number in a full listing: `total_annotations_number` (not cancelled, with
+    ground truth) plus `skipped_annotations_number` (cancelled).
     """
     created_at = _time(project.get("created_at"), "the project's 'created_at'")
     kept, skipped = _count(project, "total_annotations"), _count(project, "skipped_annotations")
@@ -90,7 +89,7 @@ def read_project(project: Mapping[str, Any]) -> ProjectInfo:
 
 
 def read_task(task: Mapping[str, Any]) -> Task:
-    """Return a task without what is on it: webhooks do not say that."""
+    """Return a task without annotations and predictions, which webhooks leave out."""
     return Task(id=_id(task), data=_object(task.get("data"), "a task's 'data'"))
 
 
@@ -171,7 +170,7 @@ def _time(value: object, what: str) -> datetime:
 
 
 def plain_text(html: str) -> str:
-    """Return the words of an instruction, which Label Studio keeps as HTML; one line a block."""
+    """Return the text of an instruction, which Label Studio keeps as HTML; one line a block."""
     text = unescape(_MARKUP.sub("", _BLOCK_END.sub("\n", html[:_MAX_INSTRUCTION])))
     lines = (" ".join(line.split()) for line in text.splitlines())
     return "\n".join(line for line in lines if line)

@@ -1,4 +1,4 @@
-"""Task texts that are URLs: fetched from named hosts only, or not at all."""
+"""Fetch task texts that are URLs, from allowed hosts only."""
 
 from __future__ import annotations
 
@@ -22,13 +22,16 @@ class _Refused(Exception):
 
 
 class RemoteTexts:
-    """Calling it with a URL returns the text behind it, or an abstention that says why not.
+    """Fetches the text behind a URL, or an abstention with the reason. Safe between threads.
 
-    `allowed_hosts` are matched exactly: "files.example.com" is its port 80 for http and 443 for
-    https, any other port has to be named ("files.example.com:8443"). No names at all: nothing is
-    ever fetched. Task data is written by strangers: URLs with credentials, and redirects to other
-    hosts, are refused as well. `timeout_s` bounds each wait and the reading as a whole; a text
-    longer than `max_bytes` is left unread. Safe to share between threads.
+    Task data is written by strangers, so URLs with credentials and redirects to other hosts are
+    refused as well.
+
+    Args:
+        allowed_hosts: matched exactly; "files.example.com" is port 80 for http and 443 for https,
+            any other has to be named ("files.example.com:8443"). None at all: nothing is fetched.
+        timeout_s: limit of each wait and of the reading as a whole, in seconds.
+        max_bytes: a longer text is refused.
     """
 
     def __init__(

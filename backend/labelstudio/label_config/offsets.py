@@ -58,7 +58,7 @@ class PlainText:
 
 @dataclass(frozen=True, slots=True)
 class HtmlText:
-    """The visible text of an HTML document.
+    """A HyperText's visible text.
 
     `positions` holds, for each character of `text`, its place in what Label Studio counts: the
     characters of all text nodes, with one for each <br>. A separator that stands for a line's end
@@ -104,7 +104,7 @@ class HtmlText:
 
 
 def read_html(html: str) -> HtmlText:
-    """Return a document's visible text: one line per block, spaces collapsed."""
+    """Return an HTML document's visible text: one line per block, spaces collapsed."""
     parser = _Parser()
     try:
         parser.feed(html.replace("\r\n", "\n").replace("\r", "\n"))
@@ -251,9 +251,7 @@ class DialogueText:
 def read_dialogue(value: Any, keys: tuple[str, str]) -> DialogueText | None:
     """Return the dialogue in a list of turns; None when it is none or no turn has a text.
 
-    Args:
-        value: what the task's data hold.
-        keys: a turn's keys of the speaker and of the text.
+    `keys` are a turn's keys of the speaker and of the text.
     """
     if not isinstance(value, Sequence) or isinstance(value, str) or not value:
         return None

@@ -86,8 +86,8 @@ def read_span_text(field: TextField, data: Mapping[str, Any]) -> SpanText | None
     value = None if field.is_url else look_up(data, field.key)
     if field.format is TextFormat.DIALOGUE:
         return read_dialogue(value, field.turn_keys)
-    found = _as_text(value, field.key)
-    text = None if isinstance(found, Abstention) else found
+    shown = _as_text(value, field.key)
+    text = None if isinstance(shown, Abstention) else shown
     if field.format is TextFormat.PLAIN:
         return PlainText(text)
     html = None if text is None else read_html(text)
