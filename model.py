@@ -76,7 +76,10 @@ class FreeALBackend(LabelStudioMLBase):  # type: ignore[misc]
         return self._project([], self._services().events.connect).model_version
 
     def predict(
-        self, tasks: Sequence[Any], context: Any = None, **kwargs: Any
+        self,
+        tasks: Sequence[Any],
+        context: Any = None,
+        **kwargs: Any,  # neither is needed
     ) -> list[dict[str, Any]]:
         """Return one dict per task, in order; an empty one says: no prediction for this task."""
         parsed = [_read_task(task) for task in tasks]

@@ -46,9 +46,7 @@ def ml_blueprint(services: Services, make_backend: Callable[..., Any]) -> Bluepr
         backend = make_backend(
             project_id=_project_id(payload), label_config=_label_config(payload, "label_config")
         )
-        params = payload.get("params")
-        context = params.get("context") if isinstance(params, dict) else None
-        return jsonify({"results": backend.predict(tasks, context=context)})
+        return jsonify({"results": backend.predict(tasks)})
 
     @blueprint.post("/webhook")
     def webhook() -> tuple[Response, int]:

@@ -144,7 +144,7 @@ def _unreadable(why: str) -> UnsupportedLabelConfig:
 
 def _read_schema(root: ElementTree.Element, interface: Any) -> TaskSchema:
     elements = {element.get("name"): element for element in root.iter() if element.get("toName")}
-    parents = {child: parent for parent in root.iter() for child in parent}
+    conditions = _conditions(root)
     objects = {tag.name: tag for tag in interface.objects}
     questions: list[Question] = []
     unsupported: list[str] = []
@@ -153,7 +153,7 @@ def _read_schema(root: ElementTree.Element, interface: Any) -> TaskSchema:
             unsupported.append(f'{parsed.tag} "{parsed.name}"')
             continue
         element = elements[parsed.name]
-        control = ControlElement(parsed, element, _ancestors(element, parents))
+        control = ControlElement(parsed, element, conditions.get(element))
         try:
             questions.append(_read_question(control, objects))
         except UnsupportedTag as exc:
@@ -195,12 +195,8 @@ def _check_unconditional(control: ControlElement) -> None:
         value = control.attribute(name)
         if value is not None and value.lower() != "false":
             raise UnsupportedTag(f'{name}="{value}"')
-    for ancestor in control.ancestors:
-        condition = {name.lower(): value for name, value in ancestor.attrib.items()}.get(
-            "visiblewhen"
-        )
-        if condition is not None:
-            raise UnsupportedTag(f'inside a {ancestor.tag} with visibleWhen="{condition}"')
+    if control.condition is not None:
+        raise UnsupportedTag(control.condition)
     if control.parsed.dynamic_value:
         value = control.attribute("apiUrl") or control.attribute("value")
         raise UnsupportedTag(f'value="{value}": it comes with each task')
@@ -222,15 +218,15 @@ def _target_fields(control: ControlElement, tag: ControlTag) -> dict[str, TextFi
     return fields
 
 
-def _ancestors(
-    element: ElementTree.Element, parents: Mapping[ElementTree.Element, ElementTree.Element]
-) -> tuple[ElementTree.Element, ...]:
-    """Return the elements around an element, the innermost first."""
-    ancestors = []
-    while (parent := parents.get(element)) is not None:
-        ancestors.append(parent)
-        element = parent
-    return tuple(ancestors)
+def _conditions(root: ElementTree.Element) -> dict[ElementTree.Element, str]:
+    """Return the innermost condition around each element that is within a conditional one."""
+    conditions: dict[ElementTree.Element, str] = {}
+    for outer in root.iter():
+        for name, value in outer.attrib.items():
+            if name.lower() == "visiblewhen":
+                condition = f'inside a {outer.tag} with visibleWhen="{value}"'
+                conditions |= {inner: condition for inner in outer.iter() if inner is not outer}
+    return conditions
 
 
 def _headers(root: ElementTree.Element) -> Iterable[str]:

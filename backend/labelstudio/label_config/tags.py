@@ -32,11 +32,14 @@ class UnsupportedTag(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ControlElement:
-    """A control tag in a config: as the SDK parsed it, as it is written, and what is around it."""
+    """A control tag in a config: as the SDK parsed it, and as it is written.
+
+    `condition` is that of an element around it, under which alone it is shown.
+    """
 
     parsed: Any
     element: ElementTree.Element
-    ancestors: tuple[ElementTree.Element, ...] = ()
+    condition: str | None = None
 
     @property
     def title(self) -> str:
