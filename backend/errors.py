@@ -1,30 +1,4 @@
-"""The exception tree; adapters translate foreign exceptions into it once, at the edge.
-
-BackendError
-├── SettingsError              an environment variable cannot be used as it is
-├── InvalidRequest             a caller sent something that we refuse (HTTP 400)
-│   ├── UnsupportedLabelConfig the label config is malformed or has no question that we can label
-│   │   └── UnsuitableDefinitions  the label definitions do not fit the label config
-│   └── UnknownModelVersion    no release of that name answers what the project asks now
-├── StoreUnavailable           the database cannot be read or written (HTTP 503)
-├── ExportFailed               a file of labels cannot be written
-├── LanguageModelError
-│   ├── LanguageModelUnavailable   down, slow, overloaded or answering nonsense: worth a retry
-│   └── LanguageModelRejected      the server understood and refused: a retry gives the same
-├── PlatformError              Label Studio
-│   ├── PlatformUnavailable    down, slow or failing: worth a retry
-│   ├── PlatformUnauthorized   the token is missing, expired or disabled
-│   └── PlatformRejected       Label Studio understood and refused
-├── TrainingError              the student could not be trained
-│   ├── TrainingCancelled      it was asked to stop: nothing is wrong
-│   └── TrainingDiverged       the loss is NaN or infinite: try another learning rate
-└── LauncherError              something on this machine could not be set up or started
-    ├── EnvironmentSetupError  a virtual environment could not be created or filled
-    ├── ModelConversionError   the embedded language model could not be converted
-    ├── DemoError              the demo's data cannot be used, or its labels do not come
-    └── ProcessError           a child process did not start, or ended when it should not
-        └── ServerNotReady     a server runs, but does not answer within its time
-"""
+"""All errors that this project raises; adapters translate foreign exceptions once, at the edge."""
 
 
 class BackendError(Exception):
@@ -36,7 +10,7 @@ class SettingsError(BackendError):
 
 
 class InvalidRequest(BackendError):
-    """The caller's request cannot be used; the message says what was expected."""
+    """The caller's request cannot be used (HTTP 400); the message says what was expected."""
 
 
 class UnsupportedLabelConfig(InvalidRequest):
@@ -52,7 +26,7 @@ class UnsuitableDefinitions(UnsupportedLabelConfig):
 
 
 class StoreUnavailable(BackendError):
-    """The database cannot be read or written."""
+    """The database cannot be read or written (HTTP 503)."""
 
 
 class ExportFailed(BackendError):

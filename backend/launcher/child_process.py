@@ -181,10 +181,9 @@ def _rotated_log(path: Path) -> BinaryIO:
 
 
 def _last_lines(path: Path) -> list[str]:
-    """Return the lines in the last 16 kB of a log."""
+    """Return the lines in the last 16 kB of a log, which may be long."""
     with path.open("rb") as log:
-        log.seek(0, 2)
-        log.seek(max(0, log.tell() - _N_TAIL_BYTES))
+        log.seek(max(0, log.seek(0, 2) - _N_TAIL_BYTES))
         return log.read().decode("utf-8", errors="replace").splitlines()
 
 

