@@ -1,33 +1,37 @@
-"""What the settings name: the servers, the models and the strategy of the queue."""
+"""Build what the settings name: clients, encoder, student and query strategy.
+
+Each function imports what it builds, so that a command loads no more than it uses.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
-from backend.active_learning.activellm import ActiveLLMStrategy
-from backend.active_learning.activellm_paper import PaperActiveLLM, parse_mode
-from backend.active_learning.baselines import PUBLISHED, PublishedStrategy, RandomOrder
-from backend.active_learning.informativeness import LLMInformativenessScorer
-from backend.domain.ports import Encoder, LanguageModel
-from backend.domain.rounds import RoundRecipe
-from backend.domain.student import RECIPES, Student
 from backend.errors import SettingsError
-from backend.labelstudio.client import LabelStudioPlatform
-from backend.llm.client.batching import RequestLimits
-from backend.llm.client.server import LLMClient
-from backend.pipeline.release import MakeStrategy
-from backend.pipeline.rounds.train import StudentFactory
-from backend.settings import Settings
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from backend.domain.ports import Encoder, LanguageModel
+    from backend.domain.rounds import RoundRecipe
+    from backend.domain.student import Student
+    from backend.labelstudio.client import LabelStudioPlatform
+    from backend.llm.client.server import LLMClient
+    from backend.pipeline.release import MakeStrategy
+    from backend.pipeline.rounds.train import StudentFactory
+    from backend.settings import Settings
 
 _N_PUBLISHED_HEAD = 200
 
 
 def connect_language_model(settings: Settings) -> LLMClient:
-    """Return the client of the LLM server that the settings name; sends no request yet."""
+    """Return the client of the LLM server; it sends no request yet."""
+    from backend.llm.client.batching import RequestLimits
+    from backend.llm.client.server import LLMClient
+
     return LLMClient(
         settings.llm_base_url,
         model=settings.llm_model,
@@ -41,7 +45,9 @@ def connect_language_model(settings: Settings) -> LLMClient:
 
 
 def connect_platform(settings: Settings) -> LabelStudioPlatform:
-    """Return the client of Label Studio; asks nothing of it yet."""
+    """Return the client of Label Studio; it sends no request yet."""
+    from backend.labelstudio.client import LabelStudioPlatform
+
     return LabelStudioPlatform(
         settings.label_studio_url,
         settings.label_studio_api_key.reveal(),
@@ -49,8 +55,8 @@ def connect_platform(settings: Settings) -> LabelStudioPlatform:
     )
 
 
-class EncoderAtFirstUse:
-    """The encoder, whose libraries take seconds to import: most commands embed nothing."""
+class LazyEncoder:
+    """The sentence encoder, loaded at its first use: importing its libraries takes seconds."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -72,9 +78,10 @@ class EncoderAtFirstUse:
 
 
 def student_factory(settings: Settings, encoder: Encoder) -> StudentFactory:
-    """Return what makes the small model of the settings, for the recipe of a round."""
+    """Return a function that builds the student for a round's recipe."""
 
     def make(recipe: RoundRecipe) -> Student:
+        from backend.domain.student import RECIPES
         from backend.self_training.self_trainer import SelfTrainer
 
         chosen = RECIPES["paper" if recipe == "paper" else settings.student_recipe]
@@ -84,30 +91,42 @@ def student_factory(settings: Settings, encoder: Encoder) -> StudentFactory:
 
 
 def query_strategies(settings: Settings, model: LanguageModel) -> MakeStrategy:
-    """Return what makes the query strategy of the settings; raises SettingsError for no such."""
+    """Return a function that builds the query strategy for the guidelines of a project.
+
+    Raises:
+        SettingsError: a setting names no strategy, or the mode cannot be read.
+    """
     name = settings.query_strategy
     if name != "activellm-paper":
         return _query_strategy("QUERY_STRATEGY", name, settings, model)
+    from backend.active_learning.activellm_paper import PaperActiveLLM, parse_mode
+
     parse_mode(settings.query_paper_mode)  # a wrong one ends the start, not the first order
     then = _query_strategy("QUERY_PAPER_THEN", settings.query_paper_then, settings, model)
-    return lambda asked: PaperActiveLLM(
-        model, settings=parse_mode(settings.query_paper_mode, guidelines=asked), then=then(asked)
+    return lambda guidelines: PaperActiveLLM(
+        model,
+        settings=parse_mode(settings.query_paper_mode, guidelines=guidelines),
+        then=then(guidelines),
     )
 
 
 def _query_strategy(
     setting: str, name: str, settings: Settings, model: LanguageModel
 ) -> MakeStrategy:
+    from backend.active_learning.activellm import ActiveLLMStrategy
+    from backend.active_learning.baselines import PUBLISHED, PublishedStrategy, RandomOrder
+    from backend.active_learning.informativeness import LLMInformativenessScorer
+
     if name == "activellm" and settings.query_llm_judge:
-        return lambda asked: ActiveLLMStrategy(
-            scorer=LLMInformativenessScorer(model, question=asked)
+        return lambda guidelines: ActiveLLMStrategy(
+            scorer=LLMInformativenessScorer(model, question=guidelines)
         )
     if name == "activellm":
-        return lambda asked: ActiveLLMStrategy()
+        return lambda guidelines: ActiveLLMStrategy()
     if name == "random":
-        return lambda asked: RandomOrder()
+        return lambda guidelines: RandomOrder()
     if name not in PUBLISHED:
         alone = ["activellm-paper"] if setting == "QUERY_STRATEGY" else []
         known = ", ".join(["activellm", *alone, "random", *PUBLISHED])
         raise SettingsError(f"{setting}={name!r}: expected one of {known}")
-    return lambda asked: PublishedStrategy(name, n_head=_N_PUBLISHED_HEAD)
+    return lambda guidelines: PublishedStrategy(name, n_head=_N_PUBLISHED_HEAD)

@@ -83,9 +83,9 @@ class Services:
     @cached_property
     def encoder(self) -> Encoder:
         """Return the sentence encoder."""
-        from backend.factories import EncoderAtFirstUse
+        from backend.factories import LazyEncoder
 
-        return self.given.encoder or EncoderAtFirstUse(self.settings)
+        return self.given.encoder or LazyEncoder(self.settings)
 
     @cached_property
     def config(self) -> LabelConfigReader:

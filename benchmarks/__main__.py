@@ -36,6 +36,19 @@ def serving(
 
 
 @app.command()
+def startup(
+    json_file: Annotated[Path, typer.Option("--json", help="Where the figures go.")],
+    runs: Annotated[int, typer.Option(help="Child processes per figure.")] = 5,
+) -> None:
+    """Seconds and memory until the web process serves, and until a command has answered."""
+    from benchmarks.startup import run
+
+    report = Report("startup", {"runs": runs})
+    run(report, n_runs=runs)
+    _finish(report, json_file)
+
+
+@app.command()
 def annotate(
     json_file: Annotated[Path, typer.Option("--json", help="Where the figures go.")],
     data: Annotated[Path, typer.Option(help="JSONL with a text and a right answer per row.")],
