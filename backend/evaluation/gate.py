@@ -37,9 +37,7 @@ class PairedOutcomes:
 
     @property
     def difference(self) -> float:
-        """Return the challenger's accuracy minus the champion's; 0.0 without examples."""
-        if len(self.champion) == 0:
-            return 0.0
+        """Return the challenger's accuracy minus the champion's."""
         return float(self.challenger.mean()) - float(self.champion.mean())
 
     @property
@@ -75,11 +73,6 @@ class GateDecision:
         return bool(lost - won <= (won + lost) ** 0.5)
 
 
-_NOTHING_TO_COMPARE = GateDecision(
-    True, "promoted: there is nothing yet to compare versions by", {}
-)
-
-
 def decide_promotion(
     on_humans: PairedOutcomes | None,
     on_agreement: PairedOutcomes | None,
@@ -100,7 +93,7 @@ def decide_promotion(
         return compare_on_human_labels(on_humans)
     if on_agreement is not None and len(on_agreement.champion):
         return compare_on_agreement(on_agreement, rng=rng)
-    return _NOTHING_TO_COMPARE
+    return GateDecision(True, "promoted: there is nothing yet to compare versions by", {})
 
 
 def compare_on_human_labels(pair: PairedOutcomes) -> GateDecision:
@@ -112,8 +105,6 @@ def compare_on_human_labels(pair: PairedOutcomes) -> GateDecision:
     Psychometrika 12; the exact form is the sign test. Cost: linear.
     """
     n = len(pair.champion)
-    if n == 0:
-        return _NOTHING_TO_COMPARE
     n_lost = int((pair.champion & ~pair.challenger).sum())
     n_won = int((pair.challenger & ~pair.champion).sum())
     p_value = float(bdtr(n_won, n_won + n_lost, 0.5)) if n_won + n_lost else 1.0
@@ -143,8 +134,6 @@ def compare_on_agreement(pair: PairedOutcomes, *, rng: np.random.Generator) -> G
     Cost: linear and 2,000 draws.
     """
     n = len(pair.champion)
-    if n == 0:
-        return _NOTHING_TO_COMPARE
     shares = np.array(
         [
             (pair.champion & ~pair.challenger).mean(),

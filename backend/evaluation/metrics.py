@@ -18,10 +18,7 @@ _MIN_TEXTS_FOR_KAPPA = 100
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A share in [0, 1] with its interval, from a sample of `n`.
-
-    `method`: from the sample alone, or with a model's predictions about everything else.
-    """
+    """A share in [0, 1] with its interval, from a sample of `n`, perhaps with predictions."""
 
     value: float
     low: float

@@ -10,6 +10,10 @@ from scipy.optimize import nnls
 
 _DECAYS = tuple(np.linspace(0.05, 2.0, 40).tolist())
 _MIN_POINTS = 3
+_N_NEXT = 50  # labels that must bring _MIN_GAIN
+_MIN_GAIN = 0.005
+_MAX_CHANGED = 0.02
+_MAX_WIDTH = 0.10  # of the accuracy's interval, for a user who wants to rely on it
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +28,7 @@ class RoundAdvice:
 def advise_on_rounds(
     changed_shares: Sequence[float],
     *,
-    max_changed: float = 0.02,
+    max_changed: float = _MAX_CHANGED,
     patience: int = 2,
     max_rounds: int = 6,
 ) -> RoundAdvice:
@@ -72,20 +76,6 @@ class LearningPoint:
 
 
 @dataclass(frozen=True, slots=True)
-class StoppingCriteria:
-    """When human labels are worth their cost: the least gain of accuracy by the next `n_next`.
-
-    `max_changed`: of the aggregated labels, between the last two points; `max_width`: how wide the
-    accuracy's interval may be for a user who wants to rely on it.
-    """
-
-    n_next: int = 50
-    min_gain: float = 0.005
-    max_changed: float = 0.02
-    max_width: float = 0.10
-
-
-@dataclass(frozen=True, slots=True)
 class LabelAdvice:
     """Whether more human labels are expected to pay; None: too early to say."""
 
@@ -94,23 +84,17 @@ class LabelAdvice:
     figures: Mapping[str, float]
 
 
-def advise_on_labels(
-    points: Sequence[LearningPoint],
-    changed_share: float | None,
-    criteria: StoppingCriteria | None = None,
-) -> LabelAdvice:
+def advise_on_labels(points: Sequence[LearningPoint], changed_share: float | None) -> LabelAdvice:
     """Decide whether more human labels are expected to pay.
 
-    They do while the learning curve predicts `min_gain`, while the aggregated labels still change,
-    or while the accuracy is known less exactly than wanted. Fewer than 3 points at different
-    numbers of labels: no advice.
+    They do while the learning curve predicts half a point by the next 50, while over 2 % of the
+    aggregated labels change, or while the accuracy's interval is over 10 points wide. Fewer than 3
+    points at different numbers of labels: no advice.
 
     Args:
         points: the learning curve, in any order.
         changed_share: of the aggregated labels, between the last two points; None if unknown.
-        criteria: the limits.
     """
-    criteria = criteria or StoppingCriteria()
     curve = sorted({point.n_labels: point for point in points}.values(), key=lambda p: p.n_labels)
     if len(curve) < _MIN_POINTS:
         sentence = (
@@ -119,21 +103,21 @@ def advise_on_labels(
         )
         return LabelAdvice(None, sentence, {"n_points": len(curve)})
     last = curve[-1]
-    gain = expected_gain(curve, n_next=criteria.n_next)
+    gain = expected_gain(curve, n_next=_N_NEXT)
     figures = {"n_labels": last.n_labels, "expected_gain": gain, "width": last.interval_width}
     if changed_share is not None:
         figures["changed"] = changed_share
     known = (
         f"With {last.n_labels} labels the accuracy is {last.accuracy:.1%} "
-        f"(interval {100 * last.interval_width:.1f} points wide); the next {criteria.n_next} are "
+        f"(interval {100 * last.interval_width:.1f} points wide); the next {_N_NEXT} are "
         f"expected to add {100 * gain:.1f} points"
     )
     is_paying = True
-    if gain >= criteria.min_gain:
+    if gain >= _MIN_GAIN:
         advice = ": go on."
-    elif changed_share is not None and changed_share > criteria.max_changed:
+    elif changed_share is not None and changed_share > _MAX_CHANGED:
         advice = f", but the last ones still changed {changed_share:.1%} of the labels: go on."
-    elif last.interval_width > criteria.max_width:
+    elif last.interval_width > _MAX_WIDTH:
         advice = ", but would tell the accuracy more exactly: go on if you need to know it."
     else:
         is_paying, advice = False, ": more labels are not expected to pay."

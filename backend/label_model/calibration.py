@@ -36,10 +36,10 @@ class BatchCalibrator:
 
     The idea of batch calibration (Zhou et al. 2024, arXiv 2309.17249, section 3): the mean
     posterior over unlabeled texts is the prompt's own prior; divide it out. **Deviations**: the
-    mean of the logarithms is taken, the scale on which the model works, and the result is moved
-    towards *estimated* class shares instead of equal ones (`fit_latent_classes`): the published
-    rule takes all classes for equally frequent, and so spreads texts over all of them where nearly
-    all are of one. With n texts the result has weight n / (n + 20), the raw posterior the rest.
+    mean of the logarithms is taken, and the result is moved towards *estimated* class shares
+    (`fit_latent_classes`): the published rule takes all classes for equally frequent, and so
+    spreads texts over all of them where nearly all are of one. With n texts the result has weight
+    n / (n + 20), the raw posterior the rest.
     """
 
     standardizer: Standardizer
@@ -109,9 +109,7 @@ def inverse_temperature_for_accuracy(probabilities: Floats, accuracy: float) -> 
     low, high = np.log(_INVERSE_TEMPERATURES)
     if excess(low) >= 0:
         return float(np.exp(low))
-    if excess(high) <= 0:
-        return float(np.exp(high))
-    return float(np.exp(brentq(excess, low, high, xtol=1e-4)))
+    return float(np.exp(high if excess(high) <= 0 else brentq(excess, low, high, xtol=1e-4)))
 
 
 def accuracy_from_agreement(labels: Sequence[NDArray[np.intp]], n_classes: int) -> float | None:
@@ -153,12 +151,6 @@ class LogLinearPool:
         """Return the weighted sum (n, K), not normalized."""
         logits: Floats = self.log_shares + np.tensordot(weights, self.terms, 1)
         return logits
-
-    def posterior(self, parameters: PoolParameters) -> Floats:
-        """Return the pooled posterior, shape (n, K)."""
-        logits = parameters.inverse_temperature * self.logits(parameters.weights)
-        posterior: Floats = softmax(logits + parameters.class_bias, axis=1)
-        return posterior
 
     def tune(
         self, rows: NDArray[np.intp], labels: NDArray[np.intp], start: PoolParameters

@@ -151,23 +151,23 @@ def _newest_text(task: TaskAnswers) -> ConsensusLabel:
 
 
 def _single_label_consensus(question: Question, tasks: Sequence[TaskAnswers]) -> Consensus:
-    values = [label.value for label in question.labels]
+    index = {label.value: k for k, label in enumerate(question.labels)}
 
     def class_of(answer: HumanAnswer) -> int:
-        return values.index(answer.answer.labels[0])
+        return index[answer.answer.labels[0]]
 
-    model = DawidSkene(max(len(values), 2))
+    model = DawidSkene(max(len(index), 2))
     for task in tasks:
         truth = None if task.truth is None else class_of(task.truth)
         model.add_task(truth, [(answer.person, class_of(answer)) for answer in task.others])
     posteriors, accuracies = model.fit()
     labels = {}
-    for task, row in zip(tasks, posteriors[:, : len(values)], strict=True):
+    for task, row in zip(tasks, posteriors[:, : len(index)], strict=True):
         row = row / row.sum()
         best = np.flatnonzero(row > row.max() - _TIE)
         newest_first = (class_of(answer) for answer in reversed(task.answers))
         winner = next((k for k in newest_first if k in best), int(best[0]))
-        answer = Answer(labels=(values[winner],))
+        answer = Answer(labels=(question.labels[winner].value,))
         labels[task.example_id] = task.consensus(answer, float(row[winner]), tuple(row.tolist()))
     return Consensus(labels, accuracies)
 

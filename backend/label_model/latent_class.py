@@ -114,21 +114,15 @@ class LatentClassModel:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain lists for `from_json`."""
-        return {
-            "shares": self.shares.tolist(),
-            "means": self.means.tolist(),
-            "covariance": self.covariance.tolist(),
-        }
+        return {name: getattr(self, name).tolist() for name in self.__slots__}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> LatentClassModel:
         """Read what `to_json` wrote."""
-        n_classes, n_features = len(data["shares"]), len(data["covariance"])
-        return cls(
-            np.asarray(data["shares"], dtype=float),
-            np.asarray(data["means"], dtype=float).reshape(n_classes, n_features),
-            np.asarray(data["covariance"], dtype=float).reshape(n_features, n_features),
-        )
+        shares, means, covariance = (np.asarray(data[name], float) for name in cls.__slots__)
+        n_features = len(covariance)
+        means = means.reshape(len(shares), n_features)  # also without any feature
+        return cls(shares, means, covariance.reshape(n_features, n_features))
 
 
 def contrasts(scores: Floats) -> Floats:
@@ -140,9 +134,9 @@ def contrasts(scores: Floats) -> Floats:
 def default_inverse_temperature(n_classes: int) -> float:
     """Return the factor for a single annotator's log-posterior against overconfidence.
 
-    Its K - 1 scores are less independent than the model assumes, the more so the more classes there
-    are. 1 / sqrt(K) is a rule of thumb, of the right size on training texts of data sets with few
-    classes and with many. It is used until agreement or human labels give a better one.
+    Its K - 1 scores are less independent than the model assumes, the more so with more classes.
+    1 / sqrt(K) was of the right size on training texts of data sets with few classes and with many;
+    it is used until agreement or human labels give a better one.
     """
     return 1 / math.sqrt(max(1, n_classes))
 

@@ -44,11 +44,7 @@ class LinearProbe:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain lists for `from_json`."""
-        return {
-            "center": self.center.tolist(),
-            "weights": self.weights.tolist(),
-            "bias": self.bias.tolist(),
-        }
+        return {name: getattr(self, name).tolist() for name in self.__slots__}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> LinearProbe:
@@ -148,8 +144,7 @@ def text_dependence(vectors: Floats, scores: Floats) -> float | None:
 
 
 def _folds(n: int) -> list[NDArray[np.bool_]]:
-    folds = np.arange(n) % _N_FOLDS
-    return [folds == fold for fold in range(_N_FOLDS)]
+    return [np.arange(n) % _N_FOLDS == fold for fold in range(_N_FOLDS)]
 
 
 def _log_odds_scale(scores: Floats, targets: Floats, weights: Floats) -> float:

@@ -165,9 +165,9 @@ def fit_multilabel_model(
     the others gets a weight near 0.
 
     The base rate is 1.3 labels a text shared evenly, or human counts, smoothed. Evidence counts
-    eight tenths, because annotators share errors; then all log-odds are shifted until as many
-    labels as expected are over one half. Chosen on training rows of nlupp_banking. Cost: 50 passes
-    over n x L x A cells, of at most 4,000 texts.
+    eight tenths, because annotators share errors; then log-odds are shifted until as many labels as
+    expected are over one half. Chosen on training rows of nlupp_banking. Cost: 50 passes over n x L
+    x A cells, n at most 4,000.
 
     Raises:
         ValueError: there is no annotator.

@@ -47,8 +47,7 @@ class AnnotatorParameters:
     """Parameters of one annotator.
 
     `weight` multiplies its log-likelihood in the log-linear pool (1 before there are human labels);
-    `text_dependence` in [0, 1] is how far its posteriors depend on the text, None where that was
-    not measured.
+    `text_dependence` in [0, 1] is how far its posteriors depend on the text, None if not measured.
     """
 
     standardizer: Standardizer
@@ -71,8 +70,7 @@ class LabelModel:
     """Everything needed to aggregate the annotators' posteriors on any text of a project.
 
     `probe` works on embeddings, its weight already in its scores; `inverse_temperature` multiplies
-    the pooled log-probabilities, `class_bias` (K,) is added to them as the `n_human` human labels
-    require.
+    the pooled log-probabilities, `class_bias` (K,) is added. `n_human` human labels were used.
     """
 
     annotators: Mapping[str, AnnotatorParameters]
@@ -181,7 +179,6 @@ def aggregate(
     Args:
         posteriors: raw posteriors (n, K) by annotator, NaN rows being abstentions; any texts, also
             such as the model was not fitted on.
-        label_model: the fitted model.
         embeddings: unit vectors (n, d) for the probe.
         human: class index by row.
 
@@ -208,10 +205,9 @@ def aggregate(
 
 
 def _source(own: Mapping[str, tuple[float, ...]], label: int, has_probe: bool) -> str | None:
-    labels = {int(np.argmax(posterior)) for posterior in own.values()}
-    if not own:
-        return COMBINATION if has_probe else None
-    if labels != {label}:
+    if not own and not has_probe:
+        return None
+    if {int(np.argmax(posterior)) for posterior in own.values()} != {label}:
         return COMBINATION
     return AGREEMENT if len(own) > 1 else next(iter(own))
 
@@ -232,17 +228,15 @@ def fit_label_model(
     The idea: standardized posteriors scatter around one mean per class (`fit_latent_classes`, a
     continuous Dawid-Skene model); an annotator that is unrelated to the others has means that
     coincide, and so no influence. A ridge probe on embeddings learns the aggregated labels and is
-    added at half weight: it cannot be more right than its targets where their errors follow the
-    text. The annotators' rate of agreement implies an accuracy to which the confidences are
-    tempered. That is too low for independent errors, since annotators are right more often
-    together, and too high for common errors: without a label nothing tells the two apart. Human
-    labels teach the probe, each counting for many texts, and set the weights, class biases and the
-    temperature by maximum posterior. The class means never see them, and the probe's scores are
-    cross-fitted, so that what is compared with the labels is as sure as it will be elsewhere.
+    added at half weight, since it repeats errors that follow the text. Confidences are tempered to
+    the accuracy that the annotators' agreement implies: too low for independent errors, too high
+    for common ones, which nothing tells apart without a label. Human labels train the probe, each
+    counting for many texts, and set weights, class biases and temperature by maximum posterior.
+    The class means never see them, and the probe's scores are cross-fitted, so that what is
+    compared with the labels is as sure as it will be elsewhere.
 
-    Cost: at most 120 products of (n, K) matrices with the annotators' features, and three systems
-    of d equations, O(n d^2 + d^3), on one core, with at most 4,000 texts and those with human
-    labels.
+    Cost: at most 120 products of (n, K) matrices with the annotators' features and three systems
+    of d equations, O(n d^2 + d^3), on one core; n is at most 4,000 and the human labels.
 
     Raises:
         ValueError: no annotator answered anything.

@@ -7,11 +7,11 @@ import pytest
 
 from benchmarks.label_calibration import fit_label_calibration
 from benchmarks.scores import expected_calibration_error
-from tests.label_model.test_calibration import leaning
+from tests.label_model.test_calibration import biased
 
 
-def test_too_sure_posteriors_are_tempered_by_human_labels():
-    modest, truth = leaning(3000, [0.5, 0.5], lean=[0, 0], sharp=1.0)
+def test_overconfident_posteriors_are_tempered_by_human_labels():
+    modest, truth = biased(3000, [0.5, 0.5], bias=[0, 0], sharp=1.0)
     sure = modest**5 / (modest**5).sum(axis=1, keepdims=True)
     fitted = fit_label_calibration(sure[:200], truth[:200])
     assert fitted.inverse_temperature == pytest.approx(0.2, abs=0.1)
@@ -20,7 +20,7 @@ def test_too_sure_posteriors_are_tempered_by_human_labels():
 
 
 def test_fewer_than_twenty_labels_change_nothing():
-    raw, truth = leaning(19, [0.5, 0.5], lean=[0, 0])
+    raw, truth = biased(19, [0.5, 0.5], bias=[0, 0])
     fitted = fit_label_calibration(raw, truth)
     np.testing.assert_allclose(fitted.apply(raw), raw)
 

@@ -1,4 +1,4 @@
-"""Intervals by hand, at the edges, and how often they cover the truth."""
+"""Shares and kappa with intervals: by hand, at the edges, and how often they cover the truth."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_the_exact_interval_of_a_share_by_hand():
     assert share_bound(0, 59, delta=0.05) < 0.05 < share_bound(0, 58, delta=0.05)
 
 
-def test_nothing_drawn_says_nothing():
+def test_an_empty_sample_has_the_widest_interval():
     assert share_interval(0, 0) == (0.0, 1.0)
     assert estimate_share(np.zeros(0, dtype=bool)) is None
     assert tighter_share(np.zeros(0, dtype=bool), np.zeros(0), np.ones(5)) is None
@@ -43,19 +43,19 @@ def test_the_interval_of_a_share_agrees_with_scipy(n, data):
     assert share_interval(n_hits, n) == (pytest.approx(theirs.low), pytest.approx(theirs.high))
 
 
-def test_perfect_guesses_leave_only_the_spread_of_the_rest():
+def test_perfect_predictions_leave_only_the_spread_of_the_rest():
     is_hit = np.array([True] * 20 + [False] * 20)
     rest = np.array([1.0] * 300 + [0.0] * 100)
     found = powered_share(is_hit, is_hit.astype(float), rest)
     # spread (220 + 100 of 440): 0.25 x 0.75 pooled with the sample's; lambda = cov / (1.1 spread)
     spread = np.concatenate([is_hit, rest]).var()
-    label_model = min(np.cov(is_hit, is_hit)[0, 1] / (1.1 * spread), 1.0)
-    assert label_model == 1.0
+    weight = min(np.cov(is_hit, is_hit)[0, 1] / (1.1 * spread), 1.0)
+    assert weight == 1.0
     assert found.value == pytest.approx(0.75)
     assert found.width / 2 == pytest.approx(stats.t.ppf(0.975, 38) * (spread / 400) ** 0.5)
 
 
-def test_guesses_that_say_nothing_change_nothing():
+def test_constant_predictions_change_nothing():
     is_hit = np.array([True] * 30 + [False] * 10)
     found = powered_share(is_hit, np.full(40, 0.9), np.full(500, 0.9))
     assert found.value == pytest.approx(0.75)
@@ -71,35 +71,35 @@ def test_small_or_lopsided_samples_are_left_to_the_exact_interval(n_hits, n, n_r
     assert found.method == "clopper-pearson"
 
 
-def drawn(rng, n_pool, *, accuracy, sharpness, bias):
-    """A pool with a model that guesses, more or less well, which of its answers are right."""
-    logits = np.log(accuracy / (1 - accuracy)) + sharpness * rng.normal(size=n_pool)
+def drawn(rng, n_pool, *, accuracy, slope, bias):
+    """A pool with a model that predicts, more or less well, which of its answers are right."""
+    logits = np.log(accuracy / (1 - accuracy)) + slope * rng.normal(size=n_pool)
     is_right = rng.random(n_pool) < 1 / (1 + np.exp(-logits))
     return is_right, 1 / (1 + np.exp(-(logits + bias)))
 
 
 @pytest.mark.parametrize("n", [30, 60, 200])
 @pytest.mark.parametrize(
-    ("accuracy", "sharpness", "bias"),
+    ("accuracy", "slope", "bias"),
     [(0.7, 0.0, 0.0), (0.8, 2.0, 0.0), (0.85, 3.0, 2.0), (0.97, 2.0, -1.0), (0.995, 0.0, 0.0)],
 )
-def test_the_interval_covers_the_truth_also_with_bad_guesses(n, accuracy, sharpness, bias):
+def test_the_interval_covers_the_truth_also_with_bad_predictions(n, accuracy, slope, bias):
     rng = np.random.default_rng(0)
-    is_right, guesses = drawn(rng, 2000, accuracy=accuracy, sharpness=sharpness, bias=bias)
+    is_right, predicted = drawn(rng, 2000, accuracy=accuracy, slope=slope, bias=bias)
     n_covered = 0
     for _ in range(400):
         rows = rng.choice(2000, n, replace=False)
-        rest = np.delete(guesses, rows)
-        found = tighter_share(is_right[rows], guesses[rows], rest)
+        rest = np.delete(predicted, rows)
+        found = tighter_share(is_right[rows], predicted[rows], rest)
         n_covered += found.low <= is_right.mean() <= found.high
     assert n_covered / 400 >= 0.92
 
 
-def test_good_guesses_make_the_interval_tighter():
+def test_good_predictions_make_the_interval_tighter():
     rng = np.random.default_rng(1)
-    is_right, guesses = drawn(rng, 5000, accuracy=0.7, sharpness=4.0, bias=0.0)
+    is_right, predicted = drawn(rng, 5000, accuracy=0.7, slope=4.0, bias=0.0)
     plain = estimate_share(is_right[:200])
-    found = tighter_share(is_right[:200], guesses[:200], guesses[200:])
+    found = tighter_share(is_right[:200], predicted[:200], predicted[200:])
     assert found.method == "prediction-powered"
     assert found.width < 0.85 * plain.width
 
@@ -164,23 +164,23 @@ def test_kappa_is_undefined_without_examples_or_with_a_single_class():
     assert cohens_kappa(np.ones(5, dtype=int), np.ones(5, dtype=int)) is None
 
 
-def sure_of(labels):
+def one_hot(labels):
     return np.eye(2)[np.array(labels)]
 
 
 def test_agreement_is_cohens_kappa():
     first, second = [0] * 50 + [1] * 50, [0] * 40 + [1] * 60
-    assert mean_pairwise_kappa({"a": sure_of(first), "b": sure_of(second)}) == pytest.approx(0.8)
+    assert mean_pairwise_kappa({"a": one_hot(first), "b": one_hot(second)}) == pytest.approx(0.8)
 
 
 def test_two_that_answer_by_chance_do_not_agree():
     first, second = [0, 0, 1, 1] * 40, [0, 1, 0, 1] * 40
-    assert mean_pairwise_kappa({"a": sure_of(first), "b": sure_of(second)}) == pytest.approx(0.0)
+    assert mean_pairwise_kappa({"a": one_hot(first), "b": one_hot(second)}) == pytest.approx(0.0)
 
 
 def test_agreement_needs_two_that_answered_the_same_texts():
-    labels = sure_of([0, 1] * 60)
-    silent = labels.copy()
-    silent[30:] = np.nan
+    labels = one_hot([0, 1] * 60)
+    abstaining = labels.copy()
+    abstaining[30:] = np.nan
     assert mean_pairwise_kappa({"a": labels}) is None
-    assert mean_pairwise_kappa({"a": labels, "b": silent}) is None
+    assert mean_pairwise_kappa({"a": labels, "b": abstaining}) is None

@@ -52,20 +52,20 @@ def test_impossible_promises_are_refused(max_error, delta):
         )
 
 
-@pytest.mark.parametrize("n_audited", [60, 100, 300])
+@pytest.mark.parametrize("n_holdout", [60, 100, 300])
 @pytest.mark.parametrize("overconfidence", [0.0, 0.03, 0.051])
-def test_the_promised_error_rate_is_kept_in_95_of_100_audits(n_audited, overconfidence):
+def test_the_guaranteed_error_rate_is_kept_in_95_of_100_holdouts(n_holdout, overconfidence):
     # the surest share s of the pool has an error rate of s^3 / 8 and the overconfidence
     rng = np.random.default_rng(0)
     confidences = 1 - rng.random(5000) ** 3 / 2
     is_right = rng.random(5000) < confidences - overconfidence
     rules = []
     for _ in range(300):
-        rows = rng.choice(5000, n_audited, replace=False)
+        rows = rng.choice(5000, n_holdout, replace=False)
         rules.append(accept_rule(confidences[rows], is_right[rows], confidences, max_error=0.05))
     used = [rule for rule in rules if rule.threshold is not None]
     broken = [(~is_right[confidences >= rule.threshold]).mean() > 0.05 for rule in used]
     assert sum(broken) / 300 <= 0.05
-    if (n_audited, overconfidence) == (300, 0.0):
+    if (n_holdout, overconfidence) == (300, 0.0):
         assert len(used) > 180
         assert np.mean([rule.share_accepted for rule in used]) > 0.5

@@ -15,33 +15,33 @@ from backend.label_model.calibration import (
 )
 
 
-def leaning(n, shares, *, lean, sharp=3.0, seed=0):
-    """Return posteriors (n, K) that lean by `lean` in log-odds, and the true classes."""
+def biased(n, shares, *, bias, sharp=3.0, seed=0):
+    """Return posteriors (n, K) shifted by `bias` in log-odds, and the true classes."""
     rng = np.random.default_rng(seed)
     truth = rng.choice(len(shares), size=n, p=shares)
     scores = rng.normal(size=(n, len(shares))) + sharp * np.eye(len(shares))[truth]
-    return softmax(scores + np.asarray(lean), axis=1), truth
+    return softmax(scores + np.asarray(bias), axis=1), truth
 
 
 def accuracy(probabilities, truth):
     return float((probabilities.argmax(axis=1) == truth).mean())
 
 
-def test_a_leaning_is_taken_out():
-    raw, truth = leaning(1000, [0.5, 0.5], lean=[0, 5])
+def test_a_preference_for_a_label_is_removed():
+    raw, truth = biased(1000, [0.5, 0.5], bias=[0, 5])
     calibrated = BatchCalibrator.fit(raw).apply(raw)
     assert accuracy(raw, truth) < 0.7
     assert accuracy(calibrated, truth) > 0.95
 
 
 def test_unequal_classes_stay_unequal():
-    raw, truth = leaning(2000, [0.9, 0.1], lean=[0, 0])
+    raw, truth = biased(2000, [0.9, 0.1], bias=[0, 0])
     calibrated = BatchCalibrator.fit(raw).apply(raw)
     assert accuracy(calibrated, truth) > accuracy(raw, truth) - 0.005
     assert calibrated[:, 0].mean() == pytest.approx(0.9, abs=0.03)
 
 
-def test_posteriors_that_say_nothing_are_left_alone():
+def test_constant_posteriors_are_left_alone():
     raw = np.tile([0.7, 0.2, 0.1], (50, 1))
     np.testing.assert_allclose(BatchCalibrator.fit(raw).apply(raw), raw)
     none = BatchCalibrator.fit(np.empty((0, 3)))
@@ -64,7 +64,7 @@ def test_calibrated_posteriors_sum_to_one_and_survive_json(n, k, seed):
 
 
 def test_confidence_is_tempered_to_an_estimated_accuracy():
-    raw, _ = leaning(500, [0.5, 0.5], lean=[0, 0])
+    raw, _ = biased(500, [0.5, 0.5], bias=[0, 0])
     tempered = softmax(inverse_temperature_for_accuracy(raw, 0.7) * np.log(raw), axis=1)
     assert tempered.max(axis=1).mean() == pytest.approx(0.7, abs=1e-3)
     assert inverse_temperature_for_accuracy(np.full((3, 2), 0.5), 0.9) == pytest.approx(50)
@@ -78,7 +78,7 @@ def test_two_that_agree_on_72_of_100_are_right_on_83():
     assert accuracy_from_agreement([first, second], 2) == pytest.approx(0.8317, abs=1e-4)
 
 
-def test_agreement_counts_only_where_both_spoke_and_needs_two():
+def test_agreement_counts_only_where_both_answered_and_needs_two():
     first, second = np.array([0, 1, -1, 1]), np.array([0, 1, 0, -1])
     assert accuracy_from_agreement([first, second], 3) == pytest.approx(1.0)
     assert accuracy_from_agreement([first], 2) is None

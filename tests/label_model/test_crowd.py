@@ -28,20 +28,20 @@ SPANS = question(QuestionKind.SPANS, ("PER", "LOC"))
 TEXT = question(QuestionKind.FREE_TEXT, ())
 
 
-def vote(task, person, answer, *, minute=0, is_truth=False):
+def human_answer(task, person, answer, *, minute=0, is_truth=False):
     """A string of labels stands for an answer with these labels."""
     number = 1000 * task + 10 * (person or 0) + minute
     label = HumanLabel(number, task, person, (), False, is_truth, START + timedelta(minutes=minute))
     return HumanAnswer(label, Answer(labels=tuple(answer)) if isinstance(answer, str) else answer)
 
 
-def test_no_votes_have_no_consensus():
+def test_no_answers_have_no_consensus():
     for asked in (ONE_OF, SOME_OF, SPANS, TEXT):
         assert estimate_consensus(asked, []).labels == {}
 
 
-def test_one_person_is_believed_as_far_as_people_are():
-    found = estimate_consensus(ONE_OF, [vote(1, 7, "b"), vote(2, 7, "a")])
+def test_one_person_has_the_prior_accuracy():
+    found = estimate_consensus(ONE_OF, [human_answer(1, 7, "b"), human_answer(2, 7, "a")])
     assert found.labels[1].answer == Answer(labels=("b",))
     assert found.labels[1].probabilities == pytest.approx((0.025, 0.95, 0.025))
     assert (found.labels[1].probability, found.labels[1].n_annotators) == (
@@ -52,7 +52,7 @@ def test_one_person_is_believed_as_far_as_people_are():
 
 
 def test_two_who_agree_are_surer_than_one():
-    found = estimate_consensus(ONE_OF, [vote(1, 1, "a"), vote(1, 2, "a")])
+    found = estimate_consensus(ONE_OF, [human_answer(1, 1, "a"), human_answer(1, 2, "a")])
     # accuracy x is where x = (19 + p) / 21 and p = x^2 / (x^2 + (1 - x)^2 / 2)
     accuracy = found.accuracies[1]
     right = accuracy**2 / (accuracy**2 + (1 - accuracy) ** 2 / 2)
@@ -61,16 +61,20 @@ def test_two_who_agree_are_surer_than_one():
 
 
 def test_two_who_only_disagree_tie_and_the_newest_answer_is_taken():
-    votes = [vote(n, 1, "a", minute=1) for n in range(40)] + [vote(n, 2, "b") for n in range(40)]
-    found = estimate_consensus(ONE_OF, votes)
+    answers = [human_answer(n, 1, "a", minute=1) for n in range(40)] + [
+        human_answer(n, 2, "b") for n in range(40)
+    ]
+    found = estimate_consensus(ONE_OF, answers)
     assert {label.answer.labels for label in found.labels.values()} == {("a",)}
     assert found.labels[0].probabilities[0] == pytest.approx(found.labels[0].probabilities[1])
     assert found.accuracies[1] == pytest.approx(found.accuracies[2])
 
 
 def test_ground_truth_wins_against_any_majority_and_tells_who_was_wrong():
-    votes = [vote(1, person, "a") for person in (1, 2, 3)] + [vote(1, 4, "b", is_truth=True)]
-    found = estimate_consensus(ONE_OF, votes)
+    answers = [human_answer(1, person, "a") for person in (1, 2, 3)] + [
+        human_answer(1, 4, "b", is_truth=True)
+    ]
+    found = estimate_consensus(ONE_OF, answers)
     label = found.labels[1]
     assert (label.answer.labels, label.probability, label.is_ground_truth) == (("b",), 1.0, True)
     assert label.n_annotators == 4
@@ -78,47 +82,65 @@ def test_ground_truth_wins_against_any_majority_and_tells_who_was_wrong():
 
 
 def test_the_newest_of_two_ground_truths_counts():
-    votes = [vote(1, 1, "a", is_truth=True), vote(1, 2, "b", is_truth=True, minute=1)]
-    assert estimate_consensus(ONE_OF, votes).labels[1].answer.labels == ("b",)
+    answers = [
+        human_answer(1, 1, "a", is_truth=True),
+        human_answer(1, 2, "b", is_truth=True, minute=1),
+    ]
+    assert estimate_consensus(ONE_OF, answers).labels[1].answer.labels == ("b",)
 
 
 def test_skipped_and_copied_annotations_are_no_evidence():
-    skipped, copied = vote(1, 1, "a"), vote(1, 2, "a")
+    skipped, copied = human_answer(1, 1, "a"), human_answer(1, 2, "a")
     skipped = replace(skipped, label=replace(skipped.label, was_cancelled=True))
     copied = replace(copied, label=replace(copied.label, is_copied=True))
     assert estimate_consensus(ONE_OF, [skipped, copied]).labels == {}
     assert (
-        estimate_consensus(ONE_OF, [skipped, copied, vote(1, 3, "b")]).labels[1].n_annotators == 1
+        estimate_consensus(ONE_OF, [skipped, copied, human_answer(1, 3, "b")])
+        .labels[1]
+        .n_annotators
+        == 1
     )
 
 
 def test_a_persons_newest_answer_replaces_the_older_one():
-    found = estimate_consensus(ONE_OF, [vote(1, 1, "b", minute=5), vote(1, 1, "a")])
+    found = estimate_consensus(ONE_OF, [human_answer(1, 1, "b", minute=5), human_answer(1, 1, "a")])
     assert (found.labels[1].answer.labels, found.labels[1].n_annotators) == (("b",), 1)
 
 
 def test_annotations_without_an_annotator_are_by_different_people():
-    votes = [vote(1, None, "b"), vote(1, None, "b", minute=1), vote(1, 3, "a", minute=2)]
-    found = estimate_consensus(ONE_OF, votes)
+    answers = [
+        human_answer(1, None, "b"),
+        human_answer(1, None, "b", minute=1),
+        human_answer(1, 3, "a", minute=2),
+    ]
+    found = estimate_consensus(ONE_OF, answers)
     assert (found.labels[1].answer.labels, found.labels[1].n_annotators) == (("b",), 3)
     assert len(found.accuracies) == 3
 
 
 def test_labels_outside_the_label_space_are_left_out():
     assert (
-        estimate_consensus(ONE_OF, [vote(1, 1, "z"), vote(2, 1, "ab"), vote(3, 1, "")]).labels == {}
+        estimate_consensus(
+            ONE_OF, [human_answer(1, 1, "z"), human_answer(2, 1, "ab"), human_answer(3, 1, "")]
+        ).labels
+        == {}
     )
-    assert estimate_consensus(SOME_OF, [vote(1, 1, "az")]).labels == {}
+    assert estimate_consensus(SOME_OF, [human_answer(1, 1, "az")]).labels == {}
 
 
 def test_a_label_space_of_one_label_is_certain():
-    found = estimate_consensus(question(labels="a"), [vote(1, 1, "a")])
+    found = estimate_consensus(question(labels="a"), [human_answer(1, 1, "a")])
     assert found.labels[1].probabilities == (1.0,)
 
 
 def test_each_label_of_a_multiple_choice_is_decided_for_itself():
-    votes = [vote(1, 1, "ab"), vote(1, 2, "a"), vote(1, 3, "ac"), vote(2, 1, "")]
-    found = estimate_consensus(SOME_OF, votes)
+    answers = [
+        human_answer(1, 1, "ab"),
+        human_answer(1, 2, "a"),
+        human_answer(1, 3, "ac"),
+        human_answer(2, 1, ""),
+    ]
+    found = estimate_consensus(SOME_OF, answers)
     assert found.labels[1].answer.labels == ("a",)
     assert found.labels[1].probabilities[0] > 0.99 > 0.5 > found.labels[1].probabilities[1]
     assert found.labels[2].answer == Answer()
@@ -127,13 +149,13 @@ def test_each_label_of_a_multiple_choice_is_decided_for_itself():
 
 def test_a_span_needs_a_majority_for_its_exact_ends():
     first, longer, other = Span(0, 4, "PER"), Span(0, 5, "PER"), Span(9, 12, "LOC")
-    votes = [
-        vote(1, 1, Answer(spans=(first, other))),
-        vote(1, 2, Answer(spans=(first,))),
-        vote(1, 3, Answer(spans=(longer,))),
-        vote(2, 1, Answer()),
+    answers = [
+        human_answer(1, 1, Answer(spans=(first, other))),
+        human_answer(1, 2, Answer(spans=(first,))),
+        human_answer(1, 3, Answer(spans=(longer,))),
+        human_answer(2, 1, Answer()),
     ]
-    found = estimate_consensus(SPANS, votes)
+    found = estimate_consensus(SPANS, answers)
     (kept,) = found.labels[1].answer.spans
     assert (kept.start, kept.end, kept.label) == (0, 4, "PER")
     assert found.labels[1].probabilities == ()
@@ -142,67 +164,70 @@ def test_a_span_needs_a_majority_for_its_exact_ends():
 
 
 def test_between_two_who_mark_different_spans_the_newest_is_taken():
-    votes = [
-        vote(1, 1, Answer(spans=(Span(0, 4, "PER"),)), minute=1),
-        vote(1, 2, Answer(spans=(Span(0, 5, "PER"),))),
+    answers = [
+        human_answer(1, 1, Answer(spans=(Span(0, 4, "PER"),)), minute=1),
+        human_answer(1, 2, Answer(spans=(Span(0, 5, "PER"),))),
     ]
-    (kept,) = estimate_consensus(SPANS, votes).labels[1].answer.spans
+    (kept,) = estimate_consensus(SPANS, answers).labels[1].answer.spans
     assert kept.end == 4
     assert kept.probability == pytest.approx(0.5)
 
 
 def test_the_ground_truths_spans_are_taken_as_they_are():
-    votes = [
-        vote(1, 1, Answer(spans=(Span(0, 4, "PER"),))),
-        vote(1, 2, Answer(spans=(Span(0, 4, "PER"),))),
-        vote(1, 3, Answer(), is_truth=True),
+    answers = [
+        human_answer(1, 1, Answer(spans=(Span(0, 4, "PER"),))),
+        human_answer(1, 2, Answer(spans=(Span(0, 4, "PER"),))),
+        human_answer(1, 3, Answer(), is_truth=True),
     ]
-    label = estimate_consensus(SPANS, votes).labels[1]
+    label = estimate_consensus(SPANS, answers).labels[1]
     assert (label.answer, label.probability) == (Answer(), 1.0)
 
 
 def test_a_ground_truth_stands_although_its_author_answered_again():
-    votes = [
-        vote(1, 1, Answer(spans=(Span(0, 4, "PER"),)), is_truth=True),
-        vote(1, 1, Answer(), minute=1),
+    answers = [
+        human_answer(1, 1, Answer(spans=(Span(0, 4, "PER"),)), is_truth=True),
+        human_answer(1, 1, Answer(), minute=1),
     ]
-    label = estimate_consensus(SPANS, votes).labels[1]
+    label = estimate_consensus(SPANS, answers).labels[1]
     assert [(span.start, span.end) for span in label.answer.spans] == [(0, 4)]
     assert label.is_ground_truth
 
 
 def test_of_free_texts_the_newest_is_taken_unless_one_is_ground_truth():
-    votes = [vote(1, 1, Answer(text="old")), vote(1, 2, Answer(text="new"), minute=1)]
-    label = estimate_consensus(TEXT, votes).labels[1]
+    answers = [
+        human_answer(1, 1, Answer(text="old")),
+        human_answer(1, 2, Answer(text="new"), minute=1),
+    ]
+    label = estimate_consensus(TEXT, answers).labels[1]
     assert (label.answer.text, label.probability) == ("new", pytest.approx(0.475))
-    votes.append(vote(1, 3, Answer(text="true"), minute=-1, is_truth=True))
-    assert estimate_consensus(TEXT, votes).labels[1].answer.text == "true"
+    answers.append(human_answer(1, 3, Answer(text="true"), minute=-1, is_truth=True))
+    assert estimate_consensus(TEXT, answers).labels[1].answer.text == "true"
 
 
 def simulated(accuracies, *, n_tasks, n_classes=3, seed=0):
     """Everybody answers everything; errors fall evenly on the other classes."""
     rng = np.random.default_rng(seed)
     truth = rng.integers(n_classes, size=n_tasks)
-    votes = []
+    answers = []
     for person, accuracy in enumerate(accuracies, start=1):
         is_right = rng.random(n_tasks) < accuracy
         other = (truth + rng.integers(1, n_classes, size=n_tasks)) % n_classes
         given = np.where(is_right, truth, other)
-        votes += [vote(task, person, "abc"[k]) for task, k in enumerate(given)]
-    return truth, votes
+        answers += [human_answer(task, person, "abc"[k]) for task, k in enumerate(given)]
+    return truth, answers
 
 
 def test_accuracies_are_found_and_used_without_any_ground_truth():
     accuracies = (0.95, 0.85, 0.6, 0.4, 0.4)
-    truth, votes = simulated(accuracies, n_tasks=400)
-    found = estimate_consensus(ONE_OF, votes)
+    truth, answers = simulated(accuracies, n_tasks=400)
+    found = estimate_consensus(ONE_OF, answers)
     learned = [found.accuracies[person] for person in range(1, 6)]
     assert learned == pytest.approx(accuracies, abs=0.06)
     taken = np.array(["abc".index(found.labels[n].answer.labels[0]) for n in range(400)])
     by_count = np.array(
         [
             np.bincount(
-                ["abc".index(v.answer.labels[0]) for v in votes if v.label.task_id == n]
+                ["abc".index(v.answer.labels[0]) for v in answers if v.label.task_id == n]
             ).argmax()
             for n in range(400)
         ]
@@ -214,12 +239,12 @@ def test_accuracies_are_found_and_used_without_any_ground_truth():
 def test_with_much_data_the_labels_are_those_of_crowd_kit():
     pd = pytest.importorskip("pandas")
     OneCoinDawidSkene = pytest.importorskip("crowdkit.aggregation").OneCoinDawidSkene
-    _, votes = simulated((0.9, 0.8, 0.7, 0.6), n_tasks=300, seed=1)
-    ours = estimate_consensus(ONE_OF, votes).labels
-    rows = [(v.label.task_id, v.label.annotator_id, v.answer.labels[0]) for v in votes]
+    _, answers = simulated((0.9, 0.8, 0.7, 0.6), n_tasks=300, seed=1)
+    ours = estimate_consensus(ONE_OF, answers).labels
+    rows = [(v.label.task_id, v.label.annotator_id, v.answer.labels[0]) for v in answers]
     table = pd.DataFrame(rows, columns=["task", "worker", "label"])
-    theirs = OneCoinDawidSkene(n_iter=100).fit_predict(table)
-    assert np.mean([ours[n].answer.labels[0] == theirs[n] for n in range(300)]) >= 0.99
+    reference = OneCoinDawidSkene(n_iter=100).fit_predict(table)
+    assert np.mean([ours[n].answer.labels[0] == reference[n] for n in range(300)]) >= 0.99
 
 
 answers = st.lists(
@@ -230,16 +255,16 @@ answers = st.lists(
 
 @settings(deadline=None)
 @given(answers, st.randoms(use_true_random=False))
-def test_probabilities_are_a_posterior_whatever_the_order_of_the_votes(cast, random):
-    votes = [
-        vote(task, person, label, minute=number, is_truth=is_truth)
-        for number, (task, person, label, is_truth) in enumerate(cast)
+def test_probabilities_are_a_posterior_in_any_order_of_the_answers(drawn, random):
+    answers = [
+        human_answer(task, person, label, minute=number, is_truth=is_truth)
+        for number, (task, person, label, is_truth) in enumerate(drawn)
     ]
-    found = estimate_consensus(ONE_OF, votes)
-    assert set(found.labels) == {task for task, *_ in cast}
+    found = estimate_consensus(ONE_OF, answers)
+    assert set(found.labels) == {task for task, *_ in drawn}
     for label in found.labels.values():
         assert sum(label.probabilities) == pytest.approx(1.0)
         assert label.probability == pytest.approx(max(label.probabilities))
-    shuffled = list(votes)
+    shuffled = list(answers)
     random.shuffle(shuffled)
     assert estimate_consensus(ONE_OF, shuffled) == found

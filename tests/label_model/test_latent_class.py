@@ -19,7 +19,7 @@ from backend.label_model.latent_class import (
 
 
 def two_groups(n_first, n_second, *, apart=4.0, seed=0):
-    """Return scores (n, 2) around two centres, and which centre each row is from."""
+    """Return scores (n, 2) around two means, and which of them each row is from."""
     rng = np.random.default_rng(seed)
     truth = np.repeat([0, 1], [n_first, n_second])
     margin = rng.normal(size=len(truth)) + apart * (truth - 0.5)
