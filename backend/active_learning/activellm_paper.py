@@ -15,7 +15,7 @@ from backend.active_learning.diagnostics import position_warnings
 from backend.active_learning.ordering import Ordering, PoolView, QueryStrategy
 from backend.domain.ports import Decoding, LanguageModel
 from backend.errors import LanguageModelError, SettingsError
-from backend.llm.prompts.text import slot_text
+from backend.llm.prompts.templates import slot_text
 
 Answer = Literal["list", "think", "explain"]
 """What the LLM is to write: numbers alone, after some reasoning, or with a word on each text."""

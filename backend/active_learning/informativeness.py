@@ -16,7 +16,7 @@ from backend.active_learning.diagnostics import rank_correlation
 from backend.active_learning.ordering import PoolView, Positions
 from backend.domain.ports import Completion, Decoding, LanguageModel
 from backend.errors import LanguageModelError
-from backend.llm.prompts.text import slot_text
+from backend.llm.prompts.templates import slot_text
 
 MAX_SCORE = 4
 _MAX_TEXT_CHARS = 400

@@ -16,10 +16,10 @@ from backend.llm.prompt_batch import FormatAnswer, LLMCall, ParseAnswer, PromptB
 from backend.llm.prompts.templates import (
     PromptTemplate,
     choice_layout,
+    display_name,
     prompt_version,
     yes_no_layout,
 )
-from backend.llm.prompts.text import display_name
 from backend.llm.prompts.truncation import TruncatedPrompt
 from backend.llm.prompts.verbalizer import (
     Verbalizer,

@@ -11,8 +11,7 @@ from backend.domain.labels import Abstention, AbstentionReason, Demonstration, E
 from backend.domain.ports import Completion, Decoding
 from backend.domain.questions import Question
 from backend.llm.prompt_batch import LLMCall, PromptBatch, mean_probability
-from backend.llm.prompts.templates import open_layout, prompt_version
-from backend.llm.prompts.text import one_line
+from backend.llm.prompts.templates import one_line, open_layout, prompt_version
 
 _MAX_TEXT_TOKENS = 128
 _MAX_NUMBER_TOKENS = 12

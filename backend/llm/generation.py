@@ -15,7 +15,7 @@ from backend.demonstrations.pool import PoolEvidence, class_members, select_pool
 from backend.domain.labels import Answer, Demonstration, Example, WeakLabel
 from backend.domain.ports import Annotator, Completion, Decoding, LanguageModel
 from backend.domain.questions import LabelDefinition, Question, TaskSchema
-from backend.llm.prompts.text import clean_instruction, display_name, one_line, slot_text
+from backend.llm.prompts.templates import clean_instruction, display_name, one_line, slot_text
 
 _MAX_PASSES = 3
 _SURPLUS = 2.0

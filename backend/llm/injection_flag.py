@@ -7,7 +7,7 @@ import unicodedata
 from functools import lru_cache
 
 from backend.domain.questions import Question
-from backend.llm.prompts.text import SPECIAL_TOKEN, display_name
+from backend.llm.prompts.templates import SPECIAL_TOKEN, display_name
 from backend.llm.prompts.verbalizer import answer_names
 
 _HIDDEN = re.compile(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from backend.domain.ports import Completion, Decoding, LanguageModel, LanguageModelInfo
-from backend.llm.prompts.text import slot_text
+from backend.llm.prompts.templates import slot_text
 
 _BATCH_SIZE = 64
 _CHARS_PER_TOKEN = 3

@@ -25,8 +25,8 @@ from backend.llm.prompts.templates import (
     Layout,
     PromptTemplate,
     available_templates,
+    slot_text,
 )
-from backend.llm.prompts.text import slot_text
 from backend.llm.prompts.truncation import Deadline, PromptTruncator, TruncatedPrompt
 
 DEFAULT_MAX_TEXT_CHARS = 200_000

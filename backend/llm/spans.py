@@ -17,9 +17,9 @@ from backend.domain.labels import (
 )
 from backend.domain.ports import Completion, Decoding
 from backend.domain.questions import Question
+from backend.llm.client.connection import json_or_none
 from backend.llm.prompt_batch import LLMCall, ParseAnswer, PromptBatch, mean_probability
-from backend.llm.prompts.templates import Layout
-from backend.llm.prompts.text import display_name, instruction_lines, one_line
+from backend.llm.prompts.templates import Layout, display_name, instruction_lines, one_line
 
 _PROMPT_VERSION = "spans/json/1"
 """Its number is raised with every change of the wording; stored with every weak label."""
@@ -146,7 +146,7 @@ class SpanFormat:
 
         Of an answer that was cut at its maximum length, the whole pieces before the cut count.
         """
-        answer = _json_or_none(text)
+        answer = json_or_none(text)
         if answer is None and is_cut:
             answer = _json_before_cut(text)
         entities = answer.get("entities") if isinstance(answer, dict) else None
@@ -202,15 +202,8 @@ def _is_whole(text: str, start: int, end: int) -> bool:
     return not cuts_before and not cuts_after
 
 
-def _json_or_none(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-
-
 def _json_before_cut(text: str) -> Any:
     """Return the JSON of an answer up to its last whole piece, None if there is none."""
     ends = [at + 1 for at, char in enumerate(text) if char == "}"][-_MAX_ENTITIES:]
-    found = (_json_or_none(text[:end] + "]}") for end in reversed(ends))
+    found = (json_or_none(text[:end] + "]}") for end in reversed(ends))
     return next((answer for answer in found if answer is not None), None)

@@ -13,7 +13,7 @@ from backend.active_learning.holdout import holdout_seed
 from backend.active_learning.ordering import PoolView
 from backend.domain.projects import Project, Task
 from backend.domain.questions import Question
-from backend.llm.prompts.text import describe_task
+from backend.llm.prompts.templates import describe_task
 from backend.pipeline.ensemble import AnnotatorEnsemble
 from backend.pipeline.guidelines import Guidelines, GuidelinesReader
 from backend.pipeline.release import MakeStrategy

@@ -18,7 +18,7 @@ from backend.domain.ports import ConfigReader
 from backend.domain.projects import Prediction, Project, ProjectId, QueuePlace, Task
 from backend.domain.questions import Question
 from backend.evaluation.metrics import mean_pairwise_kappa
-from backend.llm.prompts.text import describe_task
+from backend.llm.prompts.templates import describe_task
 from backend.pipeline.aggregate import AggregatedPool
 from backend.pipeline.ensemble import AnnotatorEnsemble
 from backend.pipeline.rounds.context import SMALL_MODEL, is_derived

@@ -20,7 +20,7 @@ from typing import Any
 import requests
 
 from backend.domain.ports import Decoding
-from backend.llm.client.cache import answer_keys
+from backend.llm.client.cache import cache_keys
 
 _TIMEOUT_S = 300.0
 _S_PER_PROMPT = 0.015
@@ -171,7 +171,7 @@ def stored_under(path: str, body: Mapping[str, Any], prompts: Sequence[str]) -> 
         choices=tuple(body.get("structured_outputs", {}).get("choice", ())),
         n_logprobs=0 if token_ids else int(n_top),
     )
-    return answer_keys(str(body.get("model", "")), prompts, decoding)
+    return cache_keys(str(body.get("model", "")), prompts, decoding)
 
 
 def _stored(database: Path, keys: Sequence[bytes]) -> set[bytes]:

@@ -8,8 +8,7 @@ from backend.domain.labels import AbstentionReason, Example
 from backend.domain.questions import TaskSchema
 from backend.llm.annotator import LLMAnnotator
 from backend.llm.injection_flag import injection_flag
-from backend.llm.prompts.templates import TEMPLATES, choice_layout
-from backend.llm.prompts.text import SPECIAL_TOKEN, slot_text
+from backend.llm.prompts.templates import SPECIAL_TOKEN, TEMPLATES, choice_layout, slot_text
 from backend.llm.prompts.verbalizer import Verbalizer
 from benchmarks.injection import QUESTION, flip_rate, read_hostile_texts
 from tests.fakes import FakeLanguageModel

@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ from backend.llm.client.connection import (
     RequestRejected,
     ServerConnection,
     ServerError,
+    json_or_none,
 )
 from backend.llm.client.requests import (
     ROUTES,
@@ -47,10 +49,11 @@ _TOKEN_IDS = (100, 101)
 _TOP_LOGPROBS = (20, 5)
 _CHOICES = ("quagmire", "xylophone")
 """Two answers that nobody gives to "Hello" unless constrained to them."""
+_KEY = "xylophone"
 _SCHEMA = {
     "type": "object",
-    "properties": {"xylophone": {"type": "boolean"}},
-    "required": ["xylophone"],
+    "properties": {_KEY: {"type": "boolean"}},
+    "required": [_KEY],
     "additionalProperties": False,
 }
 _N_CONSTRAINED_TOKENS = 32
@@ -131,16 +134,15 @@ class CapabilityDetector:
         with self._lock:
             if key in self._responses:
                 return self._responses[key]
+        answer = None
         try:
-            answer: dict[str, Any] | None = self.server.post(url, body, until=until)
+            answer = self.server.post(url, body, until=until)
         except RequestRejected as exc:
             if not (exc.blames_content or exc.lacks_route):
                 raise
-            answer = None
         except ServerError as exc:
             if exc.kind is not FailureKind.MALFORMED:
                 raise
-            answer = None
         with self._lock:
             self._responses[key] = answer
         return answer
@@ -152,21 +154,18 @@ class CapabilityDetector:
         }
         for tokenizer, body in fields.items():
             answer = self.post(f"{self.server.root_url}/tokenize", body, until)
-            try:
+            with suppress(ServerError):
                 if answer is not None and read_token_ids(answer):
                     return tokenizer
-            except ServerError:
-                continue
         return None
 
     def _context(self, n_tokens: int | None, until: float) -> int:
         if n_tokens is not None:
             return n_tokens
-        try:
+        with suppress(RequestRejected, ServerError):
             props = self.server.get(f"{self.server.root_url}/props", until=until)
-        except (RequestRejected, ServerError):
-            return DEFAULT_CONTEXT_TOKENS
-        return read_props(props) or DEFAULT_CONTEXT_TOKENS
+            return read_props(props) or DEFAULT_CONTEXT_TOKENS
+        return DEFAULT_CONTEXT_TOKENS
 
 
 @dataclass(frozen=True)
@@ -247,7 +246,8 @@ class _RouteChecks:
     def _json(self, capabilities: RouteCapabilities) -> dict[str, Any]:
         for by in Constraint:
             answer = self._ask(capabilities, json_fields(_SCHEMA, by), _N_CONSTRAINED_TOKENS)
-            if _fits_schema(_text(answer)):
+            value = json_or_none(_text(answer))
+            if isinstance(value, dict) and isinstance(value.get(_KEY), bool) and len(value) == 1:
                 return {"json_by": by}
         return {}
 
@@ -281,23 +281,12 @@ def _combine(
 
 
 def _first(answer: Mapping[str, Any] | None) -> tuple[dict[int, float], dict[str, float]]:
-    if answer is None:
-        return {}, {}
-    try:
-        return first_position_logprobs(answer)
-    except ServerError:
-        return {}, {}
+    with suppress(ServerError):
+        return first_position_logprobs(answer or {})
+    return {}, {}
 
 
 def _text(answer: Mapping[str, Any] | None) -> str:
     choices = answer.get("choices") if answer else None
     first = choices[0] if isinstance(choices, list) and choices else None
     return (answer_text(first) or "").strip() if isinstance(first, dict) else ""
-
-
-def _fits_schema(text: str) -> bool:
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return False
-    return isinstance(value, dict) and isinstance(value.get("xylophone"), bool) and len(value) == 1

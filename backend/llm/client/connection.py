@@ -177,13 +177,18 @@ def _translated(url: str, exc: Exception, left_s: float) -> ServerError | Reques
     )
 
 
+def json_or_none(text: str | bytes) -> Any:
+    """Return the value of a JSON text, None if it is none."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
 def _json_object(url: str, response: requests.Response, content: bytes) -> dict[str, Any]:
     """Return the response's JSON object; raises ServerError or RequestRejected if it is none."""
     status = response.status_code
-    try:
-        payload = json.loads(content)
-    except (ValueError, RecursionError):
-        payload = None
+    payload = json_or_none(content)
     if status == 200 and isinstance(payload, dict):
         return payload
     if status == 200:

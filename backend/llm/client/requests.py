@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any, Literal
 
 from backend.domain.ports import Decoding
+from backend.llm.client.connection import json_or_none
 
 RouteName = Literal["plain", "chat"]
 ROUTES: tuple[RouteName, ...] = ("plain", "chat")
@@ -102,10 +103,7 @@ def is_choice_wrapped(decoding: Decoding, capabilities: RouteCapabilities) -> bo
 
 def unwrap_choice(text: str) -> str:
     """Return the choice in a JSON object, or the text as it is when there is none."""
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return text
+    value = json_or_none(text)
     choice = value.get(_ANSWER_KEY) if isinstance(value, dict) else None
     return choice if isinstance(choice, str) else text
 

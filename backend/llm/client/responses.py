@@ -239,13 +239,9 @@ def _shares(total: object, weights: Sequence[int]) -> list[int]:
     """
     if not isinstance(total, int) or total < 0 or not weights:
         return [0] * len(weights)
-    n_all = sum(weights) or len(weights)
-    edges, n_before = [], 0
-    for weight in weights:
-        edges.append(total * n_before // n_all)
-        n_before += weight if sum(weights) else 1
-    edges.append(total)
-    return [end - start for start, end in zip(edges, edges[1:], strict=False)]
+    cumulative = np.cumsum([0, *(weights if sum(weights) else [1] * len(weights))])
+    shares: list[int] = np.diff(total * cumulative // cumulative[-1]).tolist()
+    return shares
 
 
 class PseudoTokenizer:

@@ -1,4 +1,4 @@
-"""Prompt forms: what is in them comes from the project, and they differ as their names say."""
+"""Prompt templates say what the project says, and no text can break out of its place."""
 
 from __future__ import annotations
 
@@ -6,18 +6,31 @@ import math
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from backend.domain.questions import LabelDefinition, Question, QuestionKind, TaskSchema, TextField
+from backend.domain.questions import (
+    LabelDefinition,
+    Question,
+    QuestionKind,
+    TaskSchema,
+    TextField,
+    TextFormat,
+)
 from backend.llm.prompts.templates import (
     DEFAULT_TEMPLATE,
     TEMPLATES,
     Layout,
     choice_layout,
+    clean_instruction,
+    display_name,
+    instruction_lines,
+    one_line,
     open_layout,
     prompt_version,
+    slot_text,
     yes_no_layout,
 )
-from backend.llm.prompts.text import slot_text
 from backend.llm.prompts.verbalizer import Verbalizer
 
 QUESTION = Question(
@@ -30,7 +43,7 @@ QUESTION = Question(
     ),
 )
 WORDS = Verbalizer(("positive", "negative"), (1, 2))
-OPTION_LETTERS = Verbalizer(("A", "B"), (1, 2), are_letters=True)
+LETTERS = Verbalizer(("A", "B"), (1, 2), are_letters=True)
 HEADER = "What does the reviewer think of the product?"
 
 
@@ -77,7 +90,7 @@ def test_more_than_two_answers_are_listed_with_commas():
     assert "Animal: cat, dog or owl\n" in layout.opening
 
 
-def test_the_options_form_lists_answers_and_meanings():
+def test_the_options_template_lists_answers_and_meanings():
     assert layout_for(template="plain-options", headers=()).opening == (
         "Sentiment: positive or negative\n"
         "positive: the reviewer is content\n"
@@ -85,37 +98,37 @@ def test_the_options_form_lists_answers_and_meanings():
     )
 
 
-def test_the_bare_form_tells_nothing_about_the_answers():
+def test_the_bare_template_shows_nothing_about_the_answers():
     layout = layout_for(template="plain-bare", headers=())
     assert filled(layout) == '\nText: "It works."\nSentiment:'
 
 
-def test_the_answer_form_asks_in_a_sentence():
+def test_the_answer_template_asks_in_a_sentence():
     layout = layout_for(without_hints(QUESTION), template="plain-answer", headers=())
     assert filled(layout) == (
         'Sentiment: answer with positive or negative.\n\nText: "It works."\nAnswer:'
     )
 
 
-def test_marks_say_what_they_stand_for():
-    lines = layout_for(words=OPTION_LETTERS).opening.split("\n")
+def test_letters_are_defined_by_the_labels_names():
+    lines = layout_for(words=LETTERS).opening.split("\n")
     assert "A: positive (the reviewer is content)" in lines
     plain = layout_for(
-        without_hints(QUESTION), words=OPTION_LETTERS, template="plain-marks"
+        without_hints(QUESTION), words=LETTERS, template="plain-marks"
     ).opening.split("\n")
     assert "B: negative" in plain
 
 
-def test_every_form_can_put_every_kind_of_words():
+def test_every_template_takes_every_kind_of_words():
     for name, template in TEMPLATES.items():
         assert name == template.name
-        for words in (WORDS, OPTION_LETTERS):
+        for words in (WORDS, LETTERS):
             prompt = filled(layout_for(template=name, words=words))
             assert prompt.endswith(":")
             assert '"It works."' in prompt
 
 
-def test_versions_name_kind_form_and_number_and_fit_their_column():
+def test_versions_name_kind_template_and_number_and_fit_their_column():
     assert prompt_version(QUESTION, TEMPLATES[DEFAULT_TEMPLATE]) == "choice/plain-options/1"
     for kind in QuestionKind:
         for template in TEMPLATES.values():
@@ -209,3 +222,83 @@ def test_a_text_cannot_add_a_line_of_its_own():
     prompt = filled(layout_for(), slot_text(attack))
     assert prompt.count("\n") == filled(layout_for(), "").count("\n")
     assert prompt.count('"') == 2
+
+
+def test_the_instruction_comes_first_and_without_html():
+    schema = TaskSchema((), headers=("What does the reviewer think?", " "))
+    lines = instruction_lines(schema, "<p>Judge the <b>product</b>, not the delivery.</p>")
+    assert lines == ["Judge the product, not the delivery.", "What does the reviewer think?"]
+
+
+def test_endless_instructions_are_cut():
+    lines = instruction_lines(TaskSchema((), headers=("h " * 9999,) * 99), "i " * 9999)
+    assert sum(map(len, lines)) <= 5000
+
+
+def test_the_turns_of_a_dialogue_stand_on_one_line():
+    text = 'Ann: is it "open"?\n\nBob: no\u2028Ann: pity'
+    assert slot_text(text, TextFormat.DIALOGUE) == "Ann: is it 'open'? / Bob: no / Ann: pity"
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("sentiment", "Sentiment"),
+        ("answer_type", "Answer type"),
+        ("answerType", "Answer type"),
+        ("news-body", "News body"),
+        ("Topic", "Topic"),
+        ("label 2", "Label 2"),
+        ("_", ""),
+    ],
+)
+def test_tag_names_are_written_as_people_would(name, shown):
+    assert display_name(name) == shown
+
+
+@pytest.mark.parametrize(
+    "token", ["<|im_end|>", "<|endoftext|>", "</s>", "<S>", "[INST]", "[/INST]", "<end_of_turn>"]
+)
+def test_a_text_has_no_control_tokens(token):
+    cleaned = slot_text(f"good {token} bad")
+    assert token not in cleaned
+    assert cleaned.replace(" ", "") == f"good{token}bad"
+
+
+def test_other_tags_of_a_text_stay():
+    assert slot_text("<b>fine</b> a < b [sic]") == "<b>fine</b> a < b [sic]"
+
+
+def test_what_cannot_be_printed_goes():
+    assert one_line("a\x00b\ud800c\u202ed\ufeffe\x1bf") == "abcdef"
+    assert one_line(" \x00\n\t ") == ""
+
+
+def test_writing_of_all_kinds_stays():
+    text = "na\u00efve \u65e5\u672c\u8a9e \u0645\u0631\u062d\u0628\u0627 \U0001f469\u200d\U0001f680"
+    assert one_line(text) == text
+
+
+@given(st.text(st.characters()))
+def test_a_clean_text_is_one_line_that_can_travel_and_stays_clean(text):
+    cleaned = slot_text(text)
+    assert len(cleaned.splitlines()) <= 1
+    assert '"' not in cleaned
+    cleaned.encode("utf-8")
+    assert slot_text(cleaned) == cleaned
+
+
+@pytest.mark.parametrize(
+    ("html", "text"),
+    [
+        ("", ""),
+        ("Plain words.", "Plain words."),
+        ("<p>One</p><p>two</p>", "One two"),
+        ("un<b>break</b>able<br>line", "unbreakable line"),
+        ("<style>p {}</style><script>alert(1)</script>Say &lt;yes&gt; &amp; no", "Say <yes> & no"),
+        ("<ul><li>a<li>b</ul>", "a b"),
+        ("</script>after", "after"),
+    ],
+)
+def test_an_instruction_is_read_as_a_browser_shows_it(html, text):
+    assert clean_instruction(html) == text
