@@ -63,8 +63,7 @@ class LazyEncoder:
 
     @cached_property
     def _encoder(self) -> Encoder:
-        from backend.self_training.embedding_cache import CachedEncoder
-        from backend.self_training.encoder import SentenceEncoder
+        from backend.self_training.encoder import CachedEncoder, SentenceEncoder
 
         encoder = SentenceEncoder(self._settings.encoder_model)
         return CachedEncoder(encoder, self._settings.home / "embeddings")

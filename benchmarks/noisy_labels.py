@@ -1,4 +1,4 @@
-"""Data sets with labels to learn from that are not the right ones: an LLM's, or made noisy."""
+"""Data sets with noisy labels to learn from: an LLM's, or gold ones with synthetic noise."""
 
 from __future__ import annotations
 
@@ -229,8 +229,8 @@ def made_noisy(
 
     `scores` (n, K) are the weak model's. A wrong label is its likeliest wrong one. "drawn": the
     texts are drawn by the probability that the weak model gives to wrong labels, as
-    instance-dependent noise is made (Xia et al. 2020, arXiv 2006.07836); `wrong_foretold` says how
-    regular they come out.
+    instance-dependent noise is made (Xia et al. 2020, arXiv 2006.07836);
+    `wrong_label_predictability` measures how regular they come out.
     "hardest": those texts that it doubts most, so that errors lie side by side and are as regular
     as the truth. Classes differ: the first has half as much noise as the average, the last half as
     much again.
@@ -257,8 +257,8 @@ def made_noisy(
     return np.eye(n_labels)[given]
 
 
-def wrong_foretold(noisy: NoisySet, encoder: Encoder) -> float | None:
-    """Return the share of wrong labels that a probe foretells which did not see them.
+def wrong_label_predictability(noisy: NoisySet, encoder: Encoder) -> float | None:
+    """Return the share of wrong labels that a cross-fitted linear probe predicts.
 
     A softmax regression on the frozen encoder's vectors, cross-fitted over five folds; None when no
     label is wrong. Near chance, errors are random; near 1 they are as regular as the truth.
@@ -267,13 +267,13 @@ def wrong_foretold(noisy: NoisySet, encoder: Encoder) -> float | None:
     is_wrong = noisy.has_label & (given != noisy.gold)
     if not is_wrong.any():
         return None
-    nobody = np.zeros(len(given), dtype=bool)
-    data = TrainingSet(noisy.pool, noisy.labels, noisy.given, noisy.has_label, nobody)
-    said = cross_fit(
+    is_human = np.zeros(len(given), dtype=bool)
+    data = TrainingSet(noisy.pool, noisy.labels, noisy.given, noisy.has_label, is_human)
+    predicted = cross_fit(
         data,
         embed_pool(encoder, noisy.pool),
         noisy.has_label.astype(float),
         n_folds=_N_PROBE_FOLDS,
         rng=np.random.default_rng(0),
     )
-    return float((said.argmax(axis=1) == given)[is_wrong].mean())
+    return float((predicted.argmax(axis=1) == given)[is_wrong].mean())

@@ -160,8 +160,7 @@ def _vectors(
 
 
 def _encoder(cache: Path) -> Any:
-    from backend.self_training.embedding_cache import CachedEncoder
-    from backend.self_training.encoder import SentenceEncoder
+    from backend.self_training.encoder import CachedEncoder, SentenceEncoder
 
     return CachedEncoder(SentenceEncoder(), cache)
 

@@ -48,11 +48,11 @@ def learn_by_fine_tuning(data: LabeledSet, pool: Pool, chosen: NDArray[np.int64]
     n_classes = len(data.label_names)
     known = np.ones(len(rows), dtype=bool)
     targets = np.eye(n_classes)[data.y_train[rows]]
-    targets_ = TrainingSet(
+    labelled = TrainingSet(
         _texts([data.texts[row] for row in rows]), data.label_names, targets, known, known
     )
     recipe = replace(PLAIN, n_epochs=_N_EPOCHS, max_tokens=128)
-    model, _ = SelfTrainer("", recipe=recipe).fit(targets_, seed=pool.seed)
+    model, _ = SelfTrainer("", recipe=recipe).fit(labelled, seed=pool.seed)
     in_pool = _texts([data.texts[row] for row in pool.rows])
     return Learned(
         model.predict(_texts(data.test_texts)).probabilities,

@@ -1,9 +1,8 @@
-"""What the small model makes of noisy labels: each recipe on one data set, over seeds.
+"""Measure what each recipe of the student learns from noisy labels, over seeds.
 
-The right labels of the pool are read for two things only: to score what was found, and by two
-recipes that show what the encoder could do: `gold` is a plain fine-tune without noise; `ceiling` is
-the default recipe on right labels, and its cross-fitted predictions then judge the given ones. Test
-labels only score.
+Gold labels of the pool score the label quality, and train two recipes that show what the encoder
+could do: `gold` is a plain fine-tune without noise; `ceiling` is the default recipe on gold labels,
+whose cross-fitted predictions then assess the given ones. Test labels only score.
 """
 
 from __future__ import annotations
@@ -20,11 +19,10 @@ from sklearn.metrics import f1_score
 
 from backend.domain.questions import QuestionKind
 from backend.domain.student import StudentOutput, TrainingSet
-from backend.self_training.context import given_targets
 from backend.self_training.encoder import SentenceEncoder
-from backend.self_training.label_quality import judge
+from backend.self_training.label_quality import assess_labels
 from backend.self_training.self_trainer import SelfTrainer
-from benchmarks.noisy_labels import NoisySet, load, wrong_foretold
+from benchmarks.noisy_labels import NoisySet, load, wrong_label_predictability
 from benchmarks.noisy_spans import holds_spans
 from benchmarks.report import Report
 from benchmarks.selftrain_runs import (
@@ -67,7 +65,7 @@ def run(report: Report, asked: SelfTrainRun, *, console: Console) -> None:
         "n_labels": len(noisy.labels),
         "n_abstained": int((~noisy.has_label).sum()),
         "given_label_accuracy": round(float(is_right.mean()), 4),
-        "wrong_foretold": wrong_foretold(noisy, encoder),
+        "wrong_foretold": wrong_label_predictability(noisy, encoder),
         "load_average": round(os.getloadavg()[0], 1),
     }
     console.print(report.notes)
@@ -117,7 +115,7 @@ def _with_fewer_tests(noisy: NoisySet, n_test: int | None) -> NoisySet:
 
 
 def training_set(noisy: NoisySet, *, n_human: int, is_gold: bool, seed: int) -> TrainingSet:
-    """Return what a recipe sees: the given labels, and right ones of `n_human` drawn texts."""
+    """Return the given labels, and gold ones of `n_human` drawn texts as human labels."""
     n_texts, n_labels = noisy.given.shape
     is_human = np.zeros(n_texts, dtype=bool)
     is_human[np.random.default_rng(seed).permutation(n_texts)[:n_human]] = True
@@ -136,18 +134,18 @@ def _one(
     data = training_set(noisy, n_human=asked.n_human, is_gold=is_gold, seed=seed)
     start, start_of_work = time.perf_counter(), time.process_time()
     with peak_memory() as peak:
-        small_model = SelfTrainer(asked.model, recipe=recipe, encoder=encoder)
-        model, output = small_model.fit(data, seed=seed)
+        trainer = SelfTrainer(asked.model, recipe=recipe, encoder=encoder)
+        model, output = trainer.fit(data, seed=seed)
     seconds = time.perf_counter() - start
     processor_seconds = time.process_time() - start_of_work
-    answers = model.predict(noisy.test).probabilities.argmax(axis=1)
+    predicted = model.predict(noisy.test).probabilities.argmax(axis=1)
     if base == "ceiling":
         data = training_set(noisy, n_human=asked.n_human, is_gold=False, seed=seed)
-        judged = judge(data, recipe, given_targets(data, soft=True), output.cross_fitted)
-        output = replace(output, posterior=judged.posterior, label_quality_score=judged.clean)
+        quality = assess_labels(data, recipe, output.cross_fitted)
+        output = replace(output, posterior=quality.posterior, label_quality_score=quality.score)
     return {
-        "test_accuracy": round(float((answers == noisy.test_gold).mean()), 4),
-        "test_f1": float(f1_score(noisy.test_gold, answers, average="macro")),
+        "test_accuracy": round(float((predicted == noisy.test_gold).mean()), 4),
+        "test_f1": float(f1_score(noisy.test_gold, predicted, average="macro")),
         "seconds": seconds,
         "processor_seconds": processor_seconds,
         "peak_memory_mb": peak[0] / 2**20,
@@ -160,15 +158,14 @@ def _one(
 def noise_figures(
     output: StudentOutput, data: TrainingSet, gold: NDArray[np.int64]
 ) -> dict[str, Any]:
-    """Return how well wrong labels were found and what became of the training labels."""
-    fused = output.posterior.argmax(axis=1)
-    judged = np.flatnonzero(data.has_label & ~data.is_human)
-    given = data.hard_labels[judged]
-    clean = output.label_quality_score[judged]
-    is_wrong = given != gold[judged]
+    """Return how well wrong labels were detected and how many refined labels are right."""
+    refined = output.posterior.argmax(axis=1)
+    weak = np.flatnonzero(data.has_label & ~data.is_human)
+    given = data.hard_labels[weak]
+    is_wrong = given != gold[weak]
     return {
-        "fused_label_accuracy": float((fused == gold).mean()),
-        **errors_found(clean, given, is_wrong),
+        "fused_label_accuracy": float((refined == gold).mean()),
+        **errors_found(output.label_quality_score[weak], given, is_wrong),
     }
 
 

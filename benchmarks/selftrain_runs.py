@@ -1,4 +1,4 @@
-"""What the benchmark of the small model is asked for, and what it measures of every training."""
+"""Parameters of the self-training benchmark, and the figures that it takes of every training."""
 
 from __future__ import annotations
 
@@ -20,15 +20,26 @@ _PAGE_BYTES = 4096
 _OPTION_TYPES: dict[str, Callable[[str], Any]] = {
     "n_epochs": int,
     "n_folds": int,
-    "n_rounds": int,
-    "n_neighbours": int,
+    "n_repeats": int,
+    "n_neighbors": int,
     "batch_size": int,
     "learning_rate": float,
-    "join_strength": float,
+    "cross_fitted_weight": float,
     "ema_decay": float,
-    "consistency": float,
+    "consistency_weight": float,
     "human_weight": float,
 }
+_FORMER_OPTIONS = {
+    "unmix": "deconvolve_noise",
+    "n_rounds": "n_repeats",
+    "join_strength": "cross_fitted_weight",
+    "n_neighbours": "n_neighbors",
+    "weigh_by_clean": "weight_by_confidence",
+    "consistency": "consistency_weight",
+    "reads_all_tokens": "mean_pooling",
+    "start_from_probe": "init_head_from_probe",
+}
+"""Option as reports of earlier commits call it -> today's, so that their runs can be repeated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +89,7 @@ def recipe_named(name: str, asked: SelfTrainRun) -> Recipe:
     recipe = replace(recipe, n_epochs=asked.n_epochs, max_tokens=asked.max_tokens)
     for change in changes:
         option, _, value = change.partition("=")
+        option = _FORMER_OPTIONS.get(option, option)
         read = _OPTION_TYPES.get(option, _is_yes)
         known: Any = None if value == "none" else read(value)
         recipe = replace(recipe, **{option: known})
@@ -89,23 +101,23 @@ def _is_yes(text: str) -> bool:
 
 
 def errors_found(
-    clean: NDArray[np.float64], given: NDArray[np.int64], is_wrong: NDArray[np.bool_]
+    score: NDArray[np.float64], given: NDArray[np.int64], is_wrong: NDArray[np.bool_]
 ) -> dict[str, Any]:
-    """Return how well the clean probabilities (n,) of given labels (n,) tell wrong from right."""
+    """Return how well the quality scores (n,) of given labels (n,) tell wrong from right."""
     figures: dict[str, Any] = {
         "purity": {
-            str(share): round(purity(clean, given, is_wrong, share), 4) for share in _PURITY_SHARES
+            str(share): round(purity(score, given, is_wrong, share), 4) for share in _PURITY_SHARES
         }
     }
     figures["clean_purity_20"] = figures["purity"]["0.2"]
     if is_wrong.any() and not is_wrong.all():
-        figures["noise_auroc"] = float(roc_auc_score(is_wrong, -clean))
-        figures["noise_average_precision"] = float(average_precision_score(is_wrong, -clean))
+        figures["noise_auroc"] = float(roc_auc_score(is_wrong, -score))
+        figures["noise_average_precision"] = float(average_precision_score(is_wrong, -score))
     return figures
 
 
 def purity(
-    clean: NDArray[np.float64],
+    score: NDArray[np.float64],
     given: NDArray[np.int64],
     is_wrong: NDArray[np.bool_],
     share: float,
@@ -114,7 +126,7 @@ def purity(
     kept = []
     for label in np.unique(given):
         rows = np.flatnonzero(given == label)
-        order = rows[np.argsort(-clean[rows], kind="stable")]
+        order = rows[np.argsort(-score[rows], kind="stable")]
         kept.append(order[: max(1, round(len(rows) * share))])
     return float(1 - is_wrong[np.concatenate(kept)].mean())
 

@@ -1,4 +1,4 @@
-"""What the small model makes of noisy spans: each recipe on one data set, over seeds.
+"""Measure what each recipe of the span tagger learns from noisy spans, over seeds.
 
 Accuracy stands for the F1 of exact spans; label errors are counted text by text.
 """
@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 
-from backend.domain.student import PLAIN, Recipe
-from backend.self_training.tagger_training import SpanModel, SpanTrainingSet
+from backend.domain.student import Recipe
+from backend.self_training.tagger_training import SpanTrainer, SpanTrainingSet
 from benchmarks.noisy_spans import NoisySpans, load_spans
 from benchmarks.report import Report
 from benchmarks.scores import span_f1
@@ -62,7 +61,7 @@ def _one(asked: SelfTrainRun, noisy: NoisySpans, name: str, seed: int) -> dict[s
     data = SpanTrainingSet(ids, noisy.texts, noisy.labels, given, is_human)
     start, start_of_work = time.perf_counter(), time.process_time()
     with peak_memory() as peak:
-        tagger, output = SpanModel(asked.model, recipe=recipe).fit(data, seed=seed)
+        tagger, output = SpanTrainer(asked.model, recipe=recipe).fit(data, seed=seed)
     seconds = time.perf_counter() - start
     processor_seconds = time.process_time() - start_of_work
     is_wrong = np.array([set(g) != set(w) for g, w in zip(given, noisy.gold, strict=True)])
@@ -82,5 +81,4 @@ def _recipe(name: str, asked: SelfTrainRun) -> Recipe:
     base = name.partition("@")[0]
     if base not in _RECIPES:
         raise ValueError(f"spans have no recipe {base!r}; there are {', '.join(_RECIPES)}")
-    recipe = recipe_named(name, asked)
-    return replace(recipe, name="default") if recipe.name == PLAIN.name else recipe
+    return recipe_named(name, asked)

@@ -227,7 +227,7 @@ class FakeSmallModel:
         if self.failure is not None:
             failure, self.failure = self.failure, None
             raise failure
-        (hooks or TrainingHooks()).on_progress(TrainingProgress("final", 1, 1, 1, 1, 0.5))
+        (hooks or TrainingHooks()).on_progress(TrainingProgress("final", 1, 1, 0.5))
         self.fits.append(data)
         sure = 0.80 + 0.01 * (seed % 10)
         model = FakeFittedModel(data.labels, 1 - sure if self.is_wrong else sure)

@@ -1,4 +1,4 @@
-"""What the small model learns from, how, what it gives back, and the port behind which it is."""
+"""Training data, recipes and results of the student, and the port that trains it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.domain.questions import QuestionKind
-from backend.errors import InvalidRequest
+from backend.errors import InvalidRequest, TrainingCancelled
 
 RecipeName = Literal["plain", "paper", "default", "probe"]
-"""`plain`: an ordinary fine-tune; `paper`: FreeAL as published; `default`: the best measured."""
+"""`plain`: a fine-tune; `paper`: FreeAL as published; `default`: self-training; `probe`: linear."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,25 +33,33 @@ class PoolTexts:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def keys(self) -> list[tuple[str, str]]:
+        """Return what is equal for duplicates: each text with its second one."""
+        return list(zip(self.texts, self.pairs or self.texts, strict=True))
+
     def subset(self, rows: Sequence[int] | NDArray[np.integer]) -> PoolTexts:
-        """Return the texts at these positions, in the order given."""
-        chosen = [int(row) for row in rows]
+        """Return the texts of these rows, in the order given."""
         return PoolTexts(
-            tuple(self.ids[row] for row in chosen),
-            tuple(self.texts[row] for row in chosen),
-            tuple(self.pairs[row] for row in chosen) if self.pairs else None,
+            tuple(self.ids[row] for row in rows),
+            tuple(self.texts[row] for row in rows),
+            tuple(self.pairs[row] for row in rows) if self.pairs else None,
         )
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingSet:
-    """Texts of a pool with what is believed of their labels.
+    """Texts of a pool with soft labels, of which some are wrong and some are missing.
 
-    `targets` has shape (n, K): the annotator's posterior, or a person's label as 0 and 1. Rows sum
-    to 1 for an exclusive question; each value is a probability for multiple choice. Where
-    `has_label` is False the annotator abstained, and the row's targets are not read. `is_human`
-    marks labels by people. `views` are second wordings (a back-translation, a paraphrase) where
-    there is one.
+    Args:
+        pool: the n texts.
+        labels: the K labels.
+        targets: (n, K), the annotators' posterior, or a person's label as 0 and 1; rows sum to 1
+            unless several labels may hold. Not read where `has_label` is False.
+        has_label: (n,), False where the annotators abstained.
+        is_human: (n,), True where a person gave the label.
+        kind: what kind of question the labels answer.
+        views: paraphrases or back-translations of the texts, where there are any.
     """
 
     pool: PoolTexts
@@ -87,29 +95,44 @@ class TrainingSet:
         labels: NDArray[np.int64] = self.targets.argmax(axis=1)
         return labels
 
+    def given_targets(self, *, soft: bool) -> NDArray[np.float64]:
+        """Return the targets, (n, K), soft or rounded to 0 and 1; zeros where there is no label."""
+        targets = np.where(self.has_label[:, None], self.targets, 0.0)
+        if soft:
+            return targets
+        if not self.kind.is_exclusive:
+            return (targets > 0.5).astype(np.float64)
+        one_hot: NDArray[np.float64] = np.eye(len(self.labels))[self.hard_labels]
+        return one_hot * self.has_label[:, None]
+
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How to train; every part of self-training is one option, so that it can be left out.
+    """How to train; every part of self-training is an option, so that an ablation can omit it.
 
-    `learning_rate`: None for the one that suits the encoder's width. `batch_size`: None for 32,
-    less where texts are few. `soft_targets`: learn from the annotator's posterior, not from its
-    likeliest label alone. `n_folds`: cross-fit that many models to judge the labels, 0 for none;
-    `n_rounds`: how often, each time with other folds and on what the last round made of the labels,
-    where at least 300 labels are one-hot and most are, else once. `join_strength`: the say of
-    cross-fitted predictions beside the label's posterior. `n_neighbours`: labels of that many
-    nearest texts in the frozen encoder's space speak too, and a probe on it; 0 for neither.
-    `estimate_noise`: a one-hot label's posterior comes from the estimated noise matrix;
-    `deconvolve_noise`: predictions made of such labels are taken back through it.
-    `weigh_by_clean`: a text counts by the confidence in its refined label. `keep_abstained`:
-    texts without a label learn from what cross-fitted models say. `ema_decay`: average the
-    weights over the last steps, None for none. `consistency`: weight of the agreement of two
-    views.
-    `compare_with_plain`: where the final model agrees clearly less with held-out labels than the
-    fold models do, train the plain recipe too, and ship it when it is better. `human_weight`: how
-    many texts one human label counts for. `reads_all_tokens`: the head reads the mean of all tokens
-    instead of the first alone. `start_from_probe`: it starts as a probe on what it reads, instead
-    of at random.
+    Args:
+        name: the strategy.
+        n_epochs: epochs of each training.
+        batch_size: None for 32, less where texts are few.
+        learning_rate: None for the one that suits the encoder's width.
+        max_tokens: texts are truncated to so many tokens.
+        soft_targets: learn the annotators' posteriors, not their likeliest labels.
+        n_folds: folds of the cross-fitting that assesses the labels, 0 for none.
+        n_repeats: cross-fits, each on the labels that the last one refined; one alone where under
+            300 labels, or under half of them, are one-hot.
+        cross_fitted_weight: exponent of the cross-fitted predictions in the posterior.
+        n_neighbors: assess labels also by those of so many nearest texts and by a linear probe,
+            both on the frozen encoder's vectors; 0 for neither.
+        estimate_noise: turn one-hot labels into posteriors by an estimated transition matrix.
+        deconvolve_noise: take predictions learned from one-hot labels back through that matrix.
+        weight_by_confidence: weight each text by the confidence in its refined label.
+        keep_abstained: train also on texts without a label, by their cross-fitted predictions.
+        ema_decay: average the weights over the last steps with this decay, None for no average.
+        consistency_weight: weight of the consistency loss between two views of a text.
+        compare_with_plain: ship a plain fine-tune where it is better on held-out labels.
+        human_weight: for how many texts one human label counts.
+        mean_pooling: let the head read the mean of all tokens, not the first token.
+        init_head_from_probe: start the head as a linear probe, not at random.
     """
 
     name: RecipeName = "default"
@@ -119,39 +142,39 @@ class Recipe:
     max_tokens: int = 256
     soft_targets: bool = True
     n_folds: int = 2
-    n_rounds: int = 2
-    join_strength: float = 1.0
-    n_neighbours: int = 30
+    n_repeats: int = 2
+    cross_fitted_weight: float = 1.0
+    n_neighbors: int = 30
     estimate_noise: bool = True
     deconvolve_noise: bool = True
-    weigh_by_clean: bool = True
+    weight_by_confidence: bool = True
     keep_abstained: bool = True
     ema_decay: float | None = 0.99
-    consistency: float = 0.0
+    consistency_weight: float = 0.0
     compare_with_plain: bool = True
     human_weight: float = 2.0
-    reads_all_tokens: bool = True
-    start_from_probe: bool = False
+    mean_pooling: bool = True
+    init_head_from_probe: bool = False
 
     def __post_init__(self) -> None:
         if self.n_folds == 1 or self.n_folds < 0:
             raise InvalidRequest(f"n_folds={self.n_folds}; expected 0 (none) or at least 2")
-        if self.n_epochs < 1 or self.n_rounds < 1 or (self.batch_size or 1) < 1:
-            raise InvalidRequest("n_epochs, batch_size and n_rounds must be at least 1")
+        if self.n_epochs < 1 or self.n_repeats < 1 or (self.batch_size or 1) < 1:
+            raise InvalidRequest("n_epochs, batch_size and n_repeats must be at least 1")
 
 
 PLAIN = Recipe(
     name="plain",
     soft_targets=False,
     n_folds=0,
-    n_neighbours=0,
+    n_neighbors=0,
     estimate_noise=False,
-    weigh_by_clean=False,
+    weight_by_confidence=False,
     keep_abstained=False,
     ema_decay=None,
     compare_with_plain=False,
     human_weight=1.0,
-    reads_all_tokens=False,
+    mean_pooling=False,
 )
 """An ordinary fine-tune on the likeliest labels."""
 
@@ -165,39 +188,37 @@ RECIPES: Mapping[str, Recipe] = {
 
 @dataclass(frozen=True, slots=True)
 class TrainingProgress:
-    """How far a training is: `stage` of several, `epoch` and `step` counted from 1."""
+    """How far a training is: its stage, and the epoch of that stage, counted from 1."""
 
     stage: str
     epoch: int
     n_epochs: int
-    step: int
-    n_steps: int
     loss: float
-
-
-def _nobody_listens(progress: TrainingProgress) -> None:
-    del progress
-
-
-def _never() -> bool:
-    return False
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingHooks:
-    """What a training reports to and asks of its caller between two batches.
+    """Callbacks of a training, called between two batches.
 
-    With `checkpoints`, a folder, a training that was killed goes on after its last whole epoch.
+    Args:
+        on_progress: called after each batch.
+        should_stop: True cancels the training.
+        checkpoints: a folder; a training that was killed resumes after its last whole epoch.
     """
 
-    on_progress: Callable[[TrainingProgress], None] = _nobody_listens
-    should_stop: Callable[[], bool] = _never
+    on_progress: Callable[[TrainingProgress], None] = field(default=lambda progress: None)
+    should_stop: Callable[[], bool] = field(default=lambda: False)
     checkpoints: Path | None = None
+
+    def raise_if_cancelled(self) -> None:
+        """Raise TrainingCancelled if `should_stop` says so."""
+        if self.should_stop():
+            raise TrainingCancelled("stopped between two batches")
 
 
 @dataclass(frozen=True, slots=True)
 class StudentPrediction:
-    """For each text: label probabilities (n, K) and a unit vector (n, d)."""
+    """Label probabilities (n, K) and unit vectors (n, d) of n texts."""
 
     probabilities: NDArray[np.float64]
     embeddings: NDArray[np.float32]
@@ -205,9 +226,14 @@ class StudentPrediction:
 
 @dataclass(frozen=True, slots=True)
 class TrainingReport:
-    """What a training did: seconds by stage, figures by name, and what was chosen and why.
+    """What a training did, for the model card.
 
-    `base` is the name of the encoder that it began with.
+    Args:
+        recipe: the recipe's name.
+        seconds: by stage.
+        figures: measured values by name.
+        notes: which model was chosen, and why.
+        base: the encoder that was fine-tuned.
     """
 
     recipe: str
@@ -219,13 +245,15 @@ class TrainingReport:
 
 @dataclass(frozen=True, slots=True)
 class StudentOutput:
-    """What the small model says of every text of its pool.
+    """Predictions for all texts of a pool, and the quality of its labels.
 
-    `prediction` is the finished model's; `cross_fitted` (n, K) comes from models that did not see
-    the text's label, so that it can speak against it; `label_quality_score` (n,) is the probability
-    of the label
-    given being right (0.5 where there is none); `posterior` (n, K) joins label and cross-fitted
-    prediction; `label_issues` lists labelled rows, the likeliest errors first, people's included.
+    Args:
+        prediction: by the finished model.
+        cross_fitted: (n, K), predictions by models that did not see the text's label.
+        label_quality_score: (n,), probability of the given label being right; 0.5 without a label.
+        posterior: (n, K), of the true label, given its label and the cross-fitted prediction.
+        label_issues: rows with a label, the likeliest errors first, people's included.
+        report: what the training did.
     """
 
     prediction: StudentPrediction
@@ -237,32 +265,34 @@ class StudentOutput:
 
 
 class FittedStudent(Protocol):
-    """A small model that can answer."""
+    """A trained student."""
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Return the label space that probabilities follow."""
+        """Return the labels in the order of the probabilities' columns."""
         ...
 
     def predict(self, pool: PoolTexts) -> StudentPrediction:
-        """Answer for each text, in order."""
+        """Predict the labels of each text, in order."""
         ...
 
     def save(self, folder: Path, *, card: Mapping[str, str] | None = None) -> None:
-        """Write the model; a folder that is there is replaced as a whole."""
+        """Write the model and its card's sections by title; an existing folder is replaced."""
         ...
 
 
 class Student(Protocol):
-    """Learns a project's labels."""
+    """Trains and loads students."""
 
     def fit(
         self, data: TrainingSet, *, seed: int = 0, hooks: TrainingHooks | None = None
     ) -> tuple[FittedStudent, StudentOutput]:
         """Train on `data`.
 
-        Raises InvalidRequest when there is nothing to learn from, TrainingCancelled when
-        `hooks.should_stop` said so, TrainingDiverged when the loss is no number.
+        Raises:
+            InvalidRequest: there is nothing to learn from.
+            TrainingCancelled: `hooks.should_stop` said so.
+            TrainingDiverged: the loss is no finite number.
         """
         ...
 

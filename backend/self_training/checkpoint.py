@@ -1,4 +1,4 @@
-"""What a training keeps between epochs: its state on disk, averaged weights, the best epoch."""
+"""State that a training keeps between epochs: averaged weights, best weights, files on disk."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from torch import Tensor
 from backend.files import replacing_file
 
 _log = logging.getLogger(__name__)
-_YOUTH = 10
-"""Averaging starts short: after n steps it reaches back n + 10 at most."""
+_N_WARMUP_UPDATES = 10
+"""After n updates the average reaches back n + 10 steps at most."""
 _OPTIMIZER_STATE = ("step", "exp_avg", "exp_avg_sq")
 
 
 @dataclass(slots=True)
 class WeightAverager:
-    """Weights that a training remembers: the running average and the best epoch's."""
+    """Keeps the exponential moving average of a model's weights, and the best epoch's weights."""
 
     average: dict[str, Tensor] = field(default_factory=dict)
     n_updates: int = 0
@@ -34,40 +34,43 @@ class WeightAverager:
     best_score: float | None = None
 
     @torch.no_grad()
-    def average_in(self, model: Any, decay: float) -> None:
-        """Take one step's weights into the exponential moving average."""
+    def update(self, model: Any, decay: float) -> None:
+        """Take one step's weights into the average."""
         if not self.average:
-            self.average = snapshot(model)
+            self.average = copy_weights(model)
             return
         self.n_updates += 1
-        decay = min(decay, self.n_updates / (self.n_updates + _YOUTH))
-        names, fresh = zip(*model.named_parameters(), strict=True)
-        ours = [self.average[name] for name in names]
-        torch._foreach_lerp_(ours, [tensor.detach() for tensor in fresh], 1 - decay)
+        decay = min(decay, self.n_updates / (self.n_updates + _N_WARMUP_UPDATES))
+        names, weights = zip(*model.named_parameters(), strict=True)
+        averages = [self.average[name] for name in names]
+        torch._foreach_lerp_(averages, [tensor.detach() for tensor in weights], 1 - decay)
 
     def keep_best(self, score: float, model: Any) -> None:
-        """Remember the present weights if they score at least as well as any before."""
+        """Keep the present weights if they score at least as well as any before."""
         if self.best_score is None or score >= self.best_score:
-            self.best_score, self.best = score, snapshot(model)
+            self.best_score, self.best = score, copy_weights(model)
 
 
-def snapshot(model: Any) -> dict[str, Tensor]:
+def copy_weights(model: Any) -> dict[str, Tensor]:
     """Return a copy of a model's weights by name."""
     return {name: tensor.detach().clone() for name, tensor in model.named_parameters()}
 
 
 @torch.no_grad()
-def put_back(model: Any, weights: dict[str, Tensor]) -> None:
-    """Overwrite a model's weights with those of `snapshot`."""
+def set_weights(model: Any, weights: dict[str, Tensor]) -> None:
+    """Overwrite a model's weights with those of `copy_weights`."""
     for name, tensor in model.named_parameters():
         tensor.copy_(weights[name])
 
 
 class Checkpoint:
-    """The state after the last whole epoch of one training, in safetensors.
+    """The state after the last whole epoch of one training, in a safetensors file.
 
-    `fingerprint` is a digest of all that decides the training's course; the state of another
-    training is passed over.
+    Args:
+        folder: made if it is missing.
+        name: the training's stage.
+        fingerprint: digest of all that decides the training's course; the state of another
+            training is not used.
     """
 
     def __init__(self, folder: Path, name: str, fingerprint: str) -> None:
@@ -75,47 +78,49 @@ class Checkpoint:
         self._path = folder / f"{name.replace('/', '-').replace(' ', '-')}.safetensors"
         self._fingerprint = fingerprint
 
-    def keep(
-        self, n_epochs: int, model: Any, optimizer: torch.optim.Optimizer, memory: WeightAverager
+    def save(
+        self, n_epochs: int, model: Any, optimizer: torch.optim.Optimizer, averager: WeightAverager
     ) -> None:
-        """Write the state under a temporary name, then rename."""
+        """Write the state after `n_epochs` epochs."""
         tensors: dict[str, Tensor] = {}
         for name, tensor in model.named_parameters():
             tensors[f"model/{name}"] = tensor.detach()
             for key, value in optimizer.state[tensor].items():
                 tensors[f"{key}/{name}"] = torch.as_tensor(value)
-        tensors |= {f"average/{name}": tensor for name, tensor in memory.average.items()}
-        tensors |= {f"best/{name}": tensor for name, tensor in memory.best.items()}
-        head = {
+        tensors |= {f"average/{name}": tensor for name, tensor in averager.average.items()}
+        tensors |= {f"best/{name}": tensor for name, tensor in averager.best.items()}
+        state = {
             "fingerprint": self._fingerprint,
             "n_epochs": n_epochs,
-            "n_updates": memory.n_updates,
-            "best_score": memory.best_score,
+            "n_updates": averager.n_updates,
+            "best_score": averager.best_score,
         }
         whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
         with replacing_file(self._path) as part:
-            save_file(whole, part, {"state": json.dumps(head)})
+            save_file(whole, part, {"state": json.dumps(state)})
 
-    def restore(self, model: Any, optimizer: torch.optim.Optimizer, memory: WeightAverager) -> int:
-        """Take the state up; return how many epochs are done, 0 when there is none of ours."""
-        head = self._head()
-        if head.get("fingerprint") != self._fingerprint:
+    def restore(
+        self, model: Any, optimizer: torch.optim.Optimizer, averager: WeightAverager
+    ) -> int:
+        """Load the state into model, optimizer and averager; return the epochs done, 0 if none."""
+        state = self._state()
+        if state.get("fingerprint") != self._fingerprint:
             return 0
         tensors = load_file(self._path)
-        put_back(model, _part(tensors, "model/"))
+        set_weights(model, _part(tensors, "model/"))
         for name, tensor in model.named_parameters():
             optimizer.state[tensor] = {
                 key: tensors[f"{key}/{name}"].to("cpu" if key == "step" else tensor.device)
                 for key in _OPTIMIZER_STATE
             }
         device = next(model.parameters()).device
-        memory.average = {k: v.to(device) for k, v in _part(tensors, "average/").items()}
-        memory.best = {k: v.to(device) for k, v in _part(tensors, "best/").items()}
-        memory.n_updates, memory.best_score = head["n_updates"], head["best_score"]
-        _log.info("training resumed stage=%s epochs=%d", self._path.stem, head["n_epochs"])
-        return int(head["n_epochs"])
+        averager.average = {k: v.to(device) for k, v in _part(tensors, "average/").items()}
+        averager.best = {k: v.to(device) for k, v in _part(tensors, "best/").items()}
+        averager.n_updates, averager.best_score = state["n_updates"], state["best_score"]
+        _log.info("training resumed stage=%s epochs=%d", self._path.stem, state["n_epochs"])
+        return int(state["n_epochs"])
 
-    def _head(self) -> dict[str, Any]:
+    def _state(self) -> dict[str, Any]:
         try:
             with safe_open(self._path, framework="pt") as file:
                 return dict(json.loads((file.metadata() or {})["state"]))
@@ -123,9 +128,9 @@ class Checkpoint:
             return {}
 
 
-def fingerprint(plan: object, *arrays: NDArray[np.generic]) -> str:
+def fingerprint(options: object, *arrays: NDArray[np.generic]) -> str:
     """Return a digest of options and arrays."""
-    digest = hashlib.sha256(repr(plan).encode())
+    digest = hashlib.sha256(repr(options).encode())
     for array in arrays:
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()

@@ -1,8 +1,10 @@
-"""A transformer that labels whole texts: made, asked, saved and loaded."""
+"""A transformer that classifies whole texts, and how its head pools and starts."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,21 +12,26 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 from transformers import AutoModelForSequenceClassification
 
 from backend.domain.questions import QuestionKind
 from backend.domain.student import PoolTexts, StudentPrediction
 from backend.label_model.linear_probe import LinearProbe
-from backend.self_training import head_init as start
-from backend.self_training import losses
-from backend.self_training.batches import Tokens, reading_batches, tokenize
-from backend.self_training.encoder import compute_device, embedded_encoder_folder, has_fast_bf16
-from backend.self_training.pretrained import Pretrained, read_ours, under_new_head
+from backend.self_training.encoder import mean_embeddings
+from backend.self_training.pretrained import PretrainedModel, create_model, load_model
+from backend.self_training.tokens import Tokens, inference_batches, tokenize
+
+_MEAN_GAIN = 4.0
+"""Weight of the mean of all tokens over the token's own state in the added layer."""
+_POOLER_GAIN = 0.5
+"""Small enough for the pooler's tanh to be nearly linear on states of unit variance."""
+_BERT_LAYERS = ("BertLayer", "RobertaLayer", "XLMRobertaLayer")
 
 
 @dataclass(frozen=True, slots=True)
 class ClassifierSpec:
-    """Which encoder answers what; `base` is a hub name or a folder, "" the embedded encoder."""
+    """Labels, base model (hub name or folder, "" for the embedded encoder) and truncation."""
 
     labels: tuple[str, ...]
     kind: QuestionKind
@@ -32,7 +39,7 @@ class ClassifierSpec:
     max_tokens: int = 256
 
 
-class TextClassifier:
+class TextClassifier(PretrainedModel):
     """Sequence classification with the base model's own head, so that transformers can load it.
 
     The head reads what the base model's architecture gives it (BERT and RoBERTa: the first token,
@@ -41,157 +48,201 @@ class TextClassifier:
     """
 
     def __init__(self, model: Any, tokenizer: Any, spec: ClassifierSpec) -> None:
-        self.model = model
-        self.tokenizer = tokenizer
+        super().__init__(model, tokenizer)
         self.spec = spec
-        self.device = compute_device()
-        self.model.to(self.device)
-        self._bf16 = has_fast_bf16(self.device)
 
     @classmethod
     def create(
-        cls, spec: ClassifierSpec, *, seed: int, reads_all_tokens: bool = False
+        cls, spec: ClassifierSpec, *, seed: int, mean_pooling: bool = False
     ) -> TextClassifier:
-        """Return the base model under a new head; raises SettingsError.
+        """Return the base model with a new random head; raises SettingsError.
 
-        With `reads_all_tokens` the head reads their mean where `start` knows how to make it.
+        With `mean_pooling` the head reads the mean of all tokens where the architecture allows it.
         """
-        torch.manual_seed(seed)
-        base = spec.base or str(embedded_encoder_folder())
-        made = under_new_head(AutoModelForSequenceClassification, base, _head(spec))
-        if reads_all_tokens:
-            start.use_mean_pooling(made.model)
-        return cls(made.model, made.tokenizer, spec)
+        problem = "multi_label" if spec.kind.is_multilabel else "single_label"
+        model, tokenizer = create_model(
+            AutoModelForSequenceClassification,
+            spec.base,
+            spec.labels,
+            seed=seed,
+            problem_type=f"{problem}_classification",
+        )
+        if mean_pooling:
+            use_mean_pooling(model)
+        return cls(model, tokenizer, spec)
 
     @classmethod
     def load(cls, folder: Path) -> TextClassifier:
         """Read what `save` wrote; raises InvalidRequest."""
 
-        def read_spec(ours: Mapping[str, Any]) -> ClassifierSpec:
-            kind = QuestionKind(ours["kind"])
-            return ClassifierSpec(tuple(ours["labels"]), kind, str(folder), ours["max_tokens"])
+        def read_spec(stored: Mapping[str, Any]) -> ClassifierSpec:
+            kind = QuestionKind(stored["kind"])
+            return ClassifierSpec(tuple(stored["labels"]), kind, str(folder), stored["max_tokens"])
 
-        read, spec = read_ours(
-            AutoModelForSequenceClassification, folder, read_spec, what="small model"
+        return cls(
+            *load_model(AutoModelForSequenceClassification, folder, read_spec, what="student")
         )
-        return cls(read.model, read.tokenizer, spec)
+
+    def save(self, folder: Path, *, card: Mapping[str, str] | None = None) -> None:
+        """Write model, tokenizer and card; an existing folder is replaced as a whole."""
+        spec = {
+            "labels": list(self.labels),
+            "kind": self.spec.kind.value,
+            "max_tokens": self.spec.max_tokens,
+        }
+        self.write(folder, spec, card=card, task="text-classification")
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Return the label space that probabilities follow."""
+        """Return the labels in the order of the probabilities' columns."""
         return self.spec.labels
 
+    @property
+    def output_layer(self) -> nn.Linear:
+        """Return the head's last linear layer, which has one output per label."""
+        layers = [
+            module
+            for module in self.model.modules()
+            if isinstance(module, nn.Linear) and module.out_features == len(self.labels)
+        ]
+        return layers[-1]
+
     def tokenize(self, pool: PoolTexts) -> Tokens:
-        """Return the pool's tokens, cut at the spec's `max_tokens`."""
+        """Return the pool's tokens, truncated to the spec's `max_tokens`."""
         return tokenize(self.tokenizer, pool, max_tokens=self.spec.max_tokens)
 
-    def autocast(self) -> torch.autocast:
-        """Return the context in which the model computes: bfloat16 where that is fast."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16)
+    def predict(self, pool: PoolTexts) -> StudentPrediction:
+        """Predict the labels of each text, in order."""
+        return self.predict_tokens(self.tokenize(pool))
 
-    def predict(
-        self, pool: PoolTexts, *, between: Callable[[], None] = lambda: None
+    def predict_tokens(
+        self, tokens: Tokens, *, before_batch: Callable[[], None] = lambda: None
     ) -> StudentPrediction:
-        """Answer for each text, in order; `between` is called before each batch."""
-        return self.read(self.tokenize(pool), between=between)
-
-    def read(
-        self, tokens: Tokens, *, between: Callable[[], None] = lambda: None
-    ) -> StudentPrediction:
-        """Answer for texts that are tokenized already."""
-        logits, embeddings = self.logits(tokens, between=between)
-        answers = losses.probabilities(torch.from_numpy(logits).double(), self.spec.kind)
-        return StudentPrediction(answers.numpy(), embeddings)
+        """Predict the labels of tokenized texts; `before_batch` is called before each batch."""
+        logits, embeddings = self.logits(tokens, before_batch=before_batch)
+        scores = torch.from_numpy(logits).double()
+        probabilities = scores.sigmoid() if self.spec.kind.is_multilabel else scores.softmax(dim=1)
+        return StudentPrediction(probabilities.numpy(), embeddings)
 
     def logits(
-        self, tokens: Tokens, *, between: Callable[[], None] = lambda: None
+        self, tokens: Tokens, *, before_batch: Callable[[], None] = lambda: None
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return logits (n, K) and unit vectors (n, d)."""
         logits = np.zeros((len(tokens), len(self.labels)), dtype=np.float32)
         vectors = np.zeros((len(tokens), self.model.config.hidden_size), dtype=np.float32)
         self.model.eval()
-        for rows in reading_batches(tokens.lengths):
-            between()
+        for rows in inference_batches(tokens.lengths):
+            before_batch()
             inputs = tokens.collate(rows, self.device)
             with torch.inference_mode(), self.autocast():
                 output = self.model(**inputs, output_hidden_states=True)
-                states = output.hidden_states[-1].float()
-                mask = inputs["attention_mask"][..., None]
-                means = (states * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
-                units = torch.nn.functional.normalize(means, dim=1)
+                states = output.hidden_states[-1]
+                vectors[rows] = mean_embeddings(states, inputs["attention_mask"])
             logits[rows] = output.logits.float().cpu().numpy()
-            vectors[rows] = units.cpu().numpy()
         return logits, vectors
 
-    def head_states(
-        self, tokens: Tokens, *, between: Callable[[], None] = lambda: None
-    ) -> NDArray[np.float64]:
-        """Return what the head's last layer reads of each text, shape (n, d)."""
-        layer = output_layer(self.model, len(self.labels))
-        states = np.zeros((len(tokens), layer.in_features))
-        caught: list[torch.Tensor] = []
-        handle = layer.register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0]))
-        self.model.eval()
+    @contextmanager
+    def catch_head_states(self) -> Iterator[list[torch.Tensor]]:
+        """Yield a list that collects what the output layer reads, (n, d), in each forward pass."""
+        states: list[torch.Tensor] = []
+        layer = self.output_layer
+        handle = layer.register_forward_pre_hook(lambda _, inputs: states.append(inputs[0]))
         try:
-            for rows in reading_batches(tokens.lengths):
-                between()
-                caught.clear()
-                with torch.inference_mode(), self.autocast():
-                    self.model(**tokens.collate(rows, self.device))
-                states[rows] = caught[0].double().cpu().numpy()
+            yield states
         finally:
             handle.remove()
-        return states
 
-    def start_from(self, probes: tuple[LinearProbe, ...], *, size: float) -> None:
-        """Let the head say what probes say that were fitted on `head_states` over `size`."""
-        start.init_head_from_probe(probes, output_layer(self.model, len(self.labels)), size=size)
+    def head_states(
+        self, tokens: Tokens, *, before_batch: Callable[[], None] = lambda: None
+    ) -> NDArray[np.float64]:
+        """Return what the output layer reads of each text, shape (n, d)."""
+        out = np.zeros((len(tokens), self.output_layer.in_features))
+        self.model.eval()
+        for rows in inference_batches(tokens.lengths):
+            before_batch()
+            with self.catch_head_states() as states, torch.inference_mode(), self.autocast():
+                self.model(**tokens.collate(rows, self.device))
+            out[rows] = states[0].double().cpu().numpy()
+        return out
 
-    def sharpen(self, temperature: float) -> None:
-        """Divide the logits by a temperature for good, in the head's own weights.
+    @torch.no_grad()
+    def init_head_from_probe(self, probes: tuple[LinearProbe, ...], *, scale: float) -> None:
+        """Give the output layer the weights of probes.
+
+        Args:
+            probes: one over all labels, or one of two classes for each label, whose log-odds are
+                the logits; fitted on `head_states` divided by `scale`.
+            scale: see `probes`.
+        """
+        layer = self.output_layer
+        origin = np.zeros((1, layer.in_features))
+        slopes, bias = probes[0].weights, probes[0].scores(origin)[0]
+        if len(probes) > 1 or slopes.shape[1] != layer.out_features:
+            slopes = np.hstack([probe.weights[:, 1:] - probe.weights[:, :1] for probe in probes])
+            bias = np.hstack([np.diff(probe.scores(origin)[0]) for probe in probes])
+        layer.weight.copy_(torch.as_tensor(slopes.T / scale, dtype=layer.weight.dtype))
+        if layer.bias is not None:
+            layer.bias.copy_(torch.as_tensor(bias, dtype=layer.bias.dtype))
+
+    @torch.no_grad()
+    def scale_logits(self, temperature: float) -> None:
+        """Divide the logits by a temperature for good, in the output layer's own weights.
 
         So the calibrated probabilities come out of any program that loads the files.
         """
-        head = output_layer(self.model, len(self.labels))
-        with torch.no_grad():
-            head.weight.div_(temperature)
-            if head.bias is not None:
-                head.bias.div_(temperature)
-
-    def save(self, folder: Path, *, card: Mapping[str, str] | None = None) -> None:
-        """Write model, tokenizer and card; a folder that is there is replaced as a whole."""
-        ours = {
-            "labels": list(self.labels),
-            "kind": self.spec.kind.value,
-            "max_tokens": self.spec.max_tokens,
-        }
-        made = Pretrained(self.model, self.tokenizer)
-        made.write(folder, ours, card=card, task="text-classification")
+        layer = self.output_layer
+        layer.weight.div_(temperature)
+        if layer.bias is not None:
+            layer.bias.div_(temperature)
 
 
-def output_layer(model: Any, n_labels: int) -> torch.nn.Linear:
-    """Return the last linear layer that has one output per label."""
-    layers = [
-        module
-        for module in model.modules()
-        if isinstance(module, torch.nn.Linear) and module.out_features == n_labels
-    ]
-    return layers[-1]
+@torch.no_grad()
+def use_mean_pooling(model: Any) -> bool:
+    """Let the head read the mean of all tokens instead of the first; return whether it does.
+
+    A sentence encoder's meaning is in the mean of its tokens; the first one's state was never
+    trained for it. BERT-like models get one layer more, whose attention is even and whose other
+    parts pass on what they get: its first token is the mean, and the files stay ordinary ones.
+    ModernBERT has a setting for it; other architectures are left as they are. Cost: one layer in
+    training and use.
+    """
+    if hasattr(model.config, "classifier_pooling"):
+        model.config.classifier_pooling = "mean"
+        return True
+    layers = getattr(getattr(model.base_model, "encoder", None), "layer", None)
+    if layers is None or len(layers) == 0 or type(layers[-1]).__name__ not in _BERT_LAYERS:
+        return False
+    layers.append(_mean_pooling_layer(layers[-1], len(layers)))
+    model.config.num_hidden_layers = len(layers)
+    # The head's hidden layer: BERT's is in its pooler, RoBERTa's in its classifier.
+    for parent in (getattr(model.base_model, "pooler", None), getattr(model, "classifier", None)):
+        dense = getattr(parent, "dense", None)
+        if isinstance(dense, nn.Linear):
+            nn.init.eye_(dense.weight).mul_(_POOLER_GAIN)
+            nn.init.zeros_(dense.bias)
+    return True
 
 
-def _head(spec: ClassifierSpec) -> dict[str, Any]:
-    is_multiple = spec.kind.is_multilabel
-    return {
-        "num_labels": len(spec.labels),
-        "id2label": dict(enumerate(spec.labels)),
-        "label2id": {label: index for index, label in enumerate(spec.labels)},
-        "problem_type": (
-            "multi_label_classification" if is_multiple else "single_label_classification"
-        ),
-    }
+def _mean_pooling_layer(last: Any, index: int) -> Any:
+    """Return a copy of a layer that puts the mean of all tokens into each."""
+    layer = copy.deepcopy(last)
+    attention = layer.attention.self
+    attention.layer_idx = index
+    for linear in (attention.query, attention.key):
+        nn.init.normal_(linear.weight, std=0.02)
+        nn.init.zeros_(linear.bias)
+    nn.init.eye_(attention.value.weight)
+    nn.init.eye_(layer.attention.output.dense.weight).mul_(_MEAN_GAIN)
+    nn.init.zeros_(layer.output.dense.weight)
+    for linear in (attention.value, layer.attention.output.dense, layer.output.dense):
+        nn.init.zeros_(linear.bias)
+    for norm in (layer.attention.output.LayerNorm, layer.output.LayerNorm):
+        nn.init.ones_(norm.weight)
+        nn.init.zeros_(norm.bias)
+    return layer
 
 
-def decide(probabilities: NDArray[np.floating], kind: QuestionKind) -> NDArray[np.int64]:
+def predicted_labels(probabilities: NDArray[np.floating], kind: QuestionKind) -> NDArray[np.int64]:
     """Return the label index of each text for an exclusive question, shape (n,).
 
     The likeliest label; on an ordered scale the median of the distribution, which makes the
@@ -199,6 +250,5 @@ def decide(probabilities: NDArray[np.floating], kind: QuestionKind) -> NDArray[n
     """
     if not kind.is_ordinal:
         return np.asarray(probabilities.argmax(axis=1), dtype=np.int64)
-    return np.asarray((probabilities.cumsum(axis=1) < 0.5).sum(axis=1), dtype=np.int64).clip(
-        max=probabilities.shape[1] - 1
-    )
+    medians = (probabilities.cumsum(axis=1) < 0.5).sum(axis=1)
+    return np.asarray(medians, dtype=np.int64).clip(max=probabilities.shape[1] - 1)

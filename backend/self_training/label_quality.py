@@ -1,228 +1,251 @@
-"""What the labels are worth: opinions that did not see a label, joined with it."""
+"""Assess noisy labels by predictions that did not see them, and refine them for training."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.domain.ports import Encoder
-from backend.domain.student import Recipe, TrainingSet
-from backend.self_training import embedding_probe as probe
-from backend.self_training import noise
-from backend.self_training.context import (
-    Floats,
-    TrainingContext,
-    TrainingTargets,
-    assign_folds,
-    given_targets,
+from backend.domain.student import (
+    Recipe,
+    StudentOutput,
+    StudentPrediction,
+    TrainingReport,
+    TrainingSet,
 )
+from backend.self_training import noise
+from backend.self_training.embedding_probe import cross_fit, embed_pool
+from backend.self_training.encoder import embedded_encoder_folder
+from backend.self_training.noise import Floats, assign_folds
+from backend.self_training.training_context import TrainingContext, TrainingTargets
 
-_SMALLEST_WEIGHT = 0.05
-_SMALLEST_CHANCE = 1e-9
-_ONE_HOT_WITHIN = 1e-6
-_N_PROBE_FOLDS = 5
-_MIN_FOR_ROUNDS, _MOST = 300, 0.5
+N_PROBE_FOLDS = 5
+_MIN_WEIGHT = 0.05
+_MIN_PROBABILITY = 1e-9
+_ONE_HOT_TOLERANCE = 1e-6
+_MIN_ONE_HOT, _MIN_ONE_HOT_SHARE = 300, 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class LabelQuality:
-    """What cross-fitting found: predictions (n, K), the labels' posterior (n, K), clean (n,).
+    """The quality of all labels of a pool.
 
-    `by_folds` (n, K) are the predictions of the first fold models, which learned the labels as
-    given, None where none were trained.
+    Args:
+        cross_fitted: (n, K), predictions by models that did not see the text's label.
+        posterior: (n, K), of the true label.
+        score: (n,), probability of the given label being right; 0.5 without a label.
+        fold_predictions: (n, K), by the first fold models, which learned the labels as given; None
+            where there are none.
     """
 
     cross_fitted: Floats
     posterior: Floats
-    clean: Floats
-    by_folds: Floats | None = None
+    score: Floats
+    fold_predictions: Floats | None = None
 
 
-def cross_validated_quality(
-    context: TrainingContext, encoder: Encoder | None, rng: np.random.Generator
-) -> LabelQuality:
-    """Return what models think of the labels that they did not see, after all rounds."""
+def cross_fitted_quality(context: TrainingContext, rng: np.random.Generator) -> LabelQuality:
+    """Cross-fit classifiers, repeatedly where that pays, and assess the labels by them."""
     data, recipe = context.data, context.recipe
-    given = given_targets(data, soft=recipe.soft_targets)
-    weights = data.has_label * np.where(data.is_human, recipe.human_weight, 1.0)
-    targets_ = TrainingTargets(np.flatnonzero(data.has_label), given, weights)
-    frozen = _frozen_opinions(context, encoder, given, weights, rng)
-    if recipe.n_folds == 0 or len(targets_.rows) < 2 * recipe.n_folds:
-        return _heard(data, recipe, given, frozen)
-    first = quality = None
-    for number in range(_n_rounds(data, recipe, given)):
-        answers = _cross_fit(context, targets_, f"round {number + 1}", rng)
-        first = answers if first is None else first
-        quality = _heard(data, recipe, given, [*frozen, answers])
-        targets_ = refined_targets(data, quality, recipe)
+    given = data.given_targets(soft=recipe.soft_targets)
+    targets = TrainingTargets(np.flatnonzero(data.has_label), given, context.given_weights)
+    frozen = _embedding_predictions(context, targets, rng)
+    if recipe.n_folds == 0 or len(targets.rows) < 2 * recipe.n_folds:
+        return _pooled_quality(data, recipe, frozen)
+    quality, first = None, None
+    for repeat in range(_n_repeats(data, recipe)):
+        # A stage's name seeds its training: another one would change every result.
+        predictions = _cross_fit(context, targets, f"round {repeat + 1}", rng)
+        first = predictions if first is None else first
+        quality = _pooled_quality(data, recipe, [*frozen, predictions])
+        targets = refined_targets(data, quality, recipe)
     if quality is None:
-        raise AssertionError("a recipe has at least one round")
-    return replace(quality, by_folds=first)
+        raise AssertionError("a recipe cross-fits at least once")
+    return replace(quality, fold_predictions=first)
 
 
-def _n_rounds(data: TrainingSet, recipe: Recipe, given: Floats) -> int:
+def _n_repeats(data: TrainingSet, recipe: Recipe) -> int:
     """Return how often to cross-fit: once, unless most labels are one-hot and they are many.
 
-    A posterior says how sure it is, and models that learn it again after a round say the same.
+    A posterior states its own confidence, and models that learn it again predict the same.
     """
-    n_one_hot = _is_one_hot(data, given).sum()
+    n_one_hot = _is_one_hot(data, data.given_targets(soft=recipe.soft_targets)).sum()
     n_labelled = (data.has_label & ~data.is_human).sum()
-    is_worth_it = n_one_hot >= max(_MIN_FOR_ROUNDS, _MOST * n_labelled)
-    return recipe.n_rounds if data.kind.is_exclusive and is_worth_it else 1
+    is_worth_it = n_one_hot >= max(_MIN_ONE_HOT, _MIN_ONE_HOT_SHARE * n_labelled)
+    return recipe.n_repeats if data.kind.is_exclusive and is_worth_it else 1
 
 
 def _is_one_hot(data: TrainingSet, given: Floats) -> NDArray[np.bool_]:
-    """Return which texts have a label, not by a person, that knows no doubt, shape (n,)."""
-    is_sure: NDArray[np.bool_] = given.max(axis=1) > 1 - _ONE_HOT_WITHIN
-    return data.has_label & ~data.is_human & is_sure
+    """Return which texts have a one-hot label that is not a person's, shape (n,)."""
+    is_one_hot: NDArray[np.bool_] = given.max(axis=1) > 1 - _ONE_HOT_TOLERANCE
+    return data.has_label & ~data.is_human & is_one_hot
 
 
 def _cross_fit(
-    context: TrainingContext, targets_: TrainingTargets, name: str, rng: np.random.Generator
+    context: TrainingContext, targets: TrainingTargets, name: str, rng: np.random.Generator
 ) -> Floats:
-    """Return what models that did not see a text's label say of it, shape (n, K)."""
-    n_folds = context.recipe.n_folds
-    folds = assign_folds(context.data, n_folds, rng)
-    answers = np.zeros_like(targets_.targets)
+    """Return predictions for each text by classifiers that did not see its label, shape (n, K)."""
+    data, n_folds = context.data, context.recipe.n_folds
+    folds = assign_folds(data.pool.keys, data.hard_labels, n_folds=n_folds, rng=rng)
+    out = np.zeros_like(targets.targets)
     for fold in range(n_folds):
-        rows = targets_.rows[folds[targets_.rows] != fold]
-        with context.clock("cross-fit"):
-            model = context.fit(f"{name} fold {fold + 1}", replace(targets_, rows=rows))
-            mine = np.flatnonzero(folds == fold)
-            answers[mine] = context.answers(model, mine)
-    return answers
+        rows = targets.rows[folds[targets.rows] != fold]
+        with context.timed("cross-fit"):
+            model = context.fine_tune(f"{name} fold {fold + 1}", replace(targets, rows=rows))
+            held_out = np.flatnonzero(folds == fold)
+            out[held_out] = context.predict(model, held_out).probabilities
+    return out
 
 
-def _heard(
-    data: TrainingSet, recipe: Recipe, given: Floats, opinions: list[Floats]
-) -> LabelQuality:
-    """Judge the labels by opinions that did not see them; there may be none."""
-    if not opinions:
-        return judge(data, recipe, given, None)
-    if len(opinions) == 1 or not data.kind.is_exclusive:
-        return judge(data, recipe, given, opinions[-1])
-    pooled = noise.log_opinion_pool(opinions, given, data.has_label & ~data.is_human)
-    return judge(data, recipe, given, pooled)
+def _embedding_predictions(
+    context: TrainingContext, targets: TrainingTargets, rng: np.random.Generator
+) -> list[Floats]:
+    """Return the neighbors' labels and a probe's predictions in the frozen encoder's space."""
+    data, n_neighbors = context.data, context.recipe.n_neighbors
+    if not n_neighbors or context.encoder is None or not data.kind.is_exclusive:
+        return []
+    with context.timed("embed"):
+        vectors = embed_pool(context.encoder, data.pool)
+    with context.timed("probe and neighbors"):
+        probed = cross_fit(data, vectors, targets.weights, n_folds=N_PROBE_FOLDS, rng=rng)
+        units = vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(min=1e-9)
+        near = noise.neighbor_posterior(
+            units, targets.targets, data.has_label, n_neighbors=n_neighbors
+        )
+    return [near, probed]
 
 
-def judge(
-    data: TrainingSet, recipe: Recipe, given: Floats, cross_fitted: Floats | None
-) -> LabelQuality:
-    """Join the labels with predictions that did not see them; without any, believe the labels."""
-    n_labels = len(data.labels)
-    uniform = np.full_like(given, 1.0 / n_labels if data.kind.is_exclusive else 0.5)
+def _pooled_quality(data: TrainingSet, recipe: Recipe, predictions: list[Floats]) -> LabelQuality:
+    """Assess the labels by several cross-fitted predictions; there may be none."""
+    if len(predictions) < 2 or not data.kind.is_exclusive:
+        return assess_labels(data, recipe, predictions[-1] if predictions else None)
+    given = data.given_targets(soft=recipe.soft_targets)
+    pooled = noise.log_opinion_pool(predictions, given, data.has_label & ~data.is_human)
+    return assess_labels(data, recipe, pooled)
+
+
+def assess_labels(data: TrainingSet, recipe: Recipe, cross_fitted: Floats | None) -> LabelQuality:
+    """Combine labels and predictions to a posterior; without predictions, trust the labels.
+
+    A label by a person keeps its target, whatever its score.
+
+    Args:
+        data: the labels.
+        recipe: how they are read and combined.
+        cross_fitted: (n, K), predictions by models that did not see the row's label.
+    """
+    given = data.given_targets(soft=recipe.soft_targets)
+    uniform = np.full_like(given, 1.0 / len(data.labels) if data.kind.is_exclusive else 0.5)
     if cross_fitted is None:
         cross_fitted = uniform
     weak = np.where(data.has_label[:, None], given, uniform)
+    exponent = recipe.cross_fitted_weight
     if data.kind.is_exclusive:
-        weak, unmixed = _through_noise(data, recipe, weak, cross_fitted)
-        posterior = noise.join(weak, unmixed, strength=recipe.join_strength)
+        weak, corrected = _correct_noise(data, recipe, weak, cross_fitted)
+        posterior = noise.bayes_combine(weak, corrected, exponent=exponent)
+        support = posterior[np.arange(len(posterior)), data.hard_labels]
     else:
-        posterior = _join_each(weak, cross_fitted, recipe.join_strength)
-    clean = _clean(data, posterior)
+        posterior = _combine_each_label(weak, cross_fitted, exponent)
+        is_positive = data.given_targets(soft=False) > 0.5
+        support = np.where(is_positive, posterior, 1 - posterior).min(axis=1)
+    score = np.where(data.has_label, support, 0.5)
     posterior = np.where(data.is_human[:, None], data.targets, posterior)
-    return LabelQuality(cross_fitted, posterior, clean)
+    return LabelQuality(cross_fitted, posterior, score)
 
 
-def in_sample_quality(context: TrainingContext, answers: Floats) -> LabelQuality:
-    """Judge labels by the losses of the model that learned them: FreeAL's global mixture."""
+def _correct_noise(
+    data: TrainingSet, recipe: Recipe, weak: Floats, cross_fitted: Floats
+) -> tuple[Floats, Floats]:
+    """Return posteriors by one-hot labels, and predictions learned from them, noise corrected.
+
+    Both by the estimated transition matrix. A label that is a posterior already, and what is
+    predicted of its text, stay as they are. Texts without a label go with one-hot labels where all
+    are.
+    """
+    is_one_hot = _is_one_hot(data, weak)
+    if not recipe.estimate_noise or not is_one_hot.any():
+        return weak, cross_fitted
+    labels = weak[is_one_hot].argmax(axis=1)
+    share = noise.label_noise_share(labels, cross_fitted[is_one_hot])
+    matrix = noise.transition_matrix(labels, cross_fitted[is_one_hot])
+    matrix = share * matrix + (1 - share) * np.eye(len(matrix))
+    corrected = cross_fitted
+    if recipe.deconvolve_noise:
+        is_open = ~data.has_label
+        is_noisy = is_one_hot
+        if (is_one_hot | is_open | data.is_human).all():
+            is_noisy = is_one_hot | is_open
+        corrected = cross_fitted.copy()
+        corrected[is_noisy] = noise.deconvolve_noise(cross_fitted[is_noisy], matrix)
+    softened = weak.copy()
+    joint = matrix[:, labels].T * corrected.mean(axis=0)
+    softened[is_one_hot] = joint / np.maximum(joint.sum(axis=1, keepdims=True), _MIN_PROBABILITY)
+    return softened, corrected
+
+
+def _combine_each_label(weak: Floats, cross_fitted: Floats, exponent: float) -> Floats:
+    """Combine label by label, for questions where several labels may hold."""
+    columns = [
+        noise.bayes_combine(
+            *(np.stack([1 - each, each], axis=1) for each in pair), exponent=exponent
+        )[:, 1]
+        for pair in zip(weak.T, cross_fitted.T, strict=True)
+    ]
+    return np.stack(columns, axis=1)
+
+
+def loss_based_quality(context: TrainingContext, probabilities: Floats) -> LabelQuality:
+    """Assess labels by the losses (n,) of the model that learned them: FreeAL's global mixture."""
     data = context.data
-    given = given_targets(data, soft=False)
+    given = data.given_targets(soft=False)
     known = np.flatnonzero(data.has_label & ~data.is_human)
-    losses = -(given * np.log(np.clip(answers, 1e-9, 1))).sum(axis=1)
-    clean = np.where(data.has_label, 1.0, 0.5)
+    losses = -(given * np.log(np.clip(probabilities, _MIN_PROBABILITY, 1))).sum(axis=1)
+    score = np.where(data.has_label, 1.0, 0.5)
     if len(known):
-        clean[known] = noise.clean_by_loss(losses[known], seed=context.seed)
-    posterior: Floats = np.where(data.has_label[:, None], given, answers)
-    return LabelQuality(answers, posterior, clean)
+        score[known] = noise.small_loss_score(losses[known], seed=context.seed)
+    posterior: Floats = np.where(data.has_label[:, None], given, probabilities)
+    return LabelQuality(probabilities, posterior, score)
 
 
 def refined_targets(data: TrainingSet, quality: LabelQuality, recipe: Recipe) -> TrainingTargets:
-    """Return what the next model learns, weighted by how sure it is.
+    """Return the posterior as targets, weighted by confidence.
 
-    That is the posterior. A text's weight is its posterior's lead over an even guess, between 0.05
-    and 1; a human label has the weight that the recipe gives it.
+    A text's weight is its posterior's lead over a uniform one, between 0.05 and 1; a human label
+    has the weight that the recipe gives it.
     """
-    targets = quality.posterior
     weights: Floats = np.ones(len(data.pool))
-    if recipe.weigh_by_clean and data.kind.is_exclusive and len(data.labels) > 1:
-        even = 1.0 / len(data.labels)
-        weights = np.clip((targets.max(axis=1) - even) / (1 - even), _SMALLEST_WEIGHT, 1.0)
+    if recipe.weight_by_confidence and data.kind.is_exclusive and len(data.labels) > 1:
+        uniform = 1.0 / len(data.labels)
+        lead = (quality.posterior.max(axis=1) - uniform) / (1 - uniform)
+        weights = np.clip(lead, _MIN_WEIGHT, 1.0)
     weights = np.where(data.is_human, recipe.human_weight, weights)
     is_used = data.has_label | recipe.keep_abstained
-    return TrainingTargets(np.flatnonzero(is_used), targets, weights)
+    return TrainingTargets(np.flatnonzero(is_used), quality.posterior, weights)
 
 
-def _through_noise(
-    data: TrainingSet, recipe: Recipe, weak: Floats, cross_fitted: Floats
-) -> tuple[Floats, Floats]:
-    """Return what one-hot labels, and predictions made of such labels, say of the true label.
-
-    Both by the estimated noise matrix. A label that is a posterior already, and what is predicted
-    of its text, stay as they are. Texts without a label go with one-hot labels where all are.
-    """
-    is_hard = _is_one_hot(data, weak)
-    if not recipe.estimate_noise or not is_hard.any():
-        return weak, cross_fitted
-    labels = weak[is_hard].argmax(axis=1)
-    share = noise.share_of_noise(labels, cross_fitted[is_hard])
-    matrix = noise.transition_matrix(labels, cross_fitted[is_hard])
-    matrix = share * matrix + (1 - share) * np.eye(len(matrix))
-    unmixed = cross_fitted
-    if recipe.deconvolve_noise:
-        is_open = ~data.has_label
-        is_noisy = is_hard | is_open if (is_hard | is_open | data.is_human).all() else is_hard
-        unmixed = cross_fitted.copy()
-        unmixed[is_noisy] = noise.deconvolve_noise(cross_fitted[is_noisy], matrix)
-    softened = weak.copy()
-    chances = matrix[:, labels].T * unmixed.mean(axis=0)
-    softened[is_hard] = chances / np.maximum(chances.sum(axis=1, keepdims=True), _SMALLEST_CHANCE)
-    return softened, unmixed
-
-
-def _join_each(weak: Floats, cross_fitted: Floats, strength: float) -> Floats:
-    """Join opinions label by label, for questions where several labels may hold."""
-    joined = [
-        noise.join(
-            np.stack([1 - weak[:, label], weak[:, label]], axis=1),
-            np.stack([1 - cross_fitted[:, label], cross_fitted[:, label]], axis=1),
-            strength=strength,
-        )[:, 1]
-        for label in range(weak.shape[1])
-    ]
-    return np.stack(joined, axis=1)
-
-
-def _clean(data: TrainingSet, posterior: Floats) -> Floats:
-    """Return the posterior probability of each label as given, 0.5 where there is none."""
-    if data.kind.is_exclusive:
-        support = posterior[np.arange(len(posterior)), data.hard_labels]
-    else:
-        given = given_targets(data, soft=False)
-        support = np.where(given > 0.5, posterior, 1 - posterior).min(axis=1)
-    clean: Floats = np.where(data.has_label, support, 0.5)
-    return clean
-
-
-def _frozen_opinions(
+def student_output(
     context: TrainingContext,
-    encoder: Encoder | None,
-    given: Floats,
-    weights: Floats,
-    rng: np.random.Generator,
-) -> list[Floats]:
-    """Return what the frozen encoder's space says of each label: its neighbours, and a probe."""
-    data, recipe = context.data, context.recipe
-    if not recipe.n_neighbours or encoder is None or not data.kind.is_exclusive:
-        return []
-    with context.clock("embed"):
-        vectors = probe.embed_pool(encoder, data.pool)
-    with context.clock("frozen"):
-        probed = probe.cross_fit(data, vectors, weights, n_folds=_N_PROBE_FOLDS, rng=rng)
-        units = vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(min=1e-9)
-        near = noise.neighbour_posterior(
-            units, given, data.has_label, n_neighbours=recipe.n_neighbours
-        )
-    return [near, probed]
+    quality: LabelQuality,
+    prediction: StudentPrediction,
+    figures: Mapping[str, float] | None = None,
+    notes: tuple[str, ...] = (),
+) -> StudentOutput:
+    """Return predictions and label quality with a report of the training."""
+    report = TrainingReport(
+        context.recipe.name,
+        dict(context.seconds),
+        dict(figures or {}),
+        notes,
+        context.base or embedded_encoder_folder().name,
+    )
+    data = context.data
+    return StudentOutput(
+        prediction,
+        quality.cross_fitted,
+        quality.score,
+        quality.posterior,
+        noise.label_issues(quality.score, data.has_label, data.pool.ids),
+        report,
+    )

@@ -1,4 +1,4 @@
-"""Pretrained transformers under a head of ours: made from a base, written, read back."""
+"""Transformers models with a head of this project: created from a base, saved and loaded."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,38 +15,77 @@ from transformers import AutoConfig, AutoTokenizer
 
 from backend.errors import InvalidRequest, SettingsError
 from backend.files import replacing_folder
+from backend.self_training.encoder import (
+    compute_device,
+    embedded_encoder_folder,
+    has_fast_bf16,
+)
 
-_OURS = "freeal.json"
-"""What our files hold beside a transformers model: what the head answers, and the cut."""
+_SPEC_FILE = "freeal.json"
+"""Stands beside the transformers model: its labels and the number of tokens."""
 
 Spec = TypeVar("Spec")
 
 
-@dataclass(frozen=True, slots=True)
-class Pretrained:
-    """A transformers model and its tokenizer."""
+class PretrainedModel:
+    """A transformers model with its tokenizer, on the device that computes it."""
 
-    model: Any
-    tokenizer: Any
+    def __init__(self, model: Any, tokenizer: Any) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.device = compute_device()
+        self.model.to(self.device)
+        self._has_fast_bf16 = has_fast_bf16(self.device)
+
+    def autocast(self) -> torch.autocast:
+        """Return the context in which the model computes: bfloat16 where that is fast."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self._has_fast_bf16)
 
     def write(
-        self, folder: Path, ours: Mapping[str, Any], *, card: Mapping[str, str] | None, task: str
+        self, folder: Path, spec: Mapping[str, Any], *, card: Mapping[str, str] | None, task: str
     ) -> None:
-        """Write model, tokenizer and card; a folder that is there is replaced as a whole."""
+        """Write model, tokenizer, spec and model card; an existing folder is replaced as a whole.
+
+        Args:
+            folder: where to.
+            spec: JSON values that `load_model` hands back.
+            card: text of the model card's sections by title; None for no card.
+            task: the transformers pipeline that the model is for.
+        """
         with replacing_folder(folder) as fresh:
             self.model.save_pretrained(fresh)
             self.tokenizer.save_pretrained(fresh)
-            (fresh / _OURS).write_text(json.dumps(ours, indent=2) + "\n", encoding="utf-8")
+            (fresh / _SPEC_FILE).write_text(json.dumps(spec, indent=2) + "\n", encoding="utf-8")
             if card is not None:
-                readme = _readme(card, task=task)
-                (fresh / "README.md").write_text(readme, encoding="utf-8")
+                head = f"---\nlibrary_name: transformers\npipeline_tag: {task}\n---\n"
+                sections = (f"\n## {title}\n\n{text}\n" for title, text in card.items())
+                (fresh / "README.md").write_text(head + "".join(sections), encoding="utf-8")
 
 
-def under_new_head(architecture: Any, base: str, head: Mapping[str, Any]) -> Pretrained:
-    """Return the base model under a new head of this config; raises SettingsError."""
+def create_model(
+    architecture: Any, base: str, outputs: tuple[str, ...], *, seed: int, **config: Any
+) -> tuple[Any, Any]:
+    """Return a base model with a new random head, and its tokenizer.
+
+    Args:
+        architecture: a transformers auto class.
+        base: a hub name or a folder; "" for the embedded encoder.
+        outputs: the names of the head's outputs.
+        seed: of the head's weights.
+        config: further options of the model's config.
+
+    Raises:
+        SettingsError: the base cannot be loaded.
+    """
+    torch.manual_seed(seed)
+    base = base or str(embedded_encoder_folder())
+    names = {
+        "num_labels": len(outputs),
+        "id2label": dict(enumerate(outputs)),
+        "label2id": {name: index for index, name in enumerate(outputs)},
+    }
     try:
-        config = AutoConfig.from_pretrained(base, **head)
-        return _load(architecture, base, config=config)
+        return _load(architecture, base, config=AutoConfig.from_pretrained(base, **names, **config))
     except (OSError, ValueError, KeyError) as exc:
         raise SettingsError(
             f"STUDENT_MODEL={base!r}: cannot be loaded ({type(exc).__name__}); expected a "
@@ -55,23 +93,23 @@ def under_new_head(architecture: Any, base: str, head: Mapping[str, Any]) -> Pre
         ) from exc
 
 
-def read_ours(
+def load_model(
     architecture: Any, folder: Path, read_spec: Callable[[Mapping[str, Any]], Spec], *, what: str
-) -> tuple[Pretrained, Spec]:
-    """Read what `Pretrained.write` wrote, and the spec in it; raises InvalidRequest."""
+) -> tuple[Any, Any, Spec]:
+    """Read model, tokenizer and spec that `PretrainedModel.write` wrote; raises InvalidRequest."""
     try:
-        spec = read_spec(json.loads((folder / _OURS).read_text(encoding="utf-8")))
-        return _load(architecture, str(folder)), spec
+        spec = read_spec(json.loads((folder / _SPEC_FILE).read_text(encoding="utf-8")))
+        return *_load(architecture, str(folder)), spec
     except (OSError, ValueError, KeyError) as exc:
-        raise InvalidRequest(f"{folder} holds no {what} of ours: {exc}") from exc
+        raise InvalidRequest(f"{folder} holds no {what} of this project: {exc}") from exc
 
 
-def _load(architecture: Any, source: str, **options: Any) -> Pretrained:
+def _load(architecture: Any, source: str, **options: Any) -> tuple[Any, Any]:
     with _quiet_loading():
         model = architecture.from_pretrained(
             source, use_safetensors=True, dtype=torch.float32, **options
         )
-    return Pretrained(model, AutoTokenizer.from_pretrained(source))
+    return model, AutoTokenizer.from_pretrained(source)
 
 
 @contextmanager
@@ -84,9 +122,3 @@ def _quiet_loading() -> Iterator[None]:
         yield
     finally:
         transformers.logging.set_verbosity(level)
-
-
-def _readme(sections: Mapping[str, str], *, task: str) -> str:
-    """Return a model card in Markdown."""
-    head = f"---\nlibrary_name: transformers\npipeline_tag: {task}\n---\n"
-    return head + "".join(f"\n## {title}\n\n{text}\n" for title, text in sections.items())

@@ -1,8 +1,10 @@
-"""The `Student` port: one way in for every recipe, one shape of what comes out."""
+"""The `Student` port: trains by the recipes default (self-training), plain, probe and paper."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,28 +16,51 @@ from backend.domain.student import (
     StudentOutput,
     StudentPrediction,
     TrainingHooks,
-    TrainingReport,
     TrainingSet,
 )
-from backend.self_training import embedding_probe as probe
-from backend.self_training import noise
 from backend.self_training.classifier import TextClassifier
-from backend.self_training.context import Floats, TrainingContext, given_targets
-from backend.self_training.encoder import embedded_encoder_folder
-from backend.self_training.label_quality import LabelQuality, judge
-from backend.self_training.linear_heads import answers, fit_probes
-from backend.self_training.recipe_default import Trained, train_default, train_plain
+from backend.self_training.embedding_probe import (
+    PROBE_FILE,
+    EmbeddingProbe,
+    cross_fit,
+    embed_pool,
+    fit_probes,
+    fit_temperature,
+    predict_proba,
+)
+from backend.self_training.label_quality import (
+    N_PROBE_FOLDS,
+    LabelQuality,
+    assess_labels,
+    cross_fitted_quality,
+    loss_based_quality,
+    refined_targets,
+    student_output,
+)
+from backend.self_training.noise import Floats
 from backend.self_training.recipe_paper import train_paper
-from backend.self_training.temperature import fit_temperature
+from backend.self_training.training_context import (
+    Rows,
+    TrainingContext,
+    TrainingTargets,
+    hold_out,
+    label_agreement,
+)
 
 _log = logging.getLogger(__name__)
-_PROBE_FOLDS = 5
+_N_STANDARD_ERRORS = 1.0 + 1e-6
+"""A hair above 1: a lead that rests on a single text is exactly one standard error."""
+
+TrainRecipe = Callable[[TrainingContext], tuple[FittedStudent, StudentOutput]]
 
 
 class SelfTrainer:
-    """A small model on any Hugging Face encoder; `base` "" is the embedded one.
+    """Trains students on any Hugging Face encoder.
 
-    `encoder` gives frozen vectors: the probe needs it, the default recipe reads its neighbours.
+    Args:
+        base: a hub name or a folder; "" for the embedded encoder.
+        recipe: how to train.
+        encoder: gives frozen vectors: `probe` needs it, `default` assesses labels by it.
     """
 
     def __init__(
@@ -49,79 +74,156 @@ class SelfTrainer:
         self, data: TrainingSet, *, seed: int = 0, hooks: TrainingHooks | None = None
     ) -> tuple[FittedStudent, StudentOutput]:
         """Train on `data`; see the port."""
-        context = TrainingContext(data, self._recipe, self._base, seed, hooks or TrainingHooks())
-        if self._recipe.name == "probe":
-            return self._fit_probe(context)
-        if self._recipe.name == "plain":
-            trained = train_plain(context)
-        elif self._recipe.name == "paper":
-            trained = train_paper(context)
-        else:
-            trained = train_default(context, self._encoder)
-        with context.clock("read"):
-            _calibrate(context, trained)
-            prediction = trained.model.read(context.tokens(trained.model), between=context.check)
-        output = _output(context, trained, trained.quality, prediction)
-        _log.info("small model trained recipe=%s seconds=%s", self._recipe.name, context.seconds)
-        return trained.model, output
+        context = TrainingContext(
+            data, self._recipe, self._base, seed, hooks or TrainingHooks(), self._encoder
+        )
+        model, output = _TRAIN[self._recipe.name](context)
+        _log.info("student trained recipe=%s seconds=%s", self._recipe.name, context.seconds)
+        return model, output
 
     def load(self, folder: Path) -> FittedStudent:
         """Read what `save` wrote; raises InvalidRequest."""
-        if (folder / probe.PROBE_FILE).exists() and self._encoder is not None:
-            return probe.EmbeddingProbe.load(folder, self._encoder)
+        if (folder / PROBE_FILE).exists() and self._encoder is not None:
+            return EmbeddingProbe.load(folder, self._encoder)
         return TextClassifier.load(folder)
 
-    def _fit_probe(self, context: TrainingContext) -> tuple[FittedStudent, StudentOutput]:
-        data, encoder = context.data, self._encoder
-        if encoder is None:
-            raise ValueError("the probe needs an encoder")
-        with context.clock("embed"):
-            vectors = probe.embed_pool(encoder, data.pool)
-        weights = data.has_label * np.where(data.is_human, context.recipe.human_weight, 1.0)
-        rng = np.random.default_rng(context.seed)
-        with context.clock("probe"):
-            crossed = probe.cross_fit(data, vectors, weights, n_folds=_PROBE_FOLDS, rng=rng)
-            quality = judge(data, context.recipe, _given(context), crossed)
-            probes = fit_probes(vectors, _given(context), weights, data.kind)
-        model = probe.EmbeddingProbe(encoder, data.labels, data.kind, probes)
-        prediction = StudentPrediction(answers(probes, vectors), vectors.astype(np.float32))
-        return model, _output(context, None, quality, prediction)
+
+def train_default(context: TrainingContext) -> tuple[FittedStudent, StudentOutput]:
+    """Run robust self-training.
+
+    Cross-fitted models predict each text's label without having seen it; the label's posterior
+    given both is what the final model learns, each text weighted by the posterior's confidence.
+    After FreeAL (arXiv 2311.15614, section 3.3), SiDyP's neighbor prior (arXiv 2505.19675) and
+    confident learning (Northcutt et al. 2021).
+
+    **Deviations** from FreeAL: labels are assessed by cross-fitted predictions instead of by the
+    losses of the model that memorizes them; noisy labels are softened instead of dropped; no mixup.
+    The fold models, which learned the labels as given, stand in for the plain fine-tune on held-out
+    labels; where they agree better with those than the final model, the plain fine-tune itself is
+    trained and shipped if it is better. Cost: `n_repeats * (n_folds - 1) + 1` trainings on all
+    rows, one more where the comparison asks for it.
+    """
+    recipe, data = context.recipe, context.data
+    rng = np.random.default_rng(context.seed)
+    held_out = hold_out(data, rng) if recipe.compare_with_plain else np.zeros(0, dtype=np.int64)
+    quality = cross_fitted_quality(context, rng)
+    targets = refined_targets(data, quality, recipe)
+    with context.timed("final"):
+        rows = np.setdiff1d(targets.rows, held_out)
+        model = context.fine_tune("final", replace(targets, rows=rows))
+    figures: dict[str, float] = {}
+    notes: tuple[str, ...] = ()
+    if len(held_out):
+        model, figures, notes = compare_with_plain(context, model, quality, held_out)
+    prediction = _calibrated_prediction(context, model, quality, held_out)
+    return model, student_output(context, quality, prediction, figures, notes)
 
 
-def _given(context: TrainingContext) -> Floats:
-    return given_targets(context.data, soft=context.recipe.soft_targets)
+def train_plain(context: TrainingContext) -> tuple[FittedStudent, StudentOutput]:
+    """Fine-tune on the labels as given, keeping the epoch that agrees best with held-out ones."""
+    held_out = hold_out(context.data, np.random.default_rng(context.seed))
+    model = _fine_tune_plain(context, held_out)
+    with context.timed("predict"):
+        quality = loss_based_quality(context, context.predict(model).probabilities)
+    prediction = _calibrated_prediction(context, model, quality, held_out)
+    return model, student_output(context, quality, prediction)
 
 
-def _calibrate(context: TrainingContext, trained: Trained) -> None:
-    """Make the finished model as sure as the posterior of held-out labels lets it be."""
-    rows = trained.held_out
-    if len(rows) == 0:
-        return
-    model = trained.model
-    logits, _ = model.logits(context.tokens(model).subset(rows), between=context.check)
-    targets = trained.quality.posterior[rows]
-    model.sharpen(fit_temperature(logits, targets, is_exclusive=context.data.kind.is_exclusive))
+def train_probe(context: TrainingContext) -> tuple[FittedStudent, StudentOutput]:
+    """Fit a linear probe on the frozen encoder's vectors, and assess the labels by cross-fitting.
+
+    Raises:
+        ValueError: there is no encoder.
+    """
+    data, encoder = context.data, context.encoder
+    if encoder is None:
+        raise ValueError("the probe needs an encoder")
+    with context.timed("embed"):
+        vectors = embed_pool(encoder, data.pool)
+    weights, rng = context.given_weights, np.random.default_rng(context.seed)
+    with context.timed("probe"):
+        cross_fitted = cross_fit(data, vectors, weights, n_folds=N_PROBE_FOLDS, rng=rng)
+        quality = assess_labels(data, context.recipe, cross_fitted)
+        targets = data.given_targets(soft=context.recipe.soft_targets)
+        probes = fit_probes(vectors, targets, weights, data.kind)
+    model = EmbeddingProbe(encoder, data.labels, data.kind, probes)
+    prediction = StudentPrediction(predict_proba(probes, vectors), vectors.astype(np.float32))
+    return model, student_output(context, quality, prediction)
 
 
-def _output(
-    context: TrainingContext,
-    trained: Trained | None,
-    quality: LabelQuality,
-    prediction: StudentPrediction,
-) -> StudentOutput:
+_TRAIN: Mapping[str, TrainRecipe] = {
+    "default": train_default,
+    "plain": train_plain,
+    "probe": train_probe,
+    "paper": train_paper,
+}
+
+
+def compare_with_plain(
+    context: TrainingContext, model: TextClassifier, quality: LabelQuality, held_out: Rows
+) -> tuple[TextClassifier, dict[str, float], tuple[str, ...]]:
+    """Return the recipe's model unless the plain one is clearly better on held-out labels.
+
+    People's labels decide if there are any among them. A model that learned all texts and is not
+    clearly worse on them than the fold models, which learned a part, needs no further comparison.
+    Otherwise the plain fine-tune is trained. The difference is taken text by text; one standard
+    error is clear, because the annotator's own held-out labels favor the model that imitates its
+    mistakes.
+
+    Returns:
+        The model to ship, figures by name, and notes.
+    """
     data = context.data
-    report = TrainingReport(
-        context.recipe.name,
-        dict(context.seconds),
-        dict(trained.figures) if trained else {},
-        trained.notes if trained else (),
-        context.base or embedded_encoder_folder().name,
-    )
-    return StudentOutput(
-        prediction,
-        quality.cross_fitted,
-        quality.clean,
-        quality.posterior,
-        noise.label_issues(quality.clean, data.has_label, data.pool.ids),
-        report,
-    )
+    human = held_out[data.is_human[held_out]]
+    rows = human if len(human) else held_out
+    ours = label_agreement(context.predict(model, rows).probabilities, data, rows)
+    figures = {"held_out_agreement": float(ours.mean()), "n_held_out": float(len(rows))}
+    if quality.fold_predictions is not None:
+        folds = label_agreement(quality.fold_predictions[rows], data, rows)
+        figures["held_out_agreement_folds"] = float(folds.mean())
+        if not _is_clearly_better(folds, ours):
+            return model, figures, ()
+    plain = _fine_tune_plain(context, held_out)
+    theirs = label_agreement(context.predict(plain, rows).probabilities, data, rows)
+    figures["held_out_agreement_plain"] = float(theirs.mean())
+    if _is_clearly_better(theirs, ours):
+        return plain, figures, ("the plain fine-tune was better on held-out labels and is kept",)
+    return model, figures, ()
+
+
+def _is_clearly_better(theirs: Floats, ours: Floats) -> bool:
+    """Whether one model's agreement leads the other's by more than a standard error, by text."""
+    lead = theirs - ours
+    error = float(lead.std(ddof=1) / np.sqrt(len(lead))) if len(lead) > 1 else np.inf
+    return bool(lead.mean() > _N_STANDARD_ERRORS * error)
+
+
+def _fine_tune_plain(context: TrainingContext, held_out: Rows) -> TextClassifier:
+    data = context.data
+    recipe = replace(context.recipe, ema_decay=None, mean_pooling=False, init_head_from_probe=False)
+    context = replace(context, recipe=recipe)
+    rows = np.setdiff1d(np.flatnonzero(data.has_label), held_out)
+    targets = TrainingTargets(rows, data.given_targets(soft=False), np.ones(len(data.pool)))
+
+    def validate(model: TextClassifier) -> float:
+        probabilities = context.predict(model, held_out).probabilities
+        return float(label_agreement(probabilities, data, held_out).mean())
+
+    with context.timed("plain"):
+        return context.fine_tune("plain", targets, validate=validate if len(held_out) else None)
+
+
+def _calibrated_prediction(
+    context: TrainingContext, model: TextClassifier, quality: LabelQuality, held_out: Rows
+) -> StudentPrediction:
+    """Calibrate the model to the posterior of held-out labels, and predict the pool."""
+    with context.timed("predict"):
+        if len(held_out):
+            logits, _ = model.logits(
+                context.tokens(model).subset(held_out),
+                before_batch=context.hooks.raise_if_cancelled,
+            )
+            is_exclusive = context.data.kind.is_exclusive
+            targets = quality.posterior[held_out]
+            model.scale_logits(fit_temperature(logits, targets, is_exclusive=is_exclusive))
+        return context.predict(model)

@@ -1,4 +1,4 @@
-"""The annotator without an LLM: texts against what the labels mean, in the embedding space."""
+"""Annotate without an LLM: compare texts with label definitions in the embedding space."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from backend.label_model.linear_probe import LinearProbe, fit_probe
 from backend.label_model.multilabel import LABELS_PER_TEXT
 
 _VERSION = "definitions-1"
-_SHARPNESS = 20.0
+_INVERSE_TEMPERATURE = 20.0
 """Cosines differ by hundredths; the calibration finds the true scale."""
-_MULTIPLE_SHARPNESS = 2.0
+_MULTILABEL_INVERSE_TEMPERATURE = 2.0
 _MAX_LABEL_SHARE = 0.5
 _N_PSEUDO_LABELS = 50
 _MAX_TEXTS = 4000
@@ -28,10 +28,13 @@ _MAX_TEXTS = 4000
 
 @dataclass(frozen=True, slots=True)
 class SimilarityFit:
-    """What was learned about one question from the pool: plain numbers, kept as JSON.
+    """Parameters fitted to a pool for one question, kept as JSON.
 
-    `calibrator` for an exclusive question; `mean` and `spread` of each label's cosine for multiple
-    choice; `probe` once there are human labels.
+    Args:
+        calibrator: for an exclusive question.
+        mean: of each label's cosine, for multiple choice.
+        spread: standard deviation of each label's cosine, for multiple choice.
+        probe: on the texts' vectors, once there are human labels.
     """
 
     calibrator: BatchCalibrator | None = None
@@ -64,9 +67,8 @@ class SimilarityAnnotator:
     """The `Annotator` port over an encoder: no LLM, no prompt, 860 short texts a second on 2 cores.
 
     A text's cosine to each label's definition becomes a posterior by `BatchCalibrator`, which
-    takes out that some definitions lie near every text (hubs) and finds the scale. `fits` holds
-    what `fit` learned from a project's pool, by question; a question without one is calibrated on
-    the batch at hand.
+    takes out that some definitions lie near every text (hubs) and finds the scale. A question that
+    is not in `fits` is calibrated on the batch at hand.
     """
 
     def __init__(self, encoder: Encoder, fits: Mapping[str, SimilarityFit] | None = None) -> None:
@@ -87,20 +89,24 @@ class SimilarityAnnotator:
         prompt_context: PromptContext | None = None,
         deadline_s: float | None = None,
     ) -> list[WeakLabel]:
-        """Answer every question about every example, example by example in the given order.
+        """Label every example for every question, example by example in the given order.
 
-        Spans and free text are beyond it: it abstains.
+        Abstains on spans and free text.
         """
-        answers = [self._answer(question, examples) for question in schema.questions]
-        return [weak for of_example in zip(*answers, strict=True) for weak in of_example]
+        columns = [self._annotate(question, examples) for question in schema.questions]
+        return [weak for row in zip(*columns, strict=True) for weak in row]
 
     def fit(
         self, question: Question, examples: Sequence[Example], human: Mapping[int, int]
     ) -> SimilarityFit:
-        """Learn a question's scales from pool texts, and a probe if there are human labels.
+        """Fit a question's scales to pool texts, and a probe if there are human labels.
 
-        `human` maps example ids to class indices, for exclusive questions only. At most 4,000
-        texts without a human label are used, evenly spread over `examples`.
+        At most 4,000 texts without a human label are used, evenly spread over `examples`.
+
+        Args:
+            question: what is asked.
+            examples: the pool.
+            human: class index by example id, for exclusive questions only.
         """
         usable = [example for example in examples if _can_answer(question, example)]
         labelled = [example for example in usable if example.id in human]
@@ -109,8 +115,8 @@ class SimilarityAnnotator:
         vectors = self._vectors(question, [*labelled, *others])
         cosines = vectors @ self._definitions(question).T
         if not question.kind.is_exclusive:
-            return _fit_multiple(cosines)
-        posteriors = softmax(_SHARPNESS * cosines, axis=1)
+            return _fit_multilabel(cosines)
+        posteriors = softmax(_INVERSE_TEMPERATURE * cosines, axis=1)
         calibrator = BatchCalibrator.fit(posteriors)
         if not labelled:
             return SimilarityFit(calibrator)
@@ -138,8 +144,8 @@ class SimilarityAnnotator:
     ) -> list[tuple[int, ...]]:
         """Return for each example the positions of its n nearest labels, nearest first.
 
-        For label spaces that fit in no prompt. Each label's mean cosine over the examples is taken
-        off first; ties and texts that are missing keep the label space's order.
+        For label spaces that fit in no prompt. Each label's mean cosine over the examples is
+        subtracted first; ties and missing texts keep the label space's order.
         """
         n = min(n, len(question.labels))
         present = [i for i, example in enumerate(examples) if _text(question, example)]
@@ -154,7 +160,7 @@ class SimilarityAnnotator:
             nearest[i] = tuple(int(label) for label in order[row, :n])
         return nearest
 
-    def _answer(self, question: Question, examples: Sequence[Example]) -> list[WeakLabel]:
+    def _annotate(self, question: Question, examples: Sequence[Example]) -> list[WeakLabel]:
         present = [i for i, example in enumerate(examples) if _can_answer(question, example)]
         posteriors = self._posteriors(question, [examples[i] for i in present])
         row_of = {i: row for row, i in enumerate(present)}
@@ -179,8 +185,8 @@ class SimilarityAnnotator:
             return fit.probe.posterior(vectors)
         cosines = vectors @ self._definitions(question).T
         if not question.kind.is_exclusive:
-            return _multiple(cosines, fit or _fit_multiple(cosines))
-        raw = softmax(_SHARPNESS * cosines, axis=1)
+            return _multilabel_probabilities(cosines, fit or _fit_multilabel(cosines))
+        raw = softmax(_INVERSE_TEMPERATURE * cosines, axis=1)
         calibrator = fit.calibrator if fit else None
         return (calibrator or BatchCalibrator.fit(raw)).apply(raw)
 
@@ -199,19 +205,18 @@ def definition_text(label: LabelDefinition) -> str:
     return f"{name}: {label.hint}" if label.hint else name
 
 
-def _fit_multiple(cosines: Floats) -> SimilarityFit:
+def _fit_multilabel(cosines: Floats) -> SimilarityFit:
     if len(cosines) == 0:
-        n_labels = cosines.shape[1]
-        return SimilarityFit(mean=(0.0,) * n_labels, spread=(1.0,) * n_labels)
+        cosines = np.zeros((1, cosines.shape[1]))
     spread = np.where(cosines.std(axis=0) > 0, cosines.std(axis=0), 1.0)
     return SimilarityFit(mean=tuple(cosines.mean(axis=0)), spread=tuple(spread))
 
 
-def _multiple(cosines: Floats, fit: SimilarityFit) -> Floats:
+def _multilabel_probabilities(cosines: Floats, fit: SimilarityFit) -> Floats:
     """Return a probability per label; about 1.3 labels per text are above one half."""
     deviations = (cosines - np.asarray(fit.mean)) / np.asarray(fit.spread)
     share = min(_MAX_LABEL_SHARE, LABELS_PER_TEXT / cosines.shape[1])
-    probabilities: Floats = expit(_MULTIPLE_SHARPNESS * (deviations + ndtri(share)))
+    probabilities: Floats = expit(_MULTILABEL_INVERSE_TEMPERATURE * (deviations + ndtri(share)))
     return probabilities
 
 

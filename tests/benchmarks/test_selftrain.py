@@ -11,7 +11,7 @@ import pytest
 
 from backend.domain.labels import Span
 from backend.domain.student import PLAIN
-from benchmarks.noisy_labels import load, made_noisy, wrong_foretold
+from benchmarks.noisy_labels import load, made_noisy, wrong_label_predictability
 from benchmarks.noisy_spans import holds_spans, load_spans, spoil
 from benchmarks.selftrain import training_set
 from benchmarks.selftrain_figures import draw_pictures
@@ -85,13 +85,13 @@ def test_noise_of_an_unknown_kind_is_refused(file):
         read(file, noise=0.3, noise_kind="random")
 
 
-def test_errors_that_follow_the_words_are_foretold(file):
+def test_errors_that_follow_the_words_are_predictable(file):
     noisy = read(file, noise=0.3)
     regular = np.array(["snow" in text for text in noisy.pool.texts])
     wrong = replace(noisy, given=np.eye(2)[np.where(regular, 1 - noisy.gold, noisy.gold)])
-    assert wrong_foretold(wrong, WordEncoder()) > 0.9
+    assert wrong_label_predictability(wrong, WordEncoder()) > 0.9
     right = replace(noisy, given=np.eye(2)[noisy.gold])
-    assert wrong_foretold(right, WordEncoder()) is None
+    assert wrong_label_predictability(right, WordEncoder()) is None
 
 
 def test_a_label_that_is_none_of_the_names_is_an_abstention(file):
@@ -146,7 +146,8 @@ def test_gold_sees_every_right_label_and_the_others_only_those_of_people(file):
 def test_recipes_are_named_with_their_changes(tmp_path):
     asked = SelfTrainRun(tmp_path, ("default",), n_epochs=4)
     changed = recipe_named("default@n_neighbours=0@ema_decay=none@soft_targets=no", asked)
-    assert (changed.n_neighbours, changed.ema_decay, changed.soft_targets) == (0, None, False)
+    assert (changed.n_neighbors, changed.ema_decay, changed.soft_targets) == (0, None, False)
+    assert recipe_named("default@unmix=no@n_rounds=1", asked).n_repeats == 1
     assert recipe_named("gold", asked).name == PLAIN.name
     assert recipe_named("paper", asked).n_epochs == 4
 

@@ -1,4 +1,4 @@
-"""What is found out about noisy labels."""
+"""Assessing and refining noisy labels."""
 
 from __future__ import annotations
 
@@ -9,42 +9,42 @@ import pytest
 
 from backend.domain.questions import QuestionKind
 from backend.domain.student import Recipe, TrainingHooks, TrainingSet
-from backend.self_training.context import TrainingContext
 from backend.self_training.label_quality import (
     LabelQuality,
-    cross_validated_quality,
-    judge,
+    assess_labels,
+    cross_fitted_quality,
     refined_targets,
 )
 from backend.self_training.self_trainer import SelfTrainer
+from backend.self_training.training_context import TrainingContext
 from tests.self_training.bag_of_words import BagOfWordsEncoder
 from tests.self_training.conftest import reviews, training_set
 
 ENOUGH = 300
 
 
-def test_a_text_counts_by_its_lead_and_a_persons_label_as_often_as_asked():
+def test_weights_follow_confidence_and_a_persons_label_has_its_own():
     data, recipe = training_set(*reviews(200)), Recipe()
-    heard = LabelQuality(data.targets, np.where(data.targets == 1, 0.75, 0.25), np.ones(200))
+    quality = LabelQuality(data.targets, np.where(data.targets == 1, 0.75, 0.25), np.ones(200))
     is_human = np.arange(200) == 0
-    targets_ = refined_targets(replace(data, is_human=is_human), heard, recipe)
-    np.testing.assert_array_equal(targets_.targets, heard.posterior)
-    np.testing.assert_allclose(targets_.weights[1:], 0.5)
-    assert targets_.weights[0] == recipe.human_weight
+    targets = refined_targets(replace(data, is_human=is_human), quality, recipe)
+    np.testing.assert_array_equal(targets.targets, quality.posterior)
+    np.testing.assert_allclose(targets.weights[1:], 0.5)
+    assert targets.weights[0] == recipe.human_weight
 
 
-def test_a_label_that_is_given_away_says_less_of_a_rare_class():
+def test_a_label_that_is_often_wrong_counts_less_for_a_rare_class():
     rng = np.random.default_rng(0)
     gold = (rng.random(1000) < 0.1).astype(int)
     given = np.where((gold == 0) & (rng.random(1000) < 0.1), 1, gold)
     data = training_set(tuple(str(n) for n in range(1000)), given)
     crossed = np.where(gold[:, None] == np.arange(2), 0.95, 0.05)
     crossed[:10] = crossed.mean(axis=0)
-    found = judge(data, Recipe(), data.targets, crossed)
-    doubted = [row for row in range(10) if given[row] == 1]
+    found = assess_labels(data, Recipe(), crossed)
+    doubtful = [row for row in range(10) if given[row] == 1]
     sure = [row for row in range(10) if given[row] == 0]
-    assert (found.clean[sure] > 0.9).all()
-    assert all(found.clean[row] < 0.7 for row in doubted)
+    assert (found.score[sure] > 0.9).all()
+    assert all(found.score[row] < 0.7 for row in doubtful)
 
 
 def predicted(*, n_texts: int = 1000) -> tuple[np.ndarray, TrainingSet, np.ndarray]:
@@ -52,88 +52,88 @@ def predicted(*, n_texts: int = 1000) -> tuple[np.ndarray, TrainingSet, np.ndarr
     rng = np.random.default_rng(0)
     gold = rng.integers(2, size=n_texts)
     given = np.where(rng.random(n_texts) < 1 / 3, 1 - gold, gold)
-    sure = np.where(gold[:, None] == np.arange(2), 2 / 3, 1 / 3)
-    return gold, training_set(tuple(str(n) for n in range(n_texts)), given), sure
+    predictions = np.where(gold[:, None] == np.arange(2), 2 / 3, 1 / 3)
+    return gold, training_set(tuple(str(n) for n in range(n_texts)), given), predictions
 
 
-def test_predictions_of_noisy_labels_are_taken_back_through_the_noise():
+def test_predictions_of_noisy_labels_are_deconvolved():
     gold, data, crossed = predicted()
-    kept = judge(data, Recipe(deconvolve_noise=False), data.targets, crossed)
-    mended = judge(data, Recipe(), data.targets, crossed)
+    kept = assess_labels(data, Recipe(deconvolve_noise=False), crossed)
+    corrected = assess_labels(data, Recipe(), crossed)
     assert (kept.posterior.argmax(axis=1) == gold).mean() < 0.9
-    assert (mended.posterior.argmax(axis=1) == gold).mean() > 0.99
-    np.testing.assert_array_equal(mended.cross_fitted, crossed)
+    assert (corrected.posterior.argmax(axis=1) == gold).mean() > 0.99
+    np.testing.assert_array_equal(corrected.cross_fitted, crossed)
 
 
-def test_what_is_said_of_posteriors_is_not_taken_back():
+def test_predictions_learned_from_posteriors_are_not_deconvolved():
     _, data, crossed = predicted()
     soft = replace(data, targets=np.where(data.targets == 1, 0.8, 0.2))
-    with_it = judge(soft, Recipe(), soft.targets, crossed)
-    without = judge(soft, Recipe(deconvolve_noise=False), soft.targets, crossed)
+    with_it = assess_labels(soft, Recipe(), crossed)
+    without = assess_labels(soft, Recipe(deconvolve_noise=False), crossed)
     np.testing.assert_array_equal(with_it.posterior, without.posterior)
 
 
-def test_beside_posteriors_only_one_hot_labels_are_taken_back():
+def test_beside_posteriors_only_one_hot_labels_are_deconvolved():
     _, data, crossed = predicted()
     is_soft, is_open = np.arange(1000) < 300, np.arange(1000) >= 900
     targets = np.where(is_soft[:, None], 0.2 + 0.6 * data.targets, data.targets)
     mixed = replace(data, targets=targets, has_label=~is_open)
-    found = judge(mixed, Recipe(), targets, crossed).posterior
-    bare = judge(mixed, Recipe(deconvolve_noise=False), targets, crossed).posterior
+    found = assess_labels(mixed, Recipe(), crossed).posterior
+    bare = assess_labels(mixed, Recipe(deconvolve_noise=False), crossed).posterior
     np.testing.assert_allclose(found[is_open], bare[is_open], atol=0.05)
     assert np.abs(found - bare)[~is_soft & ~is_open].max() > 0.3
 
 
-def test_a_text_without_a_label_is_taken_back_where_all_labels_are_one_hot():
+def test_a_text_without_a_label_is_deconvolved_where_all_labels_are_one_hot():
     _, data, crossed = predicted()
     is_open = np.arange(1000) >= 900
-    found = judge(replace(data, has_label=~is_open), Recipe(), data.targets, crossed).posterior
+    found = assess_labels(replace(data, has_label=~is_open), Recipe(), crossed).posterior
     assert found[is_open].max(axis=1).mean() > 0.9
 
 
-def cross_fitted(tiny_base: str, data: TrainingSet) -> tuple[LabelQuality, list[str]]:
-    """Judge a pool; return the stages that were trained, too."""
-    recipe = Recipe(n_epochs=1, batch_size=100, n_neighbours=0, max_tokens=16)
+def assess(tiny_base: str, data: TrainingSet) -> tuple[LabelQuality, list[str]]:
+    """Assess a pool; return the stages that were trained, too."""
+    recipe = Recipe(n_epochs=1, batch_size=100, n_neighbors=0, max_tokens=16)
     stages: list[str] = []
     hooks = TrainingHooks(on_progress=lambda progress: stages.append(progress.stage))
     context = TrainingContext(data, recipe, tiny_base, 0, hooks)
-    return cross_validated_quality(context, None, np.random.default_rng(0)), sorted(set(stages))
+    return cross_fitted_quality(context, np.random.default_rng(0)), sorted(set(stages))
 
 
 ONCE = ["round 1 fold 1", "round 1 fold 2"]
 
 
-def test_one_hot_labels_are_judged_again_after_a_round(tiny_base):
+def test_many_one_hot_labels_are_cross_fitted_twice(tiny_base):
     data = training_set(*reviews(ENOUGH))
-    found, stages = cross_fitted(tiny_base, data)
+    found, stages = assess(tiny_base, data)
     assert stages == [*ONCE, "round 2 fold 1", "round 2 fold 2"]
-    assert found.by_folds is not None
-    assert not np.array_equal(found.by_folds, found.cross_fitted)
+    assert found.fold_predictions is not None
+    assert not np.array_equal(found.fold_predictions, found.cross_fitted)
 
 
-def test_few_labels_and_posteriors_are_judged_once(tiny_base):
+def test_few_labels_and_posteriors_are_cross_fitted_once(tiny_base):
     few = training_set(*reviews(ENOUGH - 1))
-    found, stages = cross_fitted(tiny_base, few)
+    found, stages = assess(tiny_base, few)
     assert stages == ONCE
-    np.testing.assert_array_equal(found.by_folds, found.cross_fitted)
+    np.testing.assert_array_equal(found.fold_predictions, found.cross_fitted)
     many = training_set(*reviews(ENOUGH))
     soft = replace(many, targets=0.1 + 0.8 * many.targets)
-    assert cross_fitted(tiny_base, soft)[1] == ONCE
+    assert assess(tiny_base, soft)[1] == ONCE
 
 
-def test_labels_that_people_alone_gave_are_judged_once(tiny_base):
+def test_labels_by_people_alone_are_cross_fitted_once(tiny_base):
     data = training_set(*reviews(ENOUGH))
     people = replace(data, is_human=np.ones(ENOUGH, dtype=bool))
-    assert cross_fitted(tiny_base, people)[1] == ONCE
+    assert assess(tiny_base, people)[1] == ONCE
 
 
-def test_where_several_labels_may_hold_they_are_judged_once(tiny_base):
+def test_where_several_labels_may_hold_they_are_cross_fitted_once(tiny_base):
     data = replace(training_set(*reviews(ENOUGH)), kind=QuestionKind.MULTIPLE_CHOICE)
-    assert cross_fitted(tiny_base, data)[1] == ONCE
+    assert assess(tiny_base, data)[1] == ONCE
 
 
 @pytest.mark.parametrize(("n_texts", "n_labels"), [(3, 8), (20, 1), (30, 3)])
-def test_opinions_of_the_frozen_encoder_take_any_pool(tiny_base, n_texts, n_labels):
+def test_embedding_predictions_take_any_pool(tiny_base, n_texts, n_labels):
     texts, labels = reviews(n_texts)
     data = training_set(texts, labels % n_labels, n_labels=n_labels)
     data.has_label[:: n_texts - 1] = False

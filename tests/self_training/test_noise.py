@@ -10,33 +10,33 @@ from hypothesis import strategies as st
 from backend.self_training import noise
 
 
-def test_the_posterior_of_two_opinions_is_their_product_over_the_prior():
+def test_the_combined_posterior_is_the_product_over_the_prior():
     weak = np.array([[0.8, 0.2], [0.5, 0.5]])
     crossed = np.array([[0.6, 0.4], [0.2, 0.8]])  # prior 0.4, 0.6
     first = np.array([0.8 * 0.6 / 0.4, 0.2 * 0.4 / 0.6])
     second = np.array([0.5 * 0.2 / 0.4, 0.5 * 0.8 / 0.6])
     expected = np.stack([first / first.sum(), second / second.sum()])
-    np.testing.assert_allclose(noise.join(weak, crossed), expected)
+    np.testing.assert_allclose(noise.bayes_combine(weak, crossed), expected)
 
 
-def test_without_strength_the_second_opinion_says_nothing():
+def test_with_exponent_0_the_prediction_counts_for_nothing():
     weak = np.array([[0.8, 0.2]])
-    np.testing.assert_allclose(noise.join(weak, np.array([[0.1, 0.9]]), strength=0), weak)
+    np.testing.assert_allclose(noise.bayes_combine(weak, np.array([[0.1, 0.9]]), exponent=0), weak)
 
 
 @given(
     st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=20),
     st.floats(0, 3),
 )
-def test_a_joined_posterior_is_a_distribution(pairs, strength):
+def test_a_combined_posterior_is_a_distribution(pairs, exponent):
     first, second = np.array(pairs).T
-    joined = noise.join(
+    combined = noise.bayes_combine(
         np.stack([first, 1 - first], axis=1),
         np.stack([second, 1 - second], axis=1),
-        strength=strength,
+        exponent=exponent,
     )
-    assert np.isfinite(joined).all()
-    np.testing.assert_allclose(joined.sum(axis=1), 1)
+    assert np.isfinite(combined).all()
+    np.testing.assert_allclose(combined.sum(axis=1), 1)
 
 
 def test_equal_texts_share_a_fold_and_folds_are_alike():
@@ -55,27 +55,17 @@ def test_more_folds_than_texts_leave_folds_empty():
 def test_large_losses_are_not_clean():
     rng = np.random.default_rng(0)
     losses = np.concatenate([rng.normal(0.1, 0.02, 80), rng.normal(3, 0.3, 20)])
-    clean = noise.clean_by_loss(losses, seed=0)
+    clean = noise.small_loss_score(losses, seed=0)
     assert (clean[:80] > 0.9).all()
     assert (clean[80:] < 0.1).all()
 
 
-def test_each_class_has_a_mixture_of_its_own():
-    rng = np.random.default_rng(0)
-    easy = np.concatenate([rng.normal(0.1, 0.01, 40), rng.normal(1, 0.05, 10)])
-    hard = np.concatenate([rng.normal(1, 0.05, 40), rng.normal(4, 0.2, 10)])
-    labels = np.repeat([0, 1], 50)
-    clean = noise.clean_by_loss(np.concatenate([easy, hard]), seed=0, labels=labels)
-    assert (clean[40:50] < 0.5).all()
-    assert (clean[50:90] > 0.5).all()
-
-
 @pytest.mark.parametrize("n_texts", [0, 1, 2, 5])
 def test_equal_losses_separate_nothing(n_texts):
-    assert noise.clean_by_loss(np.full(n_texts, 0.7), seed=0).tolist() == [1.0] * n_texts
+    assert noise.small_loss_score(np.full(n_texts, 0.7), seed=0).tolist() == [1.0] * n_texts
 
 
-def test_the_noise_matrix_finds_which_class_is_given_away():
+def test_the_transition_matrix_finds_which_class_is_mislabelled():
     rng = np.random.default_rng(0)
     truth = rng.integers(0, 2, 4000)
     given_labels = np.where((truth == 1) & (rng.random(4000) < 0.3), 0, truth)
@@ -87,24 +77,24 @@ def test_the_noise_matrix_finds_which_class_is_given_away():
     assert matrix[0, 1] < 0.12
 
 
-def test_the_noise_matrix_of_one_class_is_the_identity():
+def test_the_transition_matrix_of_one_class_is_the_identity():
     matrix = noise.transition_matrix(np.zeros(5, dtype=int), np.full((5, 3), 1 / 3))
     np.testing.assert_array_equal(matrix, np.eye(3))
 
 
-def test_a_class_that_nobody_was_given_keeps_its_own_label():
+def test_a_class_that_is_never_given_keeps_its_own_label():
     labels = np.array([0, 2] * 20)
     crossed = np.eye(3)[labels] * 0.7 + 0.1
     np.testing.assert_allclose(noise.transition_matrix(labels, crossed)[1], [0, 1, 0])
 
 
-def test_predictions_of_noisy_labels_are_taken_back_to_the_true_ones():
+def test_predictions_of_noisy_labels_are_deconvolved_to_the_true_ones():
     matrix = np.array([[0.8, 0.2], [0.4, 0.6]])
     true = np.array([[1.0, 0.0], [0.3, 0.7], [0.5, 0.5]])
     np.testing.assert_allclose(noise.deconvolve_noise(true @ matrix, matrix), true, atol=0.02)
 
 
-def test_a_prediction_that_no_truth_explains_is_taken_to_the_nearest():
+def test_a_prediction_that_no_truth_explains_becomes_the_nearest():
     matrix = np.array([[0.8, 0.2], [0.4, 0.6]])
     np.testing.assert_allclose(
         noise.deconvolve_noise(np.array([[0.9, 0.1]]), matrix), [[1, 0]], atol=1e-3
@@ -114,7 +104,7 @@ def test_a_prediction_that_no_truth_explains_is_taken_to_the_nearest():
 @given(
     st.integers(1, 5), st.integers(1, 8), st.integers(0, 2**32 - 1), st.sampled_from([0.05, 1.0])
 )
-def test_what_is_taken_back_is_a_distribution(n_classes, n_texts, seed, alpha):
+def test_a_deconvolved_prediction_is_a_distribution(n_classes, n_texts, seed, alpha):
     rng = np.random.default_rng(seed)
     matrix = rng.dirichlet(np.full(n_classes, alpha), size=n_classes)
     predicted = rng.dirichlet(np.full(n_classes, alpha), size=n_texts)
@@ -126,36 +116,36 @@ def test_what_is_taken_back_is_a_distribution(n_classes, n_texts, seed, alpha):
     )
 
 
-def test_neighbours_vote_by_their_cosine_and_never_for_themselves():
+def test_neighbors_are_weighted_by_cosine_without_the_text_itself():
     vectors = np.array([[1, 0], [0.8, 0.6], [0, 1], [-1, 0]], dtype=float)
     targets = np.array([[1, 0], [1, 0], [0, 1], [0, 1]], dtype=float)
-    votes = noise.neighbour_posterior(vectors, targets, np.ones(4, dtype=bool), n_neighbours=2)
-    np.testing.assert_allclose(votes[0], [1, 0])
-    np.testing.assert_allclose(votes[1], [0.8 / 1.4, 0.6 / 1.4])
-    np.testing.assert_allclose(votes[3], [0.5, 0.5])
+    posterior = noise.neighbor_posterior(vectors, targets, np.ones(4, dtype=bool), n_neighbors=2)
+    np.testing.assert_allclose(posterior[0], [1, 0])
+    np.testing.assert_allclose(posterior[1], [0.8 / 1.4, 0.6 / 1.4])
+    np.testing.assert_allclose(posterior[3], [0.5, 0.5])
 
 
-def test_equal_vectors_do_not_vouch_for_each_other():
+def test_equal_vectors_are_no_neighbors():
     vectors = np.array([[1, 0], [1, 0], [0.6, 0.8]], dtype=float)
     targets = np.array([[1, 0], [1, 0], [0, 1]], dtype=float)
-    votes = noise.neighbour_posterior(vectors, targets, np.ones(3, dtype=bool), n_neighbours=2)
-    np.testing.assert_allclose(votes[0], [0, 1])
+    posterior = noise.neighbor_posterior(vectors, targets, np.ones(3, dtype=bool), n_neighbors=2)
+    np.testing.assert_allclose(posterior[0], [0, 1])
 
 
-def test_a_text_alone_has_no_neighbours():
-    votes = noise.neighbour_posterior(
-        np.ones((1, 2)), np.array([[1.0, 0.0]]), np.ones(1, dtype=bool), n_neighbours=5
+def test_a_text_alone_has_no_neighbors():
+    posterior = noise.neighbor_posterior(
+        np.ones((1, 2)), np.array([[1.0, 0.0]]), np.ones(1, dtype=bool), n_neighbors=5
     )
-    np.testing.assert_allclose(votes, [[0.5, 0.5]])
+    np.testing.assert_allclose(posterior, [[0.5, 0.5]])
 
 
-def test_suspects_are_ranked_by_doubt_then_by_id():
+def test_label_issues_are_ranked_by_score_then_by_id():
     clean = np.array([0.9, 0.2, 0.2, 0.1])
     has_label = np.array([True, True, True, False])
     assert noise.label_issues(clean, has_label, [5, 9, 7, 1]).tolist() == [2, 1, 0]
 
 
-def test_an_opinion_that_knows_nothing_does_not_change_the_pool():
+def test_an_uninformative_prediction_does_not_change_the_pool():
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 3, 400)
     targets = np.eye(3)[labels]
@@ -168,7 +158,7 @@ def test_an_opinion_that_knows_nothing_does_not_change_the_pool():
     np.testing.assert_allclose(pooled.sum(axis=1), 1)
 
 
-def test_an_opinion_heard_twice_is_not_believed_twice():
+def test_a_prediction_given_twice_does_not_count_twice():
     rng = np.random.default_rng(1)
     labels = rng.integers(0, 2, 500)
     expert = 0.6 * np.eye(2)[np.where(rng.random(500) < 0.8, labels, 1 - labels)] + 0.2
@@ -178,20 +168,20 @@ def test_an_opinion_heard_twice_is_not_believed_twice():
     np.testing.assert_allclose(twice, once, atol=0.01)
 
 
-def test_without_labels_opinions_count_alike():
-    opinions = [np.array([[0.9, 0.1]]), np.array([[0.1, 0.9]])]
-    pooled = noise.log_opinion_pool(opinions, np.zeros((1, 2)), np.zeros(1, dtype=bool))
+def test_without_labels_predictions_count_alike():
+    predictions = [np.array([[0.9, 0.1]]), np.array([[0.1, 0.9]])]
+    pooled = noise.log_opinion_pool(predictions, np.zeros((1, 2)), np.zeros(1, dtype=bool))
     np.testing.assert_allclose(pooled, [[0.5, 0.5]], atol=1e-6)
 
 
-def test_disagreement_is_noise_where_the_model_is_sure_of_it_and_else_its_own_weakness():
+def test_disagreement_is_noise_where_the_model_is_confident_and_else_its_own_weakness():
     labels = np.zeros(100, dtype=int)
     sure, unsure = np.linspace(0.99, 0.8, 50), np.linspace(0.7, 0.6, 50)
     right = np.stack([np.r_[sure, unsure], 1 - np.r_[sure, unsure]], axis=1)
     weak = right.copy()
     weak[60:90] = weak[60:90, ::-1]
-    assert noise.share_of_noise(labels, weak) == 0.0
+    assert noise.label_noise_share(labels, weak) == 0.0
     noisy = right.copy()
     noisy[::10] = noisy[::10, ::-1]
-    assert noise.share_of_noise(labels, noisy) == pytest.approx(1.0)
-    assert noise.share_of_noise(labels, right) == 1.0
+    assert noise.label_noise_share(labels, noisy) == pytest.approx(1.0)
+    assert noise.label_noise_share(labels, right) == 1.0

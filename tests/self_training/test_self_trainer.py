@@ -1,7 +1,8 @@
-"""The small model through its port: every recipe, every edge."""
+"""The student through its port: every recipe, every edge, and which model is shipped."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -17,7 +18,9 @@ from backend.domain.student import (
     TrainingSet,
 )
 from backend.errors import InvalidRequest, SettingsError, TrainingCancelled, TrainingDiverged
-from backend.self_training.self_trainer import SelfTrainer
+from backend.self_training.label_quality import LabelQuality
+from backend.self_training.self_trainer import SelfTrainer, compare_with_plain
+from backend.self_training.training_context import TrainingContext
 from tests.self_training.conftest import reviews, training_set
 
 FAST = {"n_epochs": 2, "batch_size": 16, "learning_rate": 5e-3, "max_tokens": 32}
@@ -153,7 +156,7 @@ def test_a_training_stops_between_two_batches(tiny_base, recipe):
     with pytest.raises(TrainingCancelled):
         SelfTrainer(tiny_base, recipe=recipe).fit(training_set(*reviews(100)), hooks=hooks)
     assert len(seen) == 2
-    assert (seen[1].epoch, seen[1].step, seen[1].n_epochs) == (1, 2, 2)
+    assert (seen[1].epoch, seen[1].n_epochs) == (1, 2)
 
 
 def test_a_killed_training_ends_where_an_unbroken_one_does(tiny_base, recipe, tmp_path):
@@ -187,6 +190,17 @@ def test_a_saved_model_answers_the_same_here_and_in_a_plain_pipeline(tiny_base, 
     assert "60 texts" in (folder / "README.md").read_text("utf-8")
 
 
+def test_a_model_of_the_first_release_is_loaded(tiny_base, folder):
+    model, output = SelfTrainer(tiny_base, recipe=DEFAULT).fit(training_set(*reviews(20)))
+    model.save(folder)
+    stored = {"labels": ["label 0", "label 1"], "kind": "single_choice", "max_tokens": 32}
+    assert json.loads((folder / "freeal.json").read_text("utf-8")) == stored
+    loaded = (
+        SelfTrainer(tiny_base).load(folder).predict(PoolTexts(tuple(range(20)), reviews(20)[0]))
+    )
+    np.testing.assert_allclose(loaded.probabilities, output.prediction.probabilities, atol=1e-5)
+
+
 def test_saving_replaces_the_folder_as_a_whole(tiny_base, folder):
     model, _ = SelfTrainer(tiny_base, recipe=DEFAULT).fit(training_set(*reviews(20)))
     folder.mkdir()
@@ -197,7 +211,7 @@ def test_saving_replaces_the_folder_as_a_whole(tiny_base, folder):
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path):
-    with pytest.raises(InvalidRequest, match="no small model of ours"):
+    with pytest.raises(InvalidRequest, match="no student of this project"):
         SelfTrainer().load(tmp_path)
 
 
@@ -236,7 +250,66 @@ def test_views_teach_texts_without_a_label(tiny_base):
     views = tuple(" ".join(reversed(text.split())) for text in texts[:30]) + (None,) * 30
     data = replace(training_set(texts, labels), views=views)
     data.has_label[40:] = False
-    recipe = replace(DEFAULT, consistency=1.0)
+    recipe = replace(DEFAULT, consistency_weight=1.0)
     check(SelfTrainer(tiny_base, recipe=recipe).fit(data)[1], 60, 2)
     paper = replace(RECIPES["paper"], n_epochs=4)
     check(SelfTrainer(tiny_base, recipe=paper).fit(data)[1], 60, 2)
+
+
+HELD_OUT = np.arange(0, 200, 10)
+
+
+@pytest.fixture
+def context(tiny_base: str) -> TrainingContext:
+    recipe = Recipe(n_epochs=12, batch_size=16, learning_rate=5e-3, max_tokens=32)
+    return TrainingContext(training_set(*reviews(200)), recipe, tiny_base, 0, TrainingHooks())
+
+
+def quality_of(context: TrainingContext, fold_predictions: np.ndarray | None) -> LabelQuality:
+    targets = context.data.targets
+    return LabelQuality(targets, targets, np.ones(len(targets)), fold_predictions)
+
+
+def test_a_model_no_worse_than_its_folds_is_shipped_without_a_plain_training(context):
+    model = context.new_model()
+    wrong = 1 - context.data.targets
+    chosen, figures, notes = compare_with_plain(
+        context, model, quality_of(context, wrong), HELD_OUT
+    )
+    assert chosen is model
+    assert figures["held_out_agreement"] >= figures["held_out_agreement_folds"] == 0
+    assert notes == () and "plain" not in context.seconds
+
+
+def test_a_lead_of_one_text_is_no_reason_for_a_plain_training(context):
+    model = context.new_model()
+    ours = context.predict(model).probabilities
+    kept = (ours[HELD_OUT].argmax(axis=1) == context.data.hard_labels[HELD_OUT]).nonzero()[0]
+    assert 0 < len(kept) < len(HELD_OUT)
+    wrong = next(row for row in range(len(HELD_OUT)) if row not in kept)
+    folds = ours.copy()
+    folds[HELD_OUT[wrong]] = folds[HELD_OUT[wrong]][::-1]
+    chosen, figures, _ = compare_with_plain(context, model, quality_of(context, folds), HELD_OUT)
+    assert chosen is model and "plain" not in context.seconds
+    assert figures["held_out_agreement_folds"] > figures["held_out_agreement"]
+
+
+@pytest.mark.parametrize("has_folds", [True, False])
+def test_a_model_that_learned_nothing_gives_way_to_the_plain_one(context, has_folds):
+    model = context.new_model()
+    right = context.data.targets if has_folds else None
+    chosen, figures, notes = compare_with_plain(
+        context, model, quality_of(context, right), HELD_OUT
+    )
+    assert chosen is not model
+    assert figures["held_out_agreement_plain"] > figures["held_out_agreement"]
+    assert len(notes) == 1 and context.seconds["plain"] > 0
+
+
+def test_people_decide_between_the_models_where_they_labelled_held_out_texts(context):
+    is_human = np.zeros(200, dtype=bool)
+    is_human[HELD_OUT[:5]] = True
+    context.data = replace(context.data, is_human=is_human)
+    right = quality_of(context, context.data.targets)
+    _, figures, _ = compare_with_plain(context, context.new_model(), right, HELD_OUT)
+    assert figures["n_held_out"] == 5

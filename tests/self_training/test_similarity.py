@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -125,3 +127,9 @@ def test_a_shortlist_has_the_nearest_labels_first(annotator):
 def test_a_definition_shows_its_path_and_hint():
     assert definition_text(LABELS[0]) == "sport: game team match"
     assert definition_text(LabelDefinition("c", "cat", path=("animal", "cat"))) == "animal, cat"
+
+
+def test_importing_the_annotator_and_the_noise_estimates_loads_no_torch():
+    names = "backend.self_training.similarity, backend.self_training.noise"
+    code = f"import sys, {names}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

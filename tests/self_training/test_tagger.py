@@ -13,7 +13,7 @@ from backend.domain.student import PLAIN, Recipe, TrainingHooks
 from backend.errors import InvalidRequest, TrainingCancelled
 from backend.self_training.classifier import TextClassifier
 from backend.self_training.tagger import SpanTagger, TaggerSpec, Words, tag_words
-from backend.self_training.tagger_training import SpanModel, SpanTrainingSet
+from backend.self_training.tagger_training import SpanTrainer, SpanTrainingSet
 from tests.self_training.conftest import BAD, GOOD, reviews
 
 LABELS = ("praise", "blame")
@@ -45,7 +45,7 @@ def places(spans):
     return [(span.start, span.end, span.label) for span in spans]
 
 
-def test_a_words_tag_says_whether_it_begins_a_span():
+def test_a_words_tag_marks_whether_it_begins_a_span():
     words = Words(np.array([1, 2, 3]), np.array([[0, 3], [4, 8], [9, 12]]))
     spans = (Span(4, 12, "blame"), Span(0, 2, "unknown"))
     assert tag_words(words, spans, LABELS).tolist() == [0, 3, 4]
@@ -67,7 +67,7 @@ def test_a_tagger_learns_spans_although_some_are_missing(tiny_base):
     data = span_set(200)
     gold = data.spans
     missing = tuple(() if row < 20 else spans for row, spans in enumerate(gold))
-    _, output = SpanModel(tiny_base, recipe=RECIPE).fit(replace(data, spans=missing))
+    _, output = SpanTrainer(tiny_base, recipe=RECIPE).fit(replace(data, spans=missing))
     right = [
         places(ours) == places(theirs) for ours, theirs in zip(output.predicted, gold, strict=True)
     ]
@@ -80,7 +80,7 @@ def test_spans_by_people_are_kept_and_unlabelled_texts_answered(tiny_base):
     is_human = np.arange(60) < 10
     spans = tuple(None if row >= 50 else each for row, each in enumerate(data.spans))
     data = replace(data, spans=spans, is_human=is_human)
-    _, output = SpanModel(tiny_base, recipe=RECIPE).fit(data)
+    _, output = SpanTrainer(tiny_base, recipe=RECIPE).fit(data)
     assert len(output.predicted) == 60
     assert set(output.label_issues) == set(range(50))
     assert (output.label_quality_score[50:] == 0.5).all()
@@ -91,12 +91,12 @@ def test_texts_without_any_words_or_spans_are_read(tiny_base):
     data = SpanTrainingSet(
         (1, 2, 3), ("", "good " * 500, "the film"), LABELS, ((), (), ()), np.zeros(3, dtype=bool)
     )
-    tagger, output = SpanModel(tiny_base, recipe=replace(RECIPE, n_epochs=1)).fit(data)
+    tagger, output = SpanTrainer(tiny_base, recipe=replace(RECIPE, n_epochs=1)).fit(data)
     assert np.isfinite(output.label_quality_score).all()
     assert tagger.predict([]) == []
 
 
-def test_nothing_said_about_any_text_is_refused():
+def test_a_pool_without_any_label_is_refused():
     with pytest.raises(InvalidRequest, match="no text has spans"):
         SpanTrainingSet((1,), ("a",), LABELS, (None,), np.zeros(1, dtype=bool))
 
@@ -105,14 +105,14 @@ def test_a_tagger_stops_between_two_batches(tiny_base):
     seen = []
     hooks = TrainingHooks(on_progress=seen.append, should_stop=lambda: len(seen) >= 2)
     with pytest.raises(TrainingCancelled):
-        SpanModel(tiny_base, recipe=RECIPE).fit(span_set(60), hooks=hooks)
+        SpanTrainer(tiny_base, recipe=RECIPE).fit(span_set(60), hooks=hooks)
     assert len(seen) == 2
 
 
-def test_a_saved_tagger_answers_the_same_here_and_in_a_plain_pipeline(tiny_base, folder):
+def test_a_saved_tagger_predicts_the_same_here_and_in_a_plain_pipeline(tiny_base, folder):
     plain = replace(PLAIN, **FAST)
     data = span_set(100)
-    tagger, _ = SpanModel(tiny_base, recipe=plain).fit(data)
+    tagger, _ = SpanTrainer(tiny_base, recipe=plain).fit(data)
     tagger.save(folder, card={"Data": "100 texts"})
     texts = list(data.texts[:5])
     expected = [places(spans) for spans in tagger.predict(texts)]
@@ -120,5 +120,5 @@ def test_a_saved_tagger_answers_the_same_here_and_in_a_plain_pipeline(tiny_base,
     find = pipeline("token-classification", model=str(folder), aggregation_strategy="first")
     theirs = [[(e["start"], e["end"], e["entity_group"]) for e in each] for each in find(texts)]
     assert theirs == expected
-    with pytest.raises(InvalidRequest, match="no small model of ours: 'kind'"):
+    with pytest.raises(InvalidRequest, match="no student of this project: 'kind'"):
         TextClassifier.load(folder)

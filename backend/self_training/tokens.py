@@ -1,4 +1,4 @@
-"""Texts tokenized once and put into batches of like length, so that little is padding."""
+"""Tokenize texts once, and batch texts of like length, so that little of a batch is padding."""
 
 from __future__ import annotations
 
@@ -10,13 +10,17 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn.utils.rnn import pad_sequence
 
 from backend.domain.student import PoolTexts
 
 _CHARS_PER_TOKEN = 20
-_N_TOKENS_PER_READING = 16_384
-_N_TEXTS_PER_READING = 256
+"""More than a token ever covers on average: cuts a huge text before it is tokenized."""
+_MAX_TOKENS_PER_BATCH = 16_384
+_MAX_TEXTS_PER_BATCH = 256
 _N_BATCHES_SORTED_TOGETHER = 50
+
+Rows = NDArray[np.integer] | Sequence[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +39,6 @@ class Tokens:
         """Return the number of tokens of each text, shape (n,)."""
         return np.array([len(ids) for ids in self.ids], dtype=np.int64)
 
-    def subset(self, rows: NDArray[np.integer] | Sequence[int]) -> Tokens:
-        """Return the tokens of these rows, in the order given."""
-        type_ids = None if self.type_ids is None else [self.type_ids[row] for row in rows]
-        return Tokens([self.ids[row] for row in rows], type_ids, self.pad_id)
-
     @property
     def digest(self) -> NDArray[np.uint8]:
         """Return a hash of all tokens, to tell one set of texts from another."""
@@ -48,35 +47,42 @@ class Tokens:
             digest.update(np.asarray([*ids, -1], dtype=np.int32).tobytes())
         return np.frombuffer(digest.digest(), dtype=np.uint8)
 
-    def collate(
-        self, rows: NDArray[np.integer] | Sequence[int], device: torch.device
-    ) -> dict[str, torch.Tensor]:
-        """Return the texts at these rows as a model's inputs, padded to the longest of them."""
-        width = max(len(self.ids[row]) for row in rows)
-        inputs = {
-            "input_ids": torch.full((len(rows), width), self.pad_id, dtype=torch.long),
-            "attention_mask": torch.zeros((len(rows), width), dtype=torch.long),
+    def subset(self, rows: Rows) -> Tokens:
+        """Return the tokens of these rows, in the order given."""
+        type_ids = None if self.type_ids is None else [self.type_ids[row] for row in rows]
+        return Tokens([self.ids[row] for row in rows], type_ids, self.pad_id)
+
+    def collate(self, rows: Rows, device: torch.device) -> dict[str, torch.Tensor]:
+        """Return a model's inputs for these rows, padded to the longest of them."""
+        chosen = self.subset(rows)
+        ids = [torch.tensor(each, dtype=torch.long) for each in chosen.ids]
+        columns = {"input_ids": ids, "attention_mask": [torch.ones_like(each) for each in ids]}
+        if chosen.type_ids is not None:
+            columns["token_type_ids"] = [torch.tensor(each) for each in chosen.type_ids]
+        return {
+            name: pad_sequence(
+                tensors,
+                batch_first=True,
+                padding_value=self.pad_id if name == "input_ids" else 0,
+            ).to(device)
+            for name, tensors in columns.items()
         }
-        if self.type_ids is not None:
-            inputs["token_type_ids"] = torch.zeros((len(rows), width), dtype=torch.long)
-        for line, row in enumerate(rows):
-            n_tokens = len(self.ids[row])
-            inputs["input_ids"][line, :n_tokens] = torch.tensor(self.ids[row])
-            inputs["attention_mask"][line, :n_tokens] = 1
-            if self.type_ids is not None:
-                inputs["token_type_ids"][line, :n_tokens] = torch.tensor(self.type_ids[row])
-        return {name: tensor.to(device) for name, tensor in inputs.items()}
+
+
+def truncate(texts: Sequence[str], max_tokens: int) -> list[str]:
+    """Cut texts to what `max_tokens` tokens can hold at most."""
+    return [text[: max_tokens * _CHARS_PER_TOKEN] for text in texts]
 
 
 def tokenize(tokenizer: Any, pool: PoolTexts, *, max_tokens: int) -> Tokens:
-    """Tokenize every text, cut at `max_tokens`; an empty text has the model's marks only."""
+    """Tokenize every text, truncated to `max_tokens`; an empty text has special tokens only."""
+    pad_id = tokenizer.pad_token_id or 0
     if not len(pool):
-        return Tokens([], None, tokenizer.pad_token_id or 0)
-    most = max_tokens * _CHARS_PER_TOKEN
-    texts = [text[:most] for text in pool.texts]
-    pairs = [text[:most] for text in pool.pairs] if pool.pairs is not None else None
+        return Tokens([], None, pad_id)
+    texts = truncate(pool.texts, max_tokens)
+    pairs = truncate(pool.pairs, max_tokens) if pool.pairs is not None else None
     encoded = tokenizer(texts, pairs, truncation=True, max_length=max_tokens)
-    return Tokens(encoded["input_ids"], encoded.get("token_type_ids"), tokenizer.pad_token_id or 0)
+    return Tokens(encoded["input_ids"], encoded.get("token_type_ids"), pad_id)
 
 
 def training_batches(
@@ -101,18 +107,17 @@ def training_batches(
     return [batches[position] for position in rng.permutation(len(batches))]
 
 
-def reading_batches(lengths: NDArray[np.integer]) -> list[NDArray[np.integer]]:
+def inference_batches(lengths: NDArray[np.integer]) -> list[NDArray[np.integer]]:
     """Return all rows in batches of like length, of at most 16,384 tokens with padding."""
     order = np.argsort(lengths, kind="stable")
     batches: list[NDArray[np.integer]] = []
     start = 0
     for end in range(1, len(order) + 1):
-        is_last = end == len(order)
         n_texts = end - start
         if (
-            is_last
-            or n_texts == _N_TEXTS_PER_READING
-            or (n_texts + 1) * lengths[order[end]] > _N_TOKENS_PER_READING
+            end == len(order)
+            or n_texts == _MAX_TEXTS_PER_BATCH
+            or (n_texts + 1) * lengths[order[end]] > _MAX_TOKENS_PER_BATCH
         ):
             batches.append(order[start:end])
             start = end
