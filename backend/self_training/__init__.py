@@ -1,6 +1,3 @@
-"""Train the student on noisy labels and embed texts: the only package that imports torch.
-
-`similarity` and `noise` run without torch, so that the web process can import them. The span tagger
-and its training (`tagger`, `tagger_training`) are finished and tested, and used by the benchmarks
-alone: no round trains a tagger yet.
+"""Train the student on noisy labels and embed texts; `similarity` and `noise` need no torch.
+The span tagger (`tagger`, `tagger_training`) is used by benchmarks alone: no round trains one yet.
 """
