@@ -98,7 +98,7 @@ def labels(database: Database) -> LabelStore:
 
 
 @pytest.fixture
-def work(database: Database) -> JobStore:
+def jobs(database: Database) -> JobStore:
     return JobStore(database)
 
 

@@ -18,7 +18,7 @@ def run_child(folder: Path, kill_in: str, *others: str) -> int:
     return subprocess.run(command, env=environment, timeout=60, check=False).returncode
 
 
-def test_a_killed_worker_goes_on_at_the_step_where_it_was(tmp_path):
+def test_a_killed_worker_resumes_at_the_step_where_it_was(tmp_path):
     assert run_child(tmp_path, "annotate") == -signal.SIGKILL
     assert run_child(tmp_path, "never") == 0
     lines = (tmp_path / "trace").read_text().splitlines()
@@ -32,7 +32,7 @@ def test_the_same_job_is_not_queued_twice_for_a_project(tmp_path):
     assert "submitted True False" in (tmp_path / "trace").read_text().splitlines()
 
 
-def test_another_worker_takes_over_what_a_dead_one_left(tmp_path):
+def test_another_worker_resumes_what_a_dead_one_left(tmp_path):
     url = f"sqlite:///{tmp_path / 'jobs.db'}"
     assert run_child(tmp_path, "annotate", url, "first", "nobody") == -signal.SIGKILL
     assert run_child(tmp_path, "never", url, "second", "first") == 0

@@ -1,4 +1,4 @@
-"""The worker's own loop: requests become jobs, and what no one told of is found."""
+"""The worker loop: requests become jobs, and work without a webhook is found."""
 
 from __future__ import annotations
 
@@ -65,20 +65,20 @@ def test_a_request_becomes_one_job_and_is_kept_while_one_runs(services, project_
     assert dispatcher.dispatch() == 1
 
 
-def test_work_that_nobody_told_of_is_found(services, project_id):
+def test_work_without_a_webhook_is_found(services, project_id):
     (request,) = services.stores.jobs.job_requests()
     services.stores.jobs.drop_request(*request)
     Dispatcher(services, FakeJobs()).request_due_jobs()
     assert len(services.stores.jobs.job_requests()) == 1
 
 
-def test_training_is_asked_for_at_once(services, project_id):
+def test_training_is_requested_at_once(services, project_id):
     services.events.receive(Event("START_TRAINING", services.platform.project(1)))
     kinds = {kind for _, kind, _ in services.stores.jobs.job_requests()}
     assert kinds == {"prelabel", "round-now"}
 
 
-def test_a_round_that_is_not_finished_is_gone_on_with(services, project_id):
+def test_an_unfinished_round_is_continued(services, project_id):
     (request,) = services.stores.jobs.job_requests()
     services.stores.jobs.drop_request(*request)
     project = services.stores.projects.get(project_id)
@@ -87,7 +87,7 @@ def test_a_round_that_is_not_finished_is_gone_on_with(services, project_id):
     assert [kind for _, kind, _ in services.stores.jobs.job_requests()] == ["round"]
 
 
-def test_a_removed_project_is_left_alone(services, project_id):
+def test_a_disconnected_project_gets_no_jobs(services, project_id):
     (request,) = services.stores.jobs.job_requests()
     services.stores.jobs.drop_request(*request)
     services.stores.projects.disconnect(project_id)

@@ -139,7 +139,6 @@ def upsert(
     *,
     keep: Sequence[str] = (),
     add: Sequence[str] = (),
-    where: sa.ColumnElement[bool] | None = None,
 ) -> None:
     """Insert rows, or update those whose primary key exists.
 
@@ -149,11 +148,10 @@ def upsert(
         rows: values by column name, all with the same columns.
         keep: columns that keep their stored value.
         add: columns to whose stored value the new one is added.
-        where: the condition for an update.
     """
     if not rows:
         return
-    statement = _insert(connection, table)
+    statement = insert_into(connection, table)
     key = [column.name for column in table.primary_key]
     changed = {
         name: table.c[name] + statement.excluded[name] if name in add else statement.excluded[name]
@@ -161,7 +159,7 @@ def upsert(
         if name not in key and name not in keep
     }
     if changed:
-        statement = statement.on_conflict_do_update(index_elements=key, set_=changed, where=where)
+        statement = statement.on_conflict_do_update(index_elements=key, set_=changed)
     else:
         statement = statement.on_conflict_do_nothing(index_elements=key)
     connection.execute(statement, [dict(row) for row in rows])
@@ -169,12 +167,13 @@ def upsert(
 
 def insert_new(connection: sa.Connection, table: sa.Table, row: Mapping[str, Any]) -> bool:
     """Insert a row unless one of its unique keys is taken; return whether it was inserted."""
-    statement = _insert(connection, table).values(dict(row)).on_conflict_do_nothing()
+    statement = insert_into(connection, table).values(dict(row)).on_conflict_do_nothing()
     # not the row count: PostgreSQL's driver does not know it where a key comes back
     return connection.execute(statement.returning(sa.literal(1))).first() is not None
 
 
-def _insert(connection: sa.Connection, table: sa.Table) -> Any:
+def insert_into(connection: sa.Connection, table: sa.Table) -> Any:
+    """Return the database's own insert statement, which knows ON CONFLICT."""
     is_sqlite = connection.dialect.name == "sqlite"
     return sqlite.insert(table) if is_sqlite else postgresql.insert(table)
 

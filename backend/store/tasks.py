@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from backend.domain.labels import HumanLabel
 from backend.domain.projects import Event, ProjectId, Task
 from backend.store import tables as t
-from backend.store.database import Database, in_slices, insert_new, now, upsert
+from backend.store.database import Database, in_slices, insert_into, insert_new, now, upsert
 from backend.store.jobs import request_job
 from backend.store.tables import existing, human_answers
 
@@ -193,8 +193,15 @@ def _save_human_labels(
         | {"project_id": project_id, "result": list(label.result)}
         for label in labels
     ]
-    is_not_older = t.human_labels.c.updated_at <= sa.literal_column("excluded.updated_at")
-    upsert(connection, t.human_labels, rows, where=is_not_older)
+    if rows:
+        statement = insert_into(connection, t.human_labels)
+        new = statement.excluded
+        newer_wins = statement.on_conflict_do_update(
+            index_elements=["project_id", "annotation_id"],
+            set_={name: new[name] for name in _LABEL_FIELDS},
+            where=t.human_labels.c.updated_at <= new.updated_at,
+        )
+        connection.execute(newer_wins, rows)
 
 
 def _restore(

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from backend.domain.labels import Abstention, AbstentionReason, HumanLabel, WeakLabel
+from backend.domain.labels import Abstention, AbstentionReason, HumanLabel, Span, WeakLabel
 from backend.domain.projects import Event, Prediction, ProjectId, Task
 from tests.conftest import TOPIC
 
@@ -64,7 +64,7 @@ def test_an_abstention_is_not_a_label_and_is_counted_by_reason(labels, project, 
     assert progress.n_to_label == 1
 
 
-def test_only_passing_abstentions_are_asked_for_again(labels, project, three):
+def test_only_transient_abstentions_are_reopened(labels, project, three):
     labels.save(
         project,
         [abstained(1, AbstentionReason.NO_TEXT), abstained(2, AbstentionReason.UNREADABLE)],
@@ -83,12 +83,12 @@ def test_stored_predictions_are_those_of_the_present_version_only(projects, labe
     assert labels.progress(other).n_to_label == 3
 
 
-def test_a_prediction_is_not_given_for_another_text(labels, project, three):
+def test_a_prediction_is_not_returned_for_another_text(labels, project, three):
     labels.save(project, [weak(1)], [prediction(project, 1)])
     assert labels.predictions(project, [Task(1, {"text": "edited since"})]) == {}
 
 
-def test_what_was_given_to_label_studio_is_looked_up_before_it_is_sent(labels, project, three):
+def test_an_offered_prediction_is_looked_up_before_it_is_sent(labels, project, three):
     labels.save(project, [weak(1), weak(2)], [prediction(project, 1), prediction(project, 2)])
     labels.predictions(project, three[:1])
     waiting, offered = labels.take_unpublished(project, 9, patience_s=0)
@@ -97,7 +97,7 @@ def test_what_was_given_to_label_studio_is_looked_up_before_it_is_sent(labels, p
     assert labels.take_unpublished(project, 9, patience_s=0)[1] == {1, 2}
 
 
-def test_a_prediction_is_given_away_by_one_only(labels, project, three):
+def test_a_prediction_is_offered_once(labels, project, three):
     labels.save(project, [weak(1), weak(2)], [prediction(project, 1), prediction(project, 2)])
     assert labels.offer(project, [1]) == {1}
     assert labels.offer(project, [1]) == set()
@@ -151,10 +151,40 @@ def test_thousands_of_ids_fit_into_one_call(tasks, labels, project):
     assert labels.progress(project).n_published == 2_500
 
 
-def test_what_predict_has_just_given_away_is_left_alone_for_a_while(labels, project, three):
+def test_a_prediction_offered_just_now_is_not_imported_yet(labels, project, three):
     labels.save(project, [weak(1), weak(2)], [prediction(project, 1), prediction(project, 2)])
     labels.offer(project, [1])
     taken, doubtful = labels.take_unpublished(project, 9, patience_s=30)
     assert [p.task_id for p in taken] == [2]
     assert doubtful == set()
     assert labels.take_unpublished(project, 9, patience_s=30)[1] == {2}
+
+
+LABELS = [
+    WeakLabel(
+        1,
+        "topic",
+        "llm:tiny",
+        "v2",
+        probabilities=(0.25, 0.75),
+        label_mass=0.5,
+        votes={"similarity": (0.5, 0.5)},
+        injection_flag="asks for a label",
+        n_tokens_in=5,
+    ),
+    WeakLabel(2, "who", "llm:tiny", "v2", spans=(Span(0, 4, "PER", 0.9),), confidence=0.8),
+    WeakLabel(3, "who", "llm:tiny", "v2", spans=()),
+    WeakLabel(4, "why", "llm:tiny", "v2", text="", confidence=0.1, is_truncated=True),
+    WeakLabel(5, "why", "llm:tiny", "v2", abstention=Abstention(AbstentionReason.NO_TEXT, "blank")),
+]
+
+
+def test_every_kind_of_weak_label_comes_back_as_it_was_saved(labels, project):
+    labels.save(project, LABELS, [])
+    assert labels.weak_labels(project) == LABELS
+
+
+def test_a_project_has_only_its_own_weak_labels(labels, projects, project):
+    other = projects.save(ProjectId("4.1795215594"), label_config="<View/>")[0]
+    labels.save(project, LABELS, [])
+    assert labels.weak_labels(other) == []

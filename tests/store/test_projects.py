@@ -1,10 +1,9 @@
-"""Projects, versions, requests and problems."""
+"""Projects, their versions and their measured state."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
-
 from backend.domain.projects import ProjectId
+from backend.store import StateStore
 from tests.conftest import SENTIMENT, TOPIC
 
 ONE, TWO = ProjectId("1.1795215594"), ProjectId("2.1795215595")
@@ -34,13 +33,13 @@ def test_none_leaves_title_and_instruction_as_they_are(projects):
     assert (again.title, again.instruction, is_new) == ("Reviews", "Be fair.", False)
 
 
-def test_projects_never_see_each_other(projects, work):
+def test_projects_never_see_each_other(projects, jobs):
     projects.save(ONE, label_config=SENTIMENT)
     projects.save(TWO, label_config=TOPIC)
-    work.note_problem(ONE, "llm", "down")
+    jobs.note_problem(ONE, "llm", "down")
     assert projects.get(TWO).label_config == TOPIC
     assert projects.versions(ONE) == [projects.get(ONE).model_version]
-    assert work.problems(TWO) == []
+    assert jobs.problems(TWO) == []
 
 
 def test_a_number_that_label_studio_uses_again_is_another_project(projects):
@@ -51,28 +50,12 @@ def test_a_number_that_label_studio_uses_again_is_another_project(projects):
     assert projects.find(7) is None
 
 
-def test_requests_of_one_kind_are_one_request_and_a_newer_one_is_not_dropped(work):
-    work.request_job(ONE, "prelabel", "connected")
-    (_, _, asked_at) = work.job_requests()[0]
-    work.request_job(ONE, "prelabel", "TASKS_CREATED")
-    assert len(work.job_requests()) == 1
-    work.drop_request(ONE, "prelabel", asked_at - timedelta(seconds=1))
-    assert len(work.job_requests()) == 1
-    work.drop_request(ONE, "prelabel", datetime.now(UTC))
-    assert work.job_requests() == []
-
-
-def test_a_problem_keeps_its_beginning_and_counts(work):
-    work.note_problem(ONE, "llm", "connection refused")
-    work.note_problem(ONE, "llm", "503")
-    (problem,) = work.problems(ONE)
-    assert (problem.message, problem.n_times) == ("503", 2)
-    assert problem.first_seen_at <= problem.last_seen_at
-    work.clear_problem(ONE, "llm")
-    assert work.problems(ONE) == []
-
-
-def test_a_worker_that_beats_is_alive(work):
-    work.record_heartbeat("worker-a")
-    work.record_heartbeat("worker-a")
-    assert work.live_workers() == ["worker-a"]
+def test_state_is_kept_by_project_and_name(database):
+    store = StateStore(database)
+    assert store.get(ONE, "label_model") is None
+    store.put(ONE, "label_model", {"llm": 0.8})
+    store.put(ONE, "label_model", {"llm": 0.7, "similarity": [1, 2]})
+    store.put(ONE, "templates", None)
+    assert StateStore(database).get(ONE, "label_model") == {"llm": 0.7, "similarity": [1, 2]}
+    assert store.get(ONE, "templates") is None
+    assert store.get(ProjectId("9.9"), "label_model") is None

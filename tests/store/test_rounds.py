@@ -38,7 +38,7 @@ def test_rounds_are_numbered_and_keep_what_came_of_them(rounds, project):
     assert second.number == 2
 
 
-def test_a_closed_round_takes_no_news(rounds, project):
+def test_a_closed_round_cannot_be_changed(rounds, project):
     found = opened(rounds, project)
     assert rounds.finish(found, RoundState.CANCELLED)
     assert not rounds.note(found, step="fuse", progress={})

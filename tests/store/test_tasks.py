@@ -1,4 +1,4 @@
-"""News from Label Studio: once, whole, in any order, with the same end."""
+"""Events and listings of Label Studio: applied once, in any order, with the same result."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def deleted(*ids):
     return Event("ANNOTATIONS_DELETED", deleted_annotation_ids=ids)
 
 
-def test_the_same_event_twice_is_news_once(tasks):
+def test_the_same_event_twice_is_new_once(tasks):
     event = created(annotation(1))
     assert tasks.apply(ONE, event, None) is True
     assert tasks.apply(ONE, event, None) is False
@@ -88,11 +88,11 @@ def test_events_of_one_project_leave_the_other_alone(tasks):
     assert len(tasks.human_labels(ONE)) == 1
 
 
-def test_an_event_and_the_job_that_it_calls_for_are_kept_together(tasks, work):
+def test_an_event_and_the_job_that_it_requires_are_stored_together(tasks, jobs):
     event = Event("TASKS_CREATED", tasks=(Task(1, {"text": "a"}),))
     tasks.apply(ONE, event, ("prelabel", "TASKS_CREATED"))
     tasks.apply(ONE, event, ("prelabel", "TASKS_CREATED"))
-    assert [request[:2] for request in work.job_requests()] == [(ONE, "prelabel")]
+    assert [request[:2] for request in jobs.job_requests()] == [(ONE, "prelabel")]
     assert tasks.events(ONE) == {"TASKS_CREATED": 1}
 
 
