@@ -22,6 +22,8 @@ _LOG = logging.getLogger(__name__)
 _DISPATCH_INTERVAL_S = 0.5
 _HEARTBEAT_INTERVAL_S = 5.0
 _CLEANUP_INTERVAL_S = 3600.0
+_STOP_WAIT_S = 3
+"""A short step ends in this time, and is not repeated at the next start."""
 
 Actions = Mapping[Callable[[], object], float]
 """What to call, and its interval in seconds."""
@@ -95,7 +97,7 @@ def run_worker(services: Services, stop: threading.Event) -> None:
         try:
             _repeat(actions, stop)
         finally:
-            jobs.close()
+            jobs.close(wait_s=_STOP_WAIT_S)
             _LOG.info("worker=%s stopped", settings.own_worker_id)
 
 
