@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ from scipy.stats import binomtest
 from sklearn.metrics import f1_score
 
 from backend.domain.labels import Span, WeakLabel
-from backend.domain.questions import Question, QuestionKind
+from backend.domain.questions import Question
 from benchmarks.datasets import Gold
 
 Floats = NDArray[np.float64]
@@ -21,7 +21,7 @@ _N_BINS = 15
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """One figure with its 95 % interval; `macro` beside the micro F1 of multiple labels."""
+    """One figure with its 95 % interval; `macro` is the macro F1 beside a micro F1."""
 
     value: float
     low: float
@@ -29,7 +29,7 @@ class Score:
     macro: float | None = None
 
     def as_notes(self, name: str) -> dict[str, object]:
-        """Return what stands beside the figure in a report."""
+        """Return interval and macro F1 for a report, under keys that begin with `name`."""
         notes: dict[str, object] = {f"{name}_95": [round(self.low, 4), round(self.high, 4)]}
         return notes if self.macro is None else {**notes, f"{name}_macro": round(self.macro, 4)}
 
@@ -45,8 +45,8 @@ def posteriors(weak_labels: Sequence[WeakLabel], n_labels: int) -> Floats:
 
 def score_posteriors(probabilities: Floats, gold: Sequence[Gold], question: Question) -> Score:
     """Return accuracy, or F1 for multiple labels; a text without an answer counts as wrong."""
-    if question.kind is QuestionKind.MULTIPLE_CHOICE:
-        return _multiple(probabilities, gold)
+    if question.kind.is_multilabel:
+        return _multilabel_f1(probabilities, gold)
     answered = np.asarray(np.isfinite(probabilities).all(axis=1))
     best = np.where(answered[:, None], probabilities, -1.0).argmax(axis=1)
     is_right = answered & (best == np.array(gold, dtype=int))
@@ -103,7 +103,7 @@ def span_f1(predicted: Sequence[Sequence[Span]], gold: Sequence[Sequence[Span]])
     return 2 * precision * recall / (precision + recall) if n_right else 0.0
 
 
-def _multiple(probabilities: Floats, gold: Sequence[Gold]) -> Score:
+def _multilabel_f1(probabilities: Floats, gold: Sequence[Gold]) -> Score:
     found = np.nan_to_num(probabilities) >= 0.5
     wanted = np.zeros_like(found)
     for at, labels in enumerate(gold):
@@ -120,7 +120,8 @@ def _multiple(probabilities: Floats, gold: Sequence[Gold]) -> Score:
     return Score(score.value, score.low, score.high, macro)
 
 
-def _bootstrapped(figure, n: int) -> Score:  # type: ignore[no-untyped-def]
+def _bootstrapped(figure: Callable[[NDArray[np.intp]], float], n: int) -> Score:
+    """Return a figure of all n texts with its 95 % bootstrap interval."""
     rng = np.random.default_rng(0)
     draws = [figure(rng.integers(0, n, n)) for _ in range(_N_RESAMPLES)]
     low, high = np.quantile(draws, [0.025, 0.975])

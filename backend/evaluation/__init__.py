@@ -1,1 +1,1 @@
-"""Measure labels and models: metrics, intervals, the promotion gate, stopping rules."""
+"""Measure labels and models: metrics with intervals, the promotion gate, stopping rules."""

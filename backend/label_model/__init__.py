@@ -1,1 +1,1 @@
-"""Combine several annotators into one label with a probability. numpy and scipy only."""
+"""Aggregate the labels of several annotators, or people, into one with a probability."""
