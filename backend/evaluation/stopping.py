@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import nnls
 
 _DECAYS = tuple(np.linspace(0.05, 2.0, 40).tolist())
 _MIN_POINTS = 3
@@ -137,6 +136,8 @@ def expected_gain(points: Sequence[LearningPoint], *, n_next: int) -> float:
     curve = [point for point in points if point.n_labels > 0]
     if len(curve) < _MIN_POINTS:
         return _slope(points) * n_next
+    from scipy.optimize import nnls  # slow to import, and the status command often need not
+
     n = np.array([point.n_labels for point in curve], dtype=np.float64)
     errors = np.array([1 - point.accuracy for point in curve])
     weights = 1 / np.array([max(point.interval_width, 0.01) for point in curve])

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import sqlite
 
 from backend.errors import StoreUnavailable
 
@@ -174,8 +174,11 @@ def insert_new(connection: sa.Connection, table: sa.Table, row: Mapping[str, Any
 
 def insert_into(connection: sa.Connection, table: sa.Table) -> Any:
     """Return the database's own insert statement, which knows ON CONFLICT."""
-    is_sqlite = connection.dialect.name == "sqlite"
-    return sqlite.insert(table) if is_sqlite else postgresql.insert(table)
+    if connection.dialect.name == "sqlite":
+        return sqlite.insert(table)
+    from sqlalchemy.dialects import postgresql  # slow to import
+
+    return postgresql.insert(table)
 
 
 def in_slices(ids: Sequence[Any]) -> Iterator[Sequence[Any]]:
