@@ -71,7 +71,7 @@ def ask_single_label(
     batch = PromptBatch(call, question, prompt_version(question, template))
     decoding = _decoding(call.info, words, is_chat=template.is_chat)
     prompts = batch.prompts(
-        examples, [layout] * len(examples), _answer_word(question, words), call.truncator(decoding)
+        examples, layout, _answer_word(question, words), call.truncator(decoding)
     )
     return batch.annotate(examples, prompts, decoding, _parser(words))
 
@@ -93,7 +93,7 @@ def ask_multilabel(
     """
     template = call.template_for(question)
     words = Verbalizer((_YES, _NO), ())
-    if _has_logprobs(call.info):
+    if call.has_logprobs:
         words = build_verbalizer(_YES_NO, call.tokenize, is_chat=template.is_chat)
     suffix = "" if chosen is None else f"-top{max(map(len, chosen), default=0)}"
     batch = PromptBatch(call, question, prompt_version(question, template, suffix=suffix))
@@ -105,7 +105,7 @@ def ask_multilabel(
         rows = [row for row in range(len(examples)) if chosen is None or index in chosen[row]]
         layout = yes_no_layout(call.schema, question, call.instruction, label_index=index)
         some = [examples[row] for row in rows]
-        prompts += batch.prompts(some, [layout] * len(rows), _yes_or_no(label.value), truncator)
+        prompts += batch.prompts(some, layout, _yes_or_no(label.value), truncator)
         cells += [(row, index) for row in rows]
     answers = [_LabelAnswers([], [], []) for _ in examples]
     for (row, index), prompt, completion in zip(
@@ -139,7 +139,7 @@ def ask_shortlist(
         part = replace(question, labels=tuple(question.labels[at] for at in labels))
         words = _verbalizer(call, part, template)
         layout = choice_layout(call.schema, part, call.instruction, template, words)
-        (prompt,) = batch.prompts([example], [layout], _answer_word(part, words), truncator)
+        (prompt,) = batch.prompts([example], layout, _answer_word(part, words), truncator)
         rows.append(_ShortlistRow(example, labels, words, prompt))
     weak_labels = []
     for group in _groups(rows):
@@ -250,10 +250,6 @@ def _groups(rows: Sequence[_ShortlistRow]) -> Iterator[list[_ShortlistRow]]:
         yield group
 
 
-def _has_logprobs(info: LanguageModelInfo) -> bool:
-    return info.reads_token_ids or info.n_top_logprobs > 0
-
-
 def _verbalizer(call: LLMCall, question: Question, template: PromptTemplate) -> Verbalizer:
     """Return the labels' answer words under this template, with tokens if the server reads any.
 
@@ -261,7 +257,7 @@ def _verbalizer(call: LLMCall, question: Question, template: PromptTemplate) -> 
     other labels cannot be told apart, or are too many to read.
     """
     written = Verbalizer(answer_names(question.labels), ())
-    if not _has_logprobs(call.info):
+    if not call.has_logprobs:
         return written
     try:
         if len(question.labels) > _MAX_TOKEN_IDS:

@@ -35,10 +35,10 @@ def ask_free_text(
         model=call.info.name,
         is_chat=template.is_chat,
         stop=() if template.is_chat else ("\n",),
-        n_logprobs=1 if call.info.reads_token_ids or call.info.n_top_logprobs else 0,
+        n_logprobs=int(call.has_logprobs),
     )
     truncator = call.truncator(decoding)
-    prompts = batch.prompts(examples, [layout] * len(examples), _answer_text, truncator)
+    prompts = batch.prompts(examples, layout, _answer_text, truncator)
     return batch.annotate(examples, prompts, decoding, lambda done: _parse(question, done))
 
 

@@ -55,6 +55,11 @@ class LLMCall:
     tokens: dict[tuple[str, str], tuple[int, ...]] = field(default_factory=dict)
     max_text_chars: int = DEFAULT_MAX_TEXT_CHARS
 
+    @property
+    def has_logprobs(self) -> bool:
+        """Whether the server reports any log-probabilities."""
+        return self.info.reads_token_ids or self.info.n_top_logprobs > 0
+
     def template_for(self, question: Question) -> PromptTemplate:
         """Return a question's template in the prompt context, if the server can take it."""
         name = self.prompt_context.templates.get(question.name, "")
@@ -99,13 +104,13 @@ class PromptBatch:
     def prompts(
         self,
         examples: Sequence[Example],
-        layouts: Sequence[Layout],
+        layout: Layout,
         format_answer: FormatAnswer,
         truncator: PromptTruncator,
     ) -> list[TruncatedPrompt]:
-        """Return each example's prompt in its own layout, with its shots in the given order."""
+        """Return each example's prompt, with its shots in the given order."""
         prompts = []
-        for example, layout in zip(examples, layouts, strict=True):
+        for example in examples:
             texts = self._texts(example)
             if isinstance(texts, Abstention):
                 prompts.append(TruncatedPrompt(abstention=texts))

@@ -44,13 +44,12 @@ def ask_spans(call: LLMCall, question: Question, examples: Sequence[Example]) ->
     """
     spans = SpanFormat(question)
     batch = PromptBatch(call, question, _PROMPT_VERSION)
-    has_logprobs = call.info.reads_token_ids or call.info.n_top_logprobs > 0
     decoding = Decoding(
         max_tokens=min(_MAX_ANSWER_TOKENS, call.info.n_context_tokens // _MIN_CONTEXTS_PER_ANSWER),
         model=call.info.name,
         stop=("\n\n",),
         json_schema=spans.json_schema(),
-        n_logprobs=1 if has_logprobs else 0,
+        n_logprobs=int(call.has_logprobs),
     )
     name = display_name(question.name)
     layout = Layout(
@@ -60,7 +59,7 @@ def ask_spans(call: LLMCall, question: Question, examples: Sequence[Example]) ->
         asked=f"{name} in JSON:",
     )
     truncator = call.truncator(decoding)
-    prompts = batch.prompts(examples, [layout] * len(examples), spans.demonstration, truncator)
+    prompts = batch.prompts(examples, layout, spans.demonstration, truncator)
     completions = batch.complete(prompts, decoding)
 
     def parser(example: Example) -> ParseAnswer:

@@ -33,7 +33,7 @@ def thinks(prompt: str) -> dict[str, float]:
     return {"good": 0.4 if is_good else 0.1, "bad": 0.1 if is_good else 0.2}
 
 
-def test_forms_are_measured_and_the_probe_avoids_the_bad_one(data):
+def test_templates_are_measured_and_the_selection_avoids_the_bad_one(data):
     model = FakeLanguageModel(thinks, n_context_tokens=2048)
     measured = measure(model, data, limit=60, console=Console(file=StringIO()))
     assert "a test text" not in "".join(model.prompts)

@@ -122,7 +122,7 @@ def test_examples_without_a_text_abstain_with_their_reason_and_cost_nothing(mode
     assert len(model.prompts) == 1
 
 
-def test_only_texts_that_could_be_too_long_are_measured(model):
+def test_only_texts_that_could_be_too_long_are_tokenized(model):
     weak_labels = annotate(model, ["short", "word " * 500, "brief"])
     assert [weak.is_truncated for weak in weak_labels] == [False, True, False]
     assert reasons(weak_labels) == [None] * 3
@@ -135,7 +135,7 @@ def test_a_long_text_that_fits_after_all_is_not_called_truncated(model):
     assert not weak.is_truncated
 
 
-def test_a_text_of_many_bytes_and_few_characters_is_measured_too(model):
+def test_a_text_of_many_bytes_and_few_characters_is_tokenized_too(model):
     annotate(model, ["\N{SNOWMAN}" * 100])
     assert "truncate" in [call for call, _ in model.calls]
 

@@ -28,7 +28,7 @@ def thinks_of_moods(prompt: str) -> dict[str, float]:
     return {"yes": 0.2, "no": 0.2}
 
 
-def test_multiple_choice_gives_each_label_its_own_probability_in_one_list():
+def test_multiple_choice_gives_each_label_its_own_probability_in_one_batch():
     model = FakeLanguageModel(thinks_of_moods)
     first, second = annotate(model, MOODS, "what a day", "another day")
     assert first.probabilities == pytest.approx((0.75, 0.25, 0.5))

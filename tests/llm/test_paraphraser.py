@@ -1,4 +1,4 @@
-"""Second wordings by an LLM keep their places; what is no wording is None."""
+"""Paraphrases by an LLM keep their places; what is no paraphrase is None."""
 
 from __future__ import annotations
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from enum import StrEnum
+from dataclasses import dataclass
 from html.parser import HTMLParser
 
 from backend.domain.ports import LanguageModelInfo
@@ -28,21 +27,13 @@ _UNPRINTABLE = re.compile(
 _ANSWER = "Answer"
 
 
-class Options(StrEnum):
-    """Whether a line of the prompt lists the answers."""
-
-    WHERE_NEEDED = "where_needed"
-    ALWAYS = "always"
-    NEVER = "never"
-
-
 @dataclass(frozen=True, slots=True)
 class PromptTemplate:
     """One way to word a question.
 
     Args:
         version: raised with every change of the wording.
-        options: whether a line lists the answers.
+        lists_options: whether a line lists the answers; None: only where a meaning is missing.
         shows_hints: whether each answer's meaning is shown, a line each.
         uses_letters: whether the options are called "A", "B", ....
         asks_answer: whether the line to complete is "Answer:" under a sentence that asks; else it
@@ -52,7 +43,7 @@ class PromptTemplate:
 
     name: str
     version: int = 1
-    options: Options = Options.WHERE_NEEDED
+    lists_options: bool | None = None
     shows_hints: bool = True
     uses_letters: bool = False
     asks_answer: bool = False
@@ -62,12 +53,12 @@ class PromptTemplate:
 TEMPLATES: Mapping[str, PromptTemplate] = {
     template.name: template
     for template in (
-        PromptTemplate("plain-options", options=Options.ALWAYS),
+        PromptTemplate("plain-options", lists_options=True),
         PromptTemplate("plain-hints", version=2),
-        PromptTemplate("plain-bare", shows_hints=False, options=Options.NEVER),
-        PromptTemplate("plain-answer", options=Options.ALWAYS, asks_answer=True),
+        PromptTemplate("plain-bare", shows_hints=False, lists_options=False),
+        PromptTemplate("plain-answer", lists_options=True, asks_answer=True),
         PromptTemplate("plain-marks", uses_letters=True, asks_answer=True),
-        PromptTemplate("chat-options", options=Options.ALWAYS, asks_answer=True, is_chat=True),
+        PromptTemplate("chat-options", lists_options=True, asks_answer=True, is_chat=True),
         PromptTemplate("chat-marks", uses_letters=True, asks_answer=True, is_chat=True),
     )
 }
@@ -108,7 +99,7 @@ class Layout:
     fields: tuple[tuple[str, str], ...]
     asked: str
     lead: str = ""
-    shots: tuple[str, ...] = field(default=())
+    shots: tuple[str, ...] = ()
 
     def block(self, texts: Mapping[str, str], answer: str | None = None) -> str:
         """Return the texts (from `slot_text`), quoted and named, and the line to complete."""
@@ -137,9 +128,9 @@ def choice_layout(
     lines = instruction_lines(schema, instruction)
     name = display_name(question.name)
     meanings = _meanings(question, words) if template.shows_hints or words.are_letters else []
-    lists_options = template.options is Options.ALWAYS or (
-        template.options is Options.WHERE_NEEDED and len(meanings) < len(question.labels)
-    )
+    lists_options = template.lists_options
+    if lists_options is None:
+        lists_options = len(meanings) < len(question.labels)
     if template.asks_answer and not words.are_letters:
         lines += [*meanings, f"{name}: answer with {_one_of(words.words)}."]
     elif template.asks_answer:

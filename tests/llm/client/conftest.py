@@ -1,4 +1,4 @@
-"""An LLM server that misbehaves on demand, and its client."""
+"""Fixtures: a scripted LLM server that fails on demand, and its client."""
 
 from __future__ import annotations
 

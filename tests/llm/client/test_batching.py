@@ -1,4 +1,4 @@
-"""Many prompts in lists: how long, how many at once, and what one bad prompt sinks."""
+"""Batches of prompts: size, concurrency, retries, and a bad prompt that fails alone."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from tests.llm.client.vllm_client import ASKED, PROMPTS, assert_all_answered, cl
 from tests.llm_server import OLLAMA, Reply, ScriptedLlmServer, error, is_work, prompts_in
 
 
-def test_prompts_go_out_in_lists_and_come_back_in_order(server, model):
+def test_prompts_go_out_in_batches_and_come_back_in_order(server, model):
     assert_all_answered(model.complete(PROMPTS, ASKED))
     assert sorted(len(prompts) for prompts in server.lists()) == [2, 4, 4]
 
 
-def test_several_lists_are_in_flight_but_not_more_than_allowed(server):
+def test_several_batches_are_in_flight_but_not_more_than_allowed(server):
     model = client(server, batch_size=1, concurrency=3)
     model.describe()
     server.most_in_flight = 0
@@ -76,7 +76,7 @@ def test_a_prompt_that_breaks_the_server_sinks_none_of_its_neighbours(server):
     assert not failed.was_refused
 
 
-def test_a_busy_server_gets_shorter_lists_until_it_can_take_them(server):
+def test_a_busy_server_gets_smaller_batches_until_it_can_take_them(server):
     model = client(server, batch_size=64, concurrency=1)
     server.rule = lambda path, body: (
         error(503, "busy") if path == "/v1/completions" and len(prompts_in(body)) > 4 else None
@@ -86,7 +86,7 @@ def test_a_busy_server_gets_shorter_lists_until_it_can_take_them(server):
     assert max(taken) > 1
 
 
-def test_lists_grow_again_slowly_when_the_server_has_recovered(server):
+def test_batches_grow_again_slowly_when_the_server_has_recovered(server):
     model = client(server, batch_size=16, concurrency=1)
     model.describe()
     server.script.append(error(503, "busy"))
@@ -125,7 +125,7 @@ def test_what_was_answered_before_the_deadline_is_kept(server):
     assert {completion.failure for completion in completions[4:]} == {"no answer within 0.5 s"}
 
 
-def test_lists_are_short_when_time_is(server):
+def test_batches_are_small_under_a_deadline(server):
     model = client(server, batch_size=64)
     assert_all_answered(model.complete(PROMPTS * 2, ASKED, deadline_s=30), PROMPTS * 2)
     assert max(len(prompts) for prompts in server.lists()) == 8
@@ -167,14 +167,14 @@ def test_a_server_that_can_only_take_one_prompt_in_time_answers_them_all(server)
     assert_all_answered(model.complete(PROMPTS[:5], ASKED), PROMPTS[:5])
 
 
-def test_long_answers_start_with_short_lists_that_double(server):
+def test_long_answers_start_with_small_batches_that_double(server):
     model = client(server, batch_size=64, concurrency=1)
     model.describe()
     model.complete(PROMPTS * 20, Decoding(max_tokens=64))
     assert [len(prompts) for prompts in server.lists()] == [8, 16, 32, 64, 64, 16]
 
 
-def test_lists_that_take_half_the_time_limit_do_not_grow(server):
+def test_batches_that_take_half_the_time_limit_do_not_grow(server):
     model = client(server, timeout_s=1.0, batch_size=32, concurrency=1)
     model.describe()
     delay(server, 0.0, 0.14)

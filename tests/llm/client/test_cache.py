@@ -1,4 +1,4 @@
-"""An answer is paid once: across calls, processes, projects and crashes."""
+"""An answer is requested once: across calls, processes, projects and crashes."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_a_second_run_asks_nothing_and_gets_the_same(store):
     assert all(answer.is_from_cache and answer.n_tokens_in == 0 for answer in after)
 
 
-def test_what_is_missing_of_a_list_goes_out_together_and_in_order(store):
+def test_the_misses_of_a_call_go_out_together_and_in_order(store):
     model = fake()
     cached = CachedLanguageModel(model, store)
     cached.complete(["b"], GREEDY)
@@ -95,7 +95,7 @@ def test_naming_the_model_or_not_is_the_same_question(store):
     assert model.prompts == ["one"]
 
 
-def test_drawn_answers_are_told_apart_by_their_place_or_seed(store):
+def test_sampled_answers_are_told_apart_by_their_place_or_seed(store):
     model = fake()
     cached = CachedLanguageModel(model, store)
     cached.complete(["one", "one", "one"], DRAWN)
@@ -187,7 +187,7 @@ def test_more_answers_are_found_than_fit_one_query(store):
     )
 )
 @settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_an_answer_comes_back_as_it_was_kept(store, answer):
+def test_an_answer_comes_back_as_it_was_stored(store, answer):
     key = str(hash(answer.text)).encode()[:16]
     with store._db.write() as connection:
         connection.execute(sa.delete(t.llm_answers))

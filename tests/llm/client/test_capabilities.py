@@ -1,4 +1,4 @@
-"""What a server can do is found out by asking it."""
+"""Capabilities of a server are detected by requests."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_describing_is_done_once(server, model):
     assert len(server.requests) == n_requests
 
 
-def test_what_was_measured_before_a_failure_is_not_measured_again(server, model):
+def test_what_was_detected_before_a_failure_is_not_requested_again(server, model):
     def busy_once(path, body):
         if "structured_outputs" in body and not any(
             "structured_outputs" in asked for _, asked in server.requests[:-1]

@@ -1,4 +1,4 @@
-"""Addresses, keys, and what is told of a server that is not there or says no."""
+"""Addresses, keys, and the errors of a server that is down or rejects a request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is asked reaches the server, on the route and in the words that it understands."""
+"""Requests use the route and the fields that the server has."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_likeliest_tokens_are_used_where_named_ones_cannot_be_asked(server, mode
     assert len(completion.logprobs) == 20
 
 
-def test_a_chat_goes_through_the_template_in_lists(server, model):
+def test_a_chat_goes_through_the_template_in_batches(server, model):
     completions = model.complete(PROMPTS, replace(ASKED, is_chat=True))
     assert_all_answered(completions)
     work = [path for path, body in server.requests if is_work(path, body)]
@@ -54,7 +54,7 @@ def test_all_of_a_decoding_reaches_the_server(server, model):
 
 
 @pytest.mark.parametrize("dialect", DIALECTS.values(), ids=DIALECTS.keys())
-def test_an_answer_is_held_to_choices_or_a_schema(dialect):
+def test_an_answer_is_constrained_to_choices_or_a_schema(dialect):
     server = ScriptedLlmServer(dialect=dialect)
     model = client(server)
     try:

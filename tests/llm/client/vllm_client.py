@@ -1,4 +1,4 @@
-"""A client of the scripted LLM server, and what it must be told."""
+"""A client of the scripted LLM server, and the completions to expect."""
 
 from __future__ import annotations
 

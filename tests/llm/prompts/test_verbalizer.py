@@ -42,20 +42,20 @@ def test_names_that_begin_differently_are_the_answers():
     assert not words.are_letters
 
 
-def test_names_that_begin_alike_are_marked_with_letters():
+def test_names_that_begin_alike_become_option_letters():
     tokenize = Tokenizer()
     words = build_verbalizer(labels("non-fiction", "non-toxic", "fun"), tokenize)
     assert words.words == ("A", "B", "C")
-    assert words.token_ids == tuple(tokenize(" " + mark)[0] for mark in "ABC")
+    assert words.token_ids == tuple(tokenize(" " + letter)[0] for letter in "ABC")
     assert words.are_letters
 
 
-def test_names_without_tokens_are_marked_too():
+def test_names_without_tokens_become_option_letters_too():
     words = build_verbalizer(labels("a", "b"), lambda t: [ord(t[-1])] if t[-1].isupper() else [])
     assert words.are_letters
 
 
-def test_marks_that_are_no_single_tokens_or_the_same_one_are_passed_over():
+def test_letters_that_are_no_single_tokens_or_the_same_one_are_passed_over():
     def tokenize(text: str) -> list[int]:
         if text == " B":
             return [1, 2]
@@ -64,7 +64,7 @@ def test_marks_that_are_no_single_tokens_or_the_same_one_are_passed_over():
     assert build_verbalizer(labels("one", "two"), tokenize).words == ("A", "D")
 
 
-def test_more_labels_than_marks_are_refused_with_a_remedy():
+def test_more_labels_than_letters_are_refused_with_a_remedy():
     many = labels(*(f"x-{number}" for number in range(len(OPTION_LETTERS) + 1)))
     with pytest.raises(
         UnsupportedLabelConfig, match=f"53 labels.*at most {len(OPTION_LETTERS)}.*Use fewer"
@@ -72,7 +72,7 @@ def test_more_labels_than_marks_are_refused_with_a_remedy():
         build_verbalizer(many, Tokenizer())
 
 
-def test_as_many_labels_as_marks_are_told_apart():
+def test_as_many_labels_as_letters_are_told_apart():
     words = build_verbalizer(labels(*(f"x-{n}" for n in range(len(OPTION_LETTERS)))), Tokenizer())
     assert len(set(words.token_ids)) == len(OPTION_LETTERS)
 
