@@ -62,21 +62,21 @@ class OrderingRun:
         }
 
 
-def run(report: Report, asked: OrderingRun, *, console: Console) -> None:
+def run(report: Report, config: OrderingRun, *, console: Console) -> None:
     """Measure every strategy on the same pools and write its figures under its name.
 
     Raises ValueError for a learner that is none of `LEARNERS`.
     """
-    if asked.learner not in LEARNERS:
-        raise ValueError(f"no learner {asked.learner!r}; there are {', '.join(LEARNERS)}")
-    learn = LEARNERS[asked.learner]
-    data = load_set(asked)
-    pools = [draw_pool(data, seed, asked.pool_size) for seed in range(asked.n_seeds)]
+    if config.learner not in LEARNERS:
+        raise ValueError(f"no learner {config.learner!r}; there are {', '.join(LEARNERS)}")
+    learn = LEARNERS[config.learner]
+    data = load_set(config)
+    pools = [draw_pool(data, seed, config.pool_size) for seed in range(config.n_seeds)]
     console.print(f"{data.name}: random")
-    random = [random_curves(data, pool, asked.n_random, learn=learn) for pool in pools]
-    build = Builders(asked.llm, asked.cache, task_description(data))
+    random = [random_curves(data, pool, config.n_random, learn=learn) for pool in pools]
+    build = Builders(config.llm, config.cache, task_description(data))
     report.results["random"] = random_figures(random)
-    for name in asked.strategies:
+    for name in config.strategies:
         started = time.perf_counter()
         curves = [
             follow(
@@ -92,30 +92,33 @@ def run(report: Report, asked: OrderingRun, *, console: Console) -> None:
     report.notes.update(_notes(data, pools))
 
 
-def load_set(asked: OrderingRun) -> LabeledSet:
+def load_set(config: OrderingRun) -> LabeledSet:
     """Read a data set, its vectors and the annotators' posteriors of its training rows.
 
     With a file of LLM answers the pools come from the rows that it answers, otherwise from
     `n_rows` rows, evenly spread. `on_train` measures on a third of the training rows that no pool
     draws from, which is where settings are chosen.
     """
-    n_rows = {"train": asked.n_rows if asked.posteriors is None else None, "test": asked.n_test}
+    n_rows = {
+        "train": config.n_rows if config.posteriors is None else None,
+        "test": config.n_test,
+    }
     rows, vectors = {}, {}
     for split, n_most in n_rows.items():
-        every = read_rows(asked.data, split=split)
+        every = read_rows(config.data, split=split)
         kept = _evenly(len(every), n_most or len(every))
         rows[split] = [every[at] for at in kept.tolist()]
-        vectors[split] = _vectors(asked, split, rows[split], kept)
-    name = asked.data.name.split(".")[0]
+        vectors[split] = _vectors(config, split, rows[split], kept)
+    name = config.data.name.split(".")[0]
     definition = written_definition(name)
     values = list(definition.get("labels", {})) or sorted({row["label"] for row in rows["train"]})
     stripped = [row[_FIELD].strip() or "-" for row in rows["train"]]
-    encoder = _KnownVectors(stripped, vectors["train"], _encoder(asked.cache))
-    votes = {"similarity": similarity_posteriors(encoder, stripped, values, definition)}
+    encoder = _KnownVectors(stripped, vectors["train"], _encoder(config.cache))
+    posteriors = {"similarity": similarity_posteriors(encoder, stripped, values, definition)}
     train: NDArray[np.int64] = np.arange(len(rows["train"]))
-    if asked.posteriors is not None:
-        votes["llm"] = _answers(asked.posteriors, len(train), len(values))
-        train = np.flatnonzero(np.isfinite(votes["llm"]).all(axis=1))
+    if config.posteriors is not None:
+        posteriors["llm"] = _answers(config.posteriors, len(train), len(values))
+        train = np.flatnonzero(np.isfinite(posteriors["llm"]).all(axis=1))
     codes = {split: np.array([values.index(row["label"]) for row in rows[split]]) for split in rows}
     texts = [row[_FIELD] for row in rows["train"]]
     found = LabeledSet(
@@ -125,11 +128,11 @@ def load_set(asked: OrderingRun) -> LabeledSet:
         y_train=codes["train"][train],
         test=vectors["test"],
         y_test=codes["test"],
-        votes={annotator: posteriors[train] for annotator, posteriors in votes.items()},
+        posteriors={name: rows[train] for name, rows in posteriors.items()},
         texts=[texts[at] for at in train],
         test_texts=[row[_FIELD] for row in rows["test"]],
     )
-    return _held_out(found, asked.n_test) if asked.on_train else found
+    return _held_out(found, config.n_test) if config.on_train else found
 
 
 def _held_out(data: LabeledSet, n_test: int) -> LabeledSet:
@@ -141,21 +144,21 @@ def _held_out(data: LabeledSet, n_test: int) -> LabeledSet:
         y_train=data.y_train[kept],
         test=data.train[out],
         y_test=data.y_train[out],
-        votes={annotator: posteriors[kept] for annotator, posteriors in data.votes.items()},
+        posteriors={name: rows[kept] for name, rows in data.posteriors.items()},
         texts=[data.texts[at] for at in kept],
         test_texts=[data.texts[at] for at in out],
     )
 
 
 def _vectors(
-    asked: OrderingRun, split: str, rows: Sequence[dict[str, Any]], kept: NDArray[np.int64]
+    config: OrderingRun, split: str, rows: Sequence[dict[str, Any]], kept: NDArray[np.int64]
 ) -> Vectors:
     """Return the vectors of the rows kept of a split; a file of vectors has all rows."""
-    if asked.embeddings is not None:
-        with np.load(asked.embeddings, allow_pickle=False) as file:
+    if config.embeddings is not None:
+        with np.load(config.embeddings, allow_pickle=False) as file:
             found: Vectors = file[split].astype(np.float32)[kept]
             return found
-    embedded: Vectors = _encoder(asked.cache).embed([row[_FIELD] for row in rows])
+    embedded: Vectors = _encoder(config.cache).embed([row[_FIELD] for row in rows])
     return embedded
 
 
@@ -200,7 +203,7 @@ def _evenly(n: int, n_most: int) -> NDArray[np.int64]:
 def _notes(data: LabeledSet, pools: Sequence[Pool]) -> dict[str, Any]:
     shares = np.bincount(data.y_train, minlength=len(data.label_names)) / len(data.y_train)
     outputs = collect(data, pools[0], {})
-    posteriors = outputs.posteriors
+    aggregated = outputs.posteriors
     return {
         "set": data.name,
         "budgets": list(BUDGETS),
@@ -209,9 +212,9 @@ def _notes(data: LabeledSet, pools: Sequence[Pool]) -> dict[str, Any]:
         "n_train": len(data.train),
         "n_test": len(data.test),
         "pool_size": len(pools[0].rows),
-        "annotators": sorted(data.votes),
+        "annotators": sorted(data.posteriors),
         "agreement": None if outputs.agreement is None else round(outputs.agreement, 3),
         "posterior_accuracy": None
-        if posteriors is None
-        else round(float((posteriors.argmax(axis=1) == data.y_train[pools[0].rows]).mean()), 3),
+        if aggregated is None
+        else round(float((aggregated.argmax(axis=1) == data.y_train[pools[0].rows]).mean()), 3),
     }

@@ -44,14 +44,14 @@ def write_ordering_page(folder: Path) -> list[Path]:
 def _lines(reports: Reports, plain: Reports) -> list[str]:
     names = _strategies(plain)
     some = next(iter(plain.values()))
-    asked = some["parameters"]
+    config = some["parameters"]
     lines = [
         "# Ordering: what to label first",
         "",
         "Written by `python -m benchmarks pages` from `ordering/*.json`, which `python -m "
         "benchmarks ordering --data FILE --strategies NAMES --json OUT` measured. Each set: "
-        f"{asked['seeds']} pools of up to {asked['pool_size']} training rows, every strategy on "
-        f"the same pools, {asked['random_draws']} random orders per pool; after 8, 16, 32, 64 and "
+        f"{config['seeds']} pools of up to {config['pool_size']} training rows, every strategy on "
+        f"the same pools, {config['random_draws']} random orders per pool; after 8, 16, 32, 64 and "
         "128 labels a logistic regression on frozen sentence vectors is measured on test rows and "
         "the strategy is told its predictions; the annotators are fused anew with the labels, "
         "as the product does. Figures are points of accuracy, averaged over the "
@@ -204,16 +204,16 @@ def _mean_interval(differences: Sequence[Sequence[float]]) -> tuple[float, float
 
 
 def _set_lines(name: str, report: dict[str, Any]) -> list[str]:
-    notes, asked = report["notes"], report["parameters"]
+    notes, config = report["notes"], report["parameters"]
     lines = [
         f"## {name}",
         "",
         f"{notes['n_classes']} classes, the largest {notes['largest_class']:.0%}; pools of "
-        f"{notes['pool_size']} of {notes['n_train']} rows, {asked['seeds']} pools, "
-        f"{asked['random_draws']} random orders of each; posteriors from "
-        f"{asked['posteriors']}, right in {notes['posterior_accuracy']:.0%}{_agreed(notes)}; "
+        f"{notes['pool_size']} of {notes['n_train']} rows, {config['seeds']} pools, "
+        f"{config['random_draws']} random orders of each; posteriors from "
+        f"{config['posteriors']}, right in {notes['posterior_accuracy']:.0%}{_agreed(notes)}; "
         f"{notes['n_test']} "
-        f"{asked['measured_on']}; commit `{report['commit']}`.",
+        f"{config['measured_on']}; commit `{report['commit']}`.",
         "",
         "| strategy | area | less random | 95 % interval | worse than random's median | macro-F1 "
         "| classes seen at 32 | tokens | LLM reliability | LLM weight |",

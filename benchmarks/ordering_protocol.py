@@ -92,9 +92,9 @@ class AnnotatorOutputs:
 
 def collect(data: LabeledSet, pool: Pool, labeled: Mapping[int, int]) -> AnnotatorOutputs:
     """Aggregate the annotators as the product does; `labeled` maps positions to people's labels."""
-    if not data.votes:
+    if not data.posteriors:
         return AnnotatorOutputs()
-    posteriors = {name: rows[pool.rows] for name, rows in data.votes.items()}
+    posteriors = {name: rows[pool.rows] for name, rows in data.posteriors.items()}
     vectors = data.train[pool.rows].astype(float)
     label_model = fit_label_model(posteriors, vectors, labeled)
     result = aggregate(posteriors, label_model, embeddings=vectors, human=labeled)

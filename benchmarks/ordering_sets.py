@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 class LabeledSet:
     """A data set as vectors: rows to draw pools from, rows to measure on, annotators' posteriors.
 
-    `train`, `test` (n, d) unit float32; `y_train`, `y_test` class indices; `votes` are each
+    `train`, `test` (n, d) unit float32; `y_train`, `y_test` class indices; `posteriors` are each
     annotator's raw posteriors (n, K) of the training rows, a row of NaN where it abstained;
     `texts`, `test_texts` are for learners that read text.
     """
@@ -24,7 +24,7 @@ class LabeledSet:
     y_train: NDArray[np.int64]
     test: NDArray[np.float32]
     y_test: NDArray[np.int64]
-    votes: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    posteriors: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     texts: Sequence[str] = field(default_factory=tuple)
     test_texts: Sequence[str] = field(default_factory=tuple)
 

@@ -63,23 +63,23 @@ def self_made_shots(
         [_joined(question, d.texts) for d in demonstrations],
     )
     texts = [_joined(question, example.texts) for example in examples]
-    asked = Texts(services.encoder.embed(texts), [example.id for example in examples], texts)
-    found = retrieve(asked, shot_pool, n_shots, rng=rng, seed=seed)
-    counts = Counter(at for rows in found.shots for at in rows)
+    to_label = Texts(services.encoder.embed(texts), [example.id for example in examples], texts)
+    retrieval = retrieve(to_label, shot_pool, n_shots, rng=rng, seed=seed)
+    counts = Counter(at for rows in retrieval.shots for at in rows)
     shots = {
         example.id: tuple(demonstrations[at] for at in rows)
-        for example, rows in zip(examples, found.shots, strict=True)
+        for example, rows in zip(examples, retrieval.shots, strict=True)
     }
     return Shots(
         prompt_context=PromptContext(shots={question.name: shots}),
-        order=tuple(found.order.tolist()),
-        share=max(counts.values(), default=0) / len(found.shots),
+        order=tuple(retrieval.order.tolist()),
+        share=max(counts.values(), default=0) / len(retrieval.shots),
         notes={
             "n_demonstrations": len(demonstrations),
             "n_generated": made.counts.n_kept,
             "n_written": made.counts.n_asked,
-            "n_shots": max(map(len, found.shots), default=0),
-            "n_shot_sets": len(set(found.shots)),
+            "n_shots": max(map(len, retrieval.shots), default=0),
+            "n_shot_sets": len(set(retrieval.shots)),
         },
     )
 

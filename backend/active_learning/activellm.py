@@ -15,6 +15,7 @@ from backend.active_learning.coverage import (
     greedy_herd,
     near_duplicates,
     sample_similarities,
+    subsample,
 )
 from backend.active_learning.diagnostics import diagnose
 from backend.active_learning.informativeness import InformativenessScorer, ScoredTexts
@@ -108,8 +109,8 @@ class ActiveLLMStrategy:
         """Return the texts chosen greedily, how many similar ones each covers, and the scores."""
         settings = self._settings
         vectors = estimate.with_label_similarity(pool.embeddings, settings.label_share)
-        candidates = _sampled(free, settings.n_candidates, rng)
-        references = _sampled(np.arange(len(pool)), settings.n_references, rng)
+        candidates = subsample(free, settings.n_candidates, rng)
+        references = subsample(np.arange(len(pool)), settings.n_references, rng)
         chosen = np.concatenate([pool.labeled_positions, np.array(pinned, dtype=np.int64)])
         problem = CoverageProblem(
             similarities=vectors[candidates] @ vectors[references].T,
@@ -185,16 +186,8 @@ class _Preference:
         counts = self.label_counts + self.probabilities[picks].sum(axis=0)
         n_classes = len(self.targets)
         shares = (counts + n_classes * self.targets) / (counts.sum() + n_classes)
-        quotas: NDArray[np.float64] = (
-            self.probabilities @ (self.targets / shares) ** self.quota_power
-        )
-        return self.margin_factors * quotas
-
-
-def _sampled(positions: Positions, max_size: int, rng: np.random.Generator) -> Positions:
-    if len(positions) <= max_size:
-        return positions
-    return np.sort(rng.choice(positions, size=max_size, replace=False))
+        quotas = self.probabilities @ (self.targets / shares) ** self.quota_power
+        return np.asarray(self.margin_factors * quotas)
 
 
 def _n_newly_similar(

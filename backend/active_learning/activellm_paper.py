@@ -44,14 +44,9 @@ _OUTPUT = {
 class PaperSettings:
     """The published method's choices; the defaults are its best mode.
 
-    Args:
-        n_texts: texts shown per prompt, 50 to 400.
-        n_picks: texts asked for per prompt.
-        answer: what the LLM is to write.
-        has_advice: the prompt says what makes a text worth labeling.
-        guidelines: the project's guidelines to show; "" for none.
-        n_iterations: above 1 is the iterative mode with index recall: `n_picks` each time (25 in
-            the paper), already chosen numbers named after the list.
+    `n_texts` (50 to 400) are shown per prompt and `n_picks` asked for. `answer`, `has_advice` and
+    `guidelines` are the prompt variants. `n_iterations` above 1 is the iterative mode with index
+    recall: `n_picks` each time (25 in the paper), chosen numbers named after the list.
     """
 
     n_texts: int = 200
@@ -73,10 +68,10 @@ def parse_mode(mode: str, *, guidelines: str = "") -> PaperSettings:
     """Parse the choices that a setting names, such as "advice, explain, texts=100, rounds=4".
 
     Args:
-        mode: words and numbers with commas between them. Words: `list`, `think` or `explain` for
-            the answer, `advice`, and `guidelines` to show those of the project. Numbers: `texts`
-            (50 to 400), `picks` (32, or 25 in the iterative mode), `rounds` (the iterations).
-        guidelines: the project's guidelines.
+        mode: `list`, `think` or `explain` for the answer, `advice`, `guidelines` to show those of
+            the project, `texts=N` (50 to 400), `picks=N` (32, or 25 in the iterative mode) and
+            `rounds=N` (the iterations), with commas between them.
+        guidelines: the project's.
 
     Raises:
         SettingsError: the mode names anything else.
@@ -150,11 +145,9 @@ class PaperActiveLLM:
             problem = (f"the LLM could not be asked for texts to label: {exc}",)
         ordering = self._with_rest(pool, shown[chosen].tolist() if chosen else [], rng)
         biases = position_warnings(np.array(chosen[: self._settings.n_picks], dtype=np.int64))
+        warnings = (*ordering.diagnostics.warnings, *biases, *problem)
         diagnostics = replace(
-            ordering.diagnostics,
-            n_tokens=n_tokens,
-            counts=dict(counts),
-            warnings=(*ordering.diagnostics.warnings, *biases, *problem),
+            ordering.diagnostics, n_tokens=n_tokens, counts=dict(counts), warnings=warnings
         )
         return replace(ordering, diagnostics=diagnostics)
 

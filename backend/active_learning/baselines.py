@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from backend.active_learning.coverage import subsample
 from backend.active_learning.diagnostics import diagnose
 from backend.active_learning.ordering import Ordering, PoolView, Positions
 
@@ -47,7 +48,7 @@ def complete_order(
     chosen = np.array(head, dtype=np.int64)
     open_positions = pool.open_positions
     if len(np.unique(chosen)) < len(chosen) or not np.isin(chosen, open_positions).all():
-        raise ValueError("a strategy chose a position twice, or one that is labelled already")
+        raise ValueError("a strategy chose a position twice, or one that is labeled already")
     rest = rng.permutation(np.setdiff1d(open_positions, chosen))
     positions = np.concatenate([chosen, rest]).astype(np.int64)
     reasons = (reason,) * len(chosen) + ("drawn at random",) * len(rest)
@@ -71,7 +72,8 @@ class PublishedStrategy:
 
     def order(self, pool: PoolView, *, rng: np.random.Generator) -> Ordering:
         """Order all open positions of the pool."""
-        rows = _sampled_rows(pool, rng)
+        candidates = subsample(pool.open_positions, _MAX_TEXTS, rng)
+        rows = np.sort(np.concatenate([pool.labeled_positions, candidates]))
         sample = pool if len(rows) == len(pool) else _subset(pool, rows)
         n_wanted = min(self._n_head, len(sample.open_positions))
         labels = np.full(len(sample), np.nan)
@@ -84,14 +86,6 @@ class PublishedStrategy:
                 warnings.simplefilter("ignore")
                 chosen = PUBLISHED[self.name](sample, labels, n_wanted, seed)
         return complete_order(pool, rows[chosen].tolist(), f"chosen by {self.name}", rng)
-
-
-def _sampled_rows(pool: PoolView, rng: np.random.Generator) -> Positions:
-    """Return all labeled positions and as many open ones as a strategy can compare, ascending."""
-    candidates = pool.open_positions
-    if len(candidates) > _MAX_TEXTS:
-        candidates = rng.choice(candidates, size=_MAX_TEXTS, replace=False)
-    return np.sort(np.concatenate([pool.labeled_positions, candidates]))
 
 
 def _subset(pool: PoolView, rows: Positions) -> PoolView:

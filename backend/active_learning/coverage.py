@@ -21,6 +21,13 @@ _TIE = 1e-6
 Vectors = NDArray[np.float32]
 
 
+def subsample(positions: Positions, max_size: int, rng: np.random.Generator) -> Positions:
+    """Return at most `max_size` of the positions, drawn at random, ascending."""
+    if len(positions) <= max_size:
+        return positions
+    return np.sort(rng.choice(positions, size=max_size, replace=False))
+
+
 def sample_similarities(embeddings: Vectors, rng: np.random.Generator) -> NDArray[np.float32]:
     """Return the cosines of random pairs of different texts, ascending; empty under two texts."""
     n_texts = len(embeddings)
@@ -33,8 +40,7 @@ def sample_similarities(embeddings: Vectors, rng: np.random.Generator) -> NDArra
 
 def kernel(similarities: NDArray[np.float32], width: float) -> NDArray[np.float32]:
     """Return exp((cos - 1) / width): 1 for the same direction, falling with the angle."""
-    values: NDArray[np.float32] = np.exp((similarities - np.float32(1)) / np.float32(width))
-    return values
+    return np.asarray(np.exp((similarities - np.float32(1)) / np.float32(width)))
 
 
 def near_duplicates(
@@ -51,14 +57,15 @@ def near_duplicates(
         embeddings: unit vectors, shape (n, d).
         order: positions in the order in which texts are kept.
         threshold: lowest cosine of near-duplicates, in [-1, 1].
-        rng: draws the centers of the cells.
+        rng: draws the centers of cells.
     """
     if len(order) <= _MAX_COMPARED:
         return _leaders(embeddings, order, threshold)
     originals: dict[int, int] = {}
     for _ in range(_N_TABLES):
         pivots = embeddings[rng.choice(order, size=int(np.sqrt(len(order))), replace=False)]
-        cells = _nearest(embeddings, order, pivots)
+        blocks = np.split(order, range(_BLOCK, len(order), _BLOCK))
+        cells = np.concatenate([(embeddings[at] @ pivots.T).argmax(axis=1) for at in blocks])
         for cell in np.unique(cells):
             members = order[cells == cell]
             for repeat, first in _leaders(embeddings, members, threshold).items():
@@ -68,15 +75,6 @@ def near_duplicates(
             first = originals[first]
         originals[repeat] = first
     return originals
-
-
-def _nearest(embeddings: Vectors, order: Positions, pivots: Vectors) -> Positions:
-    blocks = [
-        (embeddings[order[at : at + _BLOCK]] @ pivots.T).argmax(axis=1)
-        for at in range(0, len(order), _BLOCK)
-    ]
-    cells: Positions = np.concatenate(blocks).astype(np.int64)
-    return cells
 
 
 def _leaders(embeddings: Vectors, order: Positions, threshold: float) -> dict[int, int]:
@@ -107,8 +105,7 @@ def _leaders_within(
         if len(earlier):
             is_kept[at] = False
             repeats[int(block[at])] = int(block[earlier[0]])
-    kept: Positions = block[is_kept]
-    return kept
+    return np.asarray(block[is_kept])
 
 
 def best_similarity(embeddings: Vectors, rows: Positions, others: Positions) -> NDArray[np.float32]:
@@ -178,14 +175,13 @@ class _LazyGreedy:
             best = bounds.max()
             ties = np.flatnonzero(bounds >= best - _TIE * abs(best))
             if is_fresh[ties].all():
-                return self._take(int(ties[0]))
+                break
             stale = np.where(is_fresh, -np.inf, bounds)
             n_stale = min(_LAZY_BATCH, int((self._is_open & ~is_fresh).sum()))
             renewed = np.argpartition(-stale, n_stale - 1)[:n_stale]
             self._bounds[renewed] = self._gains(renewed)
             is_fresh[renewed] = True
-
-    def _take(self, pick: int) -> int:
+        pick = int(ties[0])
         self._is_open[pick] = False
         np.maximum(self._covered, self._values[pick], out=self._covered)
         return pick
@@ -210,9 +206,8 @@ def greedy_herd(
     then O(c d) per pick.
 
     Args:
-        candidates: unit vectors to choose from, shape (c, d).
-        references: those whose distribution is to be matched, shape (r, d).
-        chosen: those labeled or chosen before, shape (m, d).
+        candidates, references, chosen: unit vectors to choose from, to represent, and labeled or
+            chosen before, shapes (c, d), (r, d) and (m, d).
         n_picks: how many to pick; all candidates where there are fewer.
         width: of the kernel.
     """

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.active_learning.coverage import best_similarity
+from backend.active_learning.coverage import best_similarity, subsample
 from backend.active_learning.ordering import OrderingDiagnostics, PoolView, Positions
 
 _N_HEAD = 128
@@ -81,9 +81,7 @@ def mean_coverage(pool: PoolView, chosen: Positions, rng: np.random.Generator) -
     """Return the mean highest cosine of pool texts (at most 4,000 sampled) with `chosen`."""
     if len(pool) == 0 or len(chosen) == 0:
         return None
-    rows = np.arange(len(pool))
-    if len(rows) > _N_REFERENCES:
-        rows = np.sort(rng.choice(rows, size=_N_REFERENCES, replace=False))
+    rows = subsample(np.arange(len(pool)), _N_REFERENCES, rng)
     return float(best_similarity(pool.embeddings, rows, chosen).mean())
 
 

@@ -58,16 +58,11 @@ def with_holdout(order: Sequence[int], *, seed: int) -> list[int]:
 
 @dataclass(frozen=True, slots=True)
 class LabelSource:
-    """The label probabilities that one source gives to the pool.
+    """The label probabilities (n, K) of one source, in the pool's order; a row of zeros is none.
 
     Rows of all examples with human labels, of the holdout or not, must be made without the
     examples' own labels (before they came, or cross-fitted): else the source repeats its training
     labels and looks better than it is, and the holdout is no random sample of the rows any more.
-
-    Args:
-        name: the source in reports.
-        probabilities: shape (n, K), in the pool's order; a row of zeros is "no answer", which
-            counts as wrong.
     """
 
     name: str
@@ -76,8 +71,7 @@ class LabelSource:
     @property
     def is_answered(self) -> NDArray[np.bool_]:
         """Return which examples have an answer."""
-        answered: NDArray[np.bool_] = self.probabilities.sum(axis=1) > 0
-        return answered
+        return np.asarray(self.probabilities.sum(axis=1) > 0)
 
     @property
     def labels(self) -> NDArray[np.int64]:
@@ -87,8 +81,7 @@ class LabelSource:
     @property
     def confidences(self) -> NDArray[np.float64]:
         """Return the probability of the likeliest class, 0.0 for no answer."""
-        highest: NDArray[np.float64] = self.probabilities.max(axis=1, initial=0.0)
-        return highest.astype(np.float64)
+        return np.asarray(self.probabilities.max(axis=1, initial=0.0), dtype=np.float64)
 
 
 def estimate_accuracies(
@@ -97,7 +90,7 @@ def estimate_accuracies(
     *,
     reference: LabelSource | None = None,
 ) -> dict[str, Estimate]:
-    """Estimate each source's accuracy over the pool from the holdout's human labels.
+    """Estimate each source's accuracy over the pool, by name; no answer counts as wrong.
 
     Args:
         sources: what is measured.
@@ -105,9 +98,6 @@ def estimate_accuracies(
         reference: a source (the aggregated labels, as a rule) whose probability of a label predicts
             that it is right, which narrows the intervals (`tighter_share`); None for the source's
             own confidence.
-
-    Returns:
-        Estimates by the source's name, of those that can be measured.
     """
     rows, truth = _as_arrays(human_labels)
     accuracies = {}
@@ -126,7 +116,7 @@ def estimate_kappas(
 ) -> dict[str, Kappa]:
     """Estimate each source's chance-corrected agreement with people, where it answers.
 
-    Arguments and result are those of `estimate_accuracies`.
+    The arguments are those of `estimate_accuracies`.
     """
     rows, truth = _as_arrays(human_labels)
     kappas = {}

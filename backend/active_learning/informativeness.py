@@ -46,8 +46,7 @@ class ScoredTexts:
         scores: shape (m,), in [0, 1], the most informative highest.
         reliability: their split-half reliability, in [-1, 1]; None where it cannot be measured.
         weight: how far they may move a gain, in [0, 1]; 0 where they are noise.
-        n_tokens: what they cost.
-        counts: what was wrong with the answers.
+        n_tokens, counts: what they cost, and what was wrong with the answers.
         warnings: sentences that a person should read.
     """
 
@@ -170,14 +169,9 @@ def scoring_prompt(question: str, names: Sequence[str], texts: Sequence[str]) ->
 def scoring_schema(names: Sequence[str]) -> str:
     """Return the JSON schema of an answer: one required integer per name and nothing else."""
     number = {"type": "integer", "minimum": 0, "maximum": MAX_SCORE}
-    return json.dumps(
-        {
-            "type": "object",
-            "properties": dict.fromkeys(names, number),
-            "required": list(names),
-            "additionalProperties": False,
-        }
-    )
+    properties = dict.fromkeys(names, number)
+    schema = {"type": "object", "properties": properties, "required": list(names)}
+    return json.dumps({**schema, "additionalProperties": False})
 
 
 def parse_scores(completion: Completion, names: Sequence[str]) -> tuple[Scores, Counter[str]]:
@@ -207,9 +201,10 @@ def _aggregate(passes: Sequence[_Pass], rng: np.random.Generator) -> ScoredTexts
     scores = np.array([one.scores for one in passes])
     reliability = split_half_reliability(scores, rng)
     bias = position_bias(scores, np.array([one.positions for one in passes]))
-    weight = reliability_weight(reliability)
+    is_reliable = reliability is not None and reliability >= _MIN_RELIABILITY
+    weight = min(1.0, reliability or 0.0) if is_reliable else 0.0
     shown = "unknown" if reliability is None else f"{reliability:.2f}"
-    warnings = [] if weight > 0 else [_NOISE.format(reliability=shown)]
+    warnings = [] if is_reliable else [_NOISE.format(reliability=shown)]
     if bias is not None and abs(bias) >= _MAX_POSITION_BIAS:
         warnings.append(_POSITION_BIAS.format(bias=bias))
     return ScoredTexts(
@@ -231,9 +226,7 @@ def borda_count(scores: Scores) -> Scores:
 
     Borda's count over incomplete rankings: each pass's ranks are scaled to [0, 1], 1 for the best,
     before they are averaged. Ties share their mean rank; a text without any score gets 0.5.
-
-    Args:
-        scores: one pass over m texts per row, shape (R, m), higher is better, NaN for none.
+    `scores` have one pass over m texts per row, shape (R, m), higher is better, NaN for none.
     """
     from scipy.stats import rankdata  # scipy.stats is slow to import, and the web process need not
 
@@ -246,8 +239,7 @@ def borda_count(scores: Scores) -> Scores:
             ranks[row, known] = 0.5
     n_scored = (~np.isnan(ranks)).sum(axis=0)
     total = np.nansum(ranks, axis=0)
-    result: Scores = np.where(n_scored > 0, total / np.maximum(n_scored, 1), 0.5)
-    return result
+    return np.where(n_scored > 0, total / np.maximum(n_scored, 1), 0.5)
 
 
 def split_half_reliability(scores: Scores, rng: np.random.Generator) -> float | None:
@@ -269,19 +261,10 @@ def split_half_reliability(scores: Scores, rng: np.random.Generator) -> float | 
     return 2 * mean / (1 + mean) if mean > -1 / 3 else -1.0
 
 
-def reliability_weight(reliability: float | None) -> float:
-    """Return how far scores may count: their reliability, or 0 under 0.2 as noise."""
-    if reliability is None or reliability < _MIN_RELIABILITY:
-        return 0.0
-    return min(1.0, reliability)
-
-
 def position_bias(scores: Scores, positions: NDArray[np.int64]) -> float | None:
     """Return Spearman's correlation of score and position in the prompt; None under 8 scores.
 
-    Args:
-        scores: one pass over m texts per row, shape (R, m), NaN for none.
-        positions: where in its group each text stood in each pass, shape (R, m).
+    Both have one pass over m texts per row, shape (R, m); `scores` is NaN where there is none.
     """
     is_known = ~np.isnan(scores)
     if is_known.sum() < _MIN_TEXTS:

@@ -63,9 +63,7 @@ class PoolView:
     @property
     def open_positions(self) -> Positions:
         """Return the positions that nobody answered yet, ascending."""
-        is_open = np.ones(len(self), dtype=bool)
-        is_open[self.labeled_positions] = False
-        return np.flatnonzero(is_open).astype(np.int64)
+        return np.setdiff1d(np.arange(len(self)), self.labeled_positions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,16 +71,14 @@ class OrderingDiagnostics:
     """What is measured about one ordering; shares in [0, 1], None where it cannot be measured.
 
     Args:
-        n_head: the length of the head, the first part of the order that the figures are about.
+        n_head: how many of the first positions the figures are about.
         ascending_share: share of neighbors in the head that ascend by id; 0.5 is chance.
         position_correlation: Spearman's rank correlation of place and id over the head.
         coverage: mean cosine of a pool text and the nearest one in the head.
         class_balance: entropy of the head's expected classes over the highest possible.
-        split_half_reliability: how well the LLM's scores of informativeness repeat themselves.
-        judgement_weight: how far those scores count.
-        n_tokens: what the LLM cost.
+        split_half_reliability, judgement_weight: of the LLM's scores (`ScoredTexts`).
+        n_tokens, counts: what the LLM cost, and what was wrong with its answers.
         n_near_duplicates: texts put to the end because they repeat others.
-        counts: what had to be repaired in the LLM's answers.
         warnings: sentences that a person should read.
     """
 
@@ -101,12 +97,10 @@ class OrderingDiagnostics:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ordering:
-    """A total order over the open positions of a pool.
+    """A total order over the open positions of a pool, first to last.
 
-    Args:
-        positions: first to last; the first k are the same however many are taken.
-        reasons: for each position, a sentence that says why it stands there.
-        diagnostics: figures about the order.
+    The first k `positions` are the same however many are taken; `reasons` say for each, in words,
+    why it stands there.
     """
 
     positions: Positions

@@ -34,8 +34,7 @@ class ActiveLLMSettings:
         n_head: how many texts are chosen greedily; the rest follow by uncertainty.
         n_shortlist: how many of the first an LLM scores, where one is asked.
         scorer_strength: the most by which its scores move the logarithm of a gain.
-        n_candidates: larger pools are sampled down to so many texts to choose from.
-        n_references: and to so many texts to cover.
+        n_candidates, n_references: most texts to choose from and to cover; more are sampled.
     """
 
     width_share: float = 0.75
@@ -61,8 +60,7 @@ class PoolEstimate:
     Args:
         probabilities: annotators and student blended, shape (n, K); None where there are none.
         uncertainty: 1 - margin of the two best labels, shape (n,); 1 where nothing is known.
-        weights: how much covering a text counts, shape (n,).
-        margin_factors: how strongly a text is preferred for its margin, shape (n,).
+        weights, margin_factors: how much covering and choosing a text counts, shape (n,).
         source: the model that weighs most.
         annotators_uninformative: the annotators agree by chance alone and are not used.
     """
@@ -136,8 +134,7 @@ def margin_uncertainty(probabilities: Probabilities) -> NDArray[np.float64]:
     if probabilities.shape[1] < 2:
         return np.ones(len(probabilities))
     two = np.sort(np.nan_to_num(probabilities, nan=0.0), axis=1)[:, -2:]
-    margins: NDArray[np.float64] = 1.0 - (two[:, 1] - two[:, 0])
-    return margins
+    return np.asarray(1.0 - (two[:, 1] - two[:, 0]))
 
 
 def _blend(pool: PoolView, student_weight: float) -> tuple[Probabilities | None, str]:

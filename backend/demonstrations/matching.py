@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -139,40 +138,27 @@ def _spherical_k_means(
     return np.asarray(centers, dtype=np.float32)
 
 
-@dataclass(frozen=True, slots=True)
-class ClassQuotas:
-    """How many demonstrations of each class a set has, and how often each may be used.
+def class_quotas(
+    nearest: NDArray[np.float64], sizes: Sequence[int], *, n_shots: int, capacity: int
+) -> tuple[NDArray[np.intp], list[int]]:
+    """Return how many demonstrations of each class each set has, the most that fit.
+
+    Counts of two classes in a set never differ by more than one; a remainder goes to the nearest
+    classes that have slots. At least one of every class (or `n_shots` of as many classes, where
+    there are more classes than that) is kept to by raising capacities as little as needed. By the
+    theorem of Gale and Ryser counting slots is enough: equal quotas can be met exactly when every
+    class has slots enough.
 
     Args:
-        n_each: demonstrations of every class in a set.
-        n_left: further classes, different by set, that give one more.
-        sizes: demonstrations of each class.
-        capacities: sets that a demonstration of each class may stand in.
-    """
-
-    n_each: int
-    n_left: int
-    sizes: tuple[int, ...]
-    capacities: tuple[int, ...]
-
-
-def balanced_quotas(
-    sizes: Sequence[int], *, n_sets: int, n_shots: int, capacity: int
-) -> ClassQuotas:
-    """Return the most demonstrations per set, up to `n_shots`, that fit within the capacity.
-
-    Counts of two classes in a set never differ by more than one. At least one of every class (or
-    `n_shots` of as many classes, where there are more classes than that) is kept to by raising
-    capacities as little as needed. By the theorem of Gale and Ryser counting slots is enough: equal
-    quotas can be met exactly when every class has slots enough.
-
-    Args:
-        sizes: demonstrations of each class, all above 0.
-        n_sets: the number of sets.
-        n_shots: demonstrations wanted per set.
+        nearest: highest similarity of set and a demonstration of the class, shape (g, C).
+        sizes: demonstrations of each of the C classes, all above 0.
+        n_shots: demonstrations wanted per set, at least 1.
         capacity: sets that a demonstration may stand in.
+
+    Returns:
+        The counts, shape (g, C), and the capacity of each class's demonstrations.
     """
-    n_classes = len(sizes)
+    n_sets, n_classes = nearest.shape
     if n_classes <= n_shots:
         capacities = [max(capacity, -(-n_sets // size)) for size in sizes]
     else:
@@ -181,32 +167,18 @@ def balanced_quotas(
         capacities = [capacity] * n_classes
     for n_wanted in range(n_shots, 0, -1):
         n_each, n_left = divmod(n_wanted, n_classes)
-        is_enough = all(
+        has_each = all(
             size >= n_each and size * min(most, n_sets) >= n_each * n_sets
             for size, most in zip(sizes, capacities, strict=True)
         )
-        if is_enough and _n_free_slots(sizes, capacities, n_each, n_sets) >= n_left * n_sets:
-            return ClassQuotas(n_each, n_left, tuple(sizes), tuple(capacities))
-    raise AssertionError("one demonstration per class can always be had")
-
-
-def class_counts(nearest: NDArray[np.float64], quotas: ClassQuotas) -> NDArray[np.intp]:
-    """Return how many demonstrations of each class each set has, shape (g, C).
-
-    The remainder goes to the nearest classes that still have slots.
-
-    Args:
-        nearest: highest similarity of set and a demonstration of the class, shape (g, C).
-        quotas: what the sets have to keep to.
-    """
-    n_sets = len(nearest)
-    counts = np.full(nearest.shape, quotas.n_each, dtype=np.intp)
-    if not quotas.n_left:
-        return counts
-    sizes, capacities = np.array(quotas.sizes), np.array(quotas.capacities)
-    slots = np.where(sizes > quotas.n_each, sizes * capacities - quotas.n_each * n_sets, 0)
-    wanted = np.full(n_sets, quotas.n_left, dtype=np.intp)
-    return counts + match_within_capacity(nearest, wanted, slots.astype(np.intp))
+        if has_each and _n_free_slots(sizes, capacities, n_each, n_sets) >= n_left * n_sets:
+            break
+    counts = np.full(nearest.shape, n_each, dtype=np.intp)
+    if n_left:
+        free = np.array(sizes) * capacities - n_each * n_sets
+        slots = np.where(np.array(sizes) > n_each, free, 0).astype(np.intp)
+        counts += match_within_capacity(nearest, np.full(n_sets, n_left), slots)
+    return counts, capacities
 
 
 def _n_free_slots(sizes: Sequence[int], capacities: Sequence[int], n_each: int, n_sets: int) -> int:

@@ -29,7 +29,7 @@ def k_medoids(vectors: NDArray[np.float32], k: int, *, max_rows: int = 3000) -> 
         max_rows: most rows that are searched, evenly spaced in the given order.
 
     Returns:
-        Row positions, ascending, shape (min(k, n),).
+        Row positions, ascending.
 
     Raises:
         ValueError: `k` is under 1 or there are no rows.
@@ -41,8 +41,7 @@ def k_medoids(vectors: NDArray[np.float32], k: int, *, max_rows: int = 3000) -> 
     if k >= len(rows):
         return np.arange(min(k, n)) * n // min(k, n)
     distances = np.maximum(1.0 - vectors[rows] @ vectors[rows].T, 0.0, dtype=np.float32)
-    medoids: NDArray[np.intp] = rows[_faster_pam(distances, k)]
-    return medoids
+    return np.asarray(rows[_faster_pam(distances, k)])
 
 
 def _faster_pam(distances: NDArray[np.float32], k: int) -> NDArray[np.intp]:

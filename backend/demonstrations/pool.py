@@ -60,10 +60,7 @@ def class_members(
         agrees: whether the student agrees or a person gave the label, shape (n,).
         n_classes: the number of classes C.
     """
-    members = np.zeros((len(labels), n_classes), dtype=np.bool_)
-    rows = np.flatnonzero(agrees)
-    members[rows, labels[rows]] = True
-    return members
+    return np.eye(n_classes, dtype=np.bool_)[labels] & agrees[:, None]
 
 
 def select_pool(evidence: PoolEvidence, n_per_class: int) -> list[NDArray[np.intp]]:

@@ -9,10 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.demonstrations.matching import (
-    ClassQuotas,
     balanced_clusters,
-    balanced_quotas,
-    class_counts,
+    class_quotas,
     match_within_capacity,
 )
 
@@ -24,7 +22,7 @@ _MAX_CLUSTERS = 128
 
 @dataclass(frozen=True, slots=True)
 class Texts:
-    """The texts to be labelled: unit vectors (n, d), example ids and the texts themselves."""
+    """The texts to be labeled: unit vectors (n, d), example ids and the texts themselves."""
 
     vectors: NDArray[np.float32]
     example_ids: Sequence[int]
@@ -33,13 +31,10 @@ class Texts:
 
 @dataclass(frozen=True, slots=True)
 class DemonstrationPool:
-    """The p demonstrations that prompts choose from.
+    """The p demonstrations: unit vectors (p, d), class indices (p,), example ids and texts.
 
-    Args:
-        vectors: unit vectors, shape (p, d).
-        classes: the class index that each was selected for, shape (p,).
-        example_ids: its task; None for a text that no task holds.
-        texts: the texts themselves.
+    A demonstration with several labels has the class that it was selected for; an id of None is a
+    text that no task holds.
     """
 
     vectors: NDArray[np.float32]
@@ -54,12 +49,8 @@ class DemonstrationPool:
 
 @dataclass(frozen=True, slots=True)
 class Retrieval:
-    """The demonstrations of each text.
-
-    Args:
-        shots: pool positions in each text's prompt, in their order.
-        order: positions of the texts, shape (n,), those with the same demonstrations together.
-    """
+    """`shots`: the pool positions in each text's prompt, in their order. `order`: the texts'
+    positions, shape (n,), those with the same demonstrations together."""
 
     shots: tuple[tuple[int, ...], ...]
     order: NDArray[np.intp]
@@ -82,8 +73,8 @@ def retrieve(
     Same seeds, same result; ties go to the lower position. Cost: O(g p log(g p)) for g sets.
 
     Args:
-        texts: the n texts to be labelled.
-        pool: the p demonstrations.
+        texts: the texts to be labeled.
+        pool: the demonstrations to choose from.
         n_shots: demonstrations wanted per prompt.
         rng: draws the first cluster centers.
         seed: moves the order within prompts.
@@ -151,11 +142,7 @@ def _max_prompts(n: int) -> int:
 class FewShotAssignment:
     """Assigns demonstrations to the sets that texts share, within the cap.
 
-    Args:
-        texts: the n texts to be labelled.
-        pool: the p demonstrations, at least one.
-        sets: each text's set, 0 to g - 1, none empty, shape (n,).
-        seed: moves the order within sets.
+    `sets` are each text's set, 0 to g - 1, none empty, shape (n,); `seed` moves the order in a set.
     """
 
     def __init__(
@@ -173,40 +160,34 @@ class FewShotAssignment:
         """Return each text's demonstrations, without the text's own pool positions."""
         max_set_size = max(len(rows) for rows in self._rows)
         max_prompts = _max_prompts(len(self._sets))
-        quotas = balanced_quotas(
+        means = [self._texts.vectors[rows].mean(axis=0) for rows in self._rows]
+        similarities = np.array(means, np.float64) @ self._pool.vectors.T.astype(np.float64)
+        counts, capacities = class_quotas(
+            np.column_stack([similarities[:, rows].max(axis=1) for rows in self._members]),
             [len(rows) for rows in self._members],
-            n_sets=len(self._rows),
             n_shots=n_shots,
             capacity=max(1, max_prompts // max_set_size),
         )
-        matched = self._matched(quotas, own_positions if max_set_size == 1 else None)
+        is_forbidden = np.zeros(similarities.shape, dtype=np.bool_)
+        if max_set_size == 1:
+            for set_index, rows in enumerate(self._rows):
+                is_forbidden[set_index, list(own_positions[rows[0]])] = True
+        matched = np.zeros_like(is_forbidden)
+        limits = np.full(len(self._counts), max_prompts)
+        for at, (rows, capacity) in enumerate(zip(self._members, capacities, strict=True)):
+            limits[rows] = max(max_prompts, capacity * max_set_size)
+            matched[:, rows] = match_within_capacity(
+                similarities[:, rows],
+                counts[:, at],
+                np.full(len(rows), capacity, dtype=np.intp),
+                is_forbidden[:, rows],
+            )
         shared = [self._shuffled(at, np.flatnonzero(row)) for at, row in enumerate(matched)]
         self._counts += matched.T @ np.array([len(rows) for rows in self._rows])
-        limits = np.full(len(self._counts), max_prompts)
-        for rows, capacity in zip(self._members, quotas.capacities, strict=True):
-            limits[rows] = max(max_prompts, capacity * max_set_size)
         return [
             self._without_own(at, shared[set_index], own, limits)
             for at, (set_index, own) in enumerate(zip(self._sets, own_positions, strict=True))
         ]
-
-    def _matched(self, quotas: ClassQuotas, own: list[set[int]] | None) -> NDArray[np.bool_]:
-        """Return which set has which demonstration; `own` where every set serves one text."""
-        means = [self._texts.vectors[rows].mean(axis=0) for rows in self._rows]
-        similarities = np.array(means, np.float64) @ self._pool.vectors.T.astype(np.float64)
-        is_forbidden = np.zeros(similarities.shape, dtype=np.bool_)
-        if own is not None:
-            for at, rows in enumerate(self._rows):
-                is_forbidden[at, list(own[rows[0]])] = True
-        nearest = np.column_stack([similarities[:, rows].max(axis=1) for rows in self._members])
-        counts = class_counts(nearest, quotas)
-        matched = np.zeros_like(is_forbidden)
-        for at, rows in enumerate(self._members):
-            capacities = np.full(len(rows), quotas.capacities[at], dtype=np.intp)
-            matched[:, rows] = match_within_capacity(
-                similarities[:, rows], counts[:, at], capacities, is_forbidden[:, rows]
-            )
-        return matched
 
     def _shuffled(self, set_index: int, positions: NDArray[np.intp]) -> tuple[int, ...]:
         key = min(abs(int(self._texts.example_ids[row])) for row in self._rows[set_index])

@@ -12,7 +12,6 @@ from backend.active_learning.informativeness import (
     draw_names,
     parse_scores,
     position_bias,
-    reliability_weight,
     scoring_schema,
     split_half_reliability,
 )
@@ -95,6 +94,11 @@ def test_the_schema_is_sent_where_the_server_can_hold_to_it():
     assert schema["additionalProperties"] is False
 
 
+def test_too_few_texts_to_measure_reliability_have_no_weight():
+    scored = scores_of(answering(by_text), n=6)
+    assert (scored.reliability, scored.weight) == (None, 0.0)
+
+
 def test_names_differ_and_the_schema_asks_for_each():
     names = draw_names(300, np.random.default_rng(0))
     assert len(set(names)) == 300
@@ -145,18 +149,16 @@ def test_passes_that_agree_are_fully_reliable():
     assert split_half_reliability(scores, np.random.default_rng(0)) == pytest.approx(1.0)
 
 
-def test_random_passes_are_noise_and_weigh_nothing():
+def test_random_passes_have_no_reliability():
     scores = np.random.default_rng(0).normal(size=(4, 400))
     reliability = split_half_reliability(scores, np.random.default_rng(1))
     assert abs(reliability) < 0.2
-    assert reliability_weight(reliability) == 0.0
 
 
 def test_one_pass_or_few_texts_have_no_reliability():
     rng = np.random.default_rng(0)
     assert split_half_reliability(np.ones((1, 20)), rng) is None
     assert split_half_reliability(np.ones((4, 7)), rng) is None
-    assert reliability_weight(None) == 0.0
 
 
 def test_equal_scores_everywhere_are_no_agreement():

@@ -26,8 +26,8 @@ def two_topics(n=300, n_test=100):
     x = (np.eye(8)[y] + 0.3 * rng.normal(size=(n + n_test, 8))).astype(np.float32)
     x /= np.linalg.norm(x, axis=1, keepdims=True)
     posteriors = np.where(np.eye(2)[y[:n]] == 1, 0.7, 0.3)
-    votes = {"similarity": posteriors}
-    return LabeledSet("two", ("a", "b"), x[:n], y[:n], x[n:], y[n:], votes)
+    posteriors = {"similarity": posteriors}
+    return LabeledSet("two", ("a", "b"), x[:n], y[:n], x[n:], y[n:], posteriors)
 
 
 def test_identical_choices_give_identical_scores():
@@ -56,7 +56,7 @@ def test_human_labels_correct_annotators_that_are_always_wrong():
     data = two_topics()
     pool = draw_pool(data, 0, 200)
     gold = data.y_train[pool.rows]
-    wrong = replace(data, votes={"similarity": 1 - data.votes["similarity"]})
+    wrong = replace(data, posteriors={"similarity": 1 - data.posteriors["similarity"]})
     labels = {at: int(gold[at]) for at in range(60)}
     before, after = collect(wrong, pool, {}).posteriors, collect(wrong, pool, labels).posteriors
     assert (before.argmax(axis=1) == gold).mean() < 0.5

@@ -11,8 +11,7 @@ from scipy.sparse.csgraph import maximum_flow
 
 from backend.demonstrations.matching import (
     balanced_clusters,
-    balanced_quotas,
-    class_counts,
+    class_quotas,
     match_within_capacity,
 )
 
@@ -98,35 +97,38 @@ def test_no_cluster_is_too_large_and_the_seed_decides(n, max_size, seed):
     assert clusters.tolist() == again.tolist()
 
 
+def quotas_of(sizes, n_sets, n_shots, capacity=1):
+    """Return the fewest and the most of one class in a set, the size of a set and capacities."""
+    counts, capacities = class_quotas(
+        np.zeros((n_sets, len(sizes))), sizes, n_shots=n_shots, capacity=capacity
+    )
+    assert len(set(counts.sum(axis=1).tolist())) == 1
+    return counts.min(), counts.max(), counts[0].sum(), capacities
+
+
 def test_enough_of_every_class_gives_all_shots():
-    quotas = balanced_quotas([40, 40], n_sets=10, n_shots=8, capacity=1)
-    assert (quotas.n_each, quotas.n_left) == (4, 0)
-    assert quotas.capacities == (1, 1)
+    assert quotas_of([40, 40], n_sets=10, n_shots=8) == (4, 4, 8, [1, 1])
 
 
-def test_the_remainder_is_counted_apart():
-    quotas = balanced_quotas([20] * 6, n_sets=10, n_shots=10, capacity=1)
-    assert (quotas.n_each, quotas.n_left) == (1, 4)
+def test_a_remainder_is_shared_out():
+    assert quotas_of([20] * 6, n_sets=10, n_shots=10) == (1, 2, 10, [1] * 6)
 
 
 def test_a_small_pool_gives_fewer_under_the_same_cap():
-    quotas = balanced_quotas([20, 20], n_sets=10, n_shots=8, capacity=1)
-    assert (quotas.n_each, quotas.n_left, quotas.capacities) == (2, 0, (1, 1))
+    assert quotas_of([20, 20], n_sets=10, n_shots=8) == (2, 2, 4, [1, 1])
 
 
 def test_the_cap_gives_way_only_for_the_class_that_has_too_few():
-    quotas = balanced_quotas([3, 40], n_sets=10, n_shots=8, capacity=1)
-    assert (quotas.n_each, quotas.n_left, quotas.capacities) == (1, 1, (4, 1))
+    assert quotas_of([3, 40], n_sets=10, n_shots=8) == (1, 2, 3, [4, 1])
 
 
 def test_more_classes_than_shots_give_one_of_as_many_classes():
-    quotas = balanced_quotas([2] * 77, n_sets=20, n_shots=8, capacity=2)
-    assert (quotas.n_each, quotas.n_left) == (0, 8)
+    assert quotas_of([2] * 77, n_sets=20, n_shots=8, capacity=2) == (0, 1, 8, [2] * 77)
 
 
 def test_the_remainder_goes_to_the_nearest_class_that_has_slots():
-    quotas = balanced_quotas([1, 1], n_sets=2, n_shots=1, capacity=1)
-    counts = class_counts(np.array([[0.9, 0.1], [0.8, 0.7]]), quotas)
+    nearest = np.array([[0.9, 0.1], [0.8, 0.7]])
+    counts, _ = class_quotas(nearest, [1, 1], n_shots=1, capacity=1)
     assert counts.tolist() == [[1, 0], [0, 1]]
 
 
@@ -135,18 +137,15 @@ def test_the_remainder_goes_to_the_nearest_class_that_has_slots():
 def test_quotas_can_be_kept_and_differ_by_one_at_most(sizes, data):
     n_sets = data.draw(st.integers(1, 12))
     n_shots = data.draw(st.integers(1, 10))
-    quotas = balanced_quotas(sizes, n_sets=n_sets, n_shots=n_shots, capacity=1)
     nearest = np.random.default_rng(0).uniform(size=(n_sets, len(sizes)))
-    counts = class_counts(nearest, quotas)
-    n_in_set = quotas.n_each * len(sizes) + quotas.n_left
-    assert counts.sum(axis=1).tolist() == [n_in_set] * n_sets
+    counts, capacities = class_quotas(nearest, sizes, n_shots=n_shots, capacity=1)
+    assert len(set(counts.sum(axis=1).tolist())) == 1
     assert (counts.max(axis=1) - counts.min(axis=1) <= 1).all()
     assert (counts <= np.array(sizes)).all()
-    assert (counts.sum(axis=0) <= np.array(sizes) * np.array(quotas.capacities)).all()
-    assert n_in_set >= min(n_shots, len(sizes))
+    assert (counts.sum(axis=0) <= np.array(sizes) * capacities).all()
+    assert min(n_shots, len(sizes)) <= counts[0].sum() <= n_shots
 
 
 @pytest.mark.parametrize("n_sets", [1, 5])
 def test_one_demonstration_serves_every_set_if_it_is_the_only_one(n_sets):
-    quotas = balanced_quotas([1], n_sets=n_sets, n_shots=4, capacity=1)
-    assert (quotas.n_each, quotas.n_left, quotas.capacities) == (1, 0, (n_sets,))
+    assert quotas_of([1], n_sets=n_sets, n_shots=4) == (1, 1, 1, [n_sets])
