@@ -148,13 +148,15 @@ def make_round(
     cancel: Annotated[bool, typer.Option("--cancel", help="End the one that runs.")] = False,
 ) -> None:
     """Ask the worker for a FreeAL round now, or end the one that runs."""
+    from backend.domain.projects import JobKind
     from backend.domain.rounds import RoundState
-    from backend.pipeline.rounds.workflow import ROUND_NOW
 
     with _services() as services:
         target = _project(services, project)
         if not cancel:
-            services.stores.jobs.request_job(target.id, ROUND_NOW, "asked for on the command line")
+            services.stores.jobs.request_job(
+                target.id, JobKind.ROUND_NOW, "asked for on the command line"
+            )
             _console.print(f"A round is asked for: python -m backend status {project} -f")
             return
         running = services.stores.rounds.running(target.id)
@@ -170,12 +172,12 @@ def rollback(
     version: Annotated[str, typer.Argument(help="A model version; status lists them.")],
 ) -> None:
     """Make Label Studio show an earlier model version again, in its own order."""
-    from backend.pipeline.prelabel import PRELABEL
+    from backend.domain.projects import JobKind
 
     with _services() as services:
         target = _project(services, project)
         services.stores.releases.restore(target, version)
-        services.stores.jobs.request_job(target.id, PRELABEL, "rollback")
+        services.stores.jobs.request_job(target.id, JobKind.PRELABEL, "rollback")
         _console.print(f"The worker publishes {version} and then serves it.", soft_wrap=True)
 
 
@@ -213,8 +215,8 @@ def queue(
         target = services.stores.projects.find(project)
         if target is None:
             raise InvalidRequest(f"project {project} was never connected; see `status`")
-        upcoming = services.queue.upcoming(target, limit)
-        state = services.queue.state(target)
+        upcoming = services.reporter.upcoming(target, limit)
+        state = services.reporter.queue(target)
         if as_json:
             typer.echo(json.dumps({**asdict(upcoming), "queue": state}, indent=2))
         else:

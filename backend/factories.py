@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from backend.domain.ports import Encoder, LanguageModel
-    from backend.domain.rounds import RoundRecipe
+    from backend.domain.rounds import RoundRecipeName
     from backend.domain.student import Student
     from backend.labelstudio.client import LabelStudioPlatform
     from backend.llm.client.server import LLMClient
     from backend.pipeline.release import MakeStrategy
-    from backend.pipeline.rounds.train import StudentFactory
+    from backend.pipeline.rounds.context import StudentFactory
     from backend.settings import Settings
 
 _N_PUBLISHED_HEAD = 200
@@ -79,7 +79,7 @@ class LazyEncoder:
 def student_factory(settings: Settings, encoder: Encoder) -> StudentFactory:
     """Return a function that builds the student for a round's recipe."""
 
-    def make(recipe: RoundRecipe) -> Student:
+    def make(recipe: RoundRecipeName) -> Student:
         from backend.domain.student import RECIPES
         from backend.self_training.self_trainer import SelfTrainer
 

@@ -16,20 +16,17 @@ if TYPE_CHECKING:
     from backend.labelstudio.label_config import LabelConfigReader
     from backend.llm.annotator import LLMAnnotator
     from backend.pipeline.aggregate import Aggregator
-    from backend.pipeline.annotation import Labelling
     from backend.pipeline.ensemble import AnnotatorEnsemble
-    from backend.pipeline.events import EventService
     from backend.pipeline.export import Exporter
-    from backend.pipeline.guidelines import GuidelinesReader
     from backend.pipeline.llm_budget import LLMBudgetPlanner
-    from backend.pipeline.predict import PredictionService
+    from backend.pipeline.pool import GuidelinesReader
+    from backend.pipeline.predict import Labeler, PredictionService
     from backend.pipeline.prelabel import PrelabelSteps
-    from backend.pipeline.queue_status import QueueStatus
     from backend.pipeline.release import MakeStrategy, ReleaseBuilder
-    from backend.pipeline.rounds.context import RoundPlan
-    from backend.pipeline.rounds.train import StudentFactory
+    from backend.pipeline.rounds.context import RoundPlan, StudentFactory
     from backend.pipeline.rounds.workflow import RoundSteps
     from backend.pipeline.status import StatusReporter
+    from backend.pipeline.sync import EventService
     from backend.self_training.similarity import SimilarityAnnotator
 
 
@@ -125,12 +122,12 @@ class Services:
         """Return what aggregates the labels of a whole pool."""
         from backend.pipeline.aggregate import Aggregator
 
-        return Aggregator(self.ensemble, self._guidelines, self.stores)
+        return Aggregator(self.ensemble, self.guidelines, self.stores)
 
     @cached_property
     def events(self) -> EventService:
         """Return the use case of connections and webhooks."""
-        from backend.pipeline.events import EventService
+        from backend.pipeline.sync import EventService
 
         return EventService(self.config, self.stores)
 
@@ -140,73 +137,58 @@ class Services:
         from backend.pipeline.predict import PredictionService
 
         return PredictionService(
-            lambda: self._labelling,
+            lambda: self._labeler,
             self.stores,
             deadline_s=self.settings.predict_deadline_s,
             live_limit=self.settings.live_predict_limit,
         )
 
     @cached_property
-    def queue(self) -> QueueStatus:
-        """Return the state of the annotators' queues."""
-        from backend.pipeline.queue_status import QueueStatus
-
-        return QueueStatus(self._releases, self.stores)
-
-    @cached_property
     def reporter(self) -> StatusReporter:
         """Return the use case of status pages."""
-        from backend.pipeline.rounds.status import RoundStatus
         from backend.pipeline.status import StatusReporter
 
-        return StatusReporter(
-            self.stores,
-            self.queue,
-            self._budget,
-            RoundStatus(self.stores, self._round_plan),
-            prices=Prices(self.settings.llm_price_in, self.settings.llm_price_out),
-        )
+        prices = Prices(self.settings.llm_price_in, self.settings.llm_price_out)
+        return StatusReporter(self.stores, prices, max_cycles=self.settings.round_limit)
 
     @cached_property
     def exporter(self) -> Exporter:
         """Return the use case of exports."""
         from backend.pipeline.export import Exporter
 
-        return Exporter(self._guidelines, self.config, self.stores, self._models)
+        return Exporter(self.guidelines, self.config, self.stores, self.models)
 
     @cached_property
     def round_steps(self) -> RoundSteps:
         """Return the steps of the worker's workflows."""
         from backend.llm.paraphraser import Paraphraser
         from backend.pipeline.rounds.context import RoundContext
-        from backend.pipeline.rounds.paraphrases import Paraphrases
         from backend.pipeline.rounds.promote import PromoteStep
+        from backend.pipeline.rounds.recipes import round_recipes
         from backend.pipeline.rounds.relabel import RelabelStep
-        from backend.pipeline.rounds.scheduler import RoundPolicy, RoundScheduler
-        from backend.pipeline.rounds.train import TrainStep
-        from backend.pipeline.rounds.workflow import RoundSteps
+        from backend.pipeline.rounds.train import Paraphrases, TrainStep
+        from backend.pipeline.rounds.workflow import RoundPolicy, RoundScheduler, RoundSteps
 
         stores, aggregator, ensemble = self.stores, self.aggregator, self.ensemble
-        context = RoundContext(stores, self._models, self._round_plan)
+        context = RoundContext(stores, self.models, self._round_plan, round_recipes(ensemble))
         policy = RoundPolicy(self.settings.round_min_tasks, self.settings.round_every)
         paraphrases = Paraphrases(
             self.settings.student_views, Paraphraser(self.language_model).paraphrase
         )
         return RoundSteps(
             self._prelabel_steps,
-            RoundScheduler(context, self._guidelines, stores, policy),
-            TrainStep(context, aggregator, self._make_student, paraphrases),
-            RelabelStep(context, aggregator, ensemble, self._guidelines, stores),
+            RoundScheduler(context, self.guidelines, stores, policy),
+            TrainStep(context, aggregator, self.make_student, paraphrases),
+            RelabelStep(context, aggregator, ensemble, self.guidelines, stores),
             PromoteStep(context, aggregator, ensemble, self._releases, stores),
         )
 
     @cached_property
     def _prelabel_steps(self) -> PrelabelSteps:
-        from backend.pipeline.annotation import Labelling, PreAnnotator
-        from backend.pipeline.ordering import Orderer
-        from backend.pipeline.prelabel import PrelabelSteps
+        from backend.pipeline.predict import Labeler, StudentPredictor
+        from backend.pipeline.prelabel import PreAnnotator, PrelabelSteps
         from backend.pipeline.publish import Publisher
-        from backend.pipeline.student_predictor import StudentPredictor
+        from backend.pipeline.release import Orderer
         from backend.pipeline.sync import PrelabelPlan, Synchronizer
 
         settings, stores = self.settings, self.stores
@@ -218,33 +200,29 @@ class Services:
             retry_abstentions_s=settings.retry_abstentions_s,
         )
         orderer = Orderer(self.aggregator, self._releases, stores, plan)
-        labelling = Labelling(
-            self.ensemble,
-            self._guidelines,
-            self.config,
-            self._releases,
-            StudentPredictor(stores, self._models, self._make_student),
-        )
+        student = StudentPredictor(stores, self.models, self.make_student)
+        labeler = Labeler(self.ensemble, self.guidelines, self.config, stores, student)
         return PrelabelSteps(
             Synchronizer(self.platform, self.config, stores, plan, orderer.is_due),
-            PreAnnotator(labelling, self.aggregator, self._budget, stores, plan),
+            PreAnnotator(labeler, self.aggregator, self._budget, stores, plan),
             Publisher(self.platform, stores, plan),
             orderer,
         )
 
     @cached_property
-    def _guidelines(self) -> GuidelinesReader:
+    def guidelines(self) -> GuidelinesReader:
+        """Return the reader of guidelines, examples and human labels."""
         from backend.domain.definitions import read_definitions
-        from backend.pipeline.guidelines import GuidelinesReader
+        from backend.pipeline.pool import GuidelinesReader
 
         definitions = partial(read_definitions, self.settings.definitions_folder)
         return GuidelinesReader(self.config, self.stores, definitions)
 
     @cached_property
-    def _labelling(self) -> Labelling:
-        from backend.pipeline.annotation import Labelling
+    def _labeler(self) -> Labeler:
+        from backend.pipeline.predict import Labeler
 
-        return Labelling(self.ensemble, self._guidelines, self.config, self._releases)
+        return Labeler(self.ensemble, self.guidelines, self.config, self.stores)
 
     @cached_property
     def _releases(self) -> ReleaseBuilder:
@@ -258,7 +236,7 @@ class Services:
 
         return LLMBudgetPlanner(
             self.ensemble,
-            self._guidelines,
+            self.guidelines,
             self.stores,
             self._make_strategy,
             share=self.settings.llm_share or None,
@@ -271,7 +249,8 @@ class Services:
         return query_strategies(self.settings, self.language_model)
 
     @cached_property
-    def _make_student(self) -> StudentFactory:
+    def make_student(self) -> StudentFactory:
+        """Return what makes a round's student."""
         from backend.factories import student_factory
 
         return self.given.make_student or student_factory(self.settings, self.encoder)
@@ -282,14 +261,15 @@ class Services:
 
         return RoundPlan(
             recipe="paper" if self.settings.round_recipe == "paper" else "default",
-            limit=self.settings.round_limit,
+            max_cycles=self.settings.round_limit,
             n_shots=self.settings.round_shots,
             llm_share=self.settings.llm_share or None,
             chunk=self.settings.annotate_chunk,
         )
 
     @property
-    def _models(self) -> Path:
+    def models(self) -> Path:
+        """Return the folder of the rounds' files."""
         return self.settings.home / "models"
 
 

@@ -14,7 +14,7 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from backend.doctor import Finding
-    from backend.pipeline.queue_status import Upcoming
+    from backend.pipeline.status import Upcoming
 
 _MAX_ROUNDS_SHOWN = 3
 _STATE_WIDTH = 4

@@ -11,10 +11,11 @@ from contextlib import contextmanager
 from functools import partial
 
 from backend.domain.ports import Jobs
+from backend.domain.projects import JobKind
 from backend.errors import BackendError, SettingsError
 from backend.jobs import DurableJobs
-from backend.pipeline.prelabel import PRELABEL, prelabel
-from backend.pipeline.rounds.workflow import ROUND, ROUND_NOW, run_round
+from backend.pipeline.prelabel import prelabel
+from backend.pipeline.rounds.workflow import run_round
 from backend.services import Services
 from backend.settings import Settings
 
@@ -61,7 +62,7 @@ class Dispatcher:
             reason = round_reason or prelabel_reason
             if reason is not None:
                 _LOG.debug("project=%s needs work: %s", project.id, reason)
-                kind = ROUND if round_reason else PRELABEL
+                kind = JobKind.ROUND if round_reason else JobKind.PRELABEL
                 self._services.stores.jobs.request_job(project.id, kind, reason)
 
 
@@ -78,9 +79,9 @@ def run_worker(services: Services, stop: threading.Event) -> None:
             settings.jobs_url,
             executor_id=settings.own_worker_id,
             workflows={
-                PRELABEL: partial(prelabel, steps=steps.prelabel),
-                ROUND: partial(run_round, steps=steps),
-                ROUND_NOW: partial(run_round, steps=steps, is_asked=True),
+                JobKind.PRELABEL: partial(prelabel, steps=steps.prelabel),
+                JobKind.ROUND: partial(run_round, steps=steps),
+                JobKind.ROUND_NOW: partial(run_round, steps=steps, is_asked=True),
             },
         )
         jobs.launch()

@@ -19,16 +19,16 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from backend.active_learning.holdout import LabelSource, estimate_accuracies
-from backend.domain.labels import WeakLabel
+from backend.domain.labels import AnnotatorKind, WeakLabel
 from backend.domain.ports import Step
 from backend.domain.projects import ProjectId
 from backend.domain.student import PoolTexts
 from backend.factories import connect_language_model
+from backend.label_model.labels_matrix import align_rows
 from backend.llm.client.cache import CachedLanguageModel
-from backend.pipeline.labels_matrix import posteriors_by_annotator
+from backend.pipeline.pool import Pool, round_question
 from backend.pipeline.prelabel import prelabel
-from backend.pipeline.rounds.artifacts import aligned
-from backend.pipeline.rounds.context import SHOTS, SMALL_MODEL, as_votes, question_of
+from backend.pipeline.rounds.context import RoundArtifacts, student_name
 from backend.pipeline.rounds.promote import FINAL
 from backend.pipeline.rounds.workflow import run_round
 from backend.services import Adapters, Services, build_services
@@ -194,25 +194,32 @@ def _pool_scores(house: House) -> dict[str, Any]:
     pool = services.aggregator.pool(project)
     question = pool.guidelines.schema.questions[0]
     gold = np.array([house.gold[example.id] for example in pool.examples])
-    votes = posteriors_by_annotator(question, pool.examples, pool.votes)
-    labels_out = [v for v in services.stores.labels.weak_labels(project) if v.annotator == "fused"]
-    by_id = {v.example_id: v for v in labels_out if v.question == question.name}
+    matrix = pool.matrices[question.name]
+    aggregated = {
+        label.example_id: label.probabilities
+        for label in services.stores.labels.weak_labels(project)
+        if label.annotator_kind is AnnotatorKind.AGGREGATED and label.question == question.name
+    }
     fused = np.full((len(gold), len(question.labels)), np.nan)
     for row, example in enumerate(pool.examples):
-        label_out = by_id.get(example.id)
-        if label_out is not None and label_out.probabilities:
-            fused[row] = label_out.probabilities
+        if aggregated.get(example.id):
+            fused[row] = aggregated[example.id]
         if example.id in pool.human[question.name]:
             fused[row] = np.eye(len(question.labels))[pool.human[question.name][example.id]]
-    return {_short(name): _accuracy(p, gold) for name, p in votes.items()} | {
-        "fused": _accuracy(fused, gold)
-    }
+    return {
+        _short(name, matrix.kinds[name]): _accuracy(p, gold)
+        for name, p in matrix.posteriors.items()
+    } | {"fused": _accuracy(fused, gold)}
+
+
+def _files(services: Services, project_id: ProjectId, number: int) -> RoundArtifacts:
+    return RoundArtifacts(services.models / project_id / str(number))
 
 
 def _cycles(house: House, number: int) -> list[dict[str, Any]]:
     """Return what each cycle of a round found, from the round's own files."""
     services, project_id = house.services, house.platform.project_id
-    files = services.round_steps.train.files(project_id, number)
+    files = _files(services, project_id, number)
     ids = np.array(sorted(house.gold), dtype=np.int64)
     gold = np.array([house.gold[int(i)] for i in ids])
     found: list[dict[str, Any]] = []
@@ -220,11 +227,11 @@ def _cycles(house: House, number: int) -> list[dict[str, Any]]:
     while (trained := files.read(f"train-{cycle}")) is not None:
         scores: dict[str, Any] = {"step": f"round {number} cycle {cycle}"}
         for key in ("targets", "cross_fitted", "prediction"):
-            scores[f"small_{key}"] = _accuracy(aligned(trained["ids"], trained[key], ids), gold)
+            scores[f"small_{key}"] = _accuracy(align_rows(trained["ids"], trained[key], ids), gold)
         for key in ("votes", "fused"):
             stored = files.read(f"{key}-{cycle}")
             if stored is not None:
-                rows = aligned(stored["ids"], stored["probabilities"], ids)
+                rows = align_rows(stored["ids"], stored["probabilities"], ids)
                 scores[key] = _accuracy(rows, gold)
                 scores[f"n_{key}"] = int(np.isfinite(rows).all(axis=1).sum())
         found.append(scores)
@@ -240,29 +247,30 @@ def _test_scores(house: House) -> dict[str, Any]:
     if project is None or not history:
         return {}
     schema = services.config.read_schema(house.data.label_config)
-    question = question_of(schema)
+    question = round_question(schema)
     if question is None:
         return {}
-    guidelines = services.aggregator.sample(project).guidelines
-    examples = [services.config.read_example(schema, each.task) for each in house.data.evaluated]
+    guidelines = services.guidelines.read(project)
+    tasks = [each.task for each in house.data.evaluated]
+    examples = services.guidelines.examples(guidelines, tasks)
     gold = np.array([each.gold for each in house.data.evaluated])
-    votes = services.ensemble.collect(project, guidelines, examples)
-    scores = {
-        _short(name): _accuracy(p, gold)
-        for name, p in posteriors_by_annotator(question, examples, votes).items()
-    }
-    files = services.round_steps.train.files(project.id, history[-1].number)
-    n_cycles = history[-1].metrics.get("n_cycles", 0)
-    ids = np.array([example.id for example in examples], dtype=np.int64)
-    texts = PoolTexts(
-        tuple(int(i) for i in ids), tuple(example.text_of(question) for example in examples)
+    pool = Pool(project, guidelines, tasks, examples).with_weak_labels(
+        services.ensemble.collect(project, guidelines, examples)
     )
-    model = services.round_steps.train.load(files.model(n_cycles), history[-1].recipe)
+    matrix = pool.matrices[question.name]
+    scores = {
+        _short(name, matrix.kinds[name]): _accuracy(p, gold)
+        for name, p in matrix.posteriors.items()
+    }
+    recipe = history[-1].recipe
+    files = _files(services, project.id, history[-1].number)
+    texts = PoolTexts(
+        tuple(example.id for example in examples), tuple(e.text_of(question) for e in examples)
+    )
+    model = services.make_student(recipe).load(files.model(history[-1].metrics.get("n_cycles", 0)))
     answers = model.predict(texts).probabilities
-    name = f"{SMALL_MODEL}{history[-1].recipe}"
-    votes = votes + as_votes(ids, answers, question, name, version="")
-    labels_out = services.ensemble.fuse(project, guidelines, examples, votes)
-    fused = np.array([v.probabilities for v in labels_out if v.question == question.name])
+    matrix = matrix.with_annotator(student_name(recipe), answers, AnnotatorKind.STUDENT, "")
+    fused = services.ensemble.aggregate(pool.with_matrix(question, matrix)).posteriors(question)
     return scores | {"small_model": _accuracy(answers, gold), "fused": _accuracy(fused, gold)}
 
 
@@ -299,7 +307,7 @@ def _interval_coverage(house: House) -> dict[str, float]:
     history = house.services.stores.rounds.history(house.platform.project_id)
     if not history:
         return {}
-    files = house.services.round_steps.train.files(house.platform.project_id, history[-1].number)
+    files = _files(house.services, house.platform.project_id, history[-1].number)
     stored = files.read(FINAL)
     if stored is None:
         return {}
@@ -327,10 +335,10 @@ def _covered(
     return n_covering / _N_RESAMPLES
 
 
-def _short(name: str) -> str:
-    if name.endswith(SHOTS):
+def _short(name: str, kind: AnnotatorKind) -> str:
+    if kind is AnnotatorKind.LLM_DEMONSTRATIONS:
         return "llm+shots"
-    return "llm" if name.startswith("llm") else name.split(":", 1)[0]
+    return "llm" if kind is AnnotatorKind.LLM else name.split(":", 1)[0]
 
 
 def _accuracy(rows: NDArray[np.float64], gold: NDArray[np.int64]) -> float | None:

@@ -9,8 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from backend.cli import app
-from backend.domain.projects import QueuePlace, Task
-from backend.pipeline.release import QUEUE, QueueState
+from backend.domain.projects import QueuePlace, QueueState, Task
+from backend.pipeline.status import QUEUE
 from backend.services import Adapters, build_services
 from backend.settings import Settings, settings_table
 from tests.conftest import SENTIMENT

@@ -14,6 +14,25 @@ Region = dict[str, Any]
 """One element of a Label Studio result list; only `labelstudio.label_config` looks inside."""
 
 
+MIN_HUMAN_LABELS = 20
+"""Human labels under which nothing is decided by them."""
+
+
+class AnnotatorKind(StrEnum):
+    """Kinds of annotators; stored with every weak label."""
+
+    LLM = "llm"
+    LLM_DEMONSTRATIONS = "llm_demonstrations"
+    SIMILARITY = "similarity"
+    STUDENT = "student"
+    AGGREGATED = "aggregated"
+
+    @property
+    def is_from_round(self) -> bool:
+        """Whether a round made the labels, so that the next round replaces them."""
+        return self in (AnnotatorKind.LLM_DEMONSTRATIONS, AnnotatorKind.STUDENT)
+
+
 class AbstentionReason(StrEnum):
     """Why an annotator gave no label. The second group may go away by itself."""
 
@@ -111,31 +130,35 @@ class PromptContext:
 class WeakLabel:
     """An annotator's answer to one question about one example, or an abstention.
 
-    Exactly one of these is given: `probabilities` where the question has labels that whole texts
-    carry, in their order (summing to 1 for an exclusive question, one probability each for multiple
-    choice); `spans`, empty for "there is none"; `text` for free text and wide numbers;
-    `abstention`. `confidence` is the probability that `spans` or `text` are right as a whole.
-    `label_mass` is the share of the model's probability that fell on the label space at all: under
-    0.01 the prompt does not make the model answer the question. `votes` says who else was heard: a
-    posterior by annotator. `injection_flag` names the rule by which the text looks like a prompt
-    injection, None if none does.
+    Exactly one of these is given: `probabilities` (K,) in the order of the question's labels
+    (summing to 1 for an exclusive question, one probability each for multiple choice); `spans`,
+    empty for "there is none"; `text` for free text and wide numbers; `abstention`.
+
+    `confidence`: probability that `spans` or `text` are right as a whole. `label_mass`: share of
+    the model's probability on the label space; under 0.01 the prompt does not make it answer.
+    `injection_flag`: which part of the text looks like an order to the model.
+
+    An aggregated label has the calibrated posterior of each annotator in `annotator_posteriors`,
+    and in `source` what it comes from: "human", "agreement", "combination" or an annotator's name.
     """
 
     example_id: int
     question: str
     annotator: str
-    prompt_version: str
+    prompt_version: str = ""
     probabilities: tuple[float, ...] = ()
     spans: tuple[Span, ...] | None = None
     text: str | None = None
     abstention: Abstention | None = None
     confidence: float | None = None
     label_mass: float | None = None
-    votes: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    annotator_posteriors: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     injection_flag: str | None = None
     is_truncated: bool = False
     n_tokens_in: int = 0
     n_tokens_out: int = 0
+    annotator_kind: AnnotatorKind = AnnotatorKind.LLM
+    source: str = ""
 
     def __post_init__(self) -> None:
         given = (

@@ -53,6 +53,28 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class LLMBudget:
+    """Which tasks of a project the LLM is asked about at first; JSON in the state store.
+
+    `left_out`: ids of tasks up to `last_id` that it is not asked about; `share` in (0, 1] and
+    `why`, in words, are of the newest decision.
+    """
+
+    question_version: str
+    share: float = 1.0
+    why: str = "the LLM labels every task"
+    last_id: int = 0
+    left_out: tuple[int, ...] = ()
+
+    @property
+    def summary(self) -> str:
+        """Return the newest decision in words, and how many tasks all decisions left out."""
+        if not self.left_out:
+            return self.why
+        return f"{self.why}; {len(self.left_out):,} tasks in all are left to similarity at first"
+
+
+@dataclass(frozen=True, slots=True)
 class Prices:
     """What a million tokens cost, in the user's own currency."""
 

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
 from typing import Any, NewType
 
 from backend.domain.labels import HumanLabel, Region
@@ -15,6 +16,16 @@ ProjectId = NewType("ProjectId", str)
 """Identifies a project: "<id>.<unix creation time>", so that a reused id is another project."""
 UNCERTAINTY_SAMPLING = "Uncertainty sampling"
 """Label Studio's name for serving the tasks with the lowest prediction score first."""
+
+
+class JobKind(StrEnum):
+    """Kinds of background jobs."""
+
+    PRELABEL = "prelabel"
+    ROUND = "round"
+    """A round if one is due."""
+    ROUND_NOW = "round-now"
+    """A round because somebody asked for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +127,22 @@ class QueuePlace:
     position: int
     reason: str
     is_holdout: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class QueueState:
+    """What is known about the queue of the newest release; JSON in the state store.
+
+    `uncertainty`: quantiles of the ordered tasks' uncertainty, by which a task that is imported
+    later finds its place; `health`: figures that the query strategy measured.
+    """
+
+    question_version: str
+    strategy: str
+    n_tasks: int
+    n_human: int
+    uncertainty: tuple[float, ...] = ()
+    health: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,12 @@ from typing import Any, Literal
 
 from backend.domain.projects import ProjectId
 
-RoundRecipe = Literal["default", "paper"]
+RoundRecipeName = Literal["default", "paper"]
 """`default`: the best measured; `paper`: FreeAL's four rounds as published, people left out."""
+
+
+MAX_CHANGED = 0.02
+"""Share of changed labels up to which a cycle leaves labels stable."""
 
 
 class RoundState(StrEnum):
@@ -36,7 +40,7 @@ class Round:
     project_id: ProjectId
     number: int
     question_version: str
-    recipe: RoundRecipe
+    recipe: RoundRecipeName
     reason: str
     state: RoundState
     n_human: int

@@ -166,7 +166,7 @@ def _wait_for_order(processes: Processes, services: Services, number: int) -> li
             if time.monotonic() > deadline:
                 raise LauncherError("the queue has no order; the logs in FREEAL_HOME/logs say why")
             time.sleep(_POLL_S)
-    places = services.queue.upcoming(project, _N_QUEUE_SHOWN).places
+    places = services.reporter.upcoming(project, _N_QUEUE_SHOWN).places
     if not places:
         return []
     lines = [f"  {place.position + 1}. task {place.task_id}: {place.reason}" for place in places]

@@ -1,4 +1,4 @@
-"""The jury: the LLM and similarity heard together, each as far as the project bears it out."""
+"""All annotators of a project together with the label model that aggregates their labels."""
 
 from __future__ import annotations
 
@@ -11,47 +11,43 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.active_learning.holdout import holdout_seed, in_holdout
-from backend.domain.labels import Abstention, AbstentionReason, Example, PromptContext, WeakLabel
+from backend.domain.labels import (
+    Abstention,
+    AbstentionReason,
+    AnnotatorKind,
+    Example,
+    PromptContext,
+    WeakLabel,
+)
 from backend.domain.ports import Encoder, PoolAnnotator
 from backend.domain.projects import Project
 from backend.domain.questions import Question
 from backend.errors import LanguageModelError
-from backend.label_model import multilabel
-from backend.label_model.multilabel import MultilabelModel, fit_multilabel_model
-from backend.label_model.single_label import LabelModel, aggregate, fit_label_model
+from backend.label_model.labels_matrix import AggregatedMatrix, LabelsMatrix, has_label
+from backend.label_model.multilabel import (
+    MultilabelModel,
+    aggregate_multilabel,
+    fit_multilabel_model,
+)
+from backend.label_model.single_label import HUMAN, LabelModel, aggregate, fit_label_model
 from backend.llm.annotator import LLMAnnotator
 from backend.llm.prompts.selection import N_SELECTION_TEXTS, TemplateSelector
-from backend.pipeline.guidelines import Guidelines
-from backend.pipeline.labels_matrix import (
-    aggregate_multilabel,
-    aggregate_single_label,
-    as_aggregated_label,
-    heard,
-    leading_votes,
-    posteriors_by_annotator,
-)
+from backend.pipeline.pool import MIN_TEXTS, AggregatedPool, Guidelines, Pool
 from backend.store import Stores
 
 _LOG = logging.getLogger(__name__)
-JURY = "label_model"
+_STATE = "label_model"
 _EARLY = "early_weak_labels"
-MIN_TO_LEARN = 20
-_UNASKED = Abstention(AbstentionReason.NOT_SAMPLED, "the LLM labels a share of the tasks")
-
-Human = Mapping[str, Mapping[int, int]]
-"""People's answers to exclusive questions: class index by question name and example id."""
-HumanSets = Mapping[str, Mapping[int, frozenset[int]]]
-"""The same for multiple choice: the positions of all labels that hold."""
+_NOT_SAMPLED = Abstention(AbstentionReason.NOT_SAMPLED, "the LLM labels a share of the tasks")
 
 
 @dataclass(frozen=True, slots=True)
 class EnsembleState:
-    """What was measured on a project's texts; JSON in the state store.
+    """What was fitted to a project's texts; JSON in the state store.
 
-    `templates`: the selected prompt template by question, `reports` their figures. `similarity` and
-    `label_model`
-    hold what those learned, by question. `n_texts` texts were looked at,
-    `n_human` labels by people.
+    By question: `templates` holds the selected prompt template, `reports` the figures of all,
+    `similarity` and `label_model` the fitted parameters. `n_texts` texts were sampled, with
+    `n_human` human labels.
     """
 
     question_version: str
@@ -64,103 +60,87 @@ class EnsembleState:
 
 
 class AnnotatorEnsemble:
-    """Hears every annotator about some examples and fuses their votes.
+    """Collects weak labels of all annotators and aggregates them.
 
-    What it knows about a project (`EnsembleState`) is fitted by `fit_sample` on a sample of its
-    texts and
-    by `learn` from all of its votes, and kept between calls. When the LLM cannot be reached and
-    similarity has been studied, similarity answers alone; the LLM's vote is an abstention that is
-    asked again later.
+    While the LLM cannot be reached, similarity answers alone once it is fitted; the LLM's label is
+    an abstention then, and it is asked again later.
     """
 
     def __init__(
-        self,
-        llm: LLMAnnotator,
-        similarity: PoolAnnotator,
-        encoder: Encoder,
-        stores: Stores,
+        self, llm: LLMAnnotator, similarity: PoolAnnotator, encoder: Encoder, stores: Stores
     ) -> None:
         self._llm = llm
         self._similarity = similarity
         self._encoder = encoder
         self._stores = stores
 
-    def findings(self, project: Project) -> EnsembleState:
-        """Return what is known about what the project asks now; empty before `study`."""
-        stored = self._stores.state.get(project.id, JURY)
-        if not stored or stored["question_version"] != project.question_version:
-            return EnsembleState(project.question_version)
-        return EnsembleState(**stored)
+    def state(self, project: Project) -> EnsembleState:
+        """Return what is fitted for the present questions; empty before `fit_sample`."""
+        stored = self._stores.state.current(project, _STATE)
+        return EnsembleState(**stored) if stored else EnsembleState(project.question_version)
 
-    def fit_sample(
-        self, project: Project, guidelines: Guidelines, examples: Sequence[Example], human: Human
-    ) -> EnsembleState:
-        """Measure prompt forms, learn similarity's scales and a first trust, on a sample.
+    def save_state(self, project: Project, state: EnsembleState) -> None:
+        """Make a state the project's."""
+        self._stores.state.put(project.id, _STATE, asdict(state))
 
-        The LLM is asked only where something can be learned: not for spans and free text. Votes on
-        texts that people have answered already are kept (`early_votes`): these are never labelled,
-        and without votes their answers would teach nothing later on.
-        Raises LanguageModelError when the LLM cannot be reached; what needs no LLM is kept then.
+    def fit_sample(self, pool: Pool) -> EnsembleState:
+        """Select prompt templates and fit similarity and a first label model on a sample.
+
+        The LLM is not asked about spans and free text, where nothing is fitted. Labels of texts
+        that people have answered are kept (`early_weak_labels`): no chunk will label them, and
+        without weak labels their human labels would teach the label model nothing.
+
+        Raises:
+            LanguageModelError: The LLM cannot be reached; what needs no LLM is saved before.
         """
-        found = self.findings(project)
-        found = replace(
-            found,
-            similarity={
-                q.name: self._similarity.learn(q, examples, human.get(q.name, {}))
-                for q in guidelines.schema.questions
-            },
-            n_texts=len(examples),
-            n_human=sum(len(labels) for labels in human.values()),
+        project, human = pool.project, pool.human
+        n_human = sum(len(labels) for labels in human.values())
+        similarity = {
+            q.name: self._similarity.learn(q, pool.examples, human.get(q.name, {}))
+            for q in pool.questions
+        }
+        state = replace(
+            self.state(project),
+            similarity=similarity,
+            n_texts=len(pool.examples),
+            n_human=n_human,
         )
-        self._put(project, found)
-        taught = tuple(q for q in guidelines.schema.questions if _teaches_trust(q))
-        if not taught:
-            return found
-        guidelines = replace(guidelines, schema=replace(guidelines.schema, questions=taught))
-        found = self._measure_forms(guidelines, found, examples, human)
-        votes = self._votes(guidelines, found, examples, None)
-        self._keep_early(project, votes, {i for labels in human.values() for i in labels})
-        return self.learn(project, guidelines, examples, votes, human, found)
+        self.save_state(project, state)
+        choices = tuple(q for q in pool.questions if _has_label_model(q))
+        if not choices:
+            return state
+        pool = pool.restrict(*choices)
+        state = self._select_templates(pool, state)
+        labels = self._label(state, pool.guidelines, pool.examples)
+        self._keep_early(pool, labels)
+        return self.fit(pool.with_weak_labels(labels), state)
 
-    def learn(
-        self,
-        project: Project,
-        guidelines: Guidelines,
-        examples: Sequence[Example],
-        votes: Sequence[WeakLabel],
-        human: Human,
-        found: EnsembleState | None = None,
-        *,
-        sets: HumanSets | None = None,
-        is_kept: bool = True,
+    def fit(
+        self, pool: Pool, state: EnsembleState | None = None, *, is_saved: bool = True
     ) -> EnsembleState:
-        """Learn from votes how far each annotator is to be trusted; keep it unless told not to.
+        """Fit the label model of every question to the pool's weak and human labels.
 
-        All of people's labels are heard, those of the queue's choice too: they teach as much as
-        as many random ones, and ten times as many as the audit slice has (docs/algorithms.md).
-        Where several labels may hold, the audit slice alone is: how often each label holds is
-        counted there, and the queue prefers the rare ones.
+        All human labels count for an exclusive question, those of the queue's choice too: they
+        teach as much as random ones, and are ten times as many (docs/algorithms.md). For multiple
+        choice only the random holdout counts: how often each label holds is estimated on it, and
+        the queue prefers rare labels.
+
+        Args:
+            pool: Texts with their labels.
+            state: The templates and similarity that it belongs to; None: those saved.
+            is_saved: Whether the result becomes the project's.
         """
-        found = found or self.findings(project)
-        label_model = dict(found.label_model)
-        for question in guidelines.schema.questions:
-            if _teaches_trust(question):
-                people: Mapping[int, Any] = human.get(question.name, {})
-                if question.kind.is_multilabel:
-                    people = _at_random(project, (sets or {}).get(question.name, {}))
-                learned = self._fit_label_model(question, examples, votes, people)
-                if learned is not None:
-                    label_model[question.name] = learned.to_json()
-        found = replace(
-            found, label_model=label_model, n_human=sum(len(labels) for labels in human.values())
-        )
-        if is_kept:
-            self.keep(project, found)
-        return found
-
-    def keep(self, project: Project, found: EnsembleState) -> None:
-        """Make these findings the project's."""
-        self._put(project, found)
+        state = state or self.state(pool.project)
+        fitted = dict(state.label_model)
+        for question in pool.questions:
+            label_model = self._fit_label_model(pool, question)
+            if label_model is not None:
+                fitted[question.name] = label_model.to_json()
+        n_human = sum(len(labels) for labels in pool.human.values())
+        state = replace(state, label_model=fitted, n_human=n_human)
+        if is_saved:
+            self.save_state(pool.project, state)
+        return state
 
     def collect(
         self,
@@ -168,213 +148,201 @@ class AnnotatorEnsemble:
         guidelines: Guidelines,
         examples: Sequence[Example],
         *,
-        prompt_context: PromptContext | None = None,
         deadline_s: float | None = None,
-        unasked: Collection[int] = (),
+        not_sampled: Collection[int] = (),
     ) -> list[WeakLabel]:
-        """Return every annotator's votes on all questions about all examples.
+        """Return the weak labels of the LLM and similarity on all questions.
 
-        The LLM is not asked about the examples in `unasked`.
-        Raises LanguageModelError when the LLM cannot be reached and nobody else can answer.
+        Args:
+            project: Whose saved state is used.
+            guidelines: The questions and the instruction.
+            examples: The texts.
+            deadline_s: Seconds after which the LLM's answer is not waited for.
+            not_sampled: Ids of examples that the LLM is not asked about.
+
+        Raises:
+            LanguageModelError: The LLM cannot be reached and no other annotator can answer.
         """
-        found = self.findings(project)
-        asked = [example for example in examples if example.id not in unasked]
-        votes = self._votes(guidelines, found, asked, deadline_s, prompt_context)
+        state = self.state(project)
+        asked = [example for example in examples if example.id not in not_sampled]
+        labels = self._label(state, guidelines, asked, deadline_s)
         if len(asked) == len(examples):
-            return votes
-        others = [example for example in examples if example.id in unasked]
-        silent = _silent(guidelines, others, _UNASKED)
-        return [*votes, *silent, *self._by_similarity(guidelines, found, others)]
+            return labels
+        others = [example for example in examples if example.id in not_sampled]
+        abstentions = _llm_abstentions(guidelines, others, _NOT_SAMPLED)
+        return [*labels, *abstentions, *self._by_similarity(state, guidelines, others)]
 
-    def early_votes(self, project: Project) -> list[WeakLabel]:
-        """Return the votes that `study` kept: on texts that people had answered by then."""
-        stored = self._stores.state.get(project.id, _EARLY)
-        if not stored or stored["question_version"] != project.question_version:
-            return []
+    def early_weak_labels(self, project: Project) -> list[WeakLabel]:
+        """Return the labels of texts that people had answered before `fit_sample`."""
+        stored = self._stores.state.current(project, _EARLY)
         return [
-            WeakLabel(**vote | {"probabilities": tuple(vote["probabilities"])})
-            for vote in stored["votes"]
+            WeakLabel(
+                **label
+                | {
+                    "probabilities": tuple(label["probabilities"]),
+                    "annotator_kind": AnnotatorKind(label["annotator_kind"]),
+                }
+            )
+            for label in (stored or {}).get("labels", ())
         ]
 
-    def ask(
+    def label_with_demonstrations(
         self,
         project: Project,
         guidelines: Guidelines,
         examples: Sequence[Example],
-        prompt_context: PromptContext,
+        context: PromptContext,
     ) -> list[WeakLabel]:
-        """Return the LLM's answers alone, with the demonstrations of `prompt_context`.
+        """Return the LLM's labels alone, prompted with in-context examples.
 
         Raises LanguageModelError.
         """
-        prompt_context = replace(prompt_context, templates=self.findings(project).templates)
+        context = replace(context, templates=self.state(project).templates)
         return self._llm.annotate(
-            guidelines.schema, guidelines.instruction, examples, prompt_context=prompt_context
+            guidelines.schema, guidelines.instruction, examples, prompt_context=context
         )
 
-    def fuse(
-        self,
-        project: Project,
-        guidelines: Guidelines,
-        examples: Sequence[Example],
-        votes: Sequence[WeakLabel],
-        human: Human | None = None,
-        *,
-        found: EnsembleState | None = None,
-    ) -> list[WeakLabel]:
-        """Return one verdict per example and question, example by example in the given order.
+    def aggregate(self, pool: Pool, state: EnsembleState | None = None) -> AggregatedPool:
+        """Return one label per example and question; `state` None: the saved one."""
+        state = state or self.state(pool.project)
+        matrices = {q.name: self.aggregate_question(pool, q, state) for q in pool.questions}
+        return AggregatedPool.of(pool, matrices)
 
-        `found` None: under the findings that are kept.
-        A verdict's `prompt_version` says where it comes from ("human", "agreement", "combination"
-        or the only annotator heard), its `votes` hold everybody's calibrated posterior.
-        """
-        found = found or self.findings(project)
-        by_question = [
-            self._verdicts(question, found, examples, votes, (human or {}).get(question.name, {}))
-            for question in guidelines.schema.questions
+    def aggregate_question(
+        self, pool: Pool, question: Question, state: EnsembleState
+    ) -> AggregatedMatrix:
+        """Return the aggregated posteriors on one question, human labels being certain."""
+        matrix = pool.matrices[question.name]
+        fitted = state.label_model.get(question.name)
+        if question.kind.is_multilabel and matrix.posteriors:
+            return _aggregate_multilabel(matrix, fitted)
+        if fitted is None or not matrix.posteriors or not _has_label_model(question):
+            return AggregatedMatrix(matrix.first(), [None] * len(pool.examples), {})
+        row_of = {example.id: row for row, example in enumerate(pool.examples)}
+        human = pool.human.get(question.name, {})
+        result = aggregate(
+            matrix.posteriors,
+            LabelModel.from_json(fitted),
+            embeddings=self.embed(question, pool.examples).astype(float),
+            human={row_of[i]: label for i, label in human.items() if i in row_of},
+        )
+        names = dict.fromkeys(name for own in result.annotator_posteriors for name in own)
+        own_posteriors = {
+            name: np.array(
+                [own.get(name, (np.nan,) * matrix.n_labels) for own in result.annotator_posteriors]
+            ).reshape(len(pool.examples), matrix.n_labels)
+            for name in names
+        }
+        sources = [
+            source if own or source == HUMAN else None
+            for source, own in zip(result.sources, result.annotator_posteriors, strict=True)
         ]
-        return [
-            label_out for of_example in zip(*by_question, strict=True) for label_out in of_example
-        ]
+        is_given = np.array([source is not None for source in sources], dtype=bool)[:, None]
+        probabilities = np.where(is_given, result.probabilities, matrix.first())
+        return AggregatedMatrix(probabilities, sources, own_posteriors)
 
-    def vectors(self, question: Question, examples: Sequence[Example]) -> NDArray[np.float32]:
-        """Return one unit vector per example for what a question is about, shape (n, d)."""
+    def embed(self, question: Question, examples: Sequence[Example]) -> NDArray[np.float32]:
+        """Return one unit vector (n, d) per example for the texts that a question is about."""
         return self._encoder.embed([example.text_of(question) for example in examples])
 
-    def _put(self, project: Project, found: EnsembleState) -> None:
-        self._stores.state.put(project.id, JURY, asdict(found))
-
-    def _keep_early(
-        self, project: Project, votes: Sequence[WeakLabel], answered: Collection[int]
-    ) -> None:
-        """Keep votes on texts that no chunk will ever label, apart from what each call reads."""
+    def _keep_early(self, pool: Pool, labels: Sequence[WeakLabel]) -> None:
+        copied = ("example_id", "question", "annotator", "annotator_kind", "prompt_version")
+        human_ids = {i for of_question in pool.human.values() for i in of_question}
         rows = [
-            {
-                "example_id": vote.example_id,
-                "question": vote.question,
-                "annotator": vote.annotator,
-                "prompt_version": vote.prompt_version,
-                "probabilities": list(vote.probabilities),
-            }
-            for vote in votes
-            if vote.example_id in answered and vote.probabilities
+            {name: getattr(label, name) for name in copied}
+            | {"probabilities": list(label.probabilities)}
+            for label in labels
+            if label.example_id in human_ids and label.probabilities
         ]
-        stored = {"question_version": project.question_version, "votes": rows}
-        self._stores.state.put(project.id, _EARLY, stored)
+        stored = {"question_version": pool.project.question_version, "labels": rows}
+        self._stores.state.put(pool.project.id, _EARLY, stored)
 
-    def _measure_forms(
-        self,
-        guidelines: Guidelines,
-        found: EnsembleState,
-        examples: Sequence[Example],
-        human: Human,
-    ) -> EnsembleState:
-        usable = [e for e in examples if not e.missing]
-        if len(usable) < MIN_TO_LEARN:
-            return found
-        probe = TemplateSelector(self._llm, guidelines.schema, guidelines.instruction)
+    def _select_templates(self, pool: Pool, state: EnsembleState) -> EnsembleState:
+        usable = [e for e in pool.examples if not e.missing]
+        if len(usable) < MIN_TEXTS:
+            return state
+        selector = TemplateSelector(self._llm, pool.guidelines.schema, pool.guidelines.instruction)
         reports = {}
-        for question in guidelines.schema.questions:
-            known = human.get(question.name, {})
-            asked = [e for e in usable if e.id in known]
-            asked += [e for e in usable if e.id not in known]
-            values = {i: question.labels[at].value for i, at in known.items()}
-            reports[question.name] = probe.select_template(
-                question, asked[:N_SELECTION_TEXTS], human_labels=values
-            )
+        for question in pool.questions:
+            human = pool.human.get(question.name, {})
+            asked = sorted(usable, key=lambda e: e.id not in human)[:N_SELECTION_TEXTS]
+            values = {i: question.labels[at].value for i, at in human.items()}
+            reports[question.name] = selector.select_template(question, asked, human_labels=values)
         return replace(
-            found,
+            state,
             templates={name: report.chosen for name, report in reports.items()},
             reports={name: report.to_json() for name, report in reports.items()},
         )
 
-    def _votes(
+    def _label(
         self,
+        state: EnsembleState,
         guidelines: Guidelines,
-        found: EnsembleState,
         examples: Sequence[Example],
-        deadline_s: float | None,
-        prompt_context: PromptContext | None = None,
+        deadline_s: float | None = None,
     ) -> list[WeakLabel]:
-        schema, instruction = guidelines.schema, guidelines.instruction
-        prompt_context = replace(prompt_context or PromptContext(), templates=found.templates)
-        others = self._by_similarity(guidelines, found, examples)
+        by_similarity = self._by_similarity(state, guidelines, examples)
         try:
-            ours = self._llm.annotate(
-                schema, instruction, examples, prompt_context=prompt_context, deadline_s=deadline_s
+            by_llm = self._llm.annotate(
+                guidelines.schema,
+                guidelines.instruction,
+                examples,
+                prompt_context=PromptContext(templates=state.templates),
+                deadline_s=deadline_s,
             )
         except LanguageModelError as exc:
-            if not others:
+            if not by_similarity:
                 raise
             _LOG.warning("the LLM does not answer, similarity does: %s", exc)
-            silence = Abstention(AbstentionReason.UNREACHABLE, str(exc))
-            ours = _silent(guidelines, examples, silence)
-        return [*ours, *others]
+            unreachable = Abstention(AbstentionReason.UNREACHABLE, str(exc))
+            by_llm = _llm_abstentions(guidelines, examples, unreachable)
+        return [*by_llm, *by_similarity]
 
     def _by_similarity(
-        self, guidelines: Guidelines, found: EnsembleState, examples: Sequence[Example]
+        self, state: EnsembleState, guidelines: Guidelines, examples: Sequence[Example]
     ) -> list[WeakLabel]:
-        if not found.similarity:
+        if not state.similarity:
             return []
-        similarity = self._similarity.recall(found.similarity)
-        votes = similarity.annotate(guidelines.schema, guidelines.instruction, examples)
-        return [vote for vote in votes if vote.abstention is None]
+        similarity = self._similarity.recall(state.similarity)
+        labels = similarity.annotate(guidelines.schema, guidelines.instruction, examples)
+        return [label for label in labels if label.abstention is None]
 
     def _fit_label_model(
-        self,
-        question: Question,
-        examples: Sequence[Example],
-        votes: Sequence[WeakLabel],
-        known: Mapping[int, Any],
+        self, pool: Pool, question: Question
     ) -> LabelModel | MultilabelModel | None:
-        posteriors = posteriors_by_annotator(question, examples, votes)
-        n_heard = max((int(np.isfinite(p[:, 0]).sum()) for p in posteriors.values()), default=0)
-        if n_heard < MIN_TO_LEARN:
+        posteriors = pool.matrices[question.name].posteriors
+        n_labeled = max((int(np.isfinite(p[:, 0]).sum()) for p in posteriors.values()), default=0)
+        if not _has_label_model(question) or n_labeled < MIN_TEXTS:
             return None
-        row_of = {example.id: row for row, example in enumerate(examples)}
-        by_row = {row_of[i]: label for i, label in known.items() if i in row_of}
+        row_of = {example.id: row for row, example in enumerate(pool.examples)}
         if question.kind.is_multilabel:
-            return fit_multilabel_model(posteriors, by_row)
-        return fit_label_model(posteriors, self.vectors(question, examples).astype(float), by_row)
-
-    def _verdicts(
-        self,
-        question: Question,
-        found: EnsembleState,
-        examples: Sequence[Example],
-        votes: Sequence[WeakLabel],
-        human: Mapping[int, int],
-    ) -> list[WeakLabel]:
-        about = [vote for vote in votes if vote.question == question.name]
-        lead = leading_votes(about)
-        posteriors = posteriors_by_annotator(question, examples, about)
-        if not posteriors or question.kind.has_spans or not question.labels:
-            return [as_aggregated_label(lead.get(e.id), question, e) for e in examples]
-        label_model = found.label_model.get(question.name)
-        if question.kind.is_multilabel:
-            fused = multilabel.aggregate_multilabel(
-                posteriors, MultilabelModel.from_json(label_model) if label_model else None
-            )
-            return [
-                aggregate_multilabel(question, e, row, lead.get(e.id), heard(posteriors, at))
-                for at, (e, row) in enumerate(zip(examples, fused, strict=True))
-            ]
-        if label_model is None:
-            return [as_aggregated_label(lead.get(e.id), question, e) for e in examples]
-        row_of = {example.id: row for row, example in enumerate(examples)}
-        result = aggregate(
-            posteriors,
-            LabelModel.from_json(label_model),
-            embeddings=self.vectors(question, examples).astype(float),
-            human={row_of[i]: label for i, label in human.items() if i in row_of},
-        )
-        return [
-            aggregate_single_label(question, e, result, at, lead.get(e.id))
-            for at, e in enumerate(examples)
-        ]
+            seed = holdout_seed(pool.project.id)
+            sets = pool.human_sets.get(question.name, {})
+            held_out = {
+                row_of[i]: s for i, s in sets.items() if in_holdout(i, seed=seed) and i in row_of
+            }
+            return fit_multilabel_model(posteriors, held_out)
+        human = pool.human.get(question.name, {})
+        known = {row_of[i]: label for i, label in human.items() if i in row_of}
+        return fit_label_model(posteriors, self.embed(question, pool.examples).astype(float), known)
 
 
-def _silent(
+def _aggregate_multilabel(
+    matrix: LabelsMatrix, fitted: Mapping[str, Any] | None
+) -> AggregatedMatrix:
+    posteriors = matrix.posteriors
+    model = MultilabelModel.from_json(fitted) if fitted else None
+    is_given = {name: has_label(p) for name, p in posteriors.items()}
+    by_row = [[n for n in posteriors if is_given[n][row]] for row in range(len(matrix.example_ids))]
+    sources = [
+        None if not names else "combination" if len(names) > 1 else names[0] for names in by_row
+    ]
+    aggregated = aggregate_multilabel(posteriors, model)
+    is_any = np.any(list(is_given.values()), axis=0)[:, None]
+    return AggregatedMatrix(np.where(is_any, aggregated, np.nan), sources, posteriors)
+
+
+def _llm_abstentions(
     guidelines: Guidelines, examples: Sequence[Example], why: Abstention
 ) -> list[WeakLabel]:
     """Return what stands for the LLM's answers where there are none."""
@@ -385,12 +353,6 @@ def _silent(
     ]
 
 
-def _teaches_trust(question: Question) -> bool:
-    """Return whether annotators' votes on a question can be compared: a choice among labels."""
-    is_choice = question.kind.has_posterior
-    return is_choice and len(question.labels) > 1
-
-
-def _at_random(project: Project, human: Mapping[int, Any]) -> dict[int, Any]:
-    seed = holdout_seed(project.id)
-    return {i: label for i, label in human.items() if in_holdout(i, seed=seed)}
+def _has_label_model(question: Question) -> bool:
+    """Return whether labels on a question are posteriors over at least two labels."""
+    return question.kind.has_posterior and len(question.labels) > 1

@@ -1,9 +1,9 @@
-"""Gather a project's final labels and its champion model, and write them into a folder."""
+"""Write a project's final labels and the served student into a folder."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ from backend.domain.questions import Question
 from backend.errors import ExportFailed
 from backend.files import replacing_folder
 from backend.label_model.crowd import ConsensusLabel
+from backend.label_model.labels_matrix import AGGREGATED
 from backend.pipeline.export_formats import (
     HUMAN,
     ExportRow,
@@ -22,19 +23,18 @@ from backend.pipeline.export_formats import (
     export_jsonl,
     export_label_studio,
 )
-from backend.pipeline.guidelines import Guidelines, GuidelinesReader
-from backend.pipeline.labels_matrix import FUSED
+from backend.pipeline.pool import Guidelines, GuidelinesReader
 from backend.pipeline.release import MODEL_FROM
-from backend.pipeline.rounds.artifacts import RoundArtifacts
-from backend.pipeline.rounds.model_card import CARD, round_section
+from backend.pipeline.rounds.context import RoundArtifacts
+from backend.pipeline.rounds.train import MODEL_CARD, round_section
 from backend.store import Stores
 
-_LIKELY = 0.5
+_THRESHOLD = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What was written: answers, and the model's folder, None when no round has made one."""
+    """Number of answers written, and the model's folder, None when no round has made one."""
 
     n_rows: int
     model: Path | None
@@ -45,22 +45,22 @@ class Exporter:
 
     def __init__(
         self,
-        guidelines_reader: GuidelinesReader,
+        guidelines: GuidelinesReader,
         config: ConfigReader,
         stores: Stores,
         models: Path,
     ) -> None:
-        self._guidelines_reader = guidelines_reader
+        self._guidelines = guidelines
         self._config = config
         self._stores = stores
         self._models = models
 
     def export(self, project: Project, folder: Path) -> Exported:
-        """Write everything; raises ExportFailed and UnsupportedLabelConfig.
+        """Write everything, human labels before models'.
 
-        What people said stands before what models think.
+        Raises ExportFailed and UnsupportedLabelConfig.
         """
-        guidelines = self._guidelines_reader.read(project)
+        guidelines = self._guidelines.read(project)
         rows = list(self._rows(project, guidelines))
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -74,20 +74,20 @@ class Exporter:
         return Exported(n_rows, self._copy_model(project, folder / "model"))
 
     def _rows(self, project: Project, guidelines: Guidelines) -> Iterator[ExportRow]:
-        people = self._guidelines_reader.people(project, guidelines)
-        labels_out = {
+        consensus = self._guidelines.consensus(project, guidelines)
+        aggregated = {
             (label.example_id, label.question): label
             for label in self._stores.labels.weak_labels(project)
-            if label.annotator == FUSED and label.abstention is None
+            if label.annotator == AGGREGATED and label.abstention is None
         }
         for task in self._stores.tasks.get(project.id, self._stores.tasks.ids(project.id)):
             for question in guidelines.schema.questions:
-                said = people[question.name].labels.get(task.id)
-                label_out = labels_out.get((task.id, question.name))
-                if said is not None:
-                    yield _human_row(task, question, said)
-                elif label_out is not None:
-                    yield _model_row(task, question, label_out)
+                human = consensus[question.name].labels.get(task.id)
+                label = aggregated.get((task.id, question.name))
+                if human is not None:
+                    yield _human_row(task, question, human)
+                elif label is not None:
+                    yield _model_row(task, question, label)
 
     def _write(
         self, project: Project, guidelines: Guidelines, labels: Sequence[WeakLabel], task: Task
@@ -95,25 +95,25 @@ class Exporter:
         return self._config.write_prediction(guidelines.schema, labels, project.model_version, task)
 
     def _copy_model(self, project: Project, folder: Path) -> Path | None:
-        made_from = self._stores.releases.provenance(project.id, project.model_version)
-        if MODEL_FROM not in made_from:
+        provenance = self._stores.releases.provenance(project.id, project.model_version)
+        if MODEL_FROM not in provenance:
             return None
-        number, cycle = made_from[MODEL_FROM]
+        number, cycle = provenance[MODEL_FROM]
         source = RoundArtifacts(self._models / project.id / str(number)).model(int(cycle))
         if not source.exists():
             return None
         try:
             with replacing_folder(folder) as fresh:
                 shutil.copytree(source, fresh)
-                with (fresh / CARD).open("a", encoding="utf-8") as card:
-                    card.write(round_section(made_from.get("metrics", {})))
+                with (fresh / MODEL_CARD).open("a", encoding="utf-8") as card:
+                    card.write(round_section(provenance.get("metrics", {})))
         except OSError as exc:
             raise ExportFailed(f"cannot write {folder}: {exc.strerror or exc}") from exc
         return folder
 
 
-def _human_row(task: Task, question: Question, said: ConsensusLabel) -> ExportRow:
-    answer = said.answer
+def _human_row(task: Task, question: Question, human: ConsensusLabel) -> ExportRow:
+    answer = human.answer
     return ExportRow(
         task.id,
         task.data,
@@ -122,39 +122,37 @@ def _human_row(task: Task, question: Question, said: ConsensusLabel) -> ExportRo
         spans=answer.spans if question.kind.has_spans else None,
         text=answer.text,
         source=HUMAN,
-        probability=said.probability,
+        probability=human.probability,
+        probabilities=human.probabilities,
         annotators=(HUMAN,),
     )
 
 
-def _model_row(task: Task, question: Question, label_out: WeakLabel) -> ExportRow:
-    given, probability = _labels(question, label_out.probabilities)
+def _model_row(task: Task, question: Question, label: WeakLabel) -> ExportRow:
+    given, probability = _labels(question, label.probabilities)
     return ExportRow(
         task.id,
         task.data,
         question,
         labels=given,
-        spans=label_out.spans,
-        text=label_out.text,
-        source=FUSED,
-        probability=label_out.confidence if probability is None else probability,
-        annotators=_heard(label_out.votes, label_out.prompt_version),
+        spans=label.spans,
+        text=label.text,
+        source=AGGREGATED,
+        probability=label.confidence if probability is None else probability,
+        probabilities=label.probabilities,
+        annotators=tuple(sorted(label.annotator_posteriors)) or (label.source,),
     )
 
 
 def _labels(
     question: Question, probabilities: tuple[float, ...]
 ) -> tuple[tuple[str, ...], float | None]:
-    """Return the labels that a posterior gives, and how sure the least sure of them is."""
+    """Return the labels that a posterior gives, and the confidence of the least certain one."""
     if not probabilities:
         return (), None
     values = [label.value for label in question.labels]
     if question.kind.is_exclusive:
         best = max(range(len(values)), key=lambda at: probabilities[at])
         return (values[best],), probabilities[best]
-    given = tuple(v for v, p in zip(values, probabilities, strict=True) if p >= _LIKELY)
+    given = tuple(v for v, p in zip(values, probabilities, strict=True) if p >= _THRESHOLD)
     return given, min(max(p, 1 - p) for p in probabilities)
-
-
-def _heard(votes: Mapping[str, object], only: str) -> tuple[str, ...]:
-    return tuple(sorted(votes)) or (only,)

@@ -29,11 +29,11 @@ WriteResult = Callable[[Sequence[WeakLabel], Task], Prediction | None]
 
 @dataclass(frozen=True, slots=True)
 class ExportRow:
-    """The final answer to one question about one task, and where it comes from.
+    """The final answer to one question about one task, with its source.
 
-    `labels`, `spans` or `text` hold the answer, as in `Answer`. `source` is "human" for what people
-    said, else the name of what decided ("fused", "llm", ...); `probability` in [0, 1] is that the
-    answer is right, None if unknown; `annotators` are the people and models that were heard.
+    `labels`, `spans` or `text` hold the answer, as in `Answer`, and `probabilities` (K,) the
+    posterior that `labels` come from. `source` is "human" or "fused"; `probability` in [0, 1] is
+    that the answer is right, None if unknown; `annotators` are those who answered.
     """
 
     task_id: int
@@ -44,6 +44,7 @@ class ExportRow:
     text: str | None = None
     source: str = "fused"
     probability: float | None = None
+    probabilities: tuple[float, ...] = ()
     annotators: tuple[str, ...] = ()
 
 
@@ -84,20 +85,18 @@ def export_csv(rows: Iterable[ExportRow], path: Path, *, data_keys: Sequence[str
     return n_rows
 
 
-def export_label_studio(
-    rows: Iterable[ExportRow], path: Path, write: WriteResult, *, as_annotations: bool = False
-) -> int:
+def export_label_studio(rows: Iterable[ExportRow], path: Path, write: WriteResult) -> int:
     """Write tasks as Label Studio imports them; return how many. Raises ExportFailed.
 
-    What people said becomes annotations and everything else predictions, with the lowest
-    probability as score; `as_annotations` makes annotations of all. The rows of a task must follow
-    each other. Task numbers are not kept by an import; they stand under `meta`.
+    Human labels become annotations and all others predictions, with the lowest probability as
+    score. The rows of a task must follow each other. Task numbers are not kept by an import; they
+    stand under `meta`.
     """
     n_tasks = 0
     with _replacing(path) as file:
         file.write("[")
         for _, group in groupby(rows, key=lambda row: row.task_id):
-            task = _as_task(list(group), write, as_annotations=as_annotations)
+            task = _as_task(list(group), write)
             file.write(",\n" if n_tasks else "\n")
             file.write(json.dumps(task, ensure_ascii=False))
             n_tasks += 1
@@ -106,36 +105,19 @@ def export_label_studio(
 
 
 def as_weak_label(row: ExportRow) -> WeakLabel | None:
-    """Return a row in the words that predictions are written from; None when it has no answer.
-
-    A posterior is made of the answer and its probability; what is left over is spread evenly.
-    """
-    question, known = row.question, [label.value for label in row.question.labels]
-    sure = 1.0 if row.probability is None else row.probability
-    probabilities: tuple[float, ...] = ()
-    spans = text = None
-    if question.kind.has_spans:
-        spans = row.spans or ()
-    elif row.text is not None:
-        text = row.text
-    elif question.kind.is_exclusive and len(row.labels) == 1 and row.labels[0] in known:
-        sure = max(sure, 1 / len(known) + 1e-6)  # the answer stays the likeliest
-        rest = (1 - sure) / max(len(known) - 1, 1)
-        probabilities = tuple(sure if value in row.labels else rest for value in known)
-    elif question.kind.is_multilabel and known:
-        sure = max(sure, 0.5 + 1e-6)  # half is where a label counts as given
-        probabilities = tuple(sure if value in row.labels else 1 - sure for value in known)
-    else:
+    """Return a row as the weak label that a prediction is written from; None without an answer."""
+    has_spans = row.question.kind.has_spans
+    if not has_spans and row.text is None and not row.probabilities:
         return None
+    confidence = 1.0 if row.probability is None else row.probability
     return WeakLabel(
         example_id=row.task_id,
-        question=question.name,
+        question=row.question.name,
         annotator=row.source,
-        prompt_version="",
-        probabilities=probabilities,
-        spans=spans,
-        text=text,
-        confidence=sure if spans is not None or text is not None else None,
+        probabilities=() if has_spans or row.text is not None else row.probabilities,
+        spans=row.spans or () if has_spans else None,
+        text=None if has_spans else row.text,
+        confidence=confidence if has_spans or row.text is not None else None,
     )
 
 
@@ -163,23 +145,20 @@ def _as_span(span: Span) -> dict[str, Any]:
     }
 
 
-def _as_task(
-    rows: Sequence[ExportRow], write: WriteResult, *, as_annotations: bool
-) -> dict[str, Any]:
+def _as_task(rows: Sequence[ExportRow], write: WriteResult) -> dict[str, Any]:
     first = rows[0]
     source = Task(first.task_id, first.data)
     task: dict[str, Any] = {"data": dict(first.data), "meta": {"task_id": first.task_id}}
-    is_human = {id(row): as_annotations or row.source == HUMAN for row in rows}
-    for key, wanted in (("annotations", True), ("predictions", False)):
-        chosen = [row for row in rows if is_human[id(row)] is wanted]
+    for key, is_human in (("annotations", True), ("predictions", False)):
+        chosen = [row for row in rows if (row.source == HUMAN) is is_human]
         weak_labels = [label for label in map(as_weak_label, chosen) if label is not None]
-        written = write(weak_labels, source) if weak_labels else None
-        if written is None:
+        prediction = write(weak_labels, source) if weak_labels else None
+        if prediction is None:
             continue
-        found: dict[str, Any] = {"result": list(written.result)}
-        if not wanted:
-            found |= {"score": written.score, "model_version": written.model_version}
-        task[key] = [found]
+        entry: dict[str, Any] = {"result": list(prediction.result)}
+        if not is_human:
+            entry |= {"score": prediction.score, "model_version": prediction.model_version}
+        task[key] = [entry]
     return task
 
 

@@ -1,50 +1,28 @@
-"""Which tasks the LLM is asked about when it cannot be asked about all of a large project."""
+"""Choose the tasks that the LLM is asked about when it cannot be asked about all of them."""
 
 from __future__ import annotations
 
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 import numpy as np
 
 from backend.active_learning.holdout import holdout_seed
 from backend.active_learning.ordering import PoolView
+from backend.domain.llm_usage import LLMBudget
 from backend.domain.projects import Project, Task
 from backend.domain.questions import Question
-from backend.llm.prompts.templates import describe_task
 from backend.pipeline.ensemble import AnnotatorEnsemble
-from backend.pipeline.guidelines import Guidelines, GuidelinesReader
-from backend.pipeline.release import MakeStrategy
+from backend.pipeline.pool import Guidelines, GuidelinesReader
+from backend.pipeline.release import MakeStrategy, words_of
+from backend.pipeline.status import LLM_BUDGET, read_llm_budget
 from backend.store import Stores
 
 _LOG = logging.getLogger(__name__)
-SHARE = "llm_share"
 _NIGHT_S = 8 * 3600.0
 _ALL = "the LLM labels every task"
-
-
-@dataclass(frozen=True, slots=True)
-class LLMBudget:
-    """What was decided about a project's tasks; JSON in the state store.
-
-    `left_out` are the tasks that the LLM is not asked about at first, among those up to `last_id`;
-    `share` and `why`, in words, are of the newest decision.
-    """
-
-    question_version: str
-    share: float = 1.0
-    why: str = _ALL
-    last_id: int = 0
-    left_out: tuple[int, ...] = ()
-
-    @property
-    def words(self) -> str:
-        """Say the newest decision, and how many tasks all decisions have left to the others."""
-        if not self.left_out:
-            return self.why
-        return f"{self.why}; {len(self.left_out):,} tasks in all are left to similarity at first"
 
 
 class LLMBudgetPlanner:
@@ -52,54 +30,46 @@ class LLMBudgetPlanner:
 
     The query strategy chooses whom the LLM is asked about, so that they stand for the others (the
     published variant with a tenth of the pool draws them at random). Similarity and the probe label
-    the rest, which the small model learns from without a label; a round asks the LLM about those
-    of them that stay the least sure.
+    the rest, which the student learns from without a label; a round asks the LLM about those of
+    them that stay the least certain.
     """
 
     def __init__(
         self,
         ensemble: AnnotatorEnsemble,
-        guidelines_reader: GuidelinesReader,
+        guidelines: GuidelinesReader,
         stores: Stores,
         make_strategy: MakeStrategy,
         *,
         share: float | None,
     ) -> None:
         self._ensemble = ensemble
-        self._guidelines_reader = guidelines_reader
+        self._guidelines = guidelines
         self._stores = stores
         self._make_strategy = make_strategy
         self._share = share
 
-    def known(self, project: Project) -> LLMBudget:
-        """Return what was decided for the present question; all tasks are the LLM's before."""
-        stored = self._stores.state.get(project.id, SHARE)
-        if not stored or stored["question_version"] != project.question_version:
-            return LLMBudget(project.question_version)
-        return LLMBudget(**{**stored, "left_out": tuple(stored["left_out"])})
+    def current(self, project: Project) -> LLMBudget:
+        """Return the decision for the present question."""
+        return read_llm_budget(self._stores, project)
 
-    def decide(self, project: Project) -> dict[str, int]:
+    def plan(self, project: Project) -> dict[str, int]:
         """Decide about the tasks that are new; raises UnsupportedLabelConfig."""
-        n_open = self._stores.labels.progress(project).n_to_label
-        if not n_open or not self._ensemble.findings(project).similarity:
+        labels = self._stores.labels
+        n_open = labels.progress(project).n_to_label
+        if not n_open or not self._ensemble.state(project).similarity:
             return {"n_left_out": 0}
-        known = self.known(project)
-        guidelines = self._guidelines_reader.read(project)
+        known = self.current(project)
+        guidelines = self._guidelines.read(project)
         share, why = self._share_of(project, guidelines, n_open)
-        tasks = [
-            t for t in self._stores.labels.next_unlabelled(project, n_open) if t.id > known.last_id
-        ]
+        tasks = [t for t in labels.next_unlabelled(project, n_open) if t.id > known.last_id]
         if not tasks:
             return {"n_left_out": 0}
         left_out = self._leave_out(project, guidelines, tasks, share) if share < 1 else ()
         decided = LLMBudget(
-            project.question_version,
-            share,
-            why,
-            tasks[-1].id,
-            (*known.left_out, *left_out),
+            project.question_version, share, why, tasks[-1].id, (*known.left_out, *left_out)
         )
-        self._stores.state.put(project.id, SHARE, asdict(decided))
+        self._stores.state.put(project.id, LLM_BUDGET, asdict(decided))
         _LOG.info("project=%s %s", project.id, why)
         return {"n_left_out": len(left_out)}
 
@@ -107,7 +77,7 @@ class LLMBudgetPlanner:
         self, project: Project, guidelines: Guidelines, n_tasks: int
     ) -> tuple[float, str]:
         questions = guidelines.schema.questions
-        similarity = self._ensemble.findings(project).similarity
+        similarity = self._ensemble.state(project).similarity
         if not all(similarity.get(question.name) for question in questions):
             return 1.0, f"{_ALL}: nobody else answers these questions"
         if self._share is not None:
@@ -129,21 +99,20 @@ class LLMBudgetPlanner:
     def _leave_out(
         self, project: Project, guidelines: Guidelines, tasks: Sequence[Task], share: float
     ) -> tuple[int, ...]:
-        """Return the tasks that the strategy puts behind the share, ascending."""
-        examples = self._guidelines_reader.examples(guidelines, tasks)
+        """Return the ids of the tasks that the strategy puts behind the share, ascending."""
+        examples = self._guidelines.examples(guidelines, tasks)
         question = guidelines.schema.questions[0]
         pool = PoolView(
             example_ids=np.array([example.id for example in examples], dtype=np.int64),
-            embeddings=self._ensemble.vectors(question, examples),
+            embeddings=self._ensemble.embed(question, examples),
             read_texts=lambda rows: [examples[row].text_of(question) for row in rows],
             label_names=tuple(label.name for label in question.labels),
         )
-        strategy = self._make_strategy(describe_task(guidelines.schema, guidelines.instruction))
+        strategy = self._make_strategy(words_of(guidelines))
         ordering = strategy.order(pool, rng=np.random.default_rng(holdout_seed(project.id)))
         behind = ordering.example_ids(pool)[math.ceil(share * len(examples)) :]
         return tuple(sorted(int(i) for i in behind))
 
 
 def _n_prompts(question: Question) -> int:
-    """Return how many prompts one text takes."""
     return len(question.labels) if question.kind.is_multilabel else 1

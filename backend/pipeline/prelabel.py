@@ -1,23 +1,131 @@
-"""The durable workflow that gets every unlabelled task its prediction, and the queue its order."""
+"""The durable workflow that gives every unlabeled task a prediction, and the queue its order."""
 
 from __future__ import annotations
 
+import logging
+import time
 from dataclasses import dataclass
 from functools import partial
 
+from backend.domain.llm_usage import track_usage
 from backend.domain.ports import StepRunner
 from backend.domain.projects import ProjectId
-from backend.pipeline.annotation import PreAnnotator
-from backend.pipeline.ordering import Orderer
+from backend.errors import LanguageModelError, UnsupportedLabelConfig
+from backend.pipeline.aggregate import Aggregator
+from backend.pipeline.llm_budget import LLMBudgetPlanner
+from backend.pipeline.predict import LANGUAGE_MODEL, Labeler
 from backend.pipeline.publish import Publisher
-from backend.pipeline.sync import Synchronizer
+from backend.pipeline.release import Orderer
+from backend.pipeline.sync import PrelabelPlan, Synchronizer
+from backend.store import Stores
 
-PRELABEL = "prelabel"
+_LOG = logging.getLogger(__name__)
+_FIRST_SIZE = 16
+_TARGET_S = 60.0
+_MAX_GROWTH = 4
+
+
+@dataclass(frozen=True, slots=True)
+class AdaptiveBatchSize:
+    """The size of the next chunk of tasks: what takes about a minute, at most `limit`.
+
+    A chunk is saved and published as a whole, and lost as a whole by a kill: where an answer takes
+    a minute, 256 of them would show nothing for hours. The first chunk is small; sizes grow at most
+    fourfold at a time.
+    """
+
+    limit: int
+    n: int = 0
+
+    @property
+    def size(self) -> int:
+        """Return how many tasks the next chunk may have."""
+        return max(1, min(self.n or _FIRST_SIZE, self.limit))
+
+    def after(self, n_done: int, seconds: float) -> AdaptiveBatchSize:
+        """Return the size that follows a chunk of `n_done` tasks that took so long."""
+        fitting = int(n_done * _TARGET_S / max(seconds, 1e-6))
+        return AdaptiveBatchSize(
+            self.limit, max(1, min(fitting, _MAX_GROWTH * self.size, self.limit))
+        )
+
+
+class PreAnnotator:
+    """Labels a project chunk by chunk, each saved in one transaction."""
+
+    def __init__(
+        self,
+        labeler: Labeler,
+        aggregator: Aggregator,
+        budget: LLMBudgetPlanner,
+        stores: Stores,
+        plan: PrelabelPlan,
+    ) -> None:
+        self._labeler = labeler
+        self._aggregator = aggregator
+        self._budget = budget
+        self._stores = stores
+        self._plan = plan
+        self._sizes: dict[ProjectId, AdaptiveBatchSize] = {}
+
+    def fit_sample(self, project_id: ProjectId) -> dict[str, int]:
+        """Fit the ensemble on a sample and plan the LLM's budget before tasks are labeled; a step.
+
+        Once per question, and again when the pool has grown fourfold since.
+        """
+        project = self._stores.projects.get(project_id)
+        if project is None or not project.is_connected:
+            return {"is_studied": 0}
+        try:
+            with track_usage(project_id, "study"):
+                is_fitted = int(self._aggregator.fit_sample_if_due(project))
+            return {"is_studied": is_fitted, **self._budget.plan(project)}
+        except (LanguageModelError, UnsupportedLabelConfig) as exc:
+            self._stores.jobs.note_problem(project_id, LANGUAGE_MODEL, str(exc))
+            return {"is_studied": 0}
+
+    def reopen(self, project_id: ProjectId, *, is_thorough: bool = False) -> dict[str, int]:
+        """Forget abstentions of answers that did not come or could not be read; a step.
+
+        Only those older than the setting says, unless `is_thorough`.
+        """
+        project = self._stores.projects.get(project_id)
+        if project is None:
+            return {"n_reopened": 0}
+        older_than_s = 0.0 if is_thorough else self._plan.retry_abstentions_s
+        n = self._stores.labels.reopen_transient_abstentions(project, older_than_s)
+        return {"n_reopened": n}
+
+    def annotate_chunk(self, project_id: ProjectId) -> dict[str, int]:
+        """Label the next chunk; a step. `is_done`: nothing more can be labeled now."""
+        stores = self._stores
+        project = stores.projects.get(project_id)
+        if project is None or not project.is_connected:
+            return {"n_labelled": 0, "is_done": 1}
+        size = self._sizes.get(project_id, AdaptiveBatchSize(self._plan.annotate_chunk))
+        tasks = stores.labels.next_unlabelled(project, size.size)
+        if not tasks:
+            return {"n_labelled": 0, "is_done": 1}
+        started_at = time.monotonic()
+        try:
+            with track_usage(project_id, "annotate"):
+                not_sampled = set(self._budget.current(project).left_out)
+                weak_labels, predictions = self._labeler.label(
+                    project, tasks, not_sampled=not_sampled
+                )
+        except (LanguageModelError, UnsupportedLabelConfig) as exc:
+            stores.jobs.note_problem(project_id, LANGUAGE_MODEL, str(exc))
+            _LOG.warning("project=%s cannot label: %s", project_id, exc)
+            return {"n_labelled": 0, "is_done": 1}
+        stores.labels.save(project, weak_labels, predictions)
+        self._sizes[project_id] = size.after(len(tasks), time.monotonic() - started_at)
+        stores.jobs.clear_problem(project_id, LANGUAGE_MODEL)
+        return {"n_labelled": len(predictions), "is_done": int(len(tasks) < size.size)}
 
 
 @dataclass(frozen=True, slots=True)
 class PrelabelSteps:
-    """Who does the steps."""
+    """The use cases that the workflow's steps call."""
 
     synchronizer: Synchronizer
     annotator: PreAnnotator
@@ -26,30 +134,31 @@ class PrelabelSteps:
 
 
 def prelabel(
-    project_id: ProjectId,
-    runner: StepRunner,
-    steps: PrelabelSteps,
-    *,
-    is_thorough: bool = False,
+    project_id: ProjectId, runner: StepRunner, steps: PrelabelSteps, *, is_thorough: bool = False
 ) -> None:
-    """Sync, then label and publish chunk by chunk until nothing more can be done now; then order.
+    """Sync, label and publish chunk by chunk until nothing more can be done now, then order.
 
     Each step is safe to repeat and finds its own work in the database, so a kill costs at most
     the chunk under way. What could not be done (a server is down) is left to the next run.
-    `is_thorough`: the sync finds changed answers too, which counts do not tell, and what the LLM
-    left unanswered is asked again however short ago that was.
+
+    Args:
+        project_id: The project.
+        runner: Runs the steps durably.
+        steps: The use cases.
+        is_thorough: Whether the sync finds changed answers too, which counts do not show, and the
+            LLM is asked again about what it left unanswered however short ago.
     """
     sync = partial(steps.synchronizer.sync, is_thorough=is_thorough)
     reopen = partial(steps.annotator.reopen, is_thorough=is_thorough)
     runner.run("sync", sync, project_id)
     runner.run("study", steps.annotator.fit_sample, project_id)
     runner.run("reopen", reopen, project_id)
-    is_labelled = False
-    while not is_labelled:
-        labelled = runner.run("annotate", steps.annotator.annotate_chunk, project_id)
+    is_labeled = False
+    while not is_labeled:
+        counts = runner.run("annotate", steps.annotator.annotate_chunk, project_id)
         runner.run("publish", steps.publisher.publish_chunk, project_id)
         runner.run("serve", steps.publisher.serve, project_id)
-        is_labelled = bool(labelled["is_done"])
+        is_labeled = bool(counts["is_done"])
     publish(project_id, runner, steps)
     ordered = runner.run("order", steps.orderer.order, project_id)
     if ordered["is_ordered"]:
@@ -57,7 +166,7 @@ def prelabel(
 
 
 def publish(project_id: ProjectId, runner: StepRunner, steps: PrelabelSteps) -> None:
-    """Publish all that waits, a draft after the present release, and serve what is whole."""
+    """Publish the present release, then a draft after it, and serve what is whole."""
     is_published = is_drafted = False
     while not (is_published and is_drafted):
         published = runner.run("publish", steps.publisher.publish_chunk, project_id)

@@ -1,10 +1,10 @@
-"""Order the queue and write a release: verdicts as predictions, places as their scores."""
+"""Order the queue and draft a release: aggregated labels as predictions, places as their scores."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -12,50 +12,39 @@ from numpy.typing import NDArray
 
 from backend.active_learning.holdout import holdout_seed, in_holdout, with_holdout
 from backend.active_learning.ordering import Ordering, PoolView, QueryStrategy
-from backend.domain.labels import WeakLabel
+from backend.domain.labels import AnnotatorKind, WeakLabel
 from backend.domain.llm_usage import track_usage
 from backend.domain.ports import ConfigReader
-from backend.domain.projects import Prediction, Project, ProjectId, QueuePlace, Task
+from backend.domain.projects import Prediction, Project, ProjectId, QueuePlace, QueueState, Task
 from backend.domain.questions import Question
+from backend.errors import UnsupportedLabelConfig
 from backend.evaluation.metrics import mean_pairwise_kappa
 from backend.llm.prompts.templates import describe_task
-from backend.pipeline.aggregate import AggregatedPool
+from backend.pipeline.aggregate import Aggregator
 from backend.pipeline.ensemble import AnnotatorEnsemble
-from backend.pipeline.rounds.context import SMALL_MODEL, is_derived
+from backend.pipeline.pool import AggregatedPool, Guidelines, Pool
+from backend.pipeline.status import QUEUE, read_queue
+from backend.pipeline.sync import PrelabelPlan
 from backend.store import Stores
 
 _LOG = logging.getLogger(__name__)
-QUEUE = "queue"
 LABELS_FROM, MODEL_FROM, RECIPE = "labels_from", "model_from", "recipe"
-INHERITED = (LABELS_FROM, MODEL_FROM, RECIPE)
-"""Which round a release's labels, and which round and cycle its small model, come from, and the
-round's recipe. A release that only brings another order has them from the one that it replaces.
+_INHERITED = (LABELS_FROM, MODEL_FROM, RECIPE)
+"""Provenance of a release: the round of its labels, round and cycle of its student, the round's
+recipe. A release that only brings another order has them from the one that it replaces.
 """
+ORDERING = "ordering"
+"""Source of problems with the ordering."""
 _N_QUANTILES = 101
+_GROWTH = 1.1
 _HOLDOUT_REASON = "drawn at random: the random holdout, from which accuracy is estimated"
 
 MakeStrategy = Callable[[str], QueryStrategy]
-"""Makes a project's query strategy, told in words what people are asked there."""
-
-
-@dataclass(frozen=True, slots=True)
-class QueueState:
-    """What is known about the queue of the newest release; JSON in the state store.
-
-    `uncertainty` are quantiles of the open tasks' uncertainty, by which a task that is imported
-    later finds its place; `health` is the strategy's own report.
-    """
-
-    question_version: str
-    strategy: str
-    n_tasks: int
-    n_human: int
-    uncertainty: tuple[float, ...] = ()
-    health: Mapping[str, Any] | None = None
+"""Makes a project's query strategy, given in words what people are asked."""
 
 
 class ReleaseBuilder:
-    """Makes a draft release of settled verdicts."""
+    """Makes a draft release of aggregated labels, in the order of the query strategy."""
 
     def __init__(
         self,
@@ -69,37 +58,31 @@ class ReleaseBuilder:
         self._stores = stores
         self._make_strategy = make_strategy
 
-    def queue(self, project: Project) -> QueueState | None:
-        """Return what is known about the present question's queue, None before the first."""
-        stored = self._stores.state.get(project.id, QUEUE)
-        if not stored or stored["question_version"] != project.question_version:
-            return None
-        return QueueState(**{**stored, "uncertainty": tuple(stored["uncertainty"])})
+    def draft(self, aggregated: AggregatedPool, provenance: Mapping[str, Any]) -> Project:
+        """Write a draft and its queue; the publisher promotes it when it is whole.
 
-    def release(self, aggregated: AggregatedPool, provenance: Mapping[str, Any]) -> Project:
-        """Write a draft whose queue the strategy orders; the publisher promotes it when whole.
-
-        Tasks that people answered keep no prediction of ours.
+        Tasks that people answered get no prediction.
         """
         pool = aggregated.pool
         project = pool.project
-        strategy = self._make_strategy(
-            describe_task(pool.guidelines.schema, pool.guidelines.instruction)
-        )
+        strategy = self._make_strategy(words_of(pool.guidelines))
         with track_usage(project.id, "order"):
-            view, ordering = self._order(aggregated, strategy)
+            view = self._view(aggregated)
+            rng = np.random.default_rng(holdout_seed(project.id))
+            ordering = strategy.order(view, rng=rng)
         places = _places(project.id, view, ordering)
         predictions = self._predictions(aggregated, places)
         served = self._stores.releases.provenance(project.id, project.model_version)
-        inherited = {key: served[key] for key in INHERITED if key in served}
-        made_from = {**inherited, **provenance, "strategy": strategy.name}
-        draft = self._stores.releases.draft(project, predictions, places, made_from)
+        inherited = {key: served[key] for key in _INHERITED if key in served}
+        draft = self._stores.releases.draft(
+            project, predictions, places, {**inherited, **provenance, "strategy": strategy.name}
+        )
         state = QueueState(
             project.question_version,
             strategy.name,
             len(pool.tasks),
-            len(pool.answered_ids),
-            _quantiles([v for v in aggregated.labels_out if v.example_id not in pool.answered_ids]),
+            len(pool.human_ids),
+            _quantiles([v for v in aggregated.labels if v.example_id not in pool.human_ids]),
             asdict(ordering.diagnostics),
         )
         self._stores.state.put(project.id, QUEUE, asdict(state))
@@ -112,133 +95,187 @@ class ReleaseBuilder:
         )
         return draft
 
-    def _order(
-        self, aggregated: AggregatedPool, strategy: QueryStrategy
-    ) -> tuple[PoolView, Ordering]:
+    def _view(self, aggregated: AggregatedPool) -> PoolView:
         pool = aggregated.pool
-        question = pool.guidelines.schema.questions[0]
-        labeled = {
-            at: pool.human[question.name].get(example.id)
-            for at, example in enumerate(pool.examples)
-            if example.id in pool.answered_ids
-        }
-        label_issues = {
-            v.example_id: v.injection_flag for v in aggregated.labels_out if v.injection_flag
-        }
-        view = PoolView(
-            example_ids=np.array([example.id for example in pool.examples], dtype=np.int64),
-            embeddings=self._ensemble.vectors(question, pool.examples),
-            posteriors=_normalised(aggregated.posteriors(question)) if question.labels else None,
-            student_posteriors=aggregated.heard(question, SMALL_MODEL),
+        question = pool.questions[0]
+        human = pool.human.get(question.name, {})
+        flags = {v.example_id: v.injection_flag for v in aggregated.labels if v.injection_flag}
+        return PoolView(
+            example_ids=pool.example_ids,
+            embeddings=self._ensemble.embed(question, pool.examples),
+            posteriors=_normalized(aggregated.posteriors(question)) if question.labels else None,
+            student_posteriors=_student_posteriors(aggregated, question),
             agreement=_agreement(aggregated, question),
-            labeled=labeled,
+            labeled={
+                at: human.get(example.id)
+                for at, example in enumerate(pool.examples)
+                if example.id in pool.human_ids
+            },
             read_texts=lambda rows: [pool.examples[row].text_of(question) for row in rows],
             pinned={
-                at: f"the text looks like an order to the model: {label_issues[example.id]}"
+                at: f"the text looks like an order to the model: {flags[example.id]}"
                 for at, example in enumerate(pool.examples)
-                if example.id in label_issues and example.id not in pool.answered_ids
+                if example.id in flags and example.id not in pool.human_ids
             },
             label_names=tuple(label.name for label in question.labels),
         )
-        return view, strategy.order(view, rng=np.random.default_rng(holdout_seed(pool.project.id)))
 
     def _predictions(
         self, aggregated: AggregatedPool, places: Sequence[QueuePlace]
     ) -> list[Prediction]:
-        pool = aggregated.pool
+        pool, n_questions = aggregated.pool, len(aggregated.pool.questions)
         position = {place.task_id: place.position for place in places}
-        by_task: dict[int, list[WeakLabel]] = {}
-        for label_out in aggregated.labels_out:
-            by_task.setdefault(label_out.example_id, []).append(label_out)
         predictions = []
-        for task in pool.tasks:
-            if task.id not in position:
+        for at, task in enumerate(pool.tasks):
+            of_task = aggregated.labels[at * n_questions : (at + 1) * n_questions]
+            if task.id not in position or all(label.abstention for label in of_task):
                 continue
-            written = self._write(aggregated, task, by_task.get(task.id, []))
-            if written is not None:
+            prediction = valid_prediction(self._config, pool, task, of_task)
+            if prediction is not None:
                 score = (position[task.id] + 0.5) / len(position)
-                predictions.append(
-                    Prediction(task.id, written.model_version, written.result, score)
-                )
+                predictions.append(replace(prediction, score=score))
         return predictions
 
-    def _write(
-        self, aggregated: AggregatedPool, task: Task, labels_out: Sequence[WeakLabel]
-    ) -> Prediction | None:
-        project, schema = aggregated.pool.project, aggregated.pool.guidelines.schema
-        given = [label_out for label_out in labels_out if label_out.abstention is None]
-        if not given:
-            return None
-        written = self._config.write_prediction(schema, given, project.model_version, task)
-        if written is None:
-            return None
-        mistakes = self._config.errors(project.label_config, written)
-        if mistakes:
-            _LOG.error(
-                "project=%s task=%d prediction does not fit the label config: %s",
-                project.id,
-                task.id,
-                "; ".join(mistakes),
-            )
-        return None if mistakes else written
+
+class Orderer:
+    """Drafts a release in a new order when all tasks are labeled, and when the pool has grown."""
+
+    def __init__(
+        self,
+        aggregator: Aggregator,
+        releases: ReleaseBuilder,
+        stores: Stores,
+        plan: PrelabelPlan,
+    ) -> None:
+        self._aggregator = aggregator
+        self._releases = releases
+        self._stores = stores
+        self._plan = plan
+
+    def is_due(self, project: Project) -> bool:
+        """Return whether the pool is labeled and its queue has no order, or an outgrown one."""
+        stores = self._stores
+        if not self._plan.manages_queue or stores.releases.pending(project) is not None:
+            return False
+        progress = stores.labels.progress(project)
+        if progress.n_to_label or not progress.n_labelled:
+            return False
+        queue = read_queue(stores, project)
+        return queue is None or progress.n_tasks > queue.n_tasks * _GROWTH
+
+    def is_settled(self, project: Project) -> bool:
+        """Return whether nothing is left to order, and Label Studio holds one release alone."""
+        return (
+            not self.is_due(project)
+            and self._stores.releases.pending(project) is None
+            and not self._stores.projects.superseded_versions(project.id)
+        )
+
+    def order(self, project_id: ProjectId) -> dict[str, int]:
+        """Draft a release in a new order if one is due; a step."""
+        project = self._stores.projects.get(project_id)
+        if project is None or not project.is_connected or not self.is_due(project):
+            return {"is_ordered": 0}
+        try:
+            self._releases.draft(self._aggregator.aggregate(project), {"kind": "ordering"})
+        except UnsupportedLabelConfig as exc:
+            self._stores.jobs.note_problem(project_id, ORDERING, str(exc))
+            return {"is_ordered": 0}
+        self._stores.jobs.clear_problem(project_id, ORDERING)
+        return {"is_ordered": 1}
 
 
-def slot_score(queue: QueueState, labels_out: Sequence[WeakLabel]) -> float:
+def words_of(guidelines: Guidelines) -> str:
+    """Return in words what people are asked, for query strategies."""
+    return describe_task(guidelines.schema, guidelines.instruction)
+
+
+def valid_prediction(
+    config: ConfigReader, pool: Pool, task: Task, labels: Sequence[WeakLabel]
+) -> Prediction | None:
+    """Return the prediction of a task's aggregated labels; None where none fits the config."""
+    project = pool.project
+    prediction = config.write_prediction(
+        pool.guidelines.schema, labels, project.model_version, task
+    )
+    errors = [] if prediction is None else config.errors(project.label_config, prediction)
+    if errors:
+        _LOG.error(
+            "project=%s task=%d prediction does not fit the label config: %s",
+            project.id,
+            task.id,
+            "; ".join(errors),
+        )
+    return None if errors else prediction
+
+
+def queue_score(queue: QueueState, labels: Sequence[WeakLabel]) -> float:
     """Return where a task that came after the ordering belongs, in [0, 1], 0 being first.
 
-    The less sure its verdict is among those of the ordered tasks, the earlier.
+    The less certain its aggregated labels are among those of the ordered tasks, the earlier.
     """
-    unsure = _uncertainty(labels_out)
-    if unsure is None or not queue.uncertainty:
+    uncertainty = _uncertainty(labels)
+    if uncertainty is None or not queue.uncertainty:
         return 0.5
-    rank = float(np.searchsorted(np.asarray(queue.uncertainty), unsure)) / len(queue.uncertainty)
-    return min(1.0, max(0.0, 1.0 - rank))
+    rank = float(np.searchsorted(np.asarray(queue.uncertainty), uncertainty))
+    return min(1.0, max(0.0, 1.0 - rank / len(queue.uncertainty)))
 
 
 def _places(project_id: ProjectId, view: PoolView, ordering: Ordering) -> list[QueuePlace]:
     seed = holdout_seed(project_id)
     ids = [int(i) for i in ordering.example_ids(view)]
     reasons = dict(zip(ids, ordering.reasons, strict=True))
+    held_out = {task_id for task_id in ids if in_holdout(task_id, seed=seed)}
     return [
         QueuePlace(
             task_id,
             at,
-            _HOLDOUT_REASON if in_holdout(task_id, seed=seed) else reasons[task_id],
-            in_holdout(task_id, seed=seed),
+            _HOLDOUT_REASON if task_id in held_out else reasons[task_id],
+            task_id in held_out,
         )
         for at, task_id in enumerate(with_holdout(ids, seed=seed))
     ]
 
 
+def _student_posteriors(
+    aggregated: AggregatedPool, question: Question
+) -> NDArray[np.float64] | None:
+    kinds = aggregated.pool.matrices[question.name].kinds
+    for name, posteriors in aggregated.matrices[question.name].annotator_posteriors.items():
+        if kinds[name] is AnnotatorKind.STUDENT:
+            return posteriors
+    return None
+
+
 def _agreement(aggregated: AggregatedPool, question: Question) -> float | None:
     """Return how far the annotators agree beyond chance, those of a round left out."""
-    names = {name for label_out in aggregated.of(question) for name in label_out.votes}
-    said = {
-        name: aggregated.heard(question, name) for name in sorted(names) if not is_derived(name)
-    }
-    return mean_pairwise_kappa({name: rows for name, rows in said.items() if rows is not None})
+    kinds = aggregated.pool.matrices[question.name].kinds
+    found = aggregated.matrices[question.name].annotator_posteriors
+    return mean_pairwise_kappa(
+        {n: p for n, p in sorted(found.items()) if not kinds[n].is_from_round}
+    )
 
 
-def _normalised(posteriors: NDArray[np.float64]) -> NDArray[np.float64]:
+def _normalized(posteriors: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return rows that sum to 1: a strategy asks which class, also where several may hold."""
     total = posteriors.sum(axis=1, keepdims=True)
     shares: NDArray[np.float64] = posteriors / np.where(total > 0, total, 1.0)
     return shares
 
 
-def _uncertainty(labels_out: Sequence[WeakLabel]) -> float | None:
-    """Return how unsure the least sure verdict is, in [0, 1]."""
+def _uncertainty(labels: Sequence[WeakLabel]) -> float | None:
+    """Return 1 minus the confidence of the least certain label, in [0, 1]."""
     confidences = [
         max(max(v.probabilities), 1 - min(v.probabilities)) if v.probabilities else v.confidence
-        for v in labels_out
+        for v in labels
         if v.abstention is None
     ]
     known = [confidence for confidence in confidences if confidence is not None]
     return 1.0 - min(known) if known else None
 
 
-def _quantiles(labels_out: Sequence[WeakLabel]) -> tuple[float, ...]:
-    values = [u for v in labels_out if (u := _uncertainty([v])) is not None]
+def _quantiles(labels: Sequence[WeakLabel]) -> tuple[float, ...]:
+    values = [u for v in labels if (u := _uncertainty([v])) is not None]
     if not values:
         return ()
     return tuple(np.quantile(values, np.linspace(0, 1, _N_QUANTILES)).tolist())

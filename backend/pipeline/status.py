@@ -1,34 +1,58 @@
-"""What a project's state is, for people and programs."""
+"""Report the state of a project, its queue and its rounds, for people and programs."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from backend.domain.llm_usage import Prices, Usage
-from backend.domain.projects import Project
-from backend.pipeline.llm_budget import LLMBudgetPlanner
-from backend.pipeline.queue_status import QueueStatus
-from backend.pipeline.rounds.status import RoundStatus
+from backend.domain.llm_usage import LLMBudget, Prices, Usage
+from backend.domain.projects import Project, QueuePlace, QueueState
+from backend.domain.rounds import MAX_CHANGED, Round, RoundState
+from backend.evaluation.stopping import LearningPoint, advise_on_labels, advise_on_rounds
 from backend.store import Stores
+
+QUEUE, LLM_BUDGET = "queue", "llm_share"
+_MAX_ROUNDS = 20
+
+
+def read_queue(stores: Stores, project: Project) -> QueueState | None:
+    """Return what is known about the present question's queue, None before the first ordering."""
+    stored = stores.state.current(project, QUEUE)
+    return QueueState(**stored | {"uncertainty": tuple(stored["uncertainty"])}) if stored else None
+
+
+def read_llm_budget(stores: Stores, project: Project) -> LLMBudget:
+    """Return the decision for the present question; before one the LLM labels all tasks."""
+    stored = stores.state.current(project, LLM_BUDGET)
+    if not stored:
+        return LLMBudget(project.question_version)
+    return LLMBudget(**stored | {"left_out": tuple(stored["left_out"])})
+
+
+@dataclass(frozen=True, slots=True)
+class Upcoming:
+    """The next places of a queue; `n_open` tasks of its ordering wait for people in all.
+
+    `n_later` tasks were imported after the ordering: they stand among the others by how uncertain
+    their labels are.
+    """
+
+    places: tuple[QueuePlace, ...]
+    n_open: int
+    n_later: int
 
 
 class StatusReporter:
-    """Reads the stores; every figure is counted when it is asked for."""
+    """Reads the stores; every figure is counted when it is asked for.
 
-    def __init__(
-        self,
-        stores: Stores,
-        queue: QueueStatus,
-        sharer: LLMBudgetPlanner,
-        rounds: RoundStatus,
-        *,
-        prices: Prices,
-    ) -> None:
+    `max_cycles` is that of rounds, for advice on further ones.
+    """
+
+    def __init__(self, stores: Stores, prices: Prices, *, max_cycles: int) -> None:
         self._stores = stores
-        self._queue = queue
-        self._sharer = sharer
-        self._rounds = rounds
         self._prices = prices
+        self._max_cycles = max_cycles
 
     def overview(self) -> dict[str, Any]:
         """Return the state of all projects as JSON-ready values."""
@@ -46,15 +70,15 @@ class StatusReporter:
 
     def project(self, project: Project) -> dict[str, Any]:
         """Return one project's state; counts, seconds and labels per second."""
-        progress = self._stores.labels.progress(project)
-        problems = self._stores.jobs.problems(project.id)
+        stores = self._stores
+        progress = stores.labels.progress(project)
         return {
             "project": project.id,
             "platform_id": project.platform_id,
             "title": project.title,
             "is_connected": project.is_connected,
             "model_version": project.model_version,
-            "served_version": self._stores.projects.served_version(project.id),
+            "served_version": stores.projects.served_version(project.id),
             "n_tasks": progress.n_tasks,
             "n_labelled": progress.n_labelled,
             "n_published": progress.n_published,
@@ -70,22 +94,49 @@ class StatusReporter:
             "n_tokens_out": progress.n_tokens_out,
             "is_complete": progress.is_complete,
             **self._llm(project),
-            "llm_share": self._sharer.known(project).words,
-            "queue": self._queue.state(project),
-            "versions": self._stores.projects.versions(project.id),
-            **self._rounds.report(project),
-            "events": self._stores.tasks.events(project.id),
+            "llm_share": read_llm_budget(stores, project).summary,
+            "queue": self.queue(project),
+            "versions": stores.projects.versions(project.id),
+            **self._rounds(project),
+            "events": stores.tasks.events(project.id),
             "problems": [
-                {
-                    "source": problem.source,
-                    "message": problem.message,
+                asdict(problem)
+                | {
                     "first_seen_at": problem.first_seen_at.isoformat(),
                     "last_seen_at": problem.last_seen_at.isoformat(),
-                    "n_times": problem.n_times,
                 }
-                for problem in problems
+                for problem in stores.jobs.problems(project.id)
             ],
         }
+
+    def queue(self, project: Project) -> dict[str, Any] | None:
+        """Return the newest ordering's figures and what they mean; None before the first."""
+        queue = read_queue(self._stores, project)
+        if queue is None:
+            return None
+        health = queue.health or {}
+        words = [
+            f"{queue.strategy} ordered {queue.n_tasks - queue.n_human:,} tasks; "
+            f"people had answered {queue.n_human:,}",
+            *_health_in_words(health),
+        ]
+        return {
+            "strategy": queue.strategy,
+            "n_tasks": queue.n_tasks,
+            "n_human": queue.n_human,
+            "health": dict(health),
+            "words": words,
+            "warnings": list(health.get("warnings", ())),
+        }
+
+    def upcoming(self, project: Project, limit: int) -> Upcoming:
+        """Return the first places of the release that people have not answered since."""
+        places = self._stores.releases.places(project)
+        answered = {label.task_id for label in self._stores.tasks.human_labels(project.id)}
+        ids = set(self._stores.tasks.ids(project.id)) - answered
+        waiting = [place for place in places if place.task_id in ids]
+        n_later = len(ids) - len(waiting) if places else 0
+        return Upcoming(tuple(waiting[:limit]), len(waiting), n_later)
 
     def _llm(self, project: Project) -> dict[str, Any]:
         """Return what the LLM was asked for the project, in all and by purpose."""
@@ -107,3 +158,79 @@ class StatusReporter:
             "llm_seconds": round(usage.seconds, 3),
             "llm_cost": round(self._prices.cost(usage), 6),
         }
+
+    def _rounds(self, project: Project) -> dict[str, Any]:
+        """Return the rounds of the present question, newest last, and advice."""
+        history = self._stores.rounds.current(project)
+        return {
+            "n_rounds": len(history),
+            "rounds": [_as_json(made) for made in history[-_MAX_ROUNDS:]],
+            "advice": self._advice(history),
+        }
+
+    def _advice(self, history: Sequence[Round]) -> dict[str, Any]:
+        released = [made for made in history if made.state is RoundState.RELEASED]
+        changed = [share for made in released[-1:] for share in made.metrics.get("changed", [])]
+        points = [point for made in released if (point := _learning_point(made)) is not None]
+        on_rounds = advise_on_rounds(
+            changed, max_changed=MAX_CHANGED, max_rounds=1 + self._max_cycles
+        )
+        on_labels = advise_on_labels(points, changed[-1] if changed else None)
+        return {
+            "rounds": on_rounds.sentence,
+            "is_converged": on_rounds.is_converged,
+            "labels": on_labels.sentence,
+            "are_labels_paying": on_labels.is_paying,
+            "figures": {**on_rounds.figures, **on_labels.figures},
+        }
+
+
+def _learning_point(made: Round) -> LearningPoint | None:
+    fused = made.metrics.get("accuracies", {}).get("fused")
+    if fused is None:
+        return None
+    return LearningPoint(made.n_human, fused["value"], fused["high"] - fused["low"])
+
+
+def _as_json(made: Round) -> dict[str, Any]:
+    return {
+        "number": made.number,
+        "state": str(made.state),
+        "recipe": made.recipe,
+        "reason": made.reason,
+        "n_human": made.n_human,
+        "step": made.step,
+        "progress": dict(made.progress),
+        "metrics": dict(made.metrics),
+        "model_version": made.model_version,
+        "error": made.error,
+        "started_at": made.started_at.isoformat(),
+        "seconds": made.seconds,
+    }
+
+
+def _health_in_words(health: Mapping[str, Any]) -> Iterator[str]:
+    head = f"the first {health.get('n_head', 0)}"
+    ascending, correlation = health.get("ascending_share"), health.get("position_correlation")
+    if ascending is not None:
+        also = "" if correlation is None else f", rank correlation with the list {correlation:.2f}"
+        yield f"{head}: {ascending:.0%} of neighbours ascend by id (50% is chance){also}"
+    if health.get("coverage") is not None:
+        yield (
+            f"{head} and the answered ones resemble the project's texts by {health['coverage']:.2f}"
+            " on average (1 is equal)"
+        )
+    if health.get("class_balance") is not None:
+        yield f"{head}: expected classes are balanced to {health['class_balance']:.0%}"
+    if health.get("n_near_duplicates"):
+        yield f"{health['n_near_duplicates']:,} near-duplicates stand at the end"
+    n_tokens = health.get("n_tokens", 0)
+    if health.get("judgement_weight") is not None:
+        reliability = health.get("split_half_reliability")
+        known = "unknown" if reliability is None else f"{reliability:.2f}"
+        yield (
+            f"the LLM's judgement: split-half reliability {known}, weight "
+            f"{health['judgement_weight']:.2f}, {n_tokens:,} tokens"
+        )
+    elif n_tokens:
+        yield f"choosing cost {n_tokens:,} tokens"

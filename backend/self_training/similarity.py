@@ -9,7 +9,14 @@ from typing import Any
 import numpy as np
 from scipy.special import expit, ndtri, softmax
 
-from backend.domain.labels import Abstention, AbstentionReason, Example, PromptContext, WeakLabel
+from backend.domain.labels import (
+    Abstention,
+    AbstentionReason,
+    AnnotatorKind,
+    Example,
+    PromptContext,
+    WeakLabel,
+)
 from backend.domain.ports import Encoder
 from backend.domain.questions import LabelDefinition, Question, TaskSchema
 from backend.label_model.calibration import BatchCalibrator
@@ -172,6 +179,7 @@ class SimilarityAnnotator:
                 _VERSION,
                 probabilities=tuple(posteriors[row_of[i]].tolist()) if i in row_of else (),
                 abstention=None if i in row_of else _reason(question, example),
+                annotator_kind=AnnotatorKind.SIMILARITY,
             )
             for i, example in enumerate(examples)
         ]

@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from backend.domain.labels import Abstention, AbstentionReason, Span, WeakLabel
+from backend.domain.labels import Abstention, AbstentionReason, AnnotatorKind, Span, WeakLabel
 from backend.domain.projects import Prediction, Progress, Project, Task
 from backend.store import tables as t
 from backend.store.database import Database, in_slices, now, upsert
@@ -315,7 +315,7 @@ def _row(project: Project, label: WeakLabel, moment: datetime) -> dict[str, Any]
         else [[span.start, span.end, span.label, span.probability] for span in label.spans],
         "abstention": abstention.reason if abstention else None,
         "abstention_detail": abstention.detail if abstention else None,
-        "votes": {name: list(vote) for name, vote in label.votes.items()} or None,
+        "annotator_posteriors": {n: list(p) for n, p in label.annotator_posteriors.items()} or None,
         "created_at": moment,
     }
 
@@ -331,7 +331,10 @@ def _weak_label(row: Any) -> WeakLabel:
             "example_id": row.task_id,
             "probabilities": tuple(row.probabilities or ()),
             "spans": None if row.spans is None else tuple(Span(*span) for span in row.spans),
-            "votes": {name: tuple(vote) for name, vote in (row.votes or {}).items()},
+            "annotator_posteriors": {
+                n: tuple(p) for n, p in (row.annotator_posteriors or {}).items()
+            },
+            "annotator_kind": AnnotatorKind(row.annotator_kind),
         }
     )
 

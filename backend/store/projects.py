@@ -170,6 +170,13 @@ class StateStore:
             query.where(table.c.project_id == project_id, table.c.name == name)
         )
 
+    def current(self, project: Project, name: str) -> dict[str, Any] | None:
+        """Return the value if its `question_version` is what the project asks now, else None."""
+        value = self.get(project.id, name)
+        if not value or value["question_version"] != project.question_version:
+            return None
+        return dict(value)
+
     def put(self, project_id: ProjectId, name: str, value: Any) -> None:
         """Set the value, which has to be JSON; it replaces an earlier one."""
         row = {"project_id": project_id, "name": name, "value": value, "updated_at": now()}

@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from backend.domain.projects import Project, ProjectId
-from backend.domain.rounds import Round, RoundRecipe, RoundState
+from backend.domain.rounds import Round, RoundRecipeName, RoundState
 from backend.store import tables as t
 from backend.store.database import Database, now
 
@@ -21,7 +21,9 @@ class RoundStore:
     def __init__(self, database: Database) -> None:
         self._db = database
 
-    def open(self, project: Project, *, recipe: RoundRecipe, reason: str, n_human: int) -> Round:
+    def open(
+        self, project: Project, *, recipe: RoundRecipeName, reason: str, n_human: int
+    ) -> Round:
         """Return the running round, or start the next one.
 
         A running round of an earlier question is cancelled: its labels answer another question.
@@ -63,6 +65,11 @@ class RoundStore:
         table = t.rounds
         query = sa.select(table).where(table.c.project_id == project_id).order_by(table.c.number)
         return [_round(row) for row in self._db.fetch(query)]
+
+    def current(self, project: Project) -> list[Round]:
+        """Return the rounds that answer the present question, the first one first."""
+        version = project.question_version
+        return [r for r in self.history(project.id) if r.question_version == version]
 
     def note(self, running: Round, *, step: str, progress: Mapping[str, Any]) -> bool:
         """Record a round's step and progress; False when it no longer runs (was cancelled)."""

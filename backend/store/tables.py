@@ -11,6 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from backend.domain.labels import AnnotatorKind
 from backend.domain.projects import Project, ProjectId
 
 metadata = sa.MetaData(
@@ -113,6 +114,8 @@ weak_labels = sa.Table(
     sa.Column("task_id", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("question", sa.String(256), primary_key=True),
     sa.Column("annotator", sa.String(256), primary_key=True),
+    sa.Column("annotator_kind", sa.String(32), nullable=False),
+    sa.Column("source", sa.String(256), nullable=False, default=""),
     sa.Column("prompt_version", sa.String(64), nullable=False),
     sa.Column("probabilities", Json),
     sa.Column("spans", Json),
@@ -121,7 +124,7 @@ weak_labels = sa.Table(
     sa.Column("abstention_detail", sa.Text),
     sa.Column("confidence", sa.Float),
     sa.Column("label_mass", sa.Float),
-    sa.Column("votes", Json),
+    sa.Column("annotator_posteriors", Json),
     sa.Column("injection_flag", sa.Text),
     sa.Column("is_truncated", sa.Boolean, nullable=False, default=False),
     sa.Column("n_tokens_in", sa.Integer, nullable=False, default=0),
@@ -271,11 +274,8 @@ def human_answers(project_id: ProjectId) -> sa.ColumnElement[bool]:
 
 def by_llm(project: Project) -> sa.ColumnElement[bool]:
     """Return the condition for the LLM's answers and abstentions: only these close a task."""
-    annotator = weak_labels.c.annotator
-    is_other = sa.or_(
-        annotator == "fused", annotator.like("similarity:%"), annotator.like("small-model:%")
-    )
-    return sa.and_(of_question(project, weak_labels), ~is_other)
+    kinds = (AnnotatorKind.LLM, AnnotatorKind.LLM_DEMONSTRATIONS)
+    return sa.and_(of_question(project, weak_labels), weak_labels.c.annotator_kind.in_(kinds))
 
 
 def is_unlabeled(project: Project) -> sa.ColumnElement[bool]:

@@ -13,10 +13,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from backend.domain.projects import Project
+from backend.domain.projects import JobKind, Project
 from backend.domain.rounds import RoundState
 from backend.launcher.child_process import ChildProcess, Command
-from backend.pipeline.rounds.workflow import ROUND_NOW
 from backend.services import Services, build_services
 from backend.settings import Settings
 from benchmarks.faults.judge import Found, Said
@@ -80,7 +79,9 @@ class Play:
 
     def ask_for_round(self) -> None:
         """Ask for a round, as `python -m backend round` does."""
-        self.services.stores.jobs.request_job(self.project.id, ROUND_NOW, "the benchmark asks")
+        self.services.stores.jobs.request_job(
+            self.project.id, JobKind.ROUND_NOW, "the benchmark asks"
+        )
 
     def kill(self, what: str) -> None:
         """Kill `worker` or `web` with all that it has started; `serve` starts it again."""

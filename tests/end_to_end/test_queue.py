@@ -109,7 +109,7 @@ def test_what_people_answered_is_told_to_have_left_the_queue(films, stack):
     def told() -> list[int]:
         project = stack.services.stores.projects.get(films.id())
         assert project is not None
-        upcoming = stack.services.queue.upcoming(project, 5)
+        upcoming = stack.services.reporter.upcoming(project, 5)
         return [place.task_id for place in upcoming.places]
 
     wait_for(

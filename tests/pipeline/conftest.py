@@ -12,34 +12,37 @@ import pytest
 from numpy.typing import NDArray
 
 from backend.active_learning.activellm import ActiveLLMStrategy
-from backend.domain.labels import Abstention, AbstentionReason, Example, PromptContext, WeakLabel
+from backend.domain.labels import (
+    Abstention,
+    AbstentionReason,
+    AnnotatorKind,
+    Example,
+    PromptContext,
+    WeakLabel,
+)
+from backend.domain.llm_usage import Prices
 from backend.domain.ports import Step
 from backend.domain.projects import Event, ProjectId
 from backend.domain.questions import Question, TaskSchema
 from backend.errors import BackendError
 from backend.labelstudio.label_config import LabelConfigReader
 from backend.pipeline.aggregate import Aggregator
-from backend.pipeline.annotation import Labelling, PreAnnotator
 from backend.pipeline.ensemble import AnnotatorEnsemble
-from backend.pipeline.events import EventService
 from backend.pipeline.export import Exporter
-from backend.pipeline.guidelines import GuidelinesReader
 from backend.pipeline.llm_budget import LLMBudgetPlanner
-from backend.pipeline.ordering import Orderer
-from backend.pipeline.predict import PredictionService
-from backend.pipeline.prelabel import PrelabelSteps, prelabel
+from backend.pipeline.pool import GuidelinesReader
+from backend.pipeline.predict import Labeler, PredictionService, StudentPredictor
+from backend.pipeline.prelabel import PreAnnotator, PrelabelSteps, prelabel
 from backend.pipeline.publish import Publisher
-from backend.pipeline.queue_status import QueueStatus
-from backend.pipeline.release import MakeStrategy, ReleaseBuilder
+from backend.pipeline.release import MakeStrategy, Orderer, ReleaseBuilder
 from backend.pipeline.rounds.context import RoundContext, RoundPlan
-from backend.pipeline.rounds.paraphrases import Paraphrases
 from backend.pipeline.rounds.promote import PromoteStep
+from backend.pipeline.rounds.recipes import round_recipes
 from backend.pipeline.rounds.relabel import RelabelStep
-from backend.pipeline.rounds.scheduler import RoundPolicy, RoundScheduler
-from backend.pipeline.rounds.train import TrainStep
-from backend.pipeline.rounds.workflow import RoundSteps, run_round
-from backend.pipeline.student_predictor import StudentPredictor
-from backend.pipeline.sync import PrelabelPlan, Synchronizer
+from backend.pipeline.rounds.train import Paraphrases, TrainStep
+from backend.pipeline.rounds.workflow import RoundPolicy, RoundScheduler, RoundSteps, run_round
+from backend.pipeline.status import StatusReporter
+from backend.pipeline.sync import EventService, PrelabelPlan, Synchronizer
 from backend.store import Stores
 from tests.conftest import SENTIMENT
 from tests.fakes import FakePlatform, FakeSmallModel
@@ -121,7 +124,8 @@ class FakeSimilarity:
         if self.is_silent:
             return []
         heard = FakeAnnotator().annotate(schema, instruction, examples)
-        return [replace(vote, annotator=self.name) for vote in heard]
+        kind = AnnotatorKind.SIMILARITY
+        return [replace(vote, annotator=self.name, annotator_kind=kind) for vote in heard]
 
 
 class FakeEncoder:
@@ -228,14 +232,14 @@ class House:
         )
         self.events = EventService(self._config, stores)
         self.prediction = PredictionService(
-            lambda: self._labelling, stores, deadline_s=1.0, live_limit=3
+            lambda: self._labeler, stores, deadline_s=1.0, live_limit=3
         )
         self.round_steps = self._make_round_steps(
             self._make_prelabel_steps(prelabel_plan),
-            plan or RoundPlan(chunk=chunk, limit=2, n_shots=2),
-            policy or RoundPolicy(n_least=20, every=5),
+            plan or RoundPlan(chunk=chunk, max_cycles=2, n_shots=2),
+            policy or RoundPolicy(min_tasks=20, every=5),
         )
-        self.exporter = Exporter(self._guidelines_reader, self._config, stores, folder)
+        self.exporter = Exporter(self.guidelines, self._config, stores, folder)
 
     def _make_annotators(self) -> None:
         self.annotator, self.similarity = FakeAnnotator(), FakeSimilarity()
@@ -247,26 +251,21 @@ class House:
     def _make_aggregation(self, make_strategy: MakeStrategy, *, share: float | None) -> None:
         stores = self.stores
         self.releaser = ReleaseBuilder(self.ensemble, self._config, stores, make_strategy)
-        self.queue = QueueStatus(self.releaser, stores)
-        self._guidelines_reader = GuidelinesReader(self._config, stores)
-        self._labelling = Labelling(
-            self.ensemble,
-            self._guidelines_reader,
-            self._config,
-            self.releaser,
-            StudentPredictor(stores, self._folder, lambda recipe: self.student),
-        )
+        self.reporter = StatusReporter(stores, Prices(), max_cycles=3)
+        self.guidelines = GuidelinesReader(self._config, stores)
+        student = StudentPredictor(stores, self._folder, lambda recipe: self.student)
+        self._labeler = Labeler(self.ensemble, self.guidelines, self._config, stores, student)
         self.budget = LLMBudgetPlanner(
-            self.ensemble, self._guidelines_reader, stores, make_strategy, share=share
+            self.ensemble, self.guidelines, stores, make_strategy, share=share
         )
-        self.aggregator = Aggregator(self.ensemble, self._guidelines_reader, stores)
+        self.aggregator = Aggregator(self.ensemble, self.guidelines, stores)
 
     def _make_prelabel_steps(self, plan: PrelabelPlan) -> PrelabelSteps:
         self.synchronizer = Synchronizer(
             self.platform, self._config, self.stores, plan, self.orderer.is_due
         )
         self.pre_annotator = PreAnnotator(
-            self._labelling, self.aggregator, self.budget, self.stores, plan
+            self._labeler, self.aggregator, self.budget, self.stores, plan
         )
         self.publisher = Publisher(self.platform, self.stores, plan)
         return PrelabelSteps(self.synchronizer, self.pre_annotator, self.publisher, self.orderer)
@@ -275,13 +274,13 @@ class House:
         self, prelabel_steps: PrelabelSteps, plan: RoundPlan, policy: RoundPolicy
     ) -> RoundSteps:
         stores, aggregator, ensemble = self.stores, self.aggregator, self.ensemble
-        context = RoundContext(stores, self._folder, plan)
-        self.scheduler = RoundScheduler(context, self._guidelines_reader, stores, policy)
+        context = RoundContext(stores, self._folder, plan, round_recipes(ensemble))
+        self.scheduler = RoundScheduler(context, self.guidelines, stores, policy)
         return RoundSteps(
             prelabel_steps,
             self.scheduler,
             TrainStep(context, aggregator, lambda recipe: self.student, self.paraphrases),
-            RelabelStep(context, aggregator, ensemble, self._guidelines_reader, stores),
+            RelabelStep(context, aggregator, ensemble, self.guidelines, stores),
             PromoteStep(context, aggregator, ensemble, self.releaser, stores),
         )
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.pipeline.batch_size import AdaptiveBatchSize
+from backend.pipeline.prelabel import AdaptiveBatchSize
 
 
 def sizes(most, s_per_task, n_chunks):

@@ -40,8 +40,9 @@ NAMES = Question(
 
 
 def row(task_id=1, **changes):
-    given = {"data": {"text": "good"}, "question": CHOICE, "labels": (POSITIVE,)} | changes
-    return ExportRow(task_id, **{"probability": 0.9, **given})
+    given = {"data": {"text": "good"}, "question": CHOICE, "labels": (POSITIVE,)}
+    known = {"probability": 0.9, "probabilities": (0.9, 0.1)}
+    return ExportRow(task_id, **known | given | changes)
 
 
 def write(weak_labels, task):
@@ -128,7 +129,7 @@ def test_a_cell_never_begins_like_a_formula_unless_it_is_a_number(text):
 
 def test_label_studio_gets_what_people_said_as_annotations_and_the_rest_as_predictions(tmp_path):
     path = tmp_path / "tasks.json"
-    rows = [row(source="human", probability=1.0), row(2, labels=(NEGATIVE,), probability=0.8)]
+    rows = [row(source="human"), row(2, labels=(NEGATIVE,), probabilities=(0.2, 0.8))]
     assert export_label_studio(rows, path, write) == 2
     human, machine = json.loads(path.read_text(encoding="utf-8"))
     assert human["data"] == {"text": "good"}
@@ -142,14 +143,6 @@ def test_label_studio_gets_what_people_said_as_annotations_and_the_rest_as_predi
     assert READER.errors(SENTIMENT, given) == []
 
 
-def test_all_labels_can_be_exported_as_annotations(tmp_path):
-    path = tmp_path / "tasks.json"
-    export_label_studio([row()], path, write, as_annotations=True)
-    (task,) = json.loads(path.read_text(encoding="utf-8"))
-    assert set(task) == {"data", "meta", "annotations"}
-    assert set(task["annotations"][0]) == {"result"}
-
-
 def test_the_answers_about_one_task_stand_on_one_task(tmp_path):
     path = tmp_path / "tasks.json"
     rows = [row(), row(question=TOPICS, labels=("a",)), row(2)]
@@ -158,7 +151,7 @@ def test_the_answers_about_one_task_stand_on_one_task(tmp_path):
 
 def test_a_task_without_an_answer_is_exported_bare(tmp_path):
     path = tmp_path / "tasks.json"
-    assert export_label_studio([row(labels=("gone",))], path, write) == 1
+    assert export_label_studio([row(labels=("gone",), probabilities=())], path, write) == 1
     (task,) = json.loads(path.read_text(encoding="utf-8"))
     assert set(task) == {"data", "meta"}
 
@@ -172,15 +165,14 @@ def test_nothing_to_export_is_a_valid_file(tmp_path):
     assert json.loads((tmp_path / "c").read_text()) == []
 
 
-def test_the_answer_stays_the_likeliest_in_what_predictions_are_written_from():
-    assert as_weak_label(row(probability=0.5)).probabilities[0] > 0.5
-    assert as_weak_label(row(probability=None)).probabilities == (1.0, 0.0)
-    many = as_weak_label(row(question=TOPICS, labels=("b",), probability=0.3)).probabilities
-    assert [p > 0.5 for p in many] == [False, True, False]
+def test_predictions_are_written_from_the_stored_posterior():
+    label = as_weak_label(row(probability=0.5, probabilities=(0.6, 0.4)))
+    assert (label.probabilities, label.confidence) == ((0.6, 0.4), None)
     spans = (Span(0, 3, "PER"),)
-    assert as_weak_label(row(question=NAMES, labels=(), spans=spans)).spans == spans
-    assert as_weak_label(row(labels=(), text="summary")).text == "summary"
-    assert as_weak_label(row(labels=())) is None
+    label = as_weak_label(row(question=NAMES, labels=(), spans=spans))
+    assert (label.spans, label.probabilities, label.confidence) == (spans, (), 0.9)
+    assert as_weak_label(row(labels=(), text="summary", probability=None)).confidence == 1.0
+    assert as_weak_label(row(labels=(), probabilities=())) is None
 
 
 def broken_off():

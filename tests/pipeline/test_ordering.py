@@ -73,15 +73,17 @@ def test_tasks_that_people_answered_leave_the_queue(house):
     assert task_id not in {row.task_id for row in rows(house, project_id)}
 
 
-def test_verdicts_say_who_voted_what(house):
+def test_aggregated_labels_hold_each_annotators_posterior(house):
     house.similarity.is_silent = False
     project_id = house.connected(40)
     house.prelabel(project_id)
     weak = house.labels.weak_labels(house.projects.get(project_id))
-    labels_out = [label for label in weak if label.annotator == "fused"]
-    assert len(labels_out) == 40
-    assert all(set(label.votes) == {"fake", "similarity:fake"} for label in labels_out)
-    assert {label.prompt_version for label in labels_out} == {"agreement"}
+    aggregated = [label for label in weak if label.annotator == "fused"]
+    assert len(aggregated) == 40
+    assert all(
+        set(label.annotator_posteriors) == {"fake", "similarity:fake"} for label in aggregated
+    )
+    assert {label.source for label in aggregated} == {"agreement"}
 
 
 def test_similarity_answers_while_the_llm_is_down_and_the_llm_is_asked_again(house):
@@ -147,7 +149,7 @@ def test_the_question_is_told_to_the_strategy_in_words(stores):
     question = "What does the reviewer think of the product?"
     assert told == [f"{question} Sentiment (Positive, Negative)."]
     project = house.projects.get(project_id)
-    assert house.queue.state(project)["strategy"] == "random"
+    assert house.reporter.queue(project)["strategy"] == "random"
 
 
 class Watched(RandomOrder):
@@ -201,16 +203,16 @@ def test_a_queue_that_is_left_to_the_user_is_not_touched(stores):
     assert (after.model_version, after.sampling) == (before.model_version, before.sampling)
     assert len(rows(house, project_id)) == 40
     assert house.synchronizer.work_due(project_id) is None
-    assert house.queue.state(house.projects.get(project_id)) is None
+    assert house.reporter.queue(house.projects.get(project_id)) is None
 
 
 def test_the_state_of_a_queue_is_told_in_words(house):
     project_id = house.connected(40)
     project = house.projects.get(project_id)
-    assert house.queue.state(project) is None
-    assert house.queue.upcoming(project, 5).places == ()
+    assert house.reporter.queue(project) is None
+    assert house.reporter.upcoming(project, 5).places == ()
     house.prelabel(project_id)
-    state = house.queue.state(house.projects.get(project_id))
+    state = house.reporter.queue(house.projects.get(project_id))
     assert state["words"][0] == "activellm ordered 40 tasks; people had answered 0"
     assert any("of neighbours ascend by id" in words for words in state["words"])
     assert any("resemble the project's texts" in words for words in state["words"])
@@ -226,7 +228,7 @@ def test_the_next_places_are_those_that_people_did_not_answer(house):
     house.platform.import_tasks(project.platform_id, [{"text": "good and late"}])
     house.projects.forget_full_sync(project_id)
     house.prelabel(project_id)
-    upcoming = house.queue.upcoming(project, 3)
+    upcoming = house.reporter.upcoming(project, 3)
     assert [place.task_id for place in upcoming.places] == ids[1:4]
     assert (upcoming.n_open, upcoming.n_later) == (39, 1)
 

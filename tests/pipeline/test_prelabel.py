@@ -372,7 +372,7 @@ def test_on_a_slow_server_each_answer_is_saved_soon(house, monkeypatch):
 
     monkeypatch.setattr(house.annotator, "annotate", slowly)
     clock = SimpleNamespace(monotonic=lambda: now)
-    monkeypatch.setattr("backend.pipeline.annotation.time", clock)
+    monkeypatch.setattr("backend.pipeline.prelabel.time", clock)
     annotator = house.round_steps.prelabel.annotator
     house.round_steps.prelabel.synchronizer.sync(project_id)
     sizes = []
@@ -388,11 +388,11 @@ def test_the_study_is_made_up_for_when_the_llm_is_back(stores):
     house.annotator.failure = LanguageModelUnavailable("down")
     house.prelabel(project_id)
     project = house.projects.get(project_id)
-    assert house.ensemble.findings(project).label_model
-    assert not house.ensemble.findings(project).templates
+    assert house.ensemble.state(project).label_model
+    assert not house.ensemble.state(project).templates
     house.annotator.failure = None
     house.prelabel(project_id)
-    assert house.ensemble.findings(project).templates == {"sentiment": "plain-hints"}
+    assert house.ensemble.state(project).templates == {"sentiment": "plain-hints"}
 
 
 def test_what_the_llm_left_unanswered_is_asked_again_later_and_at_once_for_a_round(house):

@@ -1,4 +1,4 @@
-"""Several labels per text: the jury learns whom to believe, from votes and from people."""
+"""Multiple choice: the label model is fitted to weak labels and to the random holdout."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from backend.domain.projects import Project, ProjectId
 from backend.domain.questions import LabelDefinition, Question, QuestionKind, TaskSchema, TextField
 from backend.label_model.crowd import Consensus, ConsensusLabel
 from backend.pipeline.ensemble import AnnotatorEnsemble, EnsembleState
-from backend.pipeline.guidelines import Guidelines, labels_by_example
+from backend.pipeline.pool import Guidelines, Pool, label_positions
 from tests.pipeline.conftest import FakeAnnotator, FakeEncoder, FakeSimilarity
 
 VALUES = ("a", "b", "c", "d", "e", "f")
@@ -24,7 +24,7 @@ QUESTION = Question(
     QuestionKind.MULTIPLE_CHOICE,
     tuple(LabelDefinition(value, value) for value in VALUES),
 )
-BRIEF = Guidelines(TaskSchema((QUESTION,)), "")
+GUIDELINES = Guidelines(TaskSchema((QUESTION,)), "")
 PROJECT = Project(ProjectId("3.1795215594"), "", "", "", "v1", "v1", True)
 EXAMPLES = [Example(n, {"t": f"text {n}"}) for n in range(300)]
 
@@ -40,7 +40,7 @@ def truth():
 
 
 @pytest.fixture
-def votes(truth):
+def weak_labels(truth):
     rng = np.random.default_rng(2)
     odds = {
         "noise": rng.normal(1, 2, truth.shape),
@@ -53,38 +53,45 @@ def votes(truth):
     ]
 
 
-def published(labels_out):
-    return np.array([label_out.probabilities for label_out in labels_out]) >= 0.5
+def pool_of(examples, weak_labels=(), **human):
+    pool = Pool(PROJECT, GUIDELINES, [], examples, **human)
+    return pool.with_weak_labels(weak_labels)
 
 
-def test_before_anything_is_learned_everybody_counts_alike(ensemble, votes):
-    label_out = ensemble.fuse(PROJECT, BRIEF, EXAMPLES, votes, found=EnsembleState("v1"))[0]
-    both = [np.array(votes[0].probabilities), np.array(votes[300].probabilities)]
+def predicted(aggregated):
+    return np.array([label.probabilities for label in aggregated.labels]) >= 0.5
+
+
+def test_without_a_label_model_all_annotators_have_the_same_weight(ensemble, weak_labels):
+    pool = pool_of(EXAMPLES, weak_labels)
+    label = ensemble.aggregate(pool, EnsembleState("v1")).labels[0]
+    both = [np.array(weak_labels[0].probabilities), np.array(weak_labels[300].probabilities)]
     odds = sum(np.log(p / (1 - p)) for p in both) / 2
-    np.testing.assert_allclose(label_out.probabilities, expit(odds))
+    np.testing.assert_allclose(label.probabilities, expit(odds))
 
 
-def test_a_noisy_annotator_adds_no_labels(ensemble, votes, truth):
-    even = published(ensemble.fuse(PROJECT, BRIEF, EXAMPLES, votes, found=EnsembleState("v1")))
-    ensemble.learn(PROJECT, BRIEF, EXAMPLES, votes, {})
-    learned = published(ensemble.fuse(PROJECT, BRIEF, EXAMPLES, votes))
-    assert (learned == truth).mean() > 0.97 > 0.85 > (even == truth).mean()
-    assert learned.sum(axis=1).mean() == pytest.approx(1.3, abs=0.05)
+def test_a_noisy_annotator_adds_no_labels(ensemble, weak_labels, truth):
+    pool = pool_of(EXAMPLES, weak_labels)
+    even = predicted(ensemble.aggregate(pool, EnsembleState("v1")))
+    ensemble.fit(pool)
+    fitted = predicted(ensemble.aggregate(pool))
+    assert (fitted == truth).mean() > 0.97 > 0.85 > (even == truth).mean()
+    assert fitted.sum(axis=1).mean() == pytest.approx(1.3, abs=0.05)
 
 
-def test_people_of_the_audit_slice_say_how_many_labels_there_are(ensemble, votes, truth):
+def test_the_random_holdout_says_how_many_labels_there_are(ensemble, weak_labels, truth):
     seed = holdout_seed(PROJECT.id)
-    everybody = [replace(vote, example_id=10 * vote.example_id) for vote in votes]
+    spread = [replace(label, example_id=10 * label.example_id) for label in weak_labels]
     examples = [replace(example, id=10 * example.id) for example in EXAMPLES]
-    audited = [e.id for e in examples if in_holdout(e.id, seed=seed)]
-    assert len(audited) >= 20
-    sets = {"topic": {i: frozenset(range(len(VALUES))) for i in audited}}
-    found = ensemble.learn(PROJECT, BRIEF, examples, everybody, {}, sets=sets)
-    assert found.label_model["topic"]["n_human"] == len(audited)
-    assert min(found.label_model["topic"]["base_rates"]) > 0.5
-    others = {"topic": {e.id: frozenset() for e in examples if e.id not in audited}}
-    unheard = ensemble.learn(PROJECT, BRIEF, examples, everybody, {}, sets=others)
-    assert unheard.label_model["topic"]["n_human"] == 0
+    held_out = [e.id for e in examples if in_holdout(e.id, seed=seed)]
+    assert len(held_out) >= 20
+    sets = {"topic": {i: frozenset(range(len(VALUES))) for i in held_out}}
+    state = ensemble.fit(pool_of(examples, spread, human_sets=sets))
+    assert state.label_model["topic"]["n_human"] == len(held_out)
+    assert min(state.label_model["topic"]["base_rates"]) > 0.5
+    others = {"topic": {e.id: frozenset() for e in examples if e.id not in held_out}}
+    state = ensemble.fit(pool_of(examples, spread, human_sets=others))
+    assert state.label_model["topic"]["n_human"] == 0
 
 
 def test_answers_of_people_become_positions_of_labels():
@@ -92,16 +99,16 @@ def test_answers_of_people_become_positions_of_labels():
         7: ConsensusLabel(7, Answer(labels=("c", "a")), 0.9, (), 1, False),
         8: ConsensusLabel(8, Answer(), 0.9, (), 1, False),
     }
-    found = labels_by_example(QUESTION, Consensus(labels))
+    found = label_positions(QUESTION, Consensus(labels))
     assert found == {7: frozenset({0, 2}), 8: frozenset()}
     single = replace(QUESTION, kind=QuestionKind.SINGLE_CHOICE)
-    assert labels_by_example(single, Consensus(labels)) == {}
+    assert label_positions(single, Consensus(labels)) == {}
 
 
-def test_studying_spans_asks_the_llm_nothing(stores):
+def test_fitting_a_sample_of_spans_asks_the_llm_nothing(stores):
     spans = replace(QUESTION, kind=QuestionKind.SPANS, name="ner")
     annotator = FakeAnnotator()
     ensemble = AnnotatorEnsemble(annotator, FakeSimilarity(), FakeEncoder(), stores)
-    guidelines = Guidelines(TaskSchema((spans,)), "")
-    assert ensemble.fit_sample(PROJECT, guidelines, EXAMPLES, {}).n_texts == len(EXAMPLES)
+    pool = Pool(PROJECT, Guidelines(TaskSchema((spans,)), ""), [], EXAMPLES)
+    assert ensemble.fit_sample(pool).n_texts == len(EXAMPLES)
     assert annotator.asked == []

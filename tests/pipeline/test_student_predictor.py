@@ -12,9 +12,9 @@ from backend.domain.labels import Example
 from backend.domain.projects import Project, ProjectId
 from backend.domain.questions import LabelDefinition, Question, QuestionKind, TaskSchema, TextField
 from backend.domain.student import PoolTexts, TrainingSet
-from backend.pipeline.guidelines import Guidelines
-from backend.pipeline.rounds.artifacts import RoundArtifacts
-from backend.pipeline.student_predictor import StudentPredictor
+from backend.pipeline.pool import Guidelines
+from backend.pipeline.predict import StudentPredictor
+from backend.pipeline.rounds.context import RoundArtifacts
 from tests.fakes import FakeSmallModel
 
 PROJECT = Project(ProjectId("3.1795215594"), "", "", "", "v1", "v1", True)
@@ -52,7 +52,7 @@ def speak(tmp_path):
 
     def votes(releases: Releases, about: Guidelines | None = None):
         student_predictor = StudentPredictor(releases, tmp_path, lambda recipe: FakeSmallModel())
-        return student_predictor.votes(PROJECT, about or guidelines("good", "bad"), EXAMPLES)
+        return student_predictor.weak_labels(PROJECT, about or guidelines("good", "bad"), EXAMPLES)
 
     return votes
 

@@ -168,7 +168,7 @@ LABELS = [
         "v2",
         probabilities=(0.25, 0.75),
         label_mass=0.5,
-        votes={"similarity": (0.5, 0.5)},
+        annotator_posteriors={"similarity": (0.5, 0.5)},
         injection_flag="asks for a label",
         n_tokens_in=5,
     ),

@@ -19,12 +19,8 @@ import pytest
 import sqlalchemy as sa
 
 from backend.domain.labels import HumanLabel
-from backend.domain.llm_usage import Prices
 from backend.domain.projects import Prediction
 from backend.domain.rounds import RoundState
-from backend.pipeline.rounds.context import RoundPlan
-from backend.pipeline.rounds.status import RoundStatus
-from backend.pipeline.status import StatusReporter
 from backend.store import Database, Stores
 from tests.fakes import FakePlatform
 from tests.pipeline.conftest import House
@@ -109,14 +105,7 @@ def label_studio() -> FakePlatform:
 
 
 def status_of(house: House, part: str) -> dict[str, Any]:
-    reporter = StatusReporter(
-        house.stores,
-        house.queue,
-        house.budget,
-        RoundStatus(house.stores, RoundPlan()),
-        prices=Prices(),
-    )
-    return reporter.project(house.projects.get(EXPECTED[part]["project_id"]))
+    return house.reporter.project(house.projects.get(EXPECTED[part]["project_id"]))
 
 
 def in_present_words(reason: str) -> str:
@@ -142,8 +131,8 @@ def test_every_task_keeps_its_prediction_and_its_score(house, part):
 def test_weak_labels_and_the_queue_are_read_as_they_were(house, part):
     expected = EXPECTED[part]
     project = house.projects.get(expected["project_id"])
-    votes = house.labels.weak_labels(project)
-    assert sorted([v.example_id, v.annotator, list(v.probabilities)] for v in votes) == [
+    labels = house.labels.weak_labels(project)
+    assert sorted([v.example_id, v.annotator, list(v.probabilities)] for v in labels) == [
         [task_id, annotator, probabilities]
         for task_id, annotator, _, probabilities in expected["votes"]
     ]
@@ -165,10 +154,9 @@ def test_the_status_shows_what_it_showed(house, part):
 @pytest.mark.parametrize("part", PARTS)
 def test_the_label_model_that_was_fitted_still_answers(house, part):
     project = house.projects.get(EXPECTED[part]["project_id"])
-    (fitted,) = house.ensemble.findings(project).label_model.values()
+    (fitted,) = house.ensemble.state(project).label_model.values()
     assert fitted["n_human"] == (24 if part == "reviews" else 0)
-    pool = house.aggregator.pool(project)
-    house.aggregator.aggregate(pool)
+    house.aggregator.aggregate(project)
 
 
 def test_no_name_is_stored_that_has_another_one_now(database):

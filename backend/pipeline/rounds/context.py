@@ -1,9 +1,9 @@
-"""What every step of a round starts from, and what becomes of a step that fails."""
+"""Shared by all steps of a round: its plan, its files, and how a failing step ends."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,52 +11,81 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.domain.labels import WeakLabel
 from backend.domain.projects import Project, ProjectId
-from backend.domain.questions import Question, TaskSchema
-from backend.domain.rounds import Round, RoundRecipe, RoundState
+from backend.domain.rounds import Round, RoundRecipeName, RoundState
+from backend.domain.student import Student
 from backend.errors import BackendError, LanguageModelError, StoreUnavailable, TrainingCancelled
-from backend.pipeline.rounds.artifacts import RoundArtifacts
+from backend.files import replacing_file
+from backend.pipeline.rounds.recipes import RoundRecipe
 from backend.store import Stores
 
 _LOG = logging.getLogger(__name__)
 ROUNDS = "round"
+"""Source of problems with a round."""
 STOPPED = {"is_stopped": 1}
-SHOTS = "+shots"
-"""Ends the name of an LLM that answered with in-context examples."""
-SMALL_MODEL = "small-model:"
-"""Starts the small model's name as an annotator."""
+
+Arrays = dict[str, NDArray[Any]]
+StudentFactory = Callable[[RoundRecipeName], Student]
 
 
 @dataclass(frozen=True, slots=True)
 class RoundPlan:
-    """How rounds are made. `limit` cycles of refinement and training at most.
+    """How rounds are made.
 
-    `llm_share` in (0, 1] of the pool is asked again in each cycle; None: as much as the measured
-    rate answers in an hour. `chunk` texts are asked in one step. `max_changed`: labels are stable
-    when two cycles in a row change at most this share of them.
+    `max_cycles` of relabeling and training; `n_shots` in-context examples per prompt. `llm_share`
+    in (0, 1] of the pool is asked again in each cycle; None: as much as the measured rate answers
+    in an hour. `chunk` texts are asked in one step.
     """
 
-    recipe: RoundRecipe = "default"
-    limit: int = 3
+    recipe: RoundRecipeName = "default"
+    max_cycles: int = 3
     n_shots: int = 8
     llm_share: float | None = None
     chunk: int = 256
-    max_changed: float = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class RoundArtifacts:
+    """The files of a round. A file that is there is finished, so it marks its step as done."""
+
+    folder: Path
+
+    @property
+    def checkpoints(self) -> Path:
+        """Return where trainings keep what they need to go on after a kill."""
+        return self.folder / "checkpoints"
+
+    def model(self, cycle: int) -> Path:
+        """Return the folder of the student that a cycle ended with."""
+        return self.folder / f"model-{cycle}"
+
+    def read(self, name: str) -> Arrays | None:
+        """Return the arrays of a file, None when it is not there."""
+        if not self.has(name):
+            return None
+        with np.load(self.folder / f"{name}.npz", allow_pickle=False) as stored:
+            return {key: stored[key] for key in stored.files}
+
+    def has(self, name: str) -> bool:
+        """Return whether a file is there."""
+        return (self.folder / f"{name}.npz").exists()
+
+    def write(self, name: str, **arrays: NDArray[Any]) -> None:
+        """Write arrays under a temporary name, then under their own; raises OSError."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / f"{name}.npz"
+        with replacing_file(path, fsync=True) as part, part.open("wb") as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, slots=True)
 class ActiveRound:
-    """A round that runs, its project and its files."""
+    """A round that runs, its project, its files and its recipe."""
 
     round: Round
     project: Project
     files: RoundArtifacts
-
-    @property
-    def is_paper(self) -> bool:
-        """Return whether FreeAL is run as published."""
-        return self.round.recipe == "paper"
+    recipe: RoundRecipe
 
     def rng(self, cycle: int) -> np.random.Generator:
         """Return a generator that is the same whenever the step is run again."""
@@ -70,9 +99,16 @@ class ActiveRound:
 class RoundContext:
     """Finds the open round of a project and keeps its state in the database."""
 
-    def __init__(self, stores: Stores, folder: Path, plan: RoundPlan) -> None:
+    def __init__(
+        self,
+        stores: Stores,
+        folder: Path,
+        plan: RoundPlan,
+        recipes: Mapping[RoundRecipeName, RoundRecipe],
+    ) -> None:
         self._stores = stores
         self._folder = folder
+        self._recipes = recipes
         self.plan = plan
 
     def files(self, project_id: ProjectId, number: int) -> RoundArtifacts:
@@ -84,82 +120,56 @@ class RoundContext:
     ) -> dict[str, int]:
         """Do a step's work for the open round; `is_stopped`: there is nothing more to do now.
 
-        What may pass by itself (the LLM is down, the disk is full) leaves the round open: the
-        worker looks for open rounds and goes on. Other failures of ours end it, in plain words.
+        Failures that may pass by themselves (the LLM is down, the disk is full) leave the round
+        open: the worker looks for open rounds and goes on. Other failures of ours end it.
         """
-        found = self.open(project_id)
-        if found is None:
+        active = self.open(project_id)
+        if active is None:
             return dict(STOPPED)
+        jobs, number = self._stores.jobs, active.round.number
         try:
-            counts = work(found)
+            counts = work(active)
         except StoreUnavailable:
             raise
         except (LanguageModelError, OSError) as exc:
-            self._stores.jobs.note_problem(project_id, ROUNDS, f"the round waits: {exc}")
-            _LOG.warning("project=%s round=%d waits: %s", project_id, found.round.number, exc)
+            jobs.note_problem(project_id, ROUNDS, f"the round waits: {exc}")
+            _LOG.warning("project=%s round=%d waits: %s", project_id, number, exc)
             return dict(STOPPED)
         except TrainingCancelled:
-            self._stores.rounds.finish(found.round, RoundState.CANCELLED)
+            self.finish(active, RoundState.CANCELLED)
             return dict(STOPPED)
         except BackendError as exc:
-            self._stores.rounds.finish(found.round, RoundState.FAILED, error=str(exc))
-            self._stores.jobs.note_problem(project_id, ROUNDS, str(exc))
-            _LOG.error("project=%s round=%d failed: %s", project_id, found.round.number, exc)
+            self.finish(active, RoundState.FAILED, error=str(exc))
+            jobs.note_problem(project_id, ROUNDS, str(exc))
+            _LOG.error("project=%s round=%d failed: %s", project_id, number, exc)
             return dict(STOPPED)
-        self._stores.jobs.clear_problem(project_id, ROUNDS)
+        jobs.clear_problem(project_id, ROUNDS)
         return counts
-
-    def finish(self, found: ActiveRound, state: RoundState, **outcome: Any) -> None:
-        """Close a round with its `metrics`, `model_version` or `error`."""
-        self._stores.rounds.finish(found.round, state, **outcome)
 
     def open(self, project_id: ProjectId) -> ActiveRound | None:
         """Return the round that runs, unless the project asks something else by now."""
         project = self._stores.projects.get(project_id)
-        found = self._stores.rounds.running(project_id)
-        if project is None or found is None or not project.is_connected:
+        running = self._stores.rounds.running(project_id)
+        if project is None or running is None or not project.is_connected:
             return None
-        if found.question_version != project.question_version:
+        if running.question_version != project.question_version:
             self._stores.rounds.finish(
-                found, RoundState.CANCELLED, error="the project asks something else now"
+                running, RoundState.CANCELLED, error="the project asks something else now"
             )
             return None
-        return ActiveRound(found, project, self.files(project_id, found.number))
+        files = self.files(project_id, running.number)
+        return ActiveRound(running, project, files, self._recipes[running.recipe])
 
-    def note(self, found: ActiveRound, step: str, **progress: Any) -> None:
+    def note(self, active: ActiveRound, step: str, **progress: Any) -> None:
         """Record where the round is; raises TrainingCancelled when it was cancelled."""
-        if not self._stores.rounds.note(found.round, step=step, progress=progress):
+        if not self._stores.rounds.note(active.round, step=step, progress=progress):
             raise TrainingCancelled("the round was cancelled")
 
-
-def question_of(schema: TaskSchema) -> Question | None:
-    """Return the question that rounds are made for: the first exclusive one with two labels."""
-    fitting = (q for q in schema.questions if q.kind.is_exclusive and len(q.labels) > 1)
-    return next(fitting, None)
+    def finish(self, active: ActiveRound, state: RoundState, **outcome: Any) -> None:
+        """Close a round with its `metrics`, `model_version` or `error`."""
+        self._stores.rounds.finish(active.round, state, **outcome)
 
 
-def is_derived(annotator: str) -> bool:
-    """Return whether an annotator's votes come from an earlier round."""
-    return annotator.endswith(SHOTS) or annotator.startswith(SMALL_MODEL)
-
-
-def as_votes(
-    ids: NDArray[np.int64],
-    probabilities: NDArray[np.float64],
-    question: Question,
-    annotator: str,
-    *,
-    version: str,
-) -> list[WeakLabel]:
-    """Return posteriors (n, K) as votes; rows that are not finite are left out."""
-    rows = np.flatnonzero(np.isfinite(probabilities).all(axis=1))
-    return [
-        WeakLabel(
-            int(ids[row]),
-            question.name,
-            annotator,
-            version,
-            probabilities=tuple(probabilities[row].tolist()),
-        )
-        for row in rows
-    ]
+def student_name(recipe: RoundRecipeName) -> str:
+    """Return the student's name as an annotator."""
+    return f"small-model:{recipe}"

@@ -1,58 +1,56 @@
-"""A round's end: fuse all voters, compare with what is served, release what is not worse."""
+"""A round's end: aggregate its labels, compare them with those served, release if not worse."""
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.domain.labels import WeakLabel
+from backend.domain.labels import AnnotatorKind
 from backend.domain.projects import ProjectId
 from backend.domain.questions import Question
-from backend.domain.rounds import RoundState
+from backend.domain.rounds import MAX_CHANGED, RoundState
 from backend.evaluation.gate import GateDecision, PairedOutcomes, decide_promotion
 from backend.evaluation.stopping import advise_on_rounds
-from backend.pipeline.aggregate import AggregatedPool, Aggregator, Pool
-from backend.pipeline.ensemble import AnnotatorEnsemble, EnsembleState, Human
-from backend.pipeline.labels_matrix import FUSED
+from backend.label_model.labels_matrix import AGGREGATED, align_rows, has_label
+from backend.pipeline.aggregate import Aggregator
+from backend.pipeline.ensemble import AnnotatorEnsemble, EnsembleState
+from backend.pipeline.pool import AggregatedPool, round_question
 from backend.pipeline.release import LABELS_FROM, MODEL_FROM, RECIPE, ReleaseBuilder
-from backend.pipeline.rounds.artifacts import aligned
 from backend.pipeline.rounds.context import (
-    SMALL_MODEL,
+    STOPPED,
     ActiveRound,
+    RoundArtifacts,
     RoundContext,
-    as_votes,
-    is_derived,
-    question_of,
+    student_name,
 )
-from backend.pipeline.rounds.measure import HeldOut, Measured, held_out, measure
-from backend.pipeline.rounds.train import annotator_outputs, llm_posteriors
+from backend.pipeline.rounds.measure import measure
+from backend.pipeline.rounds.train import with_relabeled
 from backend.store import Stores
 
 _LOG = logging.getLogger(__name__)
-ROUND_RELEASE = "round"
-REORDERED = "round without better labels"
+_KIND, _KIND_REORDERED = "round", "round without better labels"
 FINAL = "final"
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Fused:
-    """A pool's verdicts with the votes that they were made from, before anybody sees them."""
+class _RoundLabels:
+    """A cycle's labels before they are saved, the state to save with them, the student's (n, K)."""
 
     aggregated: AggregatedPool
-    found: EnsembleState
     question: Question
-    votes: Sequence[WeakLabel]
-    small_model: NDArray[np.float64]
+    state: EnsembleState | None
+    student: Floats
 
     @property
-    def posteriors(self) -> NDArray[np.float64]:
-        """Return the verdicts' posteriors (n, K), people's labels as 0 and 1."""
+    def posteriors(self) -> Floats:
+        """Return the labels' posteriors (n, K), people's labels as 0 and 1."""
         return self.aggregated.posteriors(self.question)
 
 
@@ -64,266 +62,236 @@ class PromoteStep:
         context: RoundContext,
         aggregator: Aggregator,
         ensemble: AnnotatorEnsemble,
-        releaser: ReleaseBuilder,
+        releases: ReleaseBuilder,
         stores: Stores,
     ) -> None:
         self._context = context
         self._aggregator = aggregator
         self._ensemble = ensemble
-        self._releaser = releaser
+        self._releases = releases
         self._stores = stores
 
-    def fuse(self, project_id: ProjectId, *, cycle: int) -> dict[str, int]:
-        """Fuse this cycle's votes; a step. `is_stable`: another cycle is not expected to pay."""
-        return self._context.run(project_id, lambda found: self._fuse(found, cycle))
+    def aggregate(self, project_id: ProjectId, *, cycle: int) -> dict[str, int]:
+        """Aggregate this cycle's labels; a step. `is_stable`: no other cycle is worth it."""
+        return self._context.run(project_id, lambda active: self._aggregate(active, cycle))
 
     def release(self, project_id: ProjectId, *, cycle: int) -> dict[str, int]:
-        """Draft a release of the last cycle's verdicts unless it would be worse; a step."""
-        return self._context.run(project_id, lambda found: self._release(found, cycle))
+        """Draft a release of the last cycle's labels unless it would be worse; a step."""
+        return self._context.run(project_id, lambda active: self._release(active, cycle))
 
-    def _fuse(self, found: ActiveRound, cycle: int) -> dict[str, int]:
-        if not found.files.has(f"fused-{cycle}"):
-            self._context.note(found, f"fuse {cycle}", cycle=cycle)
-            fused = self._fused(found, cycle)
-            if fused is None:
-                return {"is_stopped": 1}
-            ids = _ids(fused.aggregated.pool)
-            found.files.write(f"fused-{cycle}", ids=ids, probabilities=fused.posteriors)
-        changed = changed_shares(found, cycle)
-        plan = self._context.plan
-        advice = advise_on_rounds(changed, max_changed=plan.max_changed, max_rounds=1 + plan.limit)
-        is_stable = found.is_paper or advice.is_converged
+    def _aggregate(self, active: ActiveRound, cycle: int) -> dict[str, int]:
+        if not active.files.has(f"fused-{cycle}"):
+            self._context.note(active, f"fuse {cycle}", cycle=cycle)
+            made = self._labels(active, cycle)
+            if made is None:
+                return dict(STOPPED)
+            ids = made.aggregated.pool.example_ids
+            active.files.write(f"fused-{cycle}", ids=ids, probabilities=made.posteriors)
+        changed = changed_shares(active.files, cycle)
+        max_rounds = 1 + self._context.plan.max_cycles
+        advice = advise_on_rounds(changed, max_changed=MAX_CHANGED, max_rounds=max_rounds)
+        is_stable = active.recipe.has_one_cycle or advice.is_converged
         return {"is_stable": int(is_stable), "changed_per_mille": round(1000 * changed[-1])}
 
-    def _fused(self, found: ActiveRound, cycle: int) -> Fused | None:
-        pool = self._aggregator.pool(found.project)
-        question = question_of(pool.guidelines.schema)
-        trained = found.files.read(f"train-{cycle}")
+    def _labels(self, active: ActiveRound, cycle: int) -> _RoundLabels | None:
+        pool = self._aggregator.pool(active.project, has_round_labels=False)
+        question = round_question(pool.guidelines.schema)
+        trained = active.files.read(f"train-{cycle}")
         if question is None or trained is None:
             return None
-        ids = _ids(pool)
-        key = "prediction" if found.is_paper else "cross_fitted"
-        small_model = aligned(trained["ids"], trained[key], ids)
-        name = f"{SMALL_MODEL}{found.round.recipe}"
-        votes = annotator_outputs(pool, question, found.files, cycle)
-        votes = votes + as_votes(
-            ids, small_model, question, name, version=f"round {found.round.number}"
+        student = align_rows(trained["ids"], trained[active.recipe.student_key], pool.example_ids)
+        pool = with_relabeled(pool, question, active.files, cycle)
+        matrix = pool.matrices[question.name].with_annotator(
+            student_name(active.round.recipe),
+            student,
+            AnnotatorKind.STUDENT,
+            f"round {active.round.number}",
         )
-        pool = replace(pool, votes=votes)
-        if not found.is_paper:
-            aggregated, learned = self._aggregator.try_aggregate(pool, votes)
-            return Fused(aggregated, learned, question, votes, small_model)
-        learned = self._ensemble.findings(found.project)
-        labels_out = self._ensemble.fuse(
-            found.project, pool.guidelines, pool.examples, votes, pool.human, found=learned
-        )
-        published = _published_verdicts(labels_out, question, small_model, name)
-        return Fused(AggregatedPool(pool, published), learned, question, votes, small_model)
+        pool = pool.with_matrix(question, matrix)
+        aggregated, state = active.recipe.aggregate(pool, question)
+        return _RoundLabels(aggregated, question, state, student)
 
-    def _release(self, found: ActiveRound, cycle: int) -> dict[str, int]:
-        pending = self._stores.releases.pending(found.project)
-        if pending is not None:
-            made_from = self._stores.releases.provenance(found.project.id, pending.model_version)
-            if made_from.get("round") == found.round.number:
-                metrics = made_from.get("metrics", {})
-                return self._finish(found, metrics, pending.model_version)
-        self._context.note(found, "release", cycle=cycle)
-        fused = self._fused(found, cycle)
-        if fused is None:
-            return {"is_stopped": 1}
-        measured = self._measure(found, fused)
-        decision = self._judge(found, fused, measured)
+    def _release(self, active: ActiveRound, cycle: int) -> dict[str, int]:
+        released = self._released(active)
+        if released is not None:
+            return self._finish(active, *released)
+        self._context.note(active, "release", cycle=cycle)
+        made = self._labels(active, cycle)
+        if made is None:
+            return dict(STOPPED)
+        held_out = active.recipe.held_out(made.aggregated, made.question)
+        ids = made.aggregated.pool.example_ids
+        active.files.write(FINAL, ids=ids, probabilities=held_out)
+        decision = self._decide(active, made, held_out)
+        is_better = decision.labels_may_replace
         metrics = {
-            **measured.figures,
-            "sources": dict(Counter(v.prompt_version for v in fused.aggregated.of(fused.question))),
+            **self._measure(made, held_out),
             "n_cycles": cycle,
-            "changed": changed_shares(found, cycle),
+            "changed": changed_shares(active.files, cycle),
             "gate": {
                 "is_promoted": decision.is_promoted,
-                "is_better": decision.labels_may_replace,
+                "is_better": is_better,
                 "reason": decision.reason,
             },
             "gate_figures": dict(decision.figures),
         }
         if not decision.is_promoted:
-            self._context.finish(found, RoundState.REFUSED, metrics=metrics)
-            _LOG.info("project=%s round=%d %s", found.project.id, found.round.number, decision)
+            self._context.finish(active, RoundState.REFUSED, metrics=metrics)
+            _LOG.info("project=%s round=%d %s", active.project.id, active.round.number, decision)
             return {"is_released": 0}
-        is_better = decision.labels_may_replace
         if is_better:
-            self._keep(found, fused)
-        draft = self._releaser.release(
-            fused.aggregated if is_better else self._served(found, fused),
+            self._save(active, made)
+        draft = self._releases.draft(
+            made.aggregated if is_better else self._with_served_labels(made),
             {
-                "kind": ROUND_RELEASE if is_better else REORDERED,
-                "round": found.round.number,
-                RECIPE: found.round.recipe,
-                MODEL_FROM: [found.round.number, cycle],
-                **({LABELS_FROM: found.round.number} if is_better else {}),
+                "kind": _KIND if is_better else _KIND_REORDERED,
+                "round": active.round.number,
+                RECIPE: active.round.recipe,
+                MODEL_FROM: [active.round.number, cycle],
+                **({LABELS_FROM: active.round.number} if is_better else {}),
                 "metrics": metrics,
             },
         )
-        return self._finish(found, metrics, draft.model_version)
+        return self._finish(active, metrics, draft.model_version)
+
+    def _released(self, active: ActiveRound) -> tuple[Mapping[str, Any], str] | None:
+        """Return the metrics and the version of the draft that this round made before a kill."""
+        pending = self._stores.releases.pending(active.project)
+        if pending is None:
+            return None
+        version = pending.model_version
+        provenance = self._stores.releases.provenance(active.project.id, version)
+        if provenance.get("round") != active.round.number:
+            return None
+        return provenance.get("metrics", {}), version
 
     def _finish(
-        self, found: ActiveRound, metrics: Mapping[str, Any], model_version: str
+        self, active: ActiveRound, metrics: Mapping[str, Any], model_version: str
     ) -> dict[str, int]:
         self._context.finish(
-            found, RoundState.RELEASED, metrics=metrics, model_version=model_version
+            active, RoundState.RELEASED, metrics=metrics, model_version=model_version
         )
         _LOG.info(
-            "project=%s round=%d release=%s", found.project.id, found.round.number, model_version
+            "project=%s round=%d release=%s",
+            active.project.id,
+            active.round.number,
+            model_version,
         )
         return {"is_released": 1}
 
-    def _keep(self, found: ActiveRound, fused: Fused) -> None:
-        """Make the round's votes, trust and verdicts the project's."""
-        derived = [vote for vote in fused.votes if is_derived(vote.annotator)]
-        earlier = {v.annotator for v in self._stores.labels.weak_labels(found.project)}
-        self._stores.labels.replace(
-            found.project, sorted(name for name in earlier if is_derived(name)), derived
-        )
-        if not found.is_paper:
-            self._ensemble.keep(found.project, fused.found)
-        self._stores.labels.save(found.project, fused.aggregated.labels_out, [])
-
-    def _served(self, found: ActiveRound, fused: Fused) -> AggregatedPool:
-        """Return the verdicts that are served now; the round's own where there is none yet.
-
-        They carry the round's votes, so that the queue hears the small model.
-        """
-        stored = {
-            (vote.example_id, vote.question): vote
-            for vote in self._stores.labels.weak_labels(found.project)
-            if vote.annotator == FUSED
+    def _save(self, active: ActiveRound, made: _RoundLabels) -> None:
+        """Make the round's weak labels, label model and aggregated labels the project's."""
+        project, labels = active.project, self._stores.labels
+        matrix = made.aggregated.pool.matrices[made.question.name]
+        earlier = {
+            label.annotator
+            for label in labels.weak_labels(project)
+            if label.annotator_kind.is_from_round
         }
-        labels_out = [
-            replace(stored.get((v.example_id, v.question), v), votes=v.votes)
-            for v in fused.aggregated.labels_out
+        of_round = matrix.select(lambda kind: kind.is_from_round).weak_labels(made.question)
+        labels.replace(project, sorted(earlier), of_round)
+        if made.state is not None:
+            self._ensemble.save_state(project, made.state)
+        labels.save(project, made.aggregated.labels, [])
+
+    def _with_served_labels(self, made: _RoundLabels) -> AggregatedPool:
+        """Return the labels that are served now; the round's own where there is none yet.
+
+        The annotators' posteriors stay the round's, so that the queue uses the student's.
+        """
+        aggregated = made.aggregated
+        stored = {
+            (label.example_id, label.question): label
+            for label in self._stores.labels.weak_labels(aggregated.pool.project)
+            if label.annotator == AGGREGATED
+        }
+        labels = [
+            replace(
+                stored.get((label.example_id, label.question), label),
+                annotator_posteriors=label.annotator_posteriors,
+            )
+            for label in aggregated.labels
         ]
-        return replace(fused.aggregated, labels_out=labels_out)
+        matrices = dict(aggregated.matrices)
+        for q in aggregated.pool.questions:
+            rows = [label.probabilities for label in labels if label.question == q.name]
+            missing = (np.nan,) * len(q.labels)
+            posteriors = np.array([row or missing for row in rows], dtype=np.float64)
+            matrices[q.name] = replace(
+                matrices[q.name], probabilities=posteriors.reshape(len(rows), len(q.labels))
+            )
+        return AggregatedPool(aggregated.pool, matrices, labels)
 
-    def _measure(self, found: ActiveRound, fused: Fused) -> Measured:
-        """Measure on people's labels; each text's verdict is made without its own label."""
-        pool, question = fused.aggregated.pool, fused.question
-        if found.is_paper:
-            apart = HeldOut(_ids(pool), fused.posteriors)
-        else:
-            apart = held_out(self._ensemble, pool, question, fused.votes, fused.posteriors)
-        found.files.write(FINAL, ids=apart.ids, probabilities=apart.probabilities)
-        llm = llm_posteriors(pool, question, fused.votes)
-        others = {"small-model": fused.small_model, "llm": llm}
-        return measure(pool, question, fused.votes, apart, others)
+    def _measure(self, made: _RoundLabels, held_out: Floats) -> dict[str, Any]:
+        pool, question = made.aggregated.pool, made.question
+        matrix = pool.matrices[question.name]
+        similarity = matrix.select(lambda kind: kind is AnnotatorKind.SIMILARITY).posteriors
+        first = next(iter(similarity.values()), None)
+        llm = matrix.combined(AnnotatorKind.LLM, AnnotatorKind.LLM_DEMONSTRATIONS)
+        sources = {} if first is None else {"similarity": first}
+        sources |= {"small-model": made.student, "llm": llm, AGGREGATED: held_out}
+        of_question = [v for v in made.aggregated.labels if v.question == question.name]
+        counts = Counter(label.source for label in of_question)
+        return measure(pool, question, sources) | {"sources": dict(counts)}
 
-    def _judge(self, found: ActiveRound, fused: Fused, measured: Measured) -> GateDecision:
-        pool, question = fused.aggregated.pool, fused.question
-        champion = self._champion(found, fused)
-        challenger = measured.fused.probabilities
-        human = pool.human[question.name]
-        ids = measured.fused.ids
-        both = np.isfinite(champion).all(axis=1) & np.isfinite(challenger).all(axis=1)
+    def _decide(self, active: ActiveRound, made: _RoundLabels, challenger: Floats) -> GateDecision:
+        """Compare held-out labels with those served, on people's labels or the student's."""
+        pool, ids = made.aggregated.pool, made.aggregated.pool.example_ids
+        human = pool.human[made.question.name]
+        champion = self._champion(active, made)
+        has_both = has_label(champion) & has_label(challenger)
         is_human = np.isin(ids, list(human))
-        judged = np.flatnonzero(both & is_human)
+        judged = np.flatnonzero(has_both & is_human)
         truth = np.array([human[int(ids[row])] for row in judged], dtype=np.int64)
-        unasked = challenger if found.is_paper else self._unasked(found, fused)
-        rest = np.flatnonzero(both & ~is_human & np.isfinite(fused.small_model).all(axis=1))
-        opinion = fused.small_model[rest].argmax(axis=1)
+        has_student = has_label(made.student)
+        rest = np.flatnonzero(has_both & ~is_human & has_student)
+        without_student = active.recipe.without_student(made.aggregated, made.question)
         return decide_promotion(
             _pair(champion[judged], challenger[judged], truth),
-            _pair(champion[rest], unasked[rest], opinion),
-            rng=found.rng(0),
+            _pair(champion[rest], without_student[rest], made.student[rest].argmax(axis=1)),
+            rng=active.rng(0),
         )
 
-    def _unasked(self, found: ActiveRound, fused: Fused) -> NDArray[np.float64]:
-        """Return the verdicts as they would be without the small model and without people.
+    def _champion(self, active: ActiveRound, made: _RoundLabels) -> Floats:
+        """Return the served posteriors (n, K), made without each text's human label.
 
-        Where the small model's opinion is the judge, its own vote must not be in what is judged.
+        Before the first round these are the aggregated labels of the first annotators.
         """
-        votes = [v for v in fused.votes if not v.annotator.startswith(SMALL_MODEL)]
-        return self._verdicts_of(found, fused, votes)
-
-    def _champion(self, found: ActiveRound, fused: Fused) -> NDArray[np.float64]:
-        """Return what the served release says of each text, made without its human label.
-
-        Before the first round that is the jury's verdict on the first votes.
-        """
-        pool = fused.aggregated.pool
-        ids = _ids(pool)
-        made_from = self._stores.releases.provenance(found.project.id, found.project.model_version)
-        if LABELS_FROM in made_from:
-            files = self._context.files(found.project.id, int(made_from[LABELS_FROM]))
+        pool = made.aggregated.pool
+        project = active.project
+        provenance = self._stores.releases.provenance(project.id, project.model_version)
+        if LABELS_FROM in provenance:
+            files = self._context.files(project.id, int(provenance[LABELS_FROM]))
             stored = files.read(FINAL)
             if stored is not None:
-                return aligned(stored["ids"], stored["probabilities"], ids)
-        first = [vote for vote in fused.votes if not is_derived(vote.annotator)]
-        return self._verdicts_of(found, fused, first)
-
-    def _verdicts_of(
-        self, found: ActiveRound, fused: Fused, votes: Sequence[WeakLabel]
-    ) -> NDArray[np.float64]:
-        """Return what some of the votes come to, people left out."""
-        pool, question = fused.aggregated.pool, fused.question
-        nobody: Human = {name: {} for name in pool.human}
-        learned = self._ensemble.learn(
-            found.project, pool.guidelines, pool.examples, votes, nobody, is_kept=False
-        )
-        labels_out = self._ensemble.fuse(
-            found.project, pool.guidelines, pool.examples, votes, nobody, found=learned
-        )
-        return AggregatedPool(pool, labels_out).posteriors(question)
+                return align_rows(stored["ids"], stored["probabilities"], pool.example_ids)
+        matrix = pool.matrices[made.question.name]
+        first = matrix.select(lambda kind: not kind.is_from_round)
+        return active.recipe.without_human(pool, made.question, first)
 
 
-def changed_shares(found: ActiveRound, cycle: int) -> list[float]:
-    """Return which share of the labels each cycle changed, the first against the jury's."""
-    first = found.files.read("train-0")
+def changed_shares(files: RoundArtifacts, cycle: int) -> list[float]:
+    """Return which share of the labels each cycle changed, the first against the targets."""
+    first = files.read("train-0")
     labels = [] if first is None else [(first["ids"], first["targets"])]
     for number in range(1, cycle + 1):
-        fused = found.files.read(f"fused-{number}")
-        if fused is not None:
-            labels.append((fused["ids"], fused["probabilities"]))
+        aggregated = files.read(f"fused-{number}")
+        if aggregated is not None:
+            labels.append((aggregated["ids"], aggregated["probabilities"]))
     return [_changed(*before, *after) for before, after in zip(labels, labels[1:], strict=False)]
 
 
 def _changed(
-    old_ids: NDArray[np.int64],
-    old: NDArray[np.float64],
-    new_ids: NDArray[np.int64],
-    new: NDArray[np.float64],
+    old_ids: NDArray[np.int64], old: Floats, new_ids: NDArray[np.int64], new: Floats
 ) -> float:
-    before = aligned(old_ids, old, new_ids)
-    known = np.isfinite(before).all(axis=1) & np.isfinite(new).all(axis=1)
+    before = align_rows(old_ids, old, new_ids)
+    known = has_label(before) & has_label(new)
     if not known.any():
         return 0.0
     return float((before[known].argmax(axis=1) != new[known].argmax(axis=1)).mean())
 
 
-def _ids(pool: Pool) -> NDArray[np.int64]:
-    return np.array([example.id for example in pool.examples], dtype=np.int64)
-
-
-def _pair(
-    champion: NDArray[np.float64], challenger: NDArray[np.float64], truth: NDArray[np.int64]
-) -> PairedOutcomes | None:
+def _pair(champion: Floats, challenger: Floats, truth: NDArray[np.int64]) -> PairedOutcomes | None:
     if len(truth) == 0:
         return None
     return PairedOutcomes(champion.argmax(axis=1) == truth, challenger.argmax(axis=1) == truth)
-
-
-def _published_verdicts(
-    labels_out: Sequence[WeakLabel],
-    question: Question,
-    small_model: NDArray[np.float64],
-    name: str,
-) -> list[WeakLabel]:
-    """Return the small model's answers as verdicts, as FreeAL ends."""
-    answers = iter(small_model)
-    published = []
-    for label_out in labels_out:
-        row = next(answers) if label_out.question == question.name else None
-        if row is not None and np.isfinite(row).all():
-            given = tuple(row.tolist())
-            label_out = WeakLabel(
-                label_out.example_id, question.name, FUSED, name, given, votes={name: given}
-            )
-        published.append(label_out)
-    return published

@@ -1,39 +1,40 @@
-"""A round's refinement: demonstrations from what is clean, the LLM again on what is not."""
+"""A round's relabeling: demonstrations from clean labels, the LLM again on the other texts."""
 
 from __future__ import annotations
 
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.demonstrations.pool import (
-    PoolEvidence,
-    class_members,
-    pool_size_per_class,
-    select_pool,
-    select_pool_paper,
+from backend.demonstrations.pool import PoolEvidence, class_members
+from backend.demonstrations.retrieval import DemonstrationPool, Texts
+from backend.domain.labels import (
+    AbstentionReason,
+    Answer,
+    Demonstration,
+    Example,
+    PromptContext,
+    WeakLabel,
 )
-from backend.demonstrations.retrieval import DemonstrationPool, Texts, retrieve, retrieve_paper
-from backend.domain.labels import Answer, Demonstration, Example, PromptContext
 from backend.domain.llm_usage import track_usage
-from backend.domain.projects import ProjectId
+from backend.domain.projects import Project, ProjectId
 from backend.domain.questions import Question
-from backend.pipeline.aggregate import Aggregator, Pool
+from backend.label_model.labels_matrix import align_rows, has_label
+from backend.pipeline.aggregate import Aggregator
 from backend.pipeline.ensemble import AnnotatorEnsemble
-from backend.pipeline.guidelines import Guidelines, GuidelinesReader
-from backend.pipeline.rounds.artifacts import Arrays, aligned, rows_by_id
-from backend.pipeline.rounds.context import SHOTS, ActiveRound, RoundContext, question_of
+from backend.pipeline.pool import Guidelines, GuidelinesReader, Pool, round_question
+from backend.pipeline.rounds.context import STOPPED, ActiveRound, Arrays, RoundContext
 from backend.store import Stores
 
 _LOG = logging.getLogger(__name__)
 _CLEAN_SHARE = 0.2
-_PAPER_SHOTS = 10
 _HOUR_S = 3600.0
-_NOBODY = -1
+_NO_SHOT = -1
+_SUFFIX = "+shots"
+"""Ends the name of an LLM that is prompted with in-context examples."""
 
 
 class RelabelStep:
@@ -44,269 +45,191 @@ class RelabelStep:
         context: RoundContext,
         aggregator: Aggregator,
         ensemble: AnnotatorEnsemble,
-        guidelines_reader: GuidelinesReader,
+        guidelines: GuidelinesReader,
         stores: Stores,
     ) -> None:
         self._context = context
         self._aggregator = aggregator
         self._ensemble = ensemble
-        self._guidelines_reader = guidelines_reader
+        self._guidelines = guidelines
         self._stores = stores
 
     def select(self, project_id: ProjectId, *, cycle: int) -> dict[str, int]:
-        """Choose demonstrations and whom to ask again in this cycle, counted from 1; a step."""
-        return self._context.run(project_id, lambda found: self._select(found, cycle))
+        """Select demonstrations and the texts to relabel in this cycle, counted from 1; a step."""
+        return self._context.run(project_id, lambda active: self._select(active, cycle))
 
-    def refine(self, project_id: ProjectId, *, cycle: int) -> dict[str, int]:
+    def relabel(self, project_id: ProjectId, *, cycle: int) -> dict[str, int]:
         """Ask the LLM about the next chunk; a step. `is_done`: all were asked."""
-        return self._context.run(project_id, lambda found: self._refine(found, cycle))
+        return self._context.run(project_id, lambda active: self._relabel(active, cycle))
 
-    def _select(self, found: ActiveRound, cycle: int) -> dict[str, int]:
-        if found.files.has(f"shots-{cycle}"):
+    def _select(self, active: ActiveRound, cycle: int) -> dict[str, int]:
+        if active.files.has(f"shots-{cycle}"):
             return {"is_selected": 1}
-        trained = found.files.read(f"train-{cycle - 1}")
+        trained = active.files.read(f"train-{cycle - 1}")
         if trained is None:
-            return {"is_stopped": 1}
-        self._context.note(found, f"select {cycle}", cycle=cycle)
-        pool = self._aggregator.pool(found.project)
-        question = question_of(pool.guidelines.schema)
+            return dict(STOPPED)
+        self._context.note(active, f"select {cycle}", cycle=cycle)
+        pool = self._aggregator.pool(active.project, has_round_labels=False)
+        question = round_question(pool.guidelines.schema)
         if question is None:
-            return {"is_stopped": 1}
-        evidence = _evidence(found, pool, question, self._ensemble, trained)
-        n_shots = _PAPER_SHOTS if found.is_paper else self._context.plan.n_shots
-        demonstrations = _demonstrations(evidence, question, found, n_shots)
-        asked = self._whom_to_ask(found, evidence)
-        shots, order = _retrieved(
-            _Wanted(found, pool, question, n_shots, cycle), evidence, demonstrations, asked
+            return dict(STOPPED)
+        evidence = _evidence(active, pool, question, trained)
+        targets = align_rows(trained["ids"], trained["targets"], pool.example_ids)
+        asked = self._rows_to_ask(active.project, evidence, np.nan_to_num(targets).max(axis=1))
+        n_shots = active.recipe.n_shots(self._context.plan.n_shots)
+        by_class = active.recipe.select_demonstrations(evidence, n_shots)
+        rows = np.concatenate(by_class).astype(np.intp)
+        classes = np.repeat(np.arange(len(by_class)), [len(found) for found in by_class])
+        ids, texts = _texts_of(pool, question, rows)
+        retrieval = active.recipe.retrieve(
+            Texts(evidence.embeddings[asked], *_texts_of(pool, question, asked)),
+            DemonstrationPool(evidence.embeddings[rows], classes, ids, texts),
+            n_shots,
+            active.rng(cycle),
         )
-        found.files.write(
+        order = retrieval.order.astype(np.intp)
+        active.files.write(
             f"shots-{cycle}",
-            asked=evidence.ids[asked][order],
-            shots=shots[order],
-            demonstrations=evidence.ids[demonstrations[0]],
-            classes=demonstrations[1],
-            is_human=evidence.is_human[demonstrations[0]],
+            asked=pool.example_ids[asked][order],
+            shots=_padded(retrieval.shots)[order],
+            demonstrations=pool.example_ids[rows],
+            classes=classes,
+            is_human=np.asarray(evidence.is_human)[rows],
         )
-        return {"is_selected": 1, "n_demonstrations": len(demonstrations[0]), "n_asked": len(asked)}
+        return {"is_selected": 1, "n_demonstrations": len(rows), "n_asked": len(asked)}
 
-    def _whom_to_ask(self, found: ActiveRound, evidence: _Evidence) -> NDArray[np.intp]:
-        """Return the rows that are neither clean nor people's; the least sure if not all."""
-        is_clean = np.zeros(len(evidence.ids), dtype=bool)
-        for at in range(evidence.members.shape[1]):
-            rows = np.flatnonzero(evidence.members[:, at])
-            ranked = rows[np.argsort(evidence.losses[rows], kind="stable")]
+    def _rows_to_ask(
+        self, project: Project, evidence: PoolEvidence, confidence: NDArray[np.float64]
+    ) -> NDArray[np.intp]:
+        """Return the rows that are neither clean nor people's; the least certain if not all."""
+        is_clean = np.asarray(evidence.is_human).copy()
+        for at in range(evidence.is_candidate.shape[1]):
+            ranked = evidence.ranked(at)
             is_clean[ranked[: math.ceil(_CLEAN_SHARE * len(ranked))]] = True
-        rows = np.flatnonzero(~is_clean & ~evidence.is_human)
-        n_most = self._budget(found, len(evidence.ids))
-        if len(rows) > n_most:
-            surest_last = np.argsort(evidence.confidence[rows], kind="stable")
-            rows = np.sort(rows[surest_last[:n_most]])
+        rows = np.flatnonzero(~is_clean)
+        n_max = self._max_texts(project, len(is_clean))
+        if len(rows) > n_max:
+            rows = np.sort(rows[np.argsort(confidence[rows], kind="stable")[:n_max]])
         return rows
 
-    def _budget(self, found: ActiveRound, n_texts: int) -> int:
+    def _max_texts(self, project: Project, n_texts: int) -> int:
         """Return how many texts the LLM is asked about: all, a set share, or an hour's worth."""
         share = self._context.plan.llm_share
         if share is None:
-            rate = self._stores.labels.progress(found.project).labels_per_s
+            rate = self._stores.labels.progress(project).labels_per_s
             share = min(1.0, rate * _HOUR_S / n_texts) if rate > 0 and n_texts else 1.0
         if share < 1:
-            _LOG.info("project=%s the LLM is asked about %.0f %%", found.project.id, 100 * share)
+            _LOG.info("project=%s the LLM is asked about %.0f %%", project.id, 100 * share)
         return math.ceil(share * n_texts)
 
-    def _refine(self, found: ActiveRound, cycle: int) -> dict[str, int]:
-        selected = found.files.read(f"shots-{cycle}")
+    def _relabel(self, active: ActiveRound, cycle: int) -> dict[str, int]:
+        selected = active.files.read(f"shots-{cycle}")
         if selected is None:
-            return {"is_stopped": 1}
-        if found.files.has(f"votes-{cycle}"):
+            return dict(STOPPED)
+        if active.files.has(f"votes-{cycle}"):
             return {"n_labelled": 0, "is_done": 1}
         size, n_asked = self._context.plan.chunk, len(selected["asked"])
-        n_chunks = -(-n_asked // size)
-        number = next((i for i in range(n_chunks) if not found.files.has(_part(cycle, i))), None)
-        if number is None:
-            self._gather(found, cycle, n_chunks)
-            return {"n_labelled": 0, "is_done": 1}
-        start = number * size
-        self._context.note(found, f"refine {cycle}", cycle=cycle, n_done=start, n_asked=n_asked)
-        n_labelled = self._ask(found, selected, slice(start, start + size), _part(cycle, number))
-        if number == n_chunks - 1:
-            self._gather(found, cycle, n_chunks)
-        return {"n_labelled": n_labelled, "is_done": int(number == n_chunks - 1)}
+        parts = [f"votes-{cycle}-{number}" for number in range(-(-n_asked // size))]
+        number = next((i for i, part in enumerate(parts) if not active.files.has(part)), None)
+        n_labeled = 0
+        if number is not None:
+            start = number * size
+            self._context.note(
+                active, f"refine {cycle}", cycle=cycle, n_done=start, n_asked=n_asked
+            )
+            chunk = slice(start, start + size)
+            n_labeled = self._ask(active, selected, chunk, parts[number])
+        is_done = number is None or number == len(parts) - 1
+        if is_done:
+            _join(active, parts, f"votes-{cycle}")
+        return {"n_labelled": n_labeled, "is_done": int(is_done)}
 
-    def _ask(self, found: ActiveRound, selected: Arrays, chunk: slice, name: str) -> int:
-        guidelines = self._guidelines_reader.read(found.project)
-        question = question_of(guidelines.schema)
+    def _ask(self, active: ActiveRound, selected: Arrays, chunk: slice, name: str) -> int:
+        project = active.project
+        guidelines = self._guidelines.read(project)
+        question = round_question(guidelines.schema)
         if question is None:
             return 0
-        examples = self._read(found, guidelines, selected["asked"][chunk])
-        prompt_context = self._guide(found, guidelines, question, selected)
-        with track_usage(found.project.id, f"round {found.round.number}"):
-            answers = self._ensemble.ask(found.project, guidelines, examples, prompt_context)
-        votes = [a for a in answers if a.question == question.name]
-        unreachable = [a for a in votes if a.abstention and a.abstention.reason == "unreachable"]
-        if unreachable and unreachable[0].abstention:
-            raise OSError(f"the LLM did not answer: {unreachable[0].abstention.detail}")
-        heard = [vote for vote in votes if len(vote.probabilities) == len(question.labels)]
-        found.files.write(
-            name,
-            ids=np.array([vote.example_id for vote in heard], dtype=np.int64),
-            probabilities=np.array(
-                [vote.probabilities for vote in heard], dtype=np.float64
-            ).reshape(len(heard), len(question.labels)),
-            annotator=np.array(heard[0].annotator if heard else "llm"),
-            version=np.array(heard[0].prompt_version if heard else ""),
-            n_tokens=np.array(
-                [sum(a.n_tokens_in for a in votes), sum(a.n_tokens_out for a in votes)]
-            ),
-        )
-        return len(heard)
+        examples = self._examples(project, guidelines, selected["asked"][chunk])
+        shots = self._shots(project, guidelines, question, selected)
+        context = PromptContext(shots={question.name: shots})
+        with track_usage(project.id, f"round {active.round.number}"):
+            answers = self._ensemble.label_with_demonstrations(
+                project, guidelines, examples, context
+            )
+        labels = [label for label in answers if label.question == question.name]
+        for label in labels:
+            if label.abstention and label.abstention.reason is AbstentionReason.UNREACHABLE:
+                raise OSError(f"the LLM did not answer: {label.abstention.detail}")
+        given = [label for label in labels if len(label.probabilities) == len(question.labels)]
+        _write_labels(active, name, labels, given, len(question.labels))
+        return len(given)
 
-    def _read(
-        self, found: ActiveRound, guidelines: Guidelines, ids: NDArray[np.int64]
+    def _examples(
+        self, project: Project, guidelines: Guidelines, ids: NDArray[np.int64]
     ) -> list[Example]:
-        tasks = {t.id: t for t in self._stores.tasks.get(found.project.id, [int(i) for i in ids])}
-        return self._guidelines_reader.examples(
+        tasks = {t.id: t for t in self._stores.tasks.get(project.id, [int(i) for i in ids])}
+        return self._guidelines.examples(
             guidelines, [tasks[int(i)] for i in ids if int(i) in tasks]
         )
 
-    def _guide(
-        self, found: ActiveRound, guidelines: Guidelines, question: Question, selected: Arrays
-    ) -> PromptContext:
-        examples = {e.id: e for e in self._read(found, guidelines, selected["demonstrations"])}
+    def _shots(
+        self, project: Project, guidelines: Guidelines, question: Question, selected: Arrays
+    ) -> dict[int, tuple[Demonstration, ...]]:
+        """Return the in-context examples by id of the asked text."""
+        ids = selected["demonstrations"]
+        examples = {e.id: e for e in self._examples(project, guidelines, ids)}
         known = [
-            _demonstration(question, examples.get(int(i)), int(at), is_human=bool(by_human))
-            for i, at, by_human in zip(
-                selected["demonstrations"], selected["classes"], selected["is_human"], strict=True
-            )
+            _demonstration(question, examples.get(int(i)), int(at), is_human=bool(is_human))
+            for i, at, is_human in zip(ids, selected["classes"], selected["is_human"], strict=True)
         ]
-        shots = {
-            int(i): tuple(d for at in row if at != _NOBODY and (d := known[at]) is not None)
+        return {
+            int(i): tuple(d for at in row if at != _NO_SHOT and (d := known[at]) is not None)
             for i, row in zip(selected["asked"], selected["shots"], strict=True)
         }
-        return PromptContext(shots={question.name: shots})
-
-    def _gather(self, found: ActiveRound, cycle: int, n_chunks: int) -> None:
-        parts = [found.files.read(_part(cycle, i)) for i in range(n_chunks)]
-        heard = [part for part in parts if part is not None]
-        if not heard:
-            return
-        found.files.write(
-            f"votes-{cycle}",
-            ids=np.concatenate([part["ids"] for part in heard]),
-            probabilities=np.concatenate([part["probabilities"] for part in heard]),
-            annotator=np.array(f"{heard[0]['annotator']}{SHOTS}"),
-            version=heard[0]["version"],
-            n_tokens=np.sum([part["n_tokens"] for part in heard], axis=0),
-        )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Evidence:
-    """What a cycle's training says, in the pool's present order."""
+def _evidence(active: ActiveRound, pool: Pool, question: Question, trained: Arrays) -> PoolEvidence:
+    """Compare each text's label with the student's posterior; people's labels are their own.
 
-    ids: NDArray[np.int64]
-    members: NDArray[np.bool_]
-    losses: NDArray[np.float64]
-    clean: NDArray[np.float64]
-    confidence: NDArray[np.float64]
-    is_human: NDArray[np.bool_]
-    vectors: NDArray[np.float32]
-
-
-@dataclass(frozen=True, slots=True)
-class _Wanted:
-    found: ActiveRound
-    pool: Pool
-    question: Question
-    n_shots: int
-    cycle: int
-
-
-def _evidence(
-    found: ActiveRound, pool: Pool, question: Question, ensemble: AnnotatorEnsemble, trained: Arrays
-) -> _Evidence:
-    """Judge each text's label by a model that did not see it; people's labels are their own.
-
-    As published, the model that learned the labels judges them, and its embeddings are used.
+    By default the posterior is of a student that did not see the label; as published, of the one
+    that learned it.
     """
-    ids = np.array([example.id for example in pool.examples], dtype=np.int64)
-    targets = aligned(trained["ids"], trained["targets"], ids)
-    key = "prediction" if found.is_paper else "cross_fitted"
-    opinion = aligned(trained["ids"], trained[key], ids)
-    clean = aligned(trained["ids"], trained["clean"][:, None], ids)[:, 0]
-    has_both = np.isfinite(targets).all(axis=1) & np.isfinite(opinion).all(axis=1)
-    human = {} if found.is_paper else pool.human[question.name]
+    recipe, ids = active.recipe, pool.example_ids
+    targets = align_rows(trained["ids"], trained["targets"], ids)
+    student = align_rows(trained["ids"], trained[recipe.student_key], ids)
+    quality = align_rows(trained["ids"], trained["clean"][:, None], ids)[:, 0]
+    has_both = has_label(targets) & has_label(student)
+    human = pool.human[question.name] if recipe.learns_from_people else {}
     is_human = np.isin(ids, list(human))
-    labels = np.nan_to_num(targets, nan=-1.0).argmax(axis=1)
+    labels = np.nan_to_num(targets, nan=-1.0).argmax(axis=1).astype(np.intp)
     for row in np.flatnonzero(is_human):
         labels[row] = human[int(ids[row])]
-    said = np.nan_to_num(opinion, nan=0.0)[np.arange(len(ids)), labels]
-    agrees = has_both & (np.nan_to_num(opinion, nan=-1.0).argmax(axis=1) == labels)
-    return _Evidence(
-        ids,
-        class_members(labels.astype(np.intp), agrees | is_human, len(question.labels)),
-        -np.log(np.clip(said, 1e-12, 1.0)),
-        np.where(is_human, 1.0, np.nan_to_num(clean, nan=0.0)),
-        np.nan_to_num(targets, nan=0.0).max(axis=1),
-        is_human,
-        _vectors(found, pool, question, ensemble, trained),
+    of_label = np.nan_to_num(student, nan=0.0)[np.arange(len(ids)), labels]
+    agrees = has_both & (np.nan_to_num(student, nan=-1.0).argmax(axis=1) == labels)
+    return PoolEvidence(
+        is_candidate=class_members(labels, agrees | is_human, len(question.labels)),
+        losses=-np.log(np.clip(of_label, 1e-12, 1.0)),
+        embeddings=recipe.embeddings(pool, question, trained),
+        is_human=is_human,
+        label_quality_score=np.where(is_human, 1.0, np.nan_to_num(quality, nan=0.0)),
     )
 
 
-def _vectors(
-    found: ActiveRound, pool: Pool, question: Question, ensemble: AnnotatorEnsemble, trained: Arrays
-) -> NDArray[np.float32]:
-    if not found.is_paper:
-        return ensemble.vectors(question, pool.examples)
-    ids = np.array([example.id for example in pool.examples], dtype=np.int64)
-    rows, is_there = rows_by_id(trained["ids"], ids)
-    vectors = np.asarray(trained["embeddings"][rows], dtype=np.float32)
-    vectors[~is_there] = 0.0
-    return vectors
+def _texts_of(
+    pool: Pool, question: Question, rows: NDArray[np.intp]
+) -> tuple[list[int], list[str]]:
+    examples = [pool.examples[row] for row in rows]
+    return [example.id for example in examples], [e.text_of(question) for e in examples]
 
 
-def _demonstrations(
-    evidence: _Evidence, question: Question, found: ActiveRound, n_shots: int
-) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Return the demonstrations' rows and classes."""
-    known = PoolEvidence(
-        evidence.members, evidence.losses, evidence.vectors, evidence.is_human, evidence.clean
-    )
-    chosen = (
-        select_pool_paper(known)
-        if found.is_paper
-        else select_pool(known, pool_size_per_class(len(question.labels), n_shots))
-    )
-    classes = [np.full(len(rows), at, dtype=np.intp) for at, rows in enumerate(chosen)]
-    return np.concatenate(chosen).astype(np.intp), np.concatenate(classes)
-
-
-def _retrieved(
-    wanted: _Wanted,
-    evidence: _Evidence,
-    demonstrations: tuple[NDArray[np.intp], NDArray[np.intp]],
-    asked: NDArray[np.intp],
-) -> tuple[NDArray[np.int64], NDArray[np.intp]]:
-    """Return for each asked text its demonstrations' positions, padded with -1, and an order."""
-    rows, classes = demonstrations
-    texts = [example.text_of(wanted.question) for example in wanted.pool.examples]
-    asked_texts = Texts(evidence.vectors[asked], _ids(evidence, asked), [texts[r] for r in asked])
-    pool = DemonstrationPool(
-        evidence.vectors[rows], classes, _ids(evidence, rows), [texts[r] for r in rows]
-    )
-    result = (
-        retrieve_paper(asked_texts, pool, wanted.n_shots)
-        if wanted.found.is_paper
-        else retrieve(asked_texts, pool, wanted.n_shots, rng=wanted.found.rng(wanted.cycle))
-    )
-    width = max((len(row) for row in result.shots), default=0)
-    shots = np.full((len(asked), width), _NOBODY, dtype=np.int64)
-    for at, row in enumerate(result.shots):
-        shots[at, : len(row)] = row
-    return shots, result.order.astype(np.intp)
-
-
-def _ids(evidence: _Evidence, rows: NDArray[np.intp]) -> Sequence[int]:
-    return [int(i) for i in evidence.ids[rows]]
+def _padded(shots: Sequence[Sequence[int]]) -> NDArray[np.int64]:
+    """Return positions as an array (n, most shots), padded with -1."""
+    width = max((len(row) for row in shots), default=0)
+    padded = np.full((len(shots), width), _NO_SHOT, dtype=np.int64)
+    for at, row in enumerate(shots):
+        padded[at, : len(row)] = row
+    return padded
 
 
 def _demonstration(
@@ -319,5 +242,34 @@ def _demonstration(
     return Demonstration(texts, answer, "human" if is_human else "weak", example.id)
 
 
-def _part(cycle: int, number: int) -> str:
-    return f"votes-{cycle}-{number}"
+def _write_labels(
+    active: ActiveRound,
+    name: str,
+    labels: Sequence[WeakLabel],
+    given: Sequence[WeakLabel],
+    n_labels: int,
+) -> None:
+    posteriors = np.array([label.probabilities for label in given], dtype=np.float64)
+    tokens = [sum(a.n_tokens_in for a in labels), sum(a.n_tokens_out for a in labels)]
+    active.files.write(
+        name,
+        ids=np.array([label.example_id for label in given], dtype=np.int64),
+        probabilities=posteriors.reshape(len(given), n_labels),
+        annotator=np.array(given[0].annotator if given else "llm"),
+        version=np.array(given[0].prompt_version if given else ""),
+        n_tokens=np.array(tokens),
+    )
+
+
+def _join(active: ActiveRound, parts: Sequence[str], name: str) -> None:
+    """Write the labels of all chunks as one file."""
+    read = [part for part in map(active.files.read, parts) if part is not None]
+    if read:
+        active.files.write(
+            name,
+            ids=np.concatenate([part["ids"] for part in read]),
+            probabilities=np.concatenate([part["probabilities"] for part in read]),
+            annotator=np.array(f"{read[0]['annotator']}{_SUFFIX}"),
+            version=read[0]["version"],
+            n_tokens=np.sum([part["n_tokens"] for part in read], axis=0),
+        )

@@ -1,55 +1,42 @@
-"""A round's training: the small model learns what the jury and people say of the pool."""
+"""A round's training: the student learns the pool's labels and is saved with its model card."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
+from importlib.metadata import version
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from backend.domain.labels import AbstentionReason, WeakLabel
+from backend.domain.labels import AnnotatorKind
+from backend.domain.llm_usage import track_usage
 from backend.domain.projects import ProjectId
 from backend.domain.questions import Question
-from backend.domain.rounds import RoundRecipe
 from backend.domain.student import (
-    FittedStudent,
     PoolTexts,
-    Student,
+    StudentOutput,
     TrainingHooks,
     TrainingProgress,
     TrainingSet,
 )
-from backend.pipeline.aggregate import Aggregator, Pool
-from backend.pipeline.labels_matrix import posteriors_by_annotator
-from backend.pipeline.rounds.artifacts import RoundArtifacts
+from backend.label_model.labels_matrix import align_rows, has_label
+from backend.pipeline.aggregate import Aggregator
+from backend.pipeline.pool import Pool, round_question
 from backend.pipeline.rounds.context import (
+    STOPPED,
     ActiveRound,
+    RoundArtifacts,
     RoundContext,
-    as_votes,
-    is_derived,
-    question_of,
+    StudentFactory,
 )
-from backend.pipeline.rounds.model_card import Provenance, model_card
-from backend.pipeline.rounds.paraphrases import Paraphrases
+from backend.pipeline.rounds.recipes import StudentTargets
 
-_LOOK_S = 2.0
-StudentFactory = Callable[[RoundRecipe], Student]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class StudentTargets:
-    """What is believed of a pool before the small model speaks.
-
-    `targets` (n, K) are the jury's posteriors, people's labels as 0 and 1; NaN rows: no label.
-    """
-
-    ids: NDArray[np.int64]
-    targets: NDArray[np.float64]
-    is_human: NDArray[np.bool_]
+MODEL_CARD = "README.md"
+_PACKAGES = ("torch", "transformers", "safetensors")
+_NOTE_EVERY_S = 2.0
+_NO_PARAPHRASES, _BY_LLM = "", "paraphrase"
 
 
 class TrainStep:
@@ -59,87 +46,56 @@ class TrainStep:
         self,
         context: RoundContext,
         aggregator: Aggregator,
-        make_small_model: StudentFactory,
-        wordings: Paraphrases,
+        make_student: StudentFactory,
+        paraphrases: Paraphrases,
     ) -> None:
         self._context = context
         self._aggregator = aggregator
-        self._make = make_small_model
-        self._wordings = wordings
+        self._make_student = make_student
+        self._paraphrases = paraphrases
 
     def train(self, project_id: ProjectId, *, cycle: int) -> dict[str, int]:
-        """Train on the labels as they are in this cycle, 0 being before any refinement; a step."""
-        return self._context.run(project_id, lambda found: self._train(found, cycle))
+        """Train on the labels as they are in this cycle, 0 being before any relabeling; a step."""
+        return self._context.run(project_id, lambda active: self._train(active, cycle))
 
-    def files(self, project_id: ProjectId, number: int) -> RoundArtifacts:
-        """Return a round's files."""
-        return self._context.files(project_id, number)
-
-    def load(self, folder: Path, recipe: RoundRecipe) -> FittedStudent:
-        """Return a small model that a round has trained; raises InvalidRequest."""
-        return self._make(recipe).load(folder)
-
-    def _train(self, found: ActiveRound, cycle: int) -> dict[str, int]:
-        if found.files.has(f"train-{cycle}"):
+    def _train(self, active: ActiveRound, cycle: int) -> dict[str, int]:
+        if active.files.has(f"train-{cycle}"):
             return {"is_trained": 1}
-        self._context.note(found, f"train {cycle + 1}", cycle=cycle)
-        pool = self._aggregator.pool(found.project)
-        question = question_of(pool.guidelines.schema)
+        self._context.note(active, f"train {cycle + 1}", cycle=cycle)
+        pool = self._aggregator.pool(active.project, has_round_labels=False)
+        question = round_question(pool.guidelines.schema)
         if question is None:
-            return {"is_stopped": 1}
-        votes = annotator_outputs(pool, question, found.files, cycle)
-        believed = self.student_targets(found, pool, question, votes)
-        data = _training_set(pool, question, believed)
-        if found.is_paper:
-            data = replace(data, views=self._wordings.of(pool, question))
-        model, output = self._make(found.round.recipe).fit(
-            data, seed=found.seed(cycle), hooks=self._hooks(found, cycle)
+            return dict(STOPPED)
+        pool = with_relabeled(pool, question, active.files, cycle)
+        targets = active.recipe.targets(pool, question)
+        views = self._paraphrases.of(pool, question) if active.recipe.has_views else None
+        data = _training_set(pool, question, targets, views)
+        student, output = self._make_student(active.round.recipe).fit(
+            data, seed=active.seed(cycle), hooks=self._hooks(active, cycle)
         )
-        today = datetime.now(UTC).date().isoformat()
-        made = Provenance(question.name, found.round.number, today)
-        model.save(found.files.model(cycle), card=model_card(data, output, made))
-        found.files.write(
+        card = model_card(data, output, question=question.name, n_round=active.round.number)
+        student.save(active.files.model(cycle), card=card)
+        active.files.write(
             f"train-{cycle}",
-            ids=believed.ids,
-            targets=believed.targets,
+            ids=pool.example_ids,
+            targets=targets.targets,
             cross_fitted=output.cross_fitted,
             clean=output.label_quality_score,
             prediction=output.prediction.probabilities,
             embeddings=output.prediction.embeddings,
         )
-        return {"is_trained": 1, "n_texts": len(believed.ids)}
+        return {"is_trained": 1, "n_texts": len(pool.examples)}
 
-    def student_targets(
-        self, found: ActiveRound, pool: Pool, question: Question, votes: Sequence[WeakLabel]
-    ) -> StudentTargets:
-        """Fuse votes into targets, without the small model's own.
+    def _hooks(self, active: ActiveRound, cycle: int) -> TrainingHooks:
+        noted_at = 0.0
 
-        A text about which the LLM was never asked has none, unless people answered it. As
-        published, the LLM's answers alone are learned, and no label by people.
-        """
-        ids = np.array([example.id for example in pool.examples], dtype=np.int64)
-        if found.is_paper:
-            targets = llm_posteriors(pool, question, votes)
-            return StudentTargets(ids, targets, np.zeros(len(ids), dtype=bool))
-        aggregated, _ = self._aggregator.try_aggregate(pool, votes)
-        targets = np.full((len(ids), len(question.labels)), np.nan)
-        human = pool.human[question.name]
-        unheard = _unasked(votes) - set(human)
-        for row, label_out in enumerate(aggregated.of(question)):
-            if label_out.probabilities and label_out.example_id not in unheard:
-                targets[row] = label_out.probabilities
-        return StudentTargets(ids, targets, np.isin(ids, list(human)))
-
-    def _hooks(self, found: ActiveRound, cycle: int) -> TrainingHooks:
-        looked_at = 0.0
-
-        def listen(progress: TrainingProgress) -> None:
-            nonlocal looked_at
-            if time.monotonic() < looked_at + _LOOK_S:
+        def note(progress: TrainingProgress) -> None:
+            nonlocal noted_at
+            if time.monotonic() < noted_at + _NOTE_EVERY_S:
                 return
-            looked_at = time.monotonic()
+            noted_at = time.monotonic()
             self._context.note(
-                found,
+                active,
                 f"train {cycle + 1}",
                 cycle=cycle,
                 stage=progress.stage,
@@ -149,57 +105,106 @@ class TrainStep:
             )
 
         return TrainingHooks(
-            on_progress=listen, checkpoints=found.files.checkpoints / f"train-{cycle}"
+            on_progress=note, checkpoints=active.files.checkpoints / f"train-{cycle}"
         )
 
 
-def annotator_outputs(
-    pool: Pool, question: Question, files: RoundArtifacts, cycle: int
-) -> list[WeakLabel]:
-    """Return the jury's votes, with the LLM's refined answers of this cycle alone."""
-    votes = [vote for vote in pool.votes if not is_derived(vote.annotator)]
-    refined = files.read(f"votes-{cycle}")
-    if refined is None:
-        return votes
-    name = str(refined["annotator"])
-    return votes + as_votes(
-        refined["ids"], refined["probabilities"], question, name, version=str(refined["version"])
+class Paraphrases:
+    """Second wordings by the LLM ("paraphrase"), from a field of the tasks, or none ("")."""
+
+    def __init__(
+        self, source: str, paraphrase: Callable[[Sequence[str]], Sequence[str | None]]
+    ) -> None:
+        self._source = source
+        self._paraphrase = paraphrase
+
+    def of(self, pool: Pool, question: Question) -> tuple[str | None, ...] | None:
+        """Return a second wording of each text, None for one without; None when there are none.
+
+        Asks the LLM once in a text's life: its answers are kept. Raises LanguageModelError.
+        """
+        if self._source == _NO_PARAPHRASES:
+            return None
+        if self._source == _BY_LLM:
+            texts = [example.text_of(question) for example in pool.examples]
+            with track_usage(pool.project.id, "rewording"):
+                return tuple(self._paraphrase(texts))
+        given = [task.data.get(self._source) for task in pool.tasks]
+        return tuple(view if isinstance(view, str) else None for view in given)
+
+
+def with_relabeled(pool: Pool, question: Question, files: RoundArtifacts, cycle: int) -> Pool:
+    """Return the pool with the LLM's labels of this cycle as those of another annotator."""
+    relabeled = files.read(f"votes-{cycle}")
+    if relabeled is None:
+        return pool
+    posteriors = align_rows(relabeled["ids"], relabeled["probabilities"], pool.example_ids)
+    matrix = pool.matrices[question.name].with_annotator(
+        str(relabeled["annotator"]),
+        posteriors,
+        AnnotatorKind.LLM_DEMONSTRATIONS,
+        str(relabeled["version"]),
     )
+    return pool.with_matrix(question, matrix)
 
 
-def llm_posteriors(
-    pool: Pool, question: Question, votes: Sequence[WeakLabel]
-) -> NDArray[np.float64]:
-    """Return the LLM's newest posteriors, (n, K): a refined answer replaces the first one."""
-    by_name = posteriors_by_annotator(question, pool.examples, votes)
-    found = np.full((len(pool.examples), len(question.labels)), np.nan)
-    names = [n for n in by_name if not n.startswith("similarity")]
-    for name in sorted(names, key=is_derived):
-        is_heard = np.isfinite(by_name[name]).all(axis=1)
-        found[is_heard] = by_name[name][is_heard]
-    return found
-
-
-def _unasked(votes: Sequence[WeakLabel]) -> set[int]:
-    """Return the examples that the LLM was not asked about, not even in a refinement."""
-    silent = {
-        vote.example_id
-        for vote in votes
-        if vote.abstention is not None and vote.abstention.reason is AbstentionReason.NOT_SAMPLED
+def model_card(
+    data: TrainingSet, output: StudentOutput, *, question: str, n_round: int
+) -> Mapping[str, str]:
+    """Return the sections of a model's README by title; no text of the pool is in them."""
+    n_human = int((data.has_label & data.is_human).sum())
+    n_labeled = int(data.has_label.sum())
+    today = datetime.now(UTC).date().isoformat()
+    report = output.report
+    figures = {**report.figures, **{f"{k}, s": v for k, v in report.seconds.items()}}
+    return {
+        "What it is": (
+            f"A {data.kind.value.replace('_', ' ')} classifier for the question "
+            f"`{question}`, fine-tuned from `{report.base}` by the recipe "
+            f"`{report.recipe}` in round {n_round}, {today}."
+        ),
+        "Labels": "\n".join(f"- {index}: {label}" for index, label in enumerate(data.labels)),
+        "Data": (
+            f"{len(data.pool)} texts: {n_human} labelled by people, {n_labeled - n_human} by an "
+            f"annotator, {len(data.pool) - n_labeled} without a label."
+        ),
+        "Figures": "\n".join(f"- {name}: {value:.4g}" for name, value in figures.items())
+        or "None were taken.",
+        "Notes": "\n".join(f"- {note}" for note in report.notes) or "None.",
+        "Versions": "\n".join(f"- {name} {version(name)}" for name in _PACKAGES),
+        "Use": (
+            "```python\nfrom transformers import pipeline\n\n"
+            'classify = pipeline("text-classification", model="FOLDER", top_k=None)\n```'
+        ),
     }
-    return silent - {vote.example_id for vote in votes if is_derived(vote.annotator)}
 
 
-def _training_set(pool: Pool, question: Question, believed: StudentTargets) -> TrainingSet:
-    has_label = np.asarray(np.isfinite(believed.targets).all(axis=1))
-    texts = PoolTexts(
-        tuple(int(i) for i in believed.ids),
-        tuple(example.text_of(question) for example in pool.examples),
-    )
-    targets = np.where(has_label[:, None], believed.targets, 0.0)
+def round_section(metrics: Mapping[str, Any]) -> str:
+    """Return a round's figures as the last section of its model's card."""
+    lines = []
+    for name, found in metrics.get("accuracies", {}).items():
+        lines.append(
+            f"- {name}: {found['value']:.3f} right, 95 % interval {found['low']:.3f} to "
+            f"{found['high']:.3f}, by the audited labels of people"
+        )
+    reason = metrics.get("gate", {}).get("reason")
+    if reason:
+        lines.append(f"- {reason}")
+    return "\n## In its project\n\n" + ("\n".join(lines) or "Nothing was measured.") + "\n"
+
+
+def _training_set(
+    pool: Pool,
+    question: Question,
+    labels: StudentTargets,
+    views: tuple[str | None, ...] | None,
+) -> TrainingSet:
+    is_labeled = has_label(labels.targets)
+    ids = tuple(example.id for example in pool.examples)
+    texts = PoolTexts(ids, tuple(example.text_of(question) for example in pool.examples))
+    targets = np.where(is_labeled[:, None], labels.targets, 0.0)
     human = pool.human[question.name]
-    rows = np.flatnonzero(believed.is_human)
-    targets[rows] = np.eye(len(question.labels))[[human[int(believed.ids[r])] for r in rows]]
-    labels = tuple(label.value for label in question.labels)
-    data = TrainingSet(texts, labels, targets, has_label, believed.is_human)
-    return replace(data, kind=question.kind)
+    rows = np.flatnonzero(labels.is_human)
+    targets[rows] = np.eye(len(question.labels))[[human[ids[row]] for row in rows]]
+    names = tuple(label.value for label in question.labels)
+    return TrainingSet(texts, names, targets, is_labeled, labels.is_human, question.kind, views)

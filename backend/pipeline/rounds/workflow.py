@@ -1,27 +1,107 @@
-"""The durable workflow of a FreeAL round: train, select, refine, train, fuse, gate, publish."""
+"""The durable workflow of a FreeAL round: train, select, relabel, train, aggregate, release."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
 
+from backend.domain.labels import AbstentionReason
 from backend.domain.ports import StepRunner
-from backend.domain.projects import ProjectId
+from backend.domain.projects import Progress, Project, ProjectId
+from backend.domain.rounds import RoundState
+from backend.errors import LanguageModelUnavailable, UnsupportedLabelConfig
+from backend.pipeline.pool import MIN_TEXTS, GuidelinesReader, round_question
 from backend.pipeline.prelabel import PrelabelSteps, prelabel, publish
+from backend.pipeline.rounds.context import STOPPED, RoundContext
 from backend.pipeline.rounds.promote import PromoteStep
 from backend.pipeline.rounds.relabel import RelabelStep
-from backend.pipeline.rounds.scheduler import RoundScheduler
 from backend.pipeline.rounds.train import TrainStep
+from backend.store import Stores
 
-ROUND = "round"
-"""A round if one is due."""
-ROUND_NOW = "round-now"
-"""A round because somebody asked for it."""
+_MAX_UNREACHABLE = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class RoundPolicy:
+    """When rounds are made by themselves.
+
+    The first one when `min_tasks` are labeled and none is left; the next after every `every` human
+    labels. 0: never by themselves.
+    """
+
+    min_tasks: int = 100
+    every: int = 20
+
+
+class RoundScheduler:
+    """Reads from the database whether a round is due; nothing depends on a message arriving."""
+
+    def __init__(
+        self,
+        context: RoundContext,
+        guidelines: GuidelinesReader,
+        stores: Stores,
+        policy: RoundPolicy,
+    ) -> None:
+        self._context = context
+        self._guidelines = guidelines
+        self._stores = stores
+        self._policy = policy
+
+    def due(self, project: Project) -> str | None:
+        """Return why a round is to be made or to be gone on with, None when none is."""
+        history = self._stores.rounds.current(project)
+        if any(made.state is RoundState.RUNNING for made in history):
+            return "a round is not finished"
+        progress = self._stores.labels.progress(project)
+        if self._policy.every == 0 or progress.n_to_label or not self._has_question(project):
+            return None
+        if progress.n_labelled + progress.n_human_labelled < self._policy.min_tasks:
+            return None
+        if not history:
+            return "all tasks have their first label"
+        n_new = abs(progress.n_human_labels - history[-1].n_human)
+        return f"{n_new} new labels by people" if n_new >= self._policy.every else None
+
+    def begin(self, project_id: ProjectId, *, is_asked: bool) -> dict[str, int]:
+        """Open a round if one is due or asked for; a step.
+
+        While the LLM could not be reached about more than a tenth of the tasks, the round waits:
+        it would learn from similarity alone what the LLM is about to answer.
+        """
+        project = self._stores.projects.get(project_id)
+        if project is None or not project.is_connected:
+            return dict(STOPPED)
+        progress = self._stores.labels.progress(project)
+        reason = self.due(project) or ("asked for" if is_asked else None)
+        has_enough = progress.n_labelled + progress.n_human_labelled >= MIN_TEXTS
+        if reason is None or not has_enough or not self._has_question(project):
+            return dict(STOPPED)
+        opened = self._stores.rounds.open(
+            project,
+            recipe=self._context.plan.recipe,
+            reason=reason,
+            n_human=progress.n_human_labels,
+        )
+        return self._context.run(project_id, lambda _: _begun(opened.number, progress))
+
+    def _has_question(self, project: Project) -> bool:
+        try:
+            return round_question(self._guidelines.read(project).schema) is not None
+        except UnsupportedLabelConfig:
+            return False
+
+
+def _begun(number: int, progress: Progress) -> dict[str, int]:
+    n_unreachable = progress.abstentions.get(AbstentionReason.UNREACHABLE, 0)
+    if n_unreachable > _MAX_UNREACHABLE * progress.n_tasks:
+        raise LanguageModelUnavailable(f"the LLM could not be reached about {n_unreachable} tasks")
+    return {"round": number}
 
 
 @dataclass(frozen=True, slots=True)
 class RoundSteps:
-    """Who does the steps."""
+    """The use cases that the workflow's steps call."""
 
     prelabel: PrelabelSteps
     scheduler: RoundScheduler
@@ -33,7 +113,7 @@ class RoundSteps:
 def run_round(
     project_id: ProjectId, runner: StepRunner, steps: RoundSteps, *, is_asked: bool = False
 ) -> None:
-    """Label what has no label yet, then refine and train until labels stop changing, and release.
+    """Label what has no label yet, then relabel and train until labels are stable, and release.
 
     A finished step leaves a file, or a row in the database, by which it is known: run again, it
     does nothing. A round that cannot go on now (the LLM is down) stays open and is taken up again.
@@ -50,14 +130,14 @@ def run_round(
         return
     while not is_stable:
         cycle += 1
-        if not _refine(project_id, runner, steps, cycle):
+        if not _relabel(project_id, runner, steps, cycle):
             return
         if not _train(project_id, runner, steps, cycle):
             return
-        fused = runner.run("fuse", partial(steps.promote.fuse, cycle=cycle), project_id)
-        if fused.get("is_stopped"):
+        counts = runner.run("fuse", partial(steps.promote.aggregate, cycle=cycle), project_id)
+        if counts.get("is_stopped"):
             return
-        is_stable = bool(fused["is_stable"])
+        is_stable = bool(counts["is_stable"])
     runner.run("release", partial(steps.promote.release, cycle=cycle), project_id)
     publish(project_id, runner, steps.prelabel)
 
@@ -67,12 +147,12 @@ def _train(project_id: ProjectId, runner: StepRunner, steps: RoundSteps, cycle: 
     return not counts.get("is_stopped")
 
 
-def _refine(project_id: ProjectId, runner: StepRunner, steps: RoundSteps, cycle: int) -> bool:
-    """Choose demonstrations and ask the LLM again, chunk by chunk; False: it cannot go on now."""
+def _relabel(project_id: ProjectId, runner: StepRunner, steps: RoundSteps, cycle: int) -> bool:
+    """Select demonstrations and ask the LLM again, chunk by chunk; False: it cannot go on now."""
     selected = runner.run("select", partial(steps.relabel.select, cycle=cycle), project_id)
     if selected.get("is_stopped"):
         return False
     while True:
-        asked = runner.run("refine", partial(steps.relabel.refine, cycle=cycle), project_id)
-        if asked.get("is_stopped") or asked["is_done"]:
-            return not asked.get("is_stopped")
+        counts = runner.run("refine", partial(steps.relabel.relabel, cycle=cycle), project_id)
+        if counts.get("is_stopped") or counts["is_done"]:
+            return not counts.get("is_stopped")

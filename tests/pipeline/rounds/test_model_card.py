@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from backend.domain.student import StudentOutput, StudentPrediction, TrainingReport
-from backend.pipeline.rounds.model_card import Provenance, model_card, round_section
+from backend.pipeline.rounds.train import model_card, round_section
 from tests.self_training.conftest import training_set
 
 
@@ -22,7 +22,7 @@ def test_a_card_tells_counts_and_labels_and_no_text():
         np.zeros(3, dtype=np.int64),
         TrainingReport("default", {"final": 1.5}, {"held_out_agreement": 0.9}, base="tiny"),
     )
-    card = model_card(data, output, Provenance("topic", 2, "2026-01-01"))
+    card = model_card(data, output, question="topic", n_round=2)
     assert card["Data"] == ("3 texts: 1 labelled by people, 1 by an annotator, 1 without a label.")
     assert "- 1: label 1" in card["Labels"]
     assert "`topic`, fine-tuned from `tiny`" in card["What it is"]

@@ -7,7 +7,7 @@ import pytest
 from backend.domain.llm_usage import current_scope
 from backend.errors import LanguageModelUnavailable
 from backend.pipeline.rounds.context import RoundPlan
-from backend.pipeline.rounds.paraphrases import Paraphrases
+from backend.pipeline.rounds.train import Paraphrases
 from tests.pipeline.conftest import CHUNK, House
 
 N_TEXTS = 24

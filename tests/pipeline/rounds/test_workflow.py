@@ -63,8 +63,8 @@ def test_trust_hears_the_labels_of_the_queue_s_choice_too(house):
     people_answer(house, project_id, 12)
     house.round(project_id)
     project = project_of(house, project_id)
-    house.aggregator.aggregate(house.aggregator.pool(project))
-    assert house.ensemble.findings(project).label_model["sentiment"]["n_human"] == 12
+    house.aggregator.aggregate(project)
+    assert house.ensemble.state(project).label_model["sentiment"]["n_human"] == 12
 
 
 def test_a_round_waits_until_the_llm_has_been_heard(house):
@@ -90,9 +90,9 @@ def test_labels_that_were_there_before_any_annotator_teach_trust_too(house):
     house.prelabel(project_id)
     project = project_of(house, project_id)
     pool = house.aggregator.pool(project)
-    assert {vote.example_id for vote in pool.votes} >= set(answered)
-    house.aggregator.aggregate(pool)
-    assert house.ensemble.findings(project).label_model["sentiment"]["n_human"] == 12
+    assert set(pool.first_labels["sentiment"]) >= set(answered)
+    house.aggregator.aggregate(project)
+    assert house.ensemble.state(project).label_model["sentiment"]["n_human"] == 12
     assert not {
         v.example_id for v in house.labels.weak_labels(project) if v.annotator != "fused"
     } & (set(answered))

@@ -1,4 +1,4 @@
-"""Labelling: what users define reaches the annotator, and spans know their task."""
+"""Labeler: what users define reaches the annotator, and spans know their task."""
 
 from __future__ import annotations
 
@@ -6,17 +6,15 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from backend.active_learning.activellm import ActiveLLMStrategy
 from backend.domain.definitions import Definitions
 from backend.domain.labels import Span, WeakLabel
 from backend.domain.projects import Project, ProjectId, Task
 from backend.domain.questions import TaskSchema
 from backend.errors import UnsuitableDefinitions
 from backend.labelstudio.label_config import LabelConfigReader
-from backend.pipeline.annotation import Labelling
 from backend.pipeline.ensemble import AnnotatorEnsemble
-from backend.pipeline.guidelines import GuidelinesReader
-from backend.pipeline.release import ReleaseBuilder
+from backend.pipeline.pool import GuidelinesReader
+from backend.pipeline.predict import Labeler
 from tests.pipeline.conftest import FakeEncoder, FakeSimilarity
 
 NER = (
@@ -47,37 +45,36 @@ class SpanAnnotator:
 
 
 @pytest.fixture
-def labelling(stores):
+def labeler(stores):
     config = LabelConfigReader(lambda url: url)
 
-    def make(annotator: SpanAnnotator, definitions: Definitions) -> Labelling:
+    def make(annotator: SpanAnnotator, definitions: Definitions) -> Labeler:
         given = {3: definitions}
         ensemble = AnnotatorEnsemble(annotator, FakeSimilarity(), FakeEncoder(), stores)
-        releaser = ReleaseBuilder(ensemble, config, stores, ActiveLLMStrategy)
-        return Labelling(
-            ensemble, GuidelinesReader(config, stores, given.__getitem__), config, releaser
+        return Labeler(
+            ensemble, GuidelinesReader(config, stores, given.__getitem__), config, stores
         )
 
     return make
 
 
-def test_definitions_and_instruction_reach_the_annotator(labelling):
+def test_definitions_and_instruction_reach_the_annotator(labeler):
     annotator = SpanAnnotator()
     definitions = Definitions({"ner": {"Person": "a human being"}}, "Whole names only.")
-    labelling(annotator, definitions).label(PROJECT, [Task(1, {"t": "Ann"})])
+    labeler(annotator, definitions).label(PROJECT, [Task(1, {"t": "Ann"})])
     ((schema, instruction),) = annotator.told
     assert schema.questions[0].labels[0].hint == "a human being"
     assert instruction == "Mark people.\n\nWhole names only."
 
 
-def test_each_prediction_is_written_with_its_own_task(labelling):
+def test_each_prediction_is_written_with_its_own_task(labeler):
     tasks = [Task(1, {"t": "<p>I met Ann</p>"}), Task(2, {"t": "<b>Bob</b>"})]
-    _, predictions = labelling(SpanAnnotator(), Definitions()).label(PROJECT, tasks)
+    _, predictions = labeler(SpanAnnotator(), Definitions()).label(PROJECT, tasks)
     found = [prediction.result[0]["value"] for prediction in predictions]
     assert [value["text"] for value in found] == ["Ann", "Bob"]
     assert [value["globalOffsets"]["start"] for value in found] == [6, 0]
 
 
-def test_definitions_that_do_not_fit_are_refused(labelling):
+def test_definitions_that_do_not_fit_are_refused(labeler):
     with pytest.raises(UnsuitableDefinitions, match="'Place'"):
-        labelling(SpanAnnotator(), Definitions({"ner": {"Place": "x"}})).label(PROJECT, [])
+        labeler(SpanAnnotator(), Definitions({"ner": {"Place": "x"}})).label(PROJECT, [])

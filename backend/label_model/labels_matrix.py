@@ -1,0 +1,215 @@
+"""Annotators' posteriors on one question as arrays, read from weak labels and written as such."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backend.domain.labels import Abstention, AbstentionReason, AnnotatorKind, Example, WeakLabel
+from backend.domain.questions import Question
+from backend.label_model.latent_class import Floats
+
+AGGREGATED = "fused"
+"""Name of the annotator of aggregated labels."""
+_NO_LABEL = Abstention(AbstentionReason.UNREADABLE, "no annotator gave a label")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LabelsMatrix:
+    """Posteriors of all annotators on one question; row i is about `example_ids[i]`.
+
+    `example_ids` (n,); `posteriors` holds (n, K) by annotator, NaN rows being abstentions; `kinds`
+    and `versions` (of the prompt or the round) are by annotator too.
+    """
+
+    example_ids: NDArray[np.int64]
+    n_labels: int
+    posteriors: Mapping[str, Floats] = field(default_factory=dict)
+    kinds: Mapping[str, AnnotatorKind] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def read(
+        cls, question: Question, examples: Sequence[Example], weak_labels: Sequence[WeakLabel]
+    ) -> LabelsMatrix:
+        """Return what annotators say about a question; aggregated labels are left out."""
+        row_of = {example.id: row for row, example in enumerate(examples)}
+        shape = (len(examples), len(question.labels))
+        found: dict[str, Floats] = {}
+        last: dict[str, WeakLabel] = {}
+        for label in weak_labels:
+            has_posterior = label.question == question.name and bool(label.probabilities)
+            is_annotator = label.annotator_kind is not AnnotatorKind.AGGREGATED
+            fits = len(label.probabilities) == shape[1] and label.example_id in row_of
+            if has_posterior and is_annotator and fits:
+                array = found.setdefault(label.annotator, np.full(shape, np.nan))
+                array[row_of[label.example_id]] = label.probabilities
+                last[label.annotator] = label
+        return cls(
+            np.array([example.id for example in examples], dtype=np.int64),
+            shape[1],
+            found,
+            {name: label.annotator_kind for name, label in last.items()},
+            {name: label.prompt_version for name, label in last.items()},
+        )
+
+    def select(self, is_wanted: Callable[[AnnotatorKind], bool]) -> LabelsMatrix:
+        """Return the annotators of some kinds alone."""
+        kept = {n: p for n, p in self.posteriors.items() if is_wanted(self.kinds[n])}
+        return replace(self, posteriors=kept)
+
+    def with_annotator(
+        self, name: str, posteriors: Floats, kind: AnnotatorKind, version: str
+    ) -> LabelsMatrix:
+        """Return the matrix with one more annotator; rows that are not finite are abstentions."""
+        is_given = has_label(posteriors)[:, None]
+        return replace(
+            self,
+            posteriors={**self.posteriors, name: np.where(is_given, posteriors, np.nan)},
+            kinds={**self.kinds, name: kind},
+            versions={**self.versions, name: version},
+        )
+
+    def combined(self, *kinds: AnnotatorKind) -> Floats:
+        """Return the posteriors (n, K) of annotators of these kinds, a later kind replacing."""
+        combined = np.full((len(self.example_ids), self.n_labels), np.nan)
+        for kind in kinds:
+            for name, posteriors in self.posteriors.items():
+                if self.kinds[name] is kind:
+                    is_given = has_label(posteriors)
+                    combined[is_given] = posteriors[is_given]
+        return combined
+
+    def first(self) -> Floats:
+        """Return the posteriors (n, K) of the first annotator that gave one, row by row."""
+        first = np.full((len(self.example_ids), self.n_labels), np.nan)
+        for posteriors in reversed(list(self.posteriors.values())):
+            is_given = has_label(posteriors)
+            first[is_given] = posteriors[is_given]
+        return first
+
+    def weak_labels(self, question: Question) -> list[WeakLabel]:
+        """Return every posterior as a weak label, annotator by annotator."""
+        return [
+            WeakLabel(
+                int(self.example_ids[row]),
+                question.name,
+                name,
+                self.versions[name],
+                probabilities=tuple(posteriors[row].tolist()),
+                annotator_kind=self.kinds[name],
+            )
+            for name, posteriors in self.posteriors.items()
+            for row in np.flatnonzero(has_label(posteriors))
+        ]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AggregatedMatrix:
+    """One posterior per example on one question.
+
+    `probabilities` (n, K), NaN rows where no annotator gave a label; `sources` (n,): "human",
+    "agreement", "combination" or the only annotator's name, None where nothing was aggregated and
+    the first label stands; `annotator_posteriors`: calibrated (n, K) by annotator, NaN rows being
+    abstentions.
+    """
+
+    probabilities: Floats
+    sources: Sequence[str | None]
+    annotator_posteriors: Mapping[str, Floats]
+
+    def weak_labels(
+        self,
+        question: Question,
+        examples: Sequence[Example],
+        first_labels: Mapping[int, WeakLabel],
+    ) -> list[WeakLabel]:
+        """Return one aggregated label per example, in order.
+
+        Args:
+            question: The question that is answered.
+            examples: The n examples of the rows.
+            first_labels: By example id the label whose flags the aggregated one keeps, and which
+                stands where `sources` is None.
+        """
+        return [
+            aggregated_copy(question, example, first_labels.get(example.id))
+            if source is None
+            else self._weak_label(question, row, source, first_labels.get(example.id), example.id)
+            for row, (example, source) in enumerate(zip(examples, self.sources, strict=True))
+        ]
+
+    def _weak_label(
+        self, question: Question, row: int, source: str, first: WeakLabel | None, example_id: int
+    ) -> WeakLabel:
+        own = {
+            name: tuple(posteriors[row].tolist())
+            for name, posteriors in self.annotator_posteriors.items()
+            if np.isfinite(posteriors[row]).all()
+        }
+        return WeakLabel(
+            example_id,
+            question.name,
+            AGGREGATED,
+            probabilities=tuple(self.probabilities[row].tolist()),
+            label_mass=first.label_mass if first and question.kind.is_exclusive else None,
+            annotator_posteriors=own,
+            injection_flag=first.injection_flag if first else None,
+            is_truncated=bool(first and first.is_truncated),
+            annotator_kind=AnnotatorKind.AGGREGATED,
+            source=source,
+        )
+
+
+def has_label(posteriors: Floats) -> NDArray[np.bool_]:
+    """Return which rows (n,) of posteriors (n, K) are no abstentions."""
+    return np.asarray(np.isfinite(posteriors).all(axis=1))
+
+
+def first_labels(question: Question, weak_labels: Sequence[WeakLabel]) -> dict[int, WeakLabel]:
+    """Return each example's first label on a question, its first abstention without any."""
+    first: dict[int, WeakLabel] = {}
+    for label in weak_labels:
+        known = first.get(label.example_id)
+        is_better = known is None or (known.abstention is not None and label.abstention is None)
+        if label.question == question.name and is_better:
+            first[label.example_id] = label
+    return first
+
+
+def aggregated_copy(question: Question, example: Example, label: WeakLabel | None) -> WeakLabel:
+    """Return one annotator's label as the aggregated one; an abstention without any."""
+    if label is None:
+        label = WeakLabel(example.id, question.name, "nobody", abstention=_NO_LABEL)
+    return replace(
+        label,
+        annotator=AGGREGATED,
+        annotator_kind=AnnotatorKind.AGGREGATED,
+        source=label.annotator,
+        prompt_version="",
+        n_tokens_in=0,
+        n_tokens_out=0,
+    )
+
+
+def rows_by_id(
+    ids: NDArray[np.int64], wanted: NDArray[np.int64]
+) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+    """Return for each wanted id its row in `ids`, and whether it is there; both (n,)."""
+    if len(ids) == 0:
+        return np.zeros(len(wanted), dtype=np.intp), np.zeros(len(wanted), dtype=np.bool_)
+    order = np.argsort(ids, kind="stable")
+    places = np.searchsorted(ids, wanted, sorter=order).clip(max=len(ids) - 1)
+    rows = order[places]
+    return rows, np.asarray(ids[rows] == wanted)
+
+
+def align_rows(ids: NDArray[np.int64], values: Floats, wanted: NDArray[np.int64]) -> Floats:
+    """Return the rows of `values` (n, K) for the wanted ids, NaN rows where there is none."""
+    rows, is_there = rows_by_id(ids, wanted)
+    aligned = np.full((len(wanted), values.shape[1]), np.nan)
+    aligned[is_there] = values[rows[is_there]]
+    return aligned

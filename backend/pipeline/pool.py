@@ -1,0 +1,231 @@
+"""A project as annotators and the label model see it: questions, texts, human and weak labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backend.domain.definitions import Definitions, with_definitions
+from backend.domain.labels import AbstentionReason, AnnotatorKind, Example, WeakLabel
+from backend.domain.ports import ConfigReader
+from backend.domain.projects import Project, Task
+from backend.domain.questions import Question, TaskSchema
+from backend.label_model.crowd import Consensus, HumanAnswer, estimate_consensus, is_evidence
+from backend.label_model.labels_matrix import AggregatedMatrix, LabelsMatrix, first_labels
+from backend.store import Stores
+
+MIN_TEXTS = 20
+"""Texts under which neither a label model is fitted nor a round is made."""
+_N_SAMPLED = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Guidelines:
+    """What annotators are told: the questions and the instruction."""
+
+    schema: TaskSchema
+    instruction: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pool:
+    """Tasks of a project with what people and annotators say about them, ascending by id.
+
+    `tasks` and `examples` share their order. `human` holds the class index by example id of each
+    exclusive question, `human_sets` the positions of all labels that hold of each multiple choice;
+    `human_ids` are the examples with an answer to any question. `matrices` and `first_labels`
+    are the weak labels by question.
+    """
+
+    project: Project
+    guidelines: Guidelines
+    tasks: Sequence[Task]
+    examples: Sequence[Example]
+    human: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
+    human_sets: Mapping[str, Mapping[int, frozenset[int]]] = field(default_factory=dict)
+    human_ids: frozenset[int] = frozenset()
+    matrices: Mapping[str, LabelsMatrix] = field(default_factory=dict)
+    first_labels: Mapping[str, Mapping[int, WeakLabel]] = field(default_factory=dict)
+    not_sampled_ids: frozenset[int] = frozenset()
+
+    @property
+    def questions(self) -> tuple[Question, ...]:
+        """Return the questions in the order of the label config."""
+        return self.guidelines.schema.questions
+
+    @property
+    def example_ids(self) -> NDArray[np.int64]:
+        """Return the examples' ids (n,)."""
+        return np.array([example.id for example in self.examples], dtype=np.int64)
+
+    def with_weak_labels(self, weak_labels: Sequence[WeakLabel]) -> Pool:
+        """Return the pool with the labels of annotators; aggregated ones are left out."""
+        by_question: dict[str, list[WeakLabel]] = {q.name: [] for q in self.questions}
+        for label in weak_labels:
+            if label.annotator_kind is not AnnotatorKind.AGGREGATED:
+                by_question.setdefault(label.question, []).append(label)
+        return replace(
+            self,
+            matrices={
+                q.name: LabelsMatrix.read(q, self.examples, by_question[q.name])
+                for q in self.questions
+            },
+            first_labels={q.name: first_labels(q, by_question[q.name]) for q in self.questions},
+            not_sampled_ids=frozenset(
+                label.example_id
+                for label in weak_labels
+                if label.abstention and label.abstention.reason is AbstentionReason.NOT_SAMPLED
+            ),
+        )
+
+    def restrict(self, *questions: Question) -> Pool:
+        """Return the pool with some of its questions alone."""
+        schema = replace(self.guidelines.schema, questions=questions)
+        return replace(self, guidelines=replace(self.guidelines, schema=schema))
+
+    def with_matrix(self, question: Question, matrix: LabelsMatrix) -> Pool:
+        """Return the pool with other weak labels on one question."""
+        return replace(self, matrices={**self.matrices, question.name: matrix})
+
+    def with_human(self, question: Question, human: Mapping[int, int]) -> Pool:
+        """Return the pool with other human labels on one exclusive question."""
+        return replace(self, human={**self.human, question.name: human})
+
+    def without_human(self) -> Pool:
+        """Return the pool as if people had answered nothing."""
+        return replace(self, human={}, human_sets={})
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AggregatedPool:
+    """A pool with one aggregated label per example and question, in the pool's order."""
+
+    pool: Pool
+    matrices: Mapping[str, AggregatedMatrix]
+    labels: Sequence[WeakLabel]
+
+    @classmethod
+    def of(cls, pool: Pool, matrices: Mapping[str, AggregatedMatrix]) -> AggregatedPool:
+        """Return the pool with one weak label per example and question."""
+        columns = [
+            matrices[q.name].weak_labels(q, pool.examples, pool.first_labels[q.name])
+            for q in pool.questions
+        ]
+        labels = [label for of_example in zip(*columns, strict=True) for label in of_example]
+        return cls(pool, matrices, labels)
+
+    def posteriors(self, question: Question) -> NDArray[np.float64]:
+        """Return the aggregated posteriors (n, K) of a question, NaN rows without a label."""
+        return self.matrices[question.name].probabilities
+
+
+class GuidelinesReader:
+    """Reads a project's guidelines, its examples and what people answered."""
+
+    def __init__(
+        self,
+        config: ConfigReader,
+        stores: Stores,
+        definitions: Callable[[int], Definitions] = lambda platform_id: Definitions(),
+    ) -> None:
+        self._config = config
+        self._stores = stores
+        self._definitions = definitions
+
+    def read(self, project: Project) -> Guidelines:
+        """Return the guidelines; raises UnsupportedLabelConfig."""
+        definitions = self._definitions(project.platform_id)
+        schema = with_definitions(
+            self._config.read_schema(project.label_config), definitions.labels
+        )
+        return Guidelines(schema, definitions.instruct(project.instruction))
+
+    def examples(self, guidelines: Guidelines, tasks: Sequence[Task]) -> list[Example]:
+        """Return the tasks' texts, in order."""
+        return [self._config.read_example(guidelines.schema, task) for task in tasks]
+
+    def consensus(self, project: Project, guidelines: Guidelines) -> dict[str, Consensus]:
+        """Return people's consensus by question: one label per task that has an answer."""
+        tasks = self._stores.tasks
+        labels = [label for label in tasks.human_labels(project.id) if is_evidence(label)]
+        ids = sorted({label.task_id for label in labels})
+        data = {task.id: task.data for task in tasks.get(project.id, ids)}
+        answers: dict[str, list[HumanAnswer]] = {q.name: [] for q in guidelines.schema.questions}
+        for label in labels:
+            if label.task_id not in data:
+                continue
+            given = self._config.read_answers(guidelines.schema, label.result, data[label.task_id])
+            for name, answer in given.items():
+                answers[name].append(HumanAnswer(label, answer))
+        return {
+            question.name: estimate_consensus(question, answers[question.name])
+            for question in guidelines.schema.questions
+        }
+
+    def pool(self, project: Project) -> Pool:
+        """Return the whole pool, without weak labels."""
+        guidelines = self.read(project)
+        tasks = self._stores.tasks.get(project.id, self._stores.tasks.ids(project.id))
+        return self._pool(project, guidelines, tasks, self.consensus(project, guidelines))
+
+    def sample(self, project: Project) -> Pool:
+        """Return up to 400 tasks, evenly spread over the ids, and those that people answered."""
+        ids = self._stores.tasks.ids(project.id)
+        guidelines = self.read(project)
+        consensus = self.consensus(project, guidelines)
+        answered = sorted({i for found in consensus.values() for i in found.labels} & set(ids))
+        spread = ids[:: max(1, -(-len(ids) // _N_SAMPLED))]
+        wanted = sorted({*answered[:_N_SAMPLED], *spread})
+        return self._pool(
+            project, guidelines, self._stores.tasks.get(project.id, wanted), consensus
+        )
+
+    def _pool(
+        self,
+        project: Project,
+        guidelines: Guidelines,
+        tasks: Sequence[Task],
+        consensus: Mapping[str, Consensus],
+    ) -> Pool:
+        questions = guidelines.schema.questions
+        return Pool(
+            project,
+            guidelines,
+            tasks,
+            self.examples(guidelines, tasks),
+            human={q.name: class_indices(q, consensus[q.name]) for q in questions},
+            human_sets={q.name: label_positions(q, consensus[q.name]) for q in questions},
+            human_ids=frozenset(i for found in consensus.values() for i in found.labels),
+        )
+
+
+def round_question(schema: TaskSchema) -> Question | None:
+    """Return the question that rounds are made for: the first exclusive one with two labels."""
+    fitting = (q for q in schema.questions if q.kind.is_exclusive and len(q.labels) > 1)
+    return next(fitting, None)
+
+
+def class_indices(question: Question, consensus: Consensus) -> Mapping[int, int]:
+    """Return people's answers to an exclusive question as class indices by example id."""
+    if not question.kind.is_exclusive:
+        return {}
+    index = {label.value: at for at, label in enumerate(question.labels)}
+    return {
+        example_id: index[label.answer.labels[0]]
+        for example_id, label in consensus.labels.items()
+        if label.answer.labels and label.answer.labels[0] in index
+    }
+
+
+def label_positions(question: Question, consensus: Consensus) -> Mapping[int, frozenset[int]]:
+    """Return people's answers to a multiple choice as positions of labels by example id."""
+    if not question.kind.is_multilabel:
+        return {}
+    index = {label.value: at for at, label in enumerate(question.labels)}
+    return {
+        example_id: frozenset(index[value] for value in label.answer.labels if value in index)
+        for example_id, label in consensus.labels.items()
+    }
