@@ -148,9 +148,9 @@ def _measure(report: Report, bench: Bench, n_shots: int) -> None:
 
 def _form(report: Report, bench: Bench, pool: Sequence[Example]) -> str:
     """Return the prompt form that the project would be asked in, picked without a label."""
-    probe = TemplateSelector(bench.services.annotator, bench.schema, bench.data.instruction)
+    selector = TemplateSelector(bench.services.annotator, bench.schema, bench.data.instruction)
     with track_usage(_PROJECT, "forms"):
-        found = probe.select_template(bench.schema.questions[0], pool[:N_PROBED])
+        found = selector.select_template(bench.schema.questions[0], pool[:N_PROBED])
     report.notes |= {"form": found.chosen, "form_why": found.why}
     return found.chosen
 

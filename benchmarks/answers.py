@@ -37,9 +37,9 @@ def store_answers(data: Path, out: Path, *, limit: int, console: Console) -> Non
             schema = services.config.read_schema(dataset.label_config)
             question = schema.questions[0]
             examples = [services.config.read_example(schema, each.task) for each in dataset.train]
-            probe = TemplateSelector(services.annotator, schema, dataset.instruction)
+            selector = TemplateSelector(services.annotator, schema, dataset.instruction)
             with track_usage(_PROJECT, "forms"):
-                form = probe.select_template(question, examples[:N_SELECTION_TEXTS]).chosen
+                form = selector.select_template(question, examples[:N_SELECTION_TEXTS]).chosen
             prompt_context = PromptContext(templates={question.name: form})
             answers = []
             with Progress(console=console) as progress, track_usage(_PROJECT, "annotate"):
