@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import starmap
 from pathlib import Path
 
 import numpy as np
@@ -81,15 +82,14 @@ class SpanTrainer:
         """
         spec = TaggerSpec(data.labels, self._base, self._recipe.max_tokens)
         training = _SpanTraining(data, self._recipe, spec, seed, hooks or TrainingHooks())
-        if self._recipe.n_folds == 0:
-            targets, weights = training.given, training.given_weights()
-        else:
+        targets, weights = training.given, training.given_weights
+        if self._recipe.n_folds:
             targets = training.posterior(training.cross_fit())
             weights = training.confidence_weights(targets)
         model = training.fine_tune("spans", targets, weights)
         probabilities = training.predict(model)
-        words = training.words
-        predicted = tuple(model.decode(*pair) for pair in zip(words, probabilities, strict=True))
+        by_text = np.split(probabilities, training.first_word[1:-1])
+        predicted = tuple(starmap(model.decode, zip(training.words, by_text, strict=True)))
         score = training.quality_score(targets if self._recipe.n_folds else probabilities)
         issues = noise.label_issues(score, training.has_spans, data.ids)
         return model, SpanOutput(predicted, score, issues)
@@ -100,7 +100,7 @@ class SpanTrainer:
 
 
 class _SpanTraining:
-    """One training's data as words and tags."""
+    """One training's data as w words of all texts in a row, with one-hot tags (w, tags)."""
 
     def __init__(
         self,
@@ -117,110 +117,86 @@ class _SpanTraining:
         self._hooks = hooks
         self.tokens, self.words = SpanTagger.create(spec, seed=seed).tokenize(data.texts)
         self.has_spans = np.array([spans is not None for spans in data.spans])
-        one_hot = np.eye(len(spec.tags))
-        self.given = [
-            one_hot[tag_words(words, spans or (), data.labels)]
+        tags = [
+            tag_words(words, spans or (), data.labels)
             for words, spans in zip(self.words, data.spans, strict=True)
         ]
+        self.given = np.eye(len(spec.tags))[np.concatenate(tags)]
+        self.first_word = np.cumsum([0, *map(len, tags)])
+        self._text_of_word = np.repeat(np.arange(len(tags)), np.diff(self.first_word))
 
-    def given_weights(self) -> list[Floats]:
-        """Return weight 1 for each word of a labelled text, 0 for the others."""
-        return [
-            np.full(len(tags), float(is_given))
-            for tags, is_given in zip(self.given, self.has_spans, strict=True)
-        ]
+    @property
+    def given_weights(self) -> Floats:
+        """Return weight 1 for each word of a labelled text, 0 for the others, shape (w,)."""
+        return self.has_spans[self._text_of_word].astype(np.float64)
 
-    def confidence_weights(self, posterior: Sequence[Floats]) -> list[Floats]:
+    def confidence_weights(self, posterior: Floats) -> Floats:
         """Return each word's weight: its posterior's lead over a uniform one; people's fixed."""
         uniform = 1 / len(self._spec.tags)
-        weights = []
-        for row, tags in enumerate(posterior):
-            lead = np.clip((tags.max(axis=1, initial=uniform) - uniform) / (1 - uniform), 0, 1)
-            lead = np.maximum(lead, _MIN_WEIGHT)
-            if self._data.is_human[row]:
-                lead = np.full(len(tags), self._recipe.human_weight)
-            is_used = self.has_spans[row] or self._recipe.keep_abstained
-            weights.append(lead * float(is_used))
-        return weights
+        lead = np.clip((posterior.max(axis=1) - uniform) / (1 - uniform), _MIN_WEIGHT, 1)
+        is_human = self._data.is_human[self._text_of_word]
+        weights: Floats = np.where(is_human, self._recipe.human_weight, lead)
+        return weights * (self.has_spans | self._recipe.keep_abstained)[self._text_of_word]
 
     def fine_tune(
-        self,
-        name: str,
-        targets: Sequence[Floats],
-        weights: Sequence[Floats],
-        rows: NDArray[np.int64] | None = None,
+        self, name: str, targets: Floats, weights: Floats, rows: NDArray[np.int64] | None = None
     ) -> SpanTagger:
-        """Return a tagger trained on soft tags (w, tags) and weights (w,) of each text's words."""
+        """Return a tagger trained on soft tags (w, tags) and weights (w,); `rows` are texts."""
         if rows is None:
-            rows = np.flatnonzero([bool((each > 0).any()) for each in weights])
+            rows = np.unique(self._text_of_word[weights > 0])
         model = SpanTagger.create(self._spec, seed=self._seed)
-        content = fingerprint(self._spec, *targets, *weights)
+        content = fingerprint(self._spec, targets, weights)
         stage = TrainingStage(name, rows, self._seed, self._recipe, content=content)
         objective = _TagObjective(model, self.words, targets, weights)
         train(model, self.tokens, objective, stage, self._hooks)
         return model
 
-    def predict(self, model: SpanTagger, rows: NDArray[np.int64] | None = None) -> list[Floats]:
+    def predict(self, model: SpanTagger, rows: NDArray[np.int64] | None = None) -> Floats:
         """Return a model's tag probabilities for every word of these texts, of all by default."""
-        tokens, words = self.tokens, self.words
-        if rows is not None:
-            tokens, words = tokens.subset(rows), [words[row] for row in rows]
-        return model.predict_tags(tokens, words, before_batch=self._hooks.raise_if_cancelled)
+        rows = np.arange(len(self.words)) if rows is None else rows
+        words = [self.words[row] for row in rows]
+        check = self._hooks.raise_if_cancelled
+        return np.concatenate(
+            model.predict_tags(self.tokens.subset(rows), words, before_batch=check)
+        )
 
-    def cross_fit(self) -> list[Floats]:
-        """Return tag probabilities by models that did not see the text."""
+    def cross_fit(self) -> Floats:
+        """Return tag probabilities by models that did not see the text, shape (w, tags)."""
         n_folds = self._recipe.n_folds
         n_spans = np.array([len(spans or ()) for spans in self._data.spans])
         rng = np.random.default_rng(self._seed)
         folds = noise.assign_folds(self._data.texts, n_spans, n_folds=n_folds, rng=rng)
-        out = list(self.given)
-        weights = self.given_weights()
+        out = self.given.copy()
         for fold in range(n_folds):
             rows = np.flatnonzero(self.has_spans & (folds != fold))
-            if len(rows) == 0:
-                continue
-            model = self.fine_tune(f"spans fold {fold + 1}", self.given, weights, rows)
             held_out = np.flatnonzero(folds == fold)
-            for row, tags in zip(held_out, self.predict(model, held_out), strict=True):
-                out[row] = tags
+            if len(rows) and len(held_out):
+                name = f"spans fold {fold + 1}"
+                model = self.fine_tune(name, self.given, self.given_weights, rows)
+                out[folds[self._text_of_word] == fold] = self.predict(model, held_out)
         return out
 
-    def posterior(self, cross_fitted: Sequence[Floats]) -> list[Floats]:
-        """Return the posterior of each word's tag; people's spans stay as they are."""
-        is_weak = self.has_spans & ~self._data.is_human
-        matrix = self._transition_matrix(cross_fitted, np.flatnonzero(is_weak))
-        out = []
-        for row, (given, predicted) in enumerate(zip(self.given, cross_fitted, strict=True)):
-            if self._data.is_human[row] and self.has_spans[row]:
-                out.append(given)
-            elif not self.has_spans[row] or matrix is None:
-                out.append(predicted)
-            else:
-                joint = matrix[:, given.argmax(axis=1)].T * predicted
-                total = np.maximum(joint.sum(axis=1, keepdims=True), _MIN_PROBABILITY)
-                out.append(joint / total)
+    def posterior(self, cross_fitted: Floats) -> Floats:
+        """Return the posterior of each word's tag, (w, tags); people's spans stay as they are."""
+        has_spans = self.has_spans[self._text_of_word]
+        is_human = has_spans & self._data.is_human[self._text_of_word]
+        out = np.where(is_human[:, None], self.given, cross_fitted)
+        is_weak = has_spans & ~is_human
+        if is_weak.any():
+            tags, predicted = self.given[is_weak].argmax(axis=1), cross_fitted[is_weak]
+            joint = noise.transition_matrix(tags, predicted)[:, tags].T * predicted
+            out[is_weak] = joint / np.maximum(joint.sum(axis=1, keepdims=True), _MIN_PROBABILITY)
         return out
 
-    def _transition_matrix(
-        self, cross_fitted: Sequence[Floats], weak: NDArray[np.int64]
-    ) -> Floats | None:
-        """Return the noise of the tags given in `weak` rows, None where these have no words."""
-        labels = [self.given[row].argmax(axis=1) for row in weak]
-        if not sum(map(len, labels)):
-            return None
-        predicted = np.concatenate([cross_fitted[row] for row in weak])
-        return noise.transition_matrix(np.concatenate(labels), predicted)
-
-    def quality_score(self, posterior: Sequence[Floats]) -> Floats:
+    def quality_score(self, posterior: Floats) -> Floats:
         """Return the probability of each text's spans: mean over span words, least other word."""
-        out = np.full(len(self.given), 0.5)
+        support = (self.given * posterior).sum(axis=1)
+        is_span = self.given.argmax(axis=1) > 0
+        out = np.full(len(self.words), 0.5)
         for row in np.flatnonzero(self.has_spans):
-            given = self.given[row]
-            support = (given * posterior[row]).sum(axis=1)
-            is_span = given.argmax(axis=1) > 0
-            inside = support[is_span].mean() if is_span.any() else 1.0
-            outside = support[~is_span].min(initial=1.0)
-            out[row] = min(inside, outside)
+            words = slice(*self.first_word[row : row + 2])
+            inside, outside = support[words][is_span[words]], support[words][~is_span[words]]
+            out[row] = min(inside.mean() if len(inside) else 1.0, outside.min(initial=1.0))
         return out
 
 
@@ -228,16 +204,13 @@ class _TagObjective:
     """Soft cross-entropy over words, weighted by word."""
 
     def __init__(
-        self,
-        model: SpanTagger,
-        words: Sequence[Words],
-        targets: Sequence[Floats],
-        weights: Sequence[Floats],
+        self, model: SpanTagger, words: Sequence[Words], targets: Floats, weights: Floats
     ) -> None:
         self._model = model
-        self._words = words
-        self._targets = targets
-        self._weights = weights
+        self._positions = [each.positions for each in words]
+        self._first_word = np.cumsum([0, *map(len, self._positions)])
+        self._targets = torch.as_tensor(targets, dtype=torch.float32, device=model.device)
+        self._weights = torch.as_tensor(weights, dtype=torch.float32, device=model.device)
 
     def before_epoch(self, epoch: int) -> None:
         """Do nothing: targets and weights stay the same."""
@@ -245,16 +218,11 @@ class _TagObjective:
     def loss(self, inputs: dict[str, Tensor], step: TrainingStep) -> Tensor:
         """Return the weighted mean over the batch's words; 0 when there are none."""
         logits: Tensor = self._model.model(**inputs).logits.float()
-        positions = [self._words[row].positions for row in step.rows]
+        positions = [self._positions[row] for row in step.rows]
         texts = np.repeat(np.arange(len(positions)), [len(each) for each in positions])
         chosen = logits[torch.as_tensor(texts), torch.as_tensor(np.concatenate(positions))]
-        targets, weights = (
-            torch.as_tensor(
-                np.concatenate([values[row] for row in step.rows]),
-                dtype=torch.float32,
-                device=logits.device,
-            )
-            for values in (self._targets, self._weights)
-        )
-        losses = functional.cross_entropy(chosen, targets, reduction="none")
+        ranges = [np.arange(*self._first_word[row : row + 2]) for row in step.rows]
+        words = torch.as_tensor(np.concatenate(ranges), device=logits.device)
+        losses = functional.cross_entropy(chosen, self._targets[words], reduction="none")
+        weights = self._weights[words]
         return (losses * weights).sum() / weights.sum().clamp(min=1e-6) + logits.sum() * 0.0
