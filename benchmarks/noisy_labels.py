@@ -209,7 +209,7 @@ def _weak_scores(
     encoder: Encoder,
     rng: np.random.Generator,
 ) -> NDArray[np.float64]:
-    """Return what a probe says of all texts (n, K) that saw a twentieth of the right labels."""
+    """Return predictions (n, K) for all texts by a probe fitted to 5 % of the gold labels."""
     vectors = embed_pool(encoder, pool)
     n_seen = max(_MIN_WEAK * n_labels, round(len(gold) * _WEAK_SHARE))
     seen = rng.permutation(len(gold))[:n_seen]

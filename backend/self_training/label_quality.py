@@ -127,7 +127,7 @@ def _pooled_quality(data: TrainingSet, recipe: Recipe, predictions: list[Floats]
 
 
 def assess_labels(data: TrainingSet, recipe: Recipe, cross_fitted: Floats | None) -> LabelQuality:
-    """Combine labels and predictions to a posterior; without predictions, trust the labels.
+    """Combine labels and predictions to a posterior; without predictions, take the labels.
 
     A label by a person keeps its target, whatever its score.
 

@@ -18,16 +18,9 @@ from backend.domain.student import (
     TrainingHooks,
     TrainingSet,
 )
+from backend.self_training import embedding_probe
 from backend.self_training.classifier import TextClassifier
-from backend.self_training.embedding_probe import (
-    PROBE_FILE,
-    EmbeddingProbe,
-    cross_fit,
-    embed_pool,
-    fit_probes,
-    fit_temperature,
-    predict_proba,
-)
+from backend.self_training.embedding_probe import EmbeddingProbe
 from backend.self_training.label_quality import (
     N_PROBE_FOLDS,
     LabelQuality,
@@ -83,7 +76,7 @@ class SelfTrainer:
 
     def load(self, folder: Path) -> FittedStudent:
         """Read what `save` wrote; raises InvalidRequest."""
-        if (folder / PROBE_FILE).exists() and self._encoder is not None:
+        if (folder / embedding_probe.PROBE_FILE).exists() and self._encoder is not None:
             return EmbeddingProbe.load(folder, self._encoder)
         return TextClassifier.load(folder)
 
@@ -139,15 +132,19 @@ def train_probe(context: TrainingContext) -> tuple[FittedStudent, StudentOutput]
     if encoder is None:
         raise ValueError("the probe needs an encoder")
     with context.timed("embed"):
-        vectors = embed_pool(encoder, data.pool)
+        vectors = embedding_probe.embed_pool(encoder, data.pool)
     weights, rng = context.given_weights, np.random.default_rng(context.seed)
     with context.timed("probe"):
-        cross_fitted = cross_fit(data, vectors, weights, n_folds=N_PROBE_FOLDS, rng=rng)
+        cross_fitted = embedding_probe.cross_fit(
+            data, vectors, weights, n_folds=N_PROBE_FOLDS, rng=rng
+        )
         quality = assess_labels(data, context.recipe, cross_fitted)
         targets = data.given_targets(soft=context.recipe.soft_targets)
-        probes = fit_probes(vectors, targets, weights, data.kind)
+        probes = embedding_probe.fit_probes(vectors, targets, weights, data.kind)
     model = EmbeddingProbe(encoder, data.labels, data.kind, probes)
-    prediction = StudentPrediction(predict_proba(probes, vectors), vectors.astype(np.float32))
+    prediction = StudentPrediction(
+        embedding_probe.predict_proba(probes, vectors), vectors.astype(np.float32)
+    )
     return model, student_output(context, quality, prediction)
 
 
@@ -225,5 +222,7 @@ def _calibrated_prediction(
             )
             is_exclusive = context.data.kind.is_exclusive
             targets = quality.posterior[held_out]
-            model.scale_logits(fit_temperature(logits, targets, is_exclusive=is_exclusive))
+            model.scale_logits(
+                embedding_probe.fit_temperature(logits, targets, is_exclusive=is_exclusive)
+            )
         return context.predict(model)

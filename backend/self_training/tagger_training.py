@@ -75,7 +75,7 @@ class SpanTrainer:
         the given tags are combined under the estimated noise of the tags, the final model learns
         the posterior, each word weighted by its confidence. A text is assessed by its span words,
         given or predicted, and by its least likely other word, because a mean over all words drowns
-        in easy O's. FreeAL's own variant was never published: this one is ours (confident learning
+        in easy O's. FreeAL's own variant was never published; this is a new one (confident learning
         on tokens: Wang and Mueller 2022, arXiv 2210.03920).
 
         Raises like `Student.fit`. Cost: `n_folds` trainings (one, without folds).

@@ -46,7 +46,7 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def reviews(n: int, *, seed: int = 0) -> tuple[tuple[str, ...], np.ndarray]:
-    """Return n texts whose one telling word says their label, and the labels."""
+    """Return n texts of which one word tells the label, and the labels."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 2, n)
     texts = []
