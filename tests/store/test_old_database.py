@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from backend.domain.labels import HumanLabel
+from backend.domain.labels import AnnotatorKind, HumanLabel
 from backend.domain.projects import Prediction
 from backend.domain.rounds import RoundState
 from backend.store import Database, Stores
@@ -143,6 +143,21 @@ def test_weak_labels_and_the_queue_are_read_as_they_were(house, part):
         [task_id, position, in_present_words(reason), is_holdout]
         for task_id, position, reason, is_holdout in expected["places"]
     ]
+
+
+def test_annotators_have_their_kind_and_aggregated_labels_their_source(house):
+    expected = EXPECTED["reviews"]
+    labels = house.labels.weak_labels(house.projects.get(expected["project_id"]))
+    assert {label.annotator: label.annotator_kind for label in labels} == {
+        "fake": AnnotatorKind.LLM,
+        "llm": AnnotatorKind.LLM,
+        "fake+shots": AnnotatorKind.LLM_DEMONSTRATIONS,
+        "similarity:fake": AnnotatorKind.SIMILARITY,
+        "small-model:default": AnnotatorKind.STUDENT,
+        "fused": AnnotatorKind.AGGREGATED,
+    }
+    sources = {(v[0], v[1]): v[2] if v[1] == "fused" else "" for v in expected["votes"]}
+    assert {(v.example_id, v.annotator): v.source for v in labels} == sources
 
 
 @pytest.mark.parametrize("part", PARTS)
