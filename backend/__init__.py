@@ -1,3 +1,3 @@
-"""FreeAL for Label Studio: label a text project with an LLM, a small model and its annotators."""
+"""FreeAL for Label Studio: label a text project with an LLM, a student and human annotators."""
 
 __version__ = "0.1.0"

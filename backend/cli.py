@@ -85,7 +85,7 @@ def worker() -> None:
     with _errors_as_sentences():
         services = build_services(_settings())
         run_worker(services, stop)
-    # Steps under way end here, as in a kill: they are checkpointed, and the next worker goes on.
+    # Running steps end here, as in a kill: they are checkpointed, and the next worker resumes.
     logging.shutdown()
     os._exit(0)
 
@@ -186,7 +186,7 @@ def export(
     project: Annotated[str, typer.Argument(help="Project number.")],
     out: Annotated[Path, typer.Option(help="The folder to write.")] = Path("export"),
 ) -> None:
-    """Write all labels (JSONL, CSV, Label Studio JSON) and the small model."""
+    """Write all labels (JSONL, CSV, Label Studio JSON) and the student model."""
     with _services() as services:
         result = services.exporter.export(_project(services, project), out)
         model = f"and the model {result.model}" if result.model else "(no round has made a model)"

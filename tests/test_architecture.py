@@ -1,4 +1,4 @@
-"""The house's walls: which module may know which, read from the code's own imports."""
+"""Which module may import which, read from the code's own imports."""
 
 from __future__ import annotations
 
@@ -77,15 +77,15 @@ def imports(path: Path) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("path", MODULES, ids=relative)
-def test_each_foreign_package_is_known_in_its_home_only(path):
+def test_each_foreign_package_is_imported_in_its_place_only(path):
     name = relative(path)
-    strangers = [
+    forbidden = [
         module
         for module in imports(path)
         for package, homes in HOMES.items()
         if module.split(".")[0] == package and not name.startswith(homes)
     ]
-    assert strangers == []
+    assert forbidden == []
 
 
 @pytest.mark.parametrize("path", MODULES, ids=relative)

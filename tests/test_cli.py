@@ -29,7 +29,7 @@ def run(tmp_path, monkeypatch):
     return invoke
 
 
-def test_status_of_an_empty_house_says_what_to_do(run):
+def test_status_without_a_project_names_the_next_steps(run):
     result = run("status")
     assert result.exit_code == 0
     assert "add this backend" in result.stdout
@@ -74,9 +74,9 @@ def test_queue_shows_the_next_tasks_with_reasons(run, tmp_path):
     assert "2     2  audit  drawn at random" in shown
     assert "LLM unsure" not in shown
     assert "Warning: it counted places" in shown
-    told = json.loads(run("queue", "7", "--json").stdout)
-    assert [place["task_id"] for place in told["places"]] == [1, 2, 3]
-    assert told["queue"]["warnings"] == ["it counted places"]
+    output = json.loads(run("queue", "7", "--json").stdout)
+    assert [place["task_id"] for place in output["places"]] == [1, 2, 3]
+    assert output["queue"]["warnings"] == ["it counted places"]
     status = run("status", "7").stdout
     assert "activellm ordered 3 tasks" in status
     assert "it counted places" in status

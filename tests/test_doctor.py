@@ -60,8 +60,8 @@ class FakeAdmin:
         self.headers[webhook_id] = dict(headers)
 
 
-class Ward:
-    """A healthy house; each test makes one thing ill."""
+class Deployment:
+    """A deployment in which all is well; each test breaks one part."""
 
     def __init__(self, home) -> None:
         self.settings = Settings(home=home, label_studio_api_key=Secret(token("refresh", days=90)))
@@ -89,14 +89,14 @@ class Ward:
         servers = Servers(self.admin, self.platform, self.model)
         return list(diagnose(self.settings, fix=fix, servers=servers))
 
-    def ill(self, state):
+    def with_state(self, state):
         return [finding for finding in self.findings() if finding.state == state]
 
 
 @pytest.fixture
-def ward(tmp_path, migrated_file) -> Ward:
+def deployment(tmp_path, migrated_file) -> Deployment:
     shutil.copy(migrated_file, tmp_path)
-    return Ward(tmp_path)
+    return Deployment(tmp_path)
 
 
 def only(findings):
@@ -104,28 +104,28 @@ def only(findings):
     return finding
 
 
-def test_a_healthy_house_has_nothing_to_say(ward):
-    assert {finding.state for finding in ward.findings()} == {"ok"}
+def test_all_findings_are_ok_when_all_is_well(deployment):
+    assert {finding.state for finding in deployment.findings()} == {"ok"}
 
 
-def test_with_label_studio_down_a_missing_token_is_told_at_once(ward):
-    ward.admin.health = False
-    ward.settings = replace(ward.settings, label_studio_api_key=Secret(""))
-    assert "token" in [finding.subject for finding in ward.ill("failure")]
+def test_with_label_studio_down_a_missing_token_is_a_finding_too(deployment):
+    deployment.admin.health = False
+    deployment.settings = replace(deployment.settings, label_studio_api_key=Secret(""))
+    assert "token" in [finding.subject for finding in deployment.with_state("failure")]
 
 
-def test_findings_come_one_by_one(ward):
-    """What was found stands there while the LLM server still thinks."""
-    servers = Servers(ward.admin, ward.platform, ward.model)
-    findings = diagnose(ward.settings, servers=servers)
+def test_findings_come_one_by_one(deployment):
+    """Earlier findings are shown while a slow LLM server has not answered yet."""
+    servers = Servers(deployment.admin, deployment.platform, deployment.model)
+    findings = diagnose(deployment.settings, servers=servers)
     assert next(findings).subject == "disk"
-    assert ward.model.calls == []
+    assert deployment.model.calls == []
 
 
-def test_label_studio_being_down_is_one_failure_with_its_address(ward):
-    ward.admin.health = False
-    finding = only(ward.ill("failure"))
-    assert ward.settings.label_studio_url in finding.message
+def test_label_studio_being_down_is_one_failure_with_its_address(deployment):
+    deployment.admin.health = False
+    finding = only(deployment.with_state("failure"))
+    assert deployment.settings.label_studio_url in finding.message
     assert "LABEL_STUDIO_URL" in finding.remedy
 
 
@@ -137,131 +137,135 @@ def test_label_studio_being_down_is_one_failure_with_its_address(ward):
         (token("refresh", days=-1), "ended or ends"),
     ],
 )
-def test_a_token_that_cannot_work_is_named_by_kind(ward, key, expected):
-    ward.settings = replace(ward.settings, label_studio_api_key=Secret(key))
-    finding = only(ward.ill("failure"))
+def test_a_token_that_cannot_work_is_named_by_kind(deployment, key, expected):
+    deployment.settings = replace(deployment.settings, label_studio_api_key=Secret(key))
+    finding = only(deployment.with_state("failure"))
     assert finding.subject == "token"
     assert expected in finding.message
     assert "personal access token" in finding.remedy
 
 
-def test_a_refused_legacy_token_may_be_allowed_in_the_organization(ward):
-    ward.settings = replace(ward.settings, label_studio_api_key=Secret(LEGACY))
-    ward.admin.user_failure = PlatformUnauthorized("refused")
-    assert "legacy" in only(ward.ill("failure")).remedy
+def test_a_refused_legacy_token_may_be_allowed_in_the_organization(deployment):
+    deployment.settings = replace(deployment.settings, label_studio_api_key=Secret(LEGACY))
+    deployment.admin.user_failure = PlatformUnauthorized("refused")
+    assert "legacy" in only(deployment.with_state("failure")).remedy
 
 
-def test_no_finding_shows_a_secret(ward):
-    ward.settings = replace(ward.settings, label_studio_api_key=Secret(LEGACY))
-    assert LEGACY not in str(ward.findings())
+def test_no_finding_shows_a_secret(deployment):
+    deployment.settings = replace(deployment.settings, label_studio_api_key=Secret(LEGACY))
+    assert LEGACY not in str(deployment.findings())
 
 
-def test_an_llm_that_does_not_answer_is_a_failure(ward):
-    ward.model.failure = LanguageModelUnavailable("no answer at http://127.0.0.1:8000/v1")
-    assert "LLM_BASE_URL" in only(ward.ill("failure")).remedy
+def test_an_llm_that_does_not_answer_is_a_failure(deployment):
+    deployment.model.failure = LanguageModelUnavailable("no answer at http://127.0.0.1:8000/v1")
+    assert "LLM_BASE_URL" in only(deployment.with_state("failure")).remedy
 
 
-def test_an_llm_with_few_or_no_probabilities_is_noted(ward):
-    ward.model.n_top_logprobs = 20
-    assert "20 likeliest" in only(ward.ill("warning")).message
-    ward.model.n_top_logprobs = 0
-    assert "80 % sure" in only(ward.ill("warning")).message
-    assert ward.ill("failure") == []
+def test_an_llm_with_few_or_no_probabilities_is_a_warning(deployment):
+    deployment.model.n_top_logprobs = 20
+    assert "20 likeliest" in only(deployment.with_state("warning")).message
+    deployment.model.n_top_logprobs = 0
+    assert "80 % sure" in only(deployment.with_state("warning")).message
+    assert deployment.with_state("failure") == []
 
 
 @pytest.mark.parametrize("failure", [None, "no answer within 60 s"])
-def test_a_slow_llm_is_noted(ward, monkeypatch, failure):
+def test_a_slow_llm_is_a_warning(deployment, monkeypatch, failure):
     times = iter([0.0, 35.0])
     clock = SimpleNamespace(monotonic=lambda: next(times))
     monkeypatch.setattr("backend.doctor.time", clock)
-    ward.model.loses = lambda prompt: failure
-    message = only(ward.ill("warning")).message
+    deployment.model.loses = lambda prompt: failure
+    message = only(deployment.with_state("warning")).message
     assert (failure or "took 35 s over one token") in message
 
 
-def test_a_project_without_our_backend_hears_of_the_address_block(ward):
-    ward.admin.found_backends = []
-    finding = next(f for f in ward.ill("failure") if "connected" in f.message)
+def test_a_project_without_our_backend_is_a_failure_that_names_the_address_block(deployment):
+    deployment.admin.found_backends = []
+    finding = next(f for f in deployment.with_state("failure") if "connected" in f.message)
     assert "USE_DEFAULT_BANNED_SUBNETS=false" in finding.remedy
 
 
-def test_another_backend_before_ours_is_noted(ward):
-    ward.admin.found_backends.insert(0, MlBackend(9, "http://other:9090", "Other", "Connected"))
-    assert "only the first" in only(ward.ill("warning")).message
+def test_another_backend_before_ours_is_a_warning(deployment):
+    deployment.admin.found_backends.insert(
+        0, MlBackend(9, "http://other:9090", "Other", "Connected")
+    )
+    assert "only the first" in only(deployment.with_state("warning")).message
 
 
-def test_a_missing_and_a_left_over_webhook_are_noted(ward):
-    ward.admin.found_webhooks = [Webhook(5, "http://gone:9090/webhook", True)]
-    messages = [finding.message for finding in ward.ill("warning")]
+def test_a_missing_and_a_left_over_webhook_are_warnings(deployment):
+    deployment.admin.found_webhooks = [Webhook(5, "http://gone:9090/webhook", True)]
+    messages = [finding.message for finding in deployment.with_state("warning")]
     assert any("missing" in message for message in messages)
     assert any("left over" in message for message in messages)
 
 
-def test_a_webhook_without_the_authorization_is_repaired_by_fix(ward):
-    ward.settings = replace(
-        ward.settings, basic_auth_user="ann", basic_auth_pass=Secret("pass wörd")
+def test_a_webhook_without_the_authorization_is_repaired_by_fix(deployment):
+    deployment.settings = replace(
+        deployment.settings, basic_auth_user="ann", basic_auth_pass=Secret("pass wörd")
     )
-    assert "doctor --fix" in only(ward.ill("failure")).remedy
-    ward.findings(fix=True)
+    assert "doctor --fix" in only(deployment.with_state("failure")).remedy
+    deployment.findings(fix=True)
     expected = "Basic " + base64.b64encode("ann:pass wörd".encode()).decode()
-    assert ward.admin.headers == {7: {"Authorization": expected}}
-    ward.admin.found_webhooks = [
+    assert deployment.admin.headers == {7: {"Authorization": expected}}
+    deployment.admin.found_webhooks = [
         Webhook(7, f"{OWN}/webhook", True, {"authorization": expected}),
     ]
-    assert ward.ill("failure") == []
+    assert deployment.with_state("failure") == []
 
 
 @pytest.mark.parametrize("change", [{"model_version": "FreeAL"}, {"sampling": "Sequential"}])
-def test_a_queue_that_is_not_ours_is_noted_unless_it_is_left_to_the_user(ward, change):
-    ward.platform.change_project(ward.number, **change)
-    assert "queue is not ordered" in only(ward.ill("warning")).message
-    ward.settings = replace(ward.settings, manage_queue=False)
-    assert ward.ill("warning") == []
+def test_a_queue_that_is_not_ours_is_a_warning_unless_it_is_left_to_the_user(deployment, change):
+    deployment.platform.change_project(deployment.number, **change)
+    assert "queue is not ordered" in only(deployment.with_state("warning")).message
+    deployment.settings = replace(deployment.settings, manage_queue=False)
+    assert deployment.with_state("warning") == []
 
 
-def test_the_doctor_says_what_managing_the_queue_would_change(ward):
-    ward.settings = replace(ward.settings, manage_queue=False)
-    (left,) = [f.message for f in ward.findings() if "MANAGE_QUEUE=false" in f.message]
-    assert "sampling='Uncertainty sampling'" in left
-    assert "would set these two to" in left
+def test_the_finding_names_what_managing_the_queue_would_change(deployment):
+    deployment.settings = replace(deployment.settings, manage_queue=False)
+    (message,) = [f.message for f in deployment.findings() if "MANAGE_QUEUE=false" in f.message]
+    assert "sampling='Uncertainty sampling'" in message
+    assert "would set these two to" in message
 
 
-def test_tags_that_are_left_alone_are_named(ward):
+def test_tags_that_are_left_alone_are_named(deployment):
     config = SENTIMENT.replace("</View>", '<DateTime name="day" toName="text"/></View>')
-    ward.platform.change_project(ward.number, label_config=config)
-    assert 'DateTime "day"' in only(ward.ill("warning")).message
+    deployment.platform.change_project(deployment.number, label_config=config)
+    assert 'DateTime "day"' in only(deployment.with_state("warning")).message
 
 
-def test_label_definitions_that_do_not_fit_are_a_failure(ward):
-    folder = ward.settings.definitions_folder
+def test_label_definitions_that_do_not_fit_are_a_failure(deployment):
+    folder = deployment.settings.definitions_folder
     folder.mkdir()
-    file = folder / f"{ward.number}.yaml"
+    file = folder / f"{deployment.number}.yaml"
     file.write_text("definitions: {sentiment: {Positive: content}}", "utf-8")
-    assert ward.ill("failure") == []
+    assert deployment.with_state("failure") == []
     file.write_text("definitions: {sentiment: {Good: content}}", "utf-8")
-    assert "'Good'" in only(ward.ill("failure")).message
+    assert "'Good'" in only(deployment.with_state("failure")).message
 
 
-def test_a_config_that_asks_nothing_is_a_failure(ward):
-    ward.platform.change_project(ward.number, label_config="<View/>")
-    assert "label-configs" in only(ward.ill("failure")).remedy
+def test_a_config_without_a_question_is_a_failure(deployment):
+    deployment.platform.change_project(deployment.number, label_config="<View/>")
+    assert "label-configs" in only(deployment.with_state("failure")).remedy
 
 
-def test_a_database_that_cannot_be_opened_is_a_failure(ward, tmp_path):
+def test_a_database_that_cannot_be_opened_is_a_failure(deployment, tmp_path):
     (tmp_path / "file").write_text("")
-    ward.settings = replace(ward.settings, database_url=Secret(f"sqlite:///{tmp_path}/file/x.db"))
-    assert only(ward.ill("failure")).subject == "database"
+    deployment.settings = replace(
+        deployment.settings, database_url=Secret(f"sqlite:///{tmp_path}/file/x.db")
+    )
+    assert only(deployment.with_state("failure")).subject == "database"
 
 
-def test_no_worker_and_no_project_are_noted(tmp_path):
+def test_no_worker_and_no_project_are_warnings(tmp_path):
     settings = Settings(home=tmp_path / "new", label_studio_api_key=Secret(LEGACY))
     servers = Servers(FakeAdmin(), FakePlatform(), FakeLanguageModel())
     findings = list(diagnose(settings, servers=servers))
-    noted = {finding.subject for finding in findings if finding.state == "warning"}
-    assert noted == {"worker", "projects"}
+    subjects = {finding.subject for finding in findings if finding.state == "warning"}
+    assert subjects == {"worker", "projects"}
 
 
-def test_a_full_disk_is_a_failure(ward, monkeypatch):
+def test_a_full_disk_is_a_failure(deployment, monkeypatch):
     usage = type("Usage", (), {"free": 10**8})
     monkeypatch.setattr("backend.doctor.shutil.disk_usage", lambda folder: usage)
-    assert only(ward.ill("failure")).subject == "disk"
+    assert only(deployment.with_state("failure")).subject == "disk"

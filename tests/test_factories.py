@@ -1,4 +1,4 @@
-"""What the settings make of the house."""
+"""Clients, students and query strategies as the settings name them."""
 
 from __future__ import annotations
 

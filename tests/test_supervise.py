@@ -1,4 +1,4 @@
-"""`serve` keeps its processes running, and says when that is of no use."""
+"""`serve` restarts its processes, unless their exit code says that this is of no use."""
 
 from __future__ import annotations
 

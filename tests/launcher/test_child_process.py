@@ -1,4 +1,4 @@
-"""One child process: what it is given, how its end is told, and that nothing of it is left."""
+"""One child process: its inputs, its exit code and messages, and the end of its whole group."""
 
 import os
 import signal
@@ -114,7 +114,7 @@ def test_standard_input_is_empty(start):
 
 
 @pytest.mark.parametrize(
-    ("code", "exit_code", "told"),
+    ("code", "exit_code", "message"),
     [
         ("raise SystemExit(7)", 7, "child ended with exit code 7."),
         ("import os; os.kill(os.getpid(), 9)", -signal.SIGKILL, "child ended with signal SIGKILL."),
@@ -122,11 +122,11 @@ def test_standard_input_is_empty(start):
         ("import os; os.kill(os.getpid(), 1)", -signal.SIGHUP, "ended with signal SIGHUP."),
     ],
 )
-def test_the_group_leader_exits_as_its_program_does(start, code, exit_code, told):
+def test_the_group_leader_exits_as_its_program_does(start, code, exit_code, message):
     child = start(code)
     wait_until(lambda: child.exit_code() is not None)
     assert child.exit_code() == exit_code
-    with pytest.raises(ProcessError, match=told):
+    with pytest.raises(ProcessError, match=message):
         child.raise_if_ended()
 
 
@@ -178,15 +178,15 @@ def test_stop_does_not_wait_for_the_grace_when_hurried(start):
     assert not any(is_running(pid) for pid in (child.pid, *family))
 
 
-def test_stop_leaves_strangers_alone(start):
-    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as stranger:
+def test_stop_ends_no_process_of_others(start):
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as foreign:
         other = start(FAMILY)
         child = start(FAMILY)
         family_of(child.log_file)
         child.stop()
-        assert stranger.poll() is None
+        assert foreign.poll() is None
         assert all(is_running(pid) for pid in family_of(other.log_file))
-        stranger.kill()
+        foreign.kill()
 
 
 def test_what_a_program_leaves_behind_is_killed_when_it_ends(start):

