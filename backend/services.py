@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from backend.domain.llm_usage import Prices
 from backend.domain.ports import Encoder, LabelingPlatform, LanguageModel
+from backend.pipeline.status import StatusReporter
+from backend.pipeline.sync import EventService, PrelabelPlan, Synchronizer
 from backend.settings import Settings
 from backend.store import Database, Stores
 
@@ -25,8 +27,6 @@ if TYPE_CHECKING:
     from backend.pipeline.release import MakeStrategy, ReleaseBuilder
     from backend.pipeline.rounds.context import RoundPlan, StudentFactory
     from backend.pipeline.rounds.workflow import RoundSteps
-    from backend.pipeline.status import StatusReporter
-    from backend.pipeline.sync import EventService
     from backend.self_training.similarity import SimilarityAnnotator
 
 
@@ -127,8 +127,6 @@ class Services:
     @cached_property
     def events(self) -> EventService:
         """Return the use case of connections and webhooks."""
-        from backend.pipeline.sync import EventService
-
         return EventService(self.config, self.stores)
 
     @cached_property
@@ -146,8 +144,6 @@ class Services:
     @cached_property
     def reporter(self) -> StatusReporter:
         """Return the use case of status pages."""
-        from backend.pipeline.status import StatusReporter
-
         prices = Prices(self.settings.llm_price_in, self.settings.llm_price_out)
         return StatusReporter(self.stores, prices, max_cycles=self.settings.round_limit)
 
@@ -189,7 +185,6 @@ class Services:
         from backend.pipeline.prelabel import PreAnnotator, PrelabelSteps
         from backend.pipeline.publish import Publisher
         from backend.pipeline.release import Orderer
-        from backend.pipeline.sync import PrelabelPlan, Synchronizer
 
         settings, stores = self.settings, self.stores
         plan = PrelabelPlan(

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from backend.domain.labels import WeakLabel
 from backend.domain.ports import ConfigReader
-from backend.domain.projects import Prediction, Project, Task
+from backend.domain.projects import Project, Task
 from backend.domain.questions import Question
 from backend.errors import ExportFailed
 from backend.files import replacing_folder
@@ -69,8 +68,14 @@ class Exporter:
         n_rows = export_jsonl(rows, folder / "labels.jsonl")
         keys = sorted({key for row in rows for key in row.data})
         export_csv(rows, folder / "labels.csv", data_keys=keys)
-        write = partial(self._write, project, guidelines)
-        export_label_studio(rows, folder / "label_studio.json", write)
+        version = project.model_version
+        export_label_studio(
+            rows,
+            folder / "label_studio.json",
+            lambda labels, task: self._config.write_prediction(
+                guidelines.schema, labels, version, task
+            ),
+        )
         return Exported(n_rows, self._copy_model(project, folder / "model"))
 
     def _rows(self, project: Project, guidelines: Guidelines) -> Iterator[ExportRow]:
@@ -88,11 +93,6 @@ class Exporter:
                     yield _human_row(task, question, human)
                 elif label is not None:
                     yield _model_row(task, question, label)
-
-    def _write(
-        self, project: Project, guidelines: Guidelines, labels: Sequence[WeakLabel], task: Task
-    ) -> Prediction | None:
-        return self._config.write_prediction(guidelines.schema, labels, project.model_version, task)
 
     def _copy_model(self, project: Project, folder: Path) -> Path | None:
         provenance = self._stores.releases.provenance(project.id, project.model_version)

@@ -49,17 +49,13 @@ class LLMBudgetPlanner:
         self._make_strategy = make_strategy
         self._share = share
 
-    def current(self, project: Project) -> LLMBudget:
-        """Return the decision for the present question."""
-        return read_llm_budget(self._stores, project)
-
     def plan(self, project: Project) -> dict[str, int]:
         """Decide about the tasks that are new; raises UnsupportedLabelConfig."""
         labels = self._stores.labels
         n_open = labels.progress(project).n_to_label
         if not n_open or not self._ensemble.state(project).similarity:
             return {"n_left_out": 0}
-        known = self.current(project)
+        known = read_llm_budget(self._stores, project)
         guidelines = self._guidelines.read(project)
         share, why = self._share_of(project, guidelines, n_open)
         tasks = [t for t in labels.next_unlabelled(project, n_open) if t.id > known.last_id]

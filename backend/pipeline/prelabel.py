@@ -16,6 +16,7 @@ from backend.pipeline.llm_budget import LLMBudgetPlanner
 from backend.pipeline.predict import LANGUAGE_MODEL, Labeler
 from backend.pipeline.publish import Publisher
 from backend.pipeline.release import Orderer
+from backend.pipeline.status import read_llm_budget
 from backend.pipeline.sync import PrelabelPlan, Synchronizer
 from backend.store import Stores
 
@@ -73,8 +74,8 @@ class PreAnnotator:
 
         Once per question, and again when the pool has grown fourfold since.
         """
-        project = self._stores.projects.get(project_id)
-        if project is None or not project.is_connected:
+        project = self._stores.projects.connected(project_id)
+        if project is None:
             return {"is_studied": 0}
         try:
             with track_usage(project_id, "study"):
@@ -99,8 +100,8 @@ class PreAnnotator:
     def annotate_chunk(self, project_id: ProjectId) -> dict[str, int]:
         """Label the next chunk; a step. `is_done`: nothing more can be labeled now."""
         stores = self._stores
-        project = stores.projects.get(project_id)
-        if project is None or not project.is_connected:
+        project = stores.projects.connected(project_id)
+        if project is None:
             return {"n_labelled": 0, "is_done": 1}
         size = self._sizes.get(project_id, AdaptiveBatchSize(self._plan.annotate_chunk))
         tasks = stores.labels.next_unlabelled(project, size.size)
@@ -109,7 +110,7 @@ class PreAnnotator:
         started_at = time.monotonic()
         try:
             with track_usage(project_id, "annotate"):
-                not_sampled = set(self._budget.current(project).left_out)
+                not_sampled = set(read_llm_budget(stores, project).left_out)
                 weak_labels, predictions = self._labeler.label(
                     project, tasks, not_sampled=not_sampled
                 )

@@ -35,8 +35,8 @@ class Publisher:
 
     def publish_chunk(self, project_id: ProjectId) -> dict[str, int]:
         """Import the next chunk; a step. `is_done`: nothing more can be published now."""
-        project = self._stores.projects.get(project_id)
-        if project is None or not project.is_connected:
+        project = self._stores.projects.connected(project_id)
+        if project is None:
             return {"n_published": 0, "is_done": 1}
         return self._publish_next(project)
 
@@ -45,8 +45,8 @@ class Publisher:
 
         Once Label Studio has all of it, it takes over: until then people see the old one, whole.
         """
-        project = self._stores.projects.get(project_id)
-        draft = self._stores.releases.pending(project) if project and project.is_connected else None
+        project = self._stores.projects.connected(project_id)
+        draft = self._stores.releases.pending(project) if project else None
         if draft is None:
             return {"n_published": 0, "is_done": 1}
         counts = self._publish_next(draft)
@@ -119,8 +119,8 @@ class Publisher:
 
         Versions that it replaces are deleted there: they answer another question.
         """
-        project = self._stores.projects.get(project_id)
-        if project is None or not project.is_connected or not self._plan.manages_queue:
+        project = self._stores.projects.connected(project_id)
+        if project is None or not self._plan.manages_queue:
             return {"is_served": 0}
         try:
             if self._stores.projects.served_version(project_id) != project.model_version:

@@ -173,8 +173,8 @@ class Orderer:
 
     def order(self, project_id: ProjectId) -> dict[str, int]:
         """Draft a release in a new order if one is due; a step."""
-        project = self._stores.projects.get(project_id)
-        if project is None or not project.is_connected or not self.is_due(project):
+        project = self._stores.projects.connected(project_id)
+        if project is None or not self.is_due(project):
             return {"is_ordered": 0}
         try:
             self._releases.draft(self._aggregator.aggregate(project), {"kind": "ordering"})

@@ -14,6 +14,11 @@ from backend.store import Stores
 
 QUEUE, LLM_BUDGET = "queue", "llm_share"
 _MAX_ROUNDS = 20
+_PROGRESS = (
+    *("n_tasks", "n_labelled", "n_published", "n_refused", "n_to_label", "n_human_labels"),
+    *("n_abstained", "seconds_left", "n_tokens_in", "n_tokens_out", "is_complete"),
+)
+_ROUND = ("number", "recipe", "reason", "n_human", "step", "model_version", "error", "seconds")
 
 
 def read_queue(stores: Stores, project: Project) -> QueueState | None:
@@ -79,20 +84,10 @@ class StatusReporter:
             "is_connected": project.is_connected,
             "model_version": project.model_version,
             "served_version": stores.projects.served_version(project.id),
-            "n_tasks": progress.n_tasks,
-            "n_labelled": progress.n_labelled,
-            "n_published": progress.n_published,
-            "n_refused": progress.n_refused,
-            "n_to_label": progress.n_to_label,
+            **{name: getattr(progress, name) for name in _PROGRESS},
             "n_human_labelled_tasks": progress.n_human_labelled,
-            "n_human_labels": progress.n_human_labels,
-            "n_abstained": progress.n_abstained,
             "abstentions": dict(progress.abstentions),
             "labels_per_s": round(progress.labels_per_s, 2),
-            "seconds_left": progress.seconds_left,
-            "n_tokens_in": progress.n_tokens_in,
-            "n_tokens_out": progress.n_tokens_out,
-            "is_complete": progress.is_complete,
             **self._llm(project),
             "llm_share": read_llm_budget(stores, project).summary,
             "queue": self.queue(project),
@@ -193,19 +188,11 @@ def _learning_point(made: Round) -> LearningPoint | None:
 
 
 def _as_json(made: Round) -> dict[str, Any]:
-    return {
-        "number": made.number,
+    return {name: getattr(made, name) for name in _ROUND} | {
         "state": str(made.state),
-        "recipe": made.recipe,
-        "reason": made.reason,
-        "n_human": made.n_human,
-        "step": made.step,
         "progress": dict(made.progress),
         "metrics": dict(made.metrics),
-        "model_version": made.model_version,
-        "error": made.error,
         "started_at": made.started_at.isoformat(),
-        "seconds": made.seconds,
     }
 
 

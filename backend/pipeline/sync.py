@@ -118,8 +118,8 @@ class Synchronizer:
 
     def _refreshed(self, project_id: ProjectId) -> tuple[Project, ProjectInfo | None] | None:
         """Return a connected project with its config as it is now in Label Studio."""
-        project = self._stores.projects.get(project_id)
-        if project is None or not project.is_connected:
+        project = self._stores.projects.connected(project_id)
+        if project is None:
             return None
         try:
             info = self._platform.project(project.platform_id)

@@ -61,6 +61,11 @@ class ProjectStore:
         rows = self._db.fetch(_by_id(project_id))
         return _project(rows[0]) if rows else None
 
+    def connected(self, project_id: ProjectId) -> Project | None:
+        """Return a project that Label Studio uses now, None for any other."""
+        project = self.get(project_id)
+        return project if project and project.is_connected else None
+
     def find(self, platform_id: int) -> Project | None:
         """Return the newest project with Label Studio's number `platform_id`."""
         matching = [p for p in self.all() if p.platform_id == platform_id]

@@ -7,6 +7,7 @@ import pytest
 
 from backend.domain.llm_usage import Usage, UsageScope
 from backend.pipeline.rounds.context import RoundPlan
+from backend.pipeline.status import read_llm_budget
 from tests.pipeline.conftest import CHUNK, House
 
 N_TEXTS = 40
@@ -30,7 +31,7 @@ def test_the_llm_labels_its_share_and_every_task_gets_a_prediction(shared):
     shared.prelabel(project_id)
     project = shared.projects.get(project_id)
     ids = set(shared.tasks.ids(project_id))
-    known = shared.budget.current(project)
+    known = read_llm_budget(shared.stores, project)
     assert len(heard(shared, project_id, "fake")) == N_TEXTS // 4
     assert heard(shared, project_id, "fake") == ids - set(known.left_out)
     assert heard(shared, project_id, "similarity:fake") == ids
@@ -49,22 +50,22 @@ def test_only_new_tasks_are_decided_about_later(shared):
     shared.prelabel(project_id)
     assert first < heard(shared, project_id, "fake")
     assert len(heard(shared, project_id, "fake") - first) == 2
-    assert len(shared.budget.current(project).left_out) == 30 + 6
+    assert len(read_llm_budget(shared.stores, project).left_out) == 30 + 6
 
 
 def test_a_second_look_before_the_labelling_changes_nothing(shared):
     project_id = shared.connected(N_TEXTS)
     shared.synchronizer.sync(project_id)
     assert shared.pre_annotator.fit_sample(project_id)["n_left_out"] == 30
-    left_out = shared.budget.current(shared.projects.get(project_id)).left_out
+    left_out = read_llm_budget(shared.stores, shared.projects.get(project_id)).left_out
     assert shared.pre_annotator.fit_sample(project_id)["n_left_out"] == 0
-    assert shared.budget.current(shared.projects.get(project_id)).left_out == left_out
+    assert read_llm_budget(shared.stores, shared.projects.get(project_id)).left_out == left_out
 
 
 def test_the_small_model_learns_the_left_out_texts_without_a_label(shared):
     project_id = shared.connected(N_TEXTS)
     shared.prelabel(project_id)
-    left_out = set(shared.budget.current(shared.projects.get(project_id)).left_out)
+    left_out = set(read_llm_budget(shared.stores, shared.projects.get(project_id)).left_out)
     shared.round(project_id)
     first = shared.student.fits[0]
     unlabelled = {i for i, has in zip(first.pool.ids, first.has_label, strict=True) if not has}
@@ -81,7 +82,7 @@ def test_what_the_llm_cannot_label_in_a_night_is_left_out(house, seconds, share)
     house.stores.llm_cache.keep({}, usage)
     house.prelabel(project_id)
     assert len(heard(house, project_id, "fake")) == share * N_TEXTS
-    why = house.budget.current(house.projects.get(project_id)).why
+    why = read_llm_budget(house.stores, house.projects.get(project_id)).why
     assert ("every task" in why) is (share == 1.0)
 
 

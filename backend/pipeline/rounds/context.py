@@ -148,9 +148,9 @@ class RoundContext:
 
     def open(self, project_id: ProjectId) -> ActiveRound | None:
         """Return the round that runs, unless the project asks something else by now."""
-        project = self._stores.projects.get(project_id)
+        project = self._stores.projects.connected(project_id)
         running = self._stores.rounds.running(project_id)
-        if project is None or running is None or not project.is_connected:
+        if project is None or running is None:
             return None
         if running.question_version != project.question_version:
             self._stores.rounds.finish(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -43,74 +42,21 @@ class StudentTargets:
     is_human: NDArray[np.bool_]
 
 
-class RoundRecipe(ABC):
-    """What a round trains on, demonstrates, and makes its labels of.
+class RoundRecipe:
+    """What a round trains on, demonstrates and makes its labels of: the best that was measured.
 
     `student_key` names the array of a training that holds the student's posteriors for others.
     `learns_from_people`: human labels are training targets and demonstrations. `has_views`: the
     student sees paraphrases. `has_one_cycle`: labels count as stable after the first cycle.
     """
 
-    student_key: ClassVar[Literal["cross_fitted", "prediction"]]
-    learns_from_people: ClassVar[bool]
-    has_views: ClassVar[bool]
-    has_one_cycle: ClassVar[bool]
+    student_key: ClassVar[Literal["cross_fitted", "prediction"]] = "cross_fitted"
+    learns_from_people: ClassVar[bool] = True
+    has_views: ClassVar[bool] = False
+    has_one_cycle: ClassVar[bool] = False
 
     def __init__(self, ensemble: AnnotatorEnsemble) -> None:
         self._ensemble = ensemble
-
-    @abstractmethod
-    def targets(self, pool: Pool, question: Question) -> StudentTargets:
-        """Return what the student is trained on; its own labels must not be in the pool."""
-
-    @abstractmethod
-    def n_shots(self, default: int) -> int:
-        """Return how many in-context examples a prompt has."""
-
-    @abstractmethod
-    def embeddings(
-        self, pool: Pool, question: Question, trained: Mapping[str, NDArray[Any]]
-    ) -> NDArray[np.float32]:
-        """Return unit vectors (n, d) by which demonstrations are chosen."""
-
-    @abstractmethod
-    def select_demonstrations(self, evidence: PoolEvidence, n_shots: int) -> list[NDArray[np.intp]]:
-        """Return the rows of each class's demonstrations."""
-
-    @abstractmethod
-    def retrieve(
-        self, texts: Texts, pool: DemonstrationPool, n_shots: int, rng: np.random.Generator
-    ) -> Retrieval:
-        """Return the in-context examples of each text."""
-
-    @abstractmethod
-    def aggregate(
-        self, pool: Pool, question: Question
-    ) -> tuple[AggregatedPool, EnsembleState | None]:
-        """Return the round's labels, and the state to save with them; nothing is saved yet."""
-
-    @abstractmethod
-    def held_out(self, aggregated: AggregatedPool, question: Question) -> Floats:
-        """Return posteriors (n, K); those of texts with a human label are made without it."""
-
-    @abstractmethod
-    def without_student(self, aggregated: AggregatedPool, question: Question) -> Floats:
-        """Return posteriors (n, K) that the student's agreement can judge."""
-
-    def without_human(self, pool: Pool, question: Question, matrix: LabelsMatrix) -> Floats:
-        """Return the aggregated posteriors (n, K) of some annotators, human labels left out."""
-        pool = pool.restrict(question).with_matrix(question, matrix).without_human()
-        state = self._ensemble.fit(pool, is_saved=False)
-        return self._ensemble.aggregate_question(pool, question, state).probabilities
-
-
-class DefaultRecipe(RoundRecipe):
-    """Rounds as they were measured best: people count, the label model aggregates all."""
-
-    student_key = "cross_fitted"
-    learns_from_people = True
-    has_views = False
-    has_one_cycle = False
 
     def targets(self, pool: Pool, question: Question) -> StudentTargets:
         """Return aggregated posteriors; texts that the LLM was never asked about have none."""
@@ -125,17 +71,17 @@ class DefaultRecipe(RoundRecipe):
         return StudentTargets(targets, is_human)
 
     def n_shots(self, default: int) -> int:
-        """Return the setting."""
+        """Return how many in-context examples a prompt has."""
         return default
 
     def embeddings(
         self, pool: Pool, question: Question, trained: Mapping[str, NDArray[Any]]
     ) -> NDArray[np.float32]:
-        """Return the sentence encoder's vectors."""
+        """Return unit vectors (n, d) by which demonstrations are chosen: the encoder's."""
         return self._ensemble.embed(question, pool.examples)
 
     def select_demonstrations(self, evidence: PoolEvidence, n_shots: int) -> list[NDArray[np.intp]]:
-        """Return people's and clean demonstrations, enough that none is in every prompt."""
+        """Return the rows of each class's demonstrations, enough that none is in every prompt."""
         n_classes = evidence.is_candidate.shape[1]
         return select_pool(evidence, pool_size_per_class(n_classes, n_shots))
 
@@ -148,13 +94,14 @@ class DefaultRecipe(RoundRecipe):
     def aggregate(
         self, pool: Pool, question: Question
     ) -> tuple[AggregatedPool, EnsembleState | None]:
-        """Fit the label model to all annotators, the student among them."""
+        """Return the round's labels, of all annotators, and the state to save with them."""
         state = self._ensemble.fit(pool, is_saved=False)
         return self._ensemble.aggregate(pool, state), state
 
     def held_out(self, aggregated: AggregatedPool, question: Question) -> Floats:
-        """Fit the label model without each fifth of the human labels, and aggregate that fifth.
+        """Return posteriors (n, K); those of texts with a human label are made without it.
 
+        The label model is fitted without each fifth of the human labels, which is then aggregated.
         The student's posteriors are cross-fitted already. What stays is that other texts' training
         targets knew all human labels, through the label model's few weights. Cost: 5 fits.
         """
@@ -172,8 +119,14 @@ class DefaultRecipe(RoundRecipe):
             held_out[rows] = found.probabilities[rows]
         return held_out
 
+    def without_human(self, pool: Pool, question: Question, matrix: LabelsMatrix) -> Floats:
+        """Return the aggregated posteriors (n, K) of some annotators, human labels left out."""
+        pool = pool.restrict(question).with_matrix(question, matrix).without_human()
+        state = self._ensemble.fit(pool, is_saved=False)
+        return self._ensemble.aggregate_question(pool, question, state).probabilities
+
     def without_student(self, aggregated: AggregatedPool, question: Question) -> Floats:
-        """Return the labels as they would be without the student and without people."""
+        """Return posteriors (n, K) without the student and people, for the student to judge."""
         pool = aggregated.pool
         others = pool.matrices[question.name].select(lambda kind: kind is not AnnotatorKind.STUDENT)
         return self.without_human(pool, question, others)
@@ -252,4 +205,4 @@ class PaperRecipe(RoundRecipe):
 
 def round_recipes(ensemble: AnnotatorEnsemble) -> dict[RoundRecipeName, RoundRecipe]:
     """Return the recipes by name."""
-    return {"default": DefaultRecipe(ensemble), "paper": PaperRecipe(ensemble)}
+    return {"default": RoundRecipe(ensemble), "paper": PaperRecipe(ensemble)}

@@ -69,8 +69,8 @@ class RoundScheduler:
         While the LLM could not be reached about more than a tenth of the tasks, the round waits:
         it would learn from similarity alone what the LLM is about to answer.
         """
-        project = self._stores.projects.get(project_id)
-        if project is None or not project.is_connected:
+        project = self._stores.projects.connected(project_id)
+        if project is None:
             return dict(STOPPED)
         progress = self._stores.labels.progress(project)
         reason = self.due(project) or ("asked for" if is_asked else None)
