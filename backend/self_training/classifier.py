@@ -20,7 +20,7 @@ from backend.domain.student import PoolTexts, StudentPrediction
 from backend.label_model.linear_probe import LinearProbe
 from backend.self_training.encoder import mean_embeddings
 from backend.self_training.pretrained import PretrainedModel, create_model, load_model
-from backend.self_training.tokens import Tokens, inference_batches, tokenize
+from backend.self_training.tokens import Tokens, tokenize
 
 _MEAN_GAIN = 4.0
 """Weight of the mean of all tokens over the token's own state in the added layer."""
@@ -130,15 +130,10 @@ class TextClassifier(PretrainedModel):
         """Return logits (n, K) and unit vectors (n, d)."""
         logits = np.zeros((len(tokens), len(self.labels)), dtype=np.float32)
         vectors = np.zeros((len(tokens), self.model.config.hidden_size), dtype=np.float32)
-        self.model.eval()
-        for rows in inference_batches(tokens.lengths):
-            before_batch()
-            inputs = tokens.collate(rows, self.device)
-            with torch.inference_mode(), self.autocast():
-                output = self.model(**inputs, output_hidden_states=True)
-                states = output.hidden_states[-1]
-                vectors[rows] = mean_embeddings(states, inputs["attention_mask"])
+        batches = self.forward(tokens, before_batch, output_hidden_states=True)
+        for rows, attention_mask, output in batches:
             logits[rows] = output.logits.float().cpu().numpy()
+            vectors[rows] = mean_embeddings(output.hidden_states[-1], attention_mask)
         return logits, vectors
 
     @contextmanager
@@ -157,12 +152,9 @@ class TextClassifier(PretrainedModel):
     ) -> NDArray[np.float64]:
         """Return what the output layer reads of each text, shape (n, d)."""
         out = np.zeros((len(tokens), self.output_layer.in_features))
-        self.model.eval()
-        for rows in inference_batches(tokens.lengths):
-            before_batch()
-            with self.catch_head_states() as states, torch.inference_mode(), self.autocast():
-                self.model(**tokens.collate(rows, self.device))
-            out[rows] = states[0].double().cpu().numpy()
+        with self.catch_head_states() as states:
+            for rows, _, _ in self.forward(tokens, before_batch):
+                out[rows] = states.pop().double().cpu().numpy()
         return out
 
     @torch.no_grad()

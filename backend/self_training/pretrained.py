@@ -9,8 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 import transformers
+from numpy.typing import NDArray
 from transformers import AutoConfig, AutoTokenizer
 
 from backend.errors import InvalidRequest, SettingsError
@@ -20,6 +22,7 @@ from backend.self_training.encoder import (
     embedded_encoder_folder,
     has_fast_bf16,
 )
+from backend.self_training.tokens import Tokens, inference_batches
 
 _SPEC_FILE = "freeal.json"
 """Stands beside the transformers model: its labels and the number of tokens."""
@@ -40,6 +43,18 @@ class PretrainedModel:
     def autocast(self) -> torch.autocast:
         """Return the context in which the model computes: bfloat16 where that is fast."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self._has_fast_bf16)
+
+    def forward(
+        self, tokens: Tokens, before_batch: Callable[[], None], **options: Any
+    ) -> Iterator[tuple[NDArray[np.integer], torch.Tensor, Any]]:
+        """Yield rows, attention mask and model output of each batch; without gradients."""
+        self.model.eval()
+        for rows in inference_batches(tokens.lengths):
+            before_batch()
+            inputs = tokens.collate(rows, self.device)
+            with torch.inference_mode(), self.autocast():
+                output = self.model(**inputs, **options)
+            yield rows, inputs["attention_mask"], output
 
     def write(
         self, folder: Path, spec: Mapping[str, Any], *, card: Mapping[str, str] | None, task: str

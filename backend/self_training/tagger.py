@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from transformers import AutoModelForTokenClassification
 
 from backend.domain.labels import Span
 from backend.self_training.pretrained import PretrainedModel, create_model, load_model
-from backend.self_training.tokens import Tokens, inference_batches, truncate
+from backend.self_training.tokens import Tokens, truncate
 
 OUTSIDE = "O"
 
@@ -99,12 +98,8 @@ class SpanTagger(PretrainedModel):
     ) -> list[NDArray[np.float64]]:
         """Return the tags' probabilities of each text's words, shapes (w, tags)."""
         out: list[NDArray[np.float64]] = [np.zeros((0, len(self.spec.tags)))] * len(tokens)
-        self.model.eval()
-        for rows in inference_batches(tokens.lengths):
-            before_batch()
-            with torch.inference_mode(), self.autocast():
-                logits = self.model(**tokens.collate(rows, self.device)).logits
-            probabilities = logits.double().softmax(dim=-1).cpu().numpy()
+        for rows, _, output in self.forward(tokens, before_batch):
+            probabilities = output.logits.double().softmax(dim=-1).cpu().numpy()
             for position, row in enumerate(rows):
                 out[row] = probabilities[position, words[row].positions]
         return out
