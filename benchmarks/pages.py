@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,9 @@ from benchmarks.selftrain_page import write_selftrain_page
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs/benchmarks"
 
-_SERVING_GOALS: tuple[tuple[str, str, Callable[[float], bool]], ...] = (
+Goals = tuple[tuple[str, str, Callable[[float], bool]], ...]
+
+_SERVING_GOALS: Goals = (
     ("predict_1_ratio", "at most 1.3", lambda value: value <= 1.3),
     ("webhook_p99_ms", "under 50", lambda value: value < 50),
     ("annotate_ratio", "at least 0.95", lambda value: value >= 0.95),
@@ -31,6 +33,22 @@ _SERVING_MEANINGS = {
     "webhook_p99_ms": "/webhook at 50 a second while the worker labels, 99th percentile, ms",
     "annotate_labels_per_s": "labels a second through the worker's whole path",
     "annotate_ratio": "the same over the server's own rate for the same prompts in lists of 64",
+}
+_STARTUP_GOALS: Goals = (
+    ("web_start_s", "under 1.5", lambda value: value < 1.5),
+    ("web_mb", "under 150", lambda value: value < 150),
+    ("status_s", "under 1", lambda value: value < 1),
+    ("queue_s", "under 1", lambda value: value < 1),
+    ("doctor_s", "under 1", lambda value: value < 1),
+    ("settings_s", "under 1", lambda value: value < 1),
+)
+_STARTUP_MEANINGS = {
+    "web_start_s": "the web process on a fresh store until it can serve, processor seconds",
+    "web_mb": "its peak resident memory until then, MB",
+    "status_s": "`python -m backend status`, processor seconds",
+    "queue_s": "`python -m backend queue 1`, processor seconds",
+    "doctor_s": "`python -m backend doctor` with no server running, processor seconds",
+    "settings_s": "`python -m backend settings`, processor seconds",
 }
 
 
@@ -65,14 +83,8 @@ def _serving(report: dict[str, Any], source: str) -> str:
         "web process and the client share them. Ratios compare figures of one run; a figure "
         "alone says little about another machine.",
         "",
-        "| figure | what it is | value | goal | met |",
-        "|---|---|---|---|---|",
+        *_goal_table(results, _SERVING_MEANINGS, _SERVING_GOALS),
     ]
-    goals = {name: (goal, is_met) for name, goal, is_met in _SERVING_GOALS}
-    for name, value in results.items():
-        goal, is_met = goals.get(name, ("", None))
-        met = "" if is_met is None else ("yes" if is_met(value) else "**no**")
-        lines.append(f"| `{name}` | {_SERVING_MEANINGS[name]} | {value} | {goal} | {met} |")
     lines += ["", "Beside them, in the same run:", "", "| figure | value |", "|---|---|"]
     lines += [f"| `{name}` | {value} |" for name, value in notes.items()]
     lines += [
@@ -89,8 +101,41 @@ def _serving(report: dict[str, Any], source: str) -> str:
     return "\n".join(lines)
 
 
+def _startup(report: dict[str, Any], source: str) -> str:
+    machine = report["machine"]
+    lines = [
+        "# Startup: seconds and memory until an answer",
+        "",
+        f"Written by `python -m benchmarks pages` from `{source}`, which "
+        f"`python -m benchmarks startup --json docs/benchmarks/{source}` measured at commit "
+        f"`{report['commit']}` with {report['parameters']} on {machine['cores']} cores "
+        f"({machine['processor']}).",
+        "",
+        *_goal_table(report["results"], _STARTUP_MEANINGS, _STARTUP_GOALS),
+        "",
+        "How it is measured: each figure is the median of several child processes, from the start "
+        "of Python to its end. The commands read a store with one project of the sample's tasks. "
+        "By the wall clock the web process took "
+        f"{report['notes']['web_start_wall_s']} s.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _goal_table(results: dict[str, Any], meanings: dict[str, str], goals: Goals) -> Iterator[str]:
+    """Yield a Markdown table of figures, with whether each meets its goal."""
+    yield "| figure | what it is | value | goal | met |"
+    yield "|---|---|---|---|---|"
+    tests = {name: (goal, is_met) for name, goal, is_met in goals}
+    for name, value in results.items():
+        goal, is_met = tests.get(name, ("", None))
+        met = "" if is_met is None else ("yes" if is_met(value) else "**no**")
+        yield f"| `{name}` | {meanings[name]} | {value} | {goal} | {met} |"
+
+
 _PAGES: dict[str, Callable[[dict[str, Any], str], str]] = {
     "serving": _serving,
+    "startup": _startup,
     "faults": faults_page,
     "injection": injection_page,
 }
