@@ -36,19 +36,11 @@ class PairedOutcomes:
             )
 
     @property
-    def difference(self) -> float:
-        """Return the challenger's accuracy minus the champion's."""
-        return float(self.challenger.mean()) - float(self.champion.mean())
-
-    @property
     def figures(self) -> dict[str, float]:
-        """Return size, both accuracies and their difference."""
-        return {
-            "n": len(self.champion),
-            "champion": float(self.champion.mean()),
-            "challenger": float(self.challenger.mean()),
-            "difference": self.difference,
-        }
+        """Return size `n`, both accuracies, and the challenger's minus the champion's."""
+        champion, challenger = float(self.champion.mean()), float(self.challenger.mean())
+        sides = {"champion": champion, "challenger": challenger}
+        return {"n": len(self.champion), **sides, "difference": challenger - champion}
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +112,7 @@ def compare_on_human_labels(pair: PairedOutcomes) -> GateDecision:
             f"with a probability of {p_value:.3f}",
             figures,
         )
-    if n >= _MIN_FOR_POINT_ESTIMATE and pair.difference <= -_CLEARLY_WORSE:
+    if n >= _MIN_FOR_POINT_ESTIMATE and figures["difference"] <= -_CLEARLY_WORSE:
         return GateDecision(False, f"refused: {accuracies}", figures)
     return GateDecision(True, f"promoted: {accuracies}; it is not significantly worse", figures)
 
@@ -134,25 +126,21 @@ def compare_on_agreement(pair: PairedOutcomes, *, rng: np.random.Generator) -> G
     Cost: linear and 2,000 draws.
     """
     n = len(pair.champion)
-    shares = np.array(
-        [
-            (pair.champion & ~pair.challenger).mean(),
-            (pair.challenger & ~pair.champion).mean(),
-            (pair.champion == pair.challenger).mean(),
-        ]
-    )
+    lost, won = pair.champion & ~pair.challenger, pair.challenger & ~pair.champion
+    shares = np.array([lost.mean(), won.mean(), (pair.champion == pair.challenger).mean()])
     drawn = rng.multinomial(n, shares / shares.sum(), size=_N_RESAMPLES)
     differences = (drawn[:, 1] - drawn[:, 0]) / n
     highest = float(np.quantile(differences, 1 - _SIGNIFICANCE))
+    figures = pair.figures | {"highest_difference": highest}
     agreement = (
         f"it agrees with the cross-fitted small model {_share(pair.challenger)} on {n} "
         f"examples, the present version {_share(pair.champion)} (too few human labels to ask)"
     )
-    is_clearly_worse = n >= _MIN_FOR_POINT_ESTIMATE and pair.difference <= -_CLEARLY_WORSE
-    is_promoted = not (is_clearly_worse or (highest < 0 and pair.difference <= -_CLEARLY_WORSE / 2))
-    outcome = "promoted" if is_promoted else "refused"
-    figures = pair.figures | {"highest_difference": highest}
-    return GateDecision(is_promoted, f"{outcome}: {agreement}", figures)
+    gain = figures["difference"]
+    is_clearly_worse = n >= _MIN_FOR_POINT_ESTIMATE and gain <= -_CLEARLY_WORSE
+    if is_clearly_worse or (highest < 0 and gain <= -_CLEARLY_WORSE / 2):
+        return GateDecision(False, f"refused: {agreement}", figures)
+    return GateDecision(True, f"promoted: {agreement}", figures)
 
 
 def _share(is_right: NDArray[np.bool_]) -> str:

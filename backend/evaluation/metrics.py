@@ -11,9 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import betaincinv, ndtri, stdtrit
 
+_LEVEL = 0.95  # the probability that an interval covers the truth
 _MIN_PER_OUTCOME = 5  # right and wrong answers that the normal approximation needs of each
 _MIN_SAMPLE = 30
 _MIN_TEXTS_FOR_KAPPA = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Kappa:
+    """Cohen's kappa, chance-corrected agreement, with its interval, from `n` examples."""
+
+    value: float
+    low: float
+    high: float
+    n: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +43,13 @@ class Estimate:
         return self.high - self.low
 
 
-def share_interval(n_hits: int, n: int, *, level: float = 0.95) -> tuple[float, float]:
-    """Return the two-sided Clopper-Pearson interval of a share; (0, 1) without any draw.
+def share_interval(n_hits: int, n: int) -> tuple[float, float]:
+    """Return the two-sided 95 % Clopper-Pearson interval of a share; (0, 1) without any draw.
 
     It is exact: it covers the truth with at least the given probability for every n and share,
     also near 0 and 1, where Wilson's (up to a tenth narrower) falls short of it.
     """
-    tail = (1 - level) / 2
+    tail = (1 - _LEVEL) / 2
     return 1 - share_bound(n - n_hits, n, delta=tail), share_bound(n_hits, n, delta=tail)
 
 
@@ -49,21 +60,10 @@ def share_bound(n_hits: int, n: int, *, delta: float) -> float:
     return float(betaincinv(n_hits + 1, n - n_hits, 1 - delta))
 
 
-def estimate_share(is_hit: NDArray[np.bool_], *, level: float = 0.95) -> Estimate | None:
-    """Estimate a share from a uniformly random sample; None without one."""
-    n, n_hits = len(is_hit), int(is_hit.sum())
-    if n == 0:
-        return None
-    low, high = share_interval(n_hits, n, level=level)
-    return Estimate(n_hits / n, low, high, n, "clopper-pearson")
-
-
 def powered_share(
     is_hit: NDArray[np.bool_],
     predicted: NDArray[np.floating],
     predicted_rest: NDArray[np.floating],
-    *,
-    level: float = 0.95,
 ) -> Estimate | None:
     """Estimate a share from a random sample and a model's predictions about everything else.
 
@@ -71,7 +71,6 @@ def powered_share(
         is_hit: the sampled outcomes (n,).
         predicted: a model's probabilities of a hit for the sample (n,), made without `is_hit`.
         predicted_rest: the same for all that is not in the sample (N,).
-        level: the interval's probability of covering the truth.
 
     The mean prediction over the rest is corrected by its mean error on the sample, so that wrong
     predictions cost width and not truth; their weight (lambda, in [0, 1]) minimizes the variance:
@@ -95,7 +94,7 @@ def powered_share(
     errors = hits - weight * predicted
     value = weight * float(predicted_rest.mean()) + float(errors.mean())
     variance = weight**2 * spread / n_rest + float(errors.var(ddof=1)) / n
-    reach = float(stdtrit(n - 2, (1 + level) / 2)) * variance**0.5
+    reach = float(stdtrit(n - 2, (1 + _LEVEL) / 2)) * variance**0.5
     value = min(max(value, 0.0), 1.0)
     return Estimate(
         value, max(value - reach, 0.0), min(value + reach, 1.0), n, "prediction-powered"
@@ -106,15 +105,17 @@ def tighter_share(
     is_hit: NDArray[np.bool_],
     predicted: NDArray[np.floating],
     predicted_rest: NDArray[np.floating],
-    *,
-    level: float = 0.95,
 ) -> Estimate | None:
-    """Return the prediction-powered estimate where it is valid and tighter, else the plain one."""
-    plain = estimate_share(is_hit, level=level)
-    powered = powered_share(is_hit, predicted, predicted_rest, level=level)
-    if plain is None or powered is None or powered.width >= plain.width:
-        return plain
-    return powered
+    """Return the tighter of the exact estimate and, where valid, `powered_share`; None for n = 0.
+
+    Args as for `powered_share`.
+    """
+    n, n_hits = len(is_hit), int(is_hit.sum())
+    if n == 0:
+        return None
+    exact = Estimate(n_hits / n, *share_interval(n_hits, n), n, "clopper-pearson")
+    powered = powered_share(is_hit, predicted, predicted_rest)
+    return exact if powered is None or powered.width >= exact.width else powered
 
 
 def cohens_kappa(first: NDArray[np.integer], second: NDArray[np.integer]) -> float | None:
@@ -148,19 +149,7 @@ def mean_pairwise_kappa(posteriors: Mapping[str, NDArray[np.float64]]) -> float 
     return float(np.mean(kappas)) if kappas else None
 
 
-@dataclass(frozen=True, slots=True)
-class Kappa:
-    """Cohen's kappa, chance-corrected agreement, with its interval, from `n` examples."""
-
-    value: float
-    low: float
-    high: float
-    n: int
-
-
-def estimate_kappa(
-    first: NDArray[np.integer], second: NDArray[np.integer], *, level: float = 0.95
-) -> Kappa | None:
+def estimate_kappa(first: NDArray[np.integer], second: NDArray[np.integer]) -> Kappa | None:
     """Estimate Cohen's kappa of two lists of class indices; None where it is undefined.
 
     The interval is that of Fleiss, Cohen and Everitt 1969 (Psychological Bulletin 72), from kappa's
@@ -182,10 +171,9 @@ def estimate_kappa(
         squares = (1 - kappa) ** 2 * weights**2
         np.fill_diagonal(squares, (1 - (rows + columns) * (1 - kappa)) ** 2)
         variance = float((table * squares).sum()) - (kappa - chance * (1 - kappa)) ** 2
-        z = float(ndtri((1 + level) / 2))
+        z = float(ndtri((1 + _LEVEL) / 2))
         reach = z * (max(variance, 0.0) / n) ** 0.5 / (1 - chance)
         low, high = kappa - reach, kappa + reach
     else:
-        bounds = share_interval(n_agreed, n, level=level)
-        low, high = ((bound - chance) / (1 - chance) for bound in bounds)
+        low, high = ((bound - chance) / (1 - chance) for bound in share_interval(n_agreed, n))
     return Kappa(kappa, max(low, -1.0), min(high, 1.0), n)

@@ -46,23 +46,21 @@ def advise_on_rounds(
     if recent:
         figures["changed"] = recent[-1]
     shown = " and ".join(f"{share:.1%}" for share in recent)
-    is_converged = False
     if len(recent) == patience and max(recent) <= max_changed:
-        is_converged = True
         sentence = (
             f"The last {patience} rounds changed {shown} of the labels, at most {max_changed:.0%} "
             "each: another round is not expected to pay."
         )
-    elif n_rounds >= max_rounds:
-        is_converged, sentence = True, f"The limit of {max_rounds} rounds is reached."
-    elif not recent:
+        return RoundAdvice(True, sentence, figures)
+    if n_rounds >= max_rounds:
+        return RoundAdvice(True, f"The limit of {max_rounds} rounds is reached.", figures)
+    sentence = (
+        f"The latest changes were {shown} of the labels; until {patience} in a row are at most "
+        f"{max_changed:.0%}, another round may pay."
+    )
+    if not recent:
         sentence = "One round cannot show whether labels still change."
-    else:
-        sentence = (
-            f"The latest changes were {shown} of the labels; until {patience} in a row are at most "
-            f"{max_changed:.0%}, another round may pay."
-        )
-    return RoundAdvice(is_converged, sentence, figures)
+    return RoundAdvice(False, sentence, figures)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +133,11 @@ def expected_gain(points: Sequence[LearningPoint], *, n_next: int) -> float:
     """
     curve = [point for point in points if point.n_labels > 0]
     if len(curve) < _MIN_POINTS:
-        return _slope(points) * n_next
+        ordered = sorted(points, key=lambda point: point.n_labels)
+        if len(ordered) < 2 or ordered[0].n_labels == ordered[-1].n_labels:
+            return 0.0
+        rise = ordered[-1].accuracy - ordered[0].accuracy
+        return max(rise / (ordered[-1].n_labels - ordered[0].n_labels), 0.0) * n_next
     from scipy.optimize import nnls  # slow to import, and the status command often need not
 
     n = np.array([point.n_labels for point in curve], dtype=np.float64)
@@ -150,12 +152,3 @@ def expected_gain(points: Sequence[LearningPoint], *, n_next: int) -> float:
             now, then = ((x / n[0]) ** -decay for x in (n[-1], n[-1] + n_next))
             best_residual, best = residual, float(fall * (now - then))
     return best
-
-
-def _slope(points: Sequence[LearningPoint]) -> float:
-    """Return the mean gain per label from the first point to the last, at least 0.0."""
-    ordered = sorted(points, key=lambda point: point.n_labels)
-    if len(ordered) < 2 or ordered[0].n_labels == ordered[-1].n_labels:
-        return 0.0
-    rise = ordered[-1].accuracy - ordered[0].accuracy
-    return max(rise / (ordered[-1].n_labels - ordered[0].n_labels), 0.0)
