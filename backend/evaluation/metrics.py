@@ -61,9 +61,7 @@ def share_bound(n_hits: int, n: int, *, delta: float) -> float:
 
 
 def powered_share(
-    is_hit: NDArray[np.bool_],
-    predicted: NDArray[np.floating],
-    predicted_rest: NDArray[np.floating],
+    is_hit: NDArray[np.bool_], predicted: NDArray[np.floating], predicted_rest: NDArray[np.floating]
 ) -> Estimate | None:
     """Estimate a share from a random sample and a model's predictions about everything else.
 
@@ -102,9 +100,7 @@ def powered_share(
 
 
 def tighter_share(
-    is_hit: NDArray[np.bool_],
-    predicted: NDArray[np.floating],
-    predicted_rest: NDArray[np.floating],
+    is_hit: NDArray[np.bool_], predicted: NDArray[np.floating], predicted_rest: NDArray[np.floating]
 ) -> Estimate | None:
     """Return the tighter of the exact estimate and, where valid, `powered_share`; None for n = 0.
 
@@ -118,21 +114,6 @@ def tighter_share(
     return exact if powered is None or powered.width >= exact.width else powered
 
 
-def cohens_kappa(first: NDArray[np.integer], second: NDArray[np.integer]) -> float | None:
-    """Return the chance-corrected agreement of two lists of class indices, at most 1.
-
-    None where it is undefined: without examples, and where both consist of one and the same class.
-    """
-    if len(first) == 0:
-        return None
-    n_classes = 1 + int(max(first.max(), second.max()))
-    shares = [np.bincount(labels, minlength=n_classes) / len(labels) for labels in (first, second)]
-    chance = float(shares[0] @ shares[1])
-    if chance >= 1:
-        return None
-    return (float((first == second).mean()) - chance) / (1 - chance)
-
-
 def mean_pairwise_kappa(posteriors: Mapping[str, NDArray[np.float64]]) -> float | None:
     """Return Cohen's kappa of annotators' likeliest classes, averaged over pairs; at most 1.
 
@@ -144,33 +125,35 @@ def mean_pairwise_kappa(posteriors: Mapping[str, NDArray[np.float64]]) -> float 
     for first, second in combinations(posteriors.values(), 2):
         both = np.isfinite(first).all(axis=1) & np.isfinite(second).all(axis=1)
         if both.sum() >= _MIN_TEXTS_FOR_KAPPA:
-            kappa = cohens_kappa(first[both].argmax(axis=1), second[both].argmax(axis=1))
-            kappas.append(kappa or 0.0)
+            kappa = estimate_kappa(first[both].argmax(axis=1), second[both].argmax(axis=1))
+            kappas.append(kappa.value if kappa else 0.0)
     return float(np.mean(kappas)) if kappas else None
 
 
 def estimate_kappa(first: NDArray[np.integer], second: NDArray[np.integer]) -> Kappa | None:
-    """Estimate Cohen's kappa of two lists of class indices; None where it is undefined.
+    """Estimate Cohen's kappa of two lists of class indices.
 
+    None where it is undefined: without examples, and where both consist of one and the same class.
     The interval is that of Fleiss, Cohen and Everitt 1969 (Psychological Bulletin 72), from kappa's
     large-sample variance. Where all agree or none does, that has no width: the exact interval of
     the agreement is used instead, with the agreement by chance held fixed.
     """
-    kappa = cohens_kappa(first, second)
-    if kappa is None:
-        return None
     n = len(first)
-    n_classes = 1 + int(max(first.max(), second.max()))
-    table = np.zeros((n_classes, n_classes))
-    np.add.at(table, (first, second), 1 / n)
-    rows, columns = table.sum(axis=1), table.sum(axis=0)
+    if n == 0:
+        return None
+    table = np.zeros((1 + int(max(first.max(), second.max())),) * 2)
+    np.add.at(table, (first, second), 1)
+    rows, columns = table.sum(axis=1) / n, table.sum(axis=0) / n
     chance = float(rows @ columns)
+    if chance >= 1:
+        return None
     n_agreed = int((first == second).sum())
+    kappa = (n_agreed / n - chance) / (1 - chance)
     if 0 < n_agreed < n:
         weights = columns[:, None] + rows[None, :]
         squares = (1 - kappa) ** 2 * weights**2
         np.fill_diagonal(squares, (1 - (rows + columns) * (1 - kappa)) ** 2)
-        variance = float((table * squares).sum()) - (kappa - chance * (1 - kappa)) ** 2
+        variance = float((table / n * squares).sum()) - (kappa - chance * (1 - kappa)) ** 2
         z = float(ndtri((1 + _LEVEL) / 2))
         reach = z * (max(variance, 0.0) / n) ** 0.5 / (1 - chance)
         low, high = kappa - reach, kappa + reach

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,13 +64,13 @@ def accept_rule(
     """
     if not (0 < max_error < 1 and 0 < delta < 1):
         raise ValueError(f"max_error {max_error} and delta {delta} must lie between 0 and 1")
+    rejected = partial(AcceptRule, None, 0.0, len(is_right), 0, 1.0, max_error, delta)
     n_least = math.ceil(math.log(delta) / math.log1p(-max_error))  # none of so many may be wrong
     if len(is_right) < n_least or len(pool_confidences) == 0:
-        reason = (
+        return rejected(
             f"{len(is_right)} audited labels; at least {n_least} are needed to promise an "
             f"error rate of {max_error:.0%}"
         )
-        return AcceptRule(None, 0.0, len(is_right), 0, 1.0, max_error, delta, reason)
     n_first = n_least
     while n_first < len(is_right) and share_bound(1, n_first, delta=delta) > max_error:
         n_first += 1
@@ -87,13 +88,10 @@ def accept_rule(
             f"({1 - delta:.0%} sure)"
         )
         accepted = AcceptRule(threshold, share, n_checked, n_wrong, bound, max_error, delta, reason)
-    if accepted is not None:
-        return accepted
-    reason = (
+    return accepted or rejected(
         f"{n_wrong} of the {n_checked} surest audited labels are wrong, so "
         f"up to {bound:.1%} of such labels may be; {max_error:.0%} was asked for"
     )
-    return AcceptRule(None, 0.0, len(is_right), 0, 1.0, max_error, delta, reason)
 
 
 def _thresholds(pool_confidences: NDArray[np.floating], first: float) -> list[float]:

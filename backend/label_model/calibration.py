@@ -22,6 +22,7 @@ from backend.label_model.latent_class import (
     log_probabilities,
 )
 
+HumanLabels = tuple[NDArray[np.intp], NDArray[np.intp]]  # rows of a pool, and class indices
 _N_HALF_WEIGHT = 20
 _MIN_LOG_RANGE = 1e-3
 _INVERSE_TEMPERATURES = (0.02, 50.0)
@@ -54,11 +55,8 @@ class BatchCalibrator:
         """
         n_texts, n_classes = probabilities.shape
         if n_texts == 0:
-            uniform = LatentClassModel(
-                np.full(n_classes, 1 / n_classes),
-                np.zeros((n_classes, n_classes - 1)),
-                np.eye(n_classes - 1),
-            )
+            shares, means = np.full(n_classes, 1 / n_classes), np.zeros((n_classes, n_classes - 1))
+            uniform = LatentClassModel(shares, means, np.eye(n_classes - 1))
             return cls(Standardizer(np.zeros(n_classes), 1.0), uniform, 0.0)
         standardizer = Standardizer.fit(probabilities)
         scores = standardizer.transform(probabilities)
@@ -72,18 +70,13 @@ class BatchCalibrator:
         features = contrasts(self.standardizer.transform(probabilities))
         inverse_temperature = default_inverse_temperature(probabilities.shape[1])
         calibrated = log_softmax(inverse_temperature * self.classes.log_posterior(features), axis=1)
-        mixed: Floats = softmax(
-            (1 - self.weight) * log_probabilities(probabilities) + self.weight * calibrated, axis=1
-        )
-        return mixed
+        mixed = (1 - self.weight) * log_probabilities(probabilities) + self.weight * calibrated
+        return np.asarray(softmax(mixed, axis=1))
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for `from_json`."""
-        return {
-            **self.standardizer.to_json(),
-            "classes": self.classes.to_json(),
-            "weight": self.weight,
-        }
+        rest = {"classes": self.classes.to_json(), "weight": self.weight}
+        return {**self.standardizer.to_json(), **rest}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> BatchCalibrator:
@@ -120,24 +113,15 @@ def accuracy_from_agreement(labels: Sequence[NDArray[np.intp]], n_classes: int) 
     probability a^2 + (1 - a)^2 / (K - 1) (the one-coin model of Dawid and Skene 1979); the mean
     pairwise agreement is solved for a. Common errors make it too high.
     """
-    rates: list[float] = []
-    for first, second in combinations(labels, 2):
-        both = (first >= 0) & (second >= 0)
-        if both.any():
-            rates.append(float((first == second)[both].mean()))
+    rates = [
+        float((first == second)[both].mean())
+        for first, second in combinations(labels, 2)
+        if (both := (first >= 0) & (second >= 0)).any()
+    ]
     if not rates or n_classes < 2:
         return None
     root = max(0.0, 1 - n_classes * (1 - float(np.mean(rates)) * (n_classes - 1)))
     return float((1 + np.sqrt(root)) / n_classes)
-
-
-@dataclass(frozen=True, slots=True)
-class PoolParameters:
-    """A weight per term (S,), the inverse temperature and the class biases (K,) of a pool."""
-
-    weights: Floats
-    inverse_temperature: float
-    class_bias: Floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,23 +133,24 @@ class LogLinearPool:
 
     def logits(self, weights: Floats) -> Floats:
         """Return the weighted sum (n, K), not normalized."""
-        logits: Floats = self.log_shares + np.tensordot(weights, self.terms, 1)
-        return logits
+        return np.asarray(self.log_shares + np.tensordot(weights, self.terms, 1))
 
     def tune(
-        self, rows: NDArray[np.intp], labels: NDArray[np.intp], start: PoolParameters
-    ) -> PoolParameters:
-        """Return the parameters of maximum posterior, given human labels of some rows.
+        self, human: HumanLabels, weights: Floats, inverse_temperature: float
+    ) -> tuple[Floats, float, Floats]:
+        """Return weights (S,), inverse temperature and class biases (K,) of maximum posterior.
 
         Vector scaling (Guo et al. 2017, section 4.2) with one common slope and a weight per source,
-        under Gaussian priors around `start`, so that few labels move them little.
+        under Gaussian priors around the given parameters and biases of 0, so that few human labels
+        move them little.
         """
-        if len(rows) == 0:
-            return start
+        rows, labels = human
         pool = LogLinearPool(self.log_shares[rows], self.terms[:, rows])
-        n_terms, n_classes = len(pool.terms), len(start.class_bias)
+        n_terms, n_classes = len(pool.terms), pool.log_shares.shape[1]
+        if len(rows) == 0:
+            return weights, inverse_temperature, np.zeros(n_classes)
         truth = np.eye(n_classes)[labels]
-        mean = np.r_[np.log(start.inverse_temperature), start.weights, start.class_bias]
+        mean = np.r_[np.log(inverse_temperature), weights, np.zeros(n_classes)]
         sd = np.repeat([_LOG_TEMPERATURE_SD, _WEIGHT_SD, _BIAS_SD], [1, n_terms, n_classes])
 
         def loss(parameters: Floats) -> tuple[float, Floats]:
@@ -181,5 +166,4 @@ class LogLinearPool:
             return nats, slopes + deviations / sd
 
         best = minimize(loss, mean, jac=True, method="L-BFGS-B").x
-        weights, bias = best[1 : 1 + n_terms], best[1 + n_terms :]
-        return PoolParameters(weights, float(np.exp(best[0])), bias)
+        return best[1 : 1 + n_terms], float(np.exp(best[0])), best[1 + n_terms :]

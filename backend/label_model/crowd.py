@@ -21,6 +21,8 @@ _TIE = 1e-9
 
 _Option = tuple[int, int, str]  # a span; a label of a multiple choice is one without extent
 _NO_SPAN: _Option = (0, 0, "")
+# a task's known class, if any, and each person's class
+_Classes = tuple[int | None, Sequence[tuple[Hashable, int]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +76,19 @@ def estimate_consensus(question: Question, answers: Sequence[HumanAnswer]) -> Co
     Ground truth wins, the newest one if there are several. Skipped tasks, copies of predictions and
     labels outside the label space do not count; a person's newest answer replaces older ones.
     No model is used, so the result can judge models. Elsewhere people are weighted by their
-    accuracy (`DawidSkene`). Each label of a multiple choice and each exact span that anybody marked
-    is a binary task of its own; with equal accuracies that is the majority. Of free texts the
-    newest is taken. Ties go to the newest answer. Cost: linear in the answers, up to 100 times.
+    accuracy (one-coin Dawid-Skene). Each label of a multiple choice and each exact span that
+    anybody marked is a binary task of its own; with equal accuracies that is the majority. Of free
+    texts the newest is taken. Ties go to the newest answer. Cost: 100 passes over the answers.
     """
     tasks = _task_answers(question, answers)
     if question.kind.is_free_text or not question.labels:
-        return Consensus({task.example_id: _newest_text(task) for task in tasks})
+        texts = {}
+        for task in tasks:
+            text = task.newest.text
+            share = sum(a.answer.text == text for a in task.answers) / len(task.answers)
+            probability = 1.0 if task.truth else _PRIOR_ACCURACY * share
+            texts[task.example_id] = task.consensus(Answer(text=text), probability)
+        return Consensus(texts)
     if question.kind.is_exclusive:
         return _single_label_consensus(question, tasks)
     return _binary_consensus(question, tasks)
@@ -108,13 +116,9 @@ class TaskAnswers:
         self, answer: Answer, probability: float, probabilities: tuple[float, ...] = ()
     ) -> ConsensusLabel:
         """Return this answer as the example's label."""
+        n_annotators, is_ground_truth = len(self.answers), self.truth is not None
         return ConsensusLabel(
-            self.example_id,
-            answer,
-            probability,
-            probabilities,
-            n_annotators=len(self.answers),
-            is_ground_truth=self.truth is not None,
+            self.example_id, answer, probability, probabilities, n_annotators, is_ground_truth
         )
 
 
@@ -144,23 +148,17 @@ def _is_valid(question: Question, answer: Answer) -> bool:
     return known.issuperset(answer.labels) and known.issuperset(s.label for s in answer.spans)
 
 
-def _newest_text(task: TaskAnswers) -> ConsensusLabel:
-    text = task.newest.text
-    share = sum(a.answer.text == text for a in task.answers) / len(task.answers)
-    return task.consensus(Answer(text=text), 1.0 if task.truth else _PRIOR_ACCURACY * share)
-
-
 def _single_label_consensus(question: Question, tasks: Sequence[TaskAnswers]) -> Consensus:
     index = {label.value: k for k, label in enumerate(question.labels)}
 
     def class_of(answer: HumanAnswer) -> int:
         return index[answer.answer.labels[0]]
 
-    model = DawidSkene(max(len(index), 2))
+    classes: list[_Classes] = []
     for task in tasks:
         truth = None if task.truth is None else class_of(task.truth)
-        model.add_task(truth, [(answer.person, class_of(answer)) for answer in task.others])
-    posteriors, accuracies = model.fit()
+        classes.append((truth, [(answer.person, class_of(answer)) for answer in task.others]))
+    posteriors, accuracies = _fit_dawid_skene(max(len(index), 2), classes)
     labels = {}
     for task, row in zip(tasks, posteriors[:, : len(index)], strict=True):
         row = row / row.sum()
@@ -174,36 +172,27 @@ def _single_label_consensus(question: Question, tasks: Sequence[TaskAnswers]) ->
 
 def _binary_consensus(question: Question, tasks: Sequence[TaskAnswers]) -> Consensus:
     """Decide label by label (multiple choice) or span by span whether it is in the answer."""
-    every = [(0, 0, label.value) for label in question.labels]
-    options = [_marked_spans(task) if question.kind.has_spans else every for task in tasks]
-    model = DawidSkene(2)
-    for task, task_options in zip(tasks, options, strict=True):
+    every_label = [(0, 0, label.value) for label in question.labels]
+    options: list[list[_Option]] = []
+    binary: list[_Classes] = []
+    for task in tasks:
         chosen = [(answer.person, _chosen(answer.answer)) for answer in task.others]
         truth = None if task.truth is None else _chosen(task.truth.answer)
-        for option in task_options:
-            model.add_task(
-                None if truth is None else int(option in truth),
-                [(person, int(option in marked)) for person, marked in chosen],
-            )
-    posteriors, accuracies = model.fit()
+        marked = sorted((truth or set()).union(*(parts for _, parts in chosen)))
+        spans = marked or [_NO_SPAN]  # without any, the one option is that there is none
+        options.append(spans if question.kind.has_spans else every_label)
+        for option in options[-1]:
+            answers = [(person, int(option in parts)) for person, parts in chosen]
+            binary.append((None if truth is None else int(option in truth), answers))
+    posteriors, accuracies = _fit_dawid_skene(2, binary)
     ends = np.cumsum([len(task_options) for task_options in options])
     parts = zip(tasks, options, np.split(posteriors[:, 1], ends), strict=False)
     labels = {task.example_id: _binary_label(question, task, of, yes) for task, of, yes in parts}
     return Consensus(labels, accuracies)
 
 
-def _marked_spans(task: TaskAnswers) -> list[_Option]:
-    """Return all spans that anybody marked; else the one option that there is none."""
-    answers = task.answers if task.truth is None else (*task.answers, task.truth)
-    marked = set[_Option]().union(*(_chosen(answer.answer) for answer in answers))
-    return sorted(marked) or [_NO_SPAN]
-
-
 def _binary_label(
-    question: Question,
-    task: TaskAnswers,
-    options: Sequence[_Option],
-    yes: NDArray[np.float64],
+    question: Question, task: TaskAnswers, options: Sequence[_Option], yes: NDArray[np.float64]
 ) -> ConsensusLabel:
     chosen = _chosen(task.newest)
     newest = np.array([option in chosen for option in options], dtype=bool)
@@ -222,8 +211,10 @@ def _chosen(answer: Answer) -> set[_Option]:
     return labels | {(span.start, span.end, span.label) for span in answer.spans}
 
 
-class DawidSkene:
-    """One-coin Dawid-Skene: estimate class posteriors and one accuracy per person by turns.
+def _fit_dawid_skene(
+    n_classes: int, tasks: Sequence[_Classes]
+) -> tuple[NDArray[np.float64], dict[Hashable, float]]:
+    """Return class posteriors (tasks, classes) and each person's accuracy: one-coin Dawid-Skene.
 
     A class's probability follows from the accuracies of the people who chose it, an accuracy from
     the probabilities of the person's answers (Dawid and Skene 1979; one accuracy per person as in
@@ -235,50 +226,36 @@ class DawidSkene:
     no more answers than a common one; no accuracy below chance, because between people who never
     agree the labels could be swapped; ground truth is fixed.
     """
+    numbers: dict[Hashable, int] = {}
+    rows = [
+        (task, numbers.setdefault(person, len(numbers)), answer)
+        for task, (_, answers) in enumerate(tasks)
+        for person, answer in answers
+    ]
+    task_rows, people, answers = np.array(rows, dtype=np.int64).reshape(-1, 3).T
+    known = {task: truth for task, (truth, _) in enumerate(tasks) if truth is not None}
 
-    def __init__(self, n_classes: int) -> None:
-        self._n_classes = n_classes
-        self._truths: list[int | None] = []
-        self._people: dict[Hashable, int] = {}
-        self._answers: list[tuple[int, int, int]] = []
+    def posteriors(accuracies: NDArray[np.float64]) -> NDArray[np.float64]:
+        wrong = np.log((1 - accuracies) / (n_classes - 1))
+        scores = np.zeros((len(tasks), n_classes))
+        np.add.at(scores, (task_rows, answers), (np.log(accuracies) - wrong)[people])
+        found: NDArray[np.float64] = softmax(scores, axis=1)
+        found[list(known)] = np.eye(n_classes)[list(known.values())]
+        return found
 
-    def add_task(self, truth: int | None, answers: Iterable[tuple[Hashable, int]]) -> None:
-        """Add a task with its known class, if any, and each person's class."""
-        for person, answer in answers:
-            number = self._people.setdefault(person, len(self._people))
-            self._answers.append((len(self._truths), number, answer))
-        self._truths.append(truth)
-
-    def fit(self) -> tuple[NDArray[np.float64], dict[Hashable, float]]:
-        """Return class posteriors (tasks, classes), and each person's accuracy."""
-        table = np.array(self._answers, dtype=np.int64).reshape(-1, 3)
-        is_known = np.array([truth is not None for truth in self._truths], dtype=bool)
-        is_shared = np.bincount(table[:, 0], minlength=len(is_known)) > 1
-        # An answer that is the only thing known about its task says nothing about the person.
-        tasks, people, answers = table[(is_known | is_shared)[table[:, 0]]].T
-        n_people = len(self._people)
-        n_compared = np.bincount(people, minlength=n_people)
-        accuracies: NDArray[np.float64] = np.full(n_people, _PRIOR_ACCURACY)
-        for _ in range(_MAX_STEPS):
-            is_right = self._posteriors(table, accuracies)[tasks, answers]
-            n_right = np.bincount(people, weights=is_right, minlength=n_people)
-            updated = (_PRIOR_RIGHT + n_right) / (_PRIOR_RIGHT + _PRIOR_WRONG + n_compared)
-            updated = np.clip(updated, 1 / self._n_classes, _MAX_ACCURACY)
-            change = np.abs(updated - accuracies).max(initial=0.0)
-            accuracies = updated
-            if change < _TOLERANCE:
-                break
-        by_person = zip(self._people, accuracies.tolist(), strict=True)
-        return self._posteriors(table, accuracies), dict(by_person)
-
-    def _posteriors(
-        self, table: NDArray[np.int64], accuracies: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
-        tasks, people, answers = table.T
-        wrong = np.log((1 - accuracies) / (self._n_classes - 1))
-        scores = np.zeros((len(self._truths), self._n_classes))
-        np.add.at(scores, (tasks, answers), (np.log(accuracies) - wrong)[people])
-        posteriors: NDArray[np.float64] = softmax(scores, axis=1)
-        known = {task: truth for task, truth in enumerate(self._truths) if truth is not None}
-        posteriors[list(known)] = np.eye(self._n_classes)[list(known.values())]
-        return posteriors
+    # An answer that is the only thing known about its task says nothing about the person.
+    is_informative = np.bincount(task_rows, minlength=len(tasks)) > 1
+    is_informative[list(known)] = True
+    used = is_informative[task_rows]
+    n_compared = np.bincount(people[used], minlength=len(numbers))
+    accuracies: NDArray[np.float64] = np.full(len(numbers), _PRIOR_ACCURACY)
+    for _ in range(_MAX_STEPS):
+        is_right = posteriors(accuracies)[task_rows, answers][used]
+        n_right = np.bincount(people[used], weights=is_right, minlength=len(numbers))
+        updated = (_PRIOR_RIGHT + n_right) / (_PRIOR_RIGHT + _PRIOR_WRONG + n_compared)
+        updated = np.clip(updated, 1 / n_classes, _MAX_ACCURACY)
+        change = np.abs(updated - accuracies).max(initial=0.0)
+        accuracies = updated
+        if change < _TOLERANCE:
+            break
+    return posteriors(accuracies), dict(zip(numbers, accuracies.tolist(), strict=True))

@@ -48,8 +48,7 @@ class Standardizer:
 
     def transform(self, probabilities: Floats) -> Floats:
         """Return centered, scaled log-probabilities, shape (n, K); each row sums to 0."""
-        scores: Floats = (_centered_logs(probabilities) - self.mean) / self.spread
-        return scores
+        return np.asarray((_centered_logs(probabilities) - self.mean) / self.spread)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for `from_json`."""
@@ -74,8 +73,7 @@ class LatentClassModel:
 
     def log_posterior(self, features: Floats) -> Floats:
         """Return normalized log-probabilities of the classes, shape (n, K)."""
-        posterior: Floats = log_softmax(self._joint(features), axis=1)
-        return posterior
+        return np.asarray(log_softmax(self._joint(features), axis=1))
 
     def log_linear_pool(
         self, features: Floats, weights: Floats, is_present: NDArray[np.bool_]
@@ -94,8 +92,7 @@ class LatentClassModel:
         factors = np.repeat(weights[is_present], width)
         linear = features[:, used] @ (directions * factors).T
         offset = 0.5 * (directions * means * factors).sum(axis=1)
-        pooled: Floats = np.log(self.shares) + linear - offset
-        return pooled
+        return np.asarray(np.log(self.shares) + linear - offset)
 
     def log_likelihood(self, features: Floats) -> float:
         """Return the mean log density of the features in nats per text, up to a constant."""
@@ -109,8 +106,7 @@ class LatentClassModel:
         means = np.asfortranarray(self.means)  # the layout decides the last bits of results
         directions = np.linalg.solve(self.covariance, means.T)
         offsets = np.log(self.shares) - 0.5 * np.einsum("kd,dk->k", means, directions)
-        joint: Floats = np.asfortranarray(features) @ directions + offsets
-        return joint
+        return np.asarray(np.asfortranarray(features) @ directions + offsets)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain lists for `from_json`."""
@@ -127,8 +123,7 @@ class LatentClassModel:
 
 def contrasts(scores: Floats) -> Floats:
     """Return scores (n, K), whose rows sum to 0, in K - 1 orthonormal Helmert coordinates."""
-    coordinates: Floats = scores @ helmert(scores.shape[1]).T
-    return coordinates
+    return np.asarray(scores @ helmert(scores.shape[1]).T)
 
 
 def default_inverse_temperature(n_classes: int) -> float:
@@ -143,8 +138,7 @@ def default_inverse_temperature(n_classes: int) -> float:
 
 def log_probabilities(probabilities: Floats) -> Floats:
     """Return logarithms, of no less than 1e-6."""
-    logs: Floats = np.log(np.clip(probabilities, _MIN_PROBABILITY, None))
-    return logs
+    return np.asarray(np.log(np.clip(probabilities, _MIN_PROBABILITY, None)))
 
 
 def is_answered(probabilities: Floats) -> NDArray[np.bool_]:
@@ -153,12 +147,7 @@ def is_answered(probabilities: Floats) -> NDArray[np.bool_]:
 
 
 def sample_rows(is_answered: NDArray[np.bool_], human: Collection[int]) -> NDArray[np.intp]:
-    """Return the rows to fit on: all human-labeled, and up to 4,000 others, evenly spread.
-
-    Args:
-        is_answered: rows that any annotator answered, shape (n,).
-        human: rows with a human label.
-    """
+    """Return the rows to fit on: all in `human`, and up to 4,000 other answered, evenly spread."""
     is_human = np.isin(np.arange(len(is_answered)), list(human))
     others = np.flatnonzero(is_answered & ~is_human)
     others = others[:: max(1, -(-len(others) // _MAX_TEXTS))]
@@ -190,14 +179,22 @@ def fit_latent_classes(features: Floats, scores: Floats) -> LatentClassModel:
 
 
 def _fit(features: Floats, responsibilities: Floats, prior_share: float) -> LatentClassModel:
-    n_texts, n_classes = responsibilities.shape
+    """Fit by turns; each covariance is shrunk towards a multiple of the identity."""
+    (n_texts, n_classes), n_features = responsibilities.shape, features.shape[1]
     n_pseudo = prior_share * n_texts / n_classes
     sums, counts = responsibilities.T @ features, responsibilities.sum(axis=0)
     anchors = sums / (counts[:, None] + _MIN_PROBABILITY)
     scatter = features.T @ features
+    n_prior = n_features + _N_PRIOR_COVARIANCE
     for _ in range(_MAX_STEPS):
         means = (sums + n_pseudo * anchors) / (counts[:, None] + n_pseudo + _MIN_PROBABILITY)
-        model = _maximize(means, sums, counts, scatter)
+        total = float(counts.sum())
+        cross = sums.T @ means
+        within = (scatter - cross - cross.T + means.T @ (counts[:, None] * means)) / max(total, 1.0)
+        shrinkage = n_prior / (n_prior + total)
+        level = float(np.trace(scatter)) / max(n_features * total, 1.0)
+        covariance = (1 - shrinkage) * within + (shrinkage * level + _RIDGE) * np.eye(n_features)
+        model = LatentClassModel((counts + 1) / (total + n_classes), means, covariance)
         updated = np.exp(model.log_posterior(features))
         change = np.abs(updated - responsibilities).max(initial=0.0)
         responsibilities = updated
@@ -207,24 +204,6 @@ def _fit(features: Floats, responsibilities: Floats, prior_share: float) -> Late
     return model
 
 
-def _maximize(means: Floats, sums: Floats, counts: Floats, scatter: Floats) -> LatentClassModel:
-    """Return the likeliest model for given class means, its covariance shrunk.
-
-    `sums` (K, d) and `counts` (K,) are of the texts by responsibility; `scatter` (d, d), their sum
-    of squares, is the same at every step.
-    """
-    total, n_classes = float(counts.sum()), len(counts)
-    cross = sums.T @ means
-    within = (scatter - cross - cross.T + means.T @ (counts[:, None] * means)) / max(total, 1.0)
-    n_features = means.shape[1]
-    n_prior = n_features + _N_PRIOR_COVARIANCE
-    shrinkage = n_prior / (n_prior + total)
-    level = float(np.trace(scatter)) / max(n_features * total, 1.0)
-    covariance = (1 - shrinkage) * within + (shrinkage * level + _RIDGE) * np.eye(n_features)
-    return LatentClassModel((counts + 1) / (total + n_classes), means, covariance)
-
-
 def _centered_logs(probabilities: Floats) -> Floats:
     logs = log_probabilities(probabilities)
-    centered: Floats = logs - logs.mean(axis=1, keepdims=True)
-    return centered
+    return np.asarray(logs - logs.mean(axis=1, keepdims=True))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from backend.label_model.latent_class import Floats
 
 _MAX_STEPS = 60
 _PRECISION = 0.2
-_CROSS_FIT_PRECISION = 5.0
+_RIDGE_PRECISION = 5.0
 _MAX_SCALE = 100.0
 _N_FOLDS = 2
 _RIDGE = 1.0
@@ -34,13 +33,11 @@ class LinearProbe:
 
     def scores(self, vectors: Floats) -> Floats:
         """Return the logits, shape (n, K)."""
-        scores: Floats = (vectors - self.center) @ self.weights + self.bias
-        return scores
+        return np.asarray((vectors - self.center) @ self.weights + self.bias)
 
     def posterior(self, vectors: Floats) -> Floats:
         """Return probabilities of the classes, shape (n, K)."""
-        probabilities: Floats = softmax(log_softmax(self.scores(vectors), axis=1), axis=1)
-        return probabilities
+        return np.asarray(softmax(log_softmax(self.scores(vectors), axis=1), axis=1))
 
     def to_json(self) -> dict[str, Any]:
         """Return plain lists for `from_json`."""
@@ -53,9 +50,7 @@ class LinearProbe:
         return cls(*(np.asarray(part, float) for part in (center, data["weights"], data["bias"])))
 
 
-def fit_ridge_probe(
-    vectors: Floats, targets: Floats, weights: Floats, *, precision: float = 1.0
-) -> LinearProbe:
+def fit_ridge_probe(vectors: Floats, targets: Floats, weights: Floats) -> LinearProbe:
     """Fit ridge regression from vectors to soft labels; `bias` is 0.
 
     Args as for `fit_probe`. Scores are deviations from the mean target, of zero mean over the
@@ -66,30 +61,29 @@ def fit_ridge_probe(
     center: Floats = weights @ vectors / total
     inputs = vectors - center
     weighted = (inputs * weights[:, None]).T
-    gram = weighted @ inputs + precision * np.eye(vectors.shape[1])
+    gram = weighted @ inputs + _RIDGE_PRECISION * np.eye(vectors.shape[1])
     slopes = np.linalg.solve(gram, weighted @ (targets - weights @ targets / total))
     centered = np.asarray(slopes - slopes.mean(axis=1, keepdims=True), dtype=float)
     mean: Floats = vectors.mean(axis=0) if len(vectors) else center
     return LinearProbe(mean, centered, np.zeros(targets.shape[1]))
 
 
-def fit_probe(
-    vectors: Floats, targets: Floats, weights: Floats, *, precision: float = _PRECISION
-) -> LinearProbe:
+def fit_probe(vectors: Floats, targets: Floats, weights: Floats) -> LinearProbe:
     """Fit softmax regression from vectors to soft labels by maximum posterior.
+
+    The Gaussian prior has precision 0.2 on every weight, and a hundredth of it on the bias.
 
     Args:
         vectors: embeddings (n, d) of unit length.
         targets: soft labels (n, K), rows summing to 1.
         weights: how many texts each row counts for, (n,).
-        precision: of the Gaussian prior on every weight; the bias's is a hundredth of it.
 
     Cost: at most 60 L-BFGS steps of O(n d K).
     """
     n_features, n_classes = vectors.shape[1], targets.shape[1]
     center = vectors.mean(axis=0) if len(vectors) else np.zeros(n_features)
     inputs = np.hstack([vectors - center, np.ones((len(vectors), 1))])
-    precisions = np.full((n_features + 1, 1), float(precision))
+    precisions = np.full((n_features + 1, 1), _PRECISION)
     precisions[-1] /= 100
 
     def loss(flat: Floats) -> tuple[float, Floats]:
@@ -112,15 +106,22 @@ def cross_fit_ridge(
 ) -> tuple[Floats, LinearProbe]:
     """Fit a ridge probe with scores scaled to log-odds; return cross-fitted ones (n, K) and it.
 
-    Args as for `fit_probe`. The scale is that of the two-fold cross-fitted scores.
+    Args as for `fit_probe`. The scale is the factor that makes the two-fold cross-fitted scores
+    the likeliest log-odds.
     """
-    fit = partial(fit_ridge_probe, precision=_CROSS_FIT_PRECISION)
     held_out = np.empty_like(targets)
     for out in _folds(len(vectors)):
-        held_out[out] = fit(vectors[~out], targets[~out], weights[~out]).scores(vectors[out])
+        probe = fit_ridge_probe(vectors[~out], targets[~out], weights[~out])
+        held_out[out] = probe.scores(vectors[out])
     held_out -= held_out.mean(axis=0)
-    scale = _log_odds_scale(held_out, targets, weights)
-    probe = fit(vectors, targets, weights)
+    shares = np.log(np.clip(weights @ targets / weights.sum(), 1e-9, None))
+
+    def loss(factor: float) -> float:
+        logs = log_softmax(factor * held_out + shares, axis=1)
+        return -float((weights[:, None] * targets * logs).sum())
+
+    scale = float(minimize_scalar(loss, bounds=(0.0, _MAX_SCALE), method="bounded").x)
+    probe = fit_ridge_probe(vectors, targets, weights)
     return scale * held_out, replace(probe, weights=scale * probe.weights)
 
 
@@ -145,14 +146,3 @@ def text_dependence(vectors: Floats, scores: Floats) -> float | None:
 
 def _folds(n: int) -> list[NDArray[np.bool_]]:
     return [np.arange(n) % _N_FOLDS == fold for fold in range(_N_FOLDS)]
-
-
-def _log_odds_scale(scores: Floats, targets: Floats, weights: Floats) -> float:
-    """Return the likeliest factor that makes scores (n, K) log-odds of soft labels (n, K)."""
-    shares = np.log(np.clip(weights @ targets / weights.sum(), 1e-9, None))
-
-    def loss(factor: float) -> float:
-        logs = log_softmax(factor * scores + shares, axis=1)
-        return -float((weights[:, None] * targets * logs).sum())
-
-    return float(minimize_scalar(loss, bounds=(0.0, _MAX_SCALE), method="bounded").x)

@@ -14,15 +14,13 @@ from backend.label_model.latent_class import Floats, sample_rows
 
 UNLISTED_PROBABILITY = 0.01
 """Of a label that an annotator was not asked about: low, never 0, and ignored by the model."""
-LABELS_PER_TEXT = 1.3
-"""How many labels a text is expected to have before human labels say otherwise."""
+LABELS_PER_TEXT = 1.3  # expected of a text before human labels say otherwise
 _MAX_LABEL_SHARE = 0.5
 _MIN_PROBABILITY = 1e-4
 _MIN_MEAN_PROBABILITY = 1e-6
 _INVERSE_TEMPERATURE = 0.8
 """Of the evidence: probabilities of one text's labels, and of two annotators, share errors."""
-_TIE = 1e-6
-"""Log-odds: of cells that all look alike none is over one half."""
+_TIE = 1e-6  # log-odds: of cells that all look alike none is over one half
 _N_STEPS = 50
 _HUMAN_WEIGHT = 10.0
 _MIN_HUMAN = 20
@@ -59,8 +57,7 @@ class MultilabelAnnotator:
 
     def scores(self, probabilities: Floats) -> Floats:
         """Return standardized log-odds (n, L), NaN where the annotator abstained."""
-        scores: Floats = (_log_odds(probabilities) - np.array(self.means)) / self.spread
-        return scores
+        return np.asarray((_log_odds(probabilities) - np.array(self.means)) / self.spread)
 
     def evidence(self, scores: Floats) -> Floats:
         """Return the log-likelihood ratio for each label (n, L), 0 where scores are NaN."""
@@ -99,8 +96,7 @@ class MultilabelModel:
 
     def posterior(self, probabilities: Mapping[str, Floats]) -> Floats:
         """Return each label's probability (n, L); annotators unknown to the model are ignored."""
-        posterior: Floats = expit(self.log_odds(probabilities) - self.offset)
-        return posterior
+        return np.asarray(expit(self.log_odds(probabilities) - self.offset))
 
     def log_odds(self, probabilities: Mapping[str, Floats]) -> Floats:
         """Return each label's log-odds (n, L) before the offset."""
@@ -108,8 +104,7 @@ class MultilabelModel:
         for name, annotator in self.annotators.items():
             if name in probabilities:
                 evidence += annotator.evidence(annotator.scores(probabilities[name]))
-        pooled: Floats = logit(np.array(self.base_rates)) + _INVERSE_TEMPERATURE * evidence
-        return pooled
+        return np.asarray(logit(np.array(self.base_rates)) + _INVERSE_TEMPERATURE * evidence)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for `from_json`."""
@@ -144,8 +139,7 @@ def aggregate_multilabel(
     stacked = np.stack(list(probabilities.values()))
     odds = logit(np.clip(stacked, _MIN_MEAN_PROBABILITY, 1 - _MIN_MEAN_PROBABILITY))
     n_known = (~np.isnan(odds)).sum(axis=0)
-    aggregated: Floats = expit(np.nan_to_num(odds).sum(axis=0) / np.maximum(n_known, 1))
-    return aggregated
+    return np.asarray(expit(np.nan_to_num(odds).sum(axis=0) / np.maximum(n_known, 1)))
 
 
 def fit_multilabel_model(
@@ -178,10 +172,14 @@ def fit_multilabel_model(
     rows = sample_rows(np.any(answered, axis=0), human)
     sampled = {name: p[rows] for name, p in probabilities.items()}
     is_human = np.isin(rows, list(human))
-    truth = np.zeros((len(rows), next(iter(sampled.values())).shape[1]))
+    n_labels = next(iter(sampled.values())).shape[1]
+    truth = np.zeros((len(rows), n_labels))
     for at in np.flatnonzero(is_human):
         truth[at, sorted(human[int(rows[at])])] = 1.0
-    rates = _base_rates(truth[is_human])
+    per_text = (truth.sum() + _N_PRIOR_TEXTS * LABELS_PER_TEXT) / (len(human) + _N_PRIOR_TEXTS)
+    share = min(_MAX_LABEL_SHARE, per_text / n_labels)
+    rates = (truth.sum(axis=0) + _N_PRIOR_OF_LABEL * share) / (len(human) + _N_PRIOR_OF_LABEL)
+    rates = np.clip(rates, _MIN_PROBABILITY, 1 - _MIN_PROBABILITY)
     annotators = _fit_annotators(sampled, rates, is_human, truth)
     model = MultilabelModel(tuple(rates.tolist()), 0.0, annotators, len(human))
     odds = model.log_odds(sampled)
@@ -190,10 +188,7 @@ def fit_multilabel_model(
 
 
 def _fit_annotators(
-    probabilities: Mapping[str, Floats],
-    rates: Floats,
-    is_human: NDArray[np.bool_],
-    truth: Floats,
+    probabilities: Mapping[str, Floats], rates: Floats, is_human: NDArray[np.bool_], truth: Floats
 ) -> dict[str, MultilabelAnnotator]:
     """Fit each annotator's parameters by expectation maximization."""
     annotators = {name: MultilabelAnnotator.fit(p) for name, p in probabilities.items()}
@@ -211,21 +206,10 @@ def _fit_annotators(
     return annotators
 
 
-def _base_rates(truth: Floats) -> Floats:
-    """Return how often each label is expected (L,); `truth` (n, L) of human labels, 0 and 1."""
-    n, n_labels = truth.shape
-    expected = (truth.sum() + _N_PRIOR_TEXTS * LABELS_PER_TEXT) / (n + _N_PRIOR_TEXTS)
-    share = min(_MAX_LABEL_SHARE, expected / n_labels)
-    rates = (truth.sum(axis=0) + _N_PRIOR_OF_LABEL * share) / (n + _N_PRIOR_OF_LABEL)
-    clipped: Floats = np.clip(rates, _MIN_PROBABILITY, 1 - _MIN_PROBABILITY)
-    return clipped
-
-
 def _log_odds(probabilities: Floats) -> Floats:
     """Return log-odds; NaN where the annotator abstained or was not asked about the label."""
     clipped = np.clip(probabilities, _MIN_PROBABILITY, 1 - _MIN_PROBABILITY)
-    odds: Floats = np.where(probabilities == UNLISTED_PROBABILITY, np.nan, logit(clipped))
-    return odds
+    return np.where(probabilities == UNLISTED_PROBABILITY, np.nan, logit(clipped))
 
 
 def _require_annotators(probabilities: Mapping[str, Floats]) -> None:

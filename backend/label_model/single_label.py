@@ -13,8 +13,8 @@ from scipy.special import softmax
 from threadpoolctl import threadpool_limits
 
 from backend.label_model.calibration import (
+    HumanLabels,
     LogLinearPool,
-    PoolParameters,
     accuracy_from_agreement,
     inverse_temperature_for_accuracy,
 )
@@ -38,9 +38,6 @@ _PROBE_WEIGHT = 0.5
 _MIN_TEXTS_FOR_PROBE = 4
 _N_PSEUDO_LABELS = 50
 
-_HumanLabels = tuple[NDArray[np.intp], NDArray[np.intp]]
-"""Rows among those that are fitted on, and their class indices."""
-
 
 @dataclass(frozen=True, slots=True)
 class AnnotatorParameters:
@@ -53,16 +50,6 @@ class AnnotatorParameters:
     standardizer: Standardizer
     weight: float
     text_dependence: float | None
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain values for `from_json`."""
-        scalars = {"weight": self.weight, "text_dependence": self.text_dependence}
-        return {**self.standardizer.to_json(), **scalars}
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> AnnotatorParameters:
-        """Read what `to_json` wrote."""
-        return cls(Standardizer.from_json(data), float(data["weight"]), data["text_dependence"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +87,7 @@ class LabelModel:
             pooled[rows] = self.classes.log_linear_pool(features[rows], weights, pattern)
         if logits is not None:
             pooled += logits
-        posterior: Floats = softmax(self.inverse_temperature * pooled + self.class_bias, axis=1)
-        return posterior
+        return np.asarray(softmax(self.inverse_temperature * pooled + self.class_bias, axis=1))
 
     def annotator_posterior(self, name: str, probabilities: Floats) -> Floats:
         """Return one annotator's raw posteriors (n, K) calibrated by themselves."""
@@ -109,8 +95,7 @@ class LabelModel:
         is_present = np.array([annotator == name for annotator in self.annotators])
         pooled = self.classes.log_linear_pool(features, np.ones(len(is_present)), is_present)
         inverse_temperature = default_inverse_temperature(len(self.class_bias))
-        posterior: Floats = softmax(inverse_temperature * pooled, axis=1)
-        return posterior
+        return np.asarray(softmax(inverse_temperature * pooled, axis=1))
 
     def _features(
         self, posteriors: Mapping[str, Floats], n_texts: int
@@ -126,8 +111,16 @@ class LabelModel:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for `from_json`."""
+        annotators = {
+            name: {
+                **annotator.standardizer.to_json(),
+                "weight": annotator.weight,
+                "text_dependence": annotator.text_dependence,
+            }
+            for name, annotator in self.annotators.items()
+        }
         return {
-            "annotators": {name: found.to_json() for name, found in self.annotators.items()},
+            "annotators": annotators,
             "classes": self.classes.to_json(),
             "inverse_temperature": self.inverse_temperature,
             "class_bias": self.class_bias.tolist(),
@@ -139,7 +132,10 @@ class LabelModel:
     def from_json(cls, data: Mapping[str, Any]) -> LabelModel:
         """Read what `to_json` wrote."""
         annotators = {
-            name: AnnotatorParameters.from_json(found) for name, found in data["annotators"].items()
+            name: AnnotatorParameters(
+                Standardizer.from_json(found), float(found["weight"]), found["text_dependence"]
+            )
+            for name, found in data["annotators"].items()
         }
         return cls(
             annotators,
@@ -197,19 +193,17 @@ def aggregate(
         for row in range(len(labels))
     )
     has_probe = label_model.probe is not None and embeddings is not None
-    sources = tuple(
-        HUMAN if row in human else _source(by_row[row], int(labels[row]), has_probe)
-        for row in range(len(labels))
-    )
-    return AggregatedLabels(probabilities, labels, sources, by_row)
-
-
-def _source(own: Mapping[str, tuple[float, ...]], label: int, has_probe: bool) -> str | None:
-    if not own and not has_probe:
-        return None
-    if {int(np.argmax(posterior)) for posterior in own.values()} != {label}:
-        return COMBINATION
-    return AGREEMENT if len(own) > 1 else next(iter(own))
+    sources: list[str | None] = []
+    for row, answers in enumerate(by_row):
+        if row in human:
+            sources.append(HUMAN)
+        elif not answers and not has_probe:
+            sources.append(None)
+        elif {int(np.argmax(posterior)) for posterior in answers.values()} != {int(labels[row])}:
+            sources.append(COMBINATION)
+        else:
+            sources.append(AGREEMENT if len(answers) > 1 else next(iter(answers)))
+    return AggregatedLabels(probabilities, labels, tuple(sources), by_row)
 
 
 def fit_label_model(
@@ -260,7 +254,7 @@ class _Fit:
     """One fit of a label model to sampled rows."""
 
     def __init__(
-        self, posteriors: Mapping[str, Floats], embeddings: Floats | None, human: _HumanLabels
+        self, posteriors: Mapping[str, Floats], embeddings: Floats | None, human: HumanLabels
     ) -> None:
         """Standardize the posteriors, measure their text dependence and fit the classes."""
         self._posteriors = posteriors
@@ -285,41 +279,34 @@ class _Fit:
 
     def label_model(self) -> LabelModel:
         """Train the probe, temper to the agreement, then tune on the human labels."""
-        pool, probe = self._annotator_pool(), None
         weights: Floats = np.ones(len(self._posteriors))
+        pooled = partial(self._classes.log_linear_pool, self._features)
+        everyone = np.ones(len(weights), dtype=bool)
+        log_shares = pooled(np.zeros(len(weights)), everyone)
+        terms = [pooled(unit, everyone) - log_shares for unit in np.eye(len(weights))]
+        probe = None
         if self._embeddings is not None and self._n_texts >= _MIN_TEXTS_FOR_PROBE:
             scores, probe = cross_fit_ridge(self._embeddings, *self._probe_targets())
-            pool = LogLinearPool(pool.log_shares, np.concatenate([pool.terms, scores[None]]))
+            terms.append(scores)
             weights = np.append(weights, _PROBE_WEIGHT)
+        pool = LogLinearPool(log_shares, np.stack(terms))
         accuracy = self._accuracy()
         inverse_temperature = default_inverse_temperature(self._n_classes)
         if accuracy is not None:
             untempered = softmax(pool.logits(weights), axis=1)
             inverse_temperature = min(1.0, inverse_temperature_for_accuracy(untempered, accuracy))
-        start = PoolParameters(weights, inverse_temperature, np.zeros(self._n_classes))
-        tuned = pool.tune(*self._human, start)
-        annotators = {
-            name: AnnotatorParameters(standardizer, float(weight), self._dependence[name])
-            for (name, standardizer), weight in zip(
-                self._standardizers.items(), tuned.weights, strict=False
-            )
-        }
-        return LabelModel(
-            annotators,
-            self._classes,
-            tuned.inverse_temperature,
-            tuned.class_bias,
-            probe and replace(probe, weights=probe.weights * tuned.weights[-1]),
-            len(self._human[0]),
+        weights, inverse_temperature, class_bias = pool.tune(
+            self._human, weights, inverse_temperature
         )
-
-    def _annotator_pool(self) -> LogLinearPool:
-        units = np.eye(len(self._posteriors))
-        pool = partial(self._classes.log_linear_pool, self._features)
-        everyone = np.ones(len(units), dtype=bool)
-        log_shares = pool(np.zeros(len(units)), everyone)
-        return LogLinearPool(
-            log_shares, np.stack([pool(unit, everyone) - log_shares for unit in units])
+        annotators = {
+            name: AnnotatorParameters(self._standardizers[name], float(weight), dependence)
+            for (name, dependence), weight in zip(self._dependence.items(), weights, strict=False)
+        }
+        if probe is not None:
+            probe = replace(probe, weights=probe.weights * weights[-1])
+        n_human = len(self._human[0])
+        return LabelModel(
+            annotators, self._classes, inverse_temperature, class_bias, probe, n_human
         )
 
     def _probe_targets(self) -> tuple[Floats, Floats]:

@@ -10,7 +10,6 @@ from scipy import stats
 from sklearn.metrics import cohen_kappa_score
 
 from backend.evaluation.metrics import (
-    cohens_kappa,
     estimate_kappa,
     mean_pairwise_kappa,
     powered_share,
@@ -154,12 +153,12 @@ def test_kappas_interval_covers_the_truth():
 def test_kappa_is_agreement_beyond_chance():
     first = np.array([0] * 50 + [1] * 50)
     second = np.array([0] * 40 + [1] * 60)
-    assert cohens_kappa(first, second) == pytest.approx((0.9 - 0.5) / 0.5)
+    assert estimate_kappa(first, second).value == pytest.approx((0.9 - 0.5) / 0.5)
 
 
 def test_kappa_is_undefined_without_examples_or_with_a_single_class():
-    assert cohens_kappa(np.zeros(0, dtype=int), np.zeros(0, dtype=int)) is None
-    assert cohens_kappa(np.ones(5, dtype=int), np.ones(5, dtype=int)) is None
+    assert estimate_kappa(np.zeros(0, dtype=int), np.zeros(0, dtype=int)) is None
+    assert estimate_kappa(np.ones(5, dtype=int), np.ones(5, dtype=int)) is None
 
 
 def one_hot(labels):

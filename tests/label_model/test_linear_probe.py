@@ -36,8 +36,8 @@ def test_a_probe_is_repeatable_and_survives_json():
 
 def test_least_squares_by_hand():
     vectors, targets = np.array([[1.0], [-1.0]]), np.array([[1.0, 0.0], [0.0, 1.0]])
-    probe = fit_ridge_probe(vectors, targets, np.ones(2), precision=2.0)
-    np.testing.assert_allclose(probe.scores(vectors), [[0.25, -0.25], [-0.25, 0.25]])
+    probe = fit_ridge_probe(vectors, targets, np.ones(2))
+    np.testing.assert_allclose(probe.scores(vectors), np.array([[1, -1], [-1, 1]]) / (2 + 5))
 
 
 def test_least_squares_counts_a_row_by_its_weight_and_scores_have_no_mean():
