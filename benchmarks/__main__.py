@@ -70,7 +70,7 @@ def answers(
     limit: Annotated[int, typer.Option(help="Training texts, drawn.")] = 2000,
 ) -> None:
     """Store the LLM's zero-shot answers on training texts, for the other benchmarks."""
-    from benchmarks.answers import store_answers
+    from benchmarks.annotator_posteriors import store_answers
 
     store_answers(data, out, limit=limit, console=_console)
 
@@ -83,7 +83,7 @@ def forms(
     draws: Annotated[int, typer.Option(help="Probes of 48 texts among them.")] = 60,
 ) -> None:
     """Every prompt form on training texts, and what the form probe would pick."""
-    from benchmarks.forms import run
+    from benchmarks.template_selection import run
 
     report = Report("forms", {"data": data.name, "limit": limit, "draws": draws})
     run(report, console=_console, data=data, limit=limit, n_draws=draws)
@@ -95,7 +95,7 @@ def injection(
     json_file: Annotated[Path, typer.Option("--json", help="Where the figures go.")],
 ) -> None:
     """How often an order inside a text changes its label, form by form."""
-    from benchmarks.forms import run_injection
+    from benchmarks.template_selection import run_injection
 
     report = Report("injection", {})
     run_injection(report)

@@ -27,7 +27,8 @@ from backend.self_training.similarity import SimilarityAnnotator
 from backend.services import Adapters, Services, build_services
 from backend.settings import Settings
 from benchmarks.datasets import DataSet, LabelledTask, load
-from benchmarks.judging import (
+from benchmarks.demonstrations import self_made_shots
+from benchmarks.label_aggregation import (
     LLM,
     N_DRAWS,
     SIMILARITY,
@@ -42,10 +43,9 @@ from benchmarks.judging import (
     combined_with_labels,
     mean_accuracy,
 )
+from benchmarks.language_models import Call, Recorder, StraightClient
 from benchmarks.report import Report
 from benchmarks.scores import Score, posteriors, score_posteriors, score_spans
-from benchmarks.shots import self_made_shots
-from benchmarks.straight import Call, Recorder, StraightClient
 
 SEED = 0
 N_TRAIN = 400

@@ -15,10 +15,10 @@ from rich.console import Console
 from benchmarks.by_similarity import similarity_posteriors
 from benchmarks.data import read_rows
 from benchmarks.datasets import written_definition
-from benchmarks.ordering_figures import figures, random_figures
 from benchmarks.ordering_learners import LEARNERS
+from benchmarks.ordering_metrics import figures, random_figures
+from benchmarks.ordering_pools import LabeledSet, Pool, draw_pool
 from benchmarks.ordering_protocol import BUDGETS, collect, follow, random_curves
-from benchmarks.ordering_sets import LabeledSet, Pool, draw_pool
 from benchmarks.ordering_strategies import WITHOUT_ANNOTATORS, Builders, task_description
 from benchmarks.report import Report
 

@@ -11,7 +11,7 @@ from scipy.linalg import cholesky, solve_triangular
 from sklearn.linear_model import LogisticRegression
 
 from backend.domain.student import PLAIN, PoolTexts, TrainingSet
-from benchmarks.ordering_sets import LabeledSet, Pool
+from benchmarks.ordering_pools import LabeledSet, Pool
 
 PROBE_C = 30.0
 """The inverse regularisation that makes random picks learn best on held-out training rows."""

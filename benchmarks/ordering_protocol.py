@@ -14,7 +14,7 @@ from backend.active_learning.ordering import PoolView, QueryStrategy
 from backend.evaluation.metrics import mean_pairwise_kappa
 from backend.label_model.single_label import aggregate, fit_label_model
 from benchmarks.ordering_learners import Learner, learn_probe
-from benchmarks.ordering_sets import LabeledSet, Pool
+from benchmarks.ordering_pools import LabeledSet, Pool
 
 BUDGETS = (8, 16, 32, 64, 128)
 

@@ -20,8 +20,8 @@ from backend.llm.client.cache import CachedLanguageModel
 from backend.llm.client.server import LLMClient
 from backend.store.database import Database
 from backend.store.llm_cache import LLMCache
+from benchmarks.ordering_pools import LabeledSet
 from benchmarks.ordering_protocol import Build
-from benchmarks.ordering_sets import LabeledSet
 
 _N_SHORTLIST = 100
 

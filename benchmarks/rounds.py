@@ -36,7 +36,7 @@ from backend.settings import Settings
 from backend.store import Database, LLMCache
 from benchmarks.datasets import DataSet, load
 from benchmarks.report import Report
-from benchmarks.simulated import SimulatedPlatform
+from benchmarks.simulated_label_studio import SimulatedPlatform
 
 _SEED = 0
 _N_TEST = 300

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.selftrain_figures import SHOWN, draw_pictures
 from benchmarks.selftrain_goals import Reports, accuracies, goal_lines
+from benchmarks.selftrain_plots import SHOWN, draw_pictures
 
 _COLUMNS = {
     "test_accuracy_mean": "test accuracy",

@@ -224,7 +224,7 @@ def _start_servers(
         Command(
             name="bare",
             argv=tuple(
-                a.replace("_wsgi:app", "benchmarks.bare:app").replace(
+                a.replace("_wsgi:app", "benchmarks.constant_backend:app").replace(
                     f":{settings.port}", f":{port}"
                 )
                 for a in web_command(settings).argv

@@ -14,9 +14,8 @@ import numpy as np
 
 from backend.domain.rounds import RoundState
 from backend.supervise import web_command
-from benchmarks.faults.play import Play, locked
-from benchmarks.faults.relay import Manner
-from benchmarks.faults.stage import (
+from benchmarks.faults.case_run import Play, locked
+from benchmarks.faults.testbed import (
     ANSWERED,
     BARE,
     WEB_PORT,
@@ -25,6 +24,7 @@ from benchmarks.faults.stage import (
     serve_command,
     wait_for,
 )
+from benchmarks.faults.webhook_proxy import Manner
 
 OUTAGE_S = 10.0
 N_KILLS = 20

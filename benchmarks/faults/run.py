@@ -12,10 +12,10 @@ from typing import Any
 from rich.console import Console
 
 from benchmarks.data import read_rows
+from benchmarks.faults.case_run import open_play, stored_keys
 from benchmarks.faults.cases import Case, all_cases, undisturbed
-from benchmarks.faults.judge import Verdict, judge
-from benchmarks.faults.play import open_play, stored_keys
-from benchmarks.faults.stage import Stage, open_stage
+from benchmarks.faults.checks import Verdict, judge
+from benchmarks.faults.testbed import Stage, open_stage
 from benchmarks.report import Report, measured_commit
 
 _UNDISTURBED = "undisturbed.json"

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks import judging
+from benchmarks import label_aggregation
 from benchmarks.__main__ import app
 from benchmarks.annotate_page import annotate_page
 from tests.llm_server import ScriptedLlmServer
@@ -30,7 +30,7 @@ def test_every_figure_of_a_classification_is_measured(server, tmp_path, monkeypa
     ]
     data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     monkeypatch.setenv("LLM_BASE_URL", server.url)
-    monkeypatch.setattr(judging, "N_DRAWS", 1)
+    monkeypatch.setattr(label_aggregation, "N_DRAWS", 1)
     command = ["annotate", "--data", str(data), "--limit", "24", "--json", str(report)]
     result = CliRunner().invoke(app, command, catch_exceptions=False)
     assert result.exit_code == 0
@@ -56,7 +56,7 @@ def reported(server, tmp_path, monkeypatch, rows, *options):
     ]
     data.write_text("".join(json.dumps(row) + "\n" for row in every), encoding="utf-8")
     monkeypatch.setenv("LLM_BASE_URL", server.url)
-    monkeypatch.setattr(judging, "N_DRAWS", 1)
+    monkeypatch.setattr(label_aggregation, "N_DRAWS", 1)
     command = ["annotate", "--data", str(data), "--limit", "12", "--json", str(report), *options]
     result = CliRunner().invoke(app, command, catch_exceptions=False)
     assert result.exit_code == 0, result.output

@@ -15,11 +15,11 @@ from backend.llm.client.server import LLMClient
 from backend.store.database import Database
 from backend.store.llm_cache import LLMCache
 from benchmarks.faults.cases import N_KILLS, all_cases
-from benchmarks.faults.judge import Found, judge
-from benchmarks.faults.llm import CountingLlm
+from benchmarks.faults.checks import Found, judge
+from benchmarks.faults.llm_proxy import CountingLlm
 from benchmarks.faults.page import faults_page
-from benchmarks.faults.relay import WebhookRelay
 from benchmarks.faults.run import summary
+from benchmarks.faults.webhook_proxy import WebhookRelay
 from tests.llm_server import ScriptedLlmServer
 
 SAID = {1: (10, "Positive"), 2: (11, "Negative")}

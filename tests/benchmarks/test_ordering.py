@@ -6,10 +6,10 @@ import pytest
 
 from backend.active_learning.baselines import RandomOrder
 from backend.active_learning.ordering import PoolView
-from benchmarks.ordering_figures import area, figures, interval, random_figures
 from benchmarks.ordering_learners import PROBE_C, learn_by_fine_tuning, probe
+from benchmarks.ordering_metrics import area, figures, interval, random_figures
+from benchmarks.ordering_pools import LabeledSet, draw_pool
 from benchmarks.ordering_protocol import BUDGETS, collect, follow, macro_f1, random_curves
-from benchmarks.ordering_sets import LabeledSet, draw_pool
 from benchmarks.ordering_strategies import (
     WITHOUT_ANNOTATORS,
     Builders,

@@ -14,9 +14,9 @@ from backend.domain.student import PLAIN
 from benchmarks.noisy_labels import load, made_noisy, wrong_label_predictability
 from benchmarks.noisy_spans import holds_spans, load_spans, spoil
 from benchmarks.selftrain import training_set
-from benchmarks.selftrain_figures import draw_pictures
 from benchmarks.selftrain_goals import goal_lines
 from benchmarks.selftrain_page import write_selftrain_page
+from benchmarks.selftrain_plots import draw_pictures
 from benchmarks.selftrain_runs import SelfTrainRun, purity, recipe_named
 
 WORDS = {"cold": ("snow", "ice", "frost"), "warm": ("sun", "fire", "beach")}

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from backend.llm.prompts.templates import TEMPLATES
-from benchmarks.forms import figures, measure
+from benchmarks.template_selection import figures, measure
 from tests.fakes import FakeLanguageModel
 
 

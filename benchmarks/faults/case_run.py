@@ -18,8 +18,8 @@ from backend.domain.rounds import RoundState
 from backend.launcher.child_process import ChildProcess, Command
 from backend.services import Services, build_services
 from backend.settings import Settings
-from benchmarks.faults.judge import Found, Said
-from benchmarks.faults.stage import (
+from benchmarks.faults.checks import Found, Said
+from benchmarks.faults.testbed import (
     ANSWERED,
     Stage,
     copy_database,

@@ -31,10 +31,10 @@ from backend.launcher.vllm_server import start_language_model
 from backend.services import build_services
 from backend.settings import Secret, Settings
 from backend.supervise import web_command
-from benchmarks.faults.judge import Said
-from benchmarks.faults.llm import CountingLlm
-from benchmarks.faults.relay import WebhookRelay
-from benchmarks.faults.scripted import LexicalLlm
+from benchmarks.faults.checks import Said
+from benchmarks.faults.llm_proxy import CountingLlm
+from benchmarks.faults.scripted_llm import LexicalLlm
+from benchmarks.faults.webhook_proxy import WebhookRelay
 
 LLM_PORT, RELAY_PORT, WEB_PORT, LABEL_STUDIO_PORT, VLLM_PORT = 18611, 18612, 18613, 18614, 18615
 CONFIG = (PROJECT_FOLDER / "backend/launcher/sample/reviews.xml").read_text(encoding="utf-8")
