@@ -62,7 +62,7 @@ def test_a_second_look_before_the_labelling_changes_nothing(shared):
     assert read_llm_budget(shared.stores, shared.projects.get(project_id)).left_out == left_out
 
 
-def test_the_small_model_learns_the_left_out_texts_without_a_label(shared):
+def test_the_student_learns_the_left_out_texts_without_a_label(shared):
     project_id = shared.connected(N_TEXTS)
     shared.prelabel(project_id)
     left_out = set(read_llm_budget(shared.stores, shared.projects.get(project_id)).left_out)

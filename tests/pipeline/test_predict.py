@@ -1,9 +1,26 @@
-"""/predict: from the store, else live, else nothing for that task, always one answer a task."""
+"""Label tasks and answer /predict: stored, else live, else nothing for that task."""
 
 from __future__ import annotations
 
-from backend.domain.projects import Task
-from backend.errors import LanguageModelUnavailable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+
+from backend.domain.definitions import Definitions
+from backend.domain.labels import Example, Span, WeakLabel
+from backend.domain.projects import Project, ProjectId, Task
+from backend.domain.questions import LabelDefinition, Question, QuestionKind, TaskSchema, TextField
+from backend.domain.student import PoolTexts, TrainingSet
+from backend.errors import LanguageModelUnavailable, UnsuitableDefinitions
+from backend.labelstudio.label_config import LabelConfigReader
+from backend.pipeline.ensemble import AnnotatorEnsemble
+from backend.pipeline.pool import Guidelines, GuidelinesReader
+from backend.pipeline.predict import Labeler, StudentPredictor
+from backend.pipeline.rounds.context import RoundArtifacts
+from tests.fakes import FakeSmallModel
+from tests.pipeline.conftest import FakeEncoder, FakeSimilarity
 
 
 def tasks(*texts):
@@ -55,3 +72,138 @@ def test_a_passing_failure_is_not_kept_as_an_abstention(house):
     house.annotator.unreadable = {100}
     assert house.prediction.predict(project, tasks("good")) == [None]
     assert house.labels.progress(project).n_to_label == 1
+
+
+NER = (
+    '<View><HyperText name="t" value="$t"/><Labels name="ner" toName="t">'
+    '<Label value="Person"/></Labels></View>'
+)
+PROJECT = Project(ProjectId("3.1795215594"), NER, "Mark people.", "NER", "v1", "v1", True)
+
+
+@dataclass
+class SpanAnnotator:
+    """Marks the last three characters; keeps what it was told."""
+
+    told: list[tuple[TaskSchema, str]] = field(default_factory=list)
+
+    def annotate(self, schema, instruction, examples, *, prompt_context=None, deadline_s=None):
+        self.told.append((schema, instruction))
+        return [
+            WeakLabel(
+                example.id,
+                "ner",
+                "llm",
+                "p1",
+                spans=(Span(len(text := example.texts["t"]) - 3, len(text), "Person"),),
+            )
+            for example in examples
+        ]
+
+
+@pytest.fixture
+def labeler(stores):
+    config = LabelConfigReader(lambda url: url)
+
+    def make(annotator: SpanAnnotator, definitions: Definitions) -> Labeler:
+        given = {3: definitions}
+        ensemble = AnnotatorEnsemble(annotator, FakeSimilarity(), FakeEncoder(), stores)
+        return Labeler(
+            ensemble, GuidelinesReader(config, stores, given.__getitem__), config, stores
+        )
+
+    return make
+
+
+def test_definitions_and_instruction_reach_the_annotator(labeler):
+    annotator = SpanAnnotator()
+    definitions = Definitions({"ner": {"Person": "a human being"}}, "Whole names only.")
+    labeler(annotator, definitions).label(PROJECT, [Task(1, {"t": "Ann"})])
+    ((schema, instruction),) = annotator.told
+    assert schema.questions[0].labels[0].hint == "a human being"
+    assert instruction == "Mark people.\n\nWhole names only."
+
+
+def test_each_prediction_is_written_with_its_own_task(labeler):
+    tasks = [Task(1, {"t": "<p>I met Ann</p>"}), Task(2, {"t": "<b>Bob</b>"})]
+    _, predictions = labeler(SpanAnnotator(), Definitions()).label(PROJECT, tasks)
+    found = [prediction.result[0]["value"] for prediction in predictions]
+    assert [value["text"] for value in found] == ["Ann", "Bob"]
+    assert [value["globalOffsets"]["start"] for value in found] == [6, 0]
+
+
+def test_definitions_that_do_not_fit_are_refused(labeler):
+    with pytest.raises(UnsuitableDefinitions, match="'Place'"):
+        labeler(SpanAnnotator(), Definitions({"ner": {"Place": "x"}})).label(PROJECT, [])
+
+
+SERVED_PROJECT = Project(ProjectId("3.1795215594"), "", "", "", "v1", "v1", True)
+EXAMPLES = [Example(1, {"t": "good"}), Example(2, {"t": "awful"})]
+SERVED = {"labels_from": 2, "model_from": [3, 1], "recipe": "default"}
+
+
+def guidelines_of(*values: str) -> Guidelines:
+    labels = tuple(LabelDefinition(value, value) for value in values)
+    question = Question("q", (TextField("t", "t"),), QuestionKind.SINGLE_CHOICE, labels)
+    return Guidelines(TaskSchema((question,)), "")
+
+
+@dataclass
+class Releases:
+    """Stores whose releases are made from what a test says."""
+
+    made_from: dict[str, Any] = field(default_factory=lambda: dict(SERVED))
+
+    @property
+    def releases(self) -> Releases:
+        return self
+
+    def provenance(self, project_id: ProjectId, version: str) -> dict[str, Any]:
+        return self.made_from
+
+
+@pytest.fixture
+def labels_of(tmp_path):
+    pool = PoolTexts((1,), ("good",))
+    has = np.array([True])
+    data = TrainingSet(pool, ("good", "bad"), np.array([[1.0, 0.0]]), has, ~has)
+    model, _ = FakeSmallModel().fit(data)
+    model.save(RoundArtifacts(tmp_path / SERVED_PROJECT.id / "3").model(1))
+
+    def votes(releases: Releases, about: Guidelines | None = None):
+        student_predictor = StudentPredictor(releases, tmp_path, lambda recipe: FakeSmallModel())
+        return student_predictor.weak_labels(
+            SERVED_PROJECT, about or guidelines_of("good", "bad"), EXAMPLES
+        )
+
+    return votes
+
+
+def test_the_student_of_the_served_labels_labels_each_text(labels_of):
+    first, second = labels_of(Releases())
+    assert (first.example_id, first.annotator, first.prompt_version) == (
+        1,
+        "small-model:default",
+        "round 3",
+    )
+    np.testing.assert_allclose(
+        [first.probabilities, second.probabilities], [[0.8, 0.2], [0.2, 0.8]]
+    )
+
+
+@pytest.mark.parametrize(
+    "made_from",
+    [
+        {},
+        {"model_from": [3, 1], "recipe": "default"},
+        {**SERVED, "recipe": "paper"},
+        {**SERVED, "model_from": [4, 1]},
+    ],
+    ids=["no-round", "labels-of-no-round", "as-published", "files-are-gone"],
+)
+def test_no_other_student_labels_texts(labels_of, made_from):
+    assert labels_of(Releases(made_from)) == []
+
+
+def test_a_student_of_other_labels_labels_no_texts(labels_of):
+    assert labels_of(Releases(), guidelines_of("good", "bad", "neither")) == []

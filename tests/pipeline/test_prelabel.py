@@ -1,4 +1,4 @@
-"""Every unlabelled task gets its prediction, once, whatever happens in between."""
+"""Every unlabeled task gets its prediction, once, whatever happens in between."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from backend.domain.projects import Prediction
 from backend.errors import (
@@ -15,7 +17,7 @@ from backend.errors import (
     PlatformUnauthorized,
     PlatformUnavailable,
 )
-from backend.pipeline.prelabel import prelabel
+from backend.pipeline.prelabel import AdaptiveBatchSize, prelabel
 from tests.conftest import SENTIMENT, TOPIC
 from tests.pipeline.conftest import House, KilledHere, PlainSteps
 
@@ -381,7 +383,7 @@ def test_on_a_slow_server_each_answer_is_saved_soon(house, monkeypatch):
     assert sizes == [4, 1, 1, 1]
 
 
-def test_the_study_is_made_up_for_when_the_llm_is_back(stores):
+def test_the_sample_is_fitted_when_the_llm_is_back(stores):
     house = House(stores, orders_queue=True)
     house.similarity.is_silent = False
     project_id = house.connected(24)
@@ -406,3 +408,37 @@ def test_what_the_llm_left_unanswered_is_asked_again_later_and_at_once_for_a_rou
     assert len(house.annotator.asked) == asked
     prelabel(project_id, PlainSteps(), house.round_steps.prelabel, is_thorough=True)
     assert len(house.annotator.asked) == asked + len(house.annotator.unreadable)
+
+
+def sizes(most, s_per_task, n_chunks):
+    pace, found = AdaptiveBatchSize(most), []
+    for _ in range(n_chunks):
+        found.append(pace.size)
+        pace = pace.after(pace.size, pace.size * s_per_task)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("most", "s_per_task", "expected"),
+    [
+        (256, 0.02, [16, 64, 256, 256]),
+        (256, 30.0, [16, 2, 2, 2]),
+        (256, 600.0, [16, 1, 1, 1]),
+        (4, 0.02, [4, 4, 4, 4]),
+        (256, 1.0, [16, 60, 60, 60]),
+    ],
+)
+def test_chunks_grow_and_shrink_to_what_takes_a_minute(most, s_per_task, expected):
+    assert sizes(most, s_per_task, 4) == expected
+
+
+def test_a_chunk_from_the_cache_takes_no_time_and_does_not_divide_by_it():
+    assert AdaptiveBatchSize(256).after(16, 0.0).size == 64
+
+
+@given(st.integers(1, 300), st.lists(st.floats(0, 1e6), max_size=8))
+def test_sizes_stay_between_one_and_the_most(most, durations):
+    pace = AdaptiveBatchSize(most)
+    for seconds in durations:
+        pace = pace.after(pace.size, seconds)
+        assert 1 <= pace.size <= most

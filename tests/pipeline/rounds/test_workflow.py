@@ -44,7 +44,7 @@ def test_a_round_ends_in_a_release_with_its_figures(house):
     assert len(in_queue) == N_TEXTS - 12
 
 
-def test_a_round_that_nobody_s_labels_speak_for_brings_an_order_and_leaves_the_labels(house):
+def test_a_round_without_human_labels_brings_an_order_and_leaves_the_labels(house):
     project_id = house.connected(N_TEXTS)
     house.prelabel(project_id)
     before = house.labels.weak_labels(house.projects.get(project_id))
@@ -57,7 +57,7 @@ def test_a_round_that_nobody_s_labels_speak_for_brings_an_order_and_leaves_the_l
     assert found.metrics["gate"]["is_better"] is False
 
 
-def test_trust_hears_the_labels_of_the_queue_s_choice_too(house):
+def test_the_label_model_learns_from_labels_of_the_queue_s_choice_too(house):
     project_id = house.connected(N_TEXTS)
     house.prelabel(project_id)
     people_answer(house, project_id, 12)
@@ -67,7 +67,7 @@ def test_trust_hears_the_labels_of_the_queue_s_choice_too(house):
     assert house.ensemble.state(project).label_model["sentiment"]["n_human"] == 12
 
 
-def test_a_round_waits_until_the_llm_has_been_heard(house):
+def test_a_round_waits_until_the_llm_has_answered(house):
     project_id = house.connected(N_TEXTS)
     house.annotator.failure = LanguageModelUnavailable("down")
     house.prelabel(project_id)
@@ -84,7 +84,7 @@ def test_a_round_waits_until_the_llm_has_been_heard(house):
     assert all(v.abstention is None for v in votes if v.annotator == "fake")
 
 
-def test_labels_that_were_there_before_any_annotator_teach_trust_too(house):
+def test_labels_that_were_there_before_any_annotator_teach_the_label_model_too(house):
     project_id = house.connected(N_TEXTS)
     answered = people_answer(house, project_id, 12)
     house.prelabel(project_id)
@@ -98,7 +98,7 @@ def test_labels_that_were_there_before_any_annotator_teach_trust_too(house):
     } & (set(answered))
 
 
-def test_labels_that_people_s_answers_speak_for_replace_the_served_ones(stores, tmp_path):
+def test_labels_that_human_labels_confirm_replace_the_served_ones(stores, tmp_path):
     plan = RoundPlan(recipe="paper", chunk=CHUNK)
     house = House(stores, folder=tmp_path, orders_queue=True, plan=plan)
     house.student.is_wrong = True  # of what the annotators say, and so of people's opinion
@@ -118,7 +118,7 @@ def test_labels_that_people_s_answers_speak_for_replace_the_served_ones(stores, 
     assert any(row.result[0]["value"]["choices"] == ["Negative"] for row in good)
 
 
-def test_the_small_model_is_heard_on_texts_that_come_after_its_round(house, monkeypatch):
+def test_the_student_labels_texts_that_come_after_its_round(house, monkeypatch):
     project_id = house.connected(N_TEXTS)
     house.round(project_id)
     project = project_of(house, project_id)
@@ -133,7 +133,7 @@ def test_the_small_model_is_heard_on_texts_that_come_after_its_round(house, monk
     assert said["small-model:default"].prompt_version == "round 1"
 
 
-def test_a_small_model_whose_labels_are_not_served_is_not_heard_on_later_tasks(house):
+def test_a_student_whose_labels_are_not_served_labels_no_later_tasks(house):
     project_id = house.connected(N_TEXTS)
     house.round(project_id)
     project = project_of(house, project_id)
@@ -199,7 +199,7 @@ def test_a_round_learns_an_answer_whose_change_nobody_told(house, tmp_path):
     assert [named] == changed["value"]["choices"] != before
 
 
-def test_the_small_model_is_not_taught_by_its_own_votes(house):
+def test_the_student_is_not_trained_on_its_own_labels(house):
     project_id = house.connected(N_TEXTS)
     house.round(project_id)
     first = house.student.fits[0].targets

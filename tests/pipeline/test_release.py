@@ -1,4 +1,4 @@
-"""A labelled pool is settled, ordered and released; what comes later finds its place."""
+"""The queue has the strategy's order, and a release takes over when it is whole."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from backend.active_learning.baselines import RandomOrder
 from backend.active_learning.holdout import holdout_seed, in_holdout
 from backend.active_learning.ordering import Ordering, PoolView
 from backend.domain.labels import AbstentionReason
+from backend.domain.projects import Prediction, QueuePlace
 from backend.errors import LanguageModelUnavailable
 from tests.pipeline.conftest import LARGE_CHUNK, House, KilledHere, PlainSteps
 
@@ -163,7 +164,7 @@ class Watched(RandomOrder):
         return super().order(pool, rng=rng)
 
 
-def test_after_a_round_the_strategy_is_shown_what_the_small_model_says(stores, tmp_path):
+def test_after_a_round_the_strategy_sees_the_student_s_posteriors(stores, tmp_path):
     shown: list[PoolView] = []
     house = House(
         stores,
@@ -240,3 +241,85 @@ def choice(value: str) -> dict[str, object]:
         "type": "choices",
         "value": {"choices": [value]},
     }
+
+
+@pytest.fixture
+def unordered(stores) -> House:
+    return House(stores)
+
+
+def draft(unordered, project_id, score: float = 0.25):
+    project = unordered.projects.get(project_id)
+    tasks = sorted(unordered.remote(project_id).tasks)
+    old = unordered.remote(project_id).predictions.values()
+    result = next(iter(old)).result
+    predictions = [Prediction(task_id, "", result, score) for task_id in tasks]
+    places = [QueuePlace(task_id, n, "because") for n, task_id in enumerate(tasks)]
+    return unordered.releases.draft(project, predictions, places, {})
+
+
+def shown(unordered, project_id) -> dict[int, list[tuple[str, float]]]:
+    rows: dict[int, list[tuple[str, float]]] = {}
+    for row in unordered.remote(project_id).predictions.values():
+        rows.setdefault(row.task_id, []).append((row.model_version, row.score))
+    return rows
+
+
+def test_a_release_replaces_the_old_one_everywhere(unordered):
+    project_id = unordered.connected()
+    unordered.prelabel(project_id)
+    release = draft(unordered, project_id)
+    unordered.prelabel(project_id)
+    version = release.model_version
+    assert unordered.remote(project_id).info.model_version == version
+    assert all(rows == [(version, 0.25)] for rows in shown(unordered, project_id).values())
+    assert unordered.labels.progress(unordered.projects.get(project_id)).is_complete
+
+
+@pytest.mark.parametrize("step", ["draft", "serve", "publish"])
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_a_kill_at_any_step_leaves_one_whole_release_and_the_next_run_finishes(
+    unordered, step, number
+):
+    project_id = unordered.connected()
+    unordered.prelabel(project_id)
+    old = unordered.projects.get(project_id).model_version
+    release = draft(unordered, project_id)
+    steps = PlainSteps()
+    steps.kill_after = (step, number)
+    with pytest.raises(KilledHere):
+        unordered.prelabel(project_id, steps)
+    served = unordered.remote(project_id).info.model_version
+    assert served in (old, release.model_version)
+    assert all(
+        served in [version for version, _ in rows] for rows in shown(unordered, project_id).values()
+    )
+    unordered.prelabel(project_id)
+    version = release.model_version
+    assert all(rows == [(version, 0.25)] for rows in shown(unordered, project_id).values())
+
+
+def test_a_listing_during_a_release_finds_nothing_odd(unordered):
+    project_id = unordered.connected()
+    unordered.prelabel(project_id)
+    draft(unordered, project_id)
+    unordered.publisher.publish_draft(project_id)
+    assert unordered.synchronizer.work_due(project_id) == "a release waits to be published"
+    unordered.projects.forget_full_sync(project_id)
+    unordered.synchronizer.sync(project_id)
+    assert unordered.synchronizer.work_due(project_id) == "a release waits to be published"
+    unordered.prelabel(project_id)
+    assert unordered.synchronizer.work_due(project_id) is None
+
+
+def test_a_restored_release_is_shown_again_with_its_own_predictions(unordered):
+    project_id = unordered.connected()
+    unordered.prelabel(project_id)
+    before = shown(unordered, project_id)
+    first = unordered.projects.get(project_id)
+    draft(unordered, project_id)
+    unordered.prelabel(project_id)
+    unordered.releases.restore(unordered.projects.get(project_id), first.model_version)
+    unordered.prelabel(project_id)
+    assert shown(unordered, project_id) == before
+    assert unordered.remote(project_id).info.model_version == first.model_version

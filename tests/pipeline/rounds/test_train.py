@@ -1,14 +1,17 @@
-"""Second wordings of a round's texts: by the LLM, from the tasks, or none."""
+"""A round's training: its paraphrases, and the card of the model that it saves."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from backend.domain.llm_usage import current_scope
+from backend.domain.student import StudentOutput, StudentPrediction, TrainingReport
 from backend.errors import LanguageModelUnavailable
 from backend.pipeline.rounds.context import RoundPlan
-from backend.pipeline.rounds.train import Paraphrases
+from backend.pipeline.rounds.train import Paraphrases, model_card, round_section
 from tests.pipeline.conftest import CHUNK, House
+from tests.self_training.conftest import training_set
 
 N_TEXTS = 24
 
@@ -46,7 +49,7 @@ def build(stores, tmp_path, shouting):
     return make
 
 
-def test_the_llm_s_wordings_reach_the_small_model_on_the_project_s_account(build, shouting):
+def test_the_llm_s_paraphrases_reach_the_student_on_the_project_s_account(build, shouting):
     house, project_id = build("paraphrase")
     house.round(project_id)
     learned = house.student.fits[0]
@@ -82,3 +85,32 @@ def test_a_round_waits_while_the_llm_that_words_is_down(build, shouting):
     shouting.failure = None
     house.round(project_id)
     assert house.student.fits
+
+
+def test_a_card_tells_counts_and_labels_and_no_text():
+    data = training_set(("secret one", "secret two", "secret three"), np.array([0, 1, 1]))
+    data.is_human[0] = True
+    data.has_label[2] = False
+    nothing = np.zeros((3, 2))
+    output = StudentOutput(
+        StudentPrediction(nothing, nothing.astype(np.float32)),
+        nothing,
+        np.zeros(3),
+        nothing,
+        np.zeros(3, dtype=np.int64),
+        TrainingReport("default", {"final": 1.5}, {"held_out_agreement": 0.9}, base="tiny"),
+    )
+    card = model_card(data, output, question="topic", n_round=2)
+    assert card["Data"] == ("3 texts: 1 labelled by people, 1 by an annotator, 1 without a label.")
+    assert "- 1: label 1" in card["Labels"]
+    assert "`topic`, fine-tuned from `tiny`" in card["What it is"]
+    assert "held_out_agreement: 0.9" in card["Figures"]
+    assert "secret" not in "".join(card.values())
+
+
+def test_a_round_s_section_tells_what_it_measured():
+    found = {"value": 0.8, "low": 0.71, "high": 0.87}
+    section = round_section({"accuracies": {"fused": found}, "gate": {"reason": "promoted: why"}})
+    assert "- fused: 0.800 right, 95 % interval 0.710 to 0.870" in section
+    assert "- promoted: why" in section
+    assert "Nothing was measured." in round_section({})
