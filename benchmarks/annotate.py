@@ -340,9 +340,7 @@ def _noted(report: Report, name: str, score: Score) -> float:
 
 def _counts(bench: Bench, answers: Sequence[WeakLabel]) -> dict[str, Any]:
     usage = [
-        u
-        for u in bench.services.stores.llm_cache.usage(_PROJECT)
-        if u.account.purpose == "annotate"
+        u for u in bench.services.stores.llm_cache.usage(_PROJECT) if u.scope.purpose == "annotate"
     ]
     return {
         "n_abstentions": sum(weak.abstention is not None for weak in answers),

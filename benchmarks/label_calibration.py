@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 
+from backend.domain.labels import MIN_HUMAN_LABELS
+
 Floats = NDArray[np.float64]
 
-MIN_HUMAN_LABELS = 20
 _MIN_PROBABILITY = 1e-6
 _LOG_TEMPERATURE_SD = 0.7
 _BIAS_SD = 0.7

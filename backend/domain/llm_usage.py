@@ -1,4 +1,4 @@
-"""For whom the LLM is being asked: set where work begins, read where it is paid for."""
+"""Count what the LLM is asked, by project and purpose: set where work begins, read at requests."""
 
 from __future__ import annotations
 
@@ -10,40 +10,40 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class UsageScope:
-    """A project and what is done for it, such as "predict" or "round 2"; both may be empty."""
+    """A project and a purpose, such as "predict" or "round 2"; both may be empty."""
 
     project_id: str = ""
     purpose: str = ""
 
 
-NOBODY = UsageScope()
-_present: ContextVar[UsageScope] = ContextVar("account", default=NOBODY)
+NO_SCOPE = UsageScope()
+_scope: ContextVar[UsageScope] = ContextVar("usage_scope", default=NO_SCOPE)
 
 
 @contextmanager
 def track_usage(project_id: str, purpose: str) -> Iterator[None]:
-    """Charge what this thread asks of the LLM within the block to a project."""
-    token = _present.set(UsageScope(project_id, purpose))
+    """Count what this thread asks of the LLM within the block under a project and a purpose."""
+    token = _scope.set(UsageScope(project_id, purpose))
     try:
         yield
     finally:
-        _present.reset(token)
+        _scope.reset(token)
 
 
 def current_scope() -> UsageScope:
-    """Return the account of the innermost block around the caller."""
-    return _present.get()
+    """Return the scope of the innermost `track_usage` block around the caller."""
+    return _scope.get()
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What the LLM was asked for an account, and what that took.
+    """What the LLM was asked in a scope, and what that took.
 
     `n_cache_hits` of the `n_prompts` cost nothing; tokens and `seconds` are of the others. The
     seconds are those that callers waited, the answers of one call together.
     """
 
-    account: UsageScope = NOBODY
+    scope: UsageScope = NO_SCOPE
     n_calls: int = 0
     n_prompts: int = 0
     n_cache_hits: int = 0

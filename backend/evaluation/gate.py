@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import bdtr
 
-_MIN_HUMAN = 20
+from backend.domain.labels import MIN_HUMAN_LABELS
+
 _MIN_FOR_POINT_ESTIMATE = 200
 _CLEARLY_WORSE = 0.02  # as a difference of accuracies
 _SIGNIFICANCE = 0.05
@@ -81,7 +82,7 @@ def decide_promotion(
         on_agreement: outcomes on the cross-fitted student's labels.
         rng: draws the bootstrap's resamples.
     """
-    if on_humans is not None and len(on_humans.champion) >= _MIN_HUMAN:
+    if on_humans is not None and len(on_humans.champion) >= MIN_HUMAN_LABELS:
         return compare_on_human_labels(on_humans)
     if on_agreement is not None and len(on_agreement.champion):
         return compare_on_agreement(on_agreement, rng=rng)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, logit
 
+from backend.domain.labels import MIN_HUMAN_LABELS
 from backend.label_model.latent_class import Floats, sample_rows
 
 UNLISTED_PROBABILITY = 0.01
@@ -23,7 +24,6 @@ _INVERSE_TEMPERATURE = 0.8
 _TIE = 1e-6  # log-odds: of cells that all look alike none is over one half
 _N_STEPS = 50
 _HUMAN_WEIGHT = 10.0
-_MIN_HUMAN = 20
 _N_PRIOR_TEXTS = 5.0
 _N_PRIOR_OF_LABEL = 10.0
 _N_PRIOR_OF_MEAN = 5.0
@@ -167,7 +167,7 @@ def fit_multilabel_model(
         ValueError: there is no annotator.
     """
     _require_annotators(probabilities)
-    human = human if human and len(human) >= _MIN_HUMAN else {}
+    human = human if human and len(human) >= MIN_HUMAN_LABELS else {}
     answered = [np.isfinite(p).any(axis=1) for p in probabilities.values()]
     rows = sample_rows(np.any(answered, axis=0), human)
     sampled = {name: p[rows] for name, p in probabilities.items()}

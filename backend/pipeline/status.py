@@ -136,7 +136,7 @@ class StatusReporter:
     def _llm(self, project: Project) -> dict[str, Any]:
         """Return what the LLM was asked for the project, in all and by purpose."""
         by_purpose = self._stores.llm_cache.usage(project.id)
-        purposes = {usage.account.purpose: self._usage(usage) for usage in by_purpose}
+        purposes = {usage.scope.purpose: self._usage(usage) for usage in by_purpose}
         totals = {
             name: sum(usage[name] for usage in purposes.values())
             for name in ("n_llm_calls", "n_prompts", "n_cache_hits", "llm_seconds", "llm_cost")

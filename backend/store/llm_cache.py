@@ -40,8 +40,8 @@ class LLMCache:
             {"key": key, "answer": _text(answer), "day": today} for key, answer in answers.items()
         ]
         counters = {
-            "project_id": usage.account.project_id,
-            "purpose": usage.account.purpose,
+            "project_id": usage.scope.project_id,
+            "purpose": usage.scope.purpose,
             **{name: getattr(usage, name) for name in _COUNTERS},
         }
         with self._db.write() as connection:
@@ -59,7 +59,7 @@ class LLMCache:
         query = sa.select(table).where(table.c.project_id == project_id).order_by(table.c.purpose)
         return [
             Usage(
-                account=UsageScope(row.project_id, row.purpose),
+                scope=UsageScope(row.project_id, row.purpose),
                 **{name: getattr(row, name) for name in _COUNTERS},
             )
             for row in self._db.fetch(query)

@@ -98,7 +98,7 @@ class CachedLanguageModel:
 
     def _keep(self, new: dict[bytes, Completion], n_prompts: int, seconds: float) -> None:
         usage = Usage(
-            account=current_scope(),
+            scope=current_scope(),
             n_calls=int(bool(new)),
             n_prompts=n_prompts,
             n_cache_hits=n_prompts - len(new),

@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.domain.labels import Example, PromptContext, WeakLabel
+from backend.domain.labels import MIN_HUMAN_LABELS, Example, PromptContext, WeakLabel
 from backend.domain.questions import Question, TaskSchema
 from backend.llm.annotator import LLMAnnotator
 from backend.llm.prompts.templates import DEFAULT_TEMPLATE
 
 N_SELECTION_TEXTS = 48
-_MIN_HUMAN_LABELS = 20
 _N_PRIOR = 20
 """How many human labels weigh as much as the figures without labels."""
 _FULL_MASS = 0.1
@@ -191,7 +190,7 @@ def _figures(
     has_label = is_read & (gold >= 0)
     n_human = int(has_label.sum())
     accuracy = None
-    if n_human >= _MIN_HUMAN_LABELS:
+    if n_human >= MIN_HUMAN_LABELS:
         accuracy = float((own[has_label].argmax(axis=1) == gold[has_label]).mean())
     share_read = float(is_read.mean()) if len(is_read) else 0.0
     label_mass = outcome.mean_mass()

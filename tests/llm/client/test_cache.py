@@ -145,7 +145,7 @@ def test_usage_is_charged_to_whom_it_is_for(store):
             cached.complete(["a a", "c"], GREEDY)
         cached.complete(["a a"], GREEDY)
     annotate, second = store.usage("7.1")
-    assert annotate.account == UsageScope("7.1", "annotate")
+    assert annotate.scope == UsageScope("7.1", "annotate")
     counters = (annotate.n_calls, annotate.n_prompts, annotate.n_cache_hits)
     assert counters == (1, 3, 1)
     assert (annotate.n_tokens_in, annotate.n_tokens_out) == (3, 2)
