@@ -46,11 +46,6 @@ class RouteCapabilities:
     json_by: Constraint | None = None
 
     @property
-    def is_vllm(self) -> bool:
-        """Whether the route has capabilities that only vLLM has."""
-        return self.reads_token_ids or self.names_token_ids
-
-    @property
     def has_logprobs(self) -> bool:
         """Whether any log-probability is returned."""
         return self.reads_token_ids or self.n_top_logprobs > 0
@@ -82,23 +77,29 @@ def request_body(
         capabilities.limit_field: decoding.max_tokens,
         "temperature": decoding.temperature,
     }
-    if decoding.seed is not None and not capabilities.is_vllm:
+    is_vllm = capabilities.reads_token_ids or capabilities.names_token_ids  # it alone has these
+    if decoding.seed is not None and not is_vllm:
         body["seed"] = decoding.seed
     if decoding.stop:
         body["stop"] = list(decoding.stop)
     if is_choice_wrapped(decoding, capabilities):
         body[capabilities.limit_field] += _N_WRAPPING_TOKENS
-    return (
-        body | _constraint(decoding, capabilities) | _logprob_fields(route, decoding, capabilities)
-    )
+    if decoding.choices and capabilities.choices_by is not None:
+        body |= choice_fields(decoding.choices, capabilities.choices_by)
+    elif decoding.json_schema is not None and capabilities.json_by is not None:
+        body |= json_fields(json.loads(decoding.json_schema), capabilities.json_by)
+    if decoding.token_ids and capabilities.reads_token_ids:
+        return body | token_id_fields(route, decoding.token_ids)
+    n_wanted = capabilities.n_top_logprobs if decoding.token_ids else decoding.n_logprobs
+    if n_tokens := min(n_wanted, capabilities.n_top_logprobs):
+        body |= top_logprob_fields(route, n_tokens, by_id=capabilities.names_token_ids)
+    return body
 
 
 def is_choice_wrapped(decoding: Decoding, capabilities: RouteCapabilities) -> bool:
     """Return whether the choice comes back inside a JSON object."""
-    return bool(decoding.choices) and capabilities.choices_by in (
-        Constraint.RESPONSE_FORMAT,
-        Constraint.JSON_SCHEMA,
-    )
+    by = capabilities.choices_by
+    return bool(decoding.choices) and by not in (None, Constraint.STRUCTURED_OUTPUTS)
 
 
 def unwrap_choice(text: str) -> str:
@@ -110,10 +111,10 @@ def unwrap_choice(text: str) -> str:
 
 def top_logprob_fields(route: RouteName, n_tokens: int, *, by_id: bool) -> dict[str, Any]:
     """Return the fields that request the most likely tokens."""
-    wanted: dict[str, Any] = (
-        {"logprobs": n_tokens} if route == "plain" else {"logprobs": True, "top_logprobs": n_tokens}
-    )
-    return wanted | (_KEYS_ARE_IDS if by_id else {})
+    fields: dict[str, Any] = {"logprobs": n_tokens}
+    if route == "chat":
+        fields = {"logprobs": True, "top_logprobs": n_tokens}
+    return fields | (_KEYS_ARE_IDS if by_id else {})
 
 
 def token_id_fields(route: RouteName, token_ids: Sequence[int]) -> dict[str, Any]:
@@ -151,23 +152,3 @@ def _prompt_field(route: RouteName, prompts: Sequence[str] | str) -> dict[str, A
     one_by_one = [prompts] if isinstance(prompts, str) else prompts
     conversations = [[{"role": "user", "content": prompt}] for prompt in one_by_one]
     return {"messages": conversations[0] if isinstance(prompts, str) else conversations}
-
-
-def _constraint(decoding: Decoding, capabilities: RouteCapabilities) -> dict[str, Any]:
-    if decoding.choices and capabilities.choices_by is not None:
-        return choice_fields(decoding.choices, capabilities.choices_by)
-    if decoding.json_schema is not None and capabilities.json_by is not None:
-        return json_fields(json.loads(decoding.json_schema), capabilities.json_by)
-    return {}
-
-
-def _logprob_fields(
-    route: RouteName, decoding: Decoding, capabilities: RouteCapabilities
-) -> dict[str, Any]:
-    if decoding.token_ids and capabilities.reads_token_ids:
-        return token_id_fields(route, decoding.token_ids)
-    n_wanted = capabilities.n_top_logprobs if decoding.token_ids else decoding.n_logprobs
-    n_tokens = min(n_wanted, capabilities.n_top_logprobs)
-    return (
-        top_logprob_fields(route, n_tokens, by_id=capabilities.names_token_ids) if n_tokens else {}
-    )

@@ -65,14 +65,16 @@ def read_models(payload: Mapping[str, Any], wanted: str) -> tuple[str, int | Non
             "Set LLM_MODEL to one of them, or leave it empty for the first",
             status=404,
         )
-    length = served[name]
-    return name, length if isinstance(length, int) and length > 0 else None
+    return name, _positive(served[name])
 
 
 def read_props(payload: Mapping[str, Any]) -> int | None:
     """Return the context length that a llama.cpp server gives each request, if it says so."""
     settings = payload.get("default_generation_settings")
-    length = settings.get("n_ctx") if isinstance(settings, dict) else None
+    return _positive(settings.get("n_ctx")) if isinstance(settings, dict) else None
+
+
+def _positive(length: object) -> int | None:
     return length if isinstance(length, int) and length > 0 else None
 
 
@@ -148,15 +150,15 @@ def _completion(choice: dict[str, Any], options: ParseOptions) -> Completion | N
     completion = Completion(
         text=options.unwrap(text) if options.unwrap else text,
         finish_reason=reason if isinstance(reason, str) else None,
-        mean_logprob=_mean(_own_logprobs(choice)),
+        mean_logprob=_mean_logprob(choice),
     )
     position = _first_position(choice)
     if position is None:
         return None if options.required_ids else completion
-    found = _logprobs(position)
-    if found is None:
+    logprobs = _logprobs(position)
+    if logprobs is None:
         return None
-    by_id, by_text = found
+    by_id, by_text = logprobs
     if by_text and options.texts_to_ids is not None:
         by_id = options.texts_to_ids(by_text) | by_id
     if not set(options.required_ids) <= by_id.keys():
@@ -164,28 +166,25 @@ def _completion(choice: dict[str, Any], options: ParseOptions) -> Completion | N
     return replace(completion, logprobs=by_id)
 
 
-def _tokens(choice: Mapping[str, Any]) -> list[Any]:
-    """Return the entries of an answer's tokens in the chat route's form, [] for none."""
+def _reported(choice: Mapping[str, Any], key: str) -> list[Any] | None:
+    """Return a list of a choice's "logprobs": "content" in the chat route, else one per value."""
     logprobs = choice.get("logprobs")
-    content = logprobs.get("content") if isinstance(logprobs, dict) else None
-    return content if isinstance(content, list) else []
+    values = logprobs.get(key) if isinstance(logprobs, dict) else None
+    return values if isinstance(values, list) else None
 
 
 def _first_position(choice: Mapping[str, Any]) -> list[tuple[str, int | None, Any]] | None:
     """Return (text, id if named, log-probability) for the tokens of the first position."""
-    if tokens := _tokens(choice):
+    if tokens := _reported(choice, "content"):
         entries = tokens[0].get("top_logprobs") if isinstance(tokens[0], dict) else None
         return [
             (str(entry.get("token")), entry.get("id"), entry.get("logprob"))
             for entry in (entries if isinstance(entries, list) else [])
             if isinstance(entry, dict)
         ]
-    logprobs = choice.get("logprobs")
-    positions = logprobs.get("top_logprobs") if isinstance(logprobs, dict) else None
-    first = positions[0] if isinstance(positions, list) and positions else None
-    if not isinstance(first, dict):
-        return None
-    return [(key, None, value) for key, value in first.items()]
+    positions = _reported(choice, "top_logprobs")
+    first = positions[0] if positions else None
+    return [(key, None, p) for key, p in first.items()] if isinstance(first, dict) else None
 
 
 def _logprobs(
@@ -212,24 +211,19 @@ def _is_logprob(value: object) -> bool:
     return is_number and math.isfinite(value) and value <= _ROUNDING  # type: ignore[arg-type,operator]
 
 
-def _own_logprobs(choice: Mapping[str, Any]) -> list[Any]:
-    if tokens := _tokens(choice):
-        return [token.get("logprob") for token in tokens if isinstance(token, dict)]
-    logprobs = choice.get("logprobs")
-    own = logprobs.get("token_logprobs") if isinstance(logprobs, dict) else None
-    return own if isinstance(own, list) else []
-
-
-def _mean(values: list[Any]) -> float | None:
+def _mean_logprob(choice: Mapping[str, Any]) -> float | None:
+    """Return the mean over the answer's own tokens; None if not reported or invalid."""
+    values = _reported(choice, "token_logprobs")
+    if tokens := _reported(choice, "content"):
+        values = [token.get("logprob") for token in tokens if isinstance(token, dict)]
     if not values or not all(_is_logprob(value) for value in values):
         return None
     return math.fsum(values) / len(values)
 
 
 def _n_tokens(choice: dict[str, Any]) -> int:
-    logprobs = choice.get("logprobs")
-    tokens = logprobs.get("tokens") if isinstance(logprobs, dict) else None
-    return len(tokens) if isinstance(tokens, list) else max(1, len(_tokens(choice)))
+    tokens = _reported(choice, "tokens")
+    return len(tokens) if tokens is not None else max(1, len(_reported(choice, "content") or ()))
 
 
 def _shares(total: object, weights: Sequence[int]) -> list[int]:
@@ -293,7 +287,7 @@ def _normalized(text: str) -> str:
 
 
 def _matches(reported: str, piece: str) -> bool:
-    if not reported or not piece:
-        return False
     is_cut = len(piece) == _MAX_PSEUDO_TOKEN_CHARS
-    return piece.startswith(reported) or (is_cut and reported.startswith(piece))
+    return bool(reported and piece) and (
+        piece.startswith(reported) or (is_cut and reported.startswith(piece))
+    )
