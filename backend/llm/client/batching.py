@@ -30,6 +30,7 @@ _MAX_TRIES_ALONE = 3
 _MAX_BATCH_UNDER_DEADLINE = 8
 """A batch is answered as a whole, so that under a deadline short ones save more."""
 _ECHO_CHARS = 16
+"""A message that quotes so much of a prompt is not kept: validators like to repeat their input."""
 _jitter = random.SystemRandom()
 
 
@@ -149,7 +150,10 @@ class BatchedCompletion:
                 self._receive(until)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-        is_lost = all(one is None or _is_transient(one) for one in self._completions)
+        is_lost = all(
+            one is None or (one.failure is not None and not one.was_refused)
+            for one in self._completions
+        )
         if self._last_error is not None and is_lost:
             raise self._last_error
         return self._or_failed(str(self._last_error))
@@ -163,17 +167,14 @@ class BatchedCompletion:
             and len(self._in_flight) < self._adaptive.concurrency
             and time.monotonic() >= self._backoff_ends
         ):
-            batch = self._next_batch(min(max_size, self._adaptive.batch_size))
+            batch = self._pending.popleft()
+            size = min(max_size, self._adaptive.batch_size)
+            if len(batch.positions) > size:
+                self._pending.appendleft(_Batch(batch.positions[size:]))
+                batch = _Batch(batch.positions[:size])
             prompts = [self._prompts[position] for position in batch.positions]
             future = pool.submit(self._send_batch, prompts)
             self._in_flight[future] = (batch, time.monotonic())
-
-    def _next_batch(self, size: int) -> _Batch:
-        batch = self._pending.popleft()
-        if len(batch.positions) <= size:
-            return batch
-        self._pending.appendleft(_Batch(batch.positions[size:]))
-        return _Batch(batch.positions[:size])
 
     def _receive(self, until: float | None) -> None:
         """Wait for the first response, the end of a backoff or the deadline."""
@@ -214,28 +215,22 @@ class BatchedCompletion:
             self._pending.extendleft(reversed(batch.halves()))
         else:
             position = batch.positions[0]
-            message = _without_echo(str(exc), self._prompts[position])
+            message = str(exc)
+            n_windows = max(1, len(message) - _ECHO_CHARS + 1)
+            windows = (message[start : start + _ECHO_CHARS] for start in range(n_windows))
+            if any(window in self._prompts[position] for window in windows):
+                message = "the LLM server refused this prompt"
             self._completions[position] = Completion(failure=message, was_refused=True)
 
     def _on_failed(self, batch: _Batch, exc: ServerError, started_at: float) -> None:
+        """Hold all batches back, longer each time in a row; abort after too many in a row."""
         self._last_error = exc
         if exc.kind in (FailureKind.BUSY, FailureKind.TIMEOUT):
             is_last_try = exc.kind is FailureKind.TIMEOUT and self._n_backoffs > 0
             self._adaptive.decrease(started_at, to_minimum=is_last_try)
         self._retry(batch, exc)
-        if started_at >= self._backoff_began:
-            self._back_off(exc)
-
-    def _retry(self, batch: _Batch, exc: ServerError) -> None:
-        if len(batch.positions) > 1:
-            self._pending.extend(batch.halves())
-        elif batch.n_failures + 1 < _MAX_TRIES_ALONE or exc.kind is FailureKind.BUSY:
-            self._pending.append(_Batch(batch.positions, batch.n_failures + 1))
-        else:
-            self._completions[batch.positions[0]] = Completion(failure=str(exc))
-
-    def _back_off(self, exc: ServerError) -> None:
-        """Hold all batches back, longer each time in a row; abort after too many in a row."""
+        if started_at < self._backoff_began:
+            return
         self._n_backoffs += 1
         if self._n_backoffs > _MAX_BACKOFFS[exc.kind]:
             self._abort(exc)
@@ -247,19 +242,14 @@ class BatchedCompletion:
             requested_s, backoff_s * _jitter.uniform(0.5, 1.0)
         )
 
+    def _retry(self, batch: _Batch, exc: ServerError) -> None:
+        if len(batch.positions) > 1:
+            self._pending.extend(batch.halves())
+        elif batch.n_failures + 1 < _MAX_TRIES_ALONE or exc.kind is FailureKind.BUSY:
+            self._pending.append(_Batch(batch.positions, batch.n_failures + 1))
+        else:
+            self._completions[batch.positions[0]] = Completion(failure=str(exc))
+
     def _abort(self, exc: ServerError | RequestRejected) -> None:
         self._last_error = exc
         self._pending.clear()
-
-
-def _is_transient(completion: Completion) -> bool:
-    return completion.failure is not None and not completion.was_refused
-
-
-def _without_echo(message: str, prompt: str) -> str:
-    """Return the message unless it quotes the prompt: validators like to repeat their input."""
-    n_windows = max(1, len(message) - _ECHO_CHARS + 1)
-    windows = (message[start : start + _ECHO_CHARS] for start in range(n_windows))
-    if any(window in prompt for window in windows):
-        return "the LLM server refused this prompt"
-    return message

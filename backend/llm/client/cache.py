@@ -59,9 +59,7 @@ class CachedLanguageModel:
 
     def close(self) -> None:
         """Close the model's connections, if it has any."""
-        close = getattr(self._model, "close", None)
-        if close is not None:
-            close()
+        getattr(self._model, "close", lambda: None)()
 
     def complete(
         self, prompts: Sequence[str], decoding: Decoding, *, deadline_s: float | None = None
@@ -77,7 +75,11 @@ class CachedLanguageModel:
             except LanguageModelError:
                 return self._model.complete(prompts, decoding, deadline_s=deadline_s)
         keys = cache_keys(name, prompts, decoding)
-        hits = self._find(keys)
+        hits: dict[bytes, Completion] = {}
+        try:
+            hits = self._store.find(keys)
+        except StoreUnavailable as exc:
+            _log.warning("stored answers cannot be read, so the LLM is asked: %s", exc)
         misses = {key: prompt for key, prompt in zip(keys, prompts, strict=True) if key not in hits}
         left_s = None if deadline_s is None else deadline_s - (time.monotonic() - started_at)
         sent_at = time.monotonic()
@@ -88,13 +90,6 @@ class CachedLanguageModel:
         seconds = time.monotonic() - sent_at if misses else 0.0
         self._keep(new, len(prompts), seconds)
         return _in_order(keys, hits, new)
-
-    def _find(self, keys: Sequence[bytes]) -> dict[bytes, Completion]:
-        try:
-            return self._store.find(keys)
-        except StoreUnavailable as exc:
-            _log.warning("stored answers cannot be read, so the LLM is asked: %s", exc)
-            return {}
 
     def _keep(self, new: dict[bytes, Completion], n_prompts: int, seconds: float) -> None:
         usage = Usage(
@@ -115,9 +110,8 @@ class CachedLanguageModel:
 
 def cache_keys(model: str, prompts: Sequence[str], decoding: Decoding) -> list[bytes]:
     """Return the key of each prompt's completion, in the order of the prompts."""
-    fields = {
-        name: value for name, value in asdict(replace(decoding, model=model)).items() if value
-    }
+    given = asdict(replace(decoding, model=model))
+    fields = {name: value for name, value in given.items() if value}
     head = json.dumps(fields, sort_keys=True).encode() + b"\0"
     is_sampled = decoding.temperature > 0 and decoding.seed is None
     n_before: Counter[str] = Counter()

@@ -109,6 +109,7 @@ class ServerConnection:
     def _exchange(
         self, method: str, url: str, body: Mapping[str, Any] | None, *, until: float
     ) -> dict[str, Any]:
+        """Return the answer's object; a server that sends it drop by drop is cut off in time."""
         left_s = until - time.monotonic()
         if left_s <= 0:
             raise ServerError(FailureKind.TIMEOUT, f"no time left to ask {_shown(url)}")
@@ -121,10 +122,15 @@ class ServerConnection:
                 timeout=(min(_CONNECT_TIMEOUT_S, left_s), left_s),
                 allow_redirects=False,
             ) as response:
-                content = _read_body(response, until=until)
+                chunks, n_bytes = [], 0
+                while chunk := response.raw.read1(2**16, decode_content=True):
+                    chunks.append(chunk)
+                    n_bytes += len(chunk)
+                    if time.monotonic() > until or n_bytes > _MAX_ANSWER_BYTES:
+                        raise requests.ReadTimeout("the answer did not end in time")
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as exc:
             raise _translated(_shown(url), exc, left_s) from exc
-        return _json_object(_shown(url), response, content)
+        return _json_object(_shown(url), response, b"".join(chunks))
 
 
 class _KeyAuth(requests.auth.AuthBase):
@@ -136,17 +142,6 @@ class _KeyAuth(requests.auth.AuthBase):
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         request.headers["Authorization"] = f"Bearer {self._api_key}"
         return request
-
-
-def _read_body(response: requests.Response, *, until: float) -> bytes:
-    """Return the body; a server that sends it drop by drop is cut off in time."""
-    chunks, n_bytes = [], 0
-    while chunk := response.raw.read1(2**16, decode_content=True):
-        chunks.append(chunk)
-        n_bytes += len(chunk)
-        if time.monotonic() > until or n_bytes > _MAX_ANSWER_BYTES:
-            raise requests.ReadTimeout("the answer did not end in time")
-    return b"".join(chunks)
 
 
 def _shown(url: str) -> str:
@@ -189,9 +184,9 @@ def _json_object(url: str, response: requests.Response, content: bytes) -> dict[
     """Return the response's JSON object; raises ServerError or RequestRejected if it is none."""
     status = response.status_code
     payload = json_or_none(content)
-    if status == 200 and isinstance(payload, dict):
-        return payload
     if status == 200:
+        if isinstance(payload, dict):
+            return payload
         raise ServerError(
             FailureKind.MALFORMED,
             f"{url} answered, but not with a JSON object; is it an LLM server?",
@@ -211,15 +206,13 @@ def _json_object(url: str, response: requests.Response, content: bytes) -> dict[
         )
     if status == 408 or (status >= 500 and status != 501):
         raise ServerError(FailureKind.BROKEN, f"the LLM server failed: {summary}; see its log")
-    raise RequestRejected(summary + _remedy(status), status=status, param=param)
-
-
-def _remedy(status: int) -> str:
     if status in (401, 403):
-        return "; set LLM_API_KEY to the server's key"
-    if status in (404, 405):
-        return "; LLM_BASE_URL has to be the address of an OpenAI-compatible server, with /v1"
-    return "; set LLM_BASE_URL to the final address" if status < 400 else ""
+        summary += "; set LLM_API_KEY to the server's key"
+    elif status in (404, 405):
+        summary += "; LLM_BASE_URL has to be the address of an OpenAI-compatible server, with /v1"
+    elif status < 400:
+        summary += "; set LLM_BASE_URL to the final address"
+    raise RequestRejected(summary, status=status, param=param)
 
 
 def _error_message(payload: dict[str, Any]) -> tuple[str, str | None]:

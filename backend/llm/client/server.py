@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -101,7 +101,9 @@ class LLMClient:
         tokens = self._tokens(sent, until)
         if len(tokens) <= n_tokens:
             return text[: len(sent)]
-        prefix = self._detokenize(tokens[:n_tokens], until).rstrip("\N{REPLACEMENT CHARACTER}")
+        payload = self._post_root("detokenize", {"tokens": list(tokens[:n_tokens])}, until)
+        prefix = payload.get("prompt", payload.get("content"))
+        prefix = prefix.rstrip("\N{REPLACEMENT CHARACTER}") if isinstance(prefix, str) else ""
         if sent.startswith(prefix) and len(self._tokens(prefix, until)) <= n_tokens:
             return text[: len(prefix)]
         return text[: self._longest_prefix(sent, n_tokens, until)]
@@ -111,20 +113,29 @@ class LLMClient:
     ) -> list[Completion]:
         """Complete each prompt, in batches; same length and order as `prompts`."""
         until = None if deadline_s is None else time.monotonic() + deadline_s
-        pinned = _PinnedModel(decoding.model)
+        detections: list[ServerCapabilities] = []
 
         def send(batch: Sequence[str]) -> list[Completion | None]:
-            capabilities = pinned.capabilities(lambda: self._detect(until))
+            # a call stays with one model: token ids of another vocabulary would mean nothing
+            found = detections[0] if detections else self._detect(until)
+            detections.append(found)
+            expected = decoding.model or detections[0].info.name
+            if found.info.name != expected:
+                raise ServerError(
+                    FailureKind.OTHER_MODEL,
+                    f"the LLM server now serves {found.info.name!r} where {expected!r} was "
+                    "expected; the next call goes to the new model",
+                )
             left_s = None if until is None else until - time.monotonic()
-            return self._send(batch, decoding, capabilities, left_s)
+            return self._send(batch, decoding, found, left_s)
 
-        run = BatchedCompletion(
+        call = BatchedCompletion(
             [_sendable(prompt) for prompt in prompts],
             send,
             self._concurrency(decoding),
             first_backoff_s=self._limits.first_backoff_s,
         )
-        return run.run(until=until, deadline_s=deadline_s)
+        return call.run(until=until, deadline_s=deadline_s)
 
     def request(
         self,
@@ -156,26 +167,22 @@ class LLMClient:
     ) -> list[Completion | None]:
         """Send one batch, within the call's time left and the time limit of one request."""
         until = self._until(left_s, n_answer_tokens=decoding.max_tokens)
-        accepts_batches = capabilities.routes[capabilities.route(decoding)].accepts_batches
-        options = self._parse_options(decoding, capabilities)
-        completions: list[Completion | None] = []
-        with self._forgetting():
-            for one in [prompts] if accepts_batches else prompts:
-                url, body = self.request(one, decoding, capabilities)
-                payload = self._server.post(url, body, until=until)
-                asked = [one] if isinstance(one, str) else one
-                completions += read_completions(payload, asked, options)
-        return completions
-
-    def _parse_options(self, decoding: Decoding, capabilities: ServerCapabilities) -> ParseOptions:
         route = capabilities.routes[capabilities.route(decoding)]
-        return ParseOptions(
+        options = ParseOptions(
             required_ids=decoding.token_ids if route.reads_token_ids else (),
             texts_to_ids=None
             if capabilities.names_token_ids
             else lambda by_text: self._pseudo_tokenizer.by_id(by_text, decoding.token_ids),
             unwrap=unwrap_choice if is_choice_wrapped(decoding, route) else None,
         )
+        completions: list[Completion | None] = []
+        with self._forgetting():
+            for one in [prompts] if route.accepts_batches else prompts:
+                url, body = self.request(one, decoding, capabilities)
+                payload = self._server.post(url, body, until=until)
+                asked = [one] if isinstance(one, str) else one
+                completions += read_completions(payload, asked, options)
+        return completions
 
     def _until(self, deadline_s: float | None, *, n_answer_tokens: int = 1) -> float:
         """Return when one request has to end, on the monotonic clock."""
@@ -213,16 +220,10 @@ class LLMClient:
         found = self._detect(until)
         if not found.names_token_ids:
             return self._pseudo_tokenizer.tokenize(text)
+        body: dict[str, Any] = {"prompt": text, "add_special_tokens": False}
         if found.tokenizer == "content":
-            body: dict[str, Any] = {"content": text, "add_special": False}
-        else:
-            body = {"prompt": text, "add_special_tokens": False}
+            body = {"content": text, "add_special": False}
         return read_token_ids(self._post_root("tokenize", body, until))
-
-    def _detokenize(self, tokens: Sequence[int], until: float) -> str:
-        payload = self._post_root("detokenize", {"tokens": list(tokens)}, until)
-        text = payload.get("prompt", payload.get("content"))
-        return text if isinstance(text, str) else ""
 
     def _post_root(self, route: str, body: dict[str, Any], until: float) -> dict[str, Any]:
         body = {"model": self._detect(until).info.name} | body
@@ -239,27 +240,6 @@ class LLMClient:
             else:
                 too_long = middle
         return fits
-
-
-class _PinnedModel:
-    """Pins one call to one model: token ids of another model's vocabulary would mean nothing."""
-
-    def __init__(self, wanted_name: str) -> None:
-        self._wanted_name = wanted_name
-        self._capabilities: ServerCapabilities | None = None
-
-    def capabilities(self, detect: Callable[[], ServerCapabilities]) -> ServerCapabilities:
-        """Return the call's first detection; raises ServerError if it is of another model."""
-        found = self._capabilities or detect()
-        self._capabilities = self._capabilities or found
-        expected = self._wanted_name or self._capabilities.info.name
-        if found.info.name != expected:
-            raise ServerError(
-                FailureKind.OTHER_MODEL,
-                f"the LLM server now serves {found.info.name!r} where {expected!r} was "
-                "expected; the next call goes to the new model",
-            )
-        return found
 
 
 def _sendable(text: str) -> str:
