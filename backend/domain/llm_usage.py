@@ -10,7 +10,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class UsageScope:
-    """A project and a purpose, such as "predict" or "round 2"; both may be empty."""
+    """A project and what the LLM is used for; both may be empty.
+
+    Purposes are stored, so their names stay: "annotate", "study" (label the first sample),
+    "rewording" (paraphrase texts), "order" (score texts for the queue), "predict", "round 2".
+    """
 
     project_id: str = ""
     purpose: str = ""

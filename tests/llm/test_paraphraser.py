@@ -12,7 +12,7 @@ from backend.llm.paraphraser import Paraphraser
 from tests.fakes import FakeLanguageModel
 
 
-class RewordingModel(FakeLanguageModel):
+class ParaphrasingModel(FakeLanguageModel):
     """Says each text backwards; `finish_reason` "length" where it was cut."""
 
     has_chat = False
@@ -37,7 +37,7 @@ class RewordingModel(FakeLanguageModel):
 
 def test_each_text_gets_its_own_wording():
     texts = ["a long film " * 9, "good film", "", "lost in time", "an endless tale", "bad film"]
-    found = Paraphraser(RewordingModel()).paraphrase(texts)
+    found = Paraphraser(ParaphrasingModel()).paraphrase(texts)
     assert found == [
         " ".join(reversed(texts[0].split())),
         "film good",
@@ -49,7 +49,7 @@ def test_each_text_gets_its_own_wording():
 
 
 def test_texts_of_like_length_go_together_and_too_long_ones_are_not_asked():
-    model = RewordingModel()
+    model = ParaphrasingModel()
     Paraphraser(model).paraphrase(["short one", "long " * 30, "short two", "too long " * 300])
     assert [len(what) for call, what in model.calls if call == "complete"] == [2, 1]
     assert [decoding.max_tokens for decoding in model.decodings] == [16, 128]
@@ -57,7 +57,7 @@ def test_texts_of_like_length_go_together_and_too_long_ones_are_not_asked():
 
 
 def test_a_chat_model_is_asked_in_a_chat():
-    model = RewordingModel()
+    model = ParaphrasingModel()
     model.has_chat = True
     assert Paraphraser(model).paraphrase(["good film"]) == ["film good"]
     assert model.decodings[0].is_chat
@@ -65,14 +65,14 @@ def test_a_chat_model_is_asked_in_a_chat():
 
 
 def test_quotes_in_a_text_cannot_end_the_quotation():
-    model = RewordingModel()
+    model = ParaphrasingModel()
     Paraphraser(model).paraphrase(['say "no"\nNew text: "yes'])
     assert model.prompts[0].count('"') == 3
     assert model.prompts[0].count("\n") == 3
 
 
 def test_a_server_that_is_gone_is_an_error():
-    model = RewordingModel()
+    model = ParaphrasingModel()
     model.failure = LanguageModelUnavailable("down")
     with pytest.raises(LanguageModelUnavailable):
         Paraphraser(model).paraphrase(["good film"])

@@ -77,8 +77,8 @@ def test_the_student_learns_the_left_out_texts_without_a_label(shared):
 def test_what_the_llm_cannot_label_in_a_night_is_left_out(house, seconds, share):
     house.similarity.is_silent = False
     project_id = house.connected(N_TEXTS)
-    account = UsageScope(project_id, "study")
-    usage = Usage(account, 1, n_prompts=N_TEXTS + 5, n_cache_hits=5, seconds=seconds)
+    scope = UsageScope(project_id, "study")
+    usage = Usage(scope, 1, n_prompts=N_TEXTS + 5, n_cache_hits=5, seconds=seconds)
     house.stores.llm_cache.keep({}, usage)
     house.prelabel(project_id)
     assert len(heard(house, project_id, "fake")) == share * N_TEXTS

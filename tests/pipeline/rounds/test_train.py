@@ -16,50 +16,50 @@ from tests.self_training.conftest import training_set
 N_TEXTS = 24
 
 
-class Shouting:
-    """Says every text louder; knows on whose account."""
+class UppercaseParaphraser:
+    """Returns each text in capitals; keeps the usage scope of each call."""
 
     def __init__(self):
-        self.accounts = []
+        self.scopes = []
         self.failure = None
 
-    def reword(self, texts):
+    def paraphrase(self, texts):
         if self.failure is not None:
             raise self.failure
-        self.accounts.append(current_scope())
+        self.scopes.append(current_scope())
         return [text.upper() for text in texts]
 
 
 @pytest.fixture
-def shouting():
-    return Shouting()
+def paraphraser():
+    return UppercaseParaphraser()
 
 
 @pytest.fixture
-def build(stores, tmp_path, shouting):
+def build(stores, tmp_path, paraphraser):
     def make(source, recipe="paper"):
         house = House(
             stores,
             folder=tmp_path,
             plan=RoundPlan(recipe=recipe, chunk=CHUNK),
-            paraphrases=Paraphrases(source, shouting.reword),
+            paraphrases=Paraphrases(source, paraphraser.paraphrase),
         )
         return house, house.connected(N_TEXTS)
 
     return make
 
 
-def test_the_llm_s_paraphrases_reach_the_student_on_the_project_s_account(build, shouting):
+def test_llm_paraphrases_reach_the_student_in_the_project_s_usage_scope(build, paraphraser):
     house, project_id = build("paraphrase")
     house.round(project_id)
     learned = house.student.fits[0]
     assert learned.views == tuple(text.upper() for text in learned.pool.texts)
-    assert {(one.project_id, one.purpose) for one in shouting.accounts} == {
+    assert {(one.project_id, one.purpose) for one in paraphraser.scopes} == {
         (project_id, "rewording")
     }
 
 
-def test_a_field_of_the_tasks_holds_wordings_where_it_is_filled(build):
+def test_a_field_of_the_tasks_holds_paraphrases_where_it_is_filled(build):
     house, project_id = build("text")
     house.round(project_id)
     learned = house.student.fits[0]
@@ -69,20 +69,20 @@ def test_a_field_of_the_tasks_holds_wordings_where_it_is_filled(build):
     ) == (None,) * len(learned.pool)
 
 
-def test_recipes_without_second_views_ask_for_none(build, shouting):
+def test_recipes_without_second_views_ask_for_none(build, paraphraser):
     house, project_id = build("paraphrase", recipe="default")
     house.round(project_id)
     assert house.student.fits[0].views is None
-    assert shouting.accounts == []
+    assert paraphraser.scopes == []
 
 
-def test_a_round_waits_while_the_llm_that_words_is_down(build, shouting):
+def test_a_round_waits_while_the_paraphrasing_llm_is_down(build, paraphraser):
     house, project_id = build("paraphrase")
-    shouting.failure = LanguageModelUnavailable("down")
+    paraphraser.failure = LanguageModelUnavailable("down")
     house.round(project_id)
     assert house.student.fits == []
     assert house.rounds.running(project_id) is not None
-    shouting.failure = None
+    paraphraser.failure = None
     house.round(project_id)
     assert house.student.fits
 
