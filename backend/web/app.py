@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from backend.services import Services
 
 _LOG = logging.getLogger(__name__)
-_MEGABYTE = 1024 * 1024
 _MAX_REASON = 300  # characters of the status line
 _HTTP_ERRORS = {
     404: "there is no such route; see docs/operations.md",
@@ -30,14 +29,29 @@ _HTTP_ERRORS = {
 def build_app(services: Services, make_backend: Callable[..., Any]) -> Flask:
     """Build the application; see `ml_blueprint` for `make_backend`."""
     app = Flask(__name__)
-    app.config["MAX_CONTENT_LENGTH"] = services.settings.max_request_mb * _MEGABYTE
+    app.config["MAX_CONTENT_LENGTH"] = services.settings.max_request_mb * 1024**2
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.register_blueprint(ml_blueprint(services, make_backend))
     app.register_blueprint(metrics_blueprint(services))
     app.before_request(_authentication(services))
-    app.register_error_handler(HTTPException, _http_error)
-    app.register_error_handler(BackendError, _backend_error)
-    app.register_error_handler(Exception, _unexpected)
+
+    @app.errorhandler(HTTPException)
+    def http_error(error: HTTPException) -> Response:
+        code = error.code or 500
+        return _error(code, _HTTP_ERRORS.get(code, error.name))
+
+    @app.errorhandler(BackendError)
+    def backend_error(error: BackendError) -> Response:
+        if isinstance(error, InvalidRequest):
+            return _error(400, str(error))
+        _LOG.error("%s %s: %s", request.method, request.path, error)
+        return _error(503 if isinstance(error, StoreUnavailable) else 502, str(error))
+
+    @app.errorhandler(Exception)
+    def unexpected(error: Exception) -> Response:
+        _LOG.error("%s %s failed", request.method, request.path, exc_info=error)
+        return _error(500, "unexpected error; the backend's log has the details")
+
     return app
 
 
@@ -69,20 +83,3 @@ def _error(status: int, message: str) -> Response:
     reason = " ".join(message.split()).encode("latin-1", "replace").decode("latin-1")
     response.status = f"{status} {reason[:_MAX_REASON]}"
     return response
-
-
-def _http_error(error: HTTPException) -> Response:
-    code = error.code or 500
-    return _error(code, _HTTP_ERRORS.get(code, error.name))
-
-
-def _backend_error(error: BackendError) -> Response:
-    if isinstance(error, InvalidRequest):
-        return _error(400, str(error))
-    _LOG.error("%s %s: %s", request.method, request.path, error)
-    return _error(503 if isinstance(error, StoreUnavailable) else 502, str(error))
-
-
-def _unexpected(error: Exception) -> Response:
-    _LOG.error("%s %s failed", request.method, request.path, exc_info=error)
-    return _error(500, "unexpected error; the backend's log has the details")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from flask import Blueprint, Response, g, request
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
@@ -49,32 +49,27 @@ class _StateCollector(Collector):
             for project in overview["projects"]:
                 gauge.add_metric([project["project"]], project[key])
             yield gauge
-        yield from _rounds(overview["projects"])
+        rounds = _gauge("rounds", "rounds by state", "project", "state")
+        seconds = _gauge("round_seconds", "how long the last finished round took", "project")
+        sources = _gauge(
+            "labels_by_source", "labels of the last round by what decided them", "project", "source"
+        )
         problems = _gauge("problems", "what keeps work from going on", "project", "source")
         for project in overview["projects"]:
+            name = project["project"]
+            for state, n_rounds in Counter(row["state"] for row in project["rounds"]).items():
+                rounds.add_metric([name, state], n_rounds)
+            for last in [row for row in project["rounds"] if row["seconds"] is not None][-1:]:
+                seconds.add_metric([name], last["seconds"])
+                for source, n_labels in last["metrics"].get("sources", {}).items():
+                    sources.add_metric([name, source], n_labels)
             for problem in project["problems"]:
-                problems.add_metric([project["project"], problem["source"]], problem["n_times"])
-        yield problems
+                problems.add_metric([name, problem["source"]], problem["n_times"])
+        yield from (rounds, seconds, sources, problems)
 
 
 def _gauge(name: str, help_text: str, *labels: str) -> GaugeMetricFamily:
     return GaugeMetricFamily(f"freeal_{name}", help_text, labels=labels)
-
-
-def _rounds(projects: Sequence[Mapping[str, Any]]) -> Iterable[Metric]:
-    rounds = _gauge("rounds", "rounds by state", "project", "state")
-    seconds = _gauge("round_seconds", "how long the last finished round took", "project")
-    sources = _gauge(
-        "labels_by_source", "labels of the last round by what decided them", "project", "source"
-    )
-    for project in projects:
-        for state, n_rounds in Counter(row["state"] for row in project["rounds"]).items():
-            rounds.add_metric([project["project"], state], n_rounds)
-        for last in [row for row in project["rounds"] if row["seconds"] is not None][-1:]:
-            seconds.add_metric([project["project"]], last["seconds"])
-            for source, n_labels in last["metrics"].get("sources", {}).items():
-                sources.add_metric([project["project"], source], n_labels)
-    yield from (rounds, seconds, sources)
 
 
 def metrics_blueprint(services: Services) -> Blueprint:

@@ -61,7 +61,13 @@ def ml_blueprint(services: Services, make_backend: Callable[..., Any]) -> Bluepr
     def versions() -> Response:
         body = request.get_json(force=True, silent=True)
         project = request.args.get("project") or (body or {}).get("project")
-        return jsonify({"versions": _versions(services, project)})
+        projects, found = services.stores.projects, []
+        if project:
+            found = projects.versions(ProjectId(str(project)))
+        else:  # Label Studio does not say which project it means
+            connected = [each for each in projects.all() if each.is_connected]
+            found = projects.versions(connected[0].id) if len(connected) == 1 else []
+        return jsonify({"versions": found})
 
     @blueprint.get("/status/<project>")
     def status(project: str) -> tuple[Response, int]:
@@ -72,14 +78,6 @@ def ml_blueprint(services: Services, make_backend: Callable[..., Any]) -> Bluepr
         return jsonify(report), 200
 
     return blueprint
-
-
-def _versions(services: Services, project: str | None) -> list[str]:
-    """Return a project's versions; Label Studio does not say which project it means."""
-    if project:
-        return services.stores.projects.versions(ProjectId(str(project)))
-    connected = [project for project in services.stores.projects.all() if project.is_connected]
-    return services.stores.projects.versions(connected[0].id) if len(connected) == 1 else []
 
 
 def _json_object() -> dict[str, Any]:
