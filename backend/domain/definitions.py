@@ -52,17 +52,14 @@ def _parse(name: str, content: Any) -> Definitions:
     if unknown:
         raise UnsuitableDefinitions(f"{name} holds {', '.join(map(repr, unknown))}; {_EXPECTED}")
     labels, instruction = content.get("definitions") or {}, content.get("instruction") or ""
-    if not isinstance(instruction, str) or not _is_table_of_texts(labels):
-        raise UnsuitableDefinitions(f"{name} holds something else than texts; {_EXPECTED}")
-    return Definitions({name: meanings or {} for name, meanings in labels.items()}, instruction)
-
-
-def _is_table_of_texts(labels: Any) -> bool:
-    return isinstance(labels, dict) and all(
+    are_texts = isinstance(labels, dict) and all(
         meanings == ""
         or (isinstance(meanings, dict) and all(isinstance(text, str) for text in meanings.values()))
         for meanings in labels.values()
     )
+    if not are_texts or not isinstance(instruction, str):
+        raise UnsuitableDefinitions(f"{name} holds something else than texts; {_EXPECTED}")
+    return Definitions({name: meanings or {} for name, meanings in labels.items()}, instruction)
 
 
 def with_definitions(

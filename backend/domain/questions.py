@@ -6,100 +6,60 @@ from dataclasses import dataclass
 from enum import Flag, StrEnum, auto
 
 
-class AnswerShape(StrEnum):
-    """What an answer holds: exactly one label, any set of labels, labeled spans, or a text."""
-
-    LABEL = "label"
-    LABEL_SET = "label_set"
-    SPANS = "spans"
-    TEXT = "text"
-
-
 class Trait(Flag):
-    """What sets a kind apart from others of its shape."""
+    """What an answer to a question holds, and what sets its kind apart from others."""
 
-    NONE = 0
-    ORDINAL = auto()  # labels run from low to high
-    NUMERIC = auto()  # an answer is a number
-    COMPARES_TEXTS = auto()  # an answer is about all texts of the question alike
+    EXCLUSIVE = auto()
+    MULTILABEL = auto()
+    SPANS = auto()
+    FREE_TEXT = auto()
+    ORDINAL = auto()
+    NUMERIC = auto()
+    COMPARES_TEXTS = auto()
 
 
 class QuestionKind(StrEnum):
     """The kinds of questions, each with its properties; no other module decides by a kind's name.
 
     A new kind is one line here, and one of the control tags in `labelstudio.label_config` asks it.
-    A member is its stored value, the answer's shape, the prefix of its prompt versions, and traits.
+    A member is its stored value, the prefix of its prompt versions, and its traits.
     """
 
-    SINGLE_CHOICE = "single_choice", AnswerShape.LABEL, "choice"
-    MULTIPLE_CHOICE = "multiple_choice", AnswerShape.LABEL_SET, "yes-no"
-    RATING = "rating", AnswerShape.LABEL, "rating", Trait.ORDINAL
-    NUMBER = "number", AnswerShape.LABEL, "number", Trait.ORDINAL | Trait.NUMERIC
-    PAIRWISE = "pairwise", AnswerShape.LABEL, "pairwise", Trait.COMPARES_TEXTS
-    SPANS = "spans", AnswerShape.SPANS, "spans"
-    FREE_TEXT = "free_text", AnswerShape.TEXT, "text"
+    SINGLE_CHOICE = "single_choice", "choice", Trait.EXCLUSIVE
+    MULTIPLE_CHOICE = "multiple_choice", "yes-no", Trait.MULTILABEL
+    RATING = "rating", "rating", Trait.EXCLUSIVE | Trait.ORDINAL
+    NUMBER = "number", "number", Trait.EXCLUSIVE | Trait.ORDINAL | Trait.NUMERIC
+    PAIRWISE = "pairwise", "pairwise", Trait.EXCLUSIVE | Trait.COMPARES_TEXTS
+    SPANS = "spans", "spans", Trait.SPANS
+    FREE_TEXT = "free_text", "text", Trait.FREE_TEXT
 
-    shape: AnswerShape
     prompt_prefix: str
-    traits: Trait
+    is_exclusive: bool  # exactly one label is right: a posterior over the labels sums to 1
+    is_multilabel: bool  # each label holds or not by itself: one probability per label
+    has_posterior: bool  # whole texts carry the labels, so that annotators give probabilities
+    has_spans: bool  # pieces of a text carry the labels
+    is_free_text: bool  # the answer is a text of its own
+    can_be_empty: bool  # "there is none" is an answer
+    is_ordinal: bool  # the labels run from low to high
+    is_numeric: bool  # an answer is a number
+    compares_texts: bool  # an answer is about all texts of the question alike
 
     def __new__(
-        cls,
-        value: str,
-        shape: AnswerShape = AnswerShape.LABEL,
-        prompt_prefix: str = "",
-        traits: Trait = Trait.NONE,
+        cls, value: str, prompt_prefix: str = "", traits: Trait = Trait.EXCLUSIVE
     ) -> QuestionKind:
         """Make a member that is found by its value alone."""
         kind = str.__new__(cls, value)
-        kind._value_ = value
-        kind.shape, kind.prompt_prefix, kind.traits = shape, prompt_prefix, traits
+        kind._value_, kind.prompt_prefix = value, prompt_prefix
+        kind.is_exclusive = Trait.EXCLUSIVE in traits
+        kind.is_multilabel = Trait.MULTILABEL in traits
+        kind.has_posterior = kind.is_exclusive or kind.is_multilabel
+        kind.has_spans = Trait.SPANS in traits
+        kind.is_free_text = Trait.FREE_TEXT in traits
+        kind.can_be_empty = kind.is_multilabel or kind.has_spans
+        kind.is_ordinal = Trait.ORDINAL in traits
+        kind.is_numeric = Trait.NUMERIC in traits
+        kind.compares_texts = Trait.COMPARES_TEXTS in traits
         return kind
-
-    @property
-    def is_exclusive(self) -> bool:
-        """Whether exactly one label is right, so that a posterior over the labels sums to 1."""
-        return self.shape is AnswerShape.LABEL
-
-    @property
-    def is_multilabel(self) -> bool:
-        """Whether each label holds or not by itself: one probability per label."""
-        return self.shape is AnswerShape.LABEL_SET
-
-    @property
-    def has_posterior(self) -> bool:
-        """Whether whole texts carry the labels, so that annotators give probabilities of them."""
-        return self.is_exclusive or self.is_multilabel
-
-    @property
-    def has_spans(self) -> bool:
-        """Whether pieces of a text carry the labels."""
-        return self.shape is AnswerShape.SPANS
-
-    @property
-    def is_free_text(self) -> bool:
-        """Whether the answer is a text of its own."""
-        return self.shape is AnswerShape.TEXT
-
-    @property
-    def can_be_empty(self) -> bool:
-        """Whether "there is none" is an answer."""
-        return self.is_multilabel or self.has_spans
-
-    @property
-    def is_ordinal(self) -> bool:
-        """Whether the labels run from low to high."""
-        return Trait.ORDINAL in self.traits
-
-    @property
-    def is_numeric(self) -> bool:
-        """Whether an answer is a number."""
-        return Trait.NUMERIC in self.traits
-
-    @property
-    def compares_texts(self) -> bool:
-        """Whether an answer is about all texts of the question alike."""
-        return Trait.COMPARES_TEXTS in self.traits
 
 
 @dataclass(frozen=True, slots=True)
