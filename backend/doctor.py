@@ -212,25 +212,25 @@ def _check_label_studio(settings: Settings, admin: LabelStudioAdmin) -> Iterator
 
 
 def _check_token(key: str, admin: LabelStudioAdmin) -> Finding:
-    token = read_token(key)
-    has_ended = token.expires_at is not None and token.expires_at < datetime.now(UTC)
-    if token.kind is TokenKind.ACCESS or has_ended:
+    kind, expires_at = read_token(key)
+    has_ended = expires_at is not None and expires_at < datetime.now(UTC)
+    if kind is TokenKind.ACCESS or has_ended:
         return Finding(
             "token",
             "failure",
-            f"LABEL_STUDIO_API_KEY is a {token.kind} that ended or ends within minutes",
+            f"LABEL_STUDIO_API_KEY is a {kind} that ended or ends within minutes",
             "set a personal access token instead",
         )
     try:
         user = admin.user()
     except PlatformUnauthorized as exc:
         remedy = "make a new personal access token (Account & Settings)"
-        if token.kind is TokenKind.LEGACY:
+        if kind is TokenKind.LEGACY:
             remedy += ", or allow legacy tokens in the organization's settings"
         return Finding("token", "failure", str(exc), remedy)
     except BackendError as exc:
         return Finding("token", "failure", str(exc))
-    return Finding("token", "ok", f"{token.kind} of {user}")
+    return Finding("token", "ok", f"{kind} of {user}")
 
 
 def _check_projects(settings: Settings, servers: Servers, *, fix: bool) -> Iterator[Finding]:

@@ -27,14 +27,6 @@ class TokenKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Token:
-    """What an API key says about itself; legacy tokens do not expire."""
-
-    kind: TokenKind
-    expires_at: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class MlBackend:
     """An ML backend as a project knows it. `error` is what Label Studio shows beside it."""
 
@@ -56,8 +48,8 @@ class Webhook:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-def read_token(api_key: str) -> Token:
-    """Return what kind of key this is and when it ends; its signature is not looked at.
+def read_token(api_key: str) -> tuple[TokenKind, datetime | None]:
+    """Return a key's kind and its end, None for a legacy token; its signature is not looked at.
 
     Only a personal access token or, where the organization allows it, a legacy token is of use to
     a backend: an access token ends after five minutes.
@@ -65,11 +57,11 @@ def read_token(api_key: str) -> Token:
     try:
         claims = jwt.decode(api_key, options={"verify_signature": False, "verify_exp": False})
     except jwt.InvalidTokenError:
-        return Token(TokenKind.LEGACY)
+        return TokenKind.LEGACY, None
     is_access = claims.get("token_type") == "access"
     ends = claims.get("exp")
     expires_at = datetime.fromtimestamp(ends, UTC) if isinstance(ends, int | float) else None
-    return Token(TokenKind.ACCESS if is_access else TokenKind.PERSONAL, expires_at)
+    return TokenKind.ACCESS if is_access else TokenKind.PERSONAL, expires_at
 
 
 class LabelStudioAdmin:

@@ -81,19 +81,17 @@ class LabelStudioConnection:
         except _UNEXPECTED as exc:
             raise self._unexpected(purpose) from exc
 
-    def request(self, client: LabelStudio, method: str, path: str, **options: Any) -> Any:
-        """Call a route that the SDK does not have; return its JSON, None when there is none."""
-        response = client._client_wrapper.httpx_client.request(path, method=method, **options)
-        if response.status_code >= 400:
-            is_json = "json" in response.headers.get("content-type", "")
-            body = response.json() if is_json else response.text
-            raise ApiError(status_code=response.status_code, body=body)
-        return response.json() if response.content else None
-
     def _connected(self) -> LabelStudio:
         with self._lock:
             if self._client is None:
-                self._check_key()
+                if not self._api_key:
+                    raise PlatformUnauthorized(
+                        f"no token for Label Studio is configured: {_REMEDY}"
+                    )
+                if not (self._api_key.isascii() and self._api_key.isprintable()):
+                    raise PlatformUnauthorized(
+                        f"LABEL_STUDIO_API_KEY holds characters that no token has: {_REMEDY}"
+                    )
                 import httpx
                 from label_studio_sdk import LabelStudio
 
@@ -106,14 +104,6 @@ class LabelStudioConnection:
                     httpx_client=self._http,
                 )
             return self._client
-
-    def _check_key(self) -> None:
-        if not self._api_key:
-            raise PlatformUnauthorized(f"no token for Label Studio is configured: {_REMEDY}")
-        if not (self._api_key.isascii() and self._api_key.isprintable()):
-            raise PlatformUnauthorized(
-                f"LABEL_STUDIO_API_KEY holds characters that no token has: {_REMEDY}"
-            )
 
     def _translated(self, purpose: str, exc: ApiError, *, shows_details: bool) -> PlatformError:
         status, reason = exc.status_code, _reason(exc.body, shows_details=shows_details)
@@ -225,13 +215,18 @@ class LabelStudioPlatform:
         served = self.project(platform_id).model_version
         purpose = f"delete the predictions of model version {model_version!r}"
         with self._connection.calling(purpose, shows_details=True) as client:
-            self._connection.request(
-                client,
-                "DELETE",
+            response = client._client_wrapper.httpx_client.request(  # no method of the SDK's
                 f"api/projects/{platform_id}/model-versions/",
+                method="DELETE",
                 json={"model_version": model_version},
                 request_options={"timeout": _DELETE_TIMEOUT_S},
             )
+            if response.status_code >= 400:
+                is_json = "json" in response.headers.get("content-type", "")
+                body = response.json() if is_json else response.text
+                raise ApiError(status_code=response.status_code, body=body)
+            if response.content:
+                response.json()  # fails where this is not Label Studio's
         if served in (None, model_version) or self.project(platform_id).model_version == served:
             return
         with self._connection.calling(f"serve {served!r} again", shows_details=True) as client:

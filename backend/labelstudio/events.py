@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from html import unescape
 from typing import Any, TypeVar
@@ -19,26 +18,17 @@ _BLOCK_END = re.compile(r"(?i)<\s*(br|/p|/div|/li|/ul|/ol|/tr|/h[1-6])\b[^<>]*>"
 _MARKUP = re.compile(r"<!--.*?(?:-->|\Z)|</?[a-zA-Z][^<>]*>", re.DOTALL)
 
 
-@dataclass(frozen=True, slots=True)
-class _Keys:
-    """The keys of what an action's payload holds; None where it holds no such thing."""
-
-    tasks: str | None = None
-    annotations: str | None = None
-    deleted_tasks: str | None = None
-    deleted_annotations: str | None = None
-
-
-_ACTIONS = {
-    "PROJECT_UPDATED": _Keys(),
-    "START_TRAINING": _Keys(),
-    "TASKS_CREATED": _Keys(tasks="tasks"),
-    "TASKS_DELETED": _Keys(deleted_tasks="tasks"),
-    "ANNOTATION_CREATED": _Keys(tasks="task", annotations="annotation"),
-    "ANNOTATION_UPDATED": _Keys(tasks="task", annotations="annotation"),
-    # "Create annotations from predictions": the same keys with lists under them.
-    "ANNOTATIONS_CREATED": _Keys(tasks="task", annotations="annotation"),
-    "ANNOTATIONS_DELETED": _Keys(deleted_annotations="annotations"),
+_ANNOTATED = {"tasks": "task", "annotations": "annotation"}
+# The payload's key of what each action is about.
+_ACTIONS: dict[str, dict[str, str]] = {
+    "PROJECT_UPDATED": {},
+    "START_TRAINING": {},
+    "TASKS_CREATED": {"tasks": "tasks"},
+    "TASKS_DELETED": {"deleted tasks": "tasks"},
+    "ANNOTATION_CREATED": _ANNOTATED,
+    "ANNOTATION_UPDATED": _ANNOTATED,
+    "ANNOTATIONS_CREATED": _ANNOTATED,  # from predictions: the same keys with lists under them
+    "ANNOTATIONS_DELETED": {"deleted annotations": "annotations"},
 }
 
 
@@ -56,14 +46,14 @@ def read_event(payload: object) -> Event:
     if keys is None:
         return Event(action)
     project = body.get("project")
-    tasks = {task.id: task for task in _each(body, keys.tasks, read_task)}
+    tasks = {task.id: task for task in _each(body, keys.get("tasks"), read_task)}
     return Event(
         action,
         project=None if project is None else read_project(_object(project, "'project'")),
         tasks=tuple(tasks.values()),
-        annotations=_each(body, keys.annotations, read_annotation),
-        deleted_annotation_ids=_each(body, keys.deleted_annotations, _id),
-        deleted_task_ids=_each(body, keys.deleted_tasks, _id),
+        annotations=_each(body, keys.get("annotations"), read_annotation),
+        deleted_annotation_ids=_each(body, keys.get("deleted annotations"), _id),
+        deleted_task_ids=_each(body, keys.get("deleted tasks"), _id),
     )
 
 

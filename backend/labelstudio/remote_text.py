@@ -79,18 +79,14 @@ class RemoteTexts:
             raise _Refused("the text is not a usable URL") from exc
         if parts.username is not None or "@" in parts.netloc or "Authorization" in request.headers:
             raise _Refused("the text's URL has a user name or password in it")
-        host = (parts.hostname or "").lower()
-        if not self._is_allowed(host, port, parts.scheme):
-            shown = host if port in (None, _DEFAULT_PORTS.get(parts.scheme)) else f"{host}:{port}"
+        host, default = (parts.hostname or "").lower(), _DEFAULT_PORTS.get(parts.scheme)
+        is_default = port in (None, default)
+        written = f"[{host}]" if ":" in host else host
+        names = {f"{written}:{port or default}"} | ({written} if is_default else set())
+        if names.isdisjoint(self._allowed):
+            shown = host if is_default else f"{host}:{port}"
             raise _Refused(f"host {shown!r} is not in ALLOWED_DATA_HOSTS")
         return request
-
-    def _is_allowed(self, host: str, port: int | None, scheme: str) -> bool:
-        default = _DEFAULT_PORTS.get(scheme)
-        host = f"[{host}]" if ":" in host else host
-        is_default = port in (None, default)
-        names = {f"{host}:{port or default}"} | ({host} if is_default else set())
-        return not names.isdisjoint(self._allowed)
 
     def _read(self, response: requests.Response, deadline: float) -> bytes:
         if response.status_code != 200:

@@ -14,7 +14,7 @@ import pytest
 
 from backend.domain.projects import Prediction
 from backend.errors import PlatformRejected, PlatformUnauthorized, PlatformUnavailable
-from backend.labelstudio.admin import Token, TokenKind, read_token
+from backend.labelstudio.admin import TokenKind, read_token
 from backend.labelstudio.client import LabelStudioPlatform
 from backend.launcher.label_studio_server import LabelStudioServer
 from tests.label_studio_user import LabelStudioUser
@@ -34,19 +34,19 @@ def web_token(**claims: object) -> str:
     [
         (
             web_token(token_type="refresh", exp=4_000_000_000),
-            Token(TokenKind.PERSONAL, datetime(2096, 10, 2, 7, 6, 40, tzinfo=UTC)),
+            (TokenKind.PERSONAL, datetime(2096, 10, 2, 7, 6, 40, tzinfo=UTC)),
         ),
         (
             web_token(token_type="access", exp=5),
-            Token(TokenKind.ACCESS, datetime(1970, 1, 1, 0, 0, 5, tzinfo=UTC)),
+            (TokenKind.ACCESS, datetime(1970, 1, 1, 0, 0, 5, tzinfo=UTC)),
         ),
-        (web_token(token_type="refresh"), Token(TokenKind.PERSONAL)),
-        ("0123456789abcdef0123456789abcdef01234567", Token(TokenKind.LEGACY)),
-        ("", Token(TokenKind.LEGACY)),
-        ("a.b.c", Token(TokenKind.LEGACY)),
+        (web_token(token_type="refresh"), (TokenKind.PERSONAL, None)),
+        ("0123456789abcdef0123456789abcdef01234567", (TokenKind.LEGACY, None)),
+        ("", (TokenKind.LEGACY, None)),
+        ("a.b.c", (TokenKind.LEGACY, None)),
     ],
 )
-def test_a_key_is_known_by_its_looks(key: str, token: Token):
+def test_a_key_is_known_by_its_looks(key: str, token: tuple[TokenKind, datetime | None]):
     assert read_token(key) == token
 
 

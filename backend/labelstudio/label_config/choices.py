@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
 from xml.etree import ElementTree
 
 from backend.domain.labels import Answer, WeakLabel
@@ -47,10 +46,14 @@ class _ChoiceTag(ControlTag):
 
     def read(self, question: Question, values: RegionValues, data: TaskData) -> Answer | None:
         """Read labels in the config's order; what is no leaf, or unknown, is left out."""
-        chosen: set[str | tuple[str, ...] | None] = set()
+        chosen: set[str | tuple[str, ...]] = set()
         for value in values:
             items = value.get(self.name.lower())
-            chosen.update(map(_stored, items) if isinstance(items, list) else ())
+            for item in items if isinstance(items, list) else ():
+                if isinstance(item, list) and all(isinstance(step, str) for step in item):
+                    chosen.add(tuple(item))
+                elif isinstance(item, str):
+                    chosen.add(item)
         labels = [label.value for label in question.labels if (label.path or label.value) in chosen]
         if not labels or (question.kind.is_exclusive and len(labels) != 1):
             return None
@@ -145,10 +148,3 @@ def _choices_in(element: ElementTree.Element) -> Iterator[ElementTree.Element]:
             yield child
         elif str(child.tag).lower() == "view":
             yield from _choices_in(child)
-
-
-def _stored(item: Any) -> str | tuple[str, ...] | None:
-    """Return a choice as `LabelDefinition` has it: its path or value; None for anything else."""
-    if isinstance(item, list) and all(isinstance(step, str) for step in item):
-        return tuple(item)
-    return item if isinstance(item, str) else None

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from html.parser import HTMLParser
 from typing import Any
 
+# Stands for an XPath: Label Studio then goes by the global offsets and finds the path itself.
 _NO_PATH = ""
-"""Stands for an XPath: Label Studio then goes by the global offsets and finds the path itself."""
 # fmt: off
 _BLOCKS = frozenset((
     "address", "article", "aside", "blockquote", "body", "caption", "dd", "details", "dialog",
@@ -161,9 +161,8 @@ class _Parser(HTMLParser):
         else:
             self._is_in_body = self._is_in_body or tag in ("body", "html", "br")
             self._separate(tag)
-            self._parent = {"td": "tr", "th": "tr"}.get(tag, "table" if tag in _TABLES else "")
-            if tag == "table":
-                self._parent = ""
+            is_inside = tag in _TABLES and tag != "table"
+            self._parent = "tr" if tag in _CELLS else "table" if is_inside else ""
 
     def handle_data(self, data: str) -> None:
         if self._unread:
@@ -179,7 +178,12 @@ class _Parser(HTMLParser):
             if char in _SPACE:
                 self._gap = self._gap or " "
             else:
-                self._add(char)
+                if self._gap and self.chars:
+                    self.chars.append(self._gap)
+                    self.positions.append(self.positions[-1])
+                self._gap = ""
+                self.chars.append(char)
+                self.positions.append(self._offset)
             self._offset += 1
 
     def _separate(self, tag: str) -> None:
@@ -187,14 +191,6 @@ class _Parser(HTMLParser):
             self._gap = "\n"
         elif tag in _CELLS:
             self._gap = self._gap or " "
-
-    def _add(self, char: str) -> None:
-        if self._gap and self.chars:
-            self.chars.append(self._gap)
-            self.positions.append(self.positions[-1])
-        self._gap = ""
-        self.chars.append(char)
-        self.positions.append(self._offset)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 from xml.etree import ElementTree
@@ -17,12 +16,7 @@ from backend.labelstudio.label_config.results import (
     with_flat_choices,
     write_prediction,
 )
-from backend.labelstudio.label_config.tags import (
-    ControlElement,
-    ControlTag,
-    UnsupportedTag,
-    control_tags,
-)
+from backend.labelstudio.label_config.tags import ControlElement, UnsupportedTag, control_tags
 from backend.labelstudio.label_config.texts import VARIABLE, FetchText, read_field, read_text
 
 
@@ -37,15 +31,13 @@ class LabelConfigReader:
 
     def read_schema(self, label_config: str) -> TaskSchema:
         """Return what the config asks; raises UnsupportedLabelConfig."""
-        return _parse(label_config).schema
+        return _parse(label_config)[0]
 
     def read_example(self, schema: TaskSchema, task: Task) -> Example:
         """Return the texts of a task; fields without a usable text are explained in `missing`."""
         texts: dict[str, str] = {}
         missing: dict[str, Abstention] = {}
-        for field in dict.fromkeys(
-            field for question in schema.questions for field in question.fields
-        ):
+        for field in dict.fromkeys(f for question in schema.questions for f in question.fields):
             text = read_text(field, task.data, self._fetch_text)
             if isinstance(text, Abstention):
                 missing[field.name] = text
@@ -62,31 +54,23 @@ class LabelConfigReader:
         Label Studio drops predictions silently for just these reasons when they are imported.
         """
         try:
-            config = _parse(label_config)
+            schema, interface = _parse(label_config)
         except UnsupportedLabelConfig as exc:
             return [str(exc)]
-        result = [with_flat_choices(config.schema, region) for region in prediction.result]
+        result = [with_flat_choices(schema, region) for region in prediction.result]
         content = {"result": result, "score": prediction.score}
-        return list(config.interface.validate_prediction(content, return_errors=True))
+        return list(interface.validate_prediction(content, return_errors=True))
 
 
-@dataclass(frozen=True, slots=True)
-class _Config:
-    """A parsed label config. The interface is only read from: threads may share it."""
-
-    interface: Any
-    schema: TaskSchema
-
-
-def _parse(label_config: str) -> _Config:
+def _parse(label_config: str) -> tuple[TaskSchema, Any]:
     if not isinstance(label_config, str):
         raise _unreadable(f"it is a {type(label_config).__name__}, not a text")
     return _parse_text(label_config)
 
 
 @lru_cache(maxsize=64)
-def _parse_text(label_config: str) -> _Config:
-    """Parse and validate a config.
+def _parse_text(label_config: str) -> tuple[TaskSchema, Any]:
+    """Return what a valid config asks, and the SDK's view of it, only read from: threads share it.
 
     A document type declaration is refused before any parser sees it: without one, XML has no
     entities that could expand ("billion laughs") or be fetched. Comments never reach the SDK.
@@ -107,7 +91,7 @@ def _parse_text(label_config: str) -> _Config:
             f"labels {supported} over Text, HyperText or Paragraphs: add one, or see "
             "docs/label-configs.md"
         )
-    return _Config(interface, schema)
+    return schema, interface
 
 
 def _validated(root: ElementTree.Element) -> Any:
@@ -158,7 +142,13 @@ def _read_schema(root: ElementTree.Element, interface: Any) -> TaskSchema:
             questions.append(_read_question(control, objects))
         except UnsupportedTag as exc:
             unsupported.append(f"{control.title} ({exc})" if str(exc) else control.title)
-    return TaskSchema(tuple(questions), tuple(_headers(root)), tuple(unsupported))
+    headers = []
+    for element in root.iter():
+        if str(element.tag).lower() == "header":
+            text = " ".join((element.get("value") or element.text or "").split())
+            if text and not VARIABLE.search(text):  # with a task's data in it, it says nothing
+                headers.append(text)
+    return TaskSchema(tuple(questions), tuple(headers), tuple(unsupported))
 
 
 def _read_question(control: ControlElement, objects: Mapping[str, Any]) -> Question:
@@ -170,7 +160,16 @@ def _read_question(control: ControlElement, objects: Mapping[str, Any]) -> Quest
     if tag is None:
         raise UnsupportedTag
     _check_unconditional(control)
-    fields = _target_fields(control, tag)
+    targets: list[Any] = control.parsed.objects
+    if len({target.name for target in targets}) != len(control.parsed.to_name):
+        raise UnsupportedTag("over something that is not there")
+    if len(targets) != tag.n_objects:
+        raise UnsupportedTag("over several tags" if tag.n_objects == 1 else "not over two tags")
+    fields: dict[str, TextField] = {}
+    for target in targets:
+        if target.tag.lower() not in map(str.lower, tag.over):
+            raise UnsupportedTag(f"over {target.tag}")
+        fields[target.name] = read_field(target)
     for name, other in objects.items():
         if name not in fields:
             try:
@@ -202,22 +201,6 @@ def _check_unconditional(control: ControlElement) -> None:
         raise UnsupportedTag(f'value="{value}": it comes with each task')
 
 
-def _target_fields(control: ControlElement, tag: ControlTag) -> dict[str, TextField]:
-    """Return the texts that a control tag is about, by name; raises UnsupportedTag."""
-    targets: list[Any] = control.parsed.objects
-    if len({target.name for target in targets}) != len(control.parsed.to_name):
-        raise UnsupportedTag("over something that is not there")
-    if len(targets) != tag.n_objects:
-        raise UnsupportedTag("over several tags" if tag.n_objects == 1 else "not over two tags")
-    supported = {name.lower() for name in tag.over}
-    fields = {}
-    for target in targets:
-        if target.tag.lower() not in supported:
-            raise UnsupportedTag(f"over {target.tag}")
-        fields[target.name] = read_field(target)
-    return fields
-
-
 def _conditions(root: ElementTree.Element) -> dict[ElementTree.Element, str]:
     """Return the innermost condition around each element that is within a conditional one."""
     conditions: dict[ElementTree.Element, str] = {}
@@ -227,12 +210,3 @@ def _conditions(root: ElementTree.Element) -> dict[ElementTree.Element, str]:
                 condition = f'inside a {outer.tag} with visibleWhen="{value}"'
                 conditions |= {inner: condition for inner in outer.iter() if inner is not outer}
     return conditions
-
-
-def _headers(root: ElementTree.Element) -> Iterable[str]:
-    """Yield the texts of the Header tags in order; one with a task's data in it says nothing."""
-    for element in root.iter():
-        if str(element.tag).lower() == "header":
-            text = " ".join((element.get("value") or element.text or "").split())
-            if text and not VARIABLE.search(text):
-                yield text

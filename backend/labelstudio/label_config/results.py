@@ -8,7 +8,7 @@ from typing import Any
 
 from backend.domain.labels import Answer, Region, WeakLabel
 from backend.domain.projects import Prediction, Task
-from backend.domain.questions import Question, TaskSchema
+from backend.domain.questions import TaskSchema
 from backend.labelstudio.label_config.tags import tag_of
 
 _SCORE_DIGITS = 4
@@ -38,34 +38,22 @@ def write_prediction(
         answer = tag_of(question).write(question, weak_label, data)
         if answer is not None:
             confidences.append(answer.confidence)
+            common = {
+                "from_name": question.name,
+                "to_name": question.field.name,
+                "type": tag_of(question).name.lower(),
+            }
+            note = {"meta": {"text": [_CUT_NOTE]}} if weak_label.is_truncated else {}
             for index, region in enumerate(answer.regions):
-                regions.append(
-                    {
-                        "id": _region_id(weak_label, index),
-                        **_addressed(question),
-                        "value": region.value,
-                        "score": _score(region.confidence),
-                        **({"meta": {"text": [_CUT_NOTE]}} if weak_label.is_truncated else {}),
-                    }
-                )
+                # an id that is the same for every version of a prediction
+                name = f"{weak_label.example_id}:{question.name}" + (f":{index}" if index else "")
+                region_id = hashlib.sha256(name.encode()).hexdigest()[:10]
+                scored = {"value": region.value, "score": _score(region.confidence)}
+                regions.append({"id": region_id, **common, **scored, **note})
     if not confidences:
         return None
     score = _score(min(confidences))
     return Prediction(weak_labels[0].example_id, model_version, tuple(regions), score)
-
-
-def _region_id(weak_label: WeakLabel, index: int) -> str:
-    """Return an id that is the same for every version of a prediction."""
-    name = f"{weak_label.example_id}:{weak_label.question}" + (f":{index}" if index else "")
-    return hashlib.sha256(name.encode()).hexdigest()[:10]
-
-
-def _addressed(question: Question) -> Region:
-    return {
-        "from_name": question.name,
-        "to_name": question.field.name,
-        "type": tag_of(question).name.lower(),
-    }
 
 
 def _score(confidence: float) -> float:

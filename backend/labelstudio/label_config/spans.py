@@ -21,9 +21,12 @@ from backend.labelstudio.label_config.texts import SpanText, check_offsets, read
 
 
 class _SpanTag(ControlTag):
-    """What the three tags share; a result's key is the tag's name."""
+    """A tag whose labels lie on pieces of a text; a result's key is the tag's name."""
 
     kinds = (QuestionKind.SPANS,)
+
+    def __init__(self, name: str, over: tuple[str, ...]) -> None:
+        self.name, self.over = name, over
 
     def spec(self, element: ControlElement) -> TagSpec:
         check_offsets(element.parsed.objects[0])
@@ -66,28 +69,11 @@ class _SpanTag(ControlTag):
         return Answer(spans=tuple(sorted(spans, key=lambda s: (s.start, s.end, order[s.label]))))
 
 
-class Labels(_SpanTag):
-    """`<Labels>` over a Text or a HyperText."""
-
-    name = "Labels"
-    over = ("Text", "HyperText")
-
-
-class HyperTextLabels(_SpanTag):
-    """`<HyperTextLabels>` over a HyperText."""
-
-    name = "HyperTextLabels"
-    over = ("HyperText",)
-
-
-class ParagraphLabels(_SpanTag):
-    """`<ParagraphLabels>` over Paragraphs."""
-
-    name = "ParagraphLabels"
-    over = ("Paragraphs",)
-
-
-TAGS = (Labels(), HyperTextLabels(), ParagraphLabels())
+TAGS = (
+    _SpanTag("Labels", ("Text", "HyperText")),
+    _SpanTag("HyperTextLabels", ("HyperText",)),
+    _SpanTag("ParagraphLabels", ("Paragraphs",)),
+)
 
 
 def _text_of(question: Question, data: TaskData) -> SpanText | None:

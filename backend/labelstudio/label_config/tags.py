@@ -9,21 +9,17 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 from xml.etree import ElementTree
 
 from backend.domain.labels import Answer, WeakLabel
 from backend.domain.questions import LabelDefinition, Question, QuestionKind
 
-MIN_PROBABILITY = 0.5
-"""From here on a label of a multiple choice is selected."""
-UNKNOWN_CONFIDENCE = 0.5
-"""Stands in where an annotator gave no confidence."""
+_MIN_PROBABILITY = 0.5  # from here on a label of a multiple choice is selected
+UNKNOWN_CONFIDENCE = 0.5  # stands in where an annotator gave no confidence
 
-TaskData = Mapping[str, Any] | None
-"""A task's data, or None where they are not at hand."""
-RegionValues = Sequence[Mapping[str, Any]]
-"""The values of a person's regions for one question."""
+TaskData = Mapping[str, Any] | None  # None where a task's data are not at hand
+RegionValues = Sequence[Mapping[str, Any]]  # of a person's regions for one question
 
 
 class UnsupportedTag(Exception):
@@ -89,10 +85,10 @@ class ControlTag(ABC):
     task's data: the positions of some spans, and the text that they cover, depend on it.
     """
 
-    name: ClassVar[str]
-    kinds: ClassVar[tuple[QuestionKind, ...]]
-    over: ClassVar[tuple[str, ...]] = ("Text", "HyperText", "Paragraphs")
-    n_objects: ClassVar[int] = 1
+    name: str
+    kinds: tuple[QuestionKind, ...]
+    over: tuple[str, ...] = ("Text", "HyperText", "Paragraphs")
+    n_objects: int = 1
 
     @abstractmethod
     def spec(self, element: ControlElement) -> TagSpec:
@@ -128,7 +124,7 @@ def decide(question: Question, weak_label: WeakLabel) -> tuple[list[LabelDefinit
     """Return the labels that a posterior selects, and the confidence in the least sure decision.
 
     That is the likeliest label of an exclusive question, the first of equals, with its probability;
-    else every label of at least `MIN_PROBABILITY`, where leaving a label out is a decision of
+    else every label of at least one half, where leaving a label out is a decision of
     confidence 1 - p. None without one probability per label.
     """
     probabilities = weak_label.probabilities
@@ -138,7 +134,7 @@ def decide(question: Question, weak_label: WeakLabel) -> tuple[list[LabelDefinit
         best = max(probabilities)
         return [question.labels[probabilities.index(best)]], float(best)
     pairs = zip(question.labels, probabilities, strict=True)
-    selected = [label for label, probability in pairs if probability >= MIN_PROBABILITY]
+    selected = [label for label, probability in pairs if probability >= _MIN_PROBABILITY]
     return selected, float(min(max(p, 1 - p) for p in probabilities))
 
 

@@ -68,7 +68,13 @@ def read_text(field: TextField, data: Mapping[str, Any], fetch: FetchText) -> st
     value = look_up(data, field.key)
     if field.format is TextFormat.DIALOGUE:
         dialogue = read_dialogue(value, field.turn_keys)
-        return dialogue.text if dialogue else _no_dialogue(value, field)
+        if dialogue is not None:
+            return dialogue.text
+        keys = " and ".join(repr(key) for key in field.turn_keys)
+        why = f"{field.key!r} holds no list of turns, each with {keys}, in which something is said"
+        if value is None:
+            why = f"the task has nothing under {field.key!r}"
+        return Abstention(AbstentionReason.NO_TEXT, why)
     text = _as_text(value, field.key)
     if field.is_url and isinstance(text, str):
         fetched = fetch(text.strip())
@@ -120,11 +126,3 @@ def _as_text(value: Any, key: str) -> str | Abstention:
     if not text.strip():
         return Abstention(AbstentionReason.NO_TEXT, f"the text under {key!r} is empty")
     return text
-
-
-def _no_dialogue(value: Any, field: TextField) -> Abstention:
-    if value is None:
-        return Abstention(AbstentionReason.NO_TEXT, f"the task has nothing under {field.key!r}")
-    keys = " and ".join(repr(key) for key in field.turn_keys)
-    why = f"{field.key!r} holds no list of turns, each with {keys}, in which something is said"
-    return Abstention(AbstentionReason.NO_TEXT, why)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from decimal import Decimal, InvalidOperation
-from typing import Any, ClassVar
+from typing import Any
 
 from backend.domain.labels import Answer, WeakLabel
 from backend.domain.questions import LabelDefinition, Question, QuestionKind
@@ -21,22 +21,21 @@ from backend.labelstudio.label_config.tags import (
     decide,
 )
 
-MAX_NUMBER_LABELS = 21
+_MAX_NUMBER_LABELS = 21
 _MAX_RATING = 100
 
 
 class _ValueTag(ControlTag):
     """A tag whose region holds one label's value, or one number, under `key`."""
 
-    key: ClassVar[str]
+    key: str
 
     def write(self, question: Question, weak_label: WeakLabel, data: TaskData) -> RegionSet | None:
         decision = decide(question, weak_label)
         if decision is None:
             return None
         (label,), confidence = decision
-        is_number = question.kind.is_ordinal
-        value = _json(Decimal(label.value)) if is_number else label.value
+        value = _json(Decimal(label.value)) if question.kind.is_ordinal else label.value
         return _one_region({self.key: value}, confidence)
 
     def read(self, question: Question, values: RegionValues, data: TaskData) -> Answer | None:
@@ -81,10 +80,8 @@ class Number(_ValueTag):
         low, high, step = (_attribute(element, name) for name in ("min", "max", "step"))
         if step is not None and step <= 0:
             raise UnsupportedTag(f'step="{step}": expected more than 0')
-        bounds = (
-            -math.inf if low is None else float(low),
-            math.inf if high is None else float(high),
-        )
+        least = -math.inf if low is None else float(low)
+        bounds = (least, math.inf if high is None else float(high))
         wide = TagSpec(QuestionKind.NUMBER, (), bounds, None if step is None else float(step))
         if low is None or high is None:
             return wide
@@ -92,7 +89,7 @@ class Number(_ValueTag):
         n_values = int((high - low) / step) + 1 if high >= low else 0
         if n_values < 2:
             raise UnsupportedTag(f'min="{low}" max="{high}": fewer than two possible values')
-        if n_values > MAX_NUMBER_LABELS:
+        if n_values > _MAX_NUMBER_LABELS:
             return wide
         labels = _number_labels(low, step, n_values)
         return TagSpec(QuestionKind.NUMBER, labels, bounds, float(step))
@@ -103,7 +100,10 @@ class Number(_ValueTag):
         number = _decimal(weak_label.text)
         if number is None:
             return None
-        number = _on_step(number, question)
+        if question.step is not None:  # Label Studio takes the possible values alone
+            step, low = Decimal(str(question.step)), (question.bounds or (-math.inf,))[0]
+            basis = Decimal(str(low)) if math.isfinite(low) else Decimal(0)
+            number = basis + round((number - basis) / step) * step
         if question.bounds and not question.bounds[0] <= float(number) <= question.bounds[1]:
             return None
         return _one_region({"number": _json(number)}, _confidence(weak_label))
@@ -185,13 +185,3 @@ def _decimal(raw: object) -> Decimal | None:
 def _json(number: Decimal) -> int | float:
     """Return a number as JSON and people have it: 3 and not 3.0."""
     return int(number) if number == number.to_integral_value() else float(number)
-
-
-def _on_step(number: Decimal, question: Question) -> Decimal:
-    """Return the possible value next to a number: Label Studio takes no other one."""
-    if question.step is None:
-        return number
-    step = Decimal(str(question.step))
-    low = question.bounds[0] if question.bounds else -math.inf
-    basis = Decimal(str(low)) if math.isfinite(low) else Decimal(0)
-    return basis + round((number - basis) / step) * step
