@@ -281,7 +281,7 @@ def build_services(settings: Settings, given: Adapters | None = None) -> Service
     """
     database = Database(settings.state_url)
     database.migrate()
-    services = Services(settings, database, Stores.open(database), given or Adapters())
+    services = Services(settings, database, Stores(database), given or Adapters())
     if settings.query_strategy not in ("activellm", "random"):
         services._make_strategy  # noqa: B018  a wrong name ends the start, not the first ordering
     return services

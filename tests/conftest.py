@@ -79,7 +79,7 @@ def database(database_url: str, migrated_file: Path) -> Iterator[Database]:
 
 @pytest.fixture
 def stores(database: Database) -> Stores:
-    return Stores.open(database)
+    return Stores(database)
 
 
 @pytest.fixture

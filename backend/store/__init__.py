@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from backend.store.database import Database
 from backend.store.jobs import JobStore
 from backend.store.labels import LabelStore
@@ -27,29 +25,15 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
 class Stores:
     """All repositories of one database, passed to the use cases as one object."""
 
-    projects: ProjectStore
-    tasks: TaskStore
-    labels: LabelStore
-    releases: ReleaseStore
-    rounds: RoundStore
-    jobs: JobStore
-    llm_cache: LLMCache
-    state: StateStore
-
-    @classmethod
-    def open(cls, database: Database) -> Stores:
-        """Return the repositories of a database."""
-        return cls(
-            projects=ProjectStore(database),
-            tasks=TaskStore(database),
-            labels=LabelStore(database),
-            releases=ReleaseStore(database),
-            rounds=RoundStore(database),
-            jobs=JobStore(database),
-            llm_cache=LLMCache(database),
-            state=StateStore(database),
-        )
+    def __init__(self, database: Database) -> None:
+        self.projects = ProjectStore(database)
+        self.tasks = TaskStore(database)
+        self.labels = LabelStore(database)
+        self.releases = ReleaseStore(database)
+        self.rounds = RoundStore(database)
+        self.jobs = JobStore(database)
+        self.llm_cache = LLMCache(database)
+        self.state = StateStore(database)

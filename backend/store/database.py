@@ -102,10 +102,7 @@ class Database:
 
     def check_writable(self) -> None:
         """Raise StoreUnavailable unless a transaction can be written."""
-        with self.write() as connection:
-            connection.execute(
-                sa.text("DELETE FROM problems WHERE project_id = '' AND source = 'check'")
-            )
+        self.execute(sa.text("DELETE FROM problems WHERE project_id = '' AND source = 'check'"))
 
     def fetch(self, query: sa.Executable) -> Sequence[Any]:
         """Return a query's rows; raises StoreUnavailable."""
@@ -130,6 +127,13 @@ class Database:
     def close(self) -> None:
         """Close all connections."""
         self._engine.dispose()
+
+
+class Repository:
+    """Base of the stores: what belongs to one part of the database."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
 
 
 def upsert(
@@ -185,6 +189,17 @@ def in_slices(ids: Sequence[Any]) -> Iterator[Sequence[Any]]:
     """Yield `ids` in slices that fit an IN list of every database."""
     for start in range(0, len(ids), _MAX_IN_LIST):
         yield ids[start : start + _MAX_IN_LIST]
+
+
+def execute_for(
+    connection: sa.Connection, statement: Any, column: sa.ColumnElement[Any], ids: Sequence[Any]
+) -> list[Any]:
+    """Execute a statement for the rows whose `column` is one of `ids`; return what it returns."""
+    rows: list[Any] = []
+    for part in in_slices(ids):
+        result = connection.execute(statement.where(column.in_(part)))
+        rows += result.all() if result.returns_rows else ()
+    return rows
 
 
 def now() -> datetime:

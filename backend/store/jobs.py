@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
 from backend.domain.projects import Problem, ProjectId
 from backend.store import tables as t
-from backend.store.database import Database, now, upsert
+from backend.store.database import Repository, now, upsert
 
 _MIN_DEAD_AGE = timedelta(seconds=60)
 _MAX_LIVE_AGE = timedelta(seconds=30)
 
 
-class JobStore:
+class JobStore(Repository):
     """Store job requests, problems and workers."""
-
-    def __init__(self, database: Database) -> None:
-        self._db = database
 
     def request_job(self, project_id: ProjectId, kind: str, reason: str) -> None:
         """Request a job from the worker; requests of one kind for one project are one request."""
@@ -35,46 +33,30 @@ class JobStore:
     def drop_request(self, project_id: ProjectId, kind: str, requested_at: datetime) -> None:
         """Delete a request unless it was made anew after `requested_at`."""
         table = t.job_requests
-        self._db.execute(
-            sa.delete(table).where(
-                table.c.project_id == project_id,
-                table.c.kind == kind,
-                table.c.requested_at <= requested_at,
-            )
-        )
+        is_request = sa.and_(table.c.project_id == project_id, table.c.kind == kind)
+        is_old = table.c.requested_at <= requested_at
+        self._db.execute(sa.delete(table).where(is_request, is_old))
 
     def note_problem(self, project_id: ProjectId, source: str, message: str) -> None:
         """Record a failure outside that blocks a project's work, counting repetitions."""
         moment = now()
-        row = {
-            "project_id": project_id,
-            "source": source,
-            "message": message,
-            "first_seen_at": moment,
-            "last_seen_at": moment,
-            "n_times": 1,
-        }
+        row = {"project_id": project_id, "source": source, "message": message, "n_times": 1}
+        times = {"first_seen_at": moment, "last_seen_at": moment}
         with self._db.write() as connection:
-            upsert(connection, t.problems, [row], keep=("first_seen_at",), add=("n_times",))
+            upsert(connection, t.problems, [row | times], keep=("first_seen_at",), add=("n_times",))
 
     def clear_problem(self, project_id: ProjectId, source: str) -> None:
         """Delete the problem of a source that works again."""
         table = t.problems
-        self._db.execute(
-            sa.delete(table).where(table.c.project_id == project_id, table.c.source == source)
-        )
+        is_problem = sa.and_(table.c.project_id == project_id, table.c.source == source)
+        self._db.execute(sa.delete(table).where(is_problem))
 
     def problems(self, project_id: ProjectId) -> list[Problem]:
         """Return a project's current problems, oldest first."""
         table = t.problems
-        query = sa.select(
-            table.c.source,
-            table.c.message,
-            table.c.first_seen_at,
-            table.c.last_seen_at,
-            table.c.n_times,
-        ).where(table.c.project_id == project_id)
-        return [Problem(*row) for row in self._db.fetch(query.order_by(table.c.first_seen_at))]
+        query = sa.select(*(table.c[field.name] for field in fields(Problem)))
+        query = query.where(table.c.project_id == project_id).order_by(table.c.first_seen_at)
+        return [Problem(*row) for row in self._db.fetch(query)]
 
     def record_heartbeat(self, worker_id: str) -> None:
         """Record that a worker is alive."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -11,7 +12,7 @@ import sqlalchemy as sa
 from backend.domain.labels import Abstention, AbstentionReason, AnnotatorKind, Span, WeakLabel
 from backend.domain.projects import Prediction, Progress, Project, Task
 from backend.store import tables as t
-from backend.store.database import Database, in_slices, now, upsert
+from backend.store.database import Repository, execute_for, in_slices, now, upsert
 from backend.store.tables import (
     by_llm,
     existing,
@@ -23,36 +24,21 @@ from backend.store.tables import (
 
 _RATE_WINDOW = timedelta(seconds=60)
 _TRANSIENT = [reason for reason in AbstentionReason if reason.is_transient]
-_STORED = (
-    sa.select(t.predictions, t.tasks.c.digest)
-    .join(
-        t.tasks,
-        sa.and_(
-            t.tasks.c.project_id == t.predictions.c.project_id,
-            t.tasks.c.id == t.predictions.c.task_id,
-        ),
-    )
-    .where(
-        t.predictions.c.project_id == sa.bindparam("project_id"),
-        t.predictions.c.model_version == sa.bindparam("model_version"),
-        t.predictions.c.task_id.in_(sa.bindparam("task_ids", expanding=True)),
-    )
+_IS_UNPUBLISHED = sa.and_(t.predictions.c.published_at.is_(None), t.predictions.c.refusal.is_(None))
+_STORED = sa.select(t.predictions, t.tasks.c.digest).where(
+    t.tasks.c.project_id == t.predictions.c.project_id,
+    t.tasks.c.id == t.predictions.c.task_id,
+    t.predictions.c.project_id == sa.bindparam("project_id"),
+    t.predictions.c.model_version == sa.bindparam("model_version"),
+    t.predictions.c.task_id.in_(sa.bindparam("task_ids", expanding=True)),
 )
 """Built once: composing it takes longer than running it, and /predict runs it for every task."""
-_COPIED = [
-    column.name
-    for column in t.weak_labels.c
-    if column.name
-    not in ("project_id", "question_version", "task_id", "abstention_detail", "created_at")
-]
+_COPIED = [field.name for field in fields(WeakLabel) if field.name in t.weak_labels.c]
 """Columns that hold a field of `WeakLabel` under its own name."""
 
 
-class LabelStore:
+class LabelStore(Repository):
     """Store weak labels and predictions of all projects, always under one model version."""
-
-    def __init__(self, database: Database) -> None:
-        self._db = database
 
     def next_unlabelled(self, project: Project, limit: int) -> list[Task]:
         """Return the first tasks, by id, that neither people nor the LLM have answered."""
@@ -64,10 +50,7 @@ class LabelStore:
         ]
 
     def save(
-        self,
-        project: Project,
-        weak_labels: Sequence[WeakLabel],
-        predictions: Sequence[Prediction],
+        self, project: Project, weak_labels: Sequence[WeakLabel], predictions: Sequence[Prediction]
     ) -> None:
         """Save a chunk's weak labels and predictions in one transaction.
 
@@ -75,9 +58,12 @@ class LabelStore:
         label a task of it and return the answer. If another release is served meanwhile, the
         predictions belong to that one.
         """
-        moment = now()
+        moment, table = now(), t.projects
+        serving = sa.select(table.c.model_version).where(
+            table.c.id == project.id, table.c.question_version == project.question_version
+        )
         with self._db.write() as connection:
-            served = connection.execute(_served_version(project)).scalar() or project.model_version
+            served = connection.execute(serving).scalar() or project.model_version
             rows = [prediction_row(project.id, served, p, moment) for p in predictions]
             upsert(connection, t.weak_labels, [_row(project, w, moment) for w in weak_labels])
             upsert(connection, t.predictions, rows, keep=("result", "score", "created_at"))
@@ -102,13 +88,9 @@ class LabelStore:
     def reopen_transient_abstentions(self, project: Project, older_than_s: float) -> int:
         """Delete abstentions that a new attempt may end; return how many."""
         table = t.weak_labels
-        return self._db.execute(
-            sa.delete(table).where(
-                of_question(project, table),
-                table.c.abstention.in_(_TRANSIENT),
-                table.c.created_at < now() - timedelta(seconds=older_than_s),
-            )
-        )
+        is_old = table.c.created_at < now() - timedelta(seconds=older_than_s)
+        is_transient = sa.and_(of_question(project, table), table.c.abstention.in_(_TRANSIENT))
+        return self._db.execute(sa.delete(table).where(is_transient, is_old))
 
     def predictions(self, project: Project, tasks: Sequence[Task]) -> dict[int, Prediction]:
         """Return the stored predictions of the project's version for these texts, by task.
@@ -137,20 +119,13 @@ class LabelStore:
         one would make a duplicate. The publisher looks in Label Studio before it imports these.
         """
         table = t.predictions
-        is_new = sa.and_(
-            table.c.offered_at.is_(None), table.c.sent_at.is_(None), table.c.published_at.is_(None)
-        )
-        offered: set[int] = set()
+        is_new = (table.c[name].is_(None) for name in ("offered_at", "sent_at", "published_at"))
+        statement = sa.update(table).where(of_version(project, table), *is_new)
+        statement = statement.values(offered_at=now())
         with self._db.write() as connection:
-            for ids in in_slices(task_ids):
-                statement = (
-                    sa.update(table)
-                    .where(of_version(project, table), table.c.task_id.in_(ids), is_new)
-                    .values(offered_at=now())
-                    .returning(table.c.task_id)
-                )
-                offered.update(connection.execute(statement).scalars())
-        return offered
+            column = table.c.task_id
+            rows = execute_for(connection, statement.returning(column), column, task_ids)
+            return {row.task_id for row in rows}
 
     def take_unpublished(
         self, project: Project, limit: int, *, patience_s: float
@@ -162,21 +137,10 @@ class LabelStore:
         does not return them while they are on their way, and so that a kill leaves a trace.
         """
         table = t.predictions
-        query = (
-            sa.select(table)
-            .where(
-                of_version(project, table),
-                table.c.published_at.is_(None),
-                table.c.refusal.is_(None),
-                sa.or_(
-                    table.c.offered_at.is_(None),
-                    table.c.offered_at < now() - timedelta(seconds=patience_s),
-                ),
-            )
-            .order_by(table.c.task_id)
-            .limit(limit)
-            .with_for_update()
-        )
+        patience = timedelta(seconds=patience_s)
+        is_due = sa.or_(table.c.offered_at.is_(None), table.c.offered_at < now() - patience)
+        query = sa.select(table).where(of_version(project, table), _IS_UNPUBLISHED, is_due)
+        query = query.order_by(table.c.task_id).limit(limit).with_for_update()
         with self._db.write() as connection:
             rows = connection.execute(query).all()
             _mark(connection, project, [row.task_id for row in rows], sent_at=now())
@@ -201,14 +165,10 @@ class LabelStore:
     def publication(self, project: Project, task_ids: Sequence[int]) -> dict[int, bool]:
         """Return, for those of the tasks that have a prediction, whether it is published."""
         table = t.predictions
-        found: dict[int, bool] = {}
+        query = sa.select(table.c.task_id, table.c.published_at).where(of_version(project, table))
         with self._db.read() as connection:
-            for ids in in_slices(task_ids):
-                query = sa.select(table.c.task_id, table.c.published_at).where(
-                    of_version(project, table), table.c.task_id.in_(ids)
-                )
-                found |= {row[0]: row[1] is not None for row in connection.execute(query)}
-        return found
+            rows = execute_for(connection, query, table.c.task_id, task_ids)
+        return {row.task_id: row.published_at is not None for row in rows}
 
     def has_published(self, project: Project) -> bool:
         """Return whether Label Studio has any prediction of the present version."""
@@ -216,15 +176,11 @@ class LabelStore:
 
     def has_unpublished(self, project: Project) -> bool:
         """Return whether Label Studio lacks a prediction of this version that it would take."""
-        table = t.predictions
-        return self._has_prediction(
-            project, sa.and_(table.c.published_at.is_(None), table.c.refusal.is_(None))
-        )
+        return self._has_prediction(project, _IS_UNPUBLISHED)
 
     def _has_prediction(self, project: Project, condition: sa.ColumnElement[bool]) -> bool:
-        query = sa.select(t.predictions.c.task_id).where(
-            of_version(project, t.predictions), condition
-        )
+        is_present = of_version(project, t.predictions)
+        query = sa.select(t.predictions.c.task_id).where(is_present, condition)
         return self._db.fetch_value(query.limit(1)) is not None
 
     def n_published(self, project: Project) -> int:
@@ -257,8 +213,14 @@ class LabelStore:
             for name in ("n_tokens_in", "n_tokens_out")
         }
         query = sa.select(*(q.scalar_subquery().label(name) for name, q in counts.items()))
+        column = weak.c.abstention
+        by_reason = (
+            sa.select(column, n)
+            .where(by_llm(project), column != AbstentionReason.NOT_SAMPLED)
+            .group_by(column)
+        )
         with self._db.read() as connection:
-            abstentions = _abstentions(connection, project)
+            abstentions = {reason: count for reason, count in connection.execute(by_reason)}
             return Progress(
                 **connection.execute(query).one()._mapping,
                 n_abstained=sum(abstentions.values()),
@@ -285,17 +247,8 @@ def _mark(
     connection: sa.Connection, project: Project, task_ids: Sequence[int], **values: Any
 ) -> None:
     table = t.predictions
-    for ids in in_slices(task_ids):
-        statement = sa.update(table).where(of_version(project, table), table.c.task_id.in_(ids))
-        connection.execute(statement, values)
-
-
-def _served_version(project: Project) -> sa.Select[Any]:
-    """Return the query for the release that answers the project's question now."""
-    table = t.projects
-    return sa.select(table.c.model_version).where(
-        table.c.id == project.id, table.c.question_version == project.question_version
-    )
+    statement = sa.update(table).where(of_version(project, table)).values(values)
+    execute_for(connection, statement, table.c.task_id, task_ids)
 
 
 def _prediction(row: Any) -> Prediction:
@@ -337,16 +290,6 @@ def _weak_label(row: Any) -> WeakLabel:
             "annotator_kind": AnnotatorKind(row.annotator_kind),
         }
     )
-
-
-def _abstentions(connection: sa.Connection, project: Project) -> dict[str, int]:
-    column = t.weak_labels.c.abstention
-    query = (
-        sa.select(column, sa.func.count())
-        .where(by_llm(project), column != AbstentionReason.NOT_SAMPLED)
-        .group_by(column)
-    )
-    return {reason: n for reason, n in connection.execute(query)}
 
 
 def _rate(connection: sa.Connection, project: Project) -> float:

@@ -11,27 +11,22 @@ import sqlalchemy as sa
 from backend.domain.llm_usage import Usage, UsageScope
 from backend.domain.ports import Completion
 from backend.store import tables as t
-from backend.store.database import Database, in_slices, upsert
+from backend.store.database import Repository, execute_for, upsert
 
 _FIRST_DAY = date(2020, 1, 1)
 _COUNTERS = ("n_calls", "n_prompts", "n_cache_hits", "n_tokens_in", "n_tokens_out", "seconds")
 
 
-class LLMCache:
+class LLMCache(Repository):
     """Store one row per answer: 16 bytes of key, a day, and the answer as short JSON."""
-
-    def __init__(self, database: Database) -> None:
-        self._db = database
 
     def find(self, keys: Sequence[bytes]) -> dict[bytes, Completion]:
         """Return the stored answers by key, marked as read from the cache."""
         table = t.llm_answers
-        found: dict[bytes, Completion] = {}
+        query = sa.select(table.c.key, table.c.answer)
         with self._db.read() as connection:
-            for wanted in in_slices(list(dict.fromkeys(keys))):
-                query = sa.select(table.c.key, table.c.answer).where(table.c.key.in_(wanted))
-                found |= {bytes(key): _completion(text) for key, text in connection.execute(query)}
-        return found
+            rows = execute_for(connection, query, table.c.key, list(dict.fromkeys(keys)))
+        return {bytes(key): _completion(text) for key, text in rows}
 
     def keep(self, answers: Mapping[bytes, Completion], usage: Usage) -> None:
         """Store answers and add to their scope's usage, in one transaction; known answers stay."""

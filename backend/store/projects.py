@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 import sqlalchemy as sa
 
 from backend.domain.projects import Project, ProjectId, SyncState
 from backend.store import tables as t
-from backend.store.database import Database, now, upsert
+from backend.store.database import Repository, now, upsert
 
 WRITING, DRAFT, RELEASED = "writing", "draft", "released"
 """States of a model version. Only a released one can be superseded."""
 
 
-class ProjectStore:
+class ProjectStore(Repository):
     """Store projects by id; every write is safe to repeat."""
-
-    def __init__(self, database: Database) -> None:
-        self._db = database
 
     def save(
         self,
@@ -89,15 +87,12 @@ class ProjectStore:
     def superseded_versions(self, project_id: ProjectId) -> list[str]:
         """Return versions that are neither the present one, nor drafts, nor withdrawn yet."""
         table = t.model_versions
-        query = (
-            sa.select(table.c.name)
-            .join(t.projects, t.projects.c.id == table.c.project_id)
-            .where(
-                table.c.project_id == project_id,
-                table.c.withdrawn_at.is_(None),
-                table.c.state == RELEASED,
-                table.c.name != t.projects.c.model_version,
-            )
+        query = sa.select(table.c.name).where(
+            table.c.project_id == project_id,
+            table.c.withdrawn_at.is_(None),
+            table.c.state == RELEASED,
+            t.projects.c.id == table.c.project_id,
+            t.projects.c.model_version != table.c.name,
         )
         return self._db.fetch_column(query)
 
@@ -106,21 +101,15 @@ class ProjectStore:
 
         They stay here: a rollback publishes them again.
         """
-        versions, predictions = t.model_versions, t.predictions
+        unpublished = {"published_at": None, "sent_at": None, "offered_at": None}
         with self._db.write() as connection:
-            connection.execute(
-                sa.update(versions)
-                .where(versions.c.project_id == project_id, versions.c.name == model_version)
-                .values(withdrawn_at=now())
-            )
-            connection.execute(
-                sa.update(predictions)
-                .where(
-                    predictions.c.project_id == project_id,
-                    predictions.c.model_version == model_version,
-                )
-                .values(published_at=None, sent_at=None, offered_at=None)
-            )
+            for column, values in (
+                (t.model_versions.c.name, {"withdrawn_at": now()}),
+                (t.predictions.c.model_version, unpublished),
+            ):
+                of_project = column.table.c.project_id == project_id
+                statement = sa.update(column.table).where(of_project, column == model_version)
+                connection.execute(statement.values(values))
 
     def served_version(self, project_id: ProjectId) -> str | None:
         """Return the version that Label Studio was last told to serve."""
@@ -134,13 +123,8 @@ class ProjectStore:
 
     def sync_state(self, project_id: ProjectId) -> SyncState:
         """Return when the project was last listed in full."""
-        columns = (
-            t.projects.c.full_sync_at,
-            t.projects.c.full_sync_s,
-            t.projects.c.n_foreign_predictions,
-        )
-        (row,) = self._db.fetch(sa.select(*columns).where(t.projects.c.id == project_id))
-        return SyncState(*row)
+        (row,) = self._db.fetch(_by_id(project_id))
+        return SyncState(row.full_sync_at, row.full_sync_s, row.n_foreign_predictions)
 
     def note_full_sync(
         self, project_id: ProjectId, seconds: float, n_foreign_predictions: int
@@ -161,19 +145,14 @@ class ProjectStore:
         self._db.execute(sa.update(t.projects).where(t.projects.c.id == project_id).values(values))
 
 
-class StateStore:
+class StateStore(Repository):
     """Store JSON values by project and name: chosen templates, fitted label models, the queue."""
-
-    def __init__(self, database: Database) -> None:
-        self._db = database
 
     def get(self, project_id: ProjectId, name: str) -> Any:
         """Return the value, None when there is none."""
         table = t.project_state
-        query = sa.select(table.c.value)
-        return self._db.fetch_value(
-            query.where(table.c.project_id == project_id, table.c.name == name)
-        )
+        is_named = sa.and_(table.c.project_id == project_id, table.c.name == name)
+        return self._db.fetch_value(sa.select(table.c.value).where(is_named))
 
     def current(self, project: Project, name: str) -> dict[str, Any] | None:
         """Return the value if its `question_version` is what the project asks now, else None."""
@@ -221,12 +200,4 @@ def start_version(
 
 
 def _project(row: Any) -> Project:
-    return Project(
-        id=ProjectId(row.id),
-        label_config=row.label_config,
-        instruction=row.instruction,
-        title=row.title,
-        model_version=row.model_version,
-        question_version=row.question_version,
-        is_connected=row.is_connected,
-    )
+    return Project(**{field.name: getattr(row, field.name) for field in fields(Project)})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from backend.domain.projects import Prediction, Project, ProjectId, QueuePlace
 from backend.errors import UnknownModelVersion
 from backend.store import tables as t
-from backend.store.database import Database, now, upsert
+from backend.store.database import Repository, now, upsert
 from backend.store.labels import prediction_row
 from backend.store.projects import DRAFT, RELEASED, WRITING, start_version
 from backend.store.tables import of_question, of_version
@@ -19,15 +19,12 @@ from backend.store.tables import of_question, of_version
 _MAX_ROWS = 2_000
 
 
-class ReleaseStore:
+class ReleaseStore(Repository):
     """Store model versions with their predictions and queue.
 
     Large releases are written in slices, so that webhooks need not wait long; what a kill leaves
     half written is deleted by the next draft.
     """
-
-    def __init__(self, database: Database) -> None:
-        self._db = database
 
     def draft(
         self,
@@ -43,10 +40,10 @@ class ReleaseStore:
         self._delete_unfinished(project)
         with self._db.write() as connection:
             name = start_version(connection, project.id, provenance, project.question_version)
-        moment = now()
+        moment, key = now(), {"project_id": project.id, "model_version": name}
         for table, rows in (
             (t.predictions, [prediction_row(project.id, name, p, moment) for p in predictions]),
-            (t.queue_places, [_place_row(project, name, place) for place in places]),
+            (t.queue_places, [key | asdict(place) for place in places]),
         ):
             for start in range(0, len(rows), _MAX_ROWS):
                 with self._db.write() as connection:
@@ -80,26 +77,17 @@ class ReleaseStore:
             ).rowcount
             if n_changed and served != draft.model_version:
                 _copy_later_predictions(connection, draft, served)
-            connection.execute(
-                sa.update(versions)
-                .where(versions.c.project_id == draft.id, versions.c.state == DRAFT)
-                .values(state=RELEASED)
-            )
+            is_draft = sa.and_(versions.c.project_id == draft.id, versions.c.state == DRAFT)
+            connection.execute(sa.update(versions).where(is_draft).values(state=RELEASED))
             return bool(n_changed)
 
     def restore(self, project: Project, model_version: str) -> Project:
         """Make an earlier release a draft again; raises UnknownModelVersion."""
         table = t.model_versions
-        n_changed = self._db.execute(
-            sa.update(table)
-            .where(
-                of_question(project, table),
-                table.c.name == model_version,
-                table.c.state == RELEASED,
-            )
-            .values(state=DRAFT, withdrawn_at=None)
+        statement = sa.update(table).where(
+            of_question(project, table), table.c.name == model_version, table.c.state == RELEASED
         )
-        if not n_changed:
+        if not self._db.execute(statement.values(state=DRAFT, withdrawn_at=None)):
             raise UnknownModelVersion(
                 f"project {project.id} has no release {model_version!r} that answers what it asks "
                 "now; `python -m backend status` lists its releases"
@@ -125,23 +113,19 @@ class ReleaseStore:
 
     def _set_state(self, draft: Project, state: str) -> None:
         table = t.model_versions
-        self._db.execute(
-            sa.update(table)
-            .where(table.c.project_id == draft.id, table.c.name == draft.model_version)
-            .values(state=state)
-        )
+        is_draft = sa.and_(table.c.project_id == draft.id, table.c.name == draft.model_version)
+        self._db.execute(sa.update(table).where(is_draft).values(state=state))
 
     def _delete_unfinished(self, project: Project) -> None:
         versions = t.model_versions
         unfinished = sa.and_(versions.c.project_id == project.id, versions.c.state == WRITING)
+        names = sa.select(versions.c.name).where(unfinished)
         with self._db.write() as connection:
-            names = list(connection.execute(sa.select(versions.c.name).where(unfinished)).scalars())
             for table in (t.predictions, t.queue_places):
-                connection.execute(
-                    sa.delete(table).where(
-                        table.c.project_id == project.id, table.c.model_version.in_(names)
-                    )
+                is_part = sa.and_(
+                    table.c.project_id == project.id, table.c.model_version.in_(names)
                 )
+                connection.execute(sa.delete(table).where(is_part))
             connection.execute(sa.delete(versions).where(unfinished))
 
 
@@ -153,23 +137,9 @@ def _copy_later_predictions(connection: sa.Connection, draft: Project, served: s
         drafted.c.model_version == draft.model_version,
         drafted.c.task_id == table.c.task_id,
     )
-    names = ["project_id", "model_version", "task_id", "result", "score", "created_at"]
-    columns = [
-        sa.literal(draft.model_version) if name == "model_version" else table.c[name]
-        for name in names
-    ]
+    names = ["project_id", "task_id", "result", "score", "created_at"]
+    columns = [sa.literal(draft.model_version), *(table.c[name] for name in names)]
     rows = sa.select(*columns).where(
         table.c.project_id == draft.id, table.c.model_version == served, ~is_known
     )
-    connection.execute(sa.insert(table).from_select(names, rows))
-
-
-def _place_row(project: Project, name: str, place: QueuePlace) -> dict[str, Any]:
-    return {
-        "project_id": project.id,
-        "model_version": name,
-        "task_id": place.task_id,
-        "position": place.position,
-        "reason": place.reason,
-        "is_holdout": place.is_holdout,
-    }
+    connection.execute(sa.insert(table).from_select(["model_version", *names], rows))

@@ -10,16 +10,13 @@ import sqlalchemy as sa
 from backend.domain.projects import Project, ProjectId
 from backend.domain.rounds import Round, RoundRecipeName, RoundState
 from backend.store import tables as t
-from backend.store.database import Database, now
+from backend.store.database import Repository, now
 
 _OUTDATED = "the project asks something else now"
 
 
-class RoundStore:
+class RoundStore(Repository):
     """Store rounds; every write is one transaction and safe to repeat."""
-
-    def __init__(self, database: Database) -> None:
-        self._db = database
 
     def open(
         self, project: Project, *, recipe: RoundRecipeName, reason: str, n_human: int

@@ -49,6 +49,12 @@ class Moment(sa.types.TypeDecorator[datetime]):
         return None if value is None else value.replace(tzinfo=UTC)
 
 
+def _table(name: str, *columns: Any) -> sa.Table:
+    """Return a table whose primary key begins with the project."""
+    key = sa.Column("project_id", sa.String(64), primary_key=True)
+    return sa.Table(name, metadata, key, *columns)
+
+
 projects = sa.Table(
     "projects",
     metadata,
@@ -66,10 +72,8 @@ projects = sa.Table(
     sa.Column("created_at", Moment, nullable=False),
 )
 
-model_versions = sa.Table(
+model_versions = _table(
     "model_versions",
-    metadata,
-    sa.Column("project_id", sa.String(64), primary_key=True),
     sa.Column("name", sa.String(128), primary_key=True),
     sa.Column("number", sa.Integer, nullable=False),
     sa.Column("question_version", sa.String(128), nullable=False),
@@ -79,10 +83,8 @@ model_versions = sa.Table(
     sa.Column("withdrawn_at", Moment),
 )
 
-tasks = sa.Table(
+tasks = _table(
     "tasks",
-    metadata,
-    sa.Column("project_id", sa.String(64), primary_key=True),
     sa.Column("id", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("data", Json, nullable=False),
     sa.Column("digest", sa.String(32), nullable=False),
@@ -90,10 +92,8 @@ tasks = sa.Table(
     sa.Column("deleted_at", Moment),
 )
 
-human_labels = sa.Table(
+human_labels = _table(
     "human_labels",
-    metadata,
-    sa.Column("project_id", sa.String(64), primary_key=True),
     sa.Column("annotation_id", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("task_id", sa.BigInteger),
     sa.Column("annotator_id", sa.BigInteger),
@@ -106,10 +106,8 @@ human_labels = sa.Table(
     sa.Index(None, "project_id", "task_id"),
 )
 
-weak_labels = sa.Table(
+weak_labels = _table(
     "weak_labels",
-    metadata,
-    sa.Column("project_id", sa.String(64), primary_key=True),
     sa.Column("question_version", sa.String(128), primary_key=True),
     sa.Column("task_id", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("question", sa.String(256), primary_key=True),
@@ -133,10 +131,8 @@ weak_labels = sa.Table(
     sa.Index(None, "project_id", "question_version", "created_at"),
 )
 
-predictions = sa.Table(
+predictions = _table(
     "predictions",
-    metadata,
-    sa.Column("project_id", sa.String(64), primary_key=True),
     sa.Column("model_version", sa.String(128), primary_key=True),
     sa.Column("task_id", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("result", Json, nullable=False),
@@ -149,10 +145,8 @@ predictions = sa.Table(
     sa.Index(None, "project_id", "model_version", "published_at"),
 )
 
-queue_places = sa.Table(
+queue_places = _table(
     "queue_places",
-    metadata,
-    sa.Column("project_id", sa.String(64), primary_key=True),
     sa.Column("model_version", sa.String(128), primary_key=True),
     sa.Column("task_id", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("position", sa.Integer, nullable=False),
@@ -160,10 +154,8 @@ queue_places = sa.Table(
     sa.Column("is_holdout", sa.Boolean, nullable=False, default=False),
 )
 
-rounds = sa.Table(
+rounds = _table(
     "rounds",
-    metadata,
-    sa.Column("project_id", sa.String(64), primary_key=True),
     sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("question_version", sa.String(128), nullable=False),
     sa.Column("recipe", sa.String(16), nullable=False),
@@ -188,10 +180,8 @@ llm_answers = sa.Table(
     sqlite_with_rowid=False,
 )
 
-llm_usage = sa.Table(
+llm_usage = _table(
     "llm_usage",
-    metadata,
-    sa.Column("project_id", sa.String(64), primary_key=True),
     sa.Column("purpose", sa.String(64), primary_key=True),
     sa.Column("n_calls", sa.BigInteger, nullable=False),
     sa.Column("n_prompts", sa.BigInteger, nullable=False),
@@ -201,10 +191,8 @@ llm_usage = sa.Table(
     sa.Column("seconds", sa.Float, nullable=False),
 )
 
-project_state = sa.Table(
+project_state = _table(
     "project_state",
-    metadata,
-    sa.Column("project_id", sa.String(64), primary_key=True),
     sa.Column("name", sa.String(64), primary_key=True),
     sa.Column("value", Json),
     sa.Column("updated_at", Moment, nullable=False),
@@ -221,19 +209,15 @@ events = sa.Table(
     sa.UniqueConstraint("project_id", "key"),
 )
 
-job_requests = sa.Table(
+job_requests = _table(
     "job_requests",
-    metadata,
-    sa.Column("project_id", sa.String(64), primary_key=True),
     sa.Column("kind", sa.String(32), primary_key=True),
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("requested_at", Moment, nullable=False),
 )
 
-problems = sa.Table(
+problems = _table(
     "problems",
-    metadata,
-    sa.Column("project_id", sa.String(64), primary_key=True),
     sa.Column("source", sa.String(64), primary_key=True),
     sa.Column("message", sa.Text, nullable=False),
     sa.Column("first_seen_at", Moment, nullable=False),

@@ -13,22 +13,19 @@ import sqlalchemy as sa
 from backend.domain.labels import HumanLabel
 from backend.domain.projects import Event, ProjectId, Task
 from backend.store import tables as t
-from backend.store.database import Database, in_slices, insert_into, insert_new, now, upsert
+from backend.store.database import Repository, execute_for, insert_into, insert_new, now, upsert
 from backend.store.jobs import request_job
 from backend.store.tables import existing, human_answers
 
 _LABEL_FIELDS = [field.name for field in fields(HumanLabel)]
 
 
-class TaskStore:
+class TaskStore(Repository):
     """Store tasks and human labels of all projects.
 
     A deleted row stays with its `deleted_at`, so that a creation event that arrives late does not
     restore it: Label Studio never uses an id twice.
     """
-
-    def __init__(self, database: Database) -> None:
-        self._db = database
 
     def apply(self, project_id: ProjectId, event: Event, job: tuple[str, str] | None) -> bool:
         """Apply an event of Label Studio once; return whether it was new.
@@ -62,7 +59,11 @@ class TaskStore:
         """
         with self._db.write() as connection:
             _restore(connection, project_id, tasks, started_at)
-            known = _digests(connection, project_id, [task.id for task in tasks])
+            query = sa.select(t.tasks.c.id, t.tasks.c.digest).where(
+                t.tasks.c.project_id == project_id
+            )
+            rows = execute_for(connection, query, t.tasks.c.id, [task.id for task in tasks])
+            known = {row.id: row.digest for row in rows}
             changed = [
                 task.id for task in tasks if known.get(task.id, task.digest()) != task.digest()
             ]
@@ -123,14 +124,10 @@ class TaskStore:
     def get(self, project_id: ProjectId, task_ids: Sequence[int]) -> list[Task]:
         """Return tasks with their data, by id; deleted ones are left out."""
         table = t.tasks
-        found: list[Task] = []
+        query = sa.select(table.c.id, table.c.data).where(existing(table, project_id))
         with self._db.read() as connection:
-            for ids in in_slices(task_ids):
-                query = sa.select(table.c.id, table.c.data).where(
-                    existing(table, project_id), table.c.id.in_(ids)
-                )
-                found += [Task(row.id, row.data) for row in connection.execute(query)]
-        return sorted(found, key=lambda task: task.id)
+            rows = execute_for(connection, query, table.c.id, task_ids)
+        return sorted((Task(row.id, row.data) for row in rows), key=lambda task: task.id)
 
     def events(self, project_id: ProjectId) -> dict[str, int]:
         """Return the number of stored events by action."""
@@ -156,19 +153,6 @@ def _is_new(connection: sa.Connection, project_id: ProjectId, event: Event) -> b
         "received_at": now(),
     }
     return insert_new(connection, t.events, row)
-
-
-def _digests(
-    connection: sa.Connection, project_id: ProjectId, task_ids: Sequence[int]
-) -> dict[int, str]:
-    table = t.tasks
-    found: dict[int, str] = {}
-    for ids in in_slices(task_ids):
-        query = sa.select(table.c.id, table.c.digest).where(
-            table.c.project_id == project_id, table.c.id.in_(ids)
-        )
-        found.update({task_id: digest for task_id, digest in connection.execute(query)})
-    return found
 
 
 def _save_tasks(connection: sa.Connection, project_id: ProjectId, tasks: Sequence[Task]) -> None:
@@ -213,14 +197,9 @@ def _restore(
         (t.human_labels.c.annotation_id, labels),
     ):
         table = column.table
-        for ids in in_slices(listed):
-            connection.execute(
-                sa.update(table)
-                .where(
-                    table.c.project_id == project_id, column.in_(ids), table.c.deleted_at < moment
-                )
-                .values(deleted_at=None)
-            )
+        is_restored = sa.and_(table.c.project_id == project_id, table.c.deleted_at < moment)
+        statement = sa.update(table).where(is_restored).values(deleted_at=None)
+        execute_for(connection, statement, column, listed)
 
 
 def _delete_labels(
@@ -228,16 +207,13 @@ def _delete_labels(
 ) -> None:
     """Delete the weak labels and predictions of tasks."""
     for table in (t.weak_labels, t.predictions):
-        for ids in in_slices(task_ids):
-            connection.execute(
-                sa.delete(table).where(table.c.project_id == project_id, table.c.task_id.in_(ids))
-            )
+        statement = sa.delete(table).where(table.c.project_id == project_id)
+        execute_for(connection, statement, table.c.task_id, task_ids)
 
 
 def _mark_tasks_deleted(
     connection: sa.Connection, project_id: ProjectId, task_ids: Sequence[int]
 ) -> None:
-    table = t.tasks
     rows = [
         {
             "project_id": project_id,
@@ -249,15 +225,11 @@ def _mark_tasks_deleted(
         }
         for task_id in task_ids
     ]
-    upsert(connection, table, rows, keep=("created_at",))
+    upsert(connection, t.tasks, rows, keep=("created_at",))
     _delete_labels(connection, project_id, task_ids)
     labels = t.human_labels
-    for ids in in_slices(task_ids):
-        connection.execute(
-            sa.update(labels)
-            .where(existing(labels, project_id), labels.c.task_id.in_(ids))
-            .values(deleted_at=now())
-        )
+    statement = sa.update(labels).where(existing(labels, project_id)).values(deleted_at=now())
+    execute_for(connection, statement, labels.c.task_id, task_ids)
 
 
 def _mark_labels_deleted(

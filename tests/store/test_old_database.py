@@ -63,7 +63,7 @@ def copy_rows(source_url: str, database: Database) -> None:
 @pytest.fixture
 def house(database: Database, tmp_path: Path) -> House:
     house = House(
-        Stores.open(database),
+        Stores(database),
         platform=label_studio(),
         folder=tmp_path / "models",
         orders_queue=True,

@@ -38,7 +38,7 @@ class Labelled:
 def opened(folder: Path, platform: FakePlatform) -> Iterator[House]:
     database = Database(f"sqlite:///{folder / 'freeal.db'}")
     house = House(
-        Stores.open(database),
+        Stores(database),
         platform=platform,
         folder=folder,
         orders_queue=True,
