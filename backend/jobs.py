@@ -14,8 +14,8 @@ from backend.domain.ports import Step, StepRunner
 from backend.domain.projects import ProjectId
 
 _LOG = logging.getLogger(__name__)
-_APP_VERSION = "freeal"
-_QUEUE = "freeal"
+_NAME = "freeal"
+_N_PARALLEL = 4
 _POLLING_INTERVAL_S = 0.5
 _MAX_FINISHED_AGE = timedelta(days=7)
 _BATCH_SIZE = 500
@@ -38,27 +38,24 @@ class DurableJobs:
     and every step finds its work in the database, so an upgraded worker can resume it.
     """
 
-    def __init__(
-        self, url: str, *, executor_id: str, workflows: Mapping[str, Workflow], n_parallel: int = 4
-    ) -> None:
+    def __init__(self, url: str, *, executor_id: str, workflows: Mapping[str, Workflow]) -> None:
         config: DBOSConfig = {
-            "name": "freeal",
+            "name": _NAME,
             "system_database_url": url,
-            "application_version": _APP_VERSION,
+            "application_version": _NAME,
             "executor_id": executor_id,
             "serializer": DBOSPortableJSONSerializer(),
             "log_level": "WARNING",
             "console_log_level": "WARNING",
         }
         DBOS(config=config)
-        self._n_parallel = n_parallel
         self._workflows = {kind: _register(kind, body) for kind, body in workflows.items()}
 
     def launch(self) -> None:
         """Create DBOS's tables if need be, resume interrupted workflows and start the queue."""
         DBOS.launch()
         DBOS.register_queue(
-            _QUEUE, worker_concurrency=self._n_parallel, polling_interval_sec=_POLLING_INTERVAL_S
+            _NAME, worker_concurrency=_N_PARALLEL, polling_interval_sec=_POLLING_INTERVAL_S
         )
 
     def submit(self, project_id: ProjectId, kind: str) -> bool:
@@ -68,7 +65,7 @@ class DurableJobs:
         """
         try:
             with SetEnqueueOptions(deduplication_id=project_id):
-                DBOS.enqueue_workflow(_QUEUE, self._workflows[kind], project_id)
+                DBOS.enqueue_workflow(_NAME, self._workflows[kind], project_id)
         except dbos_error.DBOSQueueDeduplicatedError:
             return False
         return True
@@ -84,17 +81,12 @@ class DurableJobs:
     def delete_finished(self) -> int:
         """Delete the records of workflows that finished over a week ago; return how many."""
         before = (datetime.now(UTC) - _MAX_FINISHED_AGE).isoformat()
+        ended = ["SUCCESS", "ERROR", "CANCELLED"]
         n_deleted = 0
-        while True:
-            old = DBOS.list_workflows(
-                status=["SUCCESS", "ERROR", "CANCELLED"],
-                completed_before=before,
-                limit=_BATCH_SIZE,
-            )
-            if not old:
-                return n_deleted
+        while old := DBOS.list_workflows(status=ended, completed_before=before, limit=_BATCH_SIZE):
             DBOS.delete_workflows([status.workflow_id for status in old])
             n_deleted += len(old)
+        return n_deleted
 
     def close(self, *, wait_s: int = 0) -> None:
         """Stop, waiting `wait_s` seconds for running workflows; the rest is resumed later."""

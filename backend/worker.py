@@ -23,11 +23,7 @@ _LOG = logging.getLogger(__name__)
 _DISPATCH_INTERVAL_S = 0.5
 _HEARTBEAT_INTERVAL_S = 5.0
 _CLEANUP_INTERVAL_S = 3600.0
-_STOP_WAIT_S = 3
-"""A short step ends in this time, and is not repeated at the next start."""
-
-Actions = Mapping[Callable[[], object], float]
-"""What to call, and its interval in seconds."""
+_STOP_WAIT_S = 3  # a short step ends in this time, and is not repeated at the next start
 
 
 class Dispatcher:
@@ -53,17 +49,15 @@ class Dispatcher:
 
     def request_due_jobs(self) -> None:
         """Request a job for each connected project that has work due."""
-        steps = self._services.round_steps
-        for project in self._services.stores.projects.all():
-            if not project.is_connected:
-                continue
+        stores, steps = self._services.stores, self._services.round_steps
+        for project in (p for p in stores.projects.all() if p.is_connected):
             prelabel_reason = steps.prelabel.synchronizer.work_due(project.id)
             round_reason = steps.scheduler.due(project)
             reason = round_reason or prelabel_reason
             if reason is not None:
                 _LOG.debug("project=%s needs work: %s", project.id, reason)
                 kind = JobKind.ROUND if round_reason else JobKind.PRELABEL
-                self._services.stores.jobs.request_job(project.id, kind, reason)
+                stores.jobs.request_job(project.id, kind, reason)
 
 
 def run_worker(services: Services, stop: threading.Event) -> None:
@@ -72,7 +66,7 @@ def run_worker(services: Services, stop: threading.Event) -> None:
     Raises:
         SettingsError: another worker of this name runs on this machine.
     """
-    settings = services.settings
+    settings, stores = services.settings, services.stores
     with _exclusive(settings):
         steps = services.round_steps
         jobs = DurableJobs(
@@ -88,12 +82,13 @@ def run_worker(services: Services, stop: threading.Event) -> None:
         _LOG.info("worker=%s started", settings.own_worker_id)
         dispatcher = Dispatcher(services, jobs)
         # apart: it asks Label Studio, which may take long to answer
-        due: Actions = {dispatcher.request_due_jobs: settings.sync_interval_s}
+        due = {dispatcher.request_due_jobs: settings.sync_interval_s}
         threading.Thread(target=_repeat, args=(due, stop), daemon=True).start()
-        actions: Actions = {
+        actions: dict[Callable[[], object], float] = {
             partial(_send_heartbeat, services, jobs): _HEARTBEAT_INTERVAL_S,
             dispatcher.dispatch: _DISPATCH_INTERVAL_S,
-            partial(_delete_old, services, jobs): _CLEANUP_INTERVAL_S,
+            jobs.delete_finished: _CLEANUP_INTERVAL_S,
+            partial(stores.llm_cache.forget, settings.llm_cache_days): _CLEANUP_INTERVAL_S,
         }
         try:
             _repeat(actions, stop)
@@ -102,7 +97,7 @@ def run_worker(services: Services, stop: threading.Event) -> None:
             _LOG.info("worker=%s stopped", settings.own_worker_id)
 
 
-def _repeat(actions: Actions, stop: threading.Event) -> None:
+def _repeat(actions: Mapping[Callable[[], object], float], stop: threading.Event) -> None:
     """Call each action at its interval in seconds until `stop` is set; failures are logged."""
     next_at = dict.fromkeys(actions, 0.0)
     while not stop.is_set():
@@ -121,17 +116,12 @@ def _repeat(actions: Actions, stop: threading.Event) -> None:
 
 def _send_heartbeat(services: Services, jobs: DurableJobs) -> None:
     """Record that this worker is alive, and resume the workflows of one that is not."""
-    own_id = services.settings.own_worker_id
-    services.stores.jobs.record_heartbeat(own_id)
-    dead = services.stores.jobs.claim_dead_worker(own_id)
+    own_id, workers = services.settings.own_worker_id, services.stores.jobs
+    workers.record_heartbeat(own_id)
+    dead = workers.claim_dead_worker(own_id)
     if dead is not None:
         n_workflows = jobs.resume(dead)
         _LOG.warning("worker=%s is gone; n_workflows=%d are resumed here", dead, n_workflows)
-
-
-def _delete_old(services: Services, jobs: DurableJobs) -> None:
-    jobs.delete_finished()
-    services.stores.llm_cache.forget(services.settings.llm_cache_days)
 
 
 @contextmanager
