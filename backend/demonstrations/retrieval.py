@@ -8,11 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.demonstrations.matching import (
-    balanced_clusters,
-    class_quotas,
-    match_within_capacity,
-)
+from backend.demonstrations.matching import balanced_clusters, class_quotas, match_within_capacity
 
 MAX_PROMPT_SHARE = 0.1
 """The largest share of the prompts that one demonstration may stand in."""
