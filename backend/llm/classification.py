@@ -46,6 +46,8 @@ _TOO_MANY = (
     "{} labels without a shortlist; at most {} can be read at once. Use fewer labels, or give "
     "LLMAnnotator a shortlist"
 )
+_LabelAnswer = tuple[int, TruncatedPrompt, Completion | None]
+"""A label's index with the prompt that asked about it and its completion."""
 _NOT_A_LABEL = "the model's answer is none of the labels"
 _YES, _NO = "yes", "no"
 _YES_NO = (LabelDefinition(_YES, _YES), LabelDefinition(_NO, _NO))
@@ -86,10 +88,7 @@ def ask_multilabel(
 
     The prompts of one label stand together, so that they share a prefix. An example abstains if one
     of its labels has no answer. Cost: one request of one token per example and label asked about.
-
-    Args:
-        chosen: positions of the labels to ask about, for each example; None for all. The others
-            get `UNLISTED_PROBABILITY`.
+    Labels that are not in an example's `chosen` positions (None: all) get `UNLISTED_PROBABILITY`.
     """
     template = call.template_for(question)
     words = Verbalizer((_YES, _NO), ())
@@ -104,20 +103,17 @@ def ask_multilabel(
     for index, label in enumerate(question.labels):
         rows = [row for row in range(len(examples)) if chosen is None or index in chosen[row]]
         layout = yes_no_layout(call.schema, question, call.instruction, label_index=index)
-        some = [examples[row] for row in rows]
-        prompts += batch.prompts(some, layout, _yes_or_no(label.value), truncator)
+        asked = [examples[row] for row in rows]
+        prompts += batch.prompts(asked, layout, _yes_or_no(label.value), truncator)
         cells += [(row, index) for row in rows]
-    answers = [_LabelAnswers([], [], []) for _ in examples]
-    for (row, index), prompt, completion in zip(
-        cells, prompts, batch.complete(prompts, decoding), strict=True
-    ):
-        answers[row].indices.append(index)
-        answers[row].prompts.append(prompt)
-        answers[row].completions.append(completion)
+    answers: list[list[_LabelAnswer]] = [[] for _ in examples]
+    completions = batch.complete(prompts, decoding)
+    for (row, index), prompt, completion in zip(cells, prompts, completions, strict=True):
+        answers[row].append((index, prompt, completion))
     parse = _parser(words)
     return [
-        batch.weak_label(example, *answer.combined(parse, len(question.labels)))
-        for example, answer in zip(examples, answers, strict=True)
+        batch.weak_label(example, *_combined(of_example, parse, len(question.labels)))
+        for example, of_example in zip(examples, answers, strict=True)
     ]
 
 
@@ -167,49 +163,35 @@ def spread(
     return tuple(posterior)
 
 
-@dataclass(frozen=True, slots=True)
-class _LabelAnswers:
-    """The labels of one example that were asked about, with prompts and completions."""
+def _combined(
+    answers: Sequence[_LabelAnswer], parse: ParseAnswer, n_labels: int
+) -> tuple[TruncatedPrompt, Completion | None, ParseAnswer]:
+    """Return prompt, completion and parser as if one prompt had asked about all labels."""
+    abstentions = [prompt.abstention for _, prompt, _ in answers if prompt.abstention is not None]
+    whole = TruncatedPrompt(
+        is_truncated=any(prompt.is_truncated for _, prompt, _ in answers),
+        abstention=abstentions[0] if abstentions else None,
+    )
+    given = [(index, completion) for index, _, completion in answers if completion is not None]
+    if abstentions or not given:
+        return whole, None, parse
 
-    indices: list[int]
-    prompts: list[TruncatedPrompt]
-    completions: list[Completion | None]
-
-    def combined(
-        self, parse: ParseAnswer, n_labels: int
-    ) -> tuple[TruncatedPrompt, Completion | None, ParseAnswer]:
-        """Return prompt, completion and parser as if one prompt had asked about all labels."""
-        abstentions = [one.abstention for one in self.prompts if one.abstention is not None]
-        prompt = TruncatedPrompt(
-            is_truncated=any(one.is_truncated for one in self.prompts),
-            abstention=abstentions[0] if abstentions else None,
-        )
-        given = [completion for completion in self.completions if completion is not None]
-        if abstentions or not given:
-            return prompt, None, parse
-        total = Completion(
-            n_tokens_in=sum(completion.n_tokens_in for completion in given),
-            n_tokens_out=sum(completion.n_tokens_out for completion in given),
-        )
-        return prompt, total, lambda _: self._posteriors(given, parse, n_labels)
-
-    def _posteriors(
-        self, completions: Sequence[Completion], parse: ParseAnswer, n_labels: int
-    ) -> Mapping[str, Any] | Abstention:
-        """Return each label's probability of "yes" and the mean mass, or the first abstention."""
+    def parse_all(_: Completion) -> Mapping[str, Any] | Abstention:
         probabilities = [UNLISTED_PROBABILITY] * n_labels
         masses = []
-        for index, completion in zip(self.indices, completions, strict=True):
+        for index, completion in given:
             answer = failure_of(completion) or parse(completion)
             if isinstance(answer, Abstention):
                 return answer
             probabilities[index] = float(answer["probabilities"][0])
             masses.append(answer.get("label_mass"))
         known = [mass for mass in masses if mass is not None]
-        return {
-            "probabilities": tuple(probabilities),
-            "label_mass": math.fsum(known) / len(known) if known else None,
-        }
+        mean_mass = math.fsum(known) / len(known) if known else None
+        return {"probabilities": tuple(probabilities), "label_mass": mean_mass}
+
+    n_in = sum(completion.n_tokens_in for _, completion in given)
+    n_out = sum(completion.n_tokens_out for _, completion in given)
+    return whole, Completion(n_tokens_in=n_in, n_tokens_out=n_out), parse_all
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,10 +278,7 @@ def _decoding(info: LanguageModelInfo, words: Verbalizer, *, is_chat: bool) -> D
 def _parser(words: Verbalizer) -> ParseAnswer:
     def parse(completion: Completion) -> Mapping[str, Any] | Abstention:
         if words.token_ids:
-            posterior = read_posterior(completion, words.token_ids)
-            if isinstance(posterior, Abstention):
-                return posterior
-            return {"probabilities": posterior.probabilities, "label_mass": posterior.label_mass}
+            return read_posterior(completion, words.token_ids)
         index = match_word(completion.text, words.words)
         if index is None:
             return Abstention(AbstentionReason.UNREADABLE, _NOT_A_LABEL)

@@ -140,7 +140,11 @@ def compare_templates(
     figures = [_figures(outcome, at, calibrated, gold) for at, outcome in enumerate(outcomes)]
     chosen, why = DEFAULT_TEMPLATE, "no template got an answer"
     if any(row.n_read for row in figures):
-        figures.sort(key=lambda row: -row.score - _MARGIN * _is_default(row))
+        figures.sort(
+            key=lambda row: (
+                -row.score - _MARGIN * (row.template == DEFAULT_TEMPLATE and row.n_read > 0)
+            )
+        )
         chosen, why = figures[0].template, _why(figures)
     return TemplateReport(question.name, len(examples), chosen, why, tuple(figures))
 
@@ -215,10 +219,6 @@ def _agreement(first: NDArray[np.float64], second: NDArray[np.float64]) -> float
 
 def _is_read(posteriors: NDArray[np.float64]) -> NDArray[np.bool_]:
     return np.asarray(~np.isnan(posteriors).any(axis=1), dtype=bool)
-
-
-def _is_default(row: TemplateFigures) -> bool:
-    return row.template == DEFAULT_TEMPLATE and row.n_read > 0
 
 
 def _why(ranked: Sequence[TemplateFigures]) -> str:

@@ -57,7 +57,7 @@ class PromptTruncator:
         template = _N_TEMPLATE_TOKENS if is_chat else 0
         self._n_for_prompt = info.n_context_tokens - n_answer_tokens - _N_SPARE_TOKENS - template
         self._counts: dict[str, int] = {}
-        self._failure: str | None = None
+        self._failure: Abstention | None = None
 
     def fit(self, layout: Layout, texts: Mapping[str, str]) -> TruncatedPrompt:
         """Return the prompt of the texts, or of their longest prefixes that fit.
@@ -68,15 +68,14 @@ class PromptTruncator:
         prompt = layout.fill(texts)
         if len(prompt.encode()) <= self._n_for_prompt:
             return TruncatedPrompt(prompt)
-        if self._failure is not None:
-            return _unreachable(self._failure)
-        try:
-            return self._cut(layout, texts)
-        except LanguageModelUnavailable as exc:
-            self._failure = str(exc)
-            return _unreachable(self._failure)
-        except LanguageModelRejected as exc:
-            return TruncatedPrompt(abstention=Abstention(AbstentionReason.REJECTED, str(exc)))
+        if self._failure is None:
+            try:
+                return self._cut(layout, texts)
+            except LanguageModelUnavailable as exc:
+                self._failure = Abstention(AbstentionReason.UNREACHABLE, str(exc))
+            except LanguageModelRejected as exc:
+                return TruncatedPrompt(abstention=Abstention(AbstentionReason.REJECTED, str(exc)))
+        return TruncatedPrompt(abstention=self._failure)
 
     def _cut(self, layout: Layout, texts: Mapping[str, str]) -> TruncatedPrompt:
         names = [name for name, _ in layout.fields if name in texts]
@@ -136,7 +135,3 @@ def token_limits(counts: Sequence[int], total: int) -> list[int]:
         limits[at] = min(counts[at], left // (len(counts) - n_done))
         left -= limits[at]
     return limits
-
-
-def _unreachable(detail: str) -> TruncatedPrompt:
-    return TruncatedPrompt(abstention=Abstention(AbstentionReason.UNREACHABLE, detail))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import string
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from backend.domain.labels import Abstention, AbstentionReason
 from backend.domain.ports import Completion
@@ -43,14 +44,6 @@ class Verbalizer:
     lead: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Posterior:
-    """Probabilities of the labels, in their order, and their joint share of the vocabulary."""
-
-    probabilities: tuple[float, ...]
-    label_mass: float
-
-
 def build_verbalizer(
     labels: Sequence[LabelDefinition],
     tokenize: Tokenize,
@@ -72,9 +65,17 @@ def build_verbalizer(
         tokenized = [tuple(tokenize(space + name)) for name in names]
         if firsts := _first_tokens(tokenized):
             return Verbalizer(names, firsts)
-        if not is_chat and (firsts := _first_tokens(_without_space(tokenized, tokenize))):
+        blank = () if is_chat else tuple(tokenize(" "))
+        has_blank = not is_chat and all(one[: len(blank)] == blank for one in tokenized)
+        if has_blank and (firsts := _first_tokens([one[len(blank) :] for one in tokenized])):
             return Verbalizer(names, firsts, lead=" ")
-    letters = _single_token_letters(len(names), tokenize, space)
+    letters: dict[str, int] = {}  # of one token each, no two the same
+    for letter in OPTION_LETTERS:
+        tokens = tuple(tokenize(space + letter))
+        if len(tokens) == 1 and tokens[0] not in letters.values():
+            letters[letter] = tokens[0]
+        if len(letters) == len(names):
+            break
     if len(letters) < len(names):
         raise UnsupportedLabelConfig(
             f"{len(names)} labels whose names begin alike; the language model can tell at most "
@@ -95,12 +96,14 @@ def answer_names(labels: Sequence[LabelDefinition]) -> tuple[str, ...]:
     )
 
 
-def read_posterior(completion: Completion, token_ids: Sequence[int]) -> Posterior | Abstention:
-    """Return p(label | answer is a label), or why it cannot be read; never raises.
+def read_posterior(
+    completion: Completion, token_ids: Sequence[int]
+) -> Mapping[str, Any] | Abstention:
+    """Return p(label | answer is a label) and its label mass, or why neither can be read.
 
     Softmax over the labels' log-probabilities. A label whose token was not reported gets a floor,
     one nat below the least likely reported token, which the label's token cannot exceed.
-    `label_mass` counts reported tokens only.
+    `label_mass`, the labels' share of the vocabulary, counts reported tokens only.
     """
     logprobs = {
         token: value
@@ -117,10 +120,8 @@ def read_posterior(completion: Completion, token_ids: Sequence[int]) -> Posterio
     values = [logprobs.get(token, floor) for token in token_ids]
     total = _log_sum_exp(values)
     weights = [math.exp(value - total) for value in values]
-    return Posterior(
-        probabilities=tuple(weight / math.fsum(weights) for weight in weights),
-        label_mass=min(1.0, label_mass),
-    )
+    posterior = tuple(weight / math.fsum(weights) for weight in weights)
+    return {"probabilities": posterior, "label_mass": min(1.0, label_mass)}
 
 
 def match_word(text: str, words: Sequence[str]) -> int | None:
@@ -147,30 +148,8 @@ def _first_tokens(tokenized: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
     return firsts if len(set(firsts)) == len(tokenized) else ()
 
 
-def _without_space(
-    tokenized: Sequence[tuple[int, ...]], tokenize: Tokenize
-) -> list[tuple[int, ...]]:
-    """Return the words' tokens after the space's own token; [] if a word has none."""
-    blank = tuple(tokenize(" "))
-    if not all(tokens[: len(blank)] == blank for tokens in tokenized):
-        return []
-    return [tokens[len(blank) :] for tokens in tokenized]
-
-
 def _normalize(text: str) -> str:
     return " ".join(text.split()).lower()
-
-
-def _single_token_letters(n_wanted: int, tokenize: Tokenize, space: str) -> dict[str, int]:
-    """Return up to `n_wanted` letters that are one token each, no two the same."""
-    found: dict[str, int] = {}
-    for letter in OPTION_LETTERS:
-        tokens = tuple(tokenize(space + letter))
-        if len(tokens) == 1 and tokens[0] not in found.values():
-            found[letter] = tokens[0]
-        if len(found) == n_wanted:
-            break
-    return found
 
 
 def _log_sum_exp(values: Sequence[float]) -> float:
