@@ -303,18 +303,11 @@ def _confirmed(
     uniform = (1.0 / len(values),) * len(values)
     posteriors = np.array([weak.probabilities or uniform for weak in weak_labels])
     if request.question.kind.is_exclusive:
-        is_right = _divided_by_mean(posteriors, wanted).argmax(axis=1) == wanted
+        labels = np.unique(wanted)
+        if len(labels) == posteriors.shape[1]:  # over the mean, in which labels count alike
+            mean = np.mean([posteriors[wanted == label].mean(axis=0) for label in labels], axis=0)
+            posteriors = posteriors / np.maximum(mean, 1e-12)
+        is_right = posteriors.argmax(axis=1) == wanted
     else:
         is_right = posteriors[np.arange(len(wanted)), wanted] >= 0.5
     return [written[at] for at in np.flatnonzero(is_read & is_right)]
-
-
-def _divided_by_mean(
-    posteriors: NDArray[np.float64], wanted: NDArray[np.intp]
-) -> NDArray[np.float64]:
-    """Return posteriors over the mean posterior of a text of each label, labels counting alike."""
-    labels = np.unique(wanted)
-    if len(labels) < posteriors.shape[1]:
-        return posteriors
-    mean = np.mean([posteriors[wanted == label].mean(axis=0) for label in labels], axis=0)
-    return np.asarray(posteriors / np.maximum(mean, 1e-12))

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import groupby
 
-from backend.domain.ports import Completion, Decoding, LanguageModel, LanguageModelInfo
+from backend.domain.ports import Decoding, LanguageModel
 from backend.llm.prompts.templates import slot_text
 
 _BATCH_SIZE = 64
@@ -30,45 +29,27 @@ class Paraphraser:
         batches of 64 texts of similar length. Raises what `LanguageModel.complete` raises.
         """
         info = self._model.describe()
-        sizes = [_n_tokens(text) for text in texts]
+        asked: dict[int, list[int]] = {}  # by a power of two of tokens, so that batches are large
+        for at, text in enumerate(texts):
+            n_tokens = _MIN_TOKENS
+            while n_tokens * _CHARS_PER_TOKEN < 2 * len(text):
+                n_tokens *= 2
+            if n_tokens <= _MAX_TOKENS and text.strip():
+                asked.setdefault(n_tokens, []).append(at)
         paraphrases: list[str | None] = [None] * len(texts)
-        asked = sorted(
-            (at for at, size in enumerate(sizes) if size <= _MAX_TOKENS and texts[at].strip()),
-            key=lambda at: sizes[at],
-        )
-        for _, group in groupby(asked, key=lambda at: sizes[at]):
-            same_size = list(group)
-            for start in range(0, len(same_size), _BATCH_SIZE):
-                some = same_size[start : start + _BATCH_SIZE]
-                decoding = _decoding(info, sizes[some[0]])
-                prompts = [_prompt(texts[at], is_chat=decoding.is_chat) for at in some]
-                for at, completion in zip(
-                    some, self._model.complete(prompts, decoding), strict=True
-                ):
-                    paraphrases[at] = _parse(completion)
+        for n_tokens, positions in sorted(asked.items()):
+            stop = () if info.has_chat else ('"', "\n")
+            decoding = Decoding(n_tokens, model=info.name, is_chat=info.has_chat, stop=stop)
+            for start in range(0, len(positions), _BATCH_SIZE):
+                batch = positions[start : start + _BATCH_SIZE]
+                prompts = [_prompt(texts[at], is_chat=info.has_chat) for at in batch]
+                completions = self._model.complete(prompts, decoding)
+                for at, completion in zip(batch, completions, strict=True):
+                    if completion.failure is None and completion.finish_reason != "length":
+                        paraphrases[at] = slot_text(completion.text.strip().strip('"')) or None
         return paraphrases
-
-
-def _n_tokens(text: str) -> int:
-    """Return a paraphrase's maximum of tokens: a power of two, so that batches are large."""
-    size = _MIN_TOKENS
-    while size * _CHARS_PER_TOKEN < 2 * len(text):
-        size *= 2
-    return size
-
-
-def _decoding(info: LanguageModelInfo, n_tokens: int) -> Decoding:
-    if info.has_chat:
-        return Decoding(max_tokens=n_tokens, model=info.name, is_chat=True)
-    return Decoding(max_tokens=n_tokens, model=info.name, stop=('"', "\n"))
 
 
 def _prompt(text: str, *, is_chat: bool) -> str:
     shown = f'{_INSTRUCTION}\n\nText: "{slot_text(text)}"'
     return f"{shown}\n\nAnswer with the new text alone." if is_chat else f'{shown}\nNew text: "'
-
-
-def _parse(completion: Completion) -> str | None:
-    if completion.failure is not None or completion.finish_reason == "length":
-        return None
-    return slot_text(completion.text.strip().strip('"')) or None
