@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from backend.domain.labels import Abstention, AbstentionReason, Example, PromptContext, WeakLabel
-from backend.domain.ports import LanguageModel
+from backend.domain.labels import (
+    Abstention,
+    AbstentionReason,
+    Demonstration,
+    Example,
+    PromptContext,
+    WeakLabel,
+)
+from backend.domain.ports import Completion, Decoding, LanguageModel
 from backend.domain.questions import Question, TaskSchema
 from backend.errors import LanguageModelError, UnsupportedLabelConfig
 from backend.llm.classification import (
@@ -16,13 +26,26 @@ from backend.llm.classification import (
     ask_shortlist,
     ask_single_label,
 )
-from backend.llm.free_text import ask_free_text
-from backend.llm.prompt_batch import DEFAULT_MAX_TEXT_CHARS, LLMCall, PromptBatch
-from backend.llm.prompts.templates import available_templates, prompt_version
+from backend.llm.prompt_batch import (
+    DEFAULT_MAX_TEXT_CHARS,
+    LLMCall,
+    PromptBatch,
+    mean_probability,
+)
+from backend.llm.prompts.templates import (
+    available_templates,
+    one_line,
+    open_layout,
+    prompt_version,
+)
 from backend.llm.prompts.truncation import Deadline
 from backend.llm.spans import ask_spans
 
 _MAX_CACHED_TEXTS = 4096
+_MAX_TEXT_TOKENS = 128
+_MAX_NUMBER_TOKENS = 12
+_NUMBER = re.compile(r"[-+]?\d+(?:[.,]\d+)?")
+_SENTENCE_END = re.compile(r"(?s).*[.!?](?=\s|$)")
 
 
 class LLMAnnotator:
@@ -80,13 +103,14 @@ class LLMAnnotator:
         for question in schema.questions:
             try:
                 answers.append(self._ask(call, question, examples))
-            except UnsupportedLabelConfig as exc:
-                reason = Abstention(AbstentionReason.REJECTED, str(exc))
-                answers.append(_abstain(call, question, examples, reason))
-            except LanguageModelError as exc:
-                errors.append(exc)
-                reason = Abstention(AbstentionReason.UNREACHABLE, str(exc))
-                answers.append(_abstain(call, question, examples, reason))
+            except (UnsupportedLabelConfig, LanguageModelError) as exc:
+                reason = AbstentionReason.REJECTED
+                if isinstance(exc, LanguageModelError):
+                    reason = AbstentionReason.UNREACHABLE
+                    errors.append(exc)
+                version = prompt_version(question, call.template_for(question))
+                batch = PromptBatch(call, question, version)
+                answers.append(batch.abstain(Abstention(reason, str(exc)), examples))
         if len(self._tokens) > _MAX_CACHED_TEXTS:
             self._tokens.clear()
         if len(errors) == len(schema.questions):
@@ -114,8 +138,65 @@ class LLMAnnotator:
         return ask_single_label(call, question, examples)
 
 
-def _abstain(
-    call: LLMCall, question: Question, examples: Sequence[Example], reason: Abstention
+def ask_free_text(
+    call: LLMCall, question: Question, examples: Sequence[Example]
 ) -> list[WeakLabel]:
-    version = prompt_version(question, call.template_for(question))
-    return PromptBatch(call, question, version).abstain(reason, examples)
+    """Return one weak label per example with the written text; numbers in canonical form.
+
+    `confidence` is the mean probability per token, so that long answers are not at a disadvantage;
+    None where the server reports none. Cost: one request per example.
+    """
+
+    def answer_text(shot: Demonstration) -> str | None:
+        text = shot.answer.text or next(iter(shot.answer.labels), None)
+        return one_line(text) if text else None
+
+    template = call.template_for(question)
+    layout = open_layout(call.schema, question, call.instruction)
+    batch = PromptBatch(call, question, prompt_version(question, template))
+    decoding = Decoding(
+        max_tokens=_MAX_NUMBER_TOKENS if question.kind.is_numeric else _MAX_TEXT_TOKENS,
+        model=call.info.name,
+        is_chat=template.is_chat,
+        stop=() if template.is_chat else ("\n",),
+        n_logprobs=int(call.has_logprobs),
+    )
+    prompts = batch.prompts(examples, layout, answer_text, call.truncator(decoding))
+    return batch.annotate(examples, prompts, decoding, lambda done: _parse_text(question, done))
+
+
+def parse_number(text: str, bounds: tuple[float, float] | None) -> str | None:
+    """Return the only number that an answer holds, as text; None for none.
+
+    A number outside the bounds is no answer, nor are two different numbers.
+    """
+    found = {float(number.replace(",", ".")) for number in _NUMBER.findall(text)}
+    if len(found) != 1:
+        return None
+    (value,) = found
+    if not math.isfinite(value) or (bounds and not bounds[0] <= value <= bounds[1]):
+        return None
+    return str(int(value)) if value.is_integer() else repr(value)
+
+
+def clean_text(text: str, *, is_cut: bool) -> str:
+    """Return a written answer on one line without quotation marks around it.
+
+    An answer that was cut at its maximum length ends with its last whole sentence, if it has one.
+    """
+    line = one_line(text.strip().strip('"'))
+    if is_cut and (whole := _SENTENCE_END.match(line)):
+        return whole.group()
+    return line
+
+
+def _parse_text(question: Question, completion: Completion) -> Mapping[str, Any] | Abstention:
+    if question.kind.is_numeric:
+        text = parse_number(completion.text, question.bounds)
+        problem = "the model's answer is not one number within the bounds"
+    else:
+        text = clean_text(completion.text, is_cut=completion.finish_reason == "length")
+        problem = "the model wrote nothing"
+    if not text:
+        return Abstention(AbstentionReason.UNREADABLE, problem)
+    return {"text": text, "confidence": mean_probability(completion)}

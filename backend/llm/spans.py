@@ -19,7 +19,12 @@ from backend.domain.ports import Completion, Decoding
 from backend.domain.questions import Question
 from backend.llm.client.connection import json_or_none
 from backend.llm.prompt_batch import LLMCall, ParseAnswer, PromptBatch, mean_probability
-from backend.llm.prompts.templates import Layout, display_name, instruction_lines, one_line
+from backend.llm.prompts.templates import (
+    display_name,
+    instruction_lines,
+    one_line,
+    question_layout,
+)
 
 _PROMPT_VERSION = "spans/json/1"
 """Its number is raised with every change of the wording; stored with every weak label."""
@@ -51,15 +56,9 @@ def ask_spans(call: LLMCall, question: Question, examples: Sequence[Example]) ->
         json_schema=spans.json_schema(),
         n_logprobs=int(call.has_logprobs),
     )
-    name = display_name(question.name)
-    layout = Layout(
-        opening="".join(f"{line}\n" for line in instruction_lines(call.schema, call.instruction))
-        + "".join(f"{line}\n" for line in spans.instructions()),
-        fields=tuple((one.name, display_name(one.name)) for one in question.fields),
-        asked=f"{name} in JSON:",
-    )
-    truncator = call.truncator(decoding)
-    prompts = batch.prompts(examples, layout, spans.demonstration, truncator)
+    lines = [*instruction_lines(call.schema, call.instruction), *spans.instructions()]
+    layout = question_layout(question, lines, f"{display_name(question.name)} in JSON")
+    prompts = batch.prompts(examples, layout, spans.demonstration, call.truncator(decoding))
     completions = batch.complete(prompts, decoding)
 
     def parser(example: Example) -> ParseAnswer:
@@ -114,18 +113,16 @@ class SpanFormat:
         )
 
     def demonstration(self, shot: Demonstration) -> str | None:
-        """Return a demonstration's spans as the model is to write them; None without its text."""
+        """Return a demonstration's spans as JSON on one line; None without its text."""
         text = shot.texts.get(self._question.field.name)
         if text is None:
             return None
         spans = sorted(shot.answer.spans, key=lambda span: (span.start, span.end, span.label))
-        return self.as_json(
-            [(s.label, one_line(text[s.start : s.end])) for s in spans if s.label in self._name_of]
-        )
-
-    def as_json(self, mentions: Sequence[Mention]) -> str:
-        """Return an answer as JSON on one line."""
-        entities = [{"type": self._name_of[label], "text": text} for label, text in mentions]
+        entities = [
+            {"type": self._name_of[span.label], "text": one_line(text[span.start : span.end])}
+            for span in spans
+            if span.label in self._name_of
+        ]
         return json.dumps({"entities": entities}, ensure_ascii=False)
 
     def read(self, completion: Completion, text: str) -> Mapping[str, Any] | Abstention:
@@ -147,22 +144,20 @@ class SpanFormat:
         """
         answer = json_or_none(text)
         if answer is None and is_cut:
-            answer = _json_before_cut(text)
+            ends = [at + 1 for at, char in enumerate(text) if char == "}"][-_MAX_ENTITIES:]
+            whole = (json_or_none(text[:end] + "]}") for end in reversed(ends))
+            answer = next((one for one in whole if one is not None), None)
         entities = answer.get("entities") if isinstance(answer, dict) else None
         if not isinstance(entities, list):
             return None
-        mentions = [self._mention(entity) for entity in entities]
-        known = [mention for mention in mentions if mention is not None]
-        return known if len(known) == len(mentions) else None
-
-    def _mention(self, entity: object) -> Mention | None:
-        if not isinstance(entity, dict):
-            return None
-        name, text = entity.get("type"), entity.get("text")
-        if not isinstance(name, str) or not isinstance(text, str):
-            return None
-        value = self._value_of.get(name.casefold())
-        return None if value is None else (value, text)
+        mentions = []
+        for entity in entities:
+            name = entity.get("type") if isinstance(entity, dict) else None
+            value = self._value_of.get(name.casefold()) if isinstance(name, str) else None
+            if value is None or not isinstance(entity.get("text"), str):
+                return None
+            mentions.append((value, entity["text"]))
+        return mentions
 
 
 def align(text: str, mentions: Sequence[Mention]) -> tuple[Span, ...]:
@@ -199,10 +194,3 @@ def _is_whole(text: str, start: int, end: int) -> bool:
     cuts_before = before.isalnum() and text[start].isalnum()
     cuts_after = after.isalnum() and text[end - 1].isalnum()
     return not cuts_before and not cuts_after
-
-
-def _json_before_cut(text: str) -> Any:
-    """Return the JSON of an answer up to its last whole piece, None if there is none."""
-    ends = [at + 1 for at, char in enumerate(text) if char == "}"][-_MAX_ENTITIES:]
-    found = (json_or_none(text[:end] + "]}") for end in reversed(ends))
-    return next((answer for answer in found if answer is not None), None)

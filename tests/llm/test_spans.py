@@ -172,8 +172,11 @@ def test_shots_stand_before_the_text_with_their_answers():
 
 def test_what_is_written_is_read_back():
     spans = SpanFormat(QUESTION)
-    mentions = [("PER", "Ann"), ("LOC", "New York: the city")]
-    assert spans.parse(spans.as_json(mentions)) == mentions
+    answer = Answer(spans=(Span(0, 3, "PER"), Span(7, 25, "LOC")))
+    written = spans.demonstration(
+        Demonstration({"post": "Ann of New York: the city"}, answer, "human")
+    )
+    assert spans.parse(written) == [("PER", "Ann"), ("LOC", "New York: the city")]
 
 
 def test_labels_that_differ_in_case_alone_are_called_by_their_values():

@@ -138,7 +138,7 @@ def choice_layout(
     else:
         lines += [f"{name}: {_one_of(words.words)}"] if lists_options else []
         lines += meanings
-    return _layout(question, lines, _ANSWER if template.asks_answer else name, words.lead)
+    return question_layout(question, lines, _ANSWER if template.asks_answer else name, words.lead)
 
 
 def yes_no_layout(
@@ -152,7 +152,7 @@ def yes_no_layout(
     lines.append(f"{display_name(question.name)} {name}: yes or no")
     if meaning:
         lines.append(f"yes: {meaning}"[:_MAX_LINE_CHARS])
-    return _layout(question, lines, f"{display_name(question.name)} {name}")
+    return question_layout(question, lines, f"{display_name(question.name)} {name}")
 
 
 def open_layout(schema: TaskSchema, question: Question, instruction: str) -> Layout:
@@ -164,7 +164,7 @@ def open_layout(schema: TaskSchema, question: Question, instruction: str) -> Lay
         from_low = f" from {low:g}" if math.isfinite(low) else ""
         to_high = f" to {high:g}" if math.isfinite(high) else ""
         lines.append(f"{name}: a number{from_low}{to_high}")
-    return _layout(question, lines, name)
+    return question_layout(question, lines, name)
 
 
 def _one_of(words: Sequence[str]) -> str:
@@ -172,7 +172,8 @@ def _one_of(words: Sequence[str]) -> str:
     return " or ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
-def _layout(question: Question, lines: Sequence[str], asked: str, lead: str = "") -> Layout:
+def question_layout(question: Question, lines: Sequence[str], asked: str, lead: str = "") -> Layout:
+    """Return the layout that opens with these lines and asks in the line `asked`."""
     return Layout(
         opening="".join(f"{line}\n" for line in lines),
         fields=tuple((text.name, display_name(text.name)) for text in question.fields),
