@@ -122,10 +122,7 @@ class AggregatedMatrix:
     annotator_posteriors: Mapping[str, Floats]
 
     def weak_labels(
-        self,
-        question: Question,
-        examples: Sequence[Example],
-        first_labels: Mapping[int, WeakLabel],
+        self, question: Question, examples: Sequence[Example], first_labels: Mapping[int, WeakLabel]
     ) -> list[WeakLabel]:
         """Return one aggregated label per example, in order.
 

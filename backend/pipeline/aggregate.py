@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from backend.domain.labels import AnnotatorKind
 from backend.domain.projects import Project
 from backend.pipeline.ensemble import AnnotatorEnsemble
@@ -12,15 +14,13 @@ _N_SAMPLED = 400
 _GROWTH = 4
 
 
+@dataclass(frozen=True)
 class Aggregator:
     """Reads pools from the store and aggregates their labels."""
 
-    def __init__(
-        self, ensemble: AnnotatorEnsemble, guidelines: GuidelinesReader, stores: Stores
-    ) -> None:
-        self._ensemble = ensemble
-        self._guidelines = guidelines
-        self._stores = stores
+    ensemble: AnnotatorEnsemble
+    guidelines: GuidelinesReader
+    stores: Stores
 
     def pool(self, project: Project, *, has_round_labels: bool = True) -> Pool:
         """Return the whole pool with its weak labels, those that rounds made on demand.
@@ -28,14 +28,14 @@ class Aggregator:
         Up to 400 tasks that people answered before any annotator have the labels of `fit_sample`,
         so that these answers too teach the label model and evaluate rounds.
         """
-        pool = self._guidelines.pool(project)
+        pool = self.guidelines.pool(project)
         labels = [
             label
-            for label in self._stores.labels.weak_labels(project)
+            for label in self.stores.labels.weak_labels(project)
             if label.annotator_kind is not AnnotatorKind.AGGREGATED
         ]
         labeled = {label.example_id for label in labels}
-        early = self._ensemble.early_weak_labels(project)
+        early = self.ensemble.early_weak_labels(project)
         ids = {task.id for task in pool.tasks} - labeled
         labels += [label for label in early if label.example_id in ids]
         if not has_round_labels:
@@ -48,17 +48,17 @@ class Aggregator:
         A pool of under 20 texts teaches nothing. It stays due while no prompt template could be
         selected, because the LLM was down. Raises LanguageModelError.
         """
-        n_tasks, state = len(self._stores.tasks.ids(project.id)), self._ensemble.state(project)
+        n_tasks, state = len(self.stores.tasks.ids(project.id)), self.ensemble.state(project)
         is_grown = state.n_texts * _GROWTH <= min(_N_SAMPLED, n_tasks)
         if n_tasks < MIN_TEXTS or (state.templates and not is_grown):
             return False
-        self._ensemble.fit_sample(self._guidelines.sample(project))
+        self.ensemble.fit_sample(self.guidelines.sample(project))
         return True
 
     def aggregate(self, project: Project) -> AggregatedPool:
         """Fit the label model to all labels of a project, aggregate them, and save both."""
         pool = self.pool(project)
-        self._ensemble.fit(pool)
-        aggregated = self._ensemble.aggregate(pool)
-        self._stores.labels.save(project, aggregated.labels, [])
+        self.ensemble.fit(pool)
+        aggregated = self.ensemble.aggregate(pool)
+        self.stores.labels.save(project, aggregated.labels, [])
         return aggregated

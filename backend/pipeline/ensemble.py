@@ -59,6 +59,7 @@ class EnsembleState:
     n_human: int = 0
 
 
+@dataclass(frozen=True)
 class AnnotatorEnsemble:
     """Collects weak labels of all annotators and aggregates them.
 
@@ -66,22 +67,19 @@ class AnnotatorEnsemble:
     an abstention then, and it is asked again later.
     """
 
-    def __init__(
-        self, llm: LLMAnnotator, similarity: PoolAnnotator, encoder: Encoder, stores: Stores
-    ) -> None:
-        self._llm = llm
-        self._similarity = similarity
-        self._encoder = encoder
-        self._stores = stores
+    llm: LLMAnnotator
+    similarity: PoolAnnotator
+    encoder: Encoder
+    stores: Stores
 
     def state(self, project: Project) -> EnsembleState:
         """Return what is fitted for the present questions; empty before `fit_sample`."""
-        stored = self._stores.state.current(project, _STATE)
+        stored = self.stores.state.current(project, _STATE)
         return EnsembleState(**stored) if stored else EnsembleState(project.question_version)
 
     def save_state(self, project: Project, state: EnsembleState) -> None:
         """Make a state the project's."""
-        self._stores.state.put(project.id, _STATE, asdict(state))
+        self.stores.state.put(project.id, _STATE, asdict(state))
 
     def fit_sample(self, pool: Pool) -> EnsembleState:
         """Select prompt templates and fit similarity and a first label model on a sample.
@@ -96,14 +94,11 @@ class AnnotatorEnsemble:
         project, human = pool.project, pool.human
         n_human = sum(len(labels) for labels in human.values())
         similarity = {
-            q.name: self._similarity.learn(q, pool.examples, human.get(q.name, {}))
+            q.name: self.similarity.learn(q, pool.examples, human.get(q.name, {}))
             for q in pool.questions
         }
         state = replace(
-            self.state(project),
-            similarity=similarity,
-            n_texts=len(pool.examples),
-            n_human=n_human,
+            self.state(project), similarity=similarity, n_texts=len(pool.examples), n_human=n_human
         )
         self.save_state(project, state)
         choices = tuple(q for q in pool.questions if _has_label_model(q))
@@ -174,7 +169,7 @@ class AnnotatorEnsemble:
 
     def early_weak_labels(self, project: Project) -> list[WeakLabel]:
         """Return the labels of texts that people had answered before `fit_sample`."""
-        stored = self._stores.state.current(project, _EARLY)
+        stored = self.stores.state.current(project, _EARLY)
         return [
             WeakLabel(
                 **label
@@ -198,7 +193,7 @@ class AnnotatorEnsemble:
         Raises LanguageModelError.
         """
         context = replace(context, templates=self.state(project).templates)
-        return self._llm.annotate(
+        return self.llm.annotate(
             guidelines.schema, guidelines.instruction, examples, prompt_context=context
         )
 
@@ -243,7 +238,7 @@ class AnnotatorEnsemble:
 
     def embed(self, question: Question, examples: Sequence[Example]) -> NDArray[np.float32]:
         """Return one unit vector (n, d) per example for the texts that a question is about."""
-        return self._encoder.embed([example.text_of(question) for example in examples])
+        return self.encoder.embed([example.text_of(question) for example in examples])
 
     def _keep_early(self, pool: Pool, labels: Sequence[WeakLabel]) -> None:
         copied = ("example_id", "question", "annotator", "annotator_kind", "prompt_version")
@@ -255,13 +250,13 @@ class AnnotatorEnsemble:
             if label.example_id in human_ids and label.probabilities
         ]
         stored = {"question_version": pool.project.question_version, "labels": rows}
-        self._stores.state.put(pool.project.id, _EARLY, stored)
+        self.stores.state.put(pool.project.id, _EARLY, stored)
 
     def _select_templates(self, pool: Pool, state: EnsembleState) -> EnsembleState:
         usable = [e for e in pool.examples if not e.missing]
         if len(usable) < MIN_TEXTS:
             return state
-        selector = TemplateSelector(self._llm, pool.guidelines.schema, pool.guidelines.instruction)
+        selector = TemplateSelector(self.llm, pool.guidelines.schema, pool.guidelines.instruction)
         reports = {}
         for question in pool.questions:
             human = pool.human.get(question.name, {})
@@ -283,7 +278,7 @@ class AnnotatorEnsemble:
     ) -> list[WeakLabel]:
         by_similarity = self._by_similarity(state, guidelines, examples)
         try:
-            by_llm = self._llm.annotate(
+            by_llm = self.llm.annotate(
                 guidelines.schema,
                 guidelines.instruction,
                 examples,
@@ -303,7 +298,7 @@ class AnnotatorEnsemble:
     ) -> list[WeakLabel]:
         if not state.similarity:
             return []
-        similarity = self._similarity.recall(state.similarity)
+        similarity = self.similarity.recall(state.similarity)
         labels = similarity.annotate(guidelines.schema, guidelines.instruction, examples)
         return [label for label in labels if label.abstention is None]
 

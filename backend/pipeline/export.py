@@ -39,27 +39,21 @@ class Exported:
     model: Path | None
 
 
+@dataclass(frozen=True)
 class Exporter:
     """Writes labels.jsonl, labels.csv, label_studio.json and model/."""
 
-    def __init__(
-        self,
-        guidelines: GuidelinesReader,
-        config: ConfigReader,
-        stores: Stores,
-        models: Path,
-    ) -> None:
-        self._guidelines = guidelines
-        self._config = config
-        self._stores = stores
-        self._models = models
+    guidelines: GuidelinesReader
+    config: ConfigReader
+    stores: Stores
+    models: Path
 
     def export(self, project: Project, folder: Path) -> Exported:
         """Write everything, human labels before models'.
 
         Raises ExportFailed and UnsupportedLabelConfig.
         """
-        guidelines = self._guidelines.read(project)
+        guidelines = self.guidelines.read(project)
         rows = list(self._rows(project, guidelines))
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -72,20 +66,20 @@ class Exporter:
         export_label_studio(
             rows,
             folder / "label_studio.json",
-            lambda labels, task: self._config.write_prediction(
+            lambda labels, task: self.config.write_prediction(
                 guidelines.schema, labels, version, task
             ),
         )
         return Exported(n_rows, self._copy_model(project, folder / "model"))
 
     def _rows(self, project: Project, guidelines: Guidelines) -> Iterator[ExportRow]:
-        consensus = self._guidelines.consensus(project, guidelines)
+        consensus = self.guidelines.consensus(project, guidelines)
         aggregated = {
             (label.example_id, label.question): label
-            for label in self._stores.labels.weak_labels(project)
+            for label in self.stores.labels.weak_labels(project)
             if label.annotator == AGGREGATED and label.abstention is None
         }
-        for task in self._stores.tasks.get(project.id, self._stores.tasks.ids(project.id)):
+        for task in self.stores.tasks.get(project.id, self.stores.tasks.ids(project.id)):
             for question in guidelines.schema.questions:
                 human = consensus[question.name].labels.get(task.id)
                 label = aggregated.get((task.id, question.name))
@@ -95,11 +89,11 @@ class Exporter:
                     yield _model_row(task, question, label)
 
     def _copy_model(self, project: Project, folder: Path) -> Path | None:
-        provenance = self._stores.releases.provenance(project.id, project.model_version)
+        provenance = self.stores.releases.provenance(project.id, project.model_version)
         if MODEL_FROM not in provenance:
             return None
         number, cycle = provenance[MODEL_FROM]
-        source = RoundArtifacts(self._models / project.id / str(number)).model(int(cycle))
+        source = RoundArtifacts(self.models / project.id / str(number)).model(int(cycle))
         if not source.exists():
             return None
         try:

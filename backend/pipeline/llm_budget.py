@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
@@ -25,6 +25,7 @@ _NIGHT_S = 8 * 3600.0
 _ALL = "the LLM labels every task"
 
 
+@dataclass(frozen=True)
 class LLMBudgetPlanner:
     """Leaves out what would take the LLM longer than a night, or all but `LLM_SHARE`.
 
@@ -34,29 +35,20 @@ class LLMBudgetPlanner:
     them that stay the least certain.
     """
 
-    def __init__(
-        self,
-        ensemble: AnnotatorEnsemble,
-        guidelines: GuidelinesReader,
-        stores: Stores,
-        make_strategy: MakeStrategy,
-        *,
-        share: float | None,
-    ) -> None:
-        self._ensemble = ensemble
-        self._guidelines = guidelines
-        self._stores = stores
-        self._make_strategy = make_strategy
-        self._share = share
+    ensemble: AnnotatorEnsemble
+    guidelines: GuidelinesReader
+    stores: Stores
+    make_strategy: MakeStrategy
+    share: float | None
 
     def plan(self, project: Project) -> dict[str, int]:
         """Decide about the tasks that are new; raises UnsupportedLabelConfig."""
-        labels = self._stores.labels
+        labels = self.stores.labels
         n_open = labels.progress(project).n_to_label
-        if not n_open or not self._ensemble.state(project).similarity:
+        if not n_open or not self.ensemble.state(project).similarity:
             return {"n_left_out": 0}
-        known = read_llm_budget(self._stores, project)
-        guidelines = self._guidelines.read(project)
+        known = read_llm_budget(self.stores, project)
+        guidelines = self.guidelines.read(project)
         share, why = self._share_of(project, guidelines, n_open)
         tasks = [t for t in labels.next_unlabelled(project, n_open) if t.id > known.last_id]
         if not tasks:
@@ -65,7 +57,7 @@ class LLMBudgetPlanner:
         decided = LLMBudget(
             project.question_version, share, why, tasks[-1].id, (*known.left_out, *left_out)
         )
-        self._stores.state.put(project.id, LLM_BUDGET, asdict(decided))
+        self.stores.state.put(project.id, LLM_BUDGET, asdict(decided))
         _LOG.info("project=%s %s", project.id, why)
         return {"n_left_out": len(left_out)}
 
@@ -73,12 +65,12 @@ class LLMBudgetPlanner:
         self, project: Project, guidelines: Guidelines, n_tasks: int
     ) -> tuple[float, str]:
         questions = guidelines.schema.questions
-        similarity = self._ensemble.state(project).similarity
+        similarity = self.ensemble.state(project).similarity
         if not all(similarity.get(question.name) for question in questions):
             return 1.0, f"{_ALL}: nobody else answers these questions"
-        if self._share is not None:
-            return self._share, f"the LLM labels {self._share:.0%} of the tasks, as LLM_SHARE says"
-        usage = self._stores.llm_cache.usage(project.id)
+        if self.share is not None:
+            return self.share, f"the LLM labels {self.share:.0%} of the tasks, as LLM_SHARE says"
+        usage = self.stores.llm_cache.usage(project.id)
         n_asked = sum(each.n_prompts - each.n_cache_hits for each in usage)
         if n_asked <= 0:
             return 1.0, _ALL
@@ -96,15 +88,15 @@ class LLMBudgetPlanner:
         self, project: Project, guidelines: Guidelines, tasks: Sequence[Task], share: float
     ) -> tuple[int, ...]:
         """Return the ids of the tasks that the strategy puts behind the share, ascending."""
-        examples = self._guidelines.examples(guidelines, tasks)
+        examples = self.guidelines.examples(guidelines, tasks)
         question = guidelines.schema.questions[0]
         pool = PoolView(
             example_ids=np.array([example.id for example in examples], dtype=np.int64),
-            embeddings=self._ensemble.embed(question, examples),
+            embeddings=self.ensemble.embed(question, examples),
             read_texts=lambda rows: [examples[row].text_of(question) for row in rows],
             label_names=tuple(label.name for label in question.labels),
         )
-        strategy = self._make_strategy(words_of(guidelines))
+        strategy = self.make_strategy(words_of(guidelines))
         ordering = strategy.order(pool, rng=np.random.default_rng(holdout_seed(project.id)))
         behind = ordering.example_ids(pool)[math.ceil(share * len(examples)) :]
         return tuple(sorted(int(i) for i in behind))

@@ -122,34 +122,27 @@ class AggregatedPool:
         return self.matrices[question.name].probabilities
 
 
+@dataclass(frozen=True)
 class GuidelinesReader:
     """Reads a project's guidelines, its examples and what people answered."""
 
-    def __init__(
-        self,
-        config: ConfigReader,
-        stores: Stores,
-        definitions: Callable[[int], Definitions] = lambda platform_id: Definitions(),
-    ) -> None:
-        self._config = config
-        self._stores = stores
-        self._definitions = definitions
+    config: ConfigReader
+    stores: Stores
+    definitions: Callable[[int], Definitions] = lambda platform_id: Definitions()
 
     def read(self, project: Project) -> Guidelines:
         """Return the guidelines; raises UnsupportedLabelConfig."""
-        definitions = self._definitions(project.platform_id)
-        schema = with_definitions(
-            self._config.read_schema(project.label_config), definitions.labels
-        )
+        definitions = self.definitions(project.platform_id)
+        schema = with_definitions(self.config.read_schema(project.label_config), definitions.labels)
         return Guidelines(schema, definitions.instruct(project.instruction))
 
     def examples(self, guidelines: Guidelines, tasks: Sequence[Task]) -> list[Example]:
         """Return the tasks' texts, in order."""
-        return [self._config.read_example(guidelines.schema, task) for task in tasks]
+        return [self.config.read_example(guidelines.schema, task) for task in tasks]
 
     def consensus(self, project: Project, guidelines: Guidelines) -> dict[str, Consensus]:
         """Return people's consensus by question: one label per task that has an answer."""
-        tasks = self._stores.tasks
+        tasks = self.stores.tasks
         labels = [label for label in tasks.human_labels(project.id) if is_evidence(label)]
         ids = sorted({label.task_id for label in labels})
         data = {task.id: task.data for task in tasks.get(project.id, ids)}
@@ -157,7 +150,7 @@ class GuidelinesReader:
         for label in labels:
             if label.task_id not in data:
                 continue
-            given = self._config.read_answers(guidelines.schema, label.result, data[label.task_id])
+            given = self.config.read_answers(guidelines.schema, label.result, data[label.task_id])
             for name, answer in given.items():
                 answers[name].append(HumanAnswer(label, answer))
         return {
@@ -168,20 +161,18 @@ class GuidelinesReader:
     def pool(self, project: Project) -> Pool:
         """Return the whole pool, without weak labels."""
         guidelines = self.read(project)
-        tasks = self._stores.tasks.get(project.id, self._stores.tasks.ids(project.id))
+        tasks = self.stores.tasks.get(project.id, self.stores.tasks.ids(project.id))
         return self._pool(project, guidelines, tasks, self.consensus(project, guidelines))
 
     def sample(self, project: Project) -> Pool:
         """Return up to 400 tasks, evenly spread over the ids, and those that people answered."""
-        ids = self._stores.tasks.ids(project.id)
+        ids = self.stores.tasks.ids(project.id)
         guidelines = self.read(project)
         consensus = self.consensus(project, guidelines)
         answered = sorted({i for found in consensus.values() for i in found.labels} & set(ids))
         spread = ids[:: max(1, -(-len(ids) // _N_SAMPLED))]
         wanted = sorted({*answered[:_N_SAMPLED], *spread})
-        return self._pool(
-            project, guidelines, self._stores.tasks.get(project.id, wanted), consensus
-        )
+        return self._pool(project, guidelines, self.stores.tasks.get(project.id, wanted), consensus)
 
     def _pool(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +20,7 @@ from backend.errors import BackendError, LanguageModelError
 from backend.label_model.labels_matrix import LabelsMatrix
 from backend.pipeline.ensemble import AnnotatorEnsemble
 from backend.pipeline.pool import Guidelines, GuidelinesReader, Pool, round_question
-from backend.pipeline.release import (
-    LABELS_FROM,
-    MODEL_FROM,
-    RECIPE,
-    queue_score,
-    valid_prediction,
-)
+from backend.pipeline.release import LABELS_FROM, MODEL_FROM, RECIPE, queue_score, valid_prediction
 from backend.pipeline.rounds.context import RoundArtifacts, StudentFactory, student_name
 from backend.pipeline.status import read_queue
 from backend.store import Stores
@@ -37,25 +31,18 @@ LANGUAGE_MODEL = "llm"
 """Source of problems with the LLM."""
 
 
+@dataclass(frozen=True)
 class Labeler:
     """Turns tasks into weak labels and predictions, for the worker and for /predict.
 
     The worker's has a `student` too, the one of an earlier round; it takes seconds to load.
     """
 
-    def __init__(
-        self,
-        ensemble: AnnotatorEnsemble,
-        guidelines: GuidelinesReader,
-        config: ConfigReader,
-        stores: Stores,
-        student: StudentPredictor | None = None,
-    ) -> None:
-        self._ensemble = ensemble
-        self._guidelines = guidelines
-        self._config = config
-        self._stores = stores
-        self._student = student
+    ensemble: AnnotatorEnsemble
+    guidelines: GuidelinesReader
+    config: ConfigReader
+    stores: Stores
+    student: StudentPredictor | None = None
 
     def label(
         self,
@@ -81,35 +68,35 @@ class Labeler:
             LanguageModelError: The LLM cannot be reached and no other annotator can answer.
             UnsupportedLabelConfig: The label config asks nothing that can be labeled.
         """
-        guidelines = self._guidelines.read(project)
-        examples = self._guidelines.examples(guidelines, tasks)
-        labels = self._ensemble.collect(
+        guidelines = self.guidelines.read(project)
+        examples = self.guidelines.examples(guidelines, tasks)
+        labels = self.ensemble.collect(
             project, guidelines, examples, deadline_s=deadline_s, not_sampled=not_sampled
         )
-        if self._student is not None:
-            labels += self._student.weak_labels(project, guidelines, examples)
+        if self.student is not None:
+            labels += self.student.weak_labels(project, guidelines, examples)
         pool = Pool(project, guidelines, tasks, examples).with_weak_labels(labels)
-        aggregated = self._ensemble.aggregate(pool).labels
-        queue = read_queue(self._stores, project)
+        aggregated = self.ensemble.aggregate(pool).labels
+        queue = read_queue(self.stores, project)
         predictions = []
         n_questions = len(pool.questions)
         for at, task in enumerate(tasks):
             of_task = aggregated[at * n_questions : (at + 1) * n_questions]
-            prediction = valid_prediction(self._config, pool, task, of_task)
+            prediction = valid_prediction(self.config, pool, task, of_task)
             if prediction is not None:
                 score = prediction.score if queue is None else queue_score(queue, of_task)
                 predictions.append(replace(prediction, score=score))
         return [*labels, *aggregated], predictions
 
 
+@dataclass
 class StudentPredictor:
     """Labels texts with the student that the served version was made with; keeps it loaded."""
 
-    def __init__(self, stores: Stores, folder: Path, make: StudentFactory) -> None:
-        self._stores = stores
-        self._folder = folder
-        self._make = make
-        self._loaded: tuple[Path, FittedStudent] | None = None
+    stores: Stores
+    folder: Path
+    make: StudentFactory
+    _loaded: tuple[Path, FittedStudent] | None = field(default=None, init=False)
 
     def weak_labels(
         self, project: Project, guidelines: Guidelines, examples: Sequence[Example]
@@ -120,7 +107,7 @@ class StudentPredictor:
         then; where its files cannot be read any more; and after a round of the paper's recipe,
         which has no label model.
         """
-        provenance = self._stores.releases.provenance(project.id, project.model_version)
+        provenance = self.stores.releases.provenance(project.id, project.model_version)
         question = round_question(guidelines.schema)
         is_known = provenance.get(RECIPE) == _RECIPE and {LABELS_FROM, MODEL_FROM} <= set(
             provenance
@@ -128,7 +115,7 @@ class StudentPredictor:
         if not is_known or question is None or not examples:
             return []
         number, cycle = provenance[MODEL_FROM]
-        folder = RoundArtifacts(self._folder / project.id / str(number)).model(cycle)
+        folder = RoundArtifacts(self.folder / project.id / str(number)).model(cycle)
         try:
             student = self._load(folder)
         except (BackendError, OSError) as exc:
@@ -149,32 +136,25 @@ class StudentPredictor:
     def _load(self, folder: Path) -> FittedStudent:
         if self._loaded is None or self._loaded[0] != folder:
             self._loaded = None  # two models at a time would be one too many on a small machine
-            self._loaded = (folder, self._make(_RECIPE).load(folder))
+            self._loaded = (folder, self.make(_RECIPE).load(folder))
         return self._loaded[1]
 
 
+@dataclass(frozen=True)
 class PredictionService:
     """Answers /predict: one answer per task, in order; an answer may be None."""
 
-    def __init__(
-        self,
-        labeler: Callable[[], Labeler],
-        stores: Stores,
-        *,
-        deadline_s: float,
-        live_limit: int,
-    ) -> None:
-        self._labeler = labeler
-        self._stores = stores
-        self._deadline_s = deadline_s
-        self._live_limit = live_limit
+    labeler: Callable[[], Labeler]
+    stores: Stores
+    deadline_s: float
+    live_limit: int
 
     def predict(self, project: Project, tasks: Sequence[Task]) -> list[Prediction | None]:
         """Return each task's prediction under the project's version, None where there is none.
 
         Tasks left without one are given to the worker.
         """
-        found = self._stores.labels.predictions(project, tasks)
+        found = self.stores.labels.predictions(project, tasks)
         missing = [task for task in tasks if task.id not in found]
         if missing:
             found |= self._predict_live(project, missing)
@@ -182,10 +162,10 @@ class PredictionService:
 
     def _predict_live(self, project: Project, missing: Sequence[Task]) -> dict[int, Prediction]:
         started = time.monotonic()
-        self._stores.tasks.save(project.id, missing)
-        predictions = self._label(project, missing[: self._live_limit])
+        self.stores.tasks.save(project.id, missing)
+        predictions = self._label(project, missing[: self.live_limit])
         if len(predictions) < len(missing):
-            self._stores.jobs.request_job(project.id, JobKind.PRELABEL, "asked for by /predict")
+            self.stores.jobs.request_job(project.id, JobKind.PRELABEL, "asked for by /predict")
         _LOG.info(
             "project=%s live n_tasks=%d n_labelled=%d seconds=%.2f",
             project.id,
@@ -199,17 +179,17 @@ class PredictionService:
         """Label tasks now; leave out what the worker has sent to Label Studio meanwhile."""
         try:
             with track_usage(project.id, "predict"):
-                weak_labels, predictions = self._labeler().label(
-                    project, tasks, deadline_s=self._deadline_s
+                weak_labels, predictions = self.labeler().label(
+                    project, tasks, deadline_s=self.deadline_s
                 )
         except LanguageModelError as exc:
-            self._stores.jobs.note_problem(project.id, LANGUAGE_MODEL, str(exc))
+            self.stores.jobs.note_problem(project.id, LANGUAGE_MODEL, str(exc))
             return {}
         lasting = [
             label
             for label in weak_labels
             if label.abstention is None or not label.abstention.reason.is_transient
         ]
-        self._stores.labels.save(project, lasting, predictions)
-        ours = self._stores.labels.offer(project, [p.task_id for p in predictions])
+        self.stores.labels.save(project, lasting, predictions)
+        ours = self.stores.labels.offer(project, [p.task_id for p in predictions])
         return {p.task_id: p for p in predictions if p.task_id in ours}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from backend.domain.llm_usage import track_usage
@@ -51,38 +51,31 @@ class AdaptiveBatchSize:
         )
 
 
+@dataclass
 class PreAnnotator:
     """Labels a project chunk by chunk, each saved in one transaction."""
 
-    def __init__(
-        self,
-        labeler: Labeler,
-        aggregator: Aggregator,
-        budget: LLMBudgetPlanner,
-        stores: Stores,
-        plan: PrelabelPlan,
-    ) -> None:
-        self._labeler = labeler
-        self._aggregator = aggregator
-        self._budget = budget
-        self._stores = stores
-        self._plan = plan
-        self._sizes: dict[ProjectId, AdaptiveBatchSize] = {}
+    labeler: Labeler
+    aggregator: Aggregator
+    budget: LLMBudgetPlanner
+    stores: Stores
+    plan: PrelabelPlan
+    _sizes: dict[ProjectId, AdaptiveBatchSize] = field(default_factory=dict, init=False)
 
     def fit_sample(self, project_id: ProjectId) -> dict[str, int]:
         """Fit the ensemble on a sample and plan the LLM's budget before tasks are labeled; a step.
 
         Once per question, and again when the pool has grown fourfold since.
         """
-        project = self._stores.projects.connected(project_id)
+        project = self.stores.projects.connected(project_id)
         if project is None:
             return {"is_studied": 0}
         try:
             with track_usage(project_id, "study"):
-                is_fitted = int(self._aggregator.fit_sample_if_due(project))
-            return {"is_studied": is_fitted, **self._budget.plan(project)}
+                is_fitted = int(self.aggregator.fit_sample_if_due(project))
+            return {"is_studied": is_fitted, **self.budget.plan(project)}
         except (LanguageModelError, UnsupportedLabelConfig) as exc:
-            self._stores.jobs.note_problem(project_id, LANGUAGE_MODEL, str(exc))
+            self.stores.jobs.note_problem(project_id, LANGUAGE_MODEL, str(exc))
             return {"is_studied": 0}
 
     def reopen(self, project_id: ProjectId, *, is_thorough: bool = False) -> dict[str, int]:
@@ -90,20 +83,20 @@ class PreAnnotator:
 
         Only those older than the setting says, unless `is_thorough`.
         """
-        project = self._stores.projects.get(project_id)
+        project = self.stores.projects.get(project_id)
         if project is None:
             return {"n_reopened": 0}
-        older_than_s = 0.0 if is_thorough else self._plan.retry_abstentions_s
-        n = self._stores.labels.reopen_transient_abstentions(project, older_than_s)
+        older_than_s = 0.0 if is_thorough else self.plan.retry_abstentions_s
+        n = self.stores.labels.reopen_transient_abstentions(project, older_than_s)
         return {"n_reopened": n}
 
     def annotate_chunk(self, project_id: ProjectId) -> dict[str, int]:
         """Label the next chunk; a step. `is_done`: nothing more can be labeled now."""
-        stores = self._stores
+        stores = self.stores
         project = stores.projects.connected(project_id)
         if project is None:
             return {"n_labelled": 0, "is_done": 1}
-        size = self._sizes.get(project_id, AdaptiveBatchSize(self._plan.annotate_chunk))
+        size = self._sizes.get(project_id, AdaptiveBatchSize(self.plan.annotate_chunk))
         tasks = stores.labels.next_unlabelled(project, size.size)
         if not tasks:
             return {"n_labelled": 0, "is_done": 1}
@@ -111,7 +104,7 @@ class PreAnnotator:
         try:
             with track_usage(project_id, "annotate"):
                 not_sampled = set(read_llm_budget(stores, project).left_out)
-                weak_labels, predictions = self._labeler.label(
+                weak_labels, predictions = self.labeler.label(
                     project, tasks, not_sampled=not_sampled
                 )
         except (LanguageModelError, UnsupportedLabelConfig) as exc:

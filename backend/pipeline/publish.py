@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from backend.domain.ports import LabelingPlatform
 from backend.domain.projects import Prediction, Project, ProjectId
@@ -15,6 +16,7 @@ _LOG = logging.getLogger(__name__)
 PUBLISHING = "publishing"
 
 
+@dataclass(frozen=True)
 class Publisher:
     """Bulk import in chunks, with what was created checked against what was sent.
 
@@ -23,19 +25,13 @@ class Publisher:
     looked up in Label Studio first.
     """
 
-    def __init__(
-        self,
-        platform: LabelingPlatform,
-        stores: Stores,
-        plan: PrelabelPlan,
-    ) -> None:
-        self._platform = platform
-        self._stores = stores
-        self._plan = plan
+    platform: LabelingPlatform
+    stores: Stores
+    plan: PrelabelPlan
 
     def publish_chunk(self, project_id: ProjectId) -> dict[str, int]:
         """Import the next chunk; a step. `is_done`: nothing more can be published now."""
-        project = self._stores.projects.connected(project_id)
+        project = self.stores.projects.connected(project_id)
         if project is None:
             return {"n_published": 0, "is_done": 1}
         return self._publish_next(project)
@@ -45,36 +41,36 @@ class Publisher:
 
         Once Label Studio has all of it, it takes over: until then people see the old one, whole.
         """
-        project = self._stores.projects.connected(project_id)
-        draft = self._stores.releases.pending(project) if project else None
+        project = self.stores.projects.connected(project_id)
+        draft = self.stores.releases.pending(project) if project else None
         if draft is None:
             return {"n_published": 0, "is_done": 1}
         counts = self._publish_next(draft)
-        if not counts["is_done"] or self._stores.labels.has_unpublished(draft):
+        if not counts["is_done"] or self.stores.labels.has_unpublished(draft):
             return counts
-        if self._stores.releases.promote(draft):
+        if self.stores.releases.promote(draft):
             _LOG.info("project=%s release=%s takes over", project_id, draft.model_version)
         return {**counts, "is_promoted": 1}
 
     def _publish_next(self, project: Project) -> dict[str, int]:
         project_id = project.id
-        predictions, doubtful = self._stores.labels.take_unpublished(
-            project, self._plan.publish_chunk, patience_s=self._plan.patience_s
+        predictions, doubtful = self.stores.labels.take_unpublished(
+            project, self.plan.publish_chunk, patience_s=self.plan.patience_s
         )
         if not predictions:
             return {"n_published": 0, "is_done": 1}
         try:
             n_published = self._publish(project, predictions, doubtful)
         except PlatformError as exc:
-            self._stores.jobs.note_problem(project_id, PUBLISHING, str(exc))
+            self.stores.jobs.note_problem(project_id, PUBLISHING, str(exc))
             _LOG.warning("project=%s cannot publish: %s", project_id, exc)
             if isinstance(exc, PlatformRejected):
-                self._stores.projects.forget_full_sync(project_id)
+                self.stores.projects.forget_full_sync(project_id)
             return {"n_published": 0, "is_done": 1}
-        self._stores.jobs.clear_problem(project_id, PUBLISHING)
+        self.stores.jobs.clear_problem(project_id, PUBLISHING)
         return {
             "n_published": n_published,
-            "is_done": int(len(predictions) < self._plan.publish_chunk),
+            "is_done": int(len(predictions) < self.plan.publish_chunk),
         }
 
     def _publish(
@@ -84,27 +80,27 @@ class Publisher:
         to_send = [p for p in predictions if p.task_id not in present]
         task_ids = [p.task_id for p in to_send]
         if to_send:
-            n_created = self._platform.import_predictions(project.platform_id, to_send)
+            n_created = self.platform.import_predictions(project.platform_id, to_send)
             if n_created != len(to_send):
                 task_ids = self._drop_refused(project, task_ids, n_created)
-                self._stores.projects.forget_full_sync(project.id)
-        self._stores.labels.note_published(project, task_ids)
+                self.stores.projects.forget_full_sync(project.id)
+        self.stores.labels.note_published(project, task_ids)
         return len(present) + len(task_ids)
 
     def _look_up(self, project: Project, task_ids: Sequence[int]) -> set[int]:
         if not task_ids:
             return set()
-        present = self._platform.predicted_task_ids(
+        present = self.platform.predicted_task_ids(
             project.platform_id, task_ids, project.model_version
         )
-        self._stores.labels.note_published(project, sorted(present))
+        self.stores.labels.note_published(project, sorted(present))
         return present
 
     def _drop_refused(self, project: Project, task_ids: Sequence[int], n_created: int) -> list[int]:
         present = self._look_up(project, task_ids)
         refused = [task_id for task_id in task_ids if task_id not in present]
         why = "Label Studio dropped it at import: the task is gone or the label config has changed"
-        self._stores.labels.note_refused(project, refused, why)
+        self.stores.labels.note_refused(project, refused, why)
         _LOG.error(
             "project=%s sent=%d created=%d refused=%d",
             project.id,
@@ -119,27 +115,27 @@ class Publisher:
 
         Versions that it replaces are deleted there: they answer another question.
         """
-        project = self._stores.projects.connected(project_id)
-        if project is None or not self._plan.manages_queue:
+        project = self.stores.projects.connected(project_id)
+        if project is None or not self.plan.manages_queue:
             return {"is_served": 0}
         try:
-            if self._stores.projects.served_version(project_id) != project.model_version:
-                if not self._stores.labels.has_published(project):
+            if self.stores.projects.served_version(project_id) != project.model_version:
+                if not self.stores.labels.has_published(project):
                     return {"is_served": 0}
                 self._switch(project)
             self._withdraw_superseded(project)
         except PlatformError as exc:
-            self._stores.jobs.note_problem(project_id, PUBLISHING, str(exc))
+            self.stores.jobs.note_problem(project_id, PUBLISHING, str(exc))
             return {"is_served": 0}
         return {"is_served": 1}
 
     def _switch(self, project: Project) -> None:
-        self._platform.serve_model_version(project.platform_id, project.model_version)
-        self._stores.projects.note_served(project.id, project.model_version)
+        self.platform.serve_model_version(project.platform_id, project.model_version)
+        self.stores.projects.note_served(project.id, project.model_version)
         _LOG.info("project=%s serves version=%s", project.id, project.model_version)
 
     def _withdraw_superseded(self, project: Project) -> None:
         """Delete replaced versions; apart from the switch, so that a kill in between loses none."""
-        for superseded in self._stores.projects.superseded_versions(project.id):
-            self._platform.delete_model_version(project.platform_id, superseded)
-            self._stores.projects.note_withdrawn(project.id, superseded)
+        for superseded in self.stores.projects.superseded_versions(project.id):
+            self.platform.delete_model_version(project.platform_id, superseded)
+            self.stores.projects.note_withdrawn(project.id, superseded)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -43,20 +43,14 @@ MakeStrategy = Callable[[str], QueryStrategy]
 """Makes a project's query strategy, given in words what people are asked."""
 
 
+@dataclass(frozen=True)
 class ReleaseBuilder:
     """Makes a draft release of aggregated labels, in the order of the query strategy."""
 
-    def __init__(
-        self,
-        ensemble: AnnotatorEnsemble,
-        config: ConfigReader,
-        stores: Stores,
-        make_strategy: MakeStrategy,
-    ) -> None:
-        self._ensemble = ensemble
-        self._config = config
-        self._stores = stores
-        self._make_strategy = make_strategy
+    ensemble: AnnotatorEnsemble
+    config: ConfigReader
+    stores: Stores
+    make_strategy: MakeStrategy
 
     def draft(self, aggregated: AggregatedPool, provenance: Mapping[str, Any]) -> Project:
         """Write a draft and its queue; the publisher promotes it when it is whole.
@@ -65,16 +59,16 @@ class ReleaseBuilder:
         """
         pool = aggregated.pool
         project = pool.project
-        strategy = self._make_strategy(words_of(pool.guidelines))
+        strategy = self.make_strategy(words_of(pool.guidelines))
         with track_usage(project.id, "order"):
             view = self._view(aggregated)
             rng = np.random.default_rng(holdout_seed(project.id))
             ordering = strategy.order(view, rng=rng)
         places = _places(project.id, view, ordering)
         predictions = self._predictions(aggregated, places)
-        served = self._stores.releases.provenance(project.id, project.model_version)
+        served = self.stores.releases.provenance(project.id, project.model_version)
         inherited = {key: served[key] for key in _INHERITED if key in served}
-        draft = self._stores.releases.draft(
+        draft = self.stores.releases.draft(
             project, predictions, places, {**inherited, **provenance, "strategy": strategy.name}
         )
         state = QueueState(
@@ -85,7 +79,7 @@ class ReleaseBuilder:
             _quantiles([v for v in aggregated.labels if v.example_id not in pool.human_ids]),
             asdict(ordering.diagnostics),
         )
-        self._stores.state.put(project.id, QUEUE, asdict(state))
+        self.stores.state.put(project.id, QUEUE, asdict(state))
         _LOG.info(
             "project=%s release=%s n_predictions=%d strategy=%s",
             project.id,
@@ -102,7 +96,7 @@ class ReleaseBuilder:
         flags = {v.example_id: v.injection_flag for v in aggregated.labels if v.injection_flag}
         return PoolView(
             example_ids=pool.example_ids,
-            embeddings=self._ensemble.embed(question, pool.examples),
+            embeddings=self.ensemble.embed(question, pool.examples),
             posteriors=_normalized(aggregated.posteriors(question)) if question.labels else None,
             student_posteriors=_student_posteriors(aggregated, question),
             agreement=_agreement(aggregated, question),
@@ -130,32 +124,26 @@ class ReleaseBuilder:
             of_task = aggregated.labels[at * n_questions : (at + 1) * n_questions]
             if task.id not in position or all(label.abstention for label in of_task):
                 continue
-            prediction = valid_prediction(self._config, pool, task, of_task)
+            prediction = valid_prediction(self.config, pool, task, of_task)
             if prediction is not None:
                 score = (position[task.id] + 0.5) / len(position)
                 predictions.append(replace(prediction, score=score))
         return predictions
 
 
+@dataclass(frozen=True)
 class Orderer:
     """Drafts a release in a new order when all tasks are labeled, and when the pool has grown."""
 
-    def __init__(
-        self,
-        aggregator: Aggregator,
-        releases: ReleaseBuilder,
-        stores: Stores,
-        plan: PrelabelPlan,
-    ) -> None:
-        self._aggregator = aggregator
-        self._releases = releases
-        self._stores = stores
-        self._plan = plan
+    aggregator: Aggregator
+    releases: ReleaseBuilder
+    stores: Stores
+    plan: PrelabelPlan
 
     def is_due(self, project: Project) -> bool:
         """Return whether the pool is labeled and its queue has no order, or an outgrown one."""
-        stores = self._stores
-        if not self._plan.manages_queue or stores.releases.pending(project) is not None:
+        stores = self.stores
+        if not self.plan.manages_queue or stores.releases.pending(project) is not None:
             return False
         progress = stores.labels.progress(project)
         if progress.n_to_label or not progress.n_labelled:
@@ -167,21 +155,21 @@ class Orderer:
         """Return whether nothing is left to order, and Label Studio holds one release alone."""
         return (
             not self.is_due(project)
-            and self._stores.releases.pending(project) is None
-            and not self._stores.projects.superseded_versions(project.id)
+            and self.stores.releases.pending(project) is None
+            and not self.stores.projects.superseded_versions(project.id)
         )
 
     def order(self, project_id: ProjectId) -> dict[str, int]:
         """Draft a release in a new order if one is due; a step."""
-        project = self._stores.projects.connected(project_id)
+        project = self.stores.projects.connected(project_id)
         if project is None or not self.is_due(project):
             return {"is_ordered": 0}
         try:
-            self._releases.draft(self._aggregator.aggregate(project), {"kind": "ordering"})
+            self.releases.draft(self.aggregator.aggregate(project), {"kind": "ordering"})
         except UnsupportedLabelConfig as exc:
-            self._stores.jobs.note_problem(project_id, ORDERING, str(exc))
+            self.stores.jobs.note_problem(project_id, ORDERING, str(exc))
             return {"is_ordered": 0}
-        self._stores.jobs.clear_problem(project_id, ORDERING)
+        self.stores.jobs.clear_problem(project_id, ORDERING)
         return {"is_ordered": 1}
 
 

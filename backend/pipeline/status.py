@@ -48,34 +48,34 @@ class Upcoming:
     n_later: int
 
 
+@dataclass(frozen=True)
 class StatusReporter:
     """Reads the stores; every figure is counted when it is asked for.
 
     `max_cycles` is that of rounds, for advice on further ones.
     """
 
-    def __init__(self, stores: Stores, prices: Prices, *, max_cycles: int) -> None:
-        self._stores = stores
-        self._prices = prices
-        self._max_cycles = max_cycles
+    stores: Stores
+    prices: Prices
+    max_cycles: int
 
     def overview(self) -> dict[str, Any]:
         """Return the state of all projects as JSON-ready values."""
         return {
-            "workers": self._stores.jobs.live_workers(),
-            "projects": [self.project(project) for project in self._stores.projects.all()],
+            "workers": self.stores.jobs.live_workers(),
+            "projects": [self.project(project) for project in self.stores.projects.all()],
         }
 
     def find(self, name: str) -> dict[str, Any] | None:
         """Return the state of a project by Label Studio's number or by our id, None if unknown."""
-        for project in reversed(self._stores.projects.all()):
+        for project in reversed(self.stores.projects.all()):
             if name in (project.id, str(project.platform_id)):
                 return self.project(project)
         return None
 
     def project(self, project: Project) -> dict[str, Any]:
         """Return one project's state; counts, seconds and labels per second."""
-        stores = self._stores
+        stores = self.stores
         progress = stores.labels.progress(project)
         return {
             "project": project.id,
@@ -106,7 +106,7 @@ class StatusReporter:
 
     def queue(self, project: Project) -> dict[str, Any] | None:
         """Return the newest ordering's figures and what they mean; None before the first."""
-        queue = read_queue(self._stores, project)
+        queue = read_queue(self.stores, project)
         if queue is None:
             return None
         health = queue.health or {}
@@ -126,16 +126,16 @@ class StatusReporter:
 
     def upcoming(self, project: Project, limit: int) -> Upcoming:
         """Return the first places of the release that people have not answered since."""
-        places = self._stores.releases.places(project)
-        answered = {label.task_id for label in self._stores.tasks.human_labels(project.id)}
-        ids = set(self._stores.tasks.ids(project.id)) - answered
+        places = self.stores.releases.places(project)
+        answered = {label.task_id for label in self.stores.tasks.human_labels(project.id)}
+        ids = set(self.stores.tasks.ids(project.id)) - answered
         waiting = [place for place in places if place.task_id in ids]
         n_later = len(ids) - len(waiting) if places else 0
         return Upcoming(tuple(waiting[:limit]), len(waiting), n_later)
 
     def _llm(self, project: Project) -> dict[str, Any]:
         """Return what the LLM was asked for the project, in all and by purpose."""
-        by_purpose = self._stores.llm_cache.usage(project.id)
+        by_purpose = self.stores.llm_cache.usage(project.id)
         purposes = {usage.scope.purpose: self._usage(usage) for usage in by_purpose}
         totals = {
             name: sum(usage[name] for usage in purposes.values())
@@ -151,12 +151,12 @@ class StatusReporter:
             "n_tokens_in": usage.n_tokens_in,
             "n_tokens_out": usage.n_tokens_out,
             "llm_seconds": round(usage.seconds, 3),
-            "llm_cost": round(self._prices.cost(usage), 6),
+            "llm_cost": round(self.prices.cost(usage), 6),
         }
 
     def _rounds(self, project: Project) -> dict[str, Any]:
         """Return the rounds of the present question, newest last, and advice."""
-        history = self._stores.rounds.current(project)
+        history = self.stores.rounds.current(project)
         return {
             "n_rounds": len(history),
             "rounds": [_as_json(made) for made in history[-_MAX_ROUNDS:]],
@@ -168,7 +168,7 @@ class StatusReporter:
         changed = [share for made in released[-1:] for share in made.metrics.get("changed", [])]
         points = [point for made in released if (point := _learning_point(made)) is not None]
         on_rounds = advise_on_rounds(
-            changed, max_changed=MAX_CHANGED, max_rounds=1 + self._max_cycles
+            changed, max_changed=MAX_CHANGED, max_rounds=1 + self.max_cycles
         )
         on_labels = advise_on_labels(points, changed[-1] if changed else None)
         return {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 
@@ -53,6 +53,7 @@ class PrelabelPlan:
     patience_s: float = 30.0
 
 
+@dataclass(frozen=True)
 class Synchronizer:
     """Finds out what has changed in Label Studio, and what work follows from it.
 
@@ -60,19 +61,11 @@ class Synchronizer:
     tenth of the time: it costs Label Studio two seconds per 1,000 tasks.
     """
 
-    def __init__(
-        self,
-        platform: LabelingPlatform,
-        config: ConfigReader,
-        stores: Stores,
-        plan: PrelabelPlan,
-        is_order_due: Callable[[Project], bool],
-    ) -> None:
-        self._platform = platform
-        self._config = config
-        self._stores = stores
-        self._plan = plan
-        self._is_order_due = is_order_due
+    platform: LabelingPlatform
+    config: ConfigReader
+    stores: Stores
+    plan: PrelabelPlan
+    is_order_due: Callable[[Project], bool]
 
     def work_due(self, project_id: ProjectId) -> str | None:
         """Return why a project needs its worker now, or None; asks Label Studio once."""
@@ -82,17 +75,17 @@ class Synchronizer:
         info = project[1]
         if info is not None and self._is_listing_due(project[0], info):
             return "tasks or annotations have changed"
-        progress = self._stores.labels.progress(project[0])
+        progress = self.stores.labels.progress(project[0])
         if progress.n_to_label:
             return f"{progress.n_to_label} tasks have no label"
         if not progress.is_complete:
             return "predictions are not published yet"
-        if self._is_order_due(project[0]):
+        if self.is_order_due(project[0]):
             return "the queue has no order yet, or has grown out of it"
-        if self._stores.releases.pending(project[0]) is not None:
+        if self.stores.releases.pending(project[0]) is not None:
             return "a release waits to be published"
-        is_served = self._stores.projects.served_version(project_id) is not None
-        if self._plan.manages_queue and progress.n_published and not is_served:
+        is_served = self.stores.projects.served_version(project_id) is not None
+        if self.plan.manages_queue and progress.n_published and not is_served:
             return "the queue's model version is not set"
         return None
 
@@ -113,38 +106,38 @@ class Synchronizer:
         try:
             return {"n_listed": self._list(project)}
         except PlatformError as exc:
-            self._stores.jobs.note_problem(project_id, PLATFORM, str(exc))
+            self.stores.jobs.note_problem(project_id, PLATFORM, str(exc))
             return {"n_listed": 0}
 
     def _refreshed(self, project_id: ProjectId) -> tuple[Project, ProjectInfo | None] | None:
         """Return a connected project with its config as it is now in Label Studio."""
-        project = self._stores.projects.connected(project_id)
+        project = self.stores.projects.connected(project_id)
         if project is None:
             return None
         try:
-            info = self._platform.project(project.platform_id)
+            info = self.platform.project(project.platform_id)
         except PlatformError as exc:
-            self._stores.jobs.note_problem(project_id, PLATFORM, str(exc))
+            self.stores.jobs.note_problem(project_id, PLATFORM, str(exc))
             return project, None
-        self._stores.jobs.clear_problem(project_id, PLATFORM)
+        self.stores.jobs.clear_problem(project_id, PLATFORM)
         if info.id != project_id:
             _LOG.info("project=%s is gone, its number belongs to %s now", project_id, info.id)
-            self._stores.projects.disconnect(project_id)
+            self.stores.projects.disconnect(project_id)
             return None
         return self._adopt(project, info), info
 
     def _adopt(self, project: Project, info: ProjectInfo) -> Project:
-        served = self._stores.projects.served_version(project.id)
+        served = self.stores.projects.served_version(project.id)
         is_sampled = info.sampling in (None, UNCERTAINTY_SAMPLING)
         if served is not None and not (info.model_version == served and is_sampled):
-            self._stores.projects.note_served(project.id, None)
+            self.stores.projects.note_served(project.id, None)
         try:
-            self._config.read_schema(info.label_config)
+            self.config.read_schema(info.label_config)
         except UnsupportedLabelConfig as exc:
-            self._stores.jobs.note_problem(project.id, LABEL_CONFIG, str(exc))
+            self.stores.jobs.note_problem(project.id, LABEL_CONFIG, str(exc))
             return project
-        self._stores.jobs.clear_problem(project.id, LABEL_CONFIG)
-        saved, is_new_question = self._stores.projects.save(
+        self.stores.jobs.clear_problem(project.id, LABEL_CONFIG)
+        saved, is_new_question = self.stores.projects.save(
             project.id,
             label_config=info.label_config,
             title=info.title,
@@ -155,19 +148,19 @@ class Synchronizer:
         return saved
 
     def _is_listing_due(self, project: Project, info: ProjectInfo) -> bool:
-        state = self._stores.projects.sync_state(project.id)
+        state = self.stores.projects.sync_state(project.id)
         if state.full_sync_at is None:
             return True
         age = datetime.now(UTC) - state.full_sync_at
-        if age > timedelta(seconds=self._plan.full_sync_interval_s):
+        if age > timedelta(seconds=self.plan.full_sync_interval_s):
             return True
-        counts = (*self._stores.tasks.counts(project.id), self._n_predictions(project, state))
+        counts = (*self.stores.tasks.counts(project.id), self._n_predictions(project, state))
         differs = counts != (info.n_tasks, info.n_annotations, info.n_predictions)
         return differs and self._may_list(project.id)
 
     def _may_list(self, project_id: ProjectId) -> bool:
         """Return whether the last full listing is long enough ago to afford another."""
-        state = self._stores.projects.sync_state(project_id)
+        state = self.stores.projects.sync_state(project_id)
         if state.full_sync_at is None:
             return True
         age = datetime.now(UTC) - state.full_sync_at
@@ -178,24 +171,24 @@ class Synchronizer:
 
         More of them are doubles, fewer are lost ones: a listing repairs both.
         """
-        return state.n_foreign_predictions + self._stores.labels.n_published(project)
+        return state.n_foreign_predictions + self.stores.labels.n_published(project)
 
     def _list(self, project: Project) -> int:
         started_at, clock = datetime.now(UTC), time.monotonic()
-        own = set(self._stores.projects.versions(project.id))
+        own = set(self.stores.projects.versions(project.id))
         task_ids: set[int] = set()
         annotation_ids: set[int] = set()
         n_foreign = 0
-        for page in _pages(self._platform.tasks(project.platform_id)):
+        for page in _pages(self.platform.tasks(project.platform_id)):
             task_ids.update(task.id for task in page)
             annotation_ids.update(a.annotation_id for task in page for a in task.annotations or ())
-            changed = self._stores.tasks.save_listing(project.id, page, started_at)
+            changed = self.stores.tasks.save_listing(project.id, page, started_at)
             n_foreign += _count_foreign(own, page)
             self._reconcile(project, page, set(changed))
-        n_tasks, n_labels = self._stores.tasks.close_listing(
+        n_tasks, n_labels = self.stores.tasks.close_listing(
             project.id, started_at, task_ids, annotation_ids
         )
-        self._stores.projects.note_full_sync(project.id, time.monotonic() - clock, n_foreign)
+        self.stores.projects.note_full_sync(project.id, time.monotonic() - clock, n_foreign)
         _LOG.info(
             "project=%s listed n_tasks=%d gone_tasks=%d gone_annotations=%d",
             project.id,
@@ -209,18 +202,18 @@ class Synchronizer:
         """Make what we hold as published equal to what Label Studio has, without doubles."""
         version = project.model_version
         rows = {task.id: (task.prediction_ids or {}).get(version, ()) for task in page}
-        ours = self._stores.labels.publication(project, list(rows))
+        ours = self.stores.labels.publication(project, list(rows))
         news = {task_id: bool(rows[task_id]) for task_id in ours}
         arrived = [task_id for task_id in ours if news[task_id] and not ours[task_id]]
         lost = [task_id for task_id in ours if ours[task_id] and not news[task_id]]
-        self._stores.labels.note_published(project, arrived)
-        self._stores.labels.note_unpublished(project, lost)
+        self.stores.labels.note_published(project, arrived)
+        self.stores.labels.note_unpublished(project, lost)
         superfluous: list[int] = []
         for task_id, prediction_ids in rows.items():
             n_wanted = 1 if task_id in ours and task_id not in changed else 0
             superfluous += sorted(prediction_ids, reverse=True)[n_wanted:]
         if superfluous:
-            self._platform.delete_predictions(superfluous)
+            self.platform.delete_predictions(superfluous)
 
 
 def _count_foreign(own: Collection[str], page: Sequence[Task]) -> int:
@@ -238,22 +231,22 @@ def _pages(tasks: Iterable[Task]) -> Iterator[list[Task]]:
         yield page
 
 
+@dataclass(frozen=True)
 class EventService:
     """What happens at connection and with each webhook. Nothing here waits for a model."""
 
-    def __init__(self, config: ConfigReader, stores: Stores) -> None:
-        self._config = config
-        self._stores = stores
-        self._recent: dict[ProjectId, tuple[Project, float]] = {}
+    config: ConfigReader
+    stores: Stores
+    _recent: dict[ProjectId, tuple[Project, float]] = field(default_factory=dict, init=False)
 
     def connect(self, project_id: ProjectId, label_config: str) -> Project:
         """Register a project; raises UnsupportedLabelConfig."""
-        self._config.read_schema(label_config)
-        known = self._stores.projects.get(project_id)
+        self.config.read_schema(label_config)
+        known = self.stores.projects.get(project_id)
         if known is not None and known.is_connected and known.label_config == label_config:
             return known
-        project, _ = self._stores.projects.save(project_id, label_config=label_config)
-        self._stores.jobs.request_job(project_id, JobKind.PRELABEL, "connected")
+        project, _ = self.stores.projects.save(project_id, label_config=label_config)
+        self.stores.jobs.request_job(project_id, JobKind.PRELABEL, "connected")
         _LOG.info("project=%s connected version=%s", project_id, project.model_version)
         return project
 
@@ -278,9 +271,7 @@ class EventService:
         self._recent.pop(project_id, None)
         self._adopt(event)
         kind = _JOB_OF_EVENT.get(event.action)
-        is_news = self._stores.tasks.apply(
-            project_id, event, (kind, event.action) if kind else None
-        )
+        is_news = self.stores.tasks.apply(project_id, event, (kind, event.action) if kind else None)
         _LOG.debug("project=%s event=%s news=%s", project_id, event.action, is_news)
         return is_news
 
@@ -292,21 +283,18 @@ class EventService:
         info = event.project
         if info is None or not info.label_config:
             return
-        known = self._stores.projects.get(info.id)
+        known = self.stores.projects.get(info.id)
         if known is None or (known.label_config, known.instruction) == (
             info.label_config,
             info.instruction,
         ):
             return
         try:
-            self._config.read_schema(info.label_config)
+            self.config.read_schema(info.label_config)
         except UnsupportedLabelConfig as exc:
             _LOG.warning("project=%s changed its label config: %s", info.id, exc)
             return
-        self._stores.projects.save(
-            info.id,
-            label_config=info.label_config,
-            title=info.title,
-            instruction=info.instruction,
+        self.stores.projects.save(
+            info.id, label_config=info.label_config, title=info.title, instruction=info.instruction
         )
-        self._stores.jobs.request_job(info.id, JobKind.PRELABEL, "the project asks something new")
+        self.stores.jobs.request_job(info.id, JobKind.PRELABEL, "the project asks something new")

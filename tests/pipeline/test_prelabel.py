@@ -399,8 +399,8 @@ def test_the_sample_is_fitted_when_the_llm_is_back(stores):
 
 def test_what_the_llm_left_unanswered_is_asked_again_later_and_at_once_for_a_round(house):
     project_id = house.connected()
-    plan = house.pre_annotator._plan
-    house.pre_annotator._plan = replace(plan, retry_abstentions_s=3600.0)
+    plan = house.pre_annotator.plan
+    house.pre_annotator.plan = replace(plan, retry_abstentions_s=3600.0)
     house.annotator.unreadable = set(house.remote(project_id).tasks)
     house.prelabel(project_id)
     asked = len(house.annotator.asked)

@@ -96,24 +96,18 @@ class ActiveRound:
         return 100 * self.round.number + cycle
 
 
+@dataclass(frozen=True)
 class RoundContext:
     """Finds the open round of a project and keeps its state in the database."""
 
-    def __init__(
-        self,
-        stores: Stores,
-        folder: Path,
-        plan: RoundPlan,
-        recipes: Mapping[RoundRecipeName, RoundRecipe],
-    ) -> None:
-        self._stores = stores
-        self._folder = folder
-        self._recipes = recipes
-        self.plan = plan
+    stores: Stores
+    folder: Path
+    plan: RoundPlan
+    recipes: Mapping[RoundRecipeName, RoundRecipe]
 
     def files(self, project_id: ProjectId, number: int) -> RoundArtifacts:
         """Return where a round's files are."""
-        return RoundArtifacts(self._folder / project_id / str(number))
+        return RoundArtifacts(self.folder / project_id / str(number))
 
     def run(
         self, project_id: ProjectId, work: Callable[[ActiveRound], dict[str, int]]
@@ -126,7 +120,7 @@ class RoundContext:
         active = self.open(project_id)
         if active is None:
             return dict(STOPPED)
-        jobs, number = self._stores.jobs, active.round.number
+        jobs, number = self.stores.jobs, active.round.number
         try:
             counts = work(active)
         except StoreUnavailable:
@@ -148,26 +142,26 @@ class RoundContext:
 
     def open(self, project_id: ProjectId) -> ActiveRound | None:
         """Return the round that runs, unless the project asks something else by now."""
-        project = self._stores.projects.connected(project_id)
-        running = self._stores.rounds.running(project_id)
+        project = self.stores.projects.connected(project_id)
+        running = self.stores.rounds.running(project_id)
         if project is None or running is None:
             return None
         if running.question_version != project.question_version:
-            self._stores.rounds.finish(
+            self.stores.rounds.finish(
                 running, RoundState.CANCELLED, error="the project asks something else now"
             )
             return None
         files = self.files(project_id, running.number)
-        return ActiveRound(running, project, files, self._recipes[running.recipe])
+        return ActiveRound(running, project, files, self.recipes[running.recipe])
 
     def note(self, active: ActiveRound, step: str, **progress: Any) -> None:
         """Record where the round is; raises TrainingCancelled when it was cancelled."""
-        if not self._stores.rounds.note(active.round, step=step, progress=progress):
+        if not self.stores.rounds.note(active.round, step=step, progress=progress):
             raise TrainingCancelled("the round was cancelled")
 
     def finish(self, active: ActiveRound, state: RoundState, **outcome: Any) -> None:
         """Close a round with its `metrics`, `model_version` or `error`."""
-        self._stores.rounds.finish(active.round, state, **outcome)
+        self.stores.rounds.finish(active.round, state, **outcome)
 
 
 def student_name(recipe: RoundRecipeName) -> str:

@@ -54,47 +54,40 @@ class _RoundLabels:
         return self.aggregated.posteriors(self.question)
 
 
+@dataclass(frozen=True)
 class PromoteStep:
     """Does the steps `fuse` and `release`."""
 
-    def __init__(
-        self,
-        context: RoundContext,
-        aggregator: Aggregator,
-        ensemble: AnnotatorEnsemble,
-        releases: ReleaseBuilder,
-        stores: Stores,
-    ) -> None:
-        self._context = context
-        self._aggregator = aggregator
-        self._ensemble = ensemble
-        self._releases = releases
-        self._stores = stores
+    context: RoundContext
+    aggregator: Aggregator
+    ensemble: AnnotatorEnsemble
+    releases: ReleaseBuilder
+    stores: Stores
 
     def aggregate(self, project_id: ProjectId, *, cycle: int) -> dict[str, int]:
         """Aggregate this cycle's labels; a step. `is_stable`: no other cycle is worth it."""
-        return self._context.run(project_id, lambda active: self._aggregate(active, cycle))
+        return self.context.run(project_id, lambda active: self._aggregate(active, cycle))
 
     def release(self, project_id: ProjectId, *, cycle: int) -> dict[str, int]:
         """Draft a release of the last cycle's labels unless it would be worse; a step."""
-        return self._context.run(project_id, lambda active: self._release(active, cycle))
+        return self.context.run(project_id, lambda active: self._release(active, cycle))
 
     def _aggregate(self, active: ActiveRound, cycle: int) -> dict[str, int]:
         if not active.files.has(f"fused-{cycle}"):
-            self._context.note(active, f"fuse {cycle}", cycle=cycle)
+            self.context.note(active, f"fuse {cycle}", cycle=cycle)
             made = self._labels(active, cycle)
             if made is None:
                 return dict(STOPPED)
             ids = made.aggregated.pool.example_ids
             active.files.write(f"fused-{cycle}", ids=ids, probabilities=made.posteriors)
         changed = changed_shares(active.files, cycle)
-        max_rounds = 1 + self._context.plan.max_cycles
+        max_rounds = 1 + self.context.plan.max_cycles
         advice = advise_on_rounds(changed, max_changed=MAX_CHANGED, max_rounds=max_rounds)
         is_stable = active.recipe.has_one_cycle or advice.is_converged
         return {"is_stable": int(is_stable), "changed_per_mille": round(1000 * changed[-1])}
 
     def _labels(self, active: ActiveRound, cycle: int) -> _RoundLabels | None:
-        pool = self._aggregator.pool(active.project, has_round_labels=False)
+        pool = self.aggregator.pool(active.project, has_round_labels=False)
         question = round_question(pool.guidelines.schema)
         trained = active.files.read(f"train-{cycle}")
         if question is None or trained is None:
@@ -115,7 +108,7 @@ class PromoteStep:
         released = self._released(active)
         if released is not None:
             return self._finish(active, *released)
-        self._context.note(active, "release", cycle=cycle)
+        self.context.note(active, "release", cycle=cycle)
         made = self._labels(active, cycle)
         if made is None:
             return dict(STOPPED)
@@ -136,12 +129,12 @@ class PromoteStep:
             "gate_figures": dict(decision.figures),
         }
         if not decision.is_promoted:
-            self._context.finish(active, RoundState.REFUSED, metrics=metrics)
+            self.context.finish(active, RoundState.REFUSED, metrics=metrics)
             _LOG.info("project=%s round=%d %s", active.project.id, active.round.number, decision)
             return {"is_released": 0}
         if is_better:
             self._save(active, made)
-        draft = self._releases.draft(
+        draft = self.releases.draft(
             made.aggregated if is_better else self._with_served_labels(made),
             {
                 "kind": _KIND if is_better else _KIND_REORDERED,
@@ -156,11 +149,11 @@ class PromoteStep:
 
     def _released(self, active: ActiveRound) -> tuple[Mapping[str, Any], str] | None:
         """Return the metrics and the version of the draft that this round made before a kill."""
-        pending = self._stores.releases.pending(active.project)
+        pending = self.stores.releases.pending(active.project)
         if pending is None:
             return None
         version = pending.model_version
-        provenance = self._stores.releases.provenance(active.project.id, version)
+        provenance = self.stores.releases.provenance(active.project.id, version)
         if provenance.get("round") != active.round.number:
             return None
         return provenance.get("metrics", {}), version
@@ -168,20 +161,17 @@ class PromoteStep:
     def _finish(
         self, active: ActiveRound, metrics: Mapping[str, Any], model_version: str
     ) -> dict[str, int]:
-        self._context.finish(
+        self.context.finish(
             active, RoundState.RELEASED, metrics=metrics, model_version=model_version
         )
         _LOG.info(
-            "project=%s round=%d release=%s",
-            active.project.id,
-            active.round.number,
-            model_version,
+            "project=%s round=%d release=%s", active.project.id, active.round.number, model_version
         )
         return {"is_released": 1}
 
     def _save(self, active: ActiveRound, made: _RoundLabels) -> None:
         """Make the round's weak labels, label model and aggregated labels the project's."""
-        project, labels = active.project, self._stores.labels
+        project, labels = active.project, self.stores.labels
         matrix = made.aggregated.pool.matrices[made.question.name]
         earlier = {
             label.annotator
@@ -191,7 +181,7 @@ class PromoteStep:
         of_round = matrix.select(lambda kind: kind.is_from_round).weak_labels(made.question)
         labels.replace(project, sorted(earlier), of_round)
         if made.state is not None:
-            self._ensemble.save_state(project, made.state)
+            self.ensemble.save_state(project, made.state)
         labels.save(project, made.aggregated.labels, [])
 
     def _with_served_labels(self, made: _RoundLabels) -> AggregatedPool:
@@ -202,7 +192,7 @@ class PromoteStep:
         aggregated = made.aggregated
         stored = {
             (label.example_id, label.question): label
-            for label in self._stores.labels.weak_labels(aggregated.pool.project)
+            for label in self.stores.labels.weak_labels(aggregated.pool.project)
             if label.annotator == AGGREGATED
         }
         labels = [
@@ -259,9 +249,9 @@ class PromoteStep:
         """
         pool = made.aggregated.pool
         project = active.project
-        provenance = self._stores.releases.provenance(project.id, project.model_version)
+        provenance = self.stores.releases.provenance(project.id, project.model_version)
         if LABELS_FROM in provenance:
-            files = self._context.files(project.id, int(provenance[LABELS_FROM]))
+            files = self.context.files(project.id, int(provenance[LABELS_FROM]))
             stored = files.read(FINAL)
             if stored is not None:
                 return align_rows(stored["ids"], stored["probabilities"], pool.example_ids)

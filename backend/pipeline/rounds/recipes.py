@@ -42,6 +42,7 @@ class StudentTargets:
     is_human: NDArray[np.bool_]
 
 
+@dataclass(frozen=True)
 class RoundRecipe:
     """What a round trains on, demonstrates and makes its labels of: the best that was measured.
 
@@ -55,15 +56,14 @@ class RoundRecipe:
     has_views: ClassVar[bool] = False
     has_one_cycle: ClassVar[bool] = False
 
-    def __init__(self, ensemble: AnnotatorEnsemble) -> None:
-        self._ensemble = ensemble
+    ensemble: AnnotatorEnsemble
 
     def targets(self, pool: Pool, question: Question) -> StudentTargets:
         """Return aggregated posteriors; texts that the LLM was never asked about have none."""
         matrix, human = pool.matrices[question.name], pool.human[question.name]
         only = pool.restrict(question)
-        state = self._ensemble.fit(only, is_saved=False)
-        targets = self._ensemble.aggregate_question(only, question, state).probabilities.copy()
+        state = self.ensemble.fit(only, is_saved=False)
+        targets = self.ensemble.aggregate_question(only, question, state).probabilities.copy()
         relabeled = has_label(matrix.combined(AnnotatorKind.LLM_DEMONSTRATIONS))
         is_human = np.isin(matrix.example_ids, list(human))
         is_unlabeled = np.isin(matrix.example_ids, list(pool.not_sampled_ids))
@@ -78,7 +78,7 @@ class RoundRecipe:
         self, pool: Pool, question: Question, trained: Mapping[str, NDArray[Any]]
     ) -> NDArray[np.float32]:
         """Return unit vectors (n, d) by which demonstrations are chosen: the encoder's."""
-        return self._ensemble.embed(question, pool.examples)
+        return self.ensemble.embed(question, pool.examples)
 
     def select_demonstrations(self, evidence: PoolEvidence, n_shots: int) -> list[NDArray[np.intp]]:
         """Return the rows of each class's demonstrations, enough that none is in every prompt."""
@@ -95,8 +95,8 @@ class RoundRecipe:
         self, pool: Pool, question: Question
     ) -> tuple[AggregatedPool, EnsembleState | None]:
         """Return the round's labels, of all annotators, and the state to save with them."""
-        state = self._ensemble.fit(pool, is_saved=False)
-        return self._ensemble.aggregate(pool, state), state
+        state = self.ensemble.fit(pool, is_saved=False)
+        return self.ensemble.aggregate(pool, state), state
 
     def held_out(self, aggregated: AggregatedPool, question: Question) -> Floats:
         """Return posteriors (n, K); those of texts with a human label are made without it.
@@ -113,8 +113,8 @@ class RoundRecipe:
         for fold in range(min(_N_FOLDS, len(answered))):
             ids = answered[fold::_N_FOLDS]
             others = {i: label for i, label in human.items() if i not in set(ids)}
-            state = self._ensemble.fit(pool.with_human(question, others), is_saved=False)
-            found = self._ensemble.aggregate_question(pool.without_human(), question, state)
+            state = self.ensemble.fit(pool.with_human(question, others), is_saved=False)
+            found = self.ensemble.aggregate_question(pool.without_human(), question, state)
             rows = [row_of[i] for i in ids]
             held_out[rows] = found.probabilities[rows]
         return held_out
@@ -122,8 +122,8 @@ class RoundRecipe:
     def without_human(self, pool: Pool, question: Question, matrix: LabelsMatrix) -> Floats:
         """Return the aggregated posteriors (n, K) of some annotators, human labels left out."""
         pool = pool.restrict(question).with_matrix(question, matrix).without_human()
-        state = self._ensemble.fit(pool, is_saved=False)
-        return self._ensemble.aggregate_question(pool, question, state).probabilities
+        state = self.ensemble.fit(pool, is_saved=False)
+        return self.ensemble.aggregate_question(pool, question, state).probabilities
 
     def without_student(self, aggregated: AggregatedPool, question: Question) -> Floats:
         """Return posteriors (n, K) without the student and people, for the student to judge."""
@@ -174,7 +174,7 @@ class PaperRecipe(RoundRecipe):
         self, pool: Pool, question: Question
     ) -> tuple[AggregatedPool, EnsembleState | None]:
         """Return the student's posteriors as labels, the saved label model's elsewhere."""
-        before = self._ensemble.aggregate(pool)
+        before = self.ensemble.aggregate(pool)
         matrix, old = pool.matrices[question.name], before.matrices[question.name]
         student = matrix.combined(AnnotatorKind.STUDENT)
         names = [n for n in matrix.posteriors if matrix.kinds[n] is AnnotatorKind.STUDENT]

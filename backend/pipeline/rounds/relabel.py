@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,30 +38,23 @@ _SUFFIX = "+shots"
 """Ends the name of an LLM that is prompted with in-context examples."""
 
 
+@dataclass(frozen=True)
 class RelabelStep:
     """Does the steps `select` and `refine`."""
 
-    def __init__(
-        self,
-        context: RoundContext,
-        aggregator: Aggregator,
-        ensemble: AnnotatorEnsemble,
-        guidelines: GuidelinesReader,
-        stores: Stores,
-    ) -> None:
-        self._context = context
-        self._aggregator = aggregator
-        self._ensemble = ensemble
-        self._guidelines = guidelines
-        self._stores = stores
+    context: RoundContext
+    aggregator: Aggregator
+    ensemble: AnnotatorEnsemble
+    guidelines: GuidelinesReader
+    stores: Stores
 
     def select(self, project_id: ProjectId, *, cycle: int) -> dict[str, int]:
         """Select demonstrations and the texts to relabel in this cycle, counted from 1; a step."""
-        return self._context.run(project_id, lambda active: self._select(active, cycle))
+        return self.context.run(project_id, lambda active: self._select(active, cycle))
 
     def relabel(self, project_id: ProjectId, *, cycle: int) -> dict[str, int]:
         """Ask the LLM about the next chunk; a step. `is_done`: all were asked."""
-        return self._context.run(project_id, lambda active: self._relabel(active, cycle))
+        return self.context.run(project_id, lambda active: self._relabel(active, cycle))
 
     def _select(self, active: ActiveRound, cycle: int) -> dict[str, int]:
         if active.files.has(f"shots-{cycle}"):
@@ -68,15 +62,15 @@ class RelabelStep:
         trained = active.files.read(f"train-{cycle - 1}")
         if trained is None:
             return dict(STOPPED)
-        self._context.note(active, f"select {cycle}", cycle=cycle)
-        pool = self._aggregator.pool(active.project, has_round_labels=False)
+        self.context.note(active, f"select {cycle}", cycle=cycle)
+        pool = self.aggregator.pool(active.project, has_round_labels=False)
         question = round_question(pool.guidelines.schema)
         if question is None:
             return dict(STOPPED)
         evidence = _evidence(active, pool, question, trained)
         targets = align_rows(trained["ids"], trained["targets"], pool.example_ids)
         asked = self._rows_to_ask(active.project, evidence, np.nan_to_num(targets).max(axis=1))
-        n_shots = active.recipe.n_shots(self._context.plan.n_shots)
+        n_shots = active.recipe.n_shots(self.context.plan.n_shots)
         by_class = active.recipe.select_demonstrations(evidence, n_shots)
         rows = np.concatenate(by_class).astype(np.intp)
         classes = np.repeat(np.arange(len(by_class)), [len(found) for found in by_class])
@@ -114,9 +108,9 @@ class RelabelStep:
 
     def _max_texts(self, project: Project, n_texts: int) -> int:
         """Return how many texts the LLM is asked about: all, a set share, or an hour's worth."""
-        share = self._context.plan.llm_share
+        share = self.context.plan.llm_share
         if share is None:
-            rate = self._stores.labels.progress(project).labels_per_s
+            rate = self.stores.labels.progress(project).labels_per_s
             share = min(1.0, rate * _HOUR_S / n_texts) if rate > 0 and n_texts else 1.0
         if share < 1:
             _LOG.info("project=%s the LLM is asked about %.0f %%", project.id, 100 * share)
@@ -128,15 +122,13 @@ class RelabelStep:
             return dict(STOPPED)
         if active.files.has(f"votes-{cycle}"):
             return {"n_labelled": 0, "is_done": 1}
-        size, n_asked = self._context.plan.chunk, len(selected["asked"])
+        size, n_asked = self.context.plan.chunk, len(selected["asked"])
         parts = [f"votes-{cycle}-{number}" for number in range(-(-n_asked // size))]
         number = next((i for i, part in enumerate(parts) if not active.files.has(part)), None)
         n_labeled = 0
         if number is not None:
             start = number * size
-            self._context.note(
-                active, f"refine {cycle}", cycle=cycle, n_done=start, n_asked=n_asked
-            )
+            self.context.note(active, f"refine {cycle}", cycle=cycle, n_done=start, n_asked=n_asked)
             chunk = slice(start, start + size)
             n_labeled = self._ask(active, selected, chunk, parts[number])
         is_done = number is None or number == len(parts) - 1
@@ -146,7 +138,7 @@ class RelabelStep:
 
     def _ask(self, active: ActiveRound, selected: Arrays, chunk: slice, name: str) -> int:
         project = active.project
-        guidelines = self._guidelines.read(project)
+        guidelines = self.guidelines.read(project)
         question = round_question(guidelines.schema)
         if question is None:
             return 0
@@ -154,7 +146,7 @@ class RelabelStep:
         shots = self._shots(project, guidelines, question, selected)
         context = PromptContext(shots={question.name: shots})
         with track_usage(project.id, f"round {active.round.number}"):
-            answers = self._ensemble.label_with_demonstrations(
+            answers = self.ensemble.label_with_demonstrations(
                 project, guidelines, examples, context
             )
         labels = [label for label in answers if label.question == question.name]
@@ -168,10 +160,8 @@ class RelabelStep:
     def _examples(
         self, project: Project, guidelines: Guidelines, ids: NDArray[np.int64]
     ) -> list[Example]:
-        tasks = {t.id: t for t in self._stores.tasks.get(project.id, [int(i) for i in ids])}
-        return self._guidelines.examples(
-            guidelines, [tasks[int(i)] for i in ids if int(i) in tasks]
-        )
+        tasks = {t.id: t for t in self.stores.tasks.get(project.id, [int(i) for i in ids])}
+        return self.guidelines.examples(guidelines, [tasks[int(i)] for i in ids if int(i) in tasks])
 
     def _shots(
         self, project: Project, guidelines: Guidelines, question: Question, selected: Arrays

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
@@ -39,38 +40,32 @@ _NOTE_EVERY_S = 2.0
 _NO_PARAPHRASES, _BY_LLM = "", "paraphrase"
 
 
+@dataclass(frozen=True)
 class TrainStep:
     """Does the `train` step."""
 
-    def __init__(
-        self,
-        context: RoundContext,
-        aggregator: Aggregator,
-        make_student: StudentFactory,
-        paraphrases: Paraphrases,
-    ) -> None:
-        self._context = context
-        self._aggregator = aggregator
-        self._make_student = make_student
-        self._paraphrases = paraphrases
+    context: RoundContext
+    aggregator: Aggregator
+    make_student: StudentFactory
+    paraphrases: Paraphrases
 
     def train(self, project_id: ProjectId, *, cycle: int) -> dict[str, int]:
         """Train on the labels as they are in this cycle, 0 being before any relabeling; a step."""
-        return self._context.run(project_id, lambda active: self._train(active, cycle))
+        return self.context.run(project_id, lambda active: self._train(active, cycle))
 
     def _train(self, active: ActiveRound, cycle: int) -> dict[str, int]:
         if active.files.has(f"train-{cycle}"):
             return {"is_trained": 1}
-        self._context.note(active, f"train {cycle + 1}", cycle=cycle)
-        pool = self._aggregator.pool(active.project, has_round_labels=False)
+        self.context.note(active, f"train {cycle + 1}", cycle=cycle)
+        pool = self.aggregator.pool(active.project, has_round_labels=False)
         question = round_question(pool.guidelines.schema)
         if question is None:
             return dict(STOPPED)
         pool = with_relabeled(pool, question, active.files, cycle)
         targets = active.recipe.targets(pool, question)
-        views = self._paraphrases.of(pool, question) if active.recipe.has_views else None
+        views = self.paraphrases.of(pool, question) if active.recipe.has_views else None
         data = _training_set(pool, question, targets, views)
-        student, output = self._make_student(active.round.recipe).fit(
+        student, output = self.make_student(active.round.recipe).fit(
             data, seed=active.seed(cycle), hooks=self._hooks(active, cycle)
         )
         card = model_card(data, output, question=question.name, n_round=active.round.number)
@@ -94,7 +89,7 @@ class TrainStep:
             if time.monotonic() < noted_at + _NOTE_EVERY_S:
                 return
             noted_at = time.monotonic()
-            self._context.note(
+            self.context.note(
                 active,
                 f"train {cycle + 1}",
                 cycle=cycle,
@@ -109,27 +104,25 @@ class TrainStep:
         )
 
 
+@dataclass(frozen=True)
 class Paraphrases:
     """Second wordings by the LLM ("paraphrase"), from a field of the tasks, or none ("")."""
 
-    def __init__(
-        self, source: str, paraphrase: Callable[[Sequence[str]], Sequence[str | None]]
-    ) -> None:
-        self._source = source
-        self._paraphrase = paraphrase
+    source: str
+    paraphrase: Callable[[Sequence[str]], Sequence[str | None]]
 
     def of(self, pool: Pool, question: Question) -> tuple[str | None, ...] | None:
         """Return a second wording of each text, None for one without; None when there are none.
 
         Asks the LLM once in a text's life: its answers are kept. Raises LanguageModelError.
         """
-        if self._source == _NO_PARAPHRASES:
+        if self.source == _NO_PARAPHRASES:
             return None
-        if self._source == _BY_LLM:
+        if self.source == _BY_LLM:
             texts = [example.text_of(question) for example in pool.examples]
             with track_usage(pool.project.id, "rewording"):
-                return tuple(self._paraphrase(texts))
-        given = [task.data.get(self._source) for task in pool.tasks]
+                return tuple(self.paraphrase(texts))
+        given = [task.data.get(self.source) for task in pool.tasks]
         return tuple(view if isinstance(view, str) else None for view in given)
 
 
@@ -194,10 +187,7 @@ def round_section(metrics: Mapping[str, Any]) -> str:
 
 
 def _training_set(
-    pool: Pool,
-    question: Question,
-    labels: StudentTargets,
-    views: tuple[str | None, ...] | None,
+    pool: Pool, question: Question, labels: StudentTargets, views: tuple[str | None, ...] | None
 ) -> TrainingSet:
     is_labeled = has_label(labels.targets)
     ids = tuple(example.id for example in pool.examples)

@@ -33,35 +33,29 @@ class RoundPolicy:
     every: int = 20
 
 
+@dataclass(frozen=True)
 class RoundScheduler:
     """Reads from the database whether a round is due; nothing depends on a message arriving."""
 
-    def __init__(
-        self,
-        context: RoundContext,
-        guidelines: GuidelinesReader,
-        stores: Stores,
-        policy: RoundPolicy,
-    ) -> None:
-        self._context = context
-        self._guidelines = guidelines
-        self._stores = stores
-        self._policy = policy
+    context: RoundContext
+    guidelines: GuidelinesReader
+    stores: Stores
+    policy: RoundPolicy
 
     def due(self, project: Project) -> str | None:
         """Return why a round is to be made or to be gone on with, None when none is."""
-        history = self._stores.rounds.current(project)
+        history = self.stores.rounds.current(project)
         if any(made.state is RoundState.RUNNING for made in history):
             return "a round is not finished"
-        progress = self._stores.labels.progress(project)
-        if self._policy.every == 0 or progress.n_to_label or not self._has_question(project):
+        progress = self.stores.labels.progress(project)
+        if self.policy.every == 0 or progress.n_to_label or not self._has_question(project):
             return None
-        if progress.n_labelled + progress.n_human_labelled < self._policy.min_tasks:
+        if progress.n_labelled + progress.n_human_labelled < self.policy.min_tasks:
             return None
         if not history:
             return "all tasks have their first label"
         n_new = abs(progress.n_human_labels - history[-1].n_human)
-        return f"{n_new} new labels by people" if n_new >= self._policy.every else None
+        return f"{n_new} new labels by people" if n_new >= self.policy.every else None
 
     def begin(self, project_id: ProjectId, *, is_asked: bool) -> dict[str, int]:
         """Open a round if one is due or asked for; a step.
@@ -69,25 +63,22 @@ class RoundScheduler:
         While the LLM could not be reached about more than a tenth of the tasks, the round waits:
         it would learn from similarity alone what the LLM is about to answer.
         """
-        project = self._stores.projects.connected(project_id)
+        project = self.stores.projects.connected(project_id)
         if project is None:
             return dict(STOPPED)
-        progress = self._stores.labels.progress(project)
+        progress = self.stores.labels.progress(project)
         reason = self.due(project) or ("asked for" if is_asked else None)
         has_enough = progress.n_labelled + progress.n_human_labelled >= MIN_TEXTS
         if reason is None or not has_enough or not self._has_question(project):
             return dict(STOPPED)
-        opened = self._stores.rounds.open(
-            project,
-            recipe=self._context.plan.recipe,
-            reason=reason,
-            n_human=progress.n_human_labels,
+        opened = self.stores.rounds.open(
+            project, recipe=self.context.plan.recipe, reason=reason, n_human=progress.n_human_labels
         )
-        return self._context.run(project_id, lambda _: _begun(opened.number, progress))
+        return self.context.run(project_id, lambda _: _begun(opened.number, progress))
 
     def _has_question(self, project: Project) -> bool:
         try:
-            return round_question(self._guidelines.read(project).schema) is not None
+            return round_question(self.guidelines.read(project).schema) is not None
         except UnsupportedLabelConfig:
             return False
 
