@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -42,10 +41,7 @@ def read_definitions(folder: Path, platform_id: int) -> Definitions:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as exc:
         why = " ".join(str(exc).split())[:300]
         raise UnsuitableDefinitions(f"{file.name} cannot be read: {why}; {_EXPECTED}") from exc
-    return _parse(file.name, content or {})
-
-
-def _parse(name: str, content: Any) -> Definitions:
+    content, name = content or {}, file.name
     if not isinstance(content, dict):
         raise UnsuitableDefinitions(f"{name} holds a {type(content).__name__}; {_EXPECTED}")
     unknown = sorted(set(content) - {"definitions", "instruction"})
