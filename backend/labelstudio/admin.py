@@ -153,7 +153,13 @@ class LabelStudioAdmin:
             tasks: Iterable[Any] = client.tasks.list(
                 project=project, page_size=500, resolve_uri=False
             )
-            return [_first_choice(task.predictions or ()) for task in tasks]
+            labels: list[str | None] = []
+            for task in tasks:
+                newest = max(task.predictions or (), key=lambda each: each.id, default=None)
+                values = (region.get("value", {}) for region in newest.result) if newest else ()
+                choices = (value["choices"] for value in values if value.get("choices"))
+                labels.append(next((str(chosen[0]) for chosen in choices), None))
+            return labels
 
     def connect_backend(
         self, project: int, url: str, title: str, *, basic_auth: tuple[str, str] | None = None
@@ -198,15 +204,6 @@ class LabelStudioAdmin:
         """Make Label Studio send these headers with a webhook, such as Authorization."""
         with self._connection.calling(f"change webhook {webhook_id}") as client:
             client.webhooks.update(id=webhook_id, headers=dict(headers))
-
-
-def _first_choice(predictions: Sequence[Any]) -> str | None:
-    newest = max(predictions, key=lambda prediction: prediction.id, default=None)
-    for region in newest.result if newest is not None else ():
-        choices = region.get("value", {}).get("choices")
-        if choices:
-            return str(choices[0])
-    return None
 
 
 def _ml_backend(backend: Any) -> MlBackend:

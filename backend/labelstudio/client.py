@@ -254,19 +254,16 @@ class LabelStudioPlatform:
             with self._connection.calling(f"store {len(request)} predictions") as client:
                 imported = client.projects.import_predictions(id=platform_id, request=request)
                 n_created = int(imported.created or 0)
-        return n_created + sum(self._create(p) for p in predictions if _has_nested_choices(p))
-
-    def _create(self, prediction: Prediction) -> int:
-        """Store one prediction; return how many were stored, none when its task is gone."""
-        purpose = f"store a prediction of task {prediction.task_id}"
-        with self._connection.calling(purpose) as client:
-            try:
-                client.predictions.create(**_row(prediction))
-            except ApiError as exc:
-                if exc.status_code in (400, 404):
-                    return 0
-                raise
-        return 1
+        for prediction in filter(_has_nested_choices, predictions):
+            purpose = f"store a prediction of task {prediction.task_id}"
+            with self._connection.calling(purpose) as client:
+                try:
+                    client.predictions.create(**_row(prediction))
+                    n_created += 1
+                except ApiError as exc:
+                    if exc.status_code not in (400, 404):  # those where its task is gone
+                        raise
+        return n_created
 
     def _select(
         self,

@@ -12,9 +12,7 @@ from backend.labelstudio.label_config.tags import (
     ControlElement,
     ControlTag,
     RegionSet,
-    RegionValue,
     RegionValues,
-    TagSpec,
     TaskData,
     UnsupportedTag,
     decide,
@@ -42,7 +40,7 @@ class _ChoiceTag(ControlTag):
         if not labels:
             return RegionSet((), confidence)
         values = [list(label.path) if label.path else label.value for label in labels]
-        return RegionSet((RegionValue({self.name.lower(): values}, confidence),), confidence)
+        return RegionSet((({self.name.lower(): values}, confidence),), confidence)
 
     def read(self, question: Question, values: RegionValues, data: TaskData) -> Answer | None:
         """Read labels in the config's order; what is no leaf, or unknown, is left out."""
@@ -65,18 +63,18 @@ class Choices(_ChoiceTag):
 
     name = "Choices"
 
-    def spec(self, element: ControlElement) -> TagSpec:
+    def question(self, element: ControlElement) -> Question:
         choice = element.attribute("choice") or "single"
         kind = _KIND_BY_CHOICE.get(choice)
         if kind is None:
             raise UnsupportedTag(f'choice="{choice}"')
         if element.element.find(".//Choice//Choice") is None:
-            return _spec(kind, listed_labels(element))
+            return _question(element, kind, listed_labels(element))
         if not element.is_set("allowNested"):
             raise UnsupportedTag(
                 'nested choices without allowNested="true", which Label Studio does not show'
             )
-        return _spec(kind, _leaves(element.element))
+        return _question(element, kind, _leaves(element.element))
 
 
 class Taxonomy(_ChoiceTag):
@@ -84,21 +82,23 @@ class Taxonomy(_ChoiceTag):
 
     name = "Taxonomy"
 
-    def spec(self, element: ControlElement) -> TagSpec:
+    def question(self, element: ControlElement) -> Question:
         if element.is_set("labeling"):
             raise UnsupportedTag('labeling="true"')
         is_single = element.attribute("maxUsages") == "1"
         kind = QuestionKind.SINGLE_CHOICE if is_single else QuestionKind.MULTIPLE_CHOICE
-        return _spec(kind, _leaves(element.element))
+        return _question(element, kind, _leaves(element.element))
 
 
 TAGS = (Choices(), Taxonomy())
 
 
-def _spec(kind: QuestionKind, labels: tuple[LabelDefinition, ...]) -> TagSpec:
+def _question(
+    element: ControlElement, kind: QuestionKind, labels: tuple[LabelDefinition, ...]
+) -> Question:
     if len(labels) < 2:
         raise UnsupportedTag("fewer than two choices")
-    return TagSpec(kind, labels)
+    return Question(element.parsed.name, (), kind, labels)
 
 
 def _leaves(root: ElementTree.Element) -> tuple[LabelDefinition, ...]:

@@ -6,6 +6,7 @@ Label Studio counts a Text's characters from its beginning, those of a HyperText
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -49,9 +50,8 @@ class PlainText:
     def read_span(self, value: Mapping[str, Any]) -> tuple[int, int] | None:
         """Return a region's span; None when it does not lie in the text."""
         numbers = _integers(value, "start", "end")
-        if numbers is None or not 0 <= numbers[0] < numbers[1]:
-            return None
-        if self.text is not None and numbers[1] > len(self.text):
+        limit = math.inf if self.text is None else len(self.text)
+        if numbers is None or not 0 <= numbers[0] < numbers[1] <= limit:
             return None
         return numbers[0], numbers[1]
 

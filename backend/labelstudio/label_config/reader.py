@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 from xml.etree import ElementTree
@@ -176,16 +177,7 @@ def _read_question(control: ControlElement, objects: Mapping[str, Any]) -> Quest
                 fields[name] = read_field(other)
             except UnsupportedTag:
                 continue
-    spec = tag.spec(control)
-    return Question(
-        name=control.parsed.name,
-        fields=tuple(fields.values()),
-        kind=spec.kind,
-        labels=spec.labels,
-        bounds=spec.bounds,
-        step=spec.step,
-        tag=tag.name.lower(),
-    )
+    return replace(tag.question(control), fields=tuple(fields.values()), tag=tag.name.lower())
 
 
 def _check_unconditional(control: ControlElement) -> None:

@@ -44,11 +44,11 @@ def write_prediction(
                 "type": tag_of(question).name.lower(),
             }
             note = {"meta": {"text": [_CUT_NOTE]}} if weak_label.is_truncated else {}
-            for index, region in enumerate(answer.regions):
+            for index, (value, confidence) in enumerate(answer.regions):
                 # an id that is the same for every version of a prediction
                 name = f"{weak_label.example_id}:{question.name}" + (f":{index}" if index else "")
                 region_id = hashlib.sha256(name.encode()).hexdigest()[:10]
-                scored = {"value": region.value, "score": _score(region.confidence)}
+                scored = {"value": value, "score": _score(confidence)}
                 regions.append({"id": region_id, **common, **scored, **note})
     if not confidences:
         return None

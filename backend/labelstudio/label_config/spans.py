@@ -10,9 +10,7 @@ from backend.labelstudio.label_config.tags import (
     ControlElement,
     ControlTag,
     RegionSet,
-    RegionValue,
     RegionValues,
-    TagSpec,
     TaskData,
     UnsupportedTag,
     listed_labels,
@@ -28,12 +26,12 @@ class _SpanTag(ControlTag):
     def __init__(self, name: str, over: tuple[str, ...]) -> None:
         self.name, self.over = name, over
 
-    def spec(self, element: ControlElement) -> TagSpec:
+    def question(self, element: ControlElement) -> Question:
         check_offsets(element.parsed.objects[0])
         labels = listed_labels(element)
         if not labels:
             raise UnsupportedTag("no labels")
-        return TagSpec(QuestionKind.SPANS, labels)
+        return Question(element.parsed.name, (), QuestionKind.SPANS, labels)
 
     def write(self, question: Question, weak_label: WeakLabel, data: TaskData) -> RegionSet | None:
         text = None if weak_label.spans is None else _text_of(question, data)
@@ -46,10 +44,10 @@ class _SpanTag(ControlTag):
             value = text.write_span(span.start, span.end) if is_piece else None
             if value is not None:
                 value[self.name.lower()] = [span.label]
-                regions.append(RegionValue(value, span.probability))
+                regions.append((value, span.probability))
         confidence = weak_label.confidence
         if confidence is None:
-            confidence = min((region.confidence for region in regions), default=UNKNOWN_CONFIDENCE)
+            confidence = min((each for _, each in regions), default=UNKNOWN_CONFIDENCE)
         return RegionSet(tuple(regions), confidence)
 
     def read(self, question: Question, values: RegionValues, data: TaskData) -> Answer | None:

@@ -53,28 +53,10 @@ class ControlElement:
 
 
 @dataclass(frozen=True, slots=True)
-class TagSpec:
-    """The part of a `Question` that its control tag decides."""
-
-    kind: QuestionKind
-    labels: tuple[LabelDefinition, ...] = ()
-    bounds: tuple[float, float] | None = None
-    step: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class RegionValue:
-    """One region's value and the confidence in it."""
-
-    value: dict[str, Any]
-    confidence: float
-
-
-@dataclass(frozen=True, slots=True)
 class RegionSet:
-    """All regions of an answer, none for "there is none", and the confidence in the whole."""
+    """Each region's value and confidence, none for "there is none"; the confidence in the whole."""
 
-    regions: tuple[RegionValue, ...]
+    regions: tuple[tuple[dict[str, Any], float], ...]
     confidence: float
 
 
@@ -91,8 +73,8 @@ class ControlTag(ABC):
     n_objects: int = 1
 
     @abstractmethod
-    def spec(self, element: ControlElement) -> TagSpec:
-        """Return what an element asks; raises UnsupportedTag."""
+    def question(self, element: ControlElement) -> Question:
+        """Return what an element asks, yet without texts; raises UnsupportedTag."""
 
     @abstractmethod
     def write(self, question: Question, weak_label: WeakLabel, data: TaskData) -> RegionSet | None:

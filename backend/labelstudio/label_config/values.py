@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
@@ -13,9 +14,7 @@ from backend.labelstudio.label_config.tags import (
     ControlElement,
     ControlTag,
     RegionSet,
-    RegionValue,
     RegionValues,
-    TagSpec,
     TaskData,
     UnsupportedTag,
     decide,
@@ -60,13 +59,13 @@ class Rating(_ValueTag):
     key = "rating"
     kinds = (QuestionKind.RATING,)
 
-    def spec(self, element: ControlElement) -> TagSpec:
+    def question(self, element: ControlElement) -> Question:
         raw = element.attribute("maxRating") or "5"
         n_stars = int(raw) if raw.isdecimal() else 0
         if not 2 <= n_stars <= _MAX_RATING:
             raise UnsupportedTag(f'maxRating="{raw}": expected 2 to {_MAX_RATING}')
-        labels = _number_labels(Decimal(1), Decimal(1), n_stars)
-        return TagSpec(QuestionKind.RATING, labels, (1.0, float(n_stars)))
+        labels, bounds = _number_labels(Decimal(1), Decimal(1), n_stars), (1.0, float(n_stars))
+        return Question(element.parsed.name, (), QuestionKind.RATING, labels, bounds)
 
 
 class Number(_ValueTag):
@@ -76,13 +75,14 @@ class Number(_ValueTag):
     key = "number"
     kinds = (QuestionKind.NUMBER,)
 
-    def spec(self, element: ControlElement) -> TagSpec:
+    def question(self, element: ControlElement) -> Question:
         low, high, step = (_attribute(element, name) for name in ("min", "max", "step"))
         if step is not None and step <= 0:
             raise UnsupportedTag(f'step="{step}": expected more than 0')
         least = -math.inf if low is None else float(low)
         bounds = (least, math.inf if high is None else float(high))
-        wide = TagSpec(QuestionKind.NUMBER, (), bounds, None if step is None else float(step))
+        spacing = None if step is None else float(step)
+        wide = Question(element.parsed.name, (), QuestionKind.NUMBER, (), bounds, spacing)
         if low is None or high is None:
             return wide
         step = step or Decimal(1)
@@ -91,8 +91,7 @@ class Number(_ValueTag):
             raise UnsupportedTag(f'min="{low}" max="{high}": fewer than two possible values')
         if n_values > _MAX_NUMBER_LABELS:
             return wide
-        labels = _number_labels(low, step, n_values)
-        return TagSpec(QuestionKind.NUMBER, labels, bounds, float(step))
+        return replace(wide, labels=_number_labels(low, step, n_values), step=float(step))
 
     def write(self, question: Question, weak_label: WeakLabel, data: TaskData) -> RegionSet | None:
         if question.labels:
@@ -117,10 +116,10 @@ class Pairwise(_ValueTag):
     kinds = (QuestionKind.PAIRWISE,)
     n_objects = 2
 
-    def spec(self, element: ControlElement) -> TagSpec:
+    def question(self, element: ControlElement) -> Question:
         left, right = element.parsed.to_name
         labels = (LabelDefinition("left", left.strip()), LabelDefinition("right", right.strip()))
-        return TagSpec(QuestionKind.PAIRWISE, labels)
+        return Question(element.parsed.name, (), QuestionKind.PAIRWISE, labels)
 
 
 class TextArea(ControlTag):
@@ -129,8 +128,8 @@ class TextArea(ControlTag):
     name = "TextArea"
     kinds = (QuestionKind.FREE_TEXT,)
 
-    def spec(self, element: ControlElement) -> TagSpec:
-        return TagSpec(QuestionKind.FREE_TEXT)
+    def question(self, element: ControlElement) -> Question:
+        return Question(element.parsed.name, (), QuestionKind.FREE_TEXT)
 
     def write(self, question: Question, weak_label: WeakLabel, data: TaskData) -> RegionSet | None:
         if weak_label.text is None:
@@ -152,7 +151,7 @@ TAGS = (Rating(), Number(), Pairwise(), TextArea())
 
 
 def _one_region(value: dict[str, Any], confidence: float) -> RegionSet:
-    return RegionSet((RegionValue(value, confidence),), confidence)
+    return RegionSet(((value, confidence),), confidence)
 
 
 def _confidence(weak_label: WeakLabel) -> float:
