@@ -85,10 +85,6 @@ class ModelConversionError(LauncherError):
     """The embedded language model could not be converted."""
 
 
-class DemoError(LauncherError):
-    """The demo's data or label config cannot be used, or its labels do not come."""
-
-
 class ProcessError(LauncherError):
     """A child process did not start, or ended when it should not."""
 

@@ -1,12 +1,14 @@
-"""Write files and folders under a temporary name, then move them into place whole."""
+"""Write files and folders whole under a temporary name first, and lock files."""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 
 @contextmanager
@@ -57,3 +59,18 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(old, ignore_errors=True)
         shutil.rmtree(fresh, ignore_errors=True)
+
+
+@contextmanager
+def locked(path: Path, *, wait: bool = True) -> Iterator[TextIO]:
+    """Hold an exclusive lock on a file, which the end of the process, even killed, releases.
+
+    A child process that inherits the yielded file's descriptor holds the lock as well.
+
+    Raises:
+        BlockingIOError: another process holds it, and `wait` is false.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield file

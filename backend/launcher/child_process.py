@@ -1,6 +1,5 @@
 """Run one command as a process group with a log file, which ends no later than this process."""
 
-import fcntl
 import json
 import logging
 import os
@@ -13,9 +12,10 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, BinaryIO, TextIO
+from typing import IO
 
 from backend.errors import ProcessError
+from backend.files import locked
 
 POLL_S = 0.2
 GRACE_S = 10.0
@@ -25,10 +25,6 @@ _KILL_WAIT_S = 1.0  # until killed processes are reaped, which some containers n
 _GROUP_LEADER = Path(__file__).with_name("group_leader.py")
 _N_TAIL_LINES = 20
 _N_TAIL_BYTES = 16_384
-
-
-def _never() -> bool:
-    return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +59,8 @@ class ChildProcess:
     def __init__(self, command: Command, *, log_file: Path | None = None) -> None:
         """Start the command; without a log file it inherits our standard output and error.
 
+        The previous run's log is kept beside the new one as NAME.log.1.
+
         Raises:
             ProcessError: a command with the same `exclusive` file runs.
         """
@@ -71,9 +69,13 @@ class ChildProcess:
         with ExitStack() as opened:
             inherited: tuple[int, ...] = ()
             if command.exclusive is not None:
-                lock = _lock_for(command.name, command.exclusive)
-                inherited = (opened.enter_context(lock).fileno(),)
-            output = opened.enter_context(_rotated_log(log_file)).fileno() if log_file else None
+                inherited = (_lock_for(command.name, command.exclusive, opened),)
+            output = None
+            if log_file is not None:
+                log_file.parent.mkdir(parents=True, exist_ok=True)
+                if log_file.exists():
+                    log_file.replace(log_file.with_name(f"{log_file.name}.1"))
+                output = opened.enter_context(log_file.open("wb")).fileno()
             self._leader, self._lifeline = _spawn(command, output=output, inherited=inherited)
 
     @property
@@ -93,8 +95,13 @@ class ChildProcess:
     def raise_if_ended(self) -> None:
         """Raise ProcessError, with the last lines of the log, if the command has ended."""
         code = self.exit_code()
-        if code is not None:
-            raise ProcessError(f"{self.name} ended with {_describe(code)}. {self.log_tail()}")
+        if code is None:
+            return
+        end = f"exit code {code}" if code >= 0 else f"signal {-code}"
+        if code < 0:
+            with suppress(ValueError):  # a number that this system has no name for
+                end = f"signal {signal.Signals(-code).name}"
+        raise ProcessError(f"{self.name} ended with {end}. {self.log_tail()}")
 
     def log_tail(self) -> str:
         """Return a sentence for messages that holds the last lines of the log, if there is one."""
@@ -108,7 +115,9 @@ class ChildProcess:
         lines = _last_lines(self.log_file) if self.log_file else []
         return next((line for line in reversed(lines) if line.strip()), "")
 
-    def stop(self, *, grace_s: float = GRACE_S, is_hurried: Callable[[], bool] = _never) -> None:
+    def stop(
+        self, *, grace_s: float = GRACE_S, is_hurried: Callable[[], bool] = lambda: False
+    ) -> None:
         """Send the group SIGTERM; SIGKILL it after the grace or when hurried.
 
         When the command itself has ended within the grace, its remaining children are killed.
@@ -120,19 +129,16 @@ class ChildProcess:
             _LOG.warning("%s does not end by itself and is killed", self.name)
             self._signal_group(signal.SIGKILL)
             self._leader.wait()
-        _wait_for(self._group_is_gone, _KILL_WAIT_S)
+        _wait_for(lambda: not self._signal_group(0), _KILL_WAIT_S)
         self._lifeline.close()
 
-    def _signal_group(self, signum: int) -> None:
-        with suppress(ProcessLookupError, PermissionError):  # macOS: no permission over the dead
-            os.killpg(self.pid, signum)
-
-    def _group_is_gone(self) -> bool:
+    def _signal_group(self, signum: int) -> bool:
+        """Send a signal, 0 for none; return whether the group exists."""
         try:
-            os.killpg(self.pid, 0)
-        except (ProcessLookupError, PermissionError):
-            return True
-        return False
+            os.killpg(self.pid, signum)
+        except (ProcessLookupError, PermissionError):  # macOS: no permission over the dead
+            return False
+        return True
 
 
 def _spawn(
@@ -157,27 +163,15 @@ def _spawn(
     return leader, lifeline
 
 
-def _lock_for(name: str, path: Path) -> TextIO:
-    """Return a file locked until all its descriptors close; the group leader inherits it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file = path.open("w")
+def _lock_for(name: str, path: Path, opened: ExitStack) -> int:
+    """Return the descriptor of a locked file, for the group leader to inherit."""
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return opened.enter_context(locked(path, wait=False)).fileno()
     except BlockingIOError as exc:
-        file.close()
         raise ProcessError(
             f"{name} runs already on the same data, started by another command: {path} is locked. "
             "Stop that one, or give this one a FREEAL_HOME of its own."
         ) from exc
-    return file
-
-
-def _rotated_log(path: Path) -> BinaryIO:
-    """Open an empty log file; the previous run's is kept beside it as NAME.log.1."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.exists():
-        path.replace(path.with_name(f"{path.name}.1"))
-    return path.open("wb")
 
 
 def _last_lines(path: Path) -> list[str]:
@@ -188,7 +182,7 @@ def _last_lines(path: Path) -> list[str]:
 
 
 def _wait_for(
-    condition: Callable[[], bool], within_s: float, *, unless: Callable[[], bool] = _never
+    condition: Callable[[], bool], within_s: float, *, unless: Callable[[], bool] = lambda: False
 ) -> bool:
     deadline = time.monotonic() + within_s
     while not condition():
@@ -196,12 +190,3 @@ def _wait_for(
             return False
         time.sleep(POLL_S / 4)
     return True
-
-
-def _describe(exit_code: int) -> str:
-    if exit_code >= 0:
-        return f"exit code {exit_code}"
-    try:
-        return f"signal {signal.Signals(-exit_code).name}"
-    except ValueError:
-        return f"signal {-exit_code}"

@@ -6,7 +6,6 @@ import gzip
 import hashlib
 import json
 import time
-from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -131,14 +130,9 @@ def _wait_for_labels(
     processes: Processes, admin: LabelStudioAdmin, project: int, n_texts: int
 ) -> None:
     """Wait until Label Studio shows a prediction on every task; raises LauncherError."""
-    columns = (
-        TextColumn("Pre-annotating"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
+    columns = (TextColumn("Pre-annotating"), BarColumn(), MofNCompleteColumn())
     deadline = time.monotonic() + _DEADLINE_S
-    with Progress(*columns, console=processes.console) as progress:
+    with Progress(*columns, TimeRemainingColumn(), console=processes.console) as progress:
         bar = progress.add_task("labels", total=n_texts)
         while True:
             n_predicted = admin.count_predicted(project)
@@ -176,11 +170,17 @@ def _wait_for_order(processes: Processes, services: Services, number: int) -> li
 def _summary(
     admin: LabelStudioAdmin, project: int, sample: Sample, label_studio: LabelStudioServer
 ) -> Panel:
+    """Return the panel with the accuracy, if gold labels tell it, and the way to the project."""
     choices = admin.predicted_choices(project)
     lines = [f"Every one of the {len(sample.rows)} texts carries a prediction."]
     pairs = [(g, c) for g, c in zip(sample.gold, choices, strict=False) if g is not None]
     if pairs and any(choices):
-        lines.append(_accuracy(pairs))
+        n, n_right = len(pairs), sum(gold == choice for gold, choice in pairs)
+        low, high = share_interval(n_right, n)
+        lines.append(
+            f"Accuracy against the gold labels: {100 * n_right / n:.1f} % of {n} "
+            f"(95 % interval {100 * low:.1f} to {100 * high:.1f} %)"
+        )
     lines += [
         "",
         f"Open   {label_studio.url}/projects/{project}/data",
@@ -188,13 +188,3 @@ def _summary(
         f"Pass   {label_studio.credentials.password}",
     ]
     return Panel("\n".join(lines), title=sample.title, expand=False)
-
-
-def _accuracy(pairs: Sequence[tuple[str, str | None]]) -> str:
-    """Return the accuracy with its Clopper-Pearson interval, in one sentence."""
-    n, n_right = len(pairs), sum(gold == choice for gold, choice in pairs)
-    low, high = share_interval(n_right, n)
-    return (
-        f"Accuracy against the gold labels: {100 * n_right / n:.1f} % of {n} "
-        f"(95 % interval {100 * low:.1f} to {100 * high:.1f} %)"
-    )

@@ -1,23 +1,19 @@
 """Create the virtual environments in FREEAL_HOME/envs, once each."""
 
-import fcntl
 import hashlib
 import platform
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
 
 from backend.errors import EnvironmentSetupError, ProcessError
+from backend.files import locked
 from backend.launcher.child_process import Command
 from backend.launcher.processes import run_to_end
 
 PROJECT_FOLDER = Path(__file__).resolve().parents[2]
-_MARKER = ".complete"
 _VENV = (sys.executable, "-m", "venv", "--clear")
-
 
 ENVIRONMENTS: dict[str, tuple[str, ...]] = {
     "label-studio": ("requirements-label-studio.txt",),
@@ -32,31 +28,25 @@ def ensure_environment(
 ) -> Path:
     """Return the Python of an environment in ENVIRONMENTS, created first if need be.
 
-    A complete one that is up to date costs milliseconds. One whose creation was interrupted, or
-    whose requirement files or Python version have changed since, is created anew; pip's own cache
-    keeps that short.
+    One whose creation was interrupted, or whose requirement files or Python version have changed
+    since, is created anew; pip's own cache keeps that short.
 
     Raises:
         EnvironmentSetupError: pip or venv failed; the message holds its last lines and what to do.
     """
     folder = home.absolute() / "envs" / name
-    python, marker = folder / "bin" / "python", folder / _MARKER
+    python, marker = folder / "bin" / "python", folder / ".complete"
     fingerprint = _fingerprint(ENVIRONMENTS[name], project_folder)
-    with locked(folder):
+    with locked(folder.with_name(f"{name}.lock")):
         if not (python.exists() and marker.exists() and marker.read_text() == fingerprint):
-            _create(folder, console=console, project_folder=project_folder)
+            marker.unlink(missing_ok=True)
+            _run((*_VENV, str(folder)), folder, f"Creating the environment {name}", console)
+            pip = (str(python), "-m", "pip", "install", "--no-input", "--disable-pip-version-check")
+            for file in ENVIRONMENTS[name]:
+                argv = (*pip, *_pip_options(file), "-r", str(project_folder / file))
+                _run(argv, folder, f"Installing {file}", console)
             marker.write_text(fingerprint)
     return python
-
-
-def _create(folder: Path, *, console: Console, project_folder: Path) -> None:
-    (folder / _MARKER).unlink(missing_ok=True)
-    _run((*_VENV, str(folder)), folder, f"Creating the environment {folder.name}", console)
-    pip = (str(folder / "bin" / "python"), "-m", "pip", "install", "--no-input")
-    for file in ENVIRONMENTS[folder.name]:
-        options = ("--disable-pip-version-check", *_pip_options(file))
-        argv = (*pip, *options, "-r", str(project_folder / file))
-        _run(argv, folder, f"Installing {file}", console)
 
 
 def _pip_options(file: str) -> tuple[str, ...]:
@@ -89,12 +79,3 @@ def _fingerprint(files: tuple[str, ...], project_folder: Path) -> str:
             )
         digest.update("\0".join(("", *_pip_options(name), file.read_text())).encode())
     return digest.hexdigest()
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold PATH.lock, after waiting for its holder; the end of the process releases it too."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_name(f"{path.name}.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -37,15 +37,6 @@ def read_line(lifeline: int) -> bytes:
     return line
 
 
-def set_environment(changes: dict[str, str | None]) -> None:
-    """Set or remove (None) the environment variables that the program inherits."""
-    for name, value in changes.items():
-        if value is None:
-            os.unsetenv(name)
-        else:
-            os.putenv(name, value)
-
-
 def end_group_after(lifeline: int, group_must_end: threading.Event) -> None:
     """Wait until the lifeline closes, then end the whole group, this process with it."""
     while os.read(lifeline, 1024):
@@ -71,7 +62,11 @@ def main() -> None:
     for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(signum, outlive)
     lifeline = sys.stdin.fileno()
-    set_environment(json.loads(read_line(lifeline)))
+    for name, value in json.loads(read_line(lifeline)).items():
+        if value is None:
+            os.unsetenv(name)
+        else:
+            os.putenv(name, value)
     try:
         program = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL)  # noqa: S603
     except OSError as error:

@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from backend.errors import LauncherError, ServerNotReady
-from backend.files import replacing_file
+from backend.files import locked, replacing_file
 from backend.launcher.child_process import ChildProcess, Command
-from backend.launcher.environments import ensure_environment, locked
+from backend.launcher.environments import ensure_environment
 from backend.launcher.processes import LOOPBACK, Processes, free_port, http_status
 
 DEFAULT_PORT = 8080
@@ -75,12 +75,14 @@ def start_label_studio(processes: Processes, *, port: int = DEFAULT_PORT) -> Lab
 def ensure_credentials(folder: Path) -> Credentials:
     """Return the folder's login and token, from a file for its owner only; created at first."""
     file = folder / _CREDENTIALS_FILE
-    with locked(folder):
+    with locked(folder.with_name(f"{folder.name}.lock")):
         if not file.exists():
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _write_private(
-                file, Credentials(USERNAME, secrets.token_urlsafe(18), secrets.token_hex(20))
-            )
+            fresh = Credentials(USERNAME, secrets.token_urlsafe(18), secrets.token_hex(20))
+            with replacing_file(file) as part:
+                descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+                with os.fdopen(descriptor, "w") as out:
+                    json.dump(asdict(fresh), out, indent=2)
     try:
         return Credentials(**json.loads(file.read_text()))
     except (ValueError, TypeError) as exc:
@@ -115,10 +117,3 @@ def server_command(*, python: Path, folder: Path, credentials: Credentials, port
         environment={f"LABEL_STUDIO_{name}": value for name, value in settings.items()},
         exclusive=folder / "freeal-running.lock",
     )
-
-
-def _write_private(file: Path, credentials: Credentials) -> None:
-    with replacing_file(file) as part:
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as out:
-            json.dump(asdict(credentials), out, indent=2)

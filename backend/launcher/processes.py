@@ -10,7 +10,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Self
 
 from rich.console import Console
@@ -43,17 +43,15 @@ class Processes:
         self._restore_signals: Callable[[], None] = lambda: None
 
     def __enter__(self) -> Self:
-        self._restore_signals = _on_signals(_exit, signal.SIGTERM, signal.SIGHUP)
+        def end(signum: int, frame: FrameType | None) -> None:
+            raise SystemExit(128 + signum)
+
+        self._restore_signals = _on_signals(end, signal.SIGTERM, signal.SIGHUP)
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         try:
-            self.stop_all()
+            self.stop(*reversed(self._children))
         finally:
             self._restore_signals()
 
@@ -95,17 +93,12 @@ class Processes:
             self.check()
             time.sleep(POLL_S)
 
-    def stop(self, child: ChildProcess) -> None:
-        """Stop one child, with its group."""
+    def stop(self, *children: ChildProcess) -> None:
+        """Stop children, each with its group, in this order."""
         with _recorded_signals() as is_hurried:
-            self._children.remove(child)
-            child.stop(grace_s=self._grace_s, is_hurried=is_hurried)
-
-    def stop_all(self) -> None:
-        """Stop all children, the latest first."""
-        with _recorded_signals() as is_hurried:
-            while self._children:
-                self._children.pop().stop(grace_s=self._grace_s, is_hurried=is_hurried)
+            for child in children:
+                self._children.remove(child)
+                child.stop(grace_s=self._grace_s, is_hurried=is_hurried)
 
 
 def run_to_end(command: Command, *, log_file: Path, title: str, console: Console) -> None:
@@ -136,16 +129,17 @@ def shown_stage(console: Console, title: str) -> Iterator[Callable[[str], None]]
     outcome = "[red]failed[/red]"
     if not console.is_terminal:
         console.print(Text(f"{title} ..."))
-    columns = (
+    progress = Progress(
         SpinnerColumn(),
         TextColumn("{task.description}", markup=False),
         TimeElapsedColumn(),
         TextColumn("{task.fields[detail]}", markup=False, style="dim"),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
     )
     try:
-        with Progress(
-            *columns, console=console, transient=True, disable=not console.is_terminal
-        ) as progress:
+        with progress:
             bar = progress.add_task(title, total=None, detail="")
             yield lambda line: progress.update(bar, detail=line.strip()[:_MAX_LINE_CHARACTERS])
         outcome = "[green]done[/green]"
@@ -182,28 +176,17 @@ def http_status(
 def free_port(preferred: int, *, name: str, console: Console) -> int:
     """Return the preferred port, or the next free one and say so."""
     for port in range(preferred, preferred + _MAX_PORTS_TRIED):
-        if _is_free(port):
-            if port != preferred:
-                console.print(Text(f"Port {preferred} is taken: {name} uses {port}"))
-            return port
+        try:
+            socket.create_server((LOOPBACK, port)).close()
+        except OSError:
+            continue
+        if port != preferred:
+            console.print(Text(f"Port {preferred} is taken: {name} uses {port}"))
+        return port
     last = preferred + _MAX_PORTS_TRIED - 1
     raise ProcessError(
         f"no port is free from {preferred} to {last}, and {name} needs one. Stop one."
     )
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((LOOPBACK, port))
-        except OSError:
-            return False
-    return True
-
-
-def _exit(signum: int, frame: FrameType | None) -> None:
-    raise SystemExit(128 + signum)
 
 
 def _on_signals(

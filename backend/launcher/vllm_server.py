@@ -15,9 +15,9 @@ from rich.console import Console
 from rich.text import Text
 
 from backend.errors import ModelConversionError, ProcessError
-from backend.files import replacing_folder
+from backend.files import locked, replacing_folder
 from backend.launcher.child_process import ChildProcess, Command, low_priority
-from backend.launcher.environments import ensure_environment, locked
+from backend.launcher.environments import ensure_environment
 from backend.launcher.processes import LOOPBACK, Processes, free_port, run_to_end
 
 DEFAULT_PORT = 8000
@@ -75,13 +75,14 @@ def start_language_model(
     plan = plan_server(model, has_gpu=has_nvidia_gpu(), is_bfloat16_fast=computes_in_bfloat16())
     console.print(Text(plan.note))
     python = ensure_environment(plan.environment, home=home, console=console)
-    folder = None
+    folder, deadline_s = None, _NAMED_DEADLINE_S
     if plan.is_embedded:
         folder = ensure_embedded_model(python=python, home=home, console=console)
+        deadline_s = _EMBEDDED_DEADLINE_S
     port = free_port(port, name="vLLM", console=console)
-    command = server_command(plan, python=python, home=home, port=port, model_folder=folder)
-    child = processes.start(command)
-    deadline_s = _EMBEDDED_DEADLINE_S if plan.is_embedded else _NAMED_DEADLINE_S
+    child = processes.start(
+        server_command(plan, python=python, home=home, port=port, model_folder=folder)
+    )
     return LanguageModelServer(f"http://{LOOPBACK}:{port}/v1", plan.model, child, deadline_s)
 
 
@@ -132,7 +133,7 @@ def ensure_embedded_model(*, python: Path, home: Path, console: Console) -> Path
         ModelConversionError: the weights are not there or cannot be converted.
     """
     folder = home.absolute() / "models" / _FOLDER_NAME
-    with locked(folder):
+    with locked(folder.with_name(f"{folder.name}.lock")):
         if not folder.exists():
             with replacing_folder(folder) as fresh:
                 _convert(find_weights(python), fresh, python=python, console=console)
@@ -152,20 +153,12 @@ def find_weights(python: Path) -> Path:
 
 
 def _convert(weights: Path, folder: Path, *, python: Path, console: Console) -> None:
-    home = folder.parents[1]
-    command = Command(
-        "convert-model",
-        (str(python), str(_CONVERT_SCRIPT), str(weights), str(folder)),
-        folder=folder.parent,
-        environment=_OFFLINE,
-    )
+    argv = (str(python), str(_CONVERT_SCRIPT), str(weights), str(folder))
+    command = Command("convert-model", argv, folder=folder.parent, environment=_OFFLINE)
+    log_file = folder.parents[1] / "logs" / f"{command.name}.log"
+    title = f"Converting {_FOLDER_NAME} for vLLM"
     try:
-        run_to_end(
-            command,
-            log_file=home / "logs" / f"{command.name}.log",
-            title=f"Converting {_FOLDER_NAME} for vLLM",
-            console=console,
-        )
+        run_to_end(command, log_file=log_file, title=title, console=console)
     except ProcessError as exc:
         raise ModelConversionError(
             f"the embedded language model could not be converted. {exc}\n"
@@ -181,10 +174,10 @@ def computes_in_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     not tell (not Linux), vLLM's own choice stands.
     """
     try:
-        flags = set(cpuinfo.read_text(encoding="utf-8").split())
+        flags = cpuinfo.read_text(encoding="utf-8").split()
     except OSError:
         return True
-    return bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
+    return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(flags)
 
 
 def usable_cpus() -> Collection[int]:
@@ -214,9 +207,9 @@ def has_nvidia_gpu() -> bool:
     if program is None:
         return False
     try:
-        listing = subprocess.run(  # noqa: S603  (found on the PATH, no argument from outside)
-            [program, "--list-gpus"], capture_output=True, check=False, timeout=20
+        gpus = subprocess.check_output(  # noqa: S603  (found on the PATH, no argument from outside)
+            [program, "--list-gpus"], stderr=subprocess.DEVNULL, timeout=20
         )
-    except (OSError, subprocess.TimeoutExpired):
+    except (OSError, subprocess.SubprocessError):
         return False
-    return listing.returncode == 0 and bool(listing.stdout.strip())
+    return bool(gpus.strip())
