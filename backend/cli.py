@@ -235,7 +235,7 @@ def doctor(
     with _errors_as_sentences(), _console.status("Checking; a slow LLM server can take minutes"):
         for finding in diagnose(_settings(), fix=fix):
             _console.print(render_finding(finding))
-            has_failed |= finding.is_failure
+            has_failed |= finding.state == "failure"
     raise typer.Exit(int(has_failed))
 
 

@@ -6,22 +6,17 @@ import base64
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
 from backend.domain.definitions import read_definitions, with_definitions
-from backend.domain.ports import Decoding, LanguageModel, LanguageModelInfo
+from backend.domain.ports import Decoding, LanguageModel
 from backend.domain.projects import UNCERTAINTY_SAMPLING, Project, ProjectInfo
 from backend.errors import BackendError, PlatformUnauthorized
 from backend.factories import connect_language_model
-from backend.labelstudio.admin import (
-    LabelStudioAdmin,
-    MlBackend,
-    TokenKind,
-    Webhook,
-    read_token,
-)
+from backend.labelstudio.admin import LabelStudioAdmin, MlBackend, TokenKind, Webhook, read_token
 from backend.labelstudio.client import LabelStudioPlatform
 from backend.labelstudio.label_config import LabelConfigReader
 from backend.labelstudio.remote_text import RemoteTexts
@@ -47,19 +42,6 @@ class Finding:
     message: str
     remedy: str = ""
 
-    @property
-    def is_failure(self) -> bool:
-        """Whether the backend cannot do its work like this."""
-        return self.state == "failure"
-
-
-_NO_TOKEN = Finding(
-    "token",
-    "failure",
-    "LABEL_STUDIO_API_KEY is not set, so predictions cannot be published",
-    "make a personal access token in Label Studio (Account & Settings) and set it",
-)
-
 
 @dataclass(frozen=True, slots=True)
 class Servers:
@@ -77,18 +59,15 @@ def diagnose(
 
     With `fix`, write the webhooks' missing Authorization header.
     """
-    servers = servers or _connect(settings)
+    if servers is None:
+        address = (settings.label_studio_url, settings.label_studio_api_key.reveal())
+        model = connect_language_model(settings)
+        servers = Servers(LabelStudioAdmin(*address), LabelStudioPlatform(*address), model)
     yield _check_disk(settings)
     yield from _check_language_model(servers.language_model)
     yield from _check_database(settings)
     yield from _check_label_studio(settings, servers.admin)
     yield from _check_projects(settings, servers, fix=fix)
-
-
-def _connect(settings: Settings) -> Servers:
-    address = (settings.label_studio_url, settings.label_studio_api_key.reveal())
-    model = connect_language_model(settings)
-    return Servers(LabelStudioAdmin(*address), LabelStudioPlatform(*address), model)
 
 
 def _check_disk(settings: Settings) -> Finding:
@@ -98,12 +77,8 @@ def _check_disk(settings: Settings) -> Finding:
     free = shutil.disk_usage(folder).free / _GIGABYTE
     if free >= _MIN_FREE_GB:
         return Finding("disk", "ok", f"{free:.0f} GB are free at FREEAL_HOME")
-    return Finding(
-        "disk",
-        "failure",
-        f"{free:.1f} GB are free at FREEAL_HOME",
-        f"free at least {_MIN_FREE_GB} GB, or set FREEAL_HOME to a larger disk",
-    )
+    remedy = f"free at least {_MIN_FREE_GB} GB, or set FREEAL_HOME to a larger disk"
+    return Finding("disk", "failure", f"{free:.1f} GB are free at FREEAL_HOME", remedy)
 
 
 def _check_language_model(model: LanguageModel) -> Iterator[Finding]:
@@ -111,45 +86,33 @@ def _check_language_model(model: LanguageModel) -> Iterator[Finding]:
     try:
         info = model.describe()
     except BackendError as exc:
-        yield Finding(
-            "LLM",
-            "failure",
-            str(exc),
+        remedy = (
             "start it (`make llm`), or set LLM_BASE_URL (and LLM_MODEL, LLM_API_KEY) to yours; one "
-            "that is up may still be loading, or busy",
+            "that is up may still be loading, or busy"
         )
+        yield Finding("LLM", "failure", str(exc), remedy)
         return
     yield Finding("LLM", "ok", f"{info.name} with a context of {info.n_context_tokens:,} tokens")
     if info.reads_token_ids:
         yield Finding("LLM", "ok", "tells the probability of every label")
     elif info.n_top_logprobs:
-        yield Finding(
-            "LLM",
-            "warning",
-            f"gives the {info.n_top_logprobs} likeliest tokens only: rare labels get a floor",
-            "vLLM 0.32 or newer gives every label's probability",
-        )
+        top = f"gives the {info.n_top_logprobs} likeliest tokens only: rare labels get a floor"
+        remedy = "vLLM 0.32 or newer gives every label's probability"
+        yield Finding("LLM", "warning", top, remedy)
     else:
-        yield Finding(
-            "LLM",
-            "warning",
-            "gives no probabilities: what it writes counts as 80 % sure until people say better",
-            "a server with `logprobs`, such as vLLM, says how sure each label is",
-        )
-    yield Finding("LLM", "ok", f"takes {_capabilities(info)}")
-    yield _check_latency(model)
-
-
-def _capabilities(info: LanguageModelInfo) -> str:
-    names = {
+        none = "gives no probabilities: what it writes counts as 80 % sure until people say better"
+        remedy = "a server with `logprobs`, such as vLLM, says how sure each label is"
+        yield Finding("LLM", "warning", none, remedy)
+    capabilities = {
         "plain prompts": info.has_plain,
         "chats": info.has_chat,
         "answers held to choices": info.constrains_choices,
         "answers held to a JSON schema": info.constrains_json,
     }
-    missing = [name for name, is_there in names.items() if not is_there]
-    present = ", ".join(name for name, is_there in names.items() if is_there)
-    return present + (f"; not {', '.join(missing)}" if missing else "")
+    present = ", ".join(name for name, is_there in capabilities.items() if is_there)
+    missing = ", ".join(name for name, is_there in capabilities.items() if not is_there)
+    yield Finding("LLM", "ok", f"takes {present}" + (f"; not {missing}" if missing else ""))
+    yield _check_latency(model)
 
 
 def _check_latency(model: LanguageModel) -> Finding:
@@ -160,35 +123,26 @@ def _check_latency(model: LanguageModel) -> Finding:
     if answer.failure is None and seconds <= _MAX_FAST_S:
         return Finding("LLM", "ok", f"answers a short prompt in {seconds:.1f} s")
     took = f"took {seconds:.0f} s over one token" if answer.failure is None else answer.failure
-    return Finding(
-        "LLM",
-        "warning",
-        f"is slow: {took}; labels come, but not soon",
-        "leave it the machine, or use a GPU or a smaller model",
-    )
+    remedy = "leave it the machine, or use a GPU or a smaller model"
+    return Finding("LLM", "warning", f"is slow: {took}; labels come, but not soon", remedy)
 
 
 def _check_database(settings: Settings) -> Iterator[Finding]:
-    database = Database(settings.state_url)
     try:
-        database.migrate()
-        database.check_writable()
-        workers = JobStore(database).live_workers()
+        with closing(Database(settings.state_url)) as database:
+            database.migrate()
+            database.check_writable()
+            workers = JobStore(database).live_workers()
     except BackendError as exc:
         yield Finding("database", "failure", str(exc), "see DATABASE_URL in docs/operations.md")
         return
-    finally:
-        database.close()
     yield Finding("database", "ok", "can be written")
     if workers:
         yield Finding("worker", "ok", f"alive: {', '.join(workers)}")
     else:
-        yield Finding(
-            "worker",
-            "warning",
-            "no worker gave a sign of life in the last 30 s, so nothing is labelled",
-            "start `make serve`, or `python -m backend worker`",
-        )
+        message = "no worker gave a sign of life in the last 30 s, so nothing is labelled"
+        remedy = "start `make serve`, or `python -m backend worker`"
+        yield Finding("worker", "warning", message, remedy)
 
 
 def _check_label_studio(settings: Settings, admin: LabelStudioAdmin) -> Iterator[Finding]:
@@ -199,14 +153,13 @@ def _check_label_studio(settings: Settings, admin: LabelStudioAdmin) -> Iterator
         except BackendError as exc:
             yield Finding("Label Studio", "warning", str(exc))
     else:
-        yield Finding(
-            "Label Studio",
-            "failure",
-            f"does not answer at {settings.label_studio_url}",
-            "start it, or set LABEL_STUDIO_URL to yours; `make demo` brings its own",
-        )
+        message = f"does not answer at {settings.label_studio_url}"
+        remedy = "start it, or set LABEL_STUDIO_URL to yours; `make demo` brings its own"
+        yield Finding("Label Studio", "failure", message, remedy)
     if not settings.label_studio_api_key:
-        yield _NO_TOKEN
+        message = "LABEL_STUDIO_API_KEY is not set, so predictions cannot be published"
+        remedy = "make a personal access token in Label Studio (Account & Settings) and set it"
+        yield Finding("token", "failure", message, remedy)
     elif is_up:
         yield _check_token(settings.label_studio_api_key.reveal(), admin)
 
@@ -215,12 +168,8 @@ def _check_token(key: str, admin: LabelStudioAdmin) -> Finding:
     kind, expires_at = read_token(key)
     has_ended = expires_at is not None and expires_at < datetime.now(UTC)
     if kind is TokenKind.ACCESS or has_ended:
-        return Finding(
-            "token",
-            "failure",
-            f"LABEL_STUDIO_API_KEY is a {kind} that ended or ends within minutes",
-            "set a personal access token instead",
-        )
+        ended = f"LABEL_STUDIO_API_KEY is a {kind} that ended or ends within minutes"
+        return Finding("token", "failure", ended, "set a personal access token instead")
     try:
         user = admin.user()
     except PlatformUnauthorized as exc:
@@ -234,22 +183,16 @@ def _check_token(key: str, admin: LabelStudioAdmin) -> Finding:
 
 
 def _check_projects(settings: Settings, servers: Servers, *, fix: bool) -> Iterator[Finding]:
-    database = Database(settings.state_url)
     try:
-        store = ProjectStore(database)
-        connected = [project for project in store.all() if project.is_connected]
-        served = {project.id: store.served_version(project.id) for project in connected}
+        with closing(Database(settings.state_url)) as database:
+            store = ProjectStore(database)
+            connected = [project for project in store.all() if project.is_connected]
+            served = {project.id: store.served_version(project.id) for project in connected}
     except BackendError:
         return
-    finally:
-        database.close()
     if not connected:
-        yield Finding(
-            "projects",
-            "warning",
-            "no project has connected yet",
-            f"add {settings.own_url} in a project's Settings > Model; {_SSRF_REMEDY}",
-        )
+        remedy = f"add {settings.own_url} in a project's Settings > Model; {_SSRF_REMEDY}"
+        yield Finding("projects", "warning", "no project has connected yet", remedy)
     for project in connected:
         subject = f"project {project.platform_id}"
         try:
@@ -284,12 +227,9 @@ class _ProjectChecks:
         names = ", ".join(question.name for question in schema.questions)
         yield Finding(self.subject, "ok", f"label config read: {names}")
         if schema.unsupported:
-            yield Finding(
-                self.subject,
-                "warning",
-                f"these tags are left alone: {', '.join(schema.unsupported)}",
-                "see docs/label-configs.md for what can be labelled",
-            )
+            message = f"these tags are left alone: {', '.join(schema.unsupported)}"
+            remedy = "see docs/label-configs.md for what can be labelled"
+            yield Finding(self.subject, "warning", message, remedy)
         try:
             definitions = read_definitions(self.settings.definitions_folder, info.platform_id)
             with_definitions(schema, definitions.labels)
@@ -300,19 +240,13 @@ class _ProjectChecks:
     def connection(self, backends: list[MlBackend]) -> Finding:
         ours = [backend for backend in backends if self._is_ours(backend.url)]
         if not ours:
-            return Finding(
-                self.subject,
-                "failure",
-                f"no backend at {self.settings.own_url} is connected",
-                f"add it in Settings > Model, or set BACKEND_URL; {_SSRF_REMEDY}",
-            )
+            message = f"no backend at {self.settings.own_url} is connected"
+            remedy = f"add it in Settings > Model, or set BACKEND_URL; {_SSRF_REMEDY}"
+            return Finding(self.subject, "failure", message, remedy)
         if backends[0] is not ours[0]:
-            return Finding(
-                self.subject,
-                "warning",
-                "another ML backend comes first, and Label Studio asks only the first one",
-                "remove the other one in Settings > Model",
-            )
+            message = "another ML backend comes first, and Label Studio asks only the first one"
+            remedy = "remove the other one in Settings > Model"
+            return Finding(self.subject, "warning", message, remedy)
         if ours[0].error:
             return Finding(self.subject, "failure", f"Label Studio says: {ours[0].error}")
         return Finding(self.subject, "ok", f"connected, state {ours[0].state!r}")
@@ -320,21 +254,15 @@ class _ProjectChecks:
     def webhooks(self, backends: list[MlBackend], webhooks: list[Webhook]) -> Iterator[Finding]:
         ours = [hook for hook in webhooks if self._is_ours(hook.url)]
         if not any(hook.is_active for hook in ours):
-            yield Finding(
-                self.subject,
-                "warning",
-                "its webhook is missing, so news arrives by the periodic sync only",
-                "remove the backend in Settings > Model and add it again",
-            )
+            message = "its webhook is missing, so news arrives by the periodic sync only"
+            remedy = "remove the backend in Settings > Model and add it again"
+            yield Finding(self.subject, "warning", message, remedy)
         known = [backend.url.rstrip("/") for backend in backends]
         for hook in webhooks:
             if hook.url.endswith("/webhook") and hook.url.removesuffix("/webhook") not in known:
-                yield Finding(
-                    self.subject,
-                    "warning",
-                    f"webhook {hook.id} to {hook.url} is left over from a removed backend",
-                    "delete it in Settings > Webhooks",
-                )
+                message = f"webhook {hook.id} to {hook.url} is left over from a removed backend"
+                remedy = "delete it in Settings > Webhooks"
+                yield Finding(self.subject, "warning", message, remedy)
         if self.settings.basic_auth_user:
             yield from map(self._authorization, ours)
 
@@ -349,37 +277,28 @@ class _ProjectChecks:
         if self.fix:
             self.admin.set_webhook_headers(hook.id, {**hook.headers, "Authorization": header})
             return Finding(self.subject, "ok", f"{carries} now")
-        return Finding(
-            self.subject,
-            "failure",
-            f"webhook {hook.id} lacks the Authorization header, so its news is refused",
-            "run `python -m backend doctor --fix`",
-        )
+        message = f"webhook {hook.id} lacks the Authorization header, so its news is refused"
+        return Finding(self.subject, "failure", message, "run `python -m backend doctor --fix`")
 
     def queue(self, info: ProjectInfo, project: Project, served: str | None) -> Finding:
         present = f"model_version={info.model_version!r}, sampling={info.sampling!r}"
         if not self.settings.manage_queue:
             change = f"{project.model_version!r} and {UNCERTAINTY_SAMPLING!r}"
-            return Finding(
-                self.subject,
-                "ok",
+            message = (
                 f"MANAGE_QUEUE=false: the queue is left to you ({present}); "
-                f"MANAGE_QUEUE=true would set these two to {change} and nothing else",
+                f"MANAGE_QUEUE=true would set these two to {change} and nothing else"
             )
+            return Finding(self.subject, "ok", message)
         is_set = info.model_version == project.model_version == served
         if is_set and info.sampling == UNCERTAINTY_SAMPLING:
-            return Finding(
-                self.subject,
-                "ok",
+            message = (
                 f"the queue follows model version {served}; MANAGE_QUEUE=true keeps the project's "
-                "model_version and sampling so, and nothing else",
+                "model_version and sampling so, and nothing else"
             )
-        return Finding(
-            self.subject,
-            "warning",
-            f"the queue is not ordered yet: {present}",
-            "the worker sets both once the first predictions are published (MANAGE_QUEUE=true)",
-        )
+            return Finding(self.subject, "ok", message)
+        message = f"the queue is not ordered yet: {present}"
+        remedy = "the worker sets both once the first predictions are published (MANAGE_QUEUE=true)"
+        return Finding(self.subject, "warning", message, remedy)
 
     def _is_ours(self, url: str) -> bool:
         url = url.rstrip("/").removesuffix("/webhook").rstrip("/")
