@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, Protocol
 
 from backend.domain.labels import Answer, Example, PromptContext, Region, WeakLabel
 from backend.domain.projects import Prediction, ProjectId, ProjectInfo, Task
 from backend.domain.questions import Question, TaskSchema
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True)

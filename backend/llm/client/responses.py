@@ -8,9 +8,8 @@ import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate, pairwise
 from typing import Any
-
-import numpy as np
 
 from backend.domain.ports import Completion
 from backend.llm.client.connection import FailureKind, RequestRejected, ServerError
@@ -233,9 +232,9 @@ def _shares(total: object, weights: Sequence[int]) -> list[int]:
     """
     if not isinstance(total, int) or total < 0 or not weights:
         return [0] * len(weights)
-    cumulative = np.cumsum([0, *(weights if sum(weights) else [1] * len(weights))])
-    shares: list[int] = np.diff(total * cumulative // cumulative[-1]).tolist()
-    return shares
+    *cumulative, whole = accumulate(weights if sum(weights) else [1] * len(weights), initial=0)
+    bounds = [total * part // whole for part in cumulative]
+    return [end - start for start, end in pairwise([*bounds, total])]
 
 
 class PseudoTokenizer:
@@ -264,6 +263,8 @@ class PseudoTokenizer:
 
         A token that could begin two wanted pieces counts for neither.
         """
+        import numpy as np  # here, as most commands load this module and never this library
+
         with self._lock:
             wanted = {number: _normalized(self._texts.get(number, "")) for number in wanted_ids}
         found: dict[int, list[float]] = {}
