@@ -60,10 +60,8 @@ class Secret:
 
 
 def _setting(default: Any, unit: str, reason: str) -> Any:
-    metadata = {"unit": unit, "reason": reason}
-    if isinstance(default, Secret):
-        return field(default_factory=lambda: Secret(default.reveal()), metadata=metadata)
-    return field(default=default, metadata=metadata)
+    """Return a field of Settings; its unit and reason stand in `settings_table`."""
+    return field(default=default, metadata={"unit": unit, "reason": reason})
 
 
 def variable(name: str) -> str:
@@ -248,7 +246,12 @@ class Settings:
         """
         environ = os.environ if environ is None else environ
         given = {name: text.strip() for name, text in environ.items() if text.strip()}
-        _read_former_names(given)
+        for former, name in RENAMED.items():
+            if former in given and name not in given:
+                given[name] = given[former]
+                _LOG.warning("%s is called %s now; set that one instead", former, name)
+        for name in REMOVED.keys() & given.keys():
+            _LOG.warning("%s is ignored: %s", name, REMOVED[name])
         values = {}
         for spec in fields(cls):
             env = variable(spec.name)
@@ -341,16 +344,6 @@ def settings_table() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _read_former_names(given: dict[str, str]) -> None:
-    """Move values from former variables to today's, and warn of each and of removed ones."""
-    for former, name in RENAMED.items():
-        if former in given and name not in given:
-            given[name] = given[former]
-            _LOG.warning("%s is called %s now; set that one instead", former, name)
-    for name in REMOVED.keys() & given.keys():
-        _LOG.warning("%s is ignored: %s", name, REMOVED[name])
-
-
 def _with_driver(url: str) -> str:
     for prefix in ("postgres://", "postgresql://"):
         if url.startswith(prefix):
@@ -365,20 +358,16 @@ def _as_text(value: Any) -> str:
     return ",".join(value) if isinstance(value, tuple) else str(value)
 
 
-def _boolean(raw: str) -> bool:
-    choices = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-    return choices[raw.lower()]
-
-
 def _hosts(raw: str) -> tuple[str, ...]:
     return tuple(host.strip().lower() for host in raw.split(",") if host.strip())
 
 
+_BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 _PARSERS: dict[str, Callable[[str], Any]] = {
     "str": str,
     "int": int,
     "float": float,
-    "bool": _boolean,
+    "bool": lambda raw: _BOOLEANS[raw.lower()],
     "Path": Path,
     "Secret": Secret,
     "tuple[str, ...]": _hosts,
