@@ -23,36 +23,25 @@ _CANNOT_START = 2
 
 def web_command(settings: Settings) -> Command:
     """Return the command of the web process: gunicorn with threads."""
-    return Command(
-        name="web",
-        argv=(
-            sys.executable,
-            "-m",
-            "gunicorn",
-            "_wsgi:app",
-            f"--bind={settings.host}:{settings.port}",
-            f"--workers={settings.web_processes}",
-            f"--threads={settings.web_threads}",
-            "--worker-class=gthread",
-            "--timeout=120",
-            "--graceful-timeout=10",
-            "--keep-alive=30",
-            "--no-control-socket",
-            "--log-level=warning",
-        ),
-        folder=_ROOT,
-        environment=_environment(settings),
+    options = (
+        f"--bind={settings.host}:{settings.port}",
+        f"--workers={settings.web_processes}",
+        f"--threads={settings.web_threads}",
+        "--worker-class=gthread",
+        "--timeout=120",
+        "--graceful-timeout=10",
+        "--keep-alive=30",
+        "--no-control-socket",
+        "--log-level=warning",
     )
+    argv = (sys.executable, "-m", "gunicorn", "_wsgi:app", *options)
+    return Command("web", argv, folder=_ROOT, environment=_environment(settings))
 
 
 def worker_command(settings: Settings) -> Command:
     """Return the command of the worker, at low priority: people wait for the web process only."""
-    return Command(
-        name="worker",
-        argv=low_priority((sys.executable, "-m", "backend", "worker")),
-        folder=_ROOT,
-        environment=_environment(settings),
-    )
+    argv = low_priority((sys.executable, "-m", "backend", "worker"))
+    return Command("worker", argv, folder=_ROOT, environment=_environment(settings))
 
 
 def _environment(settings: Settings) -> dict[str, str]:
@@ -83,13 +72,10 @@ class SupervisedProcess:
         if code == _CANNOT_START:
             return False
         ran_s = time.monotonic() - self._started_at
-        self._pause_s = (
-            self._first_pause_s if ran_s > _MIN_STABLE_S else min(2 * self._pause_s, _MAX_PAUSE_S)
-        )
-        self._start_at = time.monotonic() + self._pause_s
-        _LOG.error(
-            "%s ended (%d); it starts again in %.1f s", self.command.name, code, self._pause_s
-        )
+        pause_s = min(2 * self._pause_s, _MAX_PAUSE_S)
+        self._pause_s = pause_s = self._first_pause_s if ran_s > _MIN_STABLE_S else pause_s
+        self._start_at = time.monotonic() + pause_s
+        _LOG.error("%s ended (%d); it starts again in %.1f s", self.command.name, code, pause_s)
         return True
 
     def stop(self) -> None:
@@ -107,10 +93,8 @@ def serve(settings: Settings) -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda signum, frame: stop.set())
-    children = [
-        SupervisedProcess(web_command(settings)),
-        SupervisedProcess(worker_command(settings)),
-    ]
+    commands = (web_command(settings), worker_command(settings))
+    children = [SupervisedProcess(command) for command in commands]
     _LOG.info("serving at http://%s:%d", settings.host, settings.port)
     try:
         while not stop.is_set():
