@@ -35,11 +35,6 @@ _console = Console()
 _errors = Console(stderr=True)
 
 
-def main() -> None:
-    """Run the command line."""
-    app()
-
-
 @contextmanager
 def _errors_as_sentences() -> Iterator[None]:
     """Print our own errors as one sentence and exit with 2, which says: cannot run as it is."""
@@ -64,6 +59,10 @@ def _services() -> Iterator[Services]:
         yield services
 
 
+_ProjectNumber = Annotated[str, typer.Argument(help="Project number.")]
+_AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
+
+
 @app.command()
 def serve() -> None:
     """Start the web process and the worker; Ctrl-C stops both."""
@@ -83,8 +82,7 @@ def worker() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda signum, frame: stop.set())
     with _errors_as_sentences():
-        services = build_services(_settings())
-        run_worker(services, stop)
+        run_worker(build_services(_settings()), stop)
     # Running steps end here, as in a kill: they are checkpointed, and the next worker resumes.
     logging.shutdown()
     os._exit(0)
@@ -113,7 +111,7 @@ def llm(
 @app.command()
 def status(
     project: Annotated[str, typer.Argument(help="Project number; none: all.")] = "",
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    as_json: _AsJson = False,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Refresh until Ctrl-C.")] = False,
 ) -> None:
     """Show how far each project is, at what rate, and what keeps it from going on."""
@@ -123,11 +121,12 @@ def status(
 
         def overview() -> dict[str, object]:
             state = services.reporter.overview()
-            names = ("platform_id", "project")
+            if not project:
+                return state
             projects = [
                 one
                 for one in state["projects"]
-                if not project or project in [str(one[name]) for name in names]
+                if project in (str(one["platform_id"]), str(one["project"]))
             ]
             return {**state, "projects": projects}
 
@@ -144,7 +143,7 @@ def status(
 
 @app.command(name="round")
 def make_round(
-    project: Annotated[str, typer.Argument(help="Project number.")],
+    project: _ProjectNumber,
     cancel: Annotated[bool, typer.Option("--cancel", help="End the one that runs.")] = False,
 ) -> None:
     """Ask the worker for a FreeAL round now, or end the one that runs."""
@@ -154,9 +153,8 @@ def make_round(
     with _services() as services:
         target = _project(services, project)
         if not cancel:
-            services.stores.jobs.request_job(
-                target.id, JobKind.ROUND_NOW, "asked for on the command line"
-            )
+            reason = "asked for on the command line"
+            services.stores.jobs.request_job(target.id, JobKind.ROUND_NOW, reason)
             _console.print(f"A round is asked for: python -m backend status {project} -f")
             return
         running = services.stores.rounds.running(target.id)
@@ -168,7 +166,7 @@ def make_round(
 
 @app.command()
 def rollback(
-    project: Annotated[str, typer.Argument(help="Project number.")],
+    project: _ProjectNumber,
     version: Annotated[str, typer.Argument(help="A model version; status lists them.")],
 ) -> None:
     """Make Label Studio show an earlier model version again, in its own order."""
@@ -183,7 +181,7 @@ def rollback(
 
 @app.command()
 def export(
-    project: Annotated[str, typer.Argument(help="Project number.")],
+    project: _ProjectNumber,
     out: Annotated[Path, typer.Option(help="The folder to write.")] = Path("export"),
 ) -> None:
     """Write all labels (JSONL, CSV, Label Studio JSON) and the student model."""
@@ -197,24 +195,22 @@ def _project(services: Services, number: str) -> Project:
     project = services.stores.projects.find(int(number)) if number.isdecimal() else None
     if project is None:
         raise InvalidRequest(
-            f"project {number!r} is not connected; `python -m backend status` lists projects"
+            f"project {number!r} was never connected; `python -m backend status` lists projects"
         )
     return project
 
 
 @app.command()
 def queue(
-    project: Annotated[int, typer.Argument(help="Project number.")],
+    project: _ProjectNumber,
     limit: Annotated[int, typer.Option(help="How many places.", min=1)] = 20,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    as_json: _AsJson = False,
 ) -> None:
     """Show which tasks annotators get next, and why."""
     from backend.terminal import render_queue
 
     with _services() as services:
-        target = services.stores.projects.find(project)
-        if target is None:
-            raise InvalidRequest(f"project {project} was never connected; see `status`")
+        target = _project(services, project)
         upcoming = services.reporter.upcoming(target, limit)
         state = services.reporter.queue(target)
         if as_json:

@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 if TYPE_CHECKING:
@@ -23,36 +23,32 @@ _STATES = {"ok": "[green]ok[/]", "warning": "[yellow]note[/]", "failure": "[bold
 
 def render_status(overview: Mapping[str, Any]) -> RenderableType:
     """Render the workers and a panel for each project."""
-    workers = (
-        ", ".join(overview["workers"]) or "[bold red]none: start `python -m backend worker`[/]"
-    )
+    none = "[bold red]none: start `python -m backend worker`[/]"
+    workers = Text.from_markup(f"Workers: {', '.join(overview['workers']) or none}")
     projects = [_project(project) for project in overview["projects"]]
     if not projects:
         projects = [Text("No project is connected yet: add this backend in a project's settings.")]
-    return Group(Text.from_markup(f"Workers: {workers}"), *projects)
+    return Group(workers, *projects)
 
 
 def _project(state: Mapping[str, Any]) -> RenderableType:
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(justify="right", style="dim")
-    grid.add_column()
+    grid = Table.grid(Column(justify="right", style="dim"), "", padding=(0, 2))
     done = state["n_tasks"] - state["n_to_label"]
     grid.add_row("labelled", _bar(done, state["n_tasks"]))
     grid.add_row("published", _bar(state["n_published"], state["n_labelled"]))
-    grid.add_row(
-        "rate", f"{state['labels_per_s']:.1f} labels/s, {_time_left(state['seconds_left'])}"
-    )
-    grid.add_row(
-        "people", f"{state['n_human_labels']} labels on {state['n_human_labelled_tasks']} tasks"
-    )
+    left = _time_left(state["seconds_left"])
+    grid.add_row("rate", f"{state['labels_per_s']:.1f} labels/s, {left}")
+    people = f"{state['n_human_labels']} labels on {state['n_human_labelled_tasks']} tasks"
+    grid.add_row("people", people)
     if state["n_abstained"]:
         reasons = ", ".join(f"{reason}: {n}" for reason, n in state["abstentions"].items())
         grid.add_row("no label", reasons)
-    grid.add_row(
-        "version", escape(f"{state['model_version']} (served: {state['served_version'] or 'none'})")
-    )
+    served = state["served_version"] or "none"
+    grid.add_row("version", escape(f"{state['model_version']} (served: {served})"))
     grid.add_row("tokens", f"{state['n_tokens_in']:,} in, {state['n_tokens_out']:,} out")
-    grid.add_row("LLM", _llm(state))
+    prompts = f"{state['n_prompts']:,} prompts, {state['n_cache_hits']:,} of them answered before"
+    cost = f", cost {state['llm_cost']:.2f}" if state["llm_cost"] else ""
+    grid.add_row("LLM", f"{prompts}, {state['llm_seconds']:.0f} s{cost}")
     grid.add_row("", Text(state["llm_share"]))
     if state["queue"] is not None:
         grid.add_row("queue", Text("\n".join(state["queue"]["words"])))
@@ -91,17 +87,10 @@ def _rounds(state: Mapping[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
-def _llm(state: Mapping[str, Any]) -> str:
-    counts = f"{state['n_prompts']:,} prompts, {state['n_cache_hits']:,} of them answered before"
-    cost = f", cost {state['llm_cost']:.2f}" if state["llm_cost"] else ""
-    return f"{counts}, {state['llm_seconds']:.0f} s{cost}"
-
-
 def _bar(done: int, total: int) -> RenderableType:
     row = Table.grid(padding=(0, 1))
-    row.add_row(
-        ProgressBar(total=max(total, 1), completed=done, width=30), f"{done:,} of {total:,}"
-    )
+    bar = ProgressBar(total=max(total, 1), completed=done, width=30)
+    row.add_row(bar, f"{done:,} of {total:,}")
     return row
 
 
@@ -118,28 +107,22 @@ def render_queue(upcoming: Upcoming, state: Mapping[str, Any] | None) -> Rendera
     """Render the next tasks of a queue with reasons, below its summary and warnings."""
     if state is None:
         return Text("The queue has no order yet: it gets one when all tasks have a label.")
-    table = Table(box=None, pad_edge=False)
-    table.add_column("place", justify="right")
-    table.add_column("task", justify="right")
-    table.add_column("")
-    table.add_column("why")
+    numbers = (Column("place", justify="right"), Column("task", justify="right"))
+    table = Table(*numbers, "", "why", box=None, pad_edge=False)
     for at, place in enumerate(upcoming.places):
         tag = "audit" if place.is_holdout else ""
         table.add_row(str(at + 1), str(place.task_id), tag, Text(place.reason))
     lines = [*state["words"], *(f"Warning: {warning}" for warning in state["warnings"])]
     lines.append(f"{upcoming.n_open:,} tasks wait in this order")
     if upcoming.n_later:
-        lines.append(
-            f"{upcoming.n_later:,} tasks came later and stand among them by how unsure they are"
-        )
+        later = "tasks came later and stand among them by how unsure they are"
+        lines.append(f"{upcoming.n_later:,} {later}")
     return Group(*(Text(line) for line in lines), Text(), table)
 
 
 def render_finding(finding: Finding) -> RenderableType:
     """Render a finding in one line, and its remedy in another."""
-    table = Table.grid(padding=(0, 2))
-    table.add_column(no_wrap=True, width=_STATE_WIDTH)
-    table.add_column()
+    table = Table.grid(Column(no_wrap=True, width=_STATE_WIDTH), "", padding=(0, 2))
     text = Text(f"{finding.subject}: {finding.message}")
     if finding.remedy:
         text.append(f"\n→ {finding.remedy}", style="bold")
