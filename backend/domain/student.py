@@ -92,8 +92,7 @@ class TrainingSet:
     @property
     def hard_labels(self) -> NDArray[np.int64]:
         """Return each row's likeliest label; meaningless where there is none."""
-        labels: NDArray[np.int64] = self.targets.argmax(axis=1)
-        return labels
+        return np.asarray(self.targets.argmax(axis=1))
 
     def given_targets(self, *, soft: bool) -> NDArray[np.float64]:
         """Return the targets, (n, K), soft or rounded to 0 and 1; zeros where there is no label."""
@@ -102,8 +101,7 @@ class TrainingSet:
             return targets
         if not self.kind.is_exclusive:
             return (targets > 0.5).astype(np.float64)
-        one_hot: NDArray[np.float64] = np.eye(len(self.labels))[self.hard_labels]
-        return one_hot * self.has_label[:, None]
+        return np.asarray(np.eye(len(self.labels))[self.hard_labels] * self.has_label[:, None])
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,13 +196,7 @@ class TrainingProgress:
 
 @dataclass(frozen=True, slots=True)
 class TrainingHooks:
-    """Callbacks of a training, called between two batches.
-
-    Args:
-        on_progress: called after each batch.
-        should_stop: True cancels the training.
-        checkpoints: a folder; a training that was killed resumes after its last whole epoch.
-    """
+    """Callbacks between two batches; from `checkpoints` a killed training resumes at its epoch."""
 
     on_progress: Callable[[TrainingProgress], None] = field(default=lambda progress: None)
     should_stop: Callable[[], bool] = field(default=lambda: False)
@@ -226,15 +218,7 @@ class StudentPrediction:
 
 @dataclass(frozen=True, slots=True)
 class TrainingReport:
-    """What a training did, for the model card.
-
-    Args:
-        recipe: the recipe's name.
-        seconds: by stage.
-        figures: measured values by name.
-        notes: which model was chosen, and why.
-        base: the encoder that was fine-tuned.
-    """
+    """What a training did, for the model card: seconds by stage, and why which model was chosen."""
 
     recipe: str
     seconds: Mapping[str, float]
@@ -270,15 +254,12 @@ class FittedStudent(Protocol):
     @property
     def labels(self) -> tuple[str, ...]:
         """Return the labels in the order of the probabilities' columns."""
-        ...
 
     def predict(self, pool: PoolTexts) -> StudentPrediction:
         """Predict the labels of each text, in order."""
-        ...
 
     def save(self, folder: Path, *, card: Mapping[str, str] | None = None) -> None:
         """Write the model and its card's sections by title; an existing folder is replaced."""
-        ...
 
 
 class Student(Protocol):
@@ -294,8 +275,6 @@ class Student(Protocol):
             TrainingCancelled: `hooks.should_stop` said so.
             TrainingDiverged: the loss is no finite number.
         """
-        ...
 
     def load(self, folder: Path) -> FittedStudent:
         """Read what `FittedStudent.save` wrote; raises InvalidRequest."""
-        ...

@@ -66,11 +66,7 @@ def set_weights(model: Any, weights: dict[str, Tensor]) -> None:
 class Checkpoint:
     """The state after the last whole epoch of one training, in a safetensors file.
 
-    Args:
-        folder: made if it is missing.
-        name: the training's stage.
-        fingerprint: digest of all that decides the training's course; the state of another
-            training is not used.
+    It is used only where `fingerprint`, a digest of all that decides a training's course, agrees.
     """
 
     def __init__(self, folder: Path, name: str, fingerprint: str) -> None:
@@ -103,7 +99,11 @@ class Checkpoint:
         self, model: Any, optimizer: torch.optim.Optimizer, averager: WeightAverager
     ) -> int:
         """Load the state into model, optimizer and averager; return the epochs done, 0 if none."""
-        state = self._state()
+        try:
+            with safe_open(self._path, framework="pt") as file:
+                state = dict(json.loads((file.metadata() or {})["state"]))
+        except (OSError, SafetensorError, KeyError, ValueError):
+            return 0
         if state.get("fingerprint") != self._fingerprint:
             return 0
         tensors = load_file(self._path)
@@ -119,13 +119,6 @@ class Checkpoint:
         averager.n_updates, averager.best_score = state["n_updates"], state["best_score"]
         _log.info("training resumed stage=%s epochs=%d", self._path.stem, state["n_epochs"])
         return int(state["n_epochs"])
-
-    def _state(self) -> dict[str, Any]:
-        try:
-            with safe_open(self._path, framework="pt") as file:
-                return dict(json.loads((file.metadata() or {})["state"]))
-        except (OSError, SafetensorError, KeyError, ValueError):
-            return {}
 
 
 def fingerprint(options: object, *arrays: NDArray[np.generic]) -> str:

@@ -7,7 +7,7 @@ import importlib.util
 import json
 import logging
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -65,8 +65,7 @@ def mean_embeddings(states: torch.Tensor, attention_mask: torch.Tensor) -> NDArr
     """Return the mean of each text's token states (n, t, d) at unit length, shape (n, d)."""
     mask = attention_mask[..., None]
     means = (states.float() * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
-    units: NDArray[np.float32] = torch.nn.functional.normalize(means, dim=1).cpu().numpy()
-    return units
+    return np.asarray(torch.nn.functional.normalize(means, dim=1).cpu().numpy())
 
 
 class SentenceEncoder:
@@ -74,12 +73,8 @@ class SentenceEncoder:
 
     Loaded at first use. Equal texts are embedded once and batches hold texts of like length. Under
     bfloat16 the vectors differ from float32 ones by a cosine of less than 0.001, and with the batch
-    in the last digits.
-
-    Args:
-        model: a name on the hub or a folder with safetensors; "" for the embedded weights.
-        max_tokens: texts are truncated to so many.
-        batch_size: texts in a batch.
+    in the last digits. `model` is a name on the hub or a folder with safetensors, "" for the
+    embedded weights.
     """
 
     def __init__(self, model: str = "", *, max_tokens: int = 256, batch_size: int = 64) -> None:
@@ -87,7 +82,6 @@ class SentenceEncoder:
         self._max_tokens = max_tokens
         self._batch_size = batch_size
         self._lock = Lock()
-        self._loaded: tuple[Any, Any] | None = None
 
     @cached_property
     def name(self) -> str:
@@ -95,18 +89,21 @@ class SentenceEncoder:
         if not self._model_name:
             return _EMBEDDED_NAME
         folder = Path(self._model_name)
-        return f"{folder.name}@{_digest(folder)}" if folder.is_dir() else self._model_name
+        if not folder.is_dir():
+            return self._model_name
+        digest = hashlib.sha256()
+        for path in sorted([*folder.glob("*.json"), *folder.glob("*.safetensors")]):
+            with path.open("rb") as file:
+                while block := file.read(_READ_BLOCK):
+                    digest.update(block)
+        return f"{folder.name}@{digest.hexdigest()[:8]}"
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Return one unit vector per text, shape (n, d); an empty text has one too.
-
-        Raises:
-            SettingsError: the model cannot be loaded.
-        """
+        """Return one unit vector per text, shape (n, d), also for ""; raises SettingsError."""
         cut = truncate(texts, self._max_tokens)
         unique = sorted(set(cut), key=lambda text: (len(text), text))
         with self._lock:
-            tokenizer, model = self._load()
+            tokenizer, model = self._tokenizer_and_model
             vectors = np.empty((len(unique), model.config.hidden_size), dtype=np.float32)
             for start in range(0, len(unique), self._batch_size):
                 batch = unique[start : start + self._batch_size]
@@ -126,20 +123,20 @@ class SentenceEncoder:
             states = model(**encoded).last_hidden_state
             return mean_embeddings(states, encoded["attention_mask"])
 
-    def _load(self) -> tuple[Any, Any]:
-        if self._loaded is None:
-            source = self._model_name or str(embedded_encoder_folder())
-            try:
-                tokenizer = AutoTokenizer.from_pretrained(source)
-                model = AutoModel.from_pretrained(source, use_safetensors=True, dtype=torch.float32)
-            except (OSError, ValueError, KeyError) as exc:
-                raise SettingsError(
-                    f"ENCODER_MODEL={source!r}: cannot be loaded ({type(exc).__name__}); expected "
-                    "a Hugging Face encoder, by name or as a folder with safetensors"
-                ) from exc
-            self._loaded = tokenizer, model.eval().to(compute_device())
-            _log.info("encoder loaded name=%s", self.name)
-        return self._loaded
+    @cached_property
+    def _tokenizer_and_model(self) -> tuple[Any, Any]:
+        source = self._model_name or str(embedded_encoder_folder())
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(source)
+            model = AutoModel.from_pretrained(source, use_safetensors=True, dtype=torch.float32)
+        except (OSError, ValueError, KeyError) as exc:
+            raise SettingsError(
+                f"ENCODER_MODEL={source!r}: cannot be loaded ({type(exc).__name__}); expected a "
+                "Hugging Face encoder, by name or as a folder with safetensors"
+            ) from exc
+        model.eval().to(compute_device())
+        _log.info("encoder loaded name=%s", self.name)
+        return tokenizer, model
 
 
 class CachedEncoder:
@@ -171,8 +168,13 @@ class CachedEncoder:
             chunk = by_length[start : start + _CHUNK]
             embedded = self._encoder.embed([missing[key] for key in chunk])
             fresh = dict(zip(chunk, embedded, strict=True))
-            self._write(fresh)
             vectors.update(fresh)
+            rows = [(key, vector.astype("<f4").tobytes()) for key, vector in fresh.items()]
+            try:
+                with self._open() as connection, connection:
+                    connection.executemany("INSERT OR IGNORE INTO vectors VALUES (?, ?)", rows)
+            except (sqlite3.Error, OSError) as exc:
+                _log.warning("embedding cache cannot be written: %s", exc)
         return np.stack([vectors[key] for key in keys])
 
     def _read(self, keys: Sequence[str]) -> dict[str, NDArray[np.float32]]:
@@ -186,14 +188,6 @@ class CachedEncoder:
             _log.warning("embedding cache cannot be read: %s", exc)
             return {}
         return {key: np.frombuffer(vector, dtype="<f4").copy() for key, vector in rows}
-
-    def _write(self, vectors: Mapping[str, NDArray[np.float32]]) -> None:
-        rows = [(key, vector.astype("<f4").tobytes()) for key, vector in vectors.items()]
-        try:
-            with self._open() as connection, connection:
-                connection.executemany("INSERT OR IGNORE INTO vectors VALUES (?, ?)", rows)
-        except (sqlite3.Error, OSError) as exc:
-            _log.warning("embedding cache cannot be written: %s", exc)
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
@@ -209,12 +203,3 @@ class CachedEncoder:
 
 def _key(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
-
-
-def _digest(folder: Path) -> str:
-    digest = hashlib.sha256()
-    for path in sorted([*folder.glob("*.json"), *folder.glob("*.safetensors")]):
-        with path.open("rb") as file:
-            while block := file.read(_READ_BLOCK):
-                digest.update(block)
-    return digest.hexdigest()[:8]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -80,7 +79,7 @@ class PretrainedModel:
 def create_model(
     architecture: Any, base: str, outputs: tuple[str, ...], *, seed: int, **config: Any
 ) -> tuple[Any, Any]:
-    """Return a base model with a new random head, and its tokenizer.
+    """Return a base model with a new random head, and its tokenizer; raises SettingsError.
 
     Args:
         architecture: a transformers auto class.
@@ -88,9 +87,6 @@ def create_model(
         outputs: the names of the head's outputs.
         seed: of the head's weights.
         config: further options of the model's config.
-
-    Raises:
-        SettingsError: the base cannot be loaded.
     """
     torch.manual_seed(seed)
     base = base or str(embedded_encoder_folder())
@@ -120,20 +116,14 @@ def load_model(
 
 
 def _load(architecture: Any, source: str, **options: Any) -> tuple[Any, Any]:
-    with _quiet_loading():
-        model = architecture.from_pretrained(
-            source, use_safetensors=True, dtype=torch.float32, **options
-        )
-    return model, AutoTokenizer.from_pretrained(source)
-
-
-@contextmanager
-def _quiet_loading() -> Iterator[None]:
-    """Keep transformers from warning that the new head is new, and from its progress bars."""
+    """Load without transformers' warning that the new head is new, and its progress bars."""
     level = transformers.logging.get_verbosity()
     transformers.logging.set_verbosity(logging.ERROR)
     transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
-        yield
+        model = architecture.from_pretrained(
+            source, use_safetensors=True, dtype=torch.float32, **options
+        )
     finally:
         transformers.logging.set_verbosity(level)
+    return model, AutoTokenizer.from_pretrained(source)
