@@ -14,6 +14,7 @@ from torch.nn import functional
 from backend.domain.questions import QuestionKind
 from backend.domain.student import PoolTexts
 from backend.self_training.classifier import TextClassifier
+from backend.self_training.noise import Floats
 from backend.self_training.trainer import Objective, TrainingStep
 
 _ORDINAL_SHARE = 0.5
@@ -53,27 +54,16 @@ def consistency_loss(first: Tensor, second: Tensor, *, temperature: float) -> Te
     return (divergence(first, second) + divergence(second, first)) / 2
 
 
-class SupervisedObjective:
+class SupervisedObjective(Objective):
     """The weighted mean of `label_loss` over a batch.
 
-    Args:
-        model: the classifier that is trained.
-        targets: (n, K), soft labels of all rows of the pool.
-        weights: (n,), of all rows.
+    `targets`, (n, K), and `weights`, (n,), are those of all rows of the pool.
     """
 
-    def __init__(
-        self,
-        model: TextClassifier,
-        targets: NDArray[np.floating],
-        weights: NDArray[np.floating],
-    ) -> None:
+    def __init__(self, model: TextClassifier, targets: Floats, weights: Floats) -> None:
         self._model = model
         self._targets = torch.as_tensor(targets, dtype=torch.float32, device=model.device)
         self._weights = torch.as_tensor(weights, dtype=torch.float32, device=model.device)
-
-    def before_epoch(self, epoch: int) -> None:
-        """Do nothing: targets and weights stay the same."""
 
     def loss(self, inputs: dict[str, Tensor], step: TrainingStep) -> Tensor:
         """Return the weighted mean over the batch; 0 when all weights are."""
@@ -84,23 +74,19 @@ class SupervisedObjective:
         return (weights * losses).sum() / weights.sum().clamp(min=1e-6)
 
 
-class ConsistencyObjective:
-    """Another objective plus the consistency loss of two views, over all texts of a batch.
+class ConsistencyObjective(Objective):
+    """A supervised objective plus the consistency loss of two views, over all texts of a batch.
 
     `weight` is that of the second term; it needs no labels, so that abstained texts teach too.
     """
 
     def __init__(
-        self, inner: Objective, model: TextClassifier, views: SecondViews, *, weight: float
+        self, inner: SupervisedObjective, model: TextClassifier, views: SecondViews, weight: float
     ) -> None:
         self._inner = inner
         self._model = model
         self._views = views
         self._weight = weight
-
-    def before_epoch(self, epoch: int) -> None:
-        """Prepare the inner objective."""
-        self._inner.before_epoch(epoch)
 
     def loss(self, inputs: dict[str, Tensor], step: TrainingStep) -> Tensor:
         """Return the inner loss plus the weighted mean consistency loss."""

@@ -11,7 +11,7 @@ from backend.self_training.checkpoint import fingerprint
 from backend.self_training.classifier import TextClassifier
 from backend.self_training.label_quality import loss_based_quality, student_output
 from backend.self_training.losses import SecondViews, consistency_loss, label_loss
-from backend.self_training.trainer import TrainingStage, TrainingStep, train
+from backend.self_training.trainer import Objective, TrainingLoop, TrainingStage, TrainingStep
 from backend.self_training.training_context import TrainingContext
 
 _CLEAN_THRESHOLD = 0.7
@@ -50,14 +50,14 @@ def train_paper(context: TrainingContext) -> tuple[FittedStudent, StudentOutput]
     )
     with context.timed("paper"):
         objective = _PaperObjective(context, model)
-        train(model, context.tokens(model), objective, stage, context.hooks)
+        TrainingLoop(model, context.tokens(model), objective, stage, context.hooks).run()
     with context.timed("predict"):
         prediction = context.predict(model)
     quality = loss_based_quality(context, prediction.probabilities)
     return model, student_output(context, quality, prediction)
 
 
-class _PaperObjective:
+class _PaperObjective(Objective):
     def __init__(self, context: TrainingContext, model: TextClassifier) -> None:
         data = context.data
         self._context = context
@@ -96,17 +96,15 @@ class _PaperObjective:
         if bool(is_clean.any()):
             total = total + label_loss(first[is_clean], targets[is_clean], kind).mean()
             total = total + ramp * label_loss(second[is_clean], targets[is_clean], kind).mean()
-            total = total + ramp * self._mixup_loss(states[-1][is_clean], targets[is_clean])
+            share = float(self._rng.beta(_MIXUP_ALPHA, _MIXUP_ALPHA))
+            share = max(share, 1 - share)
+            clean_states, clean_targets = states[-1][is_clean], targets[is_clean]
+            order = torch.as_tensor(self._rng.permutation(len(clean_states)), device=rows.device)
+            mixed = share * clean_states + (1 - share) * clean_states[order]
+            mixed_targets = share * clean_targets + (1 - share) * clean_targets[order]
+            logits: Tensor = self._model.output_layer(mixed).float()
+            total = total + ramp * label_loss(logits, mixed_targets, kind).mean()
         if not bool(is_clean.all()):
             gap = consistency_loss(first[~is_clean], second[~is_clean], temperature=_TEMPERATURE)
             total = total + ramp * gap.mean()
         return total
-
-    def _mixup_loss(self, states: Tensor, targets: Tensor) -> Tensor:
-        share = float(self._rng.beta(_MIXUP_ALPHA, _MIXUP_ALPHA))
-        share = max(share, 1 - share)
-        order = torch.as_tensor(self._rng.permutation(len(states)), device=states.device)
-        mixed = share * states + (1 - share) * states[order]
-        mixed_targets = share * targets + (1 - share) * targets[order]
-        logits: Tensor = self._model.output_layer(mixed)
-        return label_loss(logits.float(), mixed_targets, self._model.spec.kind).mean()

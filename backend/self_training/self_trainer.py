@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -44,40 +44,33 @@ _log = logging.getLogger(__name__)
 _N_STANDARD_ERRORS = 1.0 + 1e-6
 """A hair above 1: a lead that rests on a single text is exactly one standard error."""
 
-TrainRecipe = Callable[[TrainingContext], tuple[FittedStudent, StudentOutput]]
 
-
+@dataclass(frozen=True, slots=True)
 class SelfTrainer:
     """Trains students on any Hugging Face encoder.
 
-    Args:
-        base: a hub name or a folder; "" for the embedded encoder.
-        recipe: how to train.
-        encoder: gives frozen vectors: `probe` needs it, `default` assesses labels by it.
+    `base` is a hub name or a folder, "" for the embedded encoder; `encoder` gives frozen vectors:
+    recipe `probe` needs it, `default` assesses labels by it.
     """
 
-    def __init__(
-        self, base: str = "", *, recipe: Recipe | None = None, encoder: Encoder | None = None
-    ) -> None:
-        self._base = base
-        self._recipe = recipe or Recipe()
-        self._encoder = encoder
+    base: str = ""
+    recipe: Recipe = Recipe()
+    encoder: Encoder | None = None
 
     def fit(
         self, data: TrainingSet, *, seed: int = 0, hooks: TrainingHooks | None = None
     ) -> tuple[FittedStudent, StudentOutput]:
         """Train on `data`; see the port."""
-        context = TrainingContext(
-            data, self._recipe, self._base, seed, hooks or TrainingHooks(), self._encoder
-        )
-        model, output = _TRAIN[self._recipe.name](context)
-        _log.info("student trained recipe=%s seconds=%s", self._recipe.name, context.seconds)
+        hooks = hooks or TrainingHooks()
+        context = TrainingContext(data, self.recipe, self.base, seed, hooks, self.encoder)
+        model, output = _TRAIN[self.recipe.name](context)
+        _log.info("student trained recipe=%s seconds=%s", self.recipe.name, context.seconds)
         return model, output
 
     def load(self, folder: Path) -> FittedStudent:
         """Read what `save` wrote; raises InvalidRequest."""
-        if (folder / embedding_probe.PROBE_FILE).exists() and self._encoder is not None:
-            return EmbeddingProbe.load(folder, self._encoder)
+        if (folder / embedding_probe.PROBE_FILE).exists() and self.encoder is not None:
+            return EmbeddingProbe.load(folder, self.encoder)
         return TextClassifier.load(folder)
 
 
@@ -123,11 +116,7 @@ def train_plain(context: TrainingContext) -> tuple[FittedStudent, StudentOutput]
 
 
 def train_probe(context: TrainingContext) -> tuple[FittedStudent, StudentOutput]:
-    """Fit a linear probe on the frozen encoder's vectors, and assess the labels by cross-fitting.
-
-    Raises:
-        ValueError: there is no encoder.
-    """
+    """Fit a linear probe on frozen vectors, and assess the labels by cross-fitting."""
     data, encoder = context.data, context.encoder
     if encoder is None:
         raise ValueError("the probe needs an encoder")
@@ -148,7 +137,7 @@ def train_probe(context: TrainingContext) -> tuple[FittedStudent, StudentOutput]
     return model, student_output(context, quality, prediction)
 
 
-_TRAIN: Mapping[str, TrainRecipe] = {
+_TRAIN: Mapping[str, Callable[[TrainingContext], tuple[FittedStudent, StudentOutput]]] = {
     "default": train_default,
     "plain": train_plain,
     "probe": train_probe,
@@ -165,10 +154,7 @@ def compare_with_plain(
     clearly worse on them than the fold models, which learned a part, needs no further comparison.
     Otherwise the plain fine-tune is trained. The difference is taken text by text; one standard
     error is clear, because the annotator's own held-out labels favor the model that imitates its
-    mistakes.
-
-    Returns:
-        The model to ship, figures by name, and notes.
+    mistakes. Figures by name and notes go with it.
     """
     data = context.data
     human = held_out[data.is_human[held_out]]
@@ -216,13 +202,10 @@ def _calibrated_prediction(
     """Calibrate the model to the posterior of held-out labels, and predict the pool."""
     with context.timed("predict"):
         if len(held_out):
-            logits, _ = model.logits(
-                context.tokens(model).subset(held_out),
-                before_batch=context.hooks.raise_if_cancelled,
+            tokens = context.tokens(model).subset(held_out)
+            logits, _ = model.logits(tokens, before_batch=context.hooks.raise_if_cancelled)
+            temperature = embedding_probe.fit_temperature(
+                logits, quality.posterior[held_out], is_exclusive=context.data.kind.is_exclusive
             )
-            is_exclusive = context.data.kind.is_exclusive
-            targets = quality.posterior[held_out]
-            model.scale_logits(
-                embedding_probe.fit_temperature(logits, targets, is_exclusive=is_exclusive)
-            )
+            model.scale_logits(temperature)
         return context.predict(model)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import starmap
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,7 +19,7 @@ from backend.self_training import noise
 from backend.self_training.checkpoint import fingerprint
 from backend.self_training.noise import Floats
 from backend.self_training.tagger import SpanTagger, TaggerSpec, Words, tag_words
-from backend.self_training.trainer import TrainingStage, TrainingStep, train
+from backend.self_training.trainer import Objective, TrainingLoop, TrainingStage, TrainingStep
 
 _MIN_WEIGHT = 0.05
 _MIN_PROBABILITY = 1e-12
@@ -49,7 +48,7 @@ class SpanOutput:
     """Predicted spans of a pool, and the quality of the given ones.
 
     Args:
-        predicted: spans by the finished model.
+        predicted: by the finished model.
         label_quality_score: (n,), probability of a text's spans being right as a whole.
         label_issues: rows with spans given, the likeliest errors first.
     """
@@ -59,12 +58,12 @@ class SpanOutput:
     label_issues: NDArray[np.int64]
 
 
+@dataclass(frozen=True, slots=True)
 class SpanTrainer:
     """Trains span taggers; `base` "" is the embedded encoder."""
 
-    def __init__(self, base: str = "", *, recipe: Recipe | None = None) -> None:
-        self._base = base
-        self._recipe = recipe or Recipe()
+    base: str = ""
+    recipe: Recipe = Recipe()
 
     def fit(
         self, data: SpanTrainingSet, *, seed: int = 0, hooks: TrainingHooks | None = None
@@ -80,23 +79,19 @@ class SpanTrainer:
 
         Raises like `Student.fit`. Cost: `n_folds` trainings (one, without folds).
         """
-        spec = TaggerSpec(data.labels, self._base, self._recipe.max_tokens)
-        training = _SpanTraining(data, self._recipe, spec, seed, hooks or TrainingHooks())
+        spec = TaggerSpec(data.labels, self.base, self.recipe.max_tokens)
+        training = _SpanTraining(data, self.recipe, spec, seed, hooks or TrainingHooks())
         targets, weights = training.given, training.given_weights
-        if self._recipe.n_folds:
+        if self.recipe.n_folds:
             targets = training.posterior(training.cross_fit())
             weights = training.confidence_weights(targets)
         model = training.fine_tune("spans", targets, weights)
         probabilities = training.predict(model)
         by_text = np.split(probabilities, training.first_word[1:-1])
         predicted = tuple(starmap(model.decode, zip(training.words, by_text, strict=True)))
-        score = training.quality_score(targets if self._recipe.n_folds else probabilities)
+        score = training.quality_score(targets if self.recipe.n_folds else probabilities)
         issues = noise.label_issues(score, training.has_spans, data.ids)
         return model, SpanOutput(predicted, score, issues)
-
-    def load(self, folder: Path) -> SpanTagger:
-        """Read what `SpanTagger.save` wrote; raises InvalidRequest."""
-        return SpanTagger.load(folder)
 
 
 class _SpanTraining:
@@ -135,8 +130,8 @@ class _SpanTraining:
         uniform = 1 / len(self._spec.tags)
         lead = np.clip((posterior.max(axis=1) - uniform) / (1 - uniform), _MIN_WEIGHT, 1)
         is_human = self._data.is_human[self._text_of_word]
-        weights: Floats = np.where(is_human, self._recipe.human_weight, lead)
-        return weights * (self.has_spans | self._recipe.keep_abstained)[self._text_of_word]
+        is_used = (self.has_spans | self._recipe.keep_abstained)[self._text_of_word]
+        return np.asarray(is_used * np.where(is_human, self._recipe.human_weight, lead))
 
     def fine_tune(
         self, name: str, targets: Floats, weights: Floats, rows: NDArray[np.int64] | None = None
@@ -148,7 +143,7 @@ class _SpanTraining:
         content = fingerprint(self._spec, targets, weights)
         stage = TrainingStage(name, rows, self._seed, self._recipe, content=content)
         objective = _TagObjective(model, self.words, targets, weights)
-        train(model, self.tokens, objective, stage, self._hooks)
+        TrainingLoop(model, self.tokens, objective, stage, self._hooks).run()
         return model
 
     def predict(self, model: SpanTagger, rows: NDArray[np.int64] | None = None) -> Floats:
@@ -200,7 +195,7 @@ class _SpanTraining:
         return out
 
 
-class _TagObjective:
+class _TagObjective(Objective):
     """Soft cross-entropy over words, weighted by word."""
 
     def __init__(
@@ -211,9 +206,6 @@ class _TagObjective:
         self._first_word = np.cumsum([0, *map(len, self._positions)])
         self._targets = torch.as_tensor(targets, dtype=torch.float32, device=model.device)
         self._weights = torch.as_tensor(weights, dtype=torch.float32, device=model.device)
-
-    def before_epoch(self, epoch: int) -> None:
-        """Do nothing: targets and weights stay the same."""
 
     def loss(self, inputs: dict[str, Tensor], step: TrainingStep) -> Tensor:
         """Return the weighted mean over the batch's words; 0 when there are none."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,16 +35,15 @@ class TrainingStep:
     epochs_done: float
 
 
-class Objective(Protocol):
+class Objective(ABC):
     """Computes the loss of a batch."""
 
-    def before_epoch(self, epoch: int) -> None:
+    def before_epoch(self, epoch: int) -> None:  # noqa: B027
         """Prepare an epoch, counted from 0; the present weights are all that it may read."""
-        ...
 
+    @abstractmethod
     def loss(self, inputs: dict[str, Tensor], step: TrainingStep) -> Tensor:
         """Return the batch's loss, a scalar."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,29 +67,13 @@ class TrainingStage:
     content: str = ""
 
 
-def train(
-    model: PretrainedModel,
-    tokens: Tokens,
-    objective: Objective,
-    stage: TrainingStage,
-    hooks: TrainingHooks,
-) -> None:
-    """Train a model in place with AdamW under a linear warm-up and decay.
+class TrainingLoop:
+    """Trains a model in place with AdamW under a linear warm-up and decay.
 
     Each epoch starts from a seed of its own, so that a training resumed from `hooks.checkpoints`
     ends at the very weights of one that was never stopped.
-
-    Raises:
-        TrainingCancelled: between two batches.
-        TrainingDiverged: the loss is no finite number.
     """
-    loop = _TrainingLoop(model, tokens, objective, stage, hooks)
-    for epoch in range(loop.resume(), stage.recipe.n_epochs):
-        loop.run_epoch(epoch)
-    loop.set_final_weights()
 
-
-class _TrainingLoop:
     def __init__(
         self,
         model: PretrainedModel,
@@ -108,7 +92,6 @@ class _TrainingLoop:
         n_texts_read = len(stage.rows) * recipe.n_epochs
         self._batch_size = recipe.batch_size or default_batch_size(n_texts_read)
         self._steps_per_epoch = -(-len(stage.rows) // self._batch_size)
-        self._n_steps_done = 0
         self._learning_rate = recipe.learning_rate or default_learning_rate(
             self._model.config.hidden_size
         )
@@ -125,19 +108,27 @@ class _TrainingLoop:
             )
             self._checkpoint = Checkpoint(hooks.checkpoints, stage.name, seal)
 
-    def resume(self) -> int:
-        """Restore the checkpoint; return the number of epochs that are done."""
-        if self._checkpoint is None:
-            return 0
-        n_epochs = self._checkpoint.restore(self._model, self._optimizer, self._averager)
-        self._n_steps_done = n_epochs * self._steps_per_epoch
-        return n_epochs
+    def run(self) -> None:
+        """Train, and set the best epoch's or the averaged weights, if there are any.
 
-    def run_epoch(self, epoch: int) -> None:
-        """Train on each row once."""
+        Raises:
+            TrainingCancelled: between two batches.
+            TrainingDiverged: the loss is no finite number.
+        """
+        n_done = 0
+        if self._checkpoint is not None:
+            n_done = self._checkpoint.restore(self._model, self._optimizer, self._averager)
+        self._n_steps_done = n_done * self._steps_per_epoch
+        for epoch in range(n_done, self._stage.recipe.n_epochs):
+            self._run_epoch(epoch)
+        if chosen := self._averager.best or self._averager.average:
+            set_weights(self._model, chosen)
+
+    def _run_epoch(self, epoch: int) -> None:
         stage, n_epochs = self._stage, self._stage.recipe.n_epochs
         self._objective.before_epoch(epoch)
-        seed = _epoch_seed(stage, epoch)
+        digest = hashlib.sha256(f"{stage.seed}/{stage.name}/{epoch}".encode()).digest()
+        seed = int.from_bytes(digest[:4], "big")
         torch.manual_seed(seed)
         batches = training_batches(
             stage.rows,
@@ -155,12 +146,6 @@ class _TrainingLoop:
         if self._checkpoint is not None:
             self._checkpoint.save(epoch + 1, self._model, self._optimizer, self._averager)
 
-    def set_final_weights(self) -> None:
-        """Set the best epoch's or the averaged weights, if there are any."""
-        chosen = self._averager.best or self._averager.average
-        if chosen:
-            set_weights(self._model, chosen)
-
     def _step(self, step: TrainingStep) -> float:
         recipe = self._stage.recipe
         inputs = self._tokens.collate(step.rows, self._trained.device)
@@ -173,8 +158,7 @@ class _TrainingLoop:
                 f"expected a finite number. Try another seed or a learning rate below "
                 f"{self._learning_rate:g}"
             )
-        n_steps = self._steps_per_epoch * recipe.n_epochs
-        factor = learning_rate_factor(self._n_steps_done, n_steps)
+        factor = learning_rate_factor(self._n_steps_done, self._steps_per_epoch * recipe.n_epochs)
         for group in self._optimizer.param_groups:
             group["lr"] = self._learning_rate * factor
         self._optimizer.zero_grad(set_to_none=True)
@@ -222,8 +206,3 @@ def _optimizer(model: Any, learning_rate: float) -> torch.optim.AdamW:
         for has_decay in (True, False)
     ]
     return torch.optim.AdamW(groups, lr=learning_rate, fused=True)
-
-
-def _epoch_seed(stage: TrainingStage, epoch: int) -> int:
-    text = f"{stage.seed}/{stage.name}/{epoch}"
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")

@@ -19,7 +19,7 @@ from backend.self_training.embedding_probe import fit_probes
 from backend.self_training.losses import ConsistencyObjective, SecondViews, SupervisedObjective
 from backend.self_training.noise import Floats
 from backend.self_training.tokens import Tokens
-from backend.self_training.trainer import Objective, TrainingStage, train
+from backend.self_training.trainer import Objective, TrainingLoop, TrainingStage
 
 Rows = NDArray[np.int64]
 
@@ -62,8 +62,8 @@ class TrainingContext:
     @property
     def given_weights(self) -> Floats:
         """Return the weight of each text's given label, (n,); 0 where there is none."""
-        weights: Floats = np.where(self.data.is_human, self.recipe.human_weight, 1.0)
-        return self.data.has_label * weights
+        weights = np.where(self.data.is_human, self.recipe.human_weight, 1.0)
+        return np.asarray(self.data.has_label * weights)
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
@@ -109,11 +109,12 @@ class TrainingContext:
             validate=partial(validate, model) if validate else None,
             content=fingerprint((self.spec, weight), targets.targets, targets.weights),
         )
-        objective: Objective = SupervisedObjective(model, targets.targets, targets.weights)
+        supervised = SupervisedObjective(model, targets.targets, targets.weights)
+        objective: Objective = supervised
         if weight:
             views = SecondViews(model, self.data.pool, self.data.views)
-            objective = ConsistencyObjective(objective, model, views, weight=weight)
-        train(model, self.tokens(model), objective, stage, self.hooks)
+            objective = ConsistencyObjective(supervised, model, views, weight)
+        TrainingLoop(model, self.tokens(model), objective, stage, self.hooks).run()
         return model
 
     def _init_head(self, model: TextClassifier, targets: TrainingTargets) -> None:
@@ -149,16 +150,10 @@ def label_agreement(probabilities: Floats, data: TrainingSet, rows: Rows) -> Flo
     """Return how well each row's prediction agrees with its label, shape (m,), in [0, 1].
 
     The probability that the label's posterior gives to the predicted label; for multiple choice
-    the share of labels that are alike.
-
-    Args:
-        probabilities: (m, K), predictions for `rows`.
-        data: the labels.
-        rows: (m,), rows of the pool.
+    the share of labels that are alike. `probabilities`, (m, K), are predictions for `rows`, (m,).
     """
     targets = data.targets[rows]
     if not data.kind.is_exclusive:
-        same: Floats = ((probabilities > 0.5) == (targets > 0.5)).mean(axis=1)
-        return same
-    agreed: Floats = targets[np.arange(len(rows)), predicted_labels(probabilities, data.kind)]
-    return agreed
+        return np.asarray(((probabilities > 0.5) == (targets > 0.5)).mean(axis=1))
+    predicted = predicted_labels(probabilities, data.kind)
+    return np.asarray(targets[np.arange(len(rows)), predicted])
