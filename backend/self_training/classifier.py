@@ -20,7 +20,7 @@ from backend.domain.student import PoolTexts, StudentPrediction
 from backend.label_model.linear_probe import LinearProbe
 from backend.self_training.encoder import mean_embeddings
 from backend.self_training.pretrained import PretrainedModel, create_model, load_model
-from backend.self_training.tokens import Tokens, tokenize
+from backend.self_training.tokens import Tokens, truncate
 
 _MEAN_GAIN = 4.0
 """Weight of the mean of all tokens over the token's own state in the added layer."""
@@ -59,13 +59,10 @@ class TextClassifier(PretrainedModel):
 
         With `mean_pooling` the head reads the mean of all tokens where the architecture allows it.
         """
-        problem = "multi_label" if spec.kind.is_multilabel else "single_label"
+        problem = f"{'multi' if spec.kind.is_multilabel else 'single'}_label_classification"
+        architecture = AutoModelForSequenceClassification
         model, tokenizer = create_model(
-            AutoModelForSequenceClassification,
-            spec.base,
-            spec.labels,
-            seed=seed,
-            problem_type=f"{problem}_classification",
+            architecture, spec.base, spec.labels, seed=seed, problem_type=problem
         )
         if mean_pooling:
             use_mean_pooling(model)
@@ -79,17 +76,13 @@ class TextClassifier(PretrainedModel):
             kind = QuestionKind(stored["kind"])
             return ClassifierSpec(tuple(stored["labels"]), kind, str(folder), stored["max_tokens"])
 
-        return cls(
-            *load_model(AutoModelForSequenceClassification, folder, read_spec, what="student")
-        )
+        architecture = AutoModelForSequenceClassification
+        return cls(*load_model(architecture, folder, read_spec, what="student"))
 
     def save(self, folder: Path, *, card: Mapping[str, str] | None = None) -> None:
         """Write model, tokenizer and card; an existing folder is replaced as a whole."""
-        spec = {
-            "labels": list(self.labels),
-            "kind": self.spec.kind.value,
-            "max_tokens": self.spec.max_tokens,
-        }
+        kind, max_tokens = self.spec.kind.value, self.spec.max_tokens
+        spec = {"labels": list(self.labels), "kind": kind, "max_tokens": max_tokens}
         self.write(folder, spec, card=card, task="text-classification")
 
     @property
@@ -100,16 +93,18 @@ class TextClassifier(PretrainedModel):
     @property
     def output_layer(self) -> nn.Linear:
         """Return the head's last linear layer, which has one output per label."""
-        layers = [
-            module
-            for module in self.model.modules()
-            if isinstance(module, nn.Linear) and module.out_features == len(self.labels)
-        ]
-        return layers[-1]
+        linears = [each for each in self.model.modules() if isinstance(each, nn.Linear)]
+        return [layer for layer in linears if layer.out_features == len(self.labels)][-1]
 
     def tokenize(self, pool: PoolTexts) -> Tokens:
-        """Return the pool's tokens, truncated to the spec's `max_tokens`."""
-        return tokenize(self.tokenizer, pool, max_tokens=self.spec.max_tokens)
+        """Return the pool's tokens, truncated to `max_tokens`; "" has special tokens only."""
+        pad_id, max_tokens = self.tokenizer.pad_token_id or 0, self.spec.max_tokens
+        if not len(pool):
+            return Tokens([], None, pad_id)
+        texts = truncate(pool.texts, max_tokens)
+        pairs = truncate(pool.pairs, max_tokens) if pool.pairs is not None else None
+        encoded = self.tokenizer(texts, pairs, truncation=True, max_length=max_tokens)
+        return Tokens(encoded["input_ids"], encoded.get("token_type_ids"), pad_id)
 
     def predict(self, pool: PoolTexts) -> StudentPrediction:
         """Predict the labels of each text, in order."""
@@ -159,12 +154,9 @@ class TextClassifier(PretrainedModel):
 
     @torch.no_grad()
     def init_head_from_probe(self, probes: tuple[LinearProbe, ...], *, scale: float) -> None:
-        """Give the output layer the weights of probes.
+        """Give the output layer the weights of probes fitted on `head_states` / `scale`.
 
-        Args:
-            probes: one over all labels, or one of two classes for each label, whose log-odds are
-                the logits; fitted on `head_states` divided by `scale`.
-            scale: see `probes`.
+        One over all labels, or one of two classes for each label, whose log-odds are the logits.
         """
         layer = self.output_layer
         origin = np.zeros((1, layer.in_features))

@@ -5,14 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.nn.utils.rnn import pad_sequence
-
-from backend.domain.student import PoolTexts
 
 _CHARS_PER_TOKEN = 20
 """More than a token ever covers on average: cuts a huge text before it is tokenized."""
@@ -59,12 +56,9 @@ class Tokens:
         columns = {"input_ids": ids, "attention_mask": [torch.ones_like(each) for each in ids]}
         if chosen.type_ids is not None:
             columns["token_type_ids"] = [torch.tensor(each) for each in chosen.type_ids]
+        padding = {"input_ids": self.pad_id}
         return {
-            name: pad_sequence(
-                tensors,
-                batch_first=True,
-                padding_value=self.pad_id if name == "input_ids" else 0,
-            ).to(device)
+            name: pad_sequence(tensors, True, padding.get(name, 0)).to(device)
             for name, tensors in columns.items()
         }
 
@@ -74,23 +68,8 @@ def truncate(texts: Sequence[str], max_tokens: int) -> list[str]:
     return [text[: max_tokens * _CHARS_PER_TOKEN] for text in texts]
 
 
-def tokenize(tokenizer: Any, pool: PoolTexts, *, max_tokens: int) -> Tokens:
-    """Tokenize every text, truncated to `max_tokens`; an empty text has special tokens only."""
-    pad_id = tokenizer.pad_token_id or 0
-    if not len(pool):
-        return Tokens([], None, pad_id)
-    texts = truncate(pool.texts, max_tokens)
-    pairs = truncate(pool.pairs, max_tokens) if pool.pairs is not None else None
-    encoded = tokenizer(texts, pairs, truncation=True, max_length=max_tokens)
-    return Tokens(encoded["input_ids"], encoded.get("token_type_ids"), pad_id)
-
-
 def training_batches(
-    rows: NDArray[np.integer],
-    lengths: NDArray[np.integer],
-    *,
-    batch_size: int,
-    rng: np.random.Generator,
+    rows: Rows, lengths: NDArray[np.integer], *, batch_size: int, rng: np.random.Generator
 ) -> list[NDArray[np.integer]]:
     """Return `rows` in random batches whose texts are of like length.
 
