@@ -54,27 +54,19 @@ def cross_fitted_quality(context: TrainingContext, rng: np.random.Generator) -> 
     frozen = _embedding_predictions(context, targets, rng)
     if recipe.n_folds == 0 or len(targets.rows) < 2 * recipe.n_folds:
         return _pooled_quality(data, recipe, frozen)
-    quality, first = None, None
-    for repeat in range(_n_repeats(data, recipe)):
-        # A stage's name seeds its training: another one would change every result.
-        predictions = _cross_fit(context, targets, f"round {repeat + 1}", rng)
-        first = predictions if first is None else first
-        quality = _pooled_quality(data, recipe, [*frozen, predictions])
-        targets = refined_targets(data, quality, recipe)
-    if quality is None:
-        raise AssertionError("a recipe cross-fits at least once")
-    return replace(quality, fold_predictions=first)
-
-
-def _n_repeats(data: TrainingSet, recipe: Recipe) -> int:
-    """Return how often to cross-fit: once, unless most labels are one-hot and they are many.
-
-    A posterior states its own confidence, and models that learn it again predict the same.
-    """
-    n_one_hot = _is_one_hot(data, data.given_targets(soft=recipe.soft_targets)).sum()
+    # A stage's name seeds its training: another one would change every result.
+    first = _cross_fit(context, targets, "round 1", rng)
+    quality = _pooled_quality(data, recipe, [*frozen, first])
+    # A posterior states its own confidence, and models that learn it again predict the same: so
+    # cross-fit again only where most labels are one-hot and they are many.
     n_labelled = (data.has_label & ~data.is_human).sum()
-    is_worth_it = n_one_hot >= max(_MIN_ONE_HOT, _MIN_ONE_HOT_SHARE * n_labelled)
-    return recipe.n_repeats if data.kind.is_exclusive and is_worth_it else 1
+    min_one_hot = max(_MIN_ONE_HOT, _MIN_ONE_HOT_SHARE * n_labelled)
+    if data.kind.is_exclusive and _is_one_hot(data, given).sum() >= min_one_hot:
+        for repeat in range(1, recipe.n_repeats):
+            targets = refined_targets(data, quality, recipe)
+            predictions = _cross_fit(context, targets, f"round {repeat + 1}", rng)
+            quality = _pooled_quality(data, recipe, [*frozen, predictions])
+    return replace(quality, fold_predictions=first)
 
 
 def _is_one_hot(data: TrainingSet, given: Floats) -> NDArray[np.bool_]:
@@ -129,12 +121,8 @@ def _pooled_quality(data: TrainingSet, recipe: Recipe, predictions: list[Floats]
 def assess_labels(data: TrainingSet, recipe: Recipe, cross_fitted: Floats | None) -> LabelQuality:
     """Combine labels and predictions to a posterior; without predictions, take the labels.
 
-    A label by a person keeps its target, whatever its score.
-
-    Args:
-        data: the labels.
-        recipe: how they are read and combined.
-        cross_fitted: (n, K), predictions by models that did not see the row's label.
+    A label by a person keeps its target, whatever its score. `cross_fitted`, (n, K), are
+    predictions by models that did not see the row's label.
     """
     given = data.given_targets(soft=recipe.soft_targets)
     uniform = np.full_like(given, 1.0 / len(data.labels) if data.kind.is_exclusive else 0.5)
@@ -147,7 +135,10 @@ def assess_labels(data: TrainingSet, recipe: Recipe, cross_fitted: Floats | None
         posterior = noise.bayes_combine(weak, corrected, exponent=exponent)
         support = posterior[np.arange(len(posterior)), data.hard_labels]
     else:
-        posterior = _combine_each_label(weak, cross_fitted, exponent)
+        posterior = np.empty_like(weak)
+        for label, pair in enumerate(zip(weak.T, cross_fitted.T, strict=True)):
+            binary = (np.stack([1 - each, each], axis=1) for each in pair)
+            posterior[:, label] = noise.bayes_combine(*binary, exponent=exponent)[:, 1]
         is_positive = data.given_targets(soft=False) > 0.5
         support = np.where(is_positive, posterior, 1 - posterior).min(axis=1)
     score = np.where(data.has_label, support, 0.5)
@@ -173,27 +164,15 @@ def _correct_noise(
     matrix = share * matrix + (1 - share) * np.eye(len(matrix))
     corrected = cross_fitted
     if recipe.deconvolve_noise:
-        is_open = ~data.has_label
-        is_noisy = is_one_hot
-        if (is_one_hot | is_open | data.is_human).all():
-            is_noisy = is_one_hot | is_open
+        is_noisy = is_one_hot | ~data.has_label
+        if not (is_noisy | data.is_human).all():
+            is_noisy = is_one_hot
         corrected = cross_fitted.copy()
         corrected[is_noisy] = noise.deconvolve_noise(cross_fitted[is_noisy], matrix)
     softened = weak.copy()
     joint = matrix[:, labels].T * corrected.mean(axis=0)
     softened[is_one_hot] = joint / np.maximum(joint.sum(axis=1, keepdims=True), _MIN_PROBABILITY)
     return softened, corrected
-
-
-def _combine_each_label(weak: Floats, cross_fitted: Floats, exponent: float) -> Floats:
-    """Combine label by label, for questions where several labels may hold."""
-    columns = [
-        noise.bayes_combine(
-            *(np.stack([1 - each, each], axis=1) for each in pair), exponent=exponent
-        )[:, 1]
-        for pair in zip(weak.T, cross_fitted.T, strict=True)
-    ]
-    return np.stack(columns, axis=1)
 
 
 def loss_based_quality(context: TrainingContext, probabilities: Floats) -> LabelQuality:
@@ -205,7 +184,7 @@ def loss_based_quality(context: TrainingContext, probabilities: Floats) -> Label
     score = np.where(data.has_label, 1.0, 0.5)
     if len(known):
         score[known] = noise.small_loss_score(losses[known], seed=context.seed)
-    posterior: Floats = np.where(data.has_label[:, None], given, probabilities)
+    posterior = np.where(data.has_label[:, None], given, probabilities)
     return LabelQuality(probabilities, posterior, score)
 
 
@@ -233,19 +212,8 @@ def student_output(
     notes: tuple[str, ...] = (),
 ) -> StudentOutput:
     """Return predictions and label quality with a report of the training."""
-    report = TrainingReport(
-        context.recipe.name,
-        dict(context.seconds),
-        dict(figures or {}),
-        notes,
-        context.base or embedded_encoder_folder().name,
-    )
-    data = context.data
-    return StudentOutput(
-        prediction,
-        quality.cross_fitted,
-        quality.score,
-        quality.posterior,
-        noise.label_issues(quality.score, data.has_label, data.pool.ids),
-        report,
-    )
+    name, base = context.recipe.name, context.base or embedded_encoder_folder().name
+    report = TrainingReport(name, dict(context.seconds), dict(figures or {}), notes, base)
+    data, score = context.data, quality.score
+    issues = noise.label_issues(score, data.has_label, data.pool.ids)
+    return StudentOutput(prediction, quality.cross_fitted, score, quality.posterior, issues, report)

@@ -62,8 +62,7 @@ def small_loss_score(losses: Floats, *, seed: int) -> Floats:
         return np.ones(len(losses))
     scaled = ((losses - losses.min()) / np.ptp(losses))[:, None]
     mixture = GaussianMixture(**_MIXTURE, random_state=seed).fit(scaled)
-    posterior: Floats = mixture.predict_proba(scaled)[:, int(mixture.means_.argmin())]
-    return posterior
+    return np.asarray(mixture.predict_proba(scaled)[:, int(mixture.means_.argmin())])
 
 
 def transition_matrix(labels: Labels, cross_fitted: Floats) -> Floats:
@@ -112,11 +111,7 @@ def deconvolve_noise(predicted: Floats, matrix: Floats) -> Floats:
     taken back by itself, as the mixture of the matrix's rows that is nearest to it in
     Kullback-Leibler divergence: 200 steps of expectation maximization from the prediction itself
     (Richardson 1972, Lucy 1974), which stay distributions where the matrix's inverse would not. An
-    identity matrix changes nothing. Cost: O(n K^2) a step.
-
-    Args:
-        predicted: (n, K), probabilities of the label as given.
-        matrix: (K, K), P(label given | true label), rows by true label.
+    identity matrix changes nothing. `matrix` is that of `transition_matrix`. Cost: O(n K^2) a step.
     """
     seen = np.clip(predicted, _MIN_PROBABILITY, None)
     seen = seen / seen.sum(axis=1, keepdims=True)
@@ -128,11 +123,7 @@ def deconvolve_noise(predicted: Floats, matrix: Floats) -> Floats:
 
 
 def neighbor_posterior(
-    vectors: NDArray[np.floating],
-    targets: Floats,
-    has_label: NDArray[np.bool_],
-    *,
-    n_neighbors: int,
+    vectors: Floats, targets: Floats, has_label: NDArray[np.bool_], *, n_neighbors: int
 ) -> Floats:
     """Return the mean target of each text's nearest labelled texts, itself left out, shape (n, K).
 
@@ -192,8 +183,7 @@ def log_opinion_pool(
     start = np.full(len(predictions), 1.0 / len(predictions))
     bounds = [(0.0, _MAX_EXPONENT)] * len(predictions)
     exponents = minimize(loss, start, jac=True, bounds=bounds, method="L-BFGS-B").x
-    pooled: Floats = softmax(np.tensordot(exponents, logs, 1), axis=1)
-    return pooled
+    return np.asarray(softmax(np.tensordot(exponents, logs, 1), axis=1))
 
 
 def bayes_combine(weak: Floats, cross_fitted: Floats, *, exponent: float = 1.0) -> Floats:
@@ -201,19 +191,13 @@ def bayes_combine(weak: Floats, cross_fitted: Floats, *, exponent: float = 1.0) 
 
     Each is a posterior over the same prior; given the true label they are taken as independent, so
     that the product over the prior is the joint posterior (naive Bayes). The prior is divided out
-    of the prediction, whose mean it is.
-
-    Args:
-        weak: (n, K), posterior by the given label.
-        cross_fitted: (n, K), prediction that did not see it.
-        exponent: of the prediction: above 1 it counts more, below 1 less.
+    of the prediction, whose mean it is; with an `exponent` above 1 the prediction counts more.
     """
     prior = np.clip(cross_fitted.mean(axis=0, keepdims=True), _MIN_PROBABILITY, None)
     logs = np.log(np.clip(weak, _MIN_PROBABILITY, None)) + exponent * (
         np.log(np.clip(cross_fitted, _MIN_PROBABILITY, None)) - np.log(prior)
     )
-    logs -= logs.max(axis=1, keepdims=True)
-    posterior: Floats = np.exp(logs)
+    posterior: Floats = np.exp(logs - logs.max(axis=1, keepdims=True))
     posterior /= posterior.sum(axis=1, keepdims=True)
     return posterior
 
@@ -223,6 +207,4 @@ def label_issues(
 ) -> NDArray[np.int64]:
     """Return the labelled rows, the likeliest errors first; ties by id."""
     rows = np.flatnonzero(has_label)
-    order = np.lexsort((np.asarray(ids)[rows], label_quality_score[rows]))
-    ranked: NDArray[np.int64] = rows[order]
-    return ranked
+    return np.asarray(rows[np.lexsort((np.asarray(ids)[rows], label_quality_score[rows]))])
