@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -30,35 +31,28 @@ _MIN_PROBABILITY = 1e-9
 Probes = tuple[LinearProbe, ...]
 
 
+@dataclass(frozen=True, slots=True)
 class EmbeddingProbe:
     """Softmax regression on the frozen encoder's vectors; for multiple choice one per label."""
 
-    def __init__(
-        self, encoder: Encoder, labels: tuple[str, ...], kind: QuestionKind, probes: Probes
-    ) -> None:
-        self._encoder = encoder
-        self._labels = labels
-        self._kind = kind
-        self._probes = probes
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """Return the labels in the order of the probabilities' columns."""
-        return self._labels
+    encoder: Encoder
+    labels: tuple[str, ...]
+    kind: QuestionKind
+    probes: Probes
 
     def predict(self, pool: PoolTexts) -> StudentPrediction:
         """Predict the labels of each text, in order."""
-        vectors = embed_pool(self._encoder, pool)
-        return StudentPrediction(predict_proba(self._probes, vectors), vectors.astype(np.float32))
+        vectors = embed_pool(self.encoder, pool)
+        return StudentPrediction(predict_proba(self.probes, vectors), vectors.astype(np.float32))
 
     def save(self, folder: Path, *, card: Mapping[str, str] | None = None) -> None:
         """Write the probe as JSON; an existing folder is replaced as a whole."""
         content = {
-            "labels": list(self._labels),
-            "kind": self._kind.value,
-            "encoder": self._encoder.name,
+            "labels": list(self.labels),
+            "kind": self.kind.value,
+            "encoder": self.encoder.name,
             "card": dict(card or {}),
-            "probes": [probe.to_json() for probe in self._probes],
+            "probes": [probe.to_json() for probe in self.probes],
         }
         with replacing_folder(folder) as fresh:
             fresh.mkdir()

@@ -9,6 +9,7 @@ import logging
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
@@ -139,6 +140,7 @@ class SentenceEncoder:
         return tokenizer, model
 
 
+@dataclass(frozen=True, slots=True)
 class CachedEncoder:
     """An encoder that never embeds a text twice, not even after a restart.
 
@@ -147,26 +149,25 @@ class CachedEncoder:
     may share the file. A file that cannot be read is skipped with a warning.
     """
 
-    def __init__(self, encoder: Encoder, folder: Path) -> None:
-        self._encoder = encoder
-        self._folder = folder
+    encoder: Encoder
+    folder: Path
 
     @property
     def name(self) -> str:
         """Return the name of the encoder behind."""
-        return self._encoder.name
+        return self.encoder.name
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return one unit vector per text, shape (n, d), from the file where it has them."""
         if not texts:
-            return self._encoder.embed(texts)
+            return self.encoder.embed(texts)
         keys = [_key(text) for text in texts]
         vectors = self._read(sorted(set(keys)))
         missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in vectors}
         by_length = sorted(missing, key=lambda key: (len(missing[key]), key))
         for start in range(0, len(by_length), _CHUNK):
             chunk = by_length[start : start + _CHUNK]
-            embedded = self._encoder.embed([missing[key] for key in chunk])
+            embedded = self.encoder.embed([missing[key] for key in chunk])
             fresh = dict(zip(chunk, embedded, strict=True))
             vectors.update(fresh)
             rows = [(key, vector.astype("<f4").tobytes()) for key, vector in fresh.items()]
@@ -191,8 +192,8 @@ class CachedEncoder:
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        path = self._folder / f"{_key(self.name)}.sqlite"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / f"{_key(self.name)}.sqlite"
         with closing(sqlite3.connect(path, timeout=_LOCK_TIMEOUT_S)) as connection:
             connection.execute(
                 "CREATE TABLE IF NOT EXISTS vectors"
