@@ -77,23 +77,18 @@ class SpanTagger(PretrainedModel):
         pad_id = self.tokenizer.pad_token_id or 0
         if not texts:
             return Tokens([], None, pad_id), []
+        max_tokens, texts = self.spec.max_tokens, truncate(texts, self.spec.max_tokens)
         encoded = self.tokenizer(
-            truncate(texts, self.spec.max_tokens),
-            truncation=True,
-            max_length=self.spec.max_tokens,
-            return_offsets_mapping=True,
+            texts, truncation=True, max_length=max_tokens, return_offsets_mapping=True
         )
-        words = [
-            _words(encoded.word_ids(row), offsets)
-            for row, offsets in enumerate(encoded["offset_mapping"])
-        ]
+        offsets = encoded["offset_mapping"]
+        words = [_words(encoded.word_ids(row), offsets[row]) for row in range(len(texts))]
         return Tokens(encoded["input_ids"], encoded.get("token_type_ids"), pad_id), words
 
     def predict_tags(
         self,
         tokens: Tokens,
         words: Sequence[Words],
-        *,
         before_batch: Callable[[], None] = lambda: None,
     ) -> list[NDArray[np.float64]]:
         """Return the tags' probabilities of each text's words, shapes (w, tags)."""
@@ -162,6 +157,4 @@ def _words(word_ids: Sequence[int | None], offsets: Sequence[tuple[int, int]]) -
             positions.append(position)
             extents.append([start, end])
         last = word
-    return Words(
-        np.array(positions, dtype=np.int64), np.array(extents, dtype=np.int64).reshape(-1, 2)
-    )
+    return Words(np.array(positions, dtype=int), np.array(extents, dtype=int).reshape(-1, 2))

@@ -149,11 +149,8 @@ class _SpanTraining:
     def predict(self, model: SpanTagger, rows: NDArray[np.int64] | None = None) -> Floats:
         """Return a model's tag probabilities for every word of these texts, of all by default."""
         rows = np.arange(len(self.words)) if rows is None else rows
-        words = [self.words[row] for row in rows]
-        check = self._hooks.raise_if_cancelled
-        return np.concatenate(
-            model.predict_tags(self.tokens.subset(rows), words, before_batch=check)
-        )
+        words, check = [self.words[row] for row in rows], self._hooks.raise_if_cancelled
+        return np.concatenate(model.predict_tags(self.tokens.subset(rows), words, check))
 
     def cross_fit(self) -> Floats:
         """Return tag probabilities by models that did not see the text, shape (w, tags)."""

@@ -92,21 +92,16 @@ class TrainingLoop:
         n_texts_read = len(stage.rows) * recipe.n_epochs
         self._batch_size = recipe.batch_size or default_batch_size(n_texts_read)
         self._steps_per_epoch = -(-len(stage.rows) // self._batch_size)
-        self._learning_rate = recipe.learning_rate or default_learning_rate(
-            self._model.config.hidden_size
-        )
+        width = self._model.config.hidden_size
+        self._learning_rate = recipe.learning_rate or default_learning_rate(width)
         self._optimizer = _optimizer(self._model, self._learning_rate)
         self._averager = WeightAverager()
         self._checkpoint = None
         if hooks.checkpoints is not None:
             options = (recipe.n_epochs, recipe.batch_size, recipe.learning_rate, recipe.ema_decay)
-            seal = fingerprint(
-                (stage.name, stage.seed, stage.content, options),
-                stage.rows,
-                tokens.lengths,
-                tokens.digest,
-            )
-            self._checkpoint = Checkpoint(hooks.checkpoints, stage.name, seal)
+            course = (stage.name, stage.seed, stage.content, options)
+            digest = fingerprint(course, stage.rows, tokens.lengths, tokens.digest)
+            self._checkpoint = Checkpoint(hooks.checkpoints, stage.name, digest)
 
     def run(self) -> None:
         """Train, and set the best epoch's or the averaged weights, if there are any.
@@ -130,12 +125,8 @@ class TrainingLoop:
         digest = hashlib.sha256(f"{stage.seed}/{stage.name}/{epoch}".encode()).digest()
         seed = int.from_bytes(digest[:4], "big")
         torch.manual_seed(seed)
-        batches = training_batches(
-            stage.rows,
-            self._tokens.lengths,
-            batch_size=self._batch_size,
-            rng=np.random.default_rng(seed),
-        )
+        rng, lengths = np.random.default_rng(seed), self._tokens.lengths
+        batches = training_batches(stage.rows, lengths, batch_size=self._batch_size, rng=rng)
         self._model.train()
         for number, rows in enumerate(batches):
             self._hooks.raise_if_cancelled()
@@ -182,8 +173,7 @@ def learning_rate_factor(step: int, n_steps: int, warmup_share: float = _WARMUP_
 def default_learning_rate(width: int) -> float:
     """Return the learning rate for an encoder of this width: 5e-5 at 768, falling with its square.
 
-    So 2e-4 at the embedded encoder's 384: at 5e-5 it learns nothing from a few hundred texts. At
-    most 5e-4.
+    So 2e-4 at the embedded encoder's 384, which at 5e-5 learns nothing from a few hundred texts.
     """
     return min(_MAX_LEARNING_RATE, _BASE_LEARNING_RATE * (_BASE_WIDTH / width) ** 2)
 
