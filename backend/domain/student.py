@@ -52,13 +52,10 @@ class TrainingSet:
     """Texts of a pool with soft labels, of which some are wrong and some are missing.
 
     Args:
-        pool: the n texts.
-        labels: the K labels.
         targets: (n, K), the annotators' posterior, or a person's label as 0 and 1; rows sum to 1
             unless several labels may hold. Not read where `has_label` is False.
         has_label: (n,), False where the annotators abstained.
         is_human: (n,), True where a person gave the label.
-        kind: what kind of question the labels answer.
         views: paraphrases or back-translations of the texts, where there are any.
     """
 
@@ -109,7 +106,6 @@ class Recipe:
     """How to train; every part of self-training is an option, so that an ablation can omit it.
 
     Args:
-        name: the strategy.
         n_epochs: epochs of each training.
         batch_size: None for 32, less where texts are few.
         learning_rate: None for the one that suits the encoder's width.
@@ -229,15 +225,13 @@ class TrainingReport:
 
 @dataclass(frozen=True, slots=True)
 class StudentOutput:
-    """Predictions for all texts of a pool, and the quality of its labels.
+    """Predictions of the finished model for all texts of a pool, and the quality of its labels.
 
     Args:
-        prediction: by the finished model.
         cross_fitted: (n, K), predictions by models that did not see the text's label.
         label_quality_score: (n,), probability of the given label being right; 0.5 without a label.
         posterior: (n, K), of the true label, given its label and the cross-fitted prediction.
         label_issues: rows with a label, the likeliest errors first, people's included.
-        report: what the training did.
     """
 
     prediction: StudentPrediction

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.optim import Optimizer
 
 from backend.files import replacing_file
 
@@ -75,7 +76,7 @@ class Checkpoint:
         self._fingerprint = fingerprint
 
     def save(
-        self, n_epochs: int, model: Any, optimizer: torch.optim.Optimizer, averager: WeightAverager
+        self, n_epochs: int, model: Any, optimizer: Optimizer, averager: WeightAverager
     ) -> None:
         """Write the state after `n_epochs` epochs."""
         tensors: dict[str, Tensor] = {}
@@ -95,9 +96,7 @@ class Checkpoint:
         with replacing_file(self._path) as part:
             save_file(whole, part, {"state": json.dumps(state)})
 
-    def restore(
-        self, model: Any, optimizer: torch.optim.Optimizer, averager: WeightAverager
-    ) -> int:
+    def restore(self, model: Any, optimizer: Optimizer, averager: WeightAverager) -> int:
         """Load the state into model, optimizer and averager; return the epochs done, 0 if none."""
         try:
             with safe_open(self._path, framework="pt") as file:

@@ -81,8 +81,8 @@ def embed_pool(encoder: Encoder, pool: PoolTexts) -> Floats:
     if pool.pairs is None:
         return first
     second = encoder.embed(pool.pairs).astype(np.float64)
-    scale = np.sqrt(first.shape[1])
-    return np.hstack([first, second, np.abs(first - second), first * second * scale])
+    product = first * second * np.sqrt(first.shape[1])
+    return np.hstack([first, second, np.abs(first - second), product])
 
 
 def cross_fit(

@@ -92,12 +92,8 @@ def inference_batches(lengths: NDArray[np.integer]) -> list[NDArray[np.integer]]
     batches: list[NDArray[np.integer]] = []
     start = 0
     for end in range(1, len(order) + 1):
-        n_texts = end - start
-        if (
-            end == len(order)
-            or n_texts == _MAX_TEXTS_PER_BATCH
-            or (n_texts + 1) * lengths[order[end]] > _MAX_TOKENS_PER_BATCH
-        ):
+        is_full = end == len(order) or end - start == _MAX_TEXTS_PER_BATCH
+        if is_full or (end - start + 1) * lengths[order[end]] > _MAX_TOKENS_PER_BATCH:
             batches.append(order[start:end])
             start = end
     return batches
