@@ -85,12 +85,6 @@ class LLMCall:
             is_chat=decoding.is_chat,
         )
 
-    def complete(self, prompts: Sequence[str], decoding: Decoding) -> list[Completion]:
-        """Complete the prompts; without any, no request is sent."""
-        if not prompts:
-            return []
-        return self.model.complete(prompts, decoding, deadline_s=self.deadline.left_s())
-
 
 class PromptBatch:
     """The prompts of one question; `version` is stored with every weak label."""
@@ -130,7 +124,12 @@ class PromptBatch:
     ) -> list[Completion | None]:
         """Return the completions of those prompts that are no abstentions, None for the others."""
         asked = [at for at, prompt in enumerate(prompts) if prompt.abstention is None]
-        completions = self._call.complete([prompts[at].prompt for at in asked], decoding)
+        if not asked:
+            return [None] * len(prompts)
+        call = self._call
+        completions = call.model.complete(
+            [prompts[at].prompt for at in asked], decoding, deadline_s=call.deadline.left_s()
+        )
         by_position = dict(zip(asked, completions, strict=True))
         return [by_position.get(at) for at in range(len(prompts))]
 
@@ -167,11 +166,11 @@ class PromptBatch:
 
     def abstain(self, abstention: Abstention, examples: Sequence[Example]) -> list[WeakLabel]:
         """Return the same abstention for every example, except for those without a text."""
-        found = [self._texts(example) for example in examples]
-        return [
-            self._label(example, own if isinstance(own, Abstention) else abstention)
-            for example, own in zip(examples, found, strict=True)
-        ]
+        labels = []
+        for example in examples:
+            own = self._texts(example)
+            labels.append(self._label(example, own if isinstance(own, Abstention) else abstention))
+        return labels
 
     def _texts(self, example: Example) -> dict[str, str] | Abstention:
         """Return the texts by field as they may stand in a prompt, or why there are none.
@@ -216,11 +215,9 @@ class PromptBatch:
 
 def failure_of(completion: Completion) -> Abstention | None:
     """Return why a completion holds no answer; None when it holds one."""
-    if completion.failure is None:
-        return None
-    is_final = completion.was_refused
-    reason = AbstentionReason.REJECTED if is_final else AbstentionReason.UNREACHABLE
-    return Abstention(reason, completion.failure)
+    reasons = AbstentionReason
+    reason = reasons.REJECTED if completion.was_refused else reasons.UNREACHABLE
+    return None if completion.failure is None else Abstention(reason, completion.failure)
 
 
 def mean_probability(completion: Completion) -> float | None:

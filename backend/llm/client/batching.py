@@ -38,11 +38,8 @@ _jitter = random.SystemRandom()
 class RequestLimits:
     """Limits of the requests to one server.
 
-    Args:
-        timeout_s: time for one request with a short answer.
-        batch_size: most prompts in one request.
-        concurrency: most requests in flight.
-        first_backoff_s: wait after the first failure; doubled at each one in a row.
+    `timeout_s` is for one request with a short answer; `concurrency` is the most in flight; the
+    backoff is doubled at each failure in a row.
     """
 
     timeout_s: float = 120.0
@@ -196,10 +193,10 @@ class BatchedCompletion:
                 self._on_failed(batch, exc, started_at)
             else:
                 self._adaptive.increase(time.monotonic() - started_at)
-                self._on_completed(batch, completions)
+                self._n_backoffs = 0
+                self._keep(batch, completions)
 
-    def _on_completed(self, batch: _Batch, completions: list[Completion | None]) -> None:
-        self._n_backoffs = 0
+    def _keep(self, batch: _Batch, completions: list[Completion | None]) -> None:
         unusable = ServerError(FailureKind.MALFORMED, "the LLM server's answer is unusable")
         for position, completion in zip(batch.positions, completions, strict=True):
             if completion is not None:

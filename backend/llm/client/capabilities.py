@@ -69,11 +69,9 @@ class ServerCapabilities:
 
     def route(self, decoding: Decoding) -> RouteName:
         """Return the wanted route for a request, or the other one if only that can answer it."""
-        wanted: RouteName = "chat" if decoding.is_chat else "plain"
-        other: RouteName = "plain" if decoding.is_chat else "chat"
-        has_wanted = self.info.has_chat if decoding.is_chat else self.info.has_plain
+        wanted, other = ROUTES[::-1] if decoding.is_chat else ROUTES
         ours, theirs = self.routes[wanted], self.routes[other]
-        if not has_wanted:
+        if not (self.info.has_chat if decoding.is_chat else self.info.has_plain):
             return other
         is_lost = (decoding.choices and theirs.choices_by and not ours.choices_by) or (
             decoding.json_schema is not None and theirs.json_by and not ours.json_by
@@ -100,15 +98,12 @@ class CapabilityDetector:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def detect(self, until: float) -> ServerCapabilities:
-        """Send all check requests; raises ServerError and RequestRejected.
+        """Send all check requests, until a time on the monotonic clock.
 
         The first request also wakes a fresh server up; the others are sent concurrently, so that
-        a busy server delays them once.
-
-        Args:
-            until: when to give up, on the monotonic clock.
+        a busy server delays them once. Raises ServerError and RequestRejected.
         """
-        models = self.server.get(f"{self.server.base_url}/models", until=until)
+        models = self.server.request(f"{self.server.base_url}/models", until=until)
         name, n_context_tokens = read_models(models, self.wanted_model)
         checks = {route: _RouteChecks(self, route, name, until) for route in ROUTES}
         rejections: list[RequestRejected] = []
@@ -136,7 +131,7 @@ class CapabilityDetector:
                 return self._responses[key]
         answer = None
         try:
-            answer = self.server.post(url, body, until=until)
+            answer = self.server.request(url, body, until=until)
         except RequestRejected as exc:
             if not (exc.blames_content or exc.lacks_route):
                 raise
@@ -163,7 +158,7 @@ class CapabilityDetector:
         if n_tokens is not None:
             return n_tokens
         with suppress(RequestRejected, ServerError):
-            props = self.server.get(f"{self.server.root_url}/props", until=until)
+            props = self.server.request(f"{self.server.root_url}/props", until=until)
             return read_props(props) or DEFAULT_CONTEXT_TOKENS
         return DEFAULT_CONTEXT_TOKENS
 
@@ -187,7 +182,7 @@ class _RouteChecks:
             capabilities = RouteCapabilities(exists=True, limit_field=limit_field)
             body = request_body(self.route, self.model, _PROMPT, Decoding(), capabilities)
             try:
-                self.detector.server.post(self._url(is_batch=False), body, until=self.until)
+                self.detector.server.request(self._url(is_batch=False), body, until=self.until)
             except RequestRejected as exc:
                 if not (exc.blames_content or exc.lacks_route):
                     raise
@@ -217,36 +212,36 @@ class _RouteChecks:
 
     def _token_ids(self, capabilities: RouteCapabilities) -> dict[str, Any]:
         answer = self._ask(capabilities, token_id_fields(self.route, _TOKEN_IDS))
-        seen = _first(answer)[0]
+        seen, _ = first_position_logprobs(answer)
         has_asked = set(_TOKEN_IDS) <= set(seen)
         return {"reads_token_ids": has_asked and len(seen) <= len(_TOKEN_IDS) + 1}
 
     def _top_logprobs(self, capabilities: RouteCapabilities) -> dict[str, Any]:
         for by_id in (True, False):
             for n_wanted in _TOP_LOGPROBS:
-                answer = self._ask(
-                    capabilities, top_logprob_fields(self.route, n_wanted, by_id=by_id)
-                )
-                by_ids, by_text = _first(answer)
-                n_seen = len(by_ids) + len(by_text)
-                if n_seen > 1:
-                    return {
-                        "n_top_logprobs": min(n_wanted, n_seen),
-                        "names_token_ids": not by_text,
-                    }
+                fields = top_logprob_fields(self.route, n_wanted, by_id=by_id)
+                by_ids, by_text = first_position_logprobs(self._ask(capabilities, fields))
+                n_tokens = min(n_wanted, len(by_ids) + len(by_text))
+                if n_tokens > 1:
+                    return {"n_top_logprobs": n_tokens, "names_token_ids": not by_text}
         return {}
+
+    def _constrained_text(self, capabilities: RouteCapabilities, fields: Mapping[str, Any]) -> str:
+        answer = self._ask(capabilities, fields, _N_CONSTRAINED_TOKENS)
+        choices = answer.get("choices") if answer else None
+        first = choices[0] if isinstance(choices, list) and choices else None
+        return (answer_text(first) or "").strip() if isinstance(first, dict) else ""
 
     def _choices(self, capabilities: RouteCapabilities) -> dict[str, Any]:
         for by in Constraint:
-            answer = self._ask(capabilities, choice_fields(_CHOICES, by), _N_CONSTRAINED_TOKENS)
-            if unwrap_choice(_text(answer)) in _CHOICES:
+            text = self._constrained_text(capabilities, choice_fields(_CHOICES, by))
+            if unwrap_choice(text) in _CHOICES:
                 return {"choices_by": by}
         return {}
 
     def _json(self, capabilities: RouteCapabilities) -> dict[str, Any]:
         for by in Constraint:
-            answer = self._ask(capabilities, json_fields(_SCHEMA, by), _N_CONSTRAINED_TOKENS)
-            value = json_or_none(_text(answer))
+            value = json_or_none(self._constrained_text(capabilities, json_fields(_SCHEMA, by)))
             if isinstance(value, dict) and isinstance(value.get(_KEY), bool) and len(value) == 1:
                 return {"json_by": by}
         return {}
@@ -278,15 +273,3 @@ def _combine(
         has_chat=has_chat,
     )
     return ServerCapabilities(info, dict(routes), tokenizer)
-
-
-def _first(answer: Mapping[str, Any] | None) -> tuple[dict[int, float], dict[str, float]]:
-    with suppress(ServerError):
-        return first_position_logprobs(answer or {})
-    return {}, {}
-
-
-def _text(answer: Mapping[str, Any] | None) -> str:
-    choices = answer.get("choices") if answer else None
-    first = choices[0] if isinstance(choices, list) and choices else None
-    return (answer_text(first) or "").strip() if isinstance(first, dict) else ""

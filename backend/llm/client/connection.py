@@ -98,24 +98,19 @@ class ServerConnection:
         """Close the pooled connections."""
         self._session.close()
 
-    def get(self, url: str, *, until: float) -> dict[str, Any]:
-        """Return the JSON object at `url`; `until` is on the monotonic clock."""
-        return self._exchange("GET", url, None, until=until)
-
-    def post(self, url: str, body: Mapping[str, Any], *, until: float) -> dict[str, Any]:
-        """Send a JSON body and return the JSON object of the answer."""
-        return self._exchange("POST", url, body, until=until)
-
-    def _exchange(
-        self, method: str, url: str, body: Mapping[str, Any] | None, *, until: float
+    def request(
+        self, url: str, body: Mapping[str, Any] | None = None, *, until: float
     ) -> dict[str, Any]:
-        """Return the answer's object; a server that sends it drop by drop is cut off in time."""
+        """GET a JSON object, or POST a body and return that of the answer.
+
+        `until` is on the monotonic clock; a server that answers drop by drop is cut off there.
+        """
         left_s = until - time.monotonic()
         if left_s <= 0:
             raise ServerError(FailureKind.TIMEOUT, f"no time left to ask {_shown(url)}")
         try:
             with self._session.request(
-                method,
+                "GET" if body is None else "POST",
                 url,
                 json=body,
                 stream=True,
@@ -191,7 +186,12 @@ def _json_object(url: str, response: requests.Response, content: bytes) -> dict[
             FailureKind.MALFORMED,
             f"{url} answered, but not with a JSON object; is it an LLM server?",
         )
-    message, param = _error_message(payload if isinstance(payload, dict) else {})
+    payload = payload if isinstance(payload, dict) else {}
+    error = payload.get("error")  # the usual shapes: nested, or flat
+    source = error if isinstance(error, dict) else payload
+    given = source.get("message") or source.get("detail")
+    message = given.strip().split("\n", 1)[0][:_MAX_MESSAGE_CHARS] if isinstance(given, str) else ""
+    param = source.get("param") if isinstance(source.get("param"), str) else None
     summary = f"{url} answered HTTP {status}" + (f": {message}" if message else "")
     if status in (429, 503):
         retry_after = response.headers.get("Retry-After", "").strip()
@@ -213,14 +213,3 @@ def _json_object(url: str, response: requests.Response, content: bytes) -> dict[
     elif status < 400:
         summary += "; set LLM_BASE_URL to the final address"
     raise RequestRejected(summary, status=status, param=param)
-
-
-def _error_message(payload: dict[str, Any]) -> tuple[str, str | None]:
-    """Return the server's message and the parameter that it names, in either usual shape."""
-    error = payload.get("error")
-    source = error if isinstance(error, dict) else payload
-    message = source.get("message") or source.get("detail") or ""
-    param = source.get("param")
-    text = message if isinstance(message, str) else ""
-    first_line = text.strip().split("\n", 1)[0]
-    return first_line[:_MAX_MESSAGE_CHARS], param if isinstance(param, str) else None

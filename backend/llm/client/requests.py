@@ -12,7 +12,7 @@ from backend.domain.ports import Decoding
 from backend.llm.client.connection import json_or_none
 
 RouteName = Literal["plain", "chat"]
-ROUTES: tuple[RouteName, ...] = ("plain", "chat")
+ROUTES: tuple[RouteName, RouteName] = ("plain", "chat")
 
 _KEYS_ARE_IDS = {"return_tokens_as_token_ids": True}
 _ANSWER_KEY = "answer"

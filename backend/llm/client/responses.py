@@ -7,6 +7,7 @@ import math
 import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from typing import Any
@@ -27,23 +28,19 @@ _PSEUDO_TOKENS = re.compile(
 """Shorter than most real tokens, so that a text that fits by this count fits the model."""
 _MAX_REMEMBERED = 100_000
 
-TextsToIds = Callable[[Mapping[str, float]], dict[int, float]]
-"""From log-probabilities by a token's text to log-probabilities by its id."""
-
 
 @dataclass(frozen=True, slots=True)
 class ParseOptions:
     """How the responses to a request are parsed.
 
-    Args:
-        required_ids: token ids that must all have a log-probability.
-        texts_to_ids: gives ids to tokens that the server names by their text; without it they are
-            left out, as two tokens can have one text.
-        unwrap: takes the answer out of what the server had to put around it.
+    All `required_ids` must have a log-probability. Without `texts_to_ids` (of log-probabilities by
+    a token's text), tokens that the server
+    names by their text are left out, as two tokens can have one text. `unwrap` takes the answer out
+    of what the server had to put around it.
     """
 
     required_ids: Sequence[int] = ()
-    texts_to_ids: TextsToIds | None = None
+    texts_to_ids: Callable[[Mapping[str, float]], dict[int, float]] | None = None
     unwrap: Callable[[str], str] | None = None
 
 
@@ -112,11 +109,13 @@ def read_completions(
 
 
 def first_position_logprobs(
-    payload: Mapping[str, Any],
+    payload: Mapping[str, Any] | None,
 ) -> tuple[dict[int, float], dict[str, float]]:
-    """Return the first choice's log-probabilities at the first position, by id and by text."""
-    (choice,) = _in_order(payload.get("choices"), 1)
-    return _logprobs(_first_position(choice)) or ({}, {})
+    """Return a lone choice's log-probabilities at the first position, by id and by text."""
+    with suppress(ServerError):
+        (choice,) = _in_order((payload or {}).get("choices"), 1)
+        return _logprobs(_first_position(choice)) or ({}, {})
+    return {}, {}
 
 
 def answer_text(choice: Mapping[str, Any]) -> str | None:

@@ -13,12 +13,7 @@ from backend.domain.ports import Completion, Decoding, LanguageModelInfo
 from backend.llm.client.batching import AdaptiveConcurrency, BatchedCompletion, RequestLimits
 from backend.llm.client.capabilities import CapabilityDetector, ServerCapabilities
 from backend.llm.client.connection import FailureKind, ServerConnection, ServerError
-from backend.llm.client.requests import (
-    is_choice_wrapped,
-    request_body,
-    route_path,
-    unwrap_choice,
-)
+from backend.llm.client.requests import is_choice_wrapped, request_body, route_path, unwrap_choice
 from backend.llm.client.responses import (
     ParseOptions,
     PseudoTokenizer,
@@ -45,12 +40,8 @@ class LLMClient:
 
     The server's capabilities are detected by requests of a few tokens, because vLLM and others
     ignore fields that they do not know. A server that names tokens by their text, or has no
-    tokenizer route, is read through a `PseudoTokenizer`.
-
-    Args:
-        base_url: the server's address, usually with /v1.
-        model: the model's name; "" for the first that the server lists.
-        limits: time, size and number of requests.
+    tokenizer route, is read through a `PseudoTokenizer`. `base_url` usually ends with /v1; the
+    `model` "" is the first that the server lists.
     """
 
     def __init__(
@@ -90,10 +81,7 @@ class LLMClient:
         return self._tokens(_sendable(text), self._until(deadline_s))
 
     def truncate(self, text: str, n_tokens: int, *, deadline_s: float | None = None) -> str:
-        """Return the longest prefix of `text` that has at most `n_tokens` tokens.
-
-        Only the first 12 characters per token are looked at.
-        """
+        """Return the longest prefix of at most `n_tokens` tokens and 12 characters per token."""
         until = self._until(deadline_s)
         sent = _sendable(text[: max(0, n_tokens) * _MAX_CHARS_PER_TOKEN])
         if not self._detect(until).names_token_ids:
@@ -129,12 +117,14 @@ class LLMClient:
             left_s = None if until is None else until - time.monotonic()
             return self._send(batch, decoding, found, left_s)
 
-        call = BatchedCompletion(
-            [_sendable(prompt) for prompt in prompts],
-            send,
-            self._concurrency(decoding),
-            first_backoff_s=self._limits.first_backoff_s,
-        )
+        is_long = decoding.max_tokens > _LONG_ANSWER_TOKENS
+        adaptive = self._long_answers if is_long else self._short_answers
+        known = self._capabilities  # None before the first call, which goes out in batches
+        if known is not None and not known.routes[known.route(decoding)].accepts_batches:
+            adaptive = self._single_prompts
+        sent = [_sendable(prompt) for prompt in prompts]
+        backoff_s = self._limits.first_backoff_s
+        call = BatchedCompletion(sent, send, adaptive, first_backoff_s=backoff_s)
         return call.run(until=until, deadline_s=deadline_s)
 
     def request(
@@ -149,14 +139,6 @@ class LLMClient:
         body = request_body(route, found.info.name, prompts, decoding, found.routes[route])
         path = route_path(route, is_batch=not isinstance(prompts, str))
         return f"{self._server.base_url}/{path}", body
-
-    def _concurrency(self, decoding: Decoding) -> AdaptiveConcurrency:
-        """Return how prompts go out; before the server's capabilities are known, in batches."""
-        found = self._capabilities
-        if found is not None and not found.routes[found.route(decoding)].accepts_batches:
-            return self._single_prompts
-        is_long = decoding.max_tokens > _LONG_ANSWER_TOKENS
-        return self._long_answers if is_long else self._short_answers
 
     def _send(
         self,
@@ -179,7 +161,7 @@ class LLMClient:
         with self._forgetting():
             for one in [prompts] if route.accepts_batches else prompts:
                 url, body = self.request(one, decoding, capabilities)
-                payload = self._server.post(url, body, until=until)
+                payload = self._server.request(url, body, until=until)
                 asked = [one] if isinstance(one, str) else one
                 completions += read_completions(payload, asked, options)
         return completions
@@ -228,7 +210,7 @@ class LLMClient:
     def _post_root(self, route: str, body: dict[str, Any], until: float) -> dict[str, Any]:
         body = {"model": self._detect(until).info.name} | body
         with self._forgetting():
-            return self._server.post(f"{self._server.root_url}/{route}", body, until=until)
+            return self._server.request(f"{self._server.root_url}/{route}", body, until=until)
 
     def _longest_prefix(self, text: str, n_tokens: int, until: float) -> int:
         """Return the length of the longest prefix that fits, found by bisection."""
