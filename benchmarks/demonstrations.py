@@ -76,8 +76,8 @@ def self_made_shots(
         share=max(counts.values(), default=0) / len(retrieval.shots),
         notes={
             "n_demonstrations": len(demonstrations),
-            "n_generated": made.counts.n_kept,
-            "n_written": made.counts.n_asked,
+            "n_generated": made.counts["n_kept"],
+            "n_written": made.counts["n_asked"],
             "n_shots": max(map(len, retrieval.shots), default=0),
             "n_shot_sets": len(set(retrieval.shots)),
         },

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
-from backend.domain.labels import Abstention, AbstentionReason, Demonstration, Example, WeakLabel
+from backend.domain.labels import Abstention, AbstentionReason, Example, WeakLabel
 from backend.domain.ports import Completion, Decoding, LanguageModelInfo
 from backend.domain.questions import LabelDefinition, Question
 from backend.errors import UnsupportedLabelConfig
@@ -48,7 +49,6 @@ _TOO_MANY = (
 )
 _LabelAnswer = tuple[int, TruncatedPrompt, Completion | None]
 """A label's index with the prompt that asked about it and its completion."""
-_NOT_A_LABEL = "the model's answer is none of the labels"
 _YES, _NO = "yes", "no"
 _YES_NO = (LabelDefinition(_YES, _YES), LabelDefinition(_NO, _NO))
 
@@ -72,10 +72,9 @@ def ask_single_label(
     layout = choice_layout(call.schema, question, call.instruction, template, words)
     batch = PromptBatch(call, question, prompt_version(question, template))
     decoding = _decoding(call.info, words, is_chat=template.is_chat)
-    prompts = batch.prompts(
-        examples, layout, _answer_word(question, words), call.truncator(decoding)
-    )
-    return batch.annotate(examples, prompts, decoding, _parser(words))
+    answer_word = _answer_word(question, words)
+    prompts = batch.prompts(examples, layout, answer_word, call.truncator(decoding))
+    return batch.annotate(examples, prompts, decoding, partial(_parse, words))
 
 
 def ask_multilabel(
@@ -110,7 +109,7 @@ def ask_multilabel(
     completions = batch.complete(prompts, decoding)
     for (row, index), prompt, completion in zip(cells, prompts, completions, strict=True):
         answers[row].append((index, prompt, completion))
-    parse = _parser(words)
+    parse = partial(_parse, words)
     return [
         batch.weak_label(example, *_combined(of_example, parse, len(question.labels)))
         for example, of_example in zip(examples, answers, strict=True)
@@ -144,10 +143,9 @@ def ask_shortlist(
         together = Verbalizer(tuple(all_words), tuple(token_ids))
         decoding = _decoding(call.info, together, is_chat=template.is_chat)
         completions = batch.complete([row.prompt for row in group], decoding)
-        weak_labels += [
-            batch.weak_label(row.example, row.prompt, completion, row.parser(len(question.labels)))
-            for row, completion in zip(group, completions, strict=True)
-        ]
+        for row, completion in zip(group, completions, strict=True):
+            parse = partial(row.parse, len(question.labels))
+            weak_labels.append(batch.weak_label(row.example, row.prompt, completion, parse))
     return weak_labels
 
 
@@ -203,18 +201,12 @@ class _ShortlistRow:
     words: Verbalizer
     prompt: TruncatedPrompt
 
-    def parser(self, n_labels: int) -> ParseAnswer:
-        """Return the parser whose posterior is over all labels."""
-        parse_listed = _parser(self.words)
-
-        def parse(completion: Completion) -> Mapping[str, Any] | Abstention:
-            answer = parse_listed(completion)
-            if isinstance(answer, Abstention):
-                return answer
-            posterior = spread(answer["probabilities"], self.labels, n_labels)
-            return {**answer, "probabilities": posterior}
-
-        return parse
+    def parse(self, n_labels: int, completion: Completion) -> Mapping[str, Any] | Abstention:
+        """Return a posterior over all labels, or an abstention."""
+        answer = _parse(self.words, completion)
+        if isinstance(answer, Abstention):
+            return answer
+        return {**answer, "probabilities": spread(answer["probabilities"], self.labels, n_labels)}
 
 
 def _groups(rows: Sequence[_ShortlistRow]) -> Iterator[list[_ShortlistRow]]:
@@ -244,11 +236,9 @@ def _verbalizer(call: LLMCall, question: Question, template: PromptTemplate) -> 
     try:
         if len(question.labels) > _MAX_TOKEN_IDS:
             raise UnsupportedLabelConfig(_TOO_MANY.format(len(question.labels), _MAX_TOKEN_IDS))
+        letters, is_chat = template.uses_letters, template.is_chat
         return build_verbalizer(
-            question.labels,
-            call.tokenize,
-            wants_letters=template.uses_letters,
-            is_chat=template.is_chat,
+            question.labels, call.tokenize, wants_letters=letters, is_chat=is_chat
         )
     except UnsupportedLabelConfig:
         if question.kind.is_ordinal:
@@ -275,25 +265,19 @@ def _decoding(info: LanguageModelInfo, words: Verbalizer, *, is_chat: bool) -> D
     )
 
 
-def _parser(words: Verbalizer) -> ParseAnswer:
-    def parse(completion: Completion) -> Mapping[str, Any] | Abstention:
-        if words.token_ids:
-            return read_posterior(completion, words.token_ids)
-        index = match_word(completion.text, words.words)
-        if index is None:
-            return Abstention(AbstentionReason.UNREADABLE, _NOT_A_LABEL)
-        return {"probabilities": written_posterior(index, len(words.words))}
-
-    return parse
+def _parse(words: Verbalizer, completion: Completion) -> Mapping[str, Any] | Abstention:
+    if words.token_ids:
+        return read_posterior(completion, words.token_ids)
+    index = match_word(completion.text, words.words)
+    if index is None:
+        return Abstention(AbstentionReason.UNREADABLE, "the model's answer is none of the labels")
+    return {"probabilities": written_posterior(index, len(words.words))}
 
 
 def _answer_word(question: Question, words: Verbalizer) -> FormatAnswer:
-    by_value = {label.value: word for label, word in zip(question.labels, words.words, strict=True)}
-
-    def format_answer(shot: Demonstration) -> str | None:
-        return by_value.get(shot.answer.labels[0]) if shot.answer.labels else None
-
-    return format_answer
+    values = (label.value for label in question.labels)
+    by_value = dict(zip(values, words.words, strict=True))
+    return lambda shot: by_value.get(shot.answer.labels[0]) if shot.answer.labels else None
 
 
 def _yes_or_no(value: str) -> FormatAnswer:

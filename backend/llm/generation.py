@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -39,9 +40,7 @@ LabeledTexts = tuple[LabelDefinition, dict[str, str]]
 class GenerationRequest:
     """The question to write demonstrations for, and how many.
 
-    Args:
-        examples: unlabeled texts of the project; a few of them show each prompt the style.
-        n_per_class: demonstrations of each label.
+    A few of the `examples`, unlabeled texts of the project, show each prompt the style.
     """
 
     schema: TaskSchema
@@ -53,23 +52,15 @@ class GenerationRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class GenerationCounts:
-    """Numbers of requested texts by outcome; the parts add up to `n_asked`."""
-
-    n_asked: int = 0
-    n_unreadable: int = 0
-    n_duplicates: int = 0
-    n_rejected: int = 0
-    n_surplus: int = 0
-    n_kept: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class Generated:
-    """The demonstrations, label by label, and the counts of dropped texts."""
+    """The demonstrations, label by label, and the numbers of requested texts by outcome.
+
+    Counted are "n_unreadable", "n_duplicates", "n_rejected", "n_surplus" and "n_kept", which add up
+    to "n_asked".
+    """
 
     demonstrations: tuple[Demonstration, ...]
-    counts: GenerationCounts
+    counts: Mapping[str, int]
 
 
 def can_generate(question: Question) -> bool:
@@ -106,7 +97,7 @@ def generate_demonstrations(
         raise ValueError(f"no texts can be written for a question of kind {question.kind}")
     writer = _TextWriter(model, request, rng)
     kept: dict[str, list[dict[str, str]]] = {label.value: [] for label in question.labels}
-    counts = GenerationCounts()
+    counts: Counter[str] = Counter()
     for _ in range(_MAX_PASSES if writer.styles else 0):
         wanted = [
             label
@@ -118,17 +109,17 @@ def generate_demonstrations(
         written = writer.write(wanted)
         fresh = writer.without_duplicates(written)
         confirmed = _confirmed(annotator, request, fresh)
-        n_before = counts.n_kept
+        n_before = sum(map(len, kept.values()))
         for label, texts in confirmed:
             if len(kept[label.value]) < request.n_per_class:
                 kept[label.value].append(texts)
-        n_kept = sum(map(len, kept.values()))
-        counts = GenerationCounts(
-            n_asked=counts.n_asked + len(wanted),
-            n_unreadable=counts.n_unreadable + len(wanted) - len(written),
-            n_duplicates=counts.n_duplicates + len(written) - len(fresh),
-            n_rejected=counts.n_rejected + len(fresh) - len(confirmed),
-            n_surplus=counts.n_surplus + len(confirmed) - (n_kept - n_before),
+        n_kept = sum(map(len, kept.values())) - n_before
+        counts.update(
+            n_asked=len(wanted),
+            n_unreadable=len(wanted) - len(written),
+            n_duplicates=len(written) - len(fresh),
+            n_rejected=len(fresh) - len(confirmed),
+            n_surplus=len(confirmed) - n_kept,
             n_kept=n_kept,
         )
     demonstrations = tuple(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from backend.domain.labels import (
@@ -18,7 +19,7 @@ from backend.domain.labels import (
 from backend.domain.ports import Completion, Decoding
 from backend.domain.questions import Question
 from backend.llm.client.connection import json_or_none
-from backend.llm.prompt_batch import LLMCall, ParseAnswer, PromptBatch, mean_probability
+from backend.llm.prompt_batch import LLMCall, PromptBatch, mean_probability
 from backend.llm.prompts.templates import (
     display_name,
     instruction_lines,
@@ -61,12 +62,12 @@ def ask_spans(call: LLMCall, question: Question, examples: Sequence[Example]) ->
     prompts = batch.prompts(examples, layout, spans.demonstration, call.truncator(decoding))
     completions = batch.complete(prompts, decoding)
 
-    def parser(example: Example) -> ParseAnswer:
-        return lambda completion: spans.read(completion, example.texts[question.field.name])
-
+    texts = [example.texts.get(question.field.name, "") for example in examples]
     return [
-        batch.weak_label(example, prompt, completion, parser(example))
-        for example, prompt, completion in zip(examples, prompts, completions, strict=True)
+        batch.weak_label(example, prompt, completion, partial(spans.read, text))
+        for example, text, prompt, completion in zip(
+            examples, texts, prompts, completions, strict=True
+        )
     ]
 
 
@@ -125,7 +126,7 @@ class SpanFormat:
         ]
         return json.dumps({"entities": entities}, ensure_ascii=False)
 
-    def read(self, completion: Completion, text: str) -> Mapping[str, Any] | Abstention:
+    def read(self, text: str, completion: Completion) -> Mapping[str, Any] | Abstention:
         """Return the spans of an answer and its mean probability per token, or an abstention."""
         mentions = self.parse(completion.text, is_cut=completion.finish_reason == "length")
         if mentions is None:
@@ -186,11 +187,10 @@ def _occurrences(text: str, words: str) -> list[tuple[int, int]]:
         return []
     pattern = r"\s+".join(re.escape(piece).replace("'", "['\"]") for piece in pieces)
     found = [match.span() for match in re.finditer(pattern, text)]
-    return [place for place in found if _is_whole(text, *place)] or found
-
-
-def _is_whole(text: str, start: int, end: int) -> bool:
-    before, after = text[max(0, start - 1) : start], text[end : end + 1]
-    cuts_before = before.isalnum() and text[start].isalnum()
-    cuts_after = after.isalnum() and text[end - 1].isalnum()
-    return not cuts_before and not cuts_after
+    whole = []
+    for start, end in found:
+        cuts_before = text[max(0, start - 1) : start].isalnum() and text[start].isalnum()
+        cuts_after = text[end : end + 1].isalnum() and text[end - 1].isalnum()
+        if not cuts_before and not cuts_after:
+            whole.append((start, end))
+    return whole or found

@@ -121,8 +121,8 @@ def test_each_label_gets_as_many_texts_as_asked_for():
     assert all(one.source == "generated" for one in generated.demonstrations)
     assert all(one.example_id is None for one in generated.demonstrations)
     assert "and more" not in generated.demonstrations[0].texts["review"]
-    assert generated.counts.n_kept == 6
-    assert generated.counts.n_asked == len(model.prompts) == 12
+    assert generated.counts["n_kept"] == 6
+    assert generated.counts["n_asked"] == len(model.prompts) == 12
 
 
 def test_a_prompt_shows_the_style_and_asks_for_one_label():
@@ -147,23 +147,23 @@ def test_every_outcome_is_counted():
     generated, _ = generate(lambda prompt: next(cycle), n_per_class=2)
     counts = generated.counts
     parts = (
-        counts.n_unreadable
-        + counts.n_duplicates
-        + counts.n_rejected
-        + counts.n_surplus
-        + counts.n_kept
+        counts["n_unreadable"]
+        + counts["n_duplicates"]
+        + counts["n_rejected"]
+        + counts["n_surplus"]
+        + counts["n_kept"]
     )
-    assert parts == counts.n_asked
-    assert counts.n_unreadable > 0
-    assert counts.n_duplicates > 0
-    assert counts.n_kept == len(generated.demonstrations) <= 2
+    assert parts == counts["n_asked"]
+    assert counts["n_unreadable"] > 0
+    assert counts["n_duplicates"] > 0
+    assert counts["n_kept"] == len(generated.demonstrations) <= 2
 
 
 def test_texts_that_the_annotator_labels_otherwise_are_rejected():
     generated, _ = generate(different("good"), n_per_class=2, annotator=WordAnnotator(shift=0.0))
     # every text says "good": over their mean, none is more "neg" than another
     assert "neg" not in labels_of(generated)
-    assert generated.counts.n_rejected > 0
+    assert generated.counts["n_rejected"] > 0
 
 
 def test_the_posterior_of_a_biased_annotator_is_divided_by_its_mean():
@@ -182,7 +182,7 @@ def test_copies_of_pool_texts_and_pieces_of_them_are_dropped():
     copies = itertools.cycle(["we saw it on a monday", "saw it on a"])
     generated, _ = generate(lambda prompt: next(copies))
     assert generated.demonstrations == ()
-    assert generated.counts.n_duplicates == generated.counts.n_asked
+    assert generated.counts["n_duplicates"] == generated.counts["n_asked"]
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ def test_copies_of_pool_texts_and_pieces_of_them_are_dropped():
 )
 def test_what_is_no_whole_text_is_unreadable(lost):
     generated, _ = generate(lambda prompt: lost)
-    assert generated.counts.n_unreadable == generated.counts.n_asked > 0
+    assert generated.counts["n_unreadable"] == generated.counts["n_asked"] > 0
 
 
 def test_the_same_seed_asks_the_same():
@@ -231,7 +231,7 @@ def test_half_a_pair_is_unreadable():
     pair = replace(QUESTION, fields=(TextField("a", "a"), TextField("b", "b")))
     examples = [Example(1, {"a": "left", "b": "right"})]
     generated, _ = generate(lambda prompt: 'good a b c"', question=pair, examples=examples)
-    assert generated.counts.n_unreadable == generated.counts.n_asked
+    assert generated.counts["n_unreadable"] == generated.counts["n_asked"]
 
 
 def test_a_label_of_several_is_kept_when_it_is_likelier_than_not():

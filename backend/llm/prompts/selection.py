@@ -189,7 +189,11 @@ def _figures(
 ) -> TemplateFigures:
     own = calibrated[at]
     is_read = _is_read(own)
-    shares = [_agreement(own, other) for position, other in enumerate(calibrated) if position != at]
+    shares = []
+    for other in [*calibrated[:at], *calibrated[at + 1 :]]:
+        both = is_read & _is_read(other)
+        is_same = own[both].argmax(axis=1) == other[both].argmax(axis=1)
+        shares.append(float(is_same.mean()) if both.any() else 0.0)
     agreement = float(np.mean(shares)) if shares else 0.0
     has_label = is_read & (gold >= 0)
     n_human = int(has_label.sum())
@@ -207,14 +211,6 @@ def _figures(
         n_human=n_human,
         score=template_score(agreement, label_mass, accuracy, n_human) * share_read,
     )
-
-
-def _agreement(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
-    """Return the share of texts with the same label in both; 0 for no text."""
-    both = _is_read(first) & _is_read(second)
-    if not both.any():
-        return 0.0
-    return float((first[both].argmax(axis=1) == second[both].argmax(axis=1)).mean())
 
 
 def _is_read(posteriors: NDArray[np.float64]) -> NDArray[np.bool_]:

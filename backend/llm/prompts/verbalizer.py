@@ -13,8 +13,6 @@ from backend.domain.ports import Completion
 from backend.domain.questions import LabelDefinition
 from backend.errors import UnsupportedLabelConfig
 
-Tokenize = Callable[[str], Sequence[int]]
-
 OPTION_LETTERS = string.ascii_uppercase + string.ascii_lowercase
 """Names of the options when the labels' names do not differ in the first token."""
 
@@ -46,7 +44,7 @@ class Verbalizer:
 
 def build_verbalizer(
     labels: Sequence[LabelDefinition],
-    tokenize: Tokenize,
+    tokenize: Callable[[str], Sequence[int]],
     *,
     wants_letters: bool = False,
     is_chat: bool = False,
