@@ -154,13 +154,13 @@ class AggregatedLabels:
     `probabilities` (n, K); `labels` (n,) class indices; `sources` says what each label comes from:
     "human", "agreement" (at least two annotators, all with this label), "combination", or the name
     of the only annotator that answered; None where none did, so that the posterior is the class
-    shares alone. `annotator_posteriors` holds the calibrated posterior of each that answered.
+    shares alone. `annotator_posteriors`: calibrated (n, K) by annotator, NaN where absent.
     """
 
     probabilities: Floats
     labels: NDArray[np.intp]
     sources: tuple[str | None, ...]
-    annotator_posteriors: tuple[Mapping[str, tuple[float, ...]], ...]
+    annotator_posteriors: Mapping[str, Floats]
 
 
 def aggregate(
@@ -187,23 +187,21 @@ def aggregate(
     labels = probabilities.argmax(axis=1)
     known = [name for name in label_model.annotators if name in posteriors]
     own = {name: label_model.annotator_posterior(name, posteriors[name]) for name in known}
-    has_answer = {name: is_answered(posteriors[name]) for name in known}
-    by_row = tuple(
-        {name: tuple(own[name][row].tolist()) for name in known if has_answer[name][row]}
-        for row in range(len(labels))
-    )
+    for name in known:
+        own[name][~is_answered(posteriors[name])] = np.nan
     has_probe = label_model.probe is not None and embeddings is not None
     sources: list[str | None] = []
-    for row, answers in enumerate(by_row):
+    for row, label in enumerate(labels):
+        answers = {n: p[row].argmax() for n, p in own.items() if not np.isnan(p[row]).any()}
         if row in human:
             sources.append(HUMAN)
         elif not answers and not has_probe:
             sources.append(None)
-        elif {int(np.argmax(posterior)) for posterior in answers.values()} != {int(labels[row])}:
+        elif set(answers.values()) != {label}:
             sources.append(COMBINATION)
         else:
             sources.append(AGREEMENT if len(answers) > 1 else next(iter(answers)))
-    return AggregatedLabels(probabilities, labels, tuple(sources), by_row)
+    return AggregatedLabels(probabilities, labels, tuple(sources), own)
 
 
 def fit_label_model(

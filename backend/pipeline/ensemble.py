@@ -107,7 +107,16 @@ class AnnotatorEnsemble:
         pool = pool.restrict(*choices)
         state = self._select_templates(pool, state)
         labels = self._label(state, pool.guidelines, pool.examples)
-        self._keep_early(pool, labels)
+        copied = ("example_id", "question", "annotator", "annotator_kind", "prompt_version")
+        human_ids = {i for of_question in human.values() for i in of_question}
+        rows = [
+            {name: getattr(label, name) for name in copied}
+            | {"probabilities": list(label.probabilities)}
+            for label in labels
+            if label.example_id in human_ids and label.probabilities
+        ]
+        stored = {"question_version": project.question_version, "labels": rows}
+        self.stores.state.put(project.id, _EARLY, stored)
         return self.fit(pool.with_weak_labels(labels), state)
 
     def fit(
@@ -170,16 +179,12 @@ class AnnotatorEnsemble:
     def early_weak_labels(self, project: Project) -> list[WeakLabel]:
         """Return the labels of texts that people had answered before `fit_sample`."""
         stored = self.stores.state.current(project, _EARLY)
-        return [
-            WeakLabel(
-                **label
-                | {
-                    "probabilities": tuple(label["probabilities"]),
-                    "annotator_kind": AnnotatorKind(label["annotator_kind"]),
-                }
-            )
-            for label in (stored or {}).get("labels", ())
-        ]
+        labels = []
+        for row in (stored or {}).get("labels", ()):
+            kind = AnnotatorKind(row["annotator_kind"])
+            values = row | {"annotator_kind": kind, "probabilities": tuple(row["probabilities"])}
+            labels.append(WeakLabel(**values))
+        return labels
 
     def label_with_demonstrations(
         self,
@@ -221,36 +226,16 @@ class AnnotatorEnsemble:
             embeddings=self.embed(question, pool.examples).astype(float),
             human={row_of[i]: label for i, label in human.items() if i in row_of},
         )
-        names = dict.fromkeys(name for own in result.annotator_posteriors for name in own)
-        own_posteriors = {
-            name: np.array(
-                [own.get(name, (np.nan,) * matrix.n_labels) for own in result.annotator_posteriors]
-            ).reshape(len(pool.examples), matrix.n_labels)
-            for name in names
-        }
-        sources = [
-            source if own or source == HUMAN else None
-            for source, own in zip(result.sources, result.annotator_posteriors, strict=True)
-        ]
-        is_given = np.array([source is not None for source in sources], dtype=bool)[:, None]
-        probabilities = np.where(is_given, result.probabilities, matrix.first())
-        return AggregatedMatrix(probabilities, sources, own_posteriors)
+        is_given = np.array([source == HUMAN for source in result.sources], dtype=bool)
+        for own in result.annotator_posteriors.values():
+            is_given |= has_label(own)
+        sources = [s if given else None for s, given in zip(result.sources, is_given, strict=True)]
+        probabilities = np.where(is_given[:, None], result.probabilities, matrix.first())
+        return AggregatedMatrix(probabilities, sources, result.annotator_posteriors)
 
     def embed(self, question: Question, examples: Sequence[Example]) -> NDArray[np.float32]:
         """Return one unit vector (n, d) per example for the texts that a question is about."""
         return self.encoder.embed([example.text_of(question) for example in examples])
-
-    def _keep_early(self, pool: Pool, labels: Sequence[WeakLabel]) -> None:
-        copied = ("example_id", "question", "annotator", "annotator_kind", "prompt_version")
-        human_ids = {i for of_question in pool.human.values() for i in of_question}
-        rows = [
-            {name: getattr(label, name) for name in copied}
-            | {"probabilities": list(label.probabilities)}
-            for label in labels
-            if label.example_id in human_ids and label.probabilities
-        ]
-        stored = {"question_version": pool.project.question_version, "labels": rows}
-        self.stores.state.put(pool.project.id, _EARLY, stored)
 
     def _select_templates(self, pool: Pool, state: EnsembleState) -> EnsembleState:
         usable = [e for e in pool.examples if not e.missing]
