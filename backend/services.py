@@ -20,12 +20,11 @@ if TYPE_CHECKING:
     from backend.pipeline.aggregate import Aggregator
     from backend.pipeline.ensemble import AnnotatorEnsemble
     from backend.pipeline.export import Exporter
-    from backend.pipeline.llm_budget import LLMBudgetPlanner
     from backend.pipeline.pool import GuidelinesReader
-    from backend.pipeline.predict import Labeler, PredictionService
+    from backend.pipeline.predict import PredictionService
     from backend.pipeline.prelabel import PrelabelSteps
     from backend.pipeline.release import MakeStrategy, ReleaseBuilder
-    from backend.pipeline.rounds.context import RoundPlan, StudentFactory
+    from backend.pipeline.rounds.context import StudentFactory
     from backend.pipeline.rounds.workflow import RoundSteps
     from backend.self_training.similarity import SimilarityAnnotator
 
@@ -132,10 +131,10 @@ class Services:
     @cached_property
     def prediction(self) -> PredictionService:
         """Return the use case of /predict."""
-        from backend.pipeline.predict import PredictionService
+        from backend.pipeline.predict import Labeler, PredictionService
 
         return PredictionService(
-            lambda: self._labeler,
+            lambda: Labeler(self.ensemble, self.guidelines, self.config, self.stores),
             self.stores,
             deadline_s=self.settings.predict_deadline_s,
             live_limit=self.settings.live_predict_limit,
@@ -158,19 +157,26 @@ class Services:
     def round_steps(self) -> RoundSteps:
         """Return the steps of the worker's workflows."""
         from backend.llm.paraphraser import Paraphraser
-        from backend.pipeline.rounds.context import RoundContext
+        from backend.pipeline.rounds.context import RoundContext, RoundPlan
         from backend.pipeline.rounds.promote import PromoteStep
         from backend.pipeline.rounds.recipes import round_recipes
         from backend.pipeline.rounds.relabel import RelabelStep
         from backend.pipeline.rounds.train import Paraphrases, TrainStep
         from backend.pipeline.rounds.workflow import RoundPolicy, RoundScheduler, RoundSteps
 
-        stores, aggregator, ensemble = self.stores, self.aggregator, self.ensemble
-        context = RoundContext(stores, self.models, self._round_plan, round_recipes(ensemble))
-        policy = RoundPolicy(self.settings.round_min_tasks, self.settings.round_every)
-        paraphrases = Paraphrases(
-            self.settings.student_views, Paraphraser(self.language_model).paraphrase
+        settings, stores = self.settings, self.stores
+        aggregator, ensemble = self.aggregator, self.ensemble
+        plan = RoundPlan(
+            recipe="paper" if settings.round_recipe == "paper" else "default",
+            max_cycles=settings.round_limit,
+            n_shots=settings.round_shots,
+            llm_share=settings.llm_share or None,
+            chunk=settings.annotate_chunk,
         )
+        context = RoundContext(stores, self.models, plan, round_recipes(ensemble))
+        policy = RoundPolicy(settings.round_min_tasks, settings.round_every)
+        paraphraser = Paraphraser(self.language_model)
+        paraphrases = Paraphrases(settings.student_views, paraphraser.paraphrase)
         return RoundSteps(
             self._prelabel_steps,
             RoundScheduler(context, self.guidelines, stores, policy),
@@ -181,6 +187,7 @@ class Services:
 
     @cached_property
     def _prelabel_steps(self) -> PrelabelSteps:
+        from backend.pipeline.llm_budget import LLMBudgetPlanner
         from backend.pipeline.predict import Labeler, StudentPredictor
         from backend.pipeline.prelabel import PreAnnotator, PrelabelSteps
         from backend.pipeline.publish import Publisher
@@ -194,12 +201,16 @@ class Services:
             full_sync_interval_s=settings.full_sync_interval_s,
             retry_abstentions_s=settings.retry_abstentions_s,
         )
+        share = settings.llm_share or None
+        budget = LLMBudgetPlanner(
+            self.ensemble, self.guidelines, stores, self._make_strategy, share
+        )
         orderer = Orderer(self.aggregator, self._releases, stores, plan)
         student = StudentPredictor(stores, self.models, self.make_student)
         labeler = Labeler(self.ensemble, self.guidelines, self.config, stores, student)
         return PrelabelSteps(
             Synchronizer(self.platform, self.config, stores, plan, orderer.is_due),
-            PreAnnotator(labeler, self.aggregator, self._budget, stores, plan),
+            PreAnnotator(labeler, self.aggregator, budget, stores, plan),
             Publisher(self.platform, stores, plan),
             orderer,
         )
@@ -214,28 +225,10 @@ class Services:
         return GuidelinesReader(self.config, self.stores, definitions)
 
     @cached_property
-    def _labeler(self) -> Labeler:
-        from backend.pipeline.predict import Labeler
-
-        return Labeler(self.ensemble, self.guidelines, self.config, self.stores)
-
-    @cached_property
     def _releases(self) -> ReleaseBuilder:
         from backend.pipeline.release import ReleaseBuilder
 
         return ReleaseBuilder(self.ensemble, self.config, self.stores, self._make_strategy)
-
-    @cached_property
-    def _budget(self) -> LLMBudgetPlanner:
-        from backend.pipeline.llm_budget import LLMBudgetPlanner
-
-        return LLMBudgetPlanner(
-            self.ensemble,
-            self.guidelines,
-            self.stores,
-            self._make_strategy,
-            share=self.settings.llm_share or None,
-        )
 
     @cached_property
     def _make_strategy(self) -> MakeStrategy:
@@ -249,18 +242,6 @@ class Services:
         from backend.factories import student_factory
 
         return self.given.make_student or student_factory(self.settings, self.encoder)
-
-    @cached_property
-    def _round_plan(self) -> RoundPlan:
-        from backend.pipeline.rounds.context import RoundPlan
-
-        return RoundPlan(
-            recipe="paper" if self.settings.round_recipe == "paper" else "default",
-            max_cycles=self.settings.round_limit,
-            n_shots=self.settings.round_shots,
-            llm_share=self.settings.llm_share or None,
-            chunk=self.settings.annotate_chunk,
-        )
 
     @property
     def models(self) -> Path:

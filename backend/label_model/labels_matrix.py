@@ -75,21 +75,19 @@ class LabelsMatrix:
 
     def combined(self, *kinds: AnnotatorKind) -> Floats:
         """Return the posteriors (n, K) of annotators of these kinds, a later kind replacing."""
-        combined = np.full((len(self.example_ids), self.n_labels), np.nan)
-        for kind in kinds:
-            for name, posteriors in self.posteriors.items():
-                if self.kinds[name] is kind:
-                    is_given = has_label(posteriors)
-                    combined[is_given] = posteriors[is_given]
-        return combined
+        names = [n for kind in kinds for n in self.posteriors if self.kinds[n] is kind]
+        return self._overlay([self.posteriors[name] for name in names])
 
     def first(self) -> Floats:
         """Return the posteriors (n, K) of the first annotator that gave one, row by row."""
-        first = np.full((len(self.example_ids), self.n_labels), np.nan)
-        for posteriors in reversed(list(self.posteriors.values())):
+        return self._overlay([*self.posteriors.values()][::-1])
+
+    def _overlay(self, layers: Sequence[Floats]) -> Floats:
+        combined = np.full((len(self.example_ids), self.n_labels), np.nan)
+        for posteriors in layers:
             is_given = has_label(posteriors)
-            first[is_given] = posteriors[is_given]
-        return first
+            combined[is_given] = posteriors[is_given]
+        return combined
 
     def weak_labels(self, question: Question) -> list[WeakLabel]:
         """Return every posterior as a weak label, annotator by annotator."""
@@ -132,33 +130,31 @@ class AggregatedMatrix:
             first_labels: By example id the label whose flags the aggregated one keeps, and which
                 stands where `sources` is None.
         """
-        return [
-            aggregated_copy(question, example, first_labels.get(example.id))
-            if source is None
-            else self._weak_label(question, row, source, first_labels.get(example.id), example.id)
-            for row, (example, source) in enumerate(zip(examples, self.sources, strict=True))
-        ]
-
-    def _weak_label(
-        self, question: Question, row: int, source: str, first: WeakLabel | None, example_id: int
-    ) -> WeakLabel:
-        own = {
-            name: tuple(posteriors[row].tolist())
-            for name, posteriors in self.annotator_posteriors.items()
-            if np.isfinite(posteriors[row]).all()
-        }
-        return WeakLabel(
-            example_id,
-            question.name,
-            AGGREGATED,
-            probabilities=tuple(self.probabilities[row].tolist()),
-            label_mass=first.label_mass if first and question.kind.is_exclusive else None,
-            annotator_posteriors=own,
-            injection_flag=first.injection_flag if first else None,
-            is_truncated=bool(first and first.is_truncated),
-            annotator_kind=AnnotatorKind.AGGREGATED,
-            source=source,
-        )
+        labels = []
+        for row, (example, source) in enumerate(zip(examples, self.sources, strict=True)):
+            first = first_labels.get(example.id)
+            if source is None:
+                labels.append(_aggregated_copy(question, example, first))
+                continue
+            own = {
+                name: tuple(posteriors[row].tolist())
+                for name, posteriors in self.annotator_posteriors.items()
+                if np.isfinite(posteriors[row]).all()
+            }
+            label = WeakLabel(
+                example.id,
+                question.name,
+                AGGREGATED,
+                probabilities=tuple(self.probabilities[row].tolist()),
+                label_mass=first.label_mass if first and question.kind.is_exclusive else None,
+                annotator_posteriors=own,
+                injection_flag=first.injection_flag if first else None,
+                is_truncated=bool(first and first.is_truncated),
+                annotator_kind=AnnotatorKind.AGGREGATED,
+                source=source,
+            )
+            labels.append(label)
+        return labels
 
 
 def has_label(posteriors: Floats) -> NDArray[np.bool_]:
@@ -177,7 +173,7 @@ def first_labels(question: Question, weak_labels: Sequence[WeakLabel]) -> dict[i
     return first
 
 
-def aggregated_copy(question: Question, example: Example, label: WeakLabel | None) -> WeakLabel:
+def _aggregated_copy(question: Question, example: Example, label: WeakLabel | None) -> WeakLabel:
     """Return one annotator's label as the aggregated one; an abstention without any."""
     if label is None:
         label = WeakLabel(example.id, question.name, "nobody", abstention=_NO_LABEL)

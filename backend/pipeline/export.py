@@ -123,7 +123,16 @@ def _human_row(task: Task, question: Question, human: ConsensusLabel) -> ExportR
 
 
 def _model_row(task: Task, question: Question, label: WeakLabel) -> ExportRow:
-    given, probability = _labels(question, label.probabilities)
+    """Return the labels that a posterior gives, with the confidence of the least certain one."""
+    values, p = [label.value for label in question.labels], label.probabilities
+    given: tuple[str, ...] = ()
+    confidence = label.confidence
+    if p and question.kind.is_exclusive:
+        best = max(range(len(values)), key=lambda at: p[at])
+        given, confidence = (values[best],), p[best]
+    elif p:
+        given = tuple(v for v, share in zip(values, p, strict=True) if share >= _THRESHOLD)
+        confidence = min(max(share, 1 - share) for share in p)
     return ExportRow(
         task.id,
         task.data,
@@ -132,21 +141,7 @@ def _model_row(task: Task, question: Question, label: WeakLabel) -> ExportRow:
         spans=label.spans,
         text=label.text,
         source=AGGREGATED,
-        probability=label.confidence if probability is None else probability,
-        probabilities=label.probabilities,
+        probability=confidence,
+        probabilities=p,
         annotators=tuple(sorted(label.annotator_posteriors)) or (label.source,),
     )
-
-
-def _labels(
-    question: Question, probabilities: tuple[float, ...]
-) -> tuple[tuple[str, ...], float | None]:
-    """Return the labels that a posterior gives, and the confidence of the least certain one."""
-    if not probabilities:
-        return (), None
-    values = [label.value for label in question.labels]
-    if question.kind.is_exclusive:
-        best = max(range(len(values)), key=lambda at: probabilities[at])
-        return (values[best],), probabilities[best]
-    given = tuple(v for v, p in zip(values, probabilities, strict=True) if p >= _THRESHOLD)
-    return given, min(max(p, 1 - p) for p in probabilities)

@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import IO, Any
@@ -127,21 +127,12 @@ def _as_object(row: ExportRow) -> dict[str, Any]:
         "task_id": row.task_id,
         "question": row.question.name,
         "labels": list(row.labels),
-        "spans": None if spans is None else [_as_span(span) for span in spans],
+        "spans": None if spans is None else [asdict(span) for span in spans],
         "text": row.text,
         "source": row.source,
         "probability": row.probability,
         "annotators": list(row.annotators),
         "data": dict(row.data),
-    }
-
-
-def _as_span(span: Span) -> dict[str, Any]:
-    return {
-        "start": span.start,
-        "end": span.end,
-        "label": span.label,
-        "probability": span.probability,
     }
 
 

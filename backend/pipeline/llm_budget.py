@@ -13,10 +13,10 @@ from backend.active_learning.holdout import holdout_seed
 from backend.active_learning.ordering import PoolView
 from backend.domain.llm_usage import LLMBudget
 from backend.domain.projects import Project, Task
-from backend.domain.questions import Question
+from backend.llm.prompts.templates import describe_task
 from backend.pipeline.ensemble import AnnotatorEnsemble
 from backend.pipeline.pool import Guidelines, GuidelinesReader
-from backend.pipeline.release import MakeStrategy, words_of
+from backend.pipeline.release import MakeStrategy
 from backend.pipeline.status import LLM_BUDGET, read_llm_budget
 from backend.store import Stores
 
@@ -75,7 +75,8 @@ class LLMBudgetPlanner:
         if n_asked <= 0:
             return 1.0, _ALL
         prompt_s = sum(each.seconds for each in usage) / n_asked
-        needed_s = n_tasks * sum(_n_prompts(question) for question in questions) * prompt_s
+        n_prompts = sum(len(q.labels) if q.kind.is_multilabel else 1 for q in questions)
+        needed_s = n_tasks * n_prompts * prompt_s
         if needed_s <= _NIGHT_S:
             return 1.0, _ALL
         share = _NIGHT_S / needed_s
@@ -96,11 +97,7 @@ class LLMBudgetPlanner:
             read_texts=lambda rows: [examples[row].text_of(question) for row in rows],
             label_names=tuple(label.name for label in question.labels),
         )
-        strategy = self.make_strategy(words_of(guidelines))
+        strategy = self.make_strategy(describe_task(guidelines.schema, guidelines.instruction))
         ordering = strategy.order(pool, rng=np.random.default_rng(holdout_seed(project.id)))
         behind = ordering.example_ids(pool)[math.ceil(share * len(examples)) :]
         return tuple(sorted(int(i) for i in behind))
-
-
-def _n_prompts(question: Question) -> int:
-    return len(question.labels) if question.kind.is_multilabel else 1

@@ -117,10 +117,13 @@ class StudentPredictor:
         number, cycle = provenance[MODEL_FROM]
         folder = RoundArtifacts(self.folder / project.id / str(number)).model(cycle)
         try:
-            student = self._load(folder)
+            if self._loaded is None or self._loaded[0] != folder:
+                self._loaded = None  # two models at a time would be too many on a small machine
+                self._loaded = (folder, self.make(_RECIPE).load(folder))
         except (BackendError, OSError) as exc:
             _LOG.warning("project=%s the student of round %s: %s", project.id, number, exc)
             return []
+        student = self._loaded[1]
         if student.labels != tuple(label.value for label in question.labels):
             return []
         ids = tuple(example.id for example in examples)
@@ -132,12 +135,6 @@ class StudentPredictor:
             f"round {number}",
         )
         return matrix.weak_labels(question)
-
-    def _load(self, folder: Path) -> FittedStudent:
-        if self._loaded is None or self._loaded[0] != folder:
-            self._loaded = None  # two models at a time would be one too many on a small machine
-            self._loaded = (folder, self.make(_RECIPE).load(folder))
-        return self._loaded[1]
 
 
 @dataclass(frozen=True)
@@ -157,23 +154,15 @@ class PredictionService:
         found = self.stores.labels.predictions(project, tasks)
         missing = [task for task in tasks if task.id not in found]
         if missing:
-            found |= self._predict_live(project, missing)
+            started = time.monotonic()
+            self.stores.tasks.save(project.id, missing)
+            live = self._label(project, missing[: self.live_limit])
+            if len(live) < len(missing):
+                self.stores.jobs.request_job(project.id, JobKind.PRELABEL, "asked for by /predict")
+            line = "project=%s live n_tasks=%d n_labelled=%d seconds=%.2f"
+            _LOG.info(line, project.id, len(missing), len(live), time.monotonic() - started)
+            found |= live
         return [found.get(task.id) for task in tasks]
-
-    def _predict_live(self, project: Project, missing: Sequence[Task]) -> dict[int, Prediction]:
-        started = time.monotonic()
-        self.stores.tasks.save(project.id, missing)
-        predictions = self._label(project, missing[: self.live_limit])
-        if len(predictions) < len(missing):
-            self.stores.jobs.request_job(project.id, JobKind.PRELABEL, "asked for by /predict")
-        _LOG.info(
-            "project=%s live n_tasks=%d n_labelled=%d seconds=%.2f",
-            project.id,
-            len(missing),
-            len(predictions),
-            time.monotonic() - started,
-        )
-        return predictions
 
     def _label(self, project: Project, tasks: Sequence[Task]) -> dict[int, Prediction]:
         """Label tasks now; leave out what the worker has sent to Label Studio meanwhile."""

@@ -101,13 +101,8 @@ class Publisher:
         refused = [task_id for task_id in task_ids if task_id not in present]
         why = "Label Studio dropped it at import: the task is gone or the label config has changed"
         self.stores.labels.note_refused(project, refused, why)
-        _LOG.error(
-            "project=%s sent=%d created=%d refused=%d",
-            project.id,
-            len(task_ids),
-            n_created,
-            len(refused),
-        )
+        counts = (len(task_ids), n_created, len(refused))
+        _LOG.error("project=%s sent=%d created=%d refused=%d", project.id, *counts)
         return sorted(present)
 
     def serve(self, project_id: ProjectId) -> dict[str, int]:
@@ -118,24 +113,19 @@ class Publisher:
         project = self.stores.projects.connected(project_id)
         if project is None or not self.plan.manages_queue:
             return {"is_served": 0}
+        projects, version = self.stores.projects, project.model_version
         try:
-            if self.stores.projects.served_version(project_id) != project.model_version:
+            if projects.served_version(project_id) != version:
                 if not self.stores.labels.has_published(project):
                     return {"is_served": 0}
-                self._switch(project)
-            self._withdraw_superseded(project)
+                self.platform.serve_model_version(project.platform_id, version)
+                projects.note_served(project_id, version)
+                _LOG.info("project=%s serves version=%s", project_id, version)
+            # apart from the switch, so that a kill in between loses no deletion
+            for superseded in projects.superseded_versions(project_id):
+                self.platform.delete_model_version(project.platform_id, superseded)
+                projects.note_withdrawn(project_id, superseded)
         except PlatformError as exc:
             self.stores.jobs.note_problem(project_id, PUBLISHING, str(exc))
             return {"is_served": 0}
         return {"is_served": 1}
-
-    def _switch(self, project: Project) -> None:
-        self.platform.serve_model_version(project.platform_id, project.model_version)
-        self.stores.projects.note_served(project.id, project.model_version)
-        _LOG.info("project=%s serves version=%s", project.id, project.model_version)
-
-    def _withdraw_superseded(self, project: Project) -> None:
-        """Delete replaced versions; apart from the switch, so that a kill in between loses none."""
-        for superseded in self.stores.projects.superseded_versions(project.id):
-            self.platform.delete_model_version(project.platform_id, superseded)
-            self.stores.projects.note_withdrawn(project.id, superseded)

@@ -16,13 +16,12 @@ from backend.domain.labels import AnnotatorKind, WeakLabel
 from backend.domain.llm_usage import track_usage
 from backend.domain.ports import ConfigReader
 from backend.domain.projects import Prediction, Project, ProjectId, QueuePlace, QueueState, Task
-from backend.domain.questions import Question
 from backend.errors import UnsupportedLabelConfig
 from backend.evaluation.metrics import mean_pairwise_kappa
 from backend.llm.prompts.templates import describe_task
 from backend.pipeline.aggregate import Aggregator
 from backend.pipeline.ensemble import AnnotatorEnsemble
-from backend.pipeline.pool import AggregatedPool, Guidelines, Pool
+from backend.pipeline.pool import AggregatedPool, Pool
 from backend.pipeline.status import QUEUE, read_queue
 from backend.pipeline.sync import PrelabelPlan
 from backend.store import Stores
@@ -59,7 +58,9 @@ class ReleaseBuilder:
         """
         pool = aggregated.pool
         project = pool.project
-        strategy = self.make_strategy(words_of(pool.guidelines))
+        strategy = self.make_strategy(
+            describe_task(pool.guidelines.schema, pool.guidelines.instruction)
+        )
         with track_usage(project.id, "order"):
             view = self._view(aggregated)
             rng = np.random.default_rng(holdout_seed(project.id))
@@ -80,26 +81,26 @@ class ReleaseBuilder:
             asdict(ordering.diagnostics),
         )
         self.stores.state.put(project.id, QUEUE, asdict(state))
-        _LOG.info(
-            "project=%s release=%s n_predictions=%d strategy=%s",
-            project.id,
-            draft.model_version,
-            len(predictions),
-            strategy.name,
-        )
+        line = "project=%s release=%s n_predictions=%d strategy=%s"
+        _LOG.info(line, project.id, draft.model_version, len(predictions), strategy.name)
         return draft
 
     def _view(self, aggregated: AggregatedPool) -> PoolView:
         pool = aggregated.pool
         question = pool.questions[0]
         human = pool.human.get(question.name, {})
+        kinds = pool.matrices[question.name].kinds
+        own = aggregated.matrices[question.name].annotator_posteriors
+        students = [p for name, p in own.items() if kinds[name] is AnnotatorKind.STUDENT]
         flags = {v.example_id: v.injection_flag for v in aggregated.labels if v.injection_flag}
         return PoolView(
             example_ids=pool.example_ids,
             embeddings=self.ensemble.embed(question, pool.examples),
             posteriors=_normalized(aggregated.posteriors(question)) if question.labels else None,
-            student_posteriors=_student_posteriors(aggregated, question),
-            agreement=_agreement(aggregated, question),
+            student_posteriors=next(iter(students), None),
+            agreement=mean_pairwise_kappa(
+                {n: p for n, p in sorted(own.items()) if not kinds[n].is_from_round}
+            ),
             labeled={
                 at: human.get(example.id)
                 for at, example in enumerate(pool.examples)
@@ -173,11 +174,6 @@ class Orderer:
         return {"is_ordered": 1}
 
 
-def words_of(guidelines: Guidelines) -> str:
-    """Return in words what people are asked, for query strategies."""
-    return describe_task(guidelines.schema, guidelines.instruction)
-
-
 def valid_prediction(
     config: ConfigReader, pool: Pool, task: Task, labels: Sequence[WeakLabel]
 ) -> Prediction | None:
@@ -188,12 +184,8 @@ def valid_prediction(
     )
     errors = [] if prediction is None else config.errors(project.label_config, prediction)
     if errors:
-        _LOG.error(
-            "project=%s task=%d prediction does not fit the label config: %s",
-            project.id,
-            task.id,
-            "; ".join(errors),
-        )
+        line = "project=%s task=%d prediction does not fit the label config: %s"
+        _LOG.error(line, project.id, task.id, "; ".join(errors))
     return None if errors else prediction
 
 
@@ -223,25 +215,6 @@ def _places(project_id: ProjectId, view: PoolView, ordering: Ordering) -> list[Q
         )
         for at, task_id in enumerate(with_holdout(ids, seed=seed))
     ]
-
-
-def _student_posteriors(
-    aggregated: AggregatedPool, question: Question
-) -> NDArray[np.float64] | None:
-    kinds = aggregated.pool.matrices[question.name].kinds
-    for name, posteriors in aggregated.matrices[question.name].annotator_posteriors.items():
-        if kinds[name] is AnnotatorKind.STUDENT:
-            return posteriors
-    return None
-
-
-def _agreement(aggregated: AggregatedPool, question: Question) -> float | None:
-    """Return how far the annotators agree beyond chance, those of a round left out."""
-    kinds = aggregated.pool.matrices[question.name].kinds
-    found = aggregated.matrices[question.name].annotator_posteriors
-    return mean_pairwise_kappa(
-        {n: p for n, p in sorted(found.items()) if not kinds[n].is_from_round}
-    )
 
 
 def _normalized(posteriors: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from backend.domain.llm_usage import LLMBudget, Prices, Usage
+from backend.domain.llm_usage import LLMBudget, Prices
 from backend.domain.projects import Project, QueuePlace, QueueState
 from backend.domain.rounds import MAX_CHANGED, Round, RoundState
 from backend.evaluation.stopping import LearningPoint, advise_on_labels, advise_on_rounds
@@ -136,37 +136,50 @@ class StatusReporter:
     def _llm(self, project: Project) -> dict[str, Any]:
         """Return what the LLM was asked for the project, in all and by purpose."""
         by_purpose = self.stores.llm_cache.usage(project.id)
-        purposes = {usage.scope.purpose: self._usage(usage) for usage in by_purpose}
+        purposes = {
+            usage.scope.purpose: {
+                "n_llm_calls": usage.n_calls,
+                "n_prompts": usage.n_prompts,
+                "n_cache_hits": usage.n_cache_hits,
+                "n_tokens_in": usage.n_tokens_in,
+                "n_tokens_out": usage.n_tokens_out,
+                "llm_seconds": round(usage.seconds, 3),
+                "llm_cost": round(self.prices.cost(usage), 6),
+            }
+            for usage in by_purpose
+        }
         totals = {
             name: sum(usage[name] for usage in purposes.values())
             for name in ("n_llm_calls", "n_prompts", "n_cache_hits", "llm_seconds", "llm_cost")
         }
         return {**totals, "llm_usage": purposes}
 
-    def _usage(self, usage: Usage) -> dict[str, Any]:
-        return {
-            "n_llm_calls": usage.n_calls,
-            "n_prompts": usage.n_prompts,
-            "n_cache_hits": usage.n_cache_hits,
-            "n_tokens_in": usage.n_tokens_in,
-            "n_tokens_out": usage.n_tokens_out,
-            "llm_seconds": round(usage.seconds, 3),
-            "llm_cost": round(self.prices.cost(usage), 6),
-        }
-
     def _rounds(self, project: Project) -> dict[str, Any]:
         """Return the rounds of the present question, newest last, and advice."""
         history = self.stores.rounds.current(project)
         return {
             "n_rounds": len(history),
-            "rounds": [_as_json(made) for made in history[-_MAX_ROUNDS:]],
+            "rounds": [
+                {name: getattr(made, name) for name in _ROUND}
+                | {
+                    "state": str(made.state),
+                    "progress": dict(made.progress),
+                    "metrics": dict(made.metrics),
+                    "started_at": made.started_at.isoformat(),
+                }
+                for made in history[-_MAX_ROUNDS:]
+            ],
             "advice": self._advice(history),
         }
 
     def _advice(self, history: Sequence[Round]) -> dict[str, Any]:
         released = [made for made in history if made.state is RoundState.RELEASED]
         changed = [share for made in released[-1:] for share in made.metrics.get("changed", [])]
-        points = [point for made in released if (point := _learning_point(made)) is not None]
+        points = [
+            LearningPoint(made.n_human, fused["value"], fused["high"] - fused["low"])
+            for made in released
+            if (fused := made.metrics.get("accuracies", {}).get("fused")) is not None
+        ]
         on_rounds = advise_on_rounds(
             changed, max_changed=MAX_CHANGED, max_rounds=1 + self.max_cycles
         )
@@ -178,22 +191,6 @@ class StatusReporter:
             "are_labels_paying": on_labels.is_paying,
             "figures": {**on_rounds.figures, **on_labels.figures},
         }
-
-
-def _learning_point(made: Round) -> LearningPoint | None:
-    fused = made.metrics.get("accuracies", {}).get("fused")
-    if fused is None:
-        return None
-    return LearningPoint(made.n_human, fused["value"], fused["high"] - fused["low"])
-
-
-def _as_json(made: Round) -> dict[str, Any]:
-    return {name: getattr(made, name) for name in _ROUND} | {
-        "state": str(made.state),
-        "progress": dict(made.progress),
-        "metrics": dict(made.metrics),
-        "started_at": made.started_at.isoformat(),
-    }
 
 
 def _health_in_words(health: Mapping[str, Any]) -> Iterator[str]:

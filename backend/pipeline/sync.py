@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -17,7 +17,6 @@ from backend.domain.projects import (
     Project,
     ProjectId,
     ProjectInfo,
-    SyncState,
     Task,
 )
 from backend.errors import PlatformError, UnsupportedLabelConfig
@@ -69,20 +68,19 @@ class Synchronizer:
 
     def work_due(self, project_id: ProjectId) -> str | None:
         """Return why a project needs its worker now, or None; asks Label Studio once."""
-        project = self._refreshed(project_id)
+        project, info = self._refreshed(project_id) or (None, None)
         if project is None:
             return None
-        info = project[1]
-        if info is not None and self._is_listing_due(project[0], info):
+        if info is not None and self._is_listing_due(project, info):
             return "tasks or annotations have changed"
-        progress = self.stores.labels.progress(project[0])
+        progress = self.stores.labels.progress(project)
         if progress.n_to_label:
             return f"{progress.n_to_label} tasks have no label"
         if not progress.is_complete:
             return "predictions are not published yet"
-        if self.is_order_due(project[0]):
+        if self.is_order_due(project):
             return "the queue has no order yet, or has grown out of it"
-        if self.stores.releases.pending(project[0]) is not None:
+        if self.stores.releases.pending(project) is not None:
             return "a release waits to be published"
         is_served = self.stores.projects.served_version(project_id) is not None
         if self.plan.manages_queue and progress.n_published and not is_served:
@@ -95,11 +93,9 @@ class Synchronizer:
         `is_thorough` lists also where the counts agree: an answer that was changed counts as
         before, and its webhook may have been lost.
         """
-        refreshed = self._refreshed(project_id)
-        if refreshed is None or refreshed[1] is None:
+        project, info = self._refreshed(project_id) or (None, None)
+        if project is None or info is None:
             return {"n_listed": 0}
-        project, info = refreshed
-        assert info is not None  # noqa: S101
         is_due = self._is_listing_due(project, info)
         if not is_due and not (is_thorough and self._may_list(project.id)):
             return {"n_listed": 0}
@@ -154,7 +150,9 @@ class Synchronizer:
         age = datetime.now(UTC) - state.full_sync_at
         if age > timedelta(seconds=self.plan.full_sync_interval_s):
             return True
-        counts = (*self.stores.tasks.counts(project.id), self._n_predictions(project, state))
+        # more prediction rows than these are doubles, fewer are lost ones: a listing repairs both
+        n_predictions = state.n_foreign_predictions + self.stores.labels.n_published(project)
+        counts = (*self.stores.tasks.counts(project.id), n_predictions)
         differs = counts != (info.n_tasks, info.n_annotations, info.n_predictions)
         return differs and self._may_list(project.id)
 
@@ -166,36 +164,26 @@ class Synchronizer:
         age = datetime.now(UTC) - state.full_sync_at
         return age.total_seconds() > state.full_sync_s / _LISTING_SHARE
 
-    def _n_predictions(self, project: Project, state: SyncState) -> int:
-        """Return how many prediction rows Label Studio should have.
-
-        More of them are doubles, fewer are lost ones: a listing repairs both.
-        """
-        return state.n_foreign_predictions + self.stores.labels.n_published(project)
-
     def _list(self, project: Project) -> int:
         started_at, clock = datetime.now(UTC), time.monotonic()
         own = set(self.stores.projects.versions(project.id))
         task_ids: set[int] = set()
         annotation_ids: set[int] = set()
         n_foreign = 0
-        for page in _pages(self.platform.tasks(project.platform_id)):
+        tasks = iter(self.platform.tasks(project.platform_id))
+        while page := list(islice(tasks, _PAGE)):
             task_ids.update(task.id for task in page)
             annotation_ids.update(a.annotation_id for task in page for a in task.annotations or ())
             changed = self.stores.tasks.save_listing(project.id, page, started_at)
-            n_foreign += _count_foreign(own, page)
+            versions = [(v, ids) for t in page for v, ids in (t.prediction_ids or {}).items()]
+            n_foreign += sum(len(ids) for version, ids in versions if version not in own)
             self._reconcile(project, page, set(changed))
         n_tasks, n_labels = self.stores.tasks.close_listing(
             project.id, started_at, task_ids, annotation_ids
         )
         self.stores.projects.note_full_sync(project.id, time.monotonic() - clock, n_foreign)
-        _LOG.info(
-            "project=%s listed n_tasks=%d gone_tasks=%d gone_annotations=%d",
-            project.id,
-            len(task_ids),
-            n_tasks,
-            n_labels,
-        )
+        line = "project=%s listed n_tasks=%d gone_tasks=%d gone_annotations=%d"
+        _LOG.info(line, project.id, len(task_ids), n_tasks, n_labels)
         return len(task_ids)
 
     def _reconcile(self, project: Project, page: Sequence[Task], changed: set[int]) -> None:
@@ -214,21 +202,6 @@ class Synchronizer:
             superfluous += sorted(prediction_ids, reverse=True)[n_wanted:]
         if superfluous:
             self.platform.delete_predictions(superfluous)
-
-
-def _count_foreign(own: Collection[str], page: Sequence[Task]) -> int:
-    return sum(
-        len(prediction_ids)
-        for task in page
-        for version, prediction_ids in (task.prediction_ids or {}).items()
-        if version not in own
-    )
-
-
-def _pages(tasks: Iterable[Task]) -> Iterator[list[Task]]:
-    iterator = iter(tasks)
-    while page := list(islice(iterator, _PAGE)):
-        yield page
 
 
 @dataclass(frozen=True)

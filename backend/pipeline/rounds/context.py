@@ -128,17 +128,16 @@ class RoundContext:
         except (LanguageModelError, OSError) as exc:
             jobs.note_problem(project_id, ROUNDS, f"the round waits: {exc}")
             _LOG.warning("project=%s round=%d waits: %s", project_id, number, exc)
-            return dict(STOPPED)
         except TrainingCancelled:
-            self.finish(active, RoundState.CANCELLED)
-            return dict(STOPPED)
+            self.stores.rounds.finish(active.round, RoundState.CANCELLED)
         except BackendError as exc:
-            self.finish(active, RoundState.FAILED, error=str(exc))
+            self.stores.rounds.finish(active.round, RoundState.FAILED, error=str(exc))
             jobs.note_problem(project_id, ROUNDS, str(exc))
             _LOG.error("project=%s round=%d failed: %s", project_id, number, exc)
-            return dict(STOPPED)
-        jobs.clear_problem(project_id, ROUNDS)
-        return counts
+        else:
+            jobs.clear_problem(project_id, ROUNDS)
+            return counts
+        return dict(STOPPED)
 
     def open(self, project_id: ProjectId) -> ActiveRound | None:
         """Return the round that runs, unless the project asks something else by now."""
@@ -158,10 +157,6 @@ class RoundContext:
         """Record where the round is; raises TrainingCancelled when it was cancelled."""
         if not self.stores.rounds.note(active.round, step=step, progress=progress):
             raise TrainingCancelled("the round was cancelled")
-
-    def finish(self, active: ActiveRound, state: RoundState, **outcome: Any) -> None:
-        """Close a round with its `metrics`, `model_version` or `error`."""
-        self.stores.rounds.finish(active.round, state, **outcome)
 
 
 def student_name(recipe: RoundRecipeName) -> str:

@@ -48,11 +48,6 @@ class _RoundLabels:
     state: EnsembleState | None
     student: Floats
 
-    @property
-    def posteriors(self) -> Floats:
-        """Return the labels' posteriors (n, K), people's labels as 0 and 1."""
-        return self.aggregated.posteriors(self.question)
-
 
 @dataclass(frozen=True)
 class PromoteStep:
@@ -79,7 +74,8 @@ class PromoteStep:
             if made is None:
                 return dict(STOPPED)
             ids = made.aggregated.pool.example_ids
-            active.files.write(f"fused-{cycle}", ids=ids, probabilities=made.posteriors)
+            posteriors = made.aggregated.posteriors(made.question)
+            active.files.write(f"fused-{cycle}", ids=ids, probabilities=posteriors)
         changed = changed_shares(active.files, cycle)
         max_rounds = 1 + self.context.plan.max_cycles
         advice = advise_on_rounds(changed, max_changed=MAX_CHANGED, max_rounds=max_rounds)
@@ -129,7 +125,7 @@ class PromoteStep:
             "gate_figures": dict(decision.figures),
         }
         if not decision.is_promoted:
-            self.context.finish(active, RoundState.REFUSED, metrics=metrics)
+            self.stores.rounds.finish(active.round, RoundState.REFUSED, metrics=metrics)
             _LOG.info("project=%s round=%d %s", active.project.id, active.round.number, decision)
             return {"is_released": 0}
         if is_better:
@@ -161,8 +157,8 @@ class PromoteStep:
     def _finish(
         self, active: ActiveRound, metrics: Mapping[str, Any], model_version: str
     ) -> dict[str, int]:
-        self.context.finish(
-            active, RoundState.RELEASED, metrics=metrics, model_version=model_version
+        self.stores.rounds.finish(
+            active.round, RoundState.RELEASED, metrics=metrics, model_version=model_version
         )
         _LOG.info(
             "project=%s round=%d release=%s", active.project.id, active.round.number, model_version

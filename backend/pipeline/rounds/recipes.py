@@ -31,7 +31,6 @@ from backend.pipeline.pool import AggregatedPool, Pool
 
 Floats = NDArray[np.float64]
 _N_FOLDS = 5
-_PAPER_SHOTS = 10
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,12 +48,14 @@ class RoundRecipe:
     `student_key` names the array of a training that holds the student's posteriors for others.
     `learns_from_people`: human labels are training targets and demonstrations. `has_views`: the
     student sees paraphrases. `has_one_cycle`: labels count as stable after the first cycle.
+    `n_shots` in-context examples per prompt; None: as the settings say.
     """
 
     student_key: ClassVar[Literal["cross_fitted", "prediction"]] = "cross_fitted"
     learns_from_people: ClassVar[bool] = True
     has_views: ClassVar[bool] = False
     has_one_cycle: ClassVar[bool] = False
+    n_shots: ClassVar[int | None] = None
 
     ensemble: AnnotatorEnsemble
 
@@ -69,10 +70,6 @@ class RoundRecipe:
         is_unlabeled = np.isin(matrix.example_ids, list(pool.not_sampled_ids))
         targets[is_unlabeled & ~relabeled & ~is_human] = np.nan
         return StudentTargets(targets, is_human)
-
-    def n_shots(self, default: int) -> int:
-        """Return how many in-context examples a prompt has."""
-        return default
 
     def embeddings(
         self, pool: Pool, question: Question, trained: Mapping[str, NDArray[Any]]
@@ -139,6 +136,7 @@ class PaperRecipe(RoundRecipe):
     learns_from_people = False
     has_views = True
     has_one_cycle = True
+    n_shots = 10
 
     def targets(self, pool: Pool, question: Question) -> StudentTargets:
         """Return the LLM's newest posteriors."""
@@ -146,10 +144,6 @@ class PaperRecipe(RoundRecipe):
             AnnotatorKind.LLM, AnnotatorKind.LLM_DEMONSTRATIONS
         )
         return StudentTargets(targets, np.zeros(len(targets), dtype=bool))
-
-    def n_shots(self, default: int) -> int:
-        """Return the paper's ten."""
-        return _PAPER_SHOTS
 
     def embeddings(
         self, pool: Pool, question: Question, trained: Mapping[str, NDArray[Any]]

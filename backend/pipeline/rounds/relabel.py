@@ -18,7 +18,6 @@ from backend.domain.labels import (
     Demonstration,
     Example,
     PromptContext,
-    WeakLabel,
 )
 from backend.domain.llm_usage import track_usage
 from backend.domain.projects import Project, ProjectId
@@ -70,7 +69,7 @@ class RelabelStep:
         evidence = _evidence(active, pool, question, trained)
         targets = align_rows(trained["ids"], trained["targets"], pool.example_ids)
         asked = self._rows_to_ask(active.project, evidence, np.nan_to_num(targets).max(axis=1))
-        n_shots = active.recipe.n_shots(self.context.plan.n_shots)
+        n_shots = active.recipe.n_shots or self.context.plan.n_shots
         by_class = active.recipe.select_demonstrations(evidence, n_shots)
         rows = np.concatenate(by_class).astype(np.intp)
         classes = np.repeat(np.arange(len(by_class)), [len(found) for found in by_class])
@@ -95,26 +94,26 @@ class RelabelStep:
     def _rows_to_ask(
         self, project: Project, evidence: PoolEvidence, confidence: NDArray[np.float64]
     ) -> NDArray[np.intp]:
-        """Return the rows that are neither clean nor people's; the least certain if not all."""
+        """Return the rows that are neither clean nor people's; the least certain if not all.
+
+        The LLM is asked about all, a set share of the pool, or an hour's worth.
+        """
         is_clean = np.asarray(evidence.is_human).copy()
+        n_texts = len(is_clean)
         for at in range(evidence.is_candidate.shape[1]):
             ranked = evidence.ranked(at)
             is_clean[ranked[: math.ceil(_CLEAN_SHARE * len(ranked))]] = True
         rows = np.flatnonzero(~is_clean)
-        n_max = self._max_texts(project, len(is_clean))
-        if len(rows) > n_max:
-            rows = np.sort(rows[np.argsort(confidence[rows], kind="stable")[:n_max]])
-        return rows
-
-    def _max_texts(self, project: Project, n_texts: int) -> int:
-        """Return how many texts the LLM is asked about: all, a set share, or an hour's worth."""
         share = self.context.plan.llm_share
         if share is None:
             rate = self.stores.labels.progress(project).labels_per_s
             share = min(1.0, rate * _HOUR_S / n_texts) if rate > 0 and n_texts else 1.0
         if share < 1:
             _LOG.info("project=%s the LLM is asked about %.0f %%", project.id, 100 * share)
-        return math.ceil(share * n_texts)
+        n_max = math.ceil(share * n_texts)
+        if len(rows) > n_max:
+            rows = np.sort(rows[np.argsort(confidence[rows], kind="stable")[:n_max]])
+        return rows
 
     def _relabel(self, active: ActiveRound, cycle: int) -> dict[str, int]:
         selected = active.files.read(f"shots-{cycle}")
@@ -154,7 +153,16 @@ class RelabelStep:
             if label.abstention and label.abstention.reason is AbstentionReason.UNREACHABLE:
                 raise OSError(f"the LLM did not answer: {label.abstention.detail}")
         given = [label for label in labels if len(label.probabilities) == len(question.labels)]
-        _write_labels(active, name, labels, given, len(question.labels))
+        posteriors = np.array([label.probabilities for label in given], dtype=np.float64)
+        tokens = [sum(a.n_tokens_in for a in labels), sum(a.n_tokens_out for a in labels)]
+        active.files.write(
+            name,
+            ids=np.array([label.example_id for label in given], dtype=np.int64),
+            probabilities=posteriors.reshape(len(given), len(question.labels)),
+            annotator=np.array(given[0].annotator if given else "llm"),
+            version=np.array(given[0].prompt_version if given else ""),
+            n_tokens=np.array(tokens),
+        )
         return len(given)
 
     def _examples(
@@ -169,12 +177,18 @@ class RelabelStep:
         """Return the in-context examples by id of the asked text."""
         ids = selected["demonstrations"]
         examples = {e.id: e for e in self._examples(project, guidelines, ids)}
-        known = [
-            _demonstration(question, examples.get(int(i)), int(at), is_human=bool(is_human))
-            for i, at, is_human in zip(ids, selected["classes"], selected["is_human"], strict=True)
-        ]
+        known: dict[int, Demonstration] = {}
+        classes, is_human = selected["classes"], selected["is_human"]
+        for at, example in enumerate(examples.get(int(i)) for i in ids):
+            if example is not None:
+                names = [f.name for f in question.fields if f.name in example.texts]
+                texts = {name: example.texts[name] for name in names}
+                answer = Answer(labels=(question.labels[classes[at]].value,))
+                known[at] = Demonstration(
+                    texts, answer, "human" if is_human[at] else "weak", example.id
+                )
         return {
-            int(i): tuple(d for at in row if at != _NO_SHOT and (d := known[at]) is not None)
+            int(i): tuple(known[at] for at in row if at in known)
             for i, row in zip(selected["asked"], selected["shots"], strict=True)
         }
 
@@ -220,35 +234,6 @@ def _padded(shots: Sequence[Sequence[int]]) -> NDArray[np.int64]:
     for at, row in enumerate(shots):
         padded[at, : len(row)] = row
     return padded
-
-
-def _demonstration(
-    question: Question, example: Example | None, label: int, *, is_human: bool
-) -> Demonstration | None:
-    if example is None:
-        return None
-    texts = {f.name: example.texts[f.name] for f in question.fields if f.name in example.texts}
-    answer = Answer(labels=(question.labels[label].value,))
-    return Demonstration(texts, answer, "human" if is_human else "weak", example.id)
-
-
-def _write_labels(
-    active: ActiveRound,
-    name: str,
-    labels: Sequence[WeakLabel],
-    given: Sequence[WeakLabel],
-    n_labels: int,
-) -> None:
-    posteriors = np.array([label.probabilities for label in given], dtype=np.float64)
-    tokens = [sum(a.n_tokens_in for a in labels), sum(a.n_tokens_out for a in labels)]
-    active.files.write(
-        name,
-        ids=np.array([label.example_id for label in given], dtype=np.int64),
-        probabilities=posteriors.reshape(len(given), n_labels),
-        annotator=np.array(given[0].annotator if given else "llm"),
-        version=np.array(given[0].prompt_version if given else ""),
-        n_tokens=np.array(tokens),
-    )
 
 
 def _join(active: ActiveRound, parts: Sequence[str], name: str) -> None:
