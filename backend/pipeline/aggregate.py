@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from backend.domain.labels import AnnotatorKind
 from backend.domain.projects import Project
 from backend.pipeline.ensemble import AnnotatorEnsemble
-from backend.pipeline.pool import MIN_TEXTS, AggregatedPool, GuidelinesReader, Pool
+from backend.pipeline.pool import MIN_TEXTS, N_SAMPLED, AggregatedPool, GuidelinesReader, Pool
 from backend.store import Stores
 
-_N_SAMPLED = 400
 _GROWTH = 4
 
 
@@ -49,10 +48,10 @@ class Aggregator:
         selected, because the LLM was down. Raises LanguageModelError.
         """
         n_tasks, state = len(self.stores.tasks.ids(project.id)), self.ensemble.state(project)
-        is_grown = state.n_texts * _GROWTH <= min(_N_SAMPLED, n_tasks)
+        is_grown = state.n_texts * _GROWTH <= min(N_SAMPLED, n_tasks)
         if n_tasks < MIN_TEXTS or (state.templates and not is_grown):
             return False
-        self.ensemble.fit_sample(self.guidelines.sample(project))
+        self.ensemble.fit_sample(self.guidelines.pool(project, is_sample=True))
         return True
 
     def aggregate(self, project: Project) -> AggregatedPool:

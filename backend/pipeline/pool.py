@@ -19,7 +19,7 @@ from backend.store import Stores
 
 MIN_TEXTS = 20
 """Texts under which neither a label model is fitted nor a round is made."""
-_N_SAMPLED = 400
+N_SAMPLED = 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +90,6 @@ class Pool:
         """Return the pool with other weak labels on one question."""
         return replace(self, matrices={**self.matrices, question.name: matrix})
 
-    def with_human(self, question: Question, human: Mapping[int, int]) -> Pool:
-        """Return the pool with other human labels on one exclusive question."""
-        return replace(self, human={**self.human, question.name: human})
-
     def without_human(self) -> Pool:
         """Return the pool as if people had answered nothing."""
         return replace(self, human={}, human_sets={})
@@ -158,29 +154,19 @@ class GuidelinesReader:
             for question in guidelines.schema.questions
         }
 
-    def pool(self, project: Project) -> Pool:
-        """Return the whole pool, without weak labels."""
-        guidelines = self.read(project)
-        tasks = self.stores.tasks.get(project.id, self.stores.tasks.ids(project.id))
-        return self._pool(project, guidelines, tasks, self.consensus(project, guidelines))
+    def pool(self, project: Project, *, is_sample: bool = False) -> Pool:
+        """Return the whole pool or a sample of it, without weak labels.
 
-    def sample(self, project: Project) -> Pool:
-        """Return up to 400 tasks, evenly spread over the ids, and those that people answered."""
-        ids = self.stores.tasks.ids(project.id)
+        A sample is up to 400 tasks, evenly spread over the ids, and those that people answered.
+        """
         guidelines = self.read(project)
         consensus = self.consensus(project, guidelines)
-        answered = sorted({i for found in consensus.values() for i in found.labels} & set(ids))
-        spread = ids[:: max(1, -(-len(ids) // _N_SAMPLED))]
-        wanted = sorted({*answered[:_N_SAMPLED], *spread})
-        return self._pool(project, guidelines, self.stores.tasks.get(project.id, wanted), consensus)
-
-    def _pool(
-        self,
-        project: Project,
-        guidelines: Guidelines,
-        tasks: Sequence[Task],
-        consensus: Mapping[str, Consensus],
-    ) -> Pool:
+        human_ids = frozenset(i for found in consensus.values() for i in found.labels)
+        ids = self.stores.tasks.ids(project.id)
+        if is_sample:
+            spread = ids[:: max(1, -(-len(ids) // N_SAMPLED))]
+            ids = sorted({*sorted(human_ids & set(ids))[:N_SAMPLED], *spread})
+        tasks = self.stores.tasks.get(project.id, ids)
         questions = guidelines.schema.questions
         return Pool(
             project,
@@ -189,7 +175,7 @@ class GuidelinesReader:
             self.examples(guidelines, tasks),
             human={q.name: class_indices(q, consensus[q.name]) for q in questions},
             human_sets={q.name: label_positions(q, consensus[q.name]) for q in questions},
-            human_ids=frozenset(i for found in consensus.values() for i in found.labels),
+            human_ids=human_ids,
         )
 
 

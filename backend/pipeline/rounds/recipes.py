@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -110,7 +110,8 @@ class RoundRecipe:
         for fold in range(min(_N_FOLDS, len(answered))):
             ids = answered[fold::_N_FOLDS]
             others = {i: label for i, label in human.items() if i not in set(ids)}
-            state = self.ensemble.fit(pool.with_human(question, others), is_saved=False)
+            without_fold = replace(pool, human={**pool.human, question.name: others})
+            state = self.ensemble.fit(without_fold, is_saved=False)
             found = self.ensemble.aggregate_question(pool.without_human(), question, state)
             rows = [row_of[i] for i in ids]
             held_out[rows] = found.probabilities[rows]
