@@ -175,12 +175,11 @@ class Services:
         )
         context = RoundContext(stores, self.models, plan, round_recipes(ensemble))
         policy = RoundPolicy(settings.round_min_tasks, settings.round_every)
-        paraphraser = Paraphraser(self.language_model)
-        paraphrases = Paraphrases(settings.student_views, paraphraser.paraphrase)
+        views = Paraphrases(settings.student_views, Paraphraser(self.language_model).paraphrase)
         return RoundSteps(
             self._prelabel_steps,
             RoundScheduler(context, self.guidelines, stores, policy),
-            TrainStep(context, aggregator, self.make_student, paraphrases),
+            TrainStep(context, aggregator, self.make_student, views),
             RelabelStep(context, aggregator, ensemble, self.guidelines, stores),
             PromoteStep(context, aggregator, ensemble, self._releases, stores),
         )
@@ -252,9 +251,7 @@ class Services:
 def build_services(settings: Settings, given: Adapters | None = None) -> Services:
     """Bring the database up to date and return the parts, not built yet.
 
-    Args:
-        settings: What the user has set.
-        given: Parts that tests and benchmarks put in the place of those of the settings.
+    `given` parts take the place of those of the settings, in tests and benchmarks.
 
     Raises:
         StoreUnavailable: The database cannot be opened.

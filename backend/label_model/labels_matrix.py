@@ -39,7 +39,8 @@ class LabelsMatrix:
         row_of = {example.id: row for row, example in enumerate(examples)}
         shape = (len(examples), len(question.labels))
         found: dict[str, Floats] = {}
-        last: dict[str, WeakLabel] = {}
+        kinds: dict[str, AnnotatorKind] = {}
+        versions: dict[str, str] = {}
         for label in weak_labels:
             has_posterior = label.question == question.name and bool(label.probabilities)
             is_annotator = label.annotator_kind is not AnnotatorKind.AGGREGATED
@@ -47,14 +48,10 @@ class LabelsMatrix:
             if has_posterior and is_annotator and fits:
                 array = found.setdefault(label.annotator, np.full(shape, np.nan))
                 array[row_of[label.example_id]] = label.probabilities
-                last[label.annotator] = label
-        return cls(
-            np.array([example.id for example in examples], dtype=np.int64),
-            shape[1],
-            found,
-            {name: label.annotator_kind for name, label in last.items()},
-            {name: label.prompt_version for name, label in last.items()},
-        )
+                kinds[label.annotator] = label.annotator_kind
+                versions[label.annotator] = label.prompt_version
+        ids = np.array([example.id for example in examples], dtype=np.int64)
+        return cls(ids, shape[1], found, kinds, versions)
 
     def select(self, is_wanted: Callable[[AnnotatorKind], bool]) -> LabelsMatrix:
         """Return the annotators of some kinds alone."""
@@ -83,10 +80,9 @@ class LabelsMatrix:
         return self._overlay([*self.posteriors.values()][::-1])
 
     def _overlay(self, layers: Sequence[Floats]) -> Floats:
-        combined = np.full((len(self.example_ids), self.n_labels), np.nan)
+        combined: Floats = np.full((len(self.example_ids), self.n_labels), np.nan)
         for posteriors in layers:
-            is_given = has_label(posteriors)
-            combined[is_given] = posteriors[is_given]
+            combined = np.where(has_label(posteriors)[:, None], posteriors, combined)
         return combined
 
     def weak_labels(self, question: Question) -> list[WeakLabel]:
@@ -111,8 +107,7 @@ class AggregatedMatrix:
 
     `probabilities` (n, K), NaN rows where no annotator gave a label; `sources` (n,): "human",
     "agreement", "combination" or the only annotator's name, None where nothing was aggregated and
-    the first label stands; `annotator_posteriors`: calibrated (n, K) by annotator, NaN rows being
-    abstentions.
+    the first label stands; `annotator_posteriors`: calibrated (n, K) by annotator, NaN if absent.
     """
 
     probabilities: Floats
@@ -124,30 +119,26 @@ class AggregatedMatrix:
     ) -> list[WeakLabel]:
         """Return one aggregated label per example, in order.
 
-        Args:
-            question: The question that is answered.
-            examples: The n examples of the rows.
-            first_labels: By example id the label whose flags the aggregated one keeps, and which
-                stands where `sources` is None.
+        `first_labels` holds by example id the label whose flags the aggregated one keeps, and which
+        stands where `sources` is None.
         """
         labels = []
         for row, (example, source) in enumerate(zip(examples, self.sources, strict=True)):
             first = first_labels.get(example.id)
             if source is None:
-                labels.append(_aggregated_copy(question, example, first))
+                none = WeakLabel(example.id, question.name, "nobody", abstention=_NO_LABEL)
+                labels.append(_as_aggregated(first or none))
                 continue
-            own = {
-                name: tuple(posteriors[row].tolist())
-                for name, posteriors in self.annotator_posteriors.items()
-                if np.isfinite(posteriors[row]).all()
-            }
+            own = {name: p[row] for name, p in self.annotator_posteriors.items()}
             label = WeakLabel(
                 example.id,
                 question.name,
                 AGGREGATED,
                 probabilities=tuple(self.probabilities[row].tolist()),
                 label_mass=first.label_mass if first and question.kind.is_exclusive else None,
-                annotator_posteriors=own,
+                annotator_posteriors={
+                    n: tuple(p.tolist()) for n, p in own.items() if np.isfinite(p).all()
+                },
                 injection_flag=first.injection_flag if first else None,
                 is_truncated=bool(first and first.is_truncated),
                 annotator_kind=AnnotatorKind.AGGREGATED,
@@ -173,10 +164,7 @@ def first_labels(question: Question, weak_labels: Sequence[WeakLabel]) -> dict[i
     return first
 
 
-def _aggregated_copy(question: Question, example: Example, label: WeakLabel | None) -> WeakLabel:
-    """Return one annotator's label as the aggregated one; an abstention without any."""
-    if label is None:
-        label = WeakLabel(example.id, question.name, "nobody", abstention=_NO_LABEL)
+def _as_aggregated(label: WeakLabel) -> WeakLabel:
     return replace(
         label,
         annotator=AGGREGATED,
@@ -195,8 +183,7 @@ def rows_by_id(
     if len(ids) == 0:
         return np.zeros(len(wanted), dtype=np.intp), np.zeros(len(wanted), dtype=np.bool_)
     order = np.argsort(ids, kind="stable")
-    places = np.searchsorted(ids, wanted, sorter=order).clip(max=len(ids) - 1)
-    rows = order[places]
+    rows = order[np.searchsorted(ids, wanted, sorter=order).clip(max=len(ids) - 1)]
     return rows, np.asarray(ids[rows] == wanted)
 
 
