@@ -50,11 +50,6 @@ class RoundArtifacts:
 
     folder: Path
 
-    @property
-    def checkpoints(self) -> Path:
-        """Return where trainings keep what they need to go on after a kill."""
-        return self.folder / "checkpoints"
-
     def model(self, cycle: int) -> Path:
         """Return the folder of the student that a cycle ended with."""
         return self.folder / f"model-{cycle}"
@@ -90,10 +85,6 @@ class ActiveRound:
     def rng(self, cycle: int) -> np.random.Generator:
         """Return a generator that is the same whenever the step is run again."""
         return np.random.default_rng([self.round.number, cycle, self.project.platform_id])
-
-    def seed(self, cycle: int) -> int:
-        """Return a training's seed."""
-        return 100 * self.round.number + cycle
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,6 @@ def measure(
     """Return the figures of a round, JSON-ready; without held-out human labels only counts.
 
     Args:
-        pool: The pool with its human labels.
-        question: The question of the round.
         sources: Posteriors (n, K) by name; the last is the round's own labels, held out, whose
             confidences stand for the texts without a human label.
     """

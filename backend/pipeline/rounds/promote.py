@@ -6,6 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -113,17 +114,7 @@ class PromoteStep:
         active.files.write(FINAL, ids=ids, probabilities=held_out)
         decision = self._decide(active, made, held_out)
         is_better = decision.labels_may_replace
-        metrics = {
-            **self._measure(made, held_out),
-            "n_cycles": cycle,
-            "changed": changed_shares(active.files, cycle),
-            "gate": {
-                "is_promoted": decision.is_promoted,
-                "is_better": is_better,
-                "reason": decision.reason,
-            },
-            "gate_figures": dict(decision.figures),
-        }
+        metrics = self._measure(active, made, held_out, decision, cycle)
         if not decision.is_promoted:
             self.stores.rounds.finish(active.round, RoundState.REFUSED, metrics=metrics)
             _LOG.info("project=%s round=%d %s", active.project.id, active.round.number, decision)
@@ -208,7 +199,14 @@ class PromoteStep:
             )
         return AggregatedPool(aggregated.pool, matrices, labels)
 
-    def _measure(self, made: _RoundLabels, held_out: Floats) -> dict[str, Any]:
+    def _measure(
+        self,
+        active: ActiveRound,
+        made: _RoundLabels,
+        held_out: Floats,
+        decision: GateDecision,
+        cycle: int,
+    ) -> dict[str, Any]:
         pool, question = made.aggregated.pool, made.question
         matrix = pool.matrices[question.name]
         similarity = matrix.select(lambda kind: kind is AnnotatorKind.SIMILARITY).posteriors
@@ -218,7 +216,18 @@ class PromoteStep:
         sources |= {"small-model": made.student, "llm": llm, AGGREGATED: held_out}
         of_question = [v for v in made.aggregated.labels if v.question == question.name]
         counts = Counter(label.source for label in of_question)
-        return measure(pool, question, sources) | {"sources": dict(counts)}
+        return {
+            **measure(pool, question, sources),
+            "sources": dict(counts),
+            "n_cycles": cycle,
+            "changed": changed_shares(active.files, cycle),
+            "gate": {
+                "is_promoted": decision.is_promoted,
+                "is_better": decision.labels_may_replace,
+                "reason": decision.reason,
+            },
+            "gate_figures": dict(decision.figures),
+        }
 
     def _decide(self, active: ActiveRound, made: _RoundLabels, challenger: Floats) -> GateDecision:
         """Compare held-out labels with those served, on people's labels or the student's."""
@@ -264,17 +273,13 @@ def changed_shares(files: RoundArtifacts, cycle: int) -> list[float]:
         aggregated = files.read(f"fused-{number}")
         if aggregated is not None:
             labels.append((aggregated["ids"], aggregated["probabilities"]))
-    return [_changed(*before, *after) for before, after in zip(labels, labels[1:], strict=False)]
-
-
-def _changed(
-    old_ids: NDArray[np.int64], old: Floats, new_ids: NDArray[np.int64], new: Floats
-) -> float:
-    before = align_rows(old_ids, old, new_ids)
-    known = has_label(before) & has_label(new)
-    if not known.any():
-        return 0.0
-    return float((before[known].argmax(axis=1) != new[known].argmax(axis=1)).mean())
+    shares = []
+    for (old_ids, old), (new_ids, new) in pairwise(labels):
+        before = align_rows(old_ids, old, new_ids)
+        known = has_label(before) & has_label(new)
+        is_changed = before[known].argmax(axis=1) != new[known].argmax(axis=1)
+        shares.append(float(is_changed.mean()) if known.any() else 0.0)
+    return shares
 
 
 def _pair(champion: Floats, challenger: Floats, truth: NDArray[np.int64]) -> PairedOutcomes | None:

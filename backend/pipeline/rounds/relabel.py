@@ -12,13 +12,7 @@ from numpy.typing import NDArray
 
 from backend.demonstrations.pool import PoolEvidence, class_members
 from backend.demonstrations.retrieval import DemonstrationPool, Texts
-from backend.domain.labels import (
-    AbstentionReason,
-    Answer,
-    Demonstration,
-    Example,
-    PromptContext,
-)
+from backend.domain.labels import AbstentionReason, Answer, Demonstration, Example, PromptContext
 from backend.domain.llm_usage import track_usage
 from backend.domain.projects import Project, ProjectId
 from backend.domain.questions import Question

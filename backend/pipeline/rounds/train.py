@@ -66,7 +66,7 @@ class TrainStep:
         views = self.paraphrases.of(pool, question) if active.recipe.has_views else None
         data = _training_set(pool, question, targets, views)
         student, output = self.make_student(active.round.recipe).fit(
-            data, seed=active.seed(cycle), hooks=self._hooks(active, cycle)
+            data, seed=100 * active.round.number + cycle, hooks=self._hooks(active, cycle)
         )
         card = model_card(data, output, question=question.name, n_round=active.round.number)
         student.save(active.files.model(cycle), card=card)
@@ -99,9 +99,9 @@ class TrainStep:
                 loss=round(progress.loss, 4),
             )
 
-        return TrainingHooks(
-            on_progress=note, checkpoints=active.files.checkpoints / f"train-{cycle}"
-        )
+        # what a training needs to go on after a kill
+        checkpoints = active.files.folder / "checkpoints" / f"train-{cycle}"
+        return TrainingHooks(on_progress=note, checkpoints=checkpoints)
 
 
 @dataclass(frozen=True)
