@@ -130,7 +130,6 @@ class AnnotatorEnsemble:
         the queue prefers rare labels.
 
         Args:
-            pool: Texts with their labels.
             state: The templates and similarity that it belongs to; None: those saved.
             is_saved: Whether the result becomes the project's.
         """
@@ -158,9 +157,6 @@ class AnnotatorEnsemble:
         """Return the weak labels of the LLM and similarity on all questions.
 
         Args:
-            project: Whose saved state is used.
-            guidelines: The questions and the instruction.
-            examples: The texts.
             deadline_s: Seconds after which the LLM's answer is not waited for.
             not_sampled: Ids of examples that the LLM is not asked about.
 
@@ -193,10 +189,7 @@ class AnnotatorEnsemble:
         examples: Sequence[Example],
         context: PromptContext,
     ) -> list[WeakLabel]:
-        """Return the LLM's labels alone, prompted with in-context examples.
-
-        Raises LanguageModelError.
-        """
+        """Return the LLM's labels, prompted with in-context examples; raises LanguageModelError."""
         context = replace(context, templates=self.state(project).templates)
         return self.llm.annotate(
             guidelines.schema, guidelines.instruction, examples, prompt_context=context

@@ -49,10 +49,7 @@ class Exporter:
     models: Path
 
     def export(self, project: Project, folder: Path) -> Exported:
-        """Write everything, human labels before models'.
-
-        Raises ExportFailed and UnsupportedLabelConfig.
-        """
+        """Write human labels before models'; raises ExportFailed and UnsupportedLabelConfig."""
         guidelines = self.guidelines.read(project)
         rows = list(self._rows(project, guidelines))
         try:

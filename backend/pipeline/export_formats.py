@@ -62,14 +62,13 @@ def export_jsonl(rows: Iterable[ExportRow], path: Path) -> int:
     return n_rows
 
 
-def export_csv(rows: Iterable[ExportRow], path: Path, *, data_keys: Sequence[str]) -> int:
-    """Write one line per answer, then the task's values under `data_keys`; return how many.
+def export_csv(rows: Iterable[ExportRow], path: Path, *, data_keys: Sequence[str]) -> None:
+    """Write one line per answer, then the task's values under `data_keys`.
 
     Several labels and spans are JSON. A cell that a spreadsheet would run as a formula (it starts
     with =, +, -, @ or a control character, and is no number) gets an apostrophe in front: task
     texts come from anywhere. Raises ExportFailed.
     """
-    n_rows = 0
     with _replacing(path) as file:
         writer = csv.writer(file)
         writer.writerow([*_COLUMNS, *(_cell(f"data.{key}") for key in data_keys)])
@@ -81,8 +80,6 @@ def export_csv(rows: Iterable[ExportRow], path: Path, *, data_keys: Sequence[str
             entry["annotators"] = ", ".join(row.annotators)
             values = [entry.get(column) for column in _COLUMNS]
             writer.writerow([_cell(v) for v in (*values, *map(row.data.get, data_keys))])
-            n_rows += 1
-    return n_rows
 
 
 def export_label_studio(rows: Iterable[ExportRow], path: Path, write: WriteResult) -> int:

@@ -55,8 +55,6 @@ class Labeler:
         """Answer every question about every task.
 
         Args:
-            project: The project that asks.
-            tasks: The tasks, in any order.
             deadline_s: Seconds after which the LLM's answer is not waited for.
             not_sampled: Ids of tasks that the LLM is not asked about.
 

@@ -135,12 +135,8 @@ def prelabel(
     Each step is safe to repeat and finds its own work in the database, so a kill costs at most
     the chunk under way. What could not be done (a server is down) is left to the next run.
 
-    Args:
-        project_id: The project.
-        runner: Runs the steps durably.
-        steps: The use cases.
-        is_thorough: Whether the sync finds changed answers too, which counts do not show, and the
-            LLM is asked again about what it left unanswered however short ago.
+    `is_thorough`: the sync finds changed answers too, which counts do not show, and the LLM is
+    asked again about what it left unanswered however short ago.
     """
     sync = partial(steps.synchronizer.sync, is_thorough=is_thorough)
     reopen = partial(steps.annotator.reopen, is_thorough=is_thorough)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from backend.domain.ports import LabelingPlatform
-from backend.domain.projects import Prediction, Project, ProjectId
+from backend.domain.projects import Project, ProjectId
 from backend.errors import PlatformError, PlatformRejected
 from backend.pipeline.sync import PrelabelPlan
 from backend.store import Stores
@@ -60,7 +60,15 @@ class Publisher:
         if not predictions:
             return {"n_published": 0, "is_done": 1}
         try:
-            n_published = self._publish(project, predictions, doubtful)
+            present = self._look_up(project, sorted(doubtful))
+            to_send = [p for p in predictions if p.task_id not in present]
+            task_ids = [p.task_id for p in to_send]
+            if to_send:
+                n_created = self.platform.import_predictions(project.platform_id, to_send)
+                if n_created != len(to_send):
+                    task_ids = self._drop_refused(project, task_ids, n_created)
+                    self.stores.projects.forget_full_sync(project_id)
+            self.stores.labels.note_published(project, task_ids)
         except PlatformError as exc:
             self.stores.jobs.note_problem(project_id, PUBLISHING, str(exc))
             _LOG.warning("project=%s cannot publish: %s", project_id, exc)
@@ -69,23 +77,9 @@ class Publisher:
             return {"n_published": 0, "is_done": 1}
         self.stores.jobs.clear_problem(project_id, PUBLISHING)
         return {
-            "n_published": n_published,
+            "n_published": len(present) + len(task_ids),
             "is_done": int(len(predictions) < self.plan.publish_chunk),
         }
-
-    def _publish(
-        self, project: Project, predictions: Sequence[Prediction], doubtful: set[int]
-    ) -> int:
-        present = self._look_up(project, sorted(doubtful))
-        to_send = [p for p in predictions if p.task_id not in present]
-        task_ids = [p.task_id for p in to_send]
-        if to_send:
-            n_created = self.platform.import_predictions(project.platform_id, to_send)
-            if n_created != len(to_send):
-                task_ids = self._drop_refused(project, task_ids, n_created)
-                self.stores.projects.forget_full_sync(project.id)
-        self.stores.labels.note_published(project, task_ids)
-        return len(present) + len(task_ids)
 
     def _look_up(self, project: Project, task_ids: Sequence[int]) -> set[int]:
         if not task_ids:

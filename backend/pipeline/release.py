@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from backend.active_learning.holdout import holdout_seed, in_holdout, with_holdout
 from backend.active_learning.ordering import Ordering, PoolView, QueryStrategy
@@ -72,12 +71,15 @@ class ReleaseBuilder:
         draft = self.stores.releases.draft(
             project, predictions, places, {**inherited, **provenance, "strategy": strategy.name}
         )
+        waiting = [v for v in aggregated.labels if v.example_id not in pool.human_ids]
+        known = [u for label in waiting if (u := _uncertainty([label])) is not None]
+        quantiles = np.quantile(known, np.linspace(0, 1, _N_QUANTILES)).tolist() if known else ()
         state = QueueState(
             project.question_version,
             strategy.name,
             len(pool.tasks),
             len(pool.human_ids),
-            _quantiles([v for v in aggregated.labels if v.example_id not in pool.human_ids]),
+            tuple(quantiles),
             asdict(ordering.diagnostics),
         )
         self.stores.state.put(project.id, QUEUE, asdict(state))
@@ -91,12 +93,14 @@ class ReleaseBuilder:
         human = pool.human.get(question.name, {})
         kinds = pool.matrices[question.name].kinds
         own = aggregated.matrices[question.name].annotator_posteriors
+        posteriors = aggregated.posteriors(question)
+        total = posteriors.sum(axis=1, keepdims=True)  # above 1 where several labels may hold
         students = [p for name, p in own.items() if kinds[name] is AnnotatorKind.STUDENT]
         flags = {v.example_id: v.injection_flag for v in aggregated.labels if v.injection_flag}
         return PoolView(
             example_ids=pool.example_ids,
             embeddings=self.ensemble.embed(question, pool.examples),
-            posteriors=_normalized(aggregated.posteriors(question)) if question.labels else None,
+            posteriors=posteriors / np.where(total > 0, total, 1.0) if question.labels else None,
             student_posteriors=next(iter(students), None),
             agreement=mean_pairwise_kappa(
                 {n: p for n, p in sorted(own.items()) if not kinds[n].is_from_round}
@@ -206,22 +210,11 @@ def _places(project_id: ProjectId, view: PoolView, ordering: Ordering) -> list[Q
     ids = [int(i) for i in ordering.example_ids(view)]
     reasons = dict(zip(ids, ordering.reasons, strict=True))
     held_out = {task_id for task_id in ids if in_holdout(task_id, seed=seed)}
+    reasons |= dict.fromkeys(held_out, _HOLDOUT_REASON)
     return [
-        QueuePlace(
-            task_id,
-            at,
-            _HOLDOUT_REASON if task_id in held_out else reasons[task_id],
-            task_id in held_out,
-        )
+        QueuePlace(task_id, at, reasons[task_id], task_id in held_out)
         for at, task_id in enumerate(with_holdout(ids, seed=seed))
     ]
-
-
-def _normalized(posteriors: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return rows that sum to 1: a strategy asks which class, also where several may hold."""
-    total = posteriors.sum(axis=1, keepdims=True)
-    shares: NDArray[np.float64] = posteriors / np.where(total > 0, total, 1.0)
-    return shares
 
 
 def _uncertainty(labels: Sequence[WeakLabel]) -> float | None:
@@ -233,10 +226,3 @@ def _uncertainty(labels: Sequence[WeakLabel]) -> float | None:
     ]
     known = [confidence for confidence in confidences if confidence is not None]
     return 1.0 - min(known) if known else None
-
-
-def _quantiles(labels: Sequence[WeakLabel]) -> tuple[float, ...]:
-    values = [u for v in labels if (u := _uncertainty([v])) is not None]
-    if not values:
-        return ()
-    return tuple(np.quantile(values, np.linspace(0, 1, _N_QUANTILES)).tolist())
