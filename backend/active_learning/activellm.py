@@ -18,8 +18,8 @@ from backend.active_learning.coverage import (
     subsample,
 )
 from backend.active_learning.diagnostics import diagnose
-from backend.active_learning.informativeness import InformativenessScorer, ScoredTexts
-from backend.active_learning.ordering import Ordering, OrderingDiagnostics, PoolView, Positions
+from backend.active_learning.informativeness import LLMInformativenessScorer, ScoredTexts
+from backend.active_learning.ordering import Ordering, PoolView, Positions
 from backend.active_learning.pool_estimate import (
     ActiveLLMSettings,
     PoolEstimate,
@@ -59,7 +59,7 @@ class ActiveLLMStrategy:
     def __init__(
         self,
         *,
-        scorer: InformativenessScorer | None = None,
+        scorer: LLMInformativenessScorer | None = None,
         settings: ActiveLLMSettings | None = None,
     ) -> None:
         self._scorer = scorer
@@ -85,7 +85,16 @@ class ActiveLLMStrategy:
             *(estimate.describe(pool, at) for at in rest.tolist()),
             *(f"says nearly the same as task {pool.example_ids[duplicates[at]]}" for at in repeats),
         )
-        diagnostics = _with_scores(diagnose(pool, positions, rng), scored)
+        diagnostics = diagnose(pool, positions, rng)
+        if scored is not None:
+            diagnostics = replace(
+                diagnostics,
+                split_half_reliability=scored.reliability,
+                judgement_weight=scored.weight,
+                n_tokens=scored.n_tokens,
+                counts=scored.counts,
+                warnings=diagnostics.warnings + scored.warnings,
+            )
         if estimate.annotators_uninformative:
             warning = _UNINFORMATIVE.format(kappa=pool.agreement)
             diagnostics = replace(diagnostics, warnings=(*diagnostics.warnings, warning))
@@ -121,10 +130,8 @@ class ActiveLLMStrategy:
         width = max(1e-3, settings.width_share * float((1 - pairs).mean())) if len(pairs) else 1.0
         scored = None
         if estimate.annotators_uninformative:
-            own = vectors[candidates]
-            picks = greedy_herd(
-                own, vectors[references], vectors[chosen], settings.n_head, width=width
-            )
+            own, all_texts = vectors[candidates], vectors[references]
+            picks = greedy_herd(own, all_texts, vectors[chosen], settings.n_head, width=width)
         else:
             preference = _Preference.of(pool, estimate, candidates, settings)
             if self._scorer is not None:
@@ -201,18 +208,3 @@ def _n_newly_similar(
         counts[place] = is_new.sum()
         is_similar |= is_new
     return counts
-
-
-def _with_scores(
-    diagnostics: OrderingDiagnostics, scored: ScoredTexts | None
-) -> OrderingDiagnostics:
-    if scored is None:
-        return diagnostics
-    return replace(
-        diagnostics,
-        split_half_reliability=scored.reliability,
-        judgement_weight=scored.weight,
-        n_tokens=scored.n_tokens,
-        counts=scored.counts,
-        warnings=diagnostics.warnings + scored.warnings,
-    )

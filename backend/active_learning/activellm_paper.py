@@ -121,11 +121,11 @@ class PaperActiveLLM:
         self,
         model: LanguageModel,
         *,
-        settings: PaperSettings | None = None,
+        settings: PaperSettings = _DEFAULT,
         then: QueryStrategy | None = None,
     ) -> None:
         self._model = model
-        self._settings = settings or PaperSettings()
+        self._settings = settings
         self._then = then
 
     def order(self, pool: PoolView, *, rng: np.random.Generator) -> Ordering:
@@ -145,11 +145,10 @@ class PaperActiveLLM:
             problem = (f"the LLM could not be asked for texts to label: {exc}",)
         ordering = self._with_rest(pool, shown[chosen].tolist() if chosen else [], rng)
         biases = position_warnings(np.array(chosen[: self._settings.n_picks], dtype=np.int64))
-        warnings = (*ordering.diagnostics.warnings, *biases, *problem)
-        diagnostics = replace(
-            ordering.diagnostics, n_tokens=n_tokens, counts=dict(counts), warnings=warnings
-        )
-        return replace(ordering, diagnostics=diagnostics)
+        measured = ordering.diagnostics
+        warnings = (*measured.warnings, *biases, *problem)
+        measured = replace(measured, n_tokens=n_tokens, counts=dict(counts), warnings=warnings)
+        return replace(ordering, diagnostics=measured)
 
     def _ask(
         self, pool: PoolView, shown: Sequence[int], chosen: Sequence[int]
@@ -161,10 +160,13 @@ class PaperActiveLLM:
         n_texts = min(len(shown), max(chosen, default=-1) + 1 + self._settings.n_texts)
         n_answer = 64 + _ANSWER_TOKENS[self._settings.answer] * self._settings.n_picks
         texts = [slot_text(text) for text in pool.read_texts(list(shown[:n_texts]))]
-        texts = self._truncated(
-            texts, chosen, info.n_context_tokens - n_answer - _N_RESERVED_TOKENS
-        )
+        n_most = info.n_context_tokens - n_answer - _N_RESERVED_TOKENS
         prompt = selection_prompt(texts, self._settings, chosen)
+        while len(texts) > 1:
+            if len(prompt) <= n_most or len(self._model.tokenize(prompt)) <= n_most:
+                break
+            texts = texts[: len(texts) // 2]
+            prompt = selection_prompt(texts, self._settings, chosen)
         decoding = Decoding(max_tokens=n_answer, model=info.name, is_chat=info.has_chat)
         (completion,) = self._model.complete([prompt], decoding)
         n_tokens = completion.n_tokens_in + completion.n_tokens_out
@@ -172,15 +174,6 @@ class PaperActiveLLM:
             return [], Counter(failed=1), n_tokens
         n_picks = self._settings.n_picks
         return (*parse_picks(completion.text, len(texts), n_picks=n_picks, taken=chosen), n_tokens)
-
-    def _truncated(self, texts: list[str], chosen: Sequence[int], n_tokens: int) -> list[str]:
-        """Return as many of the first texts as the model's context holds, halving until it does."""
-        while len(texts) > 1:
-            prompt = selection_prompt(texts, self._settings, chosen)
-            if len(prompt) <= n_tokens or len(self._model.tokenize(prompt)) <= n_tokens:
-                break
-            texts = texts[: len(texts) // 2]
-        return texts
 
     def _with_rest(self, pool: PoolView, head: list[int], rng: np.random.Generator) -> Ordering:
         reason = "picked from a list by the LLM"

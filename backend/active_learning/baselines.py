@@ -74,7 +74,14 @@ class PublishedStrategy:
         """Order all open positions of the pool."""
         candidates = subsample(pool.open_positions, _MAX_TEXTS, rng)
         rows = np.sort(np.concatenate([pool.labeled_positions, candidates]))
-        sample = pool if len(rows) == len(pool) else _subset(pool, rows)
+        place = {int(row): at for at, row in enumerate(rows)}
+        labeled = {place[row]: label for row, label in pool.labeled.items()}
+        sample = PoolView(
+            pool.example_ids[rows],
+            pool.embeddings[rows],
+            labeled=labeled,
+            label_names=pool.label_names,
+        )
         n_wanted = min(self._n_head, len(sample.open_positions))
         labels = np.full(len(sample), np.nan)
         for at, label in sample.labeled.items():
@@ -86,16 +93,6 @@ class PublishedStrategy:
                 warnings.simplefilter("ignore")
                 chosen = PUBLISHED[self.name](sample, labels, n_wanted, seed)
         return complete_order(pool, rows[chosen].tolist(), f"chosen by {self.name}", rng)
-
-
-def _subset(pool: PoolView, rows: Positions) -> PoolView:
-    place = {int(row): at for at, row in enumerate(rows)}
-    return PoolView(
-        pool.example_ids[rows],
-        pool.embeddings[rows],
-        labeled={place[row]: label for row, label in pool.labeled.items()},
-        label_names=pool.label_names,
-    )
 
 
 def _classifier(pool: PoolView) -> Any:
@@ -120,13 +117,8 @@ def _skactiveml(make: Callable[[Any, int], Any], *, has_classifier: bool = False
 
 
 def _query(strategy: Any, pool: PoolView, labels: Labels, n: int, **more: Any) -> Positions:
-    chosen = strategy.query(
-        pool.embeddings.astype(np.float64),
-        labels,
-        candidates=pool.open_positions,
-        batch_size=n,
-        **more,
-    )
+    vectors, candidates = pool.embeddings.astype(np.float64), pool.open_positions
+    chosen = strategy.query(vectors, labels, candidates=candidates, batch_size=n, **more)
     return np.asarray(chosen, dtype=np.int64)
 
 

@@ -81,8 +81,8 @@ def _leaders(embeddings: Vectors, order: Positions, threshold: float) -> dict[in
     """Compare each text with those kept before it, in blocks."""
     repeats: dict[int, int] = {}
     kept: Positions = np.zeros(0, dtype=np.int64)
-    for at in range(0, len(order), _BLOCK):
-        block = order[at : at + _BLOCK]
+    for start in range(0, len(order), _BLOCK):
+        block = order[start : start + _BLOCK]
         if len(kept):
             similar = embeddings[block] @ embeddings[kept].T
             best = similar.argmax(axis=1)
@@ -91,21 +91,15 @@ def _leaders(embeddings: Vectors, order: Positions, threshold: float) -> dict[in
                 zip(block[is_repeat].tolist(), kept[best[is_repeat]].tolist(), strict=True)
             )
             block = block[~is_repeat]
-        kept = np.concatenate([kept, _leaders_within(embeddings, block, threshold, repeats)])
+        is_similar = embeddings[block] @ embeddings[block].T >= threshold
+        is_kept = np.ones(len(block), dtype=bool)
+        for at in np.flatnonzero(np.tril(is_similar, -1).any(axis=1)):
+            earlier = np.flatnonzero(is_similar[at, :at] & is_kept[:at])
+            if len(earlier):
+                is_kept[at] = False
+                repeats[int(block[at])] = int(block[earlier[0]])
+        kept = np.concatenate([kept, block[is_kept]])
     return repeats
-
-
-def _leaders_within(
-    embeddings: Vectors, block: Positions, threshold: float, repeats: dict[int, int]
-) -> Positions:
-    similar = embeddings[block] @ embeddings[block].T >= threshold
-    is_kept = np.ones(len(block), dtype=bool)
-    for at in np.flatnonzero(np.tril(similar, -1).any(axis=1)):
-        earlier = np.flatnonzero(similar[at, :at] & is_kept[:at])
-        if len(earlier):
-            is_kept[at] = False
-            repeats[int(block[at])] = int(block[earlier[0]])
-    return np.asarray(block[is_kept])
 
 
 def best_similarity(embeddings: Vectors, rows: Positions, others: Positions) -> NDArray[np.float32]:

@@ -31,11 +31,15 @@ def diagnose(pool: PoolView, positions: Positions, rng: np.random.Generator) -> 
     head = positions[:_N_HEAD]
     ids = pool.example_ids[head]
     covering = np.concatenate([head, pool.labeled_positions])
+    coverage = None
+    if len(covering):
+        rows = subsample(np.arange(len(pool)), _N_REFERENCES, rng)
+        coverage = float(best_similarity(pool.embeddings, rows, covering).mean())
     return OrderingDiagnostics(
         n_head=len(head),
         ascending_share=ascending_share(ids),
         position_correlation=position_correlation(ids),
-        coverage=mean_coverage(pool, covering, rng),
+        coverage=coverage,
         class_balance=None if pool.posteriors is None else class_balance(pool.posteriors[head]),
         warnings=position_warnings(ids),
     )
@@ -75,14 +79,6 @@ def class_balance(posteriors: NDArray[np.float64]) -> float | None:
     shares = known.mean(axis=0)
     positive = shares[shares > 0]
     return float(-(positive * np.log(positive)).sum() / np.log(known.shape[1]))
-
-
-def mean_coverage(pool: PoolView, chosen: Positions, rng: np.random.Generator) -> float | None:
-    """Return the mean highest cosine of pool texts (at most 4,000 sampled) with `chosen`."""
-    if len(pool) == 0 or len(chosen) == 0:
-        return None
-    rows = subsample(np.arange(len(pool)), _N_REFERENCES, rng)
-    return float(best_similarity(pool.embeddings, rows, chosen).mean())
 
 
 def position_warnings(ids: NDArray[np.int64]) -> tuple[str, ...]:

@@ -45,9 +45,8 @@ def with_holdout(order: Sequence[int], *, seed: int) -> list[int]:
     kind ends the order.
     """
     ranks = {example_id: holdout_rank(example_id, seed=seed) for example_id in order}
-    held_out = deque(
-        sorted((e for e in order if ranks[e] < HOLDOUT_SHARE), key=lambda e: (ranks[e], e))
-    )
+    in_order = sorted(order, key=lambda e: (ranks[e], e))
+    held_out = deque(e for e in in_order if ranks[e] < HOLDOUT_SHARE)
     others = deque(e for e in order if ranks[e] >= HOLDOUT_SHARE)
     mixed: list[int] = []
     while held_out and others:
@@ -102,10 +101,14 @@ def estimate_accuracies(
     rows, truth = _as_arrays(human_labels)
     accuracies = {}
     for source in sources:
-        predicted = _predicted_accuracy(source, reference)
-        others = np.delete(predicted, rows)
+        predicted = source.confidences  # the probability that each label is right
+        if reference is not None:
+            labels = np.maximum(source.labels, 0)[:, None]
+            own = np.take_along_axis(reference.probabilities, labels, axis=1)[:, 0]
+            predicted = np.where(reference.is_answered, own, predicted)
+            predicted = np.where(source.is_answered, predicted, 0.0)
         is_right = source.labels[rows] == truth
-        estimate = tighter_share(is_right, predicted[rows], others)
+        estimate = tighter_share(is_right, predicted[rows], np.delete(predicted, rows))
         if estimate is not None:
             accuracies[source.name] = estimate
     return accuracies
@@ -132,13 +135,3 @@ def estimate_kappas(
 def _as_arrays(human_labels: Mapping[int, int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     rows = np.array(sorted(human_labels), dtype=np.int64)
     return rows, np.array([human_labels[int(row)] for row in rows], dtype=np.int64)
-
-
-def _predicted_accuracy(source: LabelSource, reference: LabelSource | None) -> NDArray[np.float64]:
-    """Return the probability that each of the source's labels is right, shape (n,)."""
-    if reference is None:
-        return source.confidences
-    labels = np.maximum(source.labels, 0)[:, None]
-    own = np.take_along_axis(reference.probabilities, labels, axis=1)[:, 0]
-    predicted = np.where(reference.is_answered, own, source.confidences)
-    return np.where(source.is_answered, predicted, 0.0)

@@ -7,7 +7,6 @@ import string
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,16 +55,6 @@ class ScoredTexts:
     n_tokens: int = 0
     counts: Mapping[str, int] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
-
-
-class InformativenessScorer(Protocol):
-    """Scores how informative texts are; `LLMInformativenessScorer` asks an LLM."""
-
-    def score(
-        self, pool: PoolView, shortlist: Positions, *, rng: np.random.Generator
-    ) -> ScoredTexts:
-        """Score the texts of a shortlist."""
-        ...
 
 
 @dataclass(slots=True)
@@ -125,26 +114,23 @@ class LLMInformativenessScorer:
                 is_chat=info.has_chat,
                 json_schema=scoring_schema(names) if info.constrains_json else None,
             )
-            prompts = [
-                scoring_prompt(self._question, names, [texts[at] for at in group])
-                for group in equal
-            ]
+            shown = ([texts[at] for at in group] for group in equal)
+            prompts = [scoring_prompt(self._question, names, group) for group in shown]
             completions = self._model.complete(prompts, decoding)
             for group, completion in zip(equal, completions, strict=True):
-                _record(completion, names, group, result)
+                result.n_tokens += completion.n_tokens_in + completion.n_tokens_out
+                scores, counts = parse_scores(completion, names)
+                result.counts.update(counts)
+                result.scores[group] = _standardized(scores)
+                result.positions[group] = np.arange(size)
         return result
 
 
-def _record(completion: Completion, names: Sequence[str], group: Positions, result: _Pass) -> None:
-    """Standardize a group's scores and add them, and what they cost, to a pass."""
-    result.n_tokens += completion.n_tokens_in + completion.n_tokens_out
-    scores, counts = parse_scores(completion, names)
-    result.counts.update(counts)
+def _standardized(scores: Scores) -> Scores:
     known = scores[~np.isnan(scores)]
     mean = known.mean() if len(known) else 0.0
     spread = known.std() if len(known) and known.std() > 0 else 1.0
-    result.scores[group] = (scores - mean) / spread
-    result.positions[group] = np.arange(len(group))
+    return np.asarray((scores - mean) / spread)
 
 
 def draw_names(n: int, rng: np.random.Generator) -> list[str]:

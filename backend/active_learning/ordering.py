@@ -115,11 +115,8 @@ class Ordering:
 class QueryStrategy(Protocol):
     """Decides the order in which people label a pool."""
 
-    @property
-    def name(self) -> str:
-        """Return the strategy's name in settings and reports."""
-        ...
+    name: str
+    """The strategy's name in settings and reports."""
 
     def order(self, pool: PoolView, *, rng: np.random.Generator) -> Ordering:
         """Order all open positions of the pool; the same pool and seed give the same order."""
-        ...
