@@ -69,23 +69,17 @@ def _augment(
             came_from[column] = (at, given_up)
             if room[column] > 0:
                 room[column] -= 1
-                _flip_path(matched, came_from, column)
+                while column >= 0:
+                    at, given_up = came_from[column]
+                    matched[at, column] = True
+                    if given_up >= 0:
+                        matched[at, given_up] = False
+                    column = given_up
                 return True
             for other in np.flatnonzero(matched[:, column] & ~is_seen).tolist():
                 is_seen[other] = True
                 rows.append((other, column))
     return False
-
-
-def _flip_path(
-    matched: NDArray[np.bool_], came_from: dict[int, tuple[int, int]], column: int
-) -> None:
-    while column >= 0:
-        row, given_up = came_from[column]
-        matched[row, column] = True
-        if given_up >= 0:
-            matched[row, given_up] = False
-        column = given_up
 
 
 def balanced_clusters(

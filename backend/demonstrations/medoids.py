@@ -41,20 +41,14 @@ def k_medoids(vectors: NDArray[np.float32], k: int, *, max_rows: int = 3000) -> 
     if k >= len(rows):
         return np.arange(min(k, n)) * n // min(k, n)
     distances = np.maximum(1.0 - vectors[rows] @ vectors[rows].T, 0.0, dtype=np.float32)
-    return np.asarray(rows[_faster_pam(distances, k)])
-
-
-def _faster_pam(distances: NDArray[np.float32], k: int) -> NDArray[np.intp]:
-    """Return the positions of k medoids, ascending; `distances` are (n, n) and k < n."""
     search = _SwapSearch(distances, _build(distances, k))
-    n = len(distances)
     last_swapped = 0
-    for step in range(n * _MAX_PASSES):
-        if step - last_swapped >= n:
+    for step in range(len(rows) * _MAX_PASSES):
+        if step - last_swapped >= len(rows):
             break
-        if search.swap_in(step % n):
+        if search.swap_in(step % len(rows)):
             last_swapped = step
-    return np.sort(search.medoids)
+    return np.asarray(rows[np.sort(search.medoids)])
 
 
 def _build(distances: NDArray[np.float32], k: int) -> NDArray[np.intp]:

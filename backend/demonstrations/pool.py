@@ -72,8 +72,8 @@ def select_pool(evidence: PoolEvidence, n_per_class: int) -> list[NDArray[np.int
 
     **Deviations** besides those of `select_pool_paper`: human labels come first, whatever their
     loss, since they are no guess; weak labels that are more likely wrong than right stay out; at
-    least `n_per_class` candidates are kept; texts with the same vector count once. Cost: one
-    `k_medoids` per class.
+    least `n_per_class` candidates are kept; texts with the same vector (to three decimals) count
+    once. Cost: one `k_medoids` per class.
     """
     n, n_classes = evidence.is_candidate.shape
     is_human = np.zeros(n, dtype=np.bool_) if evidence.is_human is None else evidence.is_human
@@ -83,7 +83,8 @@ def select_pool(evidence: PoolEvidence, n_per_class: int) -> list[NDArray[np.int
     for at in range(n_classes):
         ranked = evidence.ranked(at)
         ranked = np.concatenate([ranked[is_human[ranked]], ranked[~is_human[ranked]]])
-        ranked = _without_duplicates(evidence.embeddings, ranked)
+        rounded = np.round(evidence.embeddings[ranked], 3)
+        ranked = ranked[np.sort(np.unique(rounded, axis=0, return_index=True)[1])]
         human = _medoids(evidence.embeddings, ranked[is_human[ranked]], n_per_class)
         weak = ranked[~is_human[ranked] & is_clean[ranked]]
         n_kept = max(math.ceil(_CLEAN_SHARE * len(weak)), min(n_per_class, len(weak)))
@@ -120,12 +121,3 @@ def _medoids(embeddings: NDArray[np.float32], ranked: NDArray[np.intp], k: int) 
     if k < 1 or len(ranked) <= k:
         return ranked[: max(0, k)]
     return ranked[k_medoids(embeddings[ranked], k)]
-
-
-def _without_duplicates(
-    embeddings: NDArray[np.float32], ranked: NDArray[np.intp]
-) -> NDArray[np.intp]:
-    """Return the rows without those whose vector an earlier one has, to three decimals."""
-    rounded = np.round(embeddings[ranked], 3)
-    _, first = np.unique(rounded, axis=0, return_index=True)
-    return ranked[np.sort(first)]

@@ -193,23 +193,17 @@ class FewShotAssignment:
     def _without_own(
         self, at: int, shots: tuple[int, ...], own: set[int], limits: NDArray[np.intp]
     ) -> tuple[int, ...]:
+        """Replace the text itself by the nearest other of the class with room, if there is one."""
         kept = list(shots)
         for position in own.intersection(shots):
             self._counts[position] -= 1
-            instead = self._replacement(at, position, {*kept, *own}, limits)
+            is_free = (self._pool.classes == self._pool.classes[position]) & (self._counts < limits)
+            is_free[[*kept, *own]] = False
             place = kept.index(position)
-            kept[place : place + 1] = [] if instead is None else [instead]
+            if is_free.any():
+                similarities = self._pool.vectors @ self._texts.vectors[at]
+                kept[place] = int(np.where(is_free, similarities, -np.inf).argmax())
+                self._counts[kept[place]] += 1
+            else:
+                del kept[place]
         return tuple(kept)
-
-    def _replacement(
-        self, at: int, position: int, used: set[int], limits: NDArray[np.intp]
-    ) -> int | None:
-        """Return the nearest other demonstration of the class with room, and count it."""
-        is_free = (self._pool.classes == self._pool.classes[position]) & (self._counts < limits)
-        is_free[list(used)] = False
-        if not is_free.any():
-            return None
-        similarities = self._pool.vectors @ self._texts.vectors[at]
-        best = int(np.where(is_free, similarities, -np.inf).argmax())
-        self._counts[best] += 1
-        return best
