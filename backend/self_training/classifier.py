@@ -39,17 +39,13 @@ class ClassifierSpec:
     max_tokens: int = 256
 
 
-class TextClassifier(PretrainedModel):
+class TextClassifier(PretrainedModel[ClassifierSpec]):
     """Sequence classification with the base model's own head, so that transformers can load it.
 
     The head reads what the base model's architecture gives it (BERT and RoBERTa: the first token,
     ModernBERT: as its config says). Embeddings are the mean of the last layer's token vectors, at
     unit length.
     """
-
-    def __init__(self, model: Any, tokenizer: Any, spec: ClassifierSpec) -> None:
-        super().__init__(model, tokenizer)
-        self.spec = spec
 
     @classmethod
     def create(

@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -29,10 +29,11 @@ _SPEC_FILE = "freeal.json"
 Spec = TypeVar("Spec")
 
 
-class PretrainedModel:
+class PretrainedModel(Generic[Spec]):
     """A transformers model with its tokenizer, on the device that computes it."""
 
-    def __init__(self, model: Any, tokenizer: Any) -> None:
+    def __init__(self, model: Any, tokenizer: Any, spec: Spec) -> None:
+        self.spec = spec
         self.model = model
         self.tokenizer = tokenizer
         self.device = compute_device()

@@ -45,12 +45,8 @@ class TaggerSpec:
         return (OUTSIDE, *(f"{part}-{label}" for label in self.labels for part in "BI"))
 
 
-class SpanTagger(PretrainedModel):
+class SpanTagger(PretrainedModel[TaggerSpec]):
     """Token classification in BIO over words, each by its first token."""
-
-    def __init__(self, model: Any, tokenizer: Any, spec: TaggerSpec) -> None:
-        super().__init__(model, tokenizer)
-        self.spec = spec
 
     @classmethod
     def create(cls, spec: TaggerSpec, *, seed: int) -> SpanTagger:
