@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -74,26 +74,24 @@ class SupervisedObjective(Objective):
         return (weights * losses).sum() / weights.sum().clamp(min=1e-6)
 
 
+@dataclass(frozen=True, slots=True)
 class ConsistencyObjective(Objective):
     """A supervised objective plus the consistency loss of two views, over all texts of a batch.
 
     `weight` is that of the second term; it needs no labels, so that abstained texts teach too.
     """
 
-    def __init__(
-        self, inner: SupervisedObjective, model: TextClassifier, views: SecondViews, weight: float
-    ) -> None:
-        self._inner = inner
-        self._model = model
-        self._views = views
-        self._weight = weight
+    inner: SupervisedObjective
+    model: TextClassifier
+    views: SecondViews
+    weight: float
 
     def loss(self, inputs: dict[str, Tensor], step: TrainingStep) -> Tensor:
         """Return the inner loss plus the weighted mean consistency loss."""
-        first: Tensor = self._model.model(**inputs).logits.float()
-        second: Tensor = self._model.model(**self._views.inputs(step.rows)).logits.float()
+        first: Tensor = self.model.model(**inputs).logits.float()
+        second: Tensor = self.model.model(**self.views.inputs(step.rows)).logits.float()
         gap = consistency_loss(first, second, temperature=1.0).mean()
-        return self._inner.loss(inputs, step) + self._weight * gap
+        return self.inner.loss(inputs, step) + self.weight * gap
 
 
 class SecondViews:

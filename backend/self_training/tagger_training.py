@@ -94,29 +94,25 @@ class SpanTrainer:
         return model, SpanOutput(predicted, score, issues)
 
 
+@dataclass
 class _SpanTraining:
     """One training's data as w words of all texts in a row, with one-hot tags (w, tags)."""
 
-    def __init__(
-        self,
-        data: SpanTrainingSet,
-        recipe: Recipe,
-        spec: TaggerSpec,
-        seed: int,
-        hooks: TrainingHooks,
-    ) -> None:
-        self._data = data
-        self._recipe = recipe
-        self._spec = spec
-        self._seed = seed
-        self._hooks = hooks
-        self.tokens, self.words = SpanTagger.create(spec, seed=seed).tokenize(data.texts)
+    data: SpanTrainingSet
+    recipe: Recipe
+    spec: TaggerSpec
+    seed: int
+    hooks: TrainingHooks
+
+    def __post_init__(self) -> None:
+        data, tagger = self.data, SpanTagger.create(self.spec, seed=self.seed)
+        self.tokens, self.words = tagger.tokenize(data.texts)
         self.has_spans = np.array([spans is not None for spans in data.spans])
         tags = [
             tag_words(words, spans or (), data.labels)
             for words, spans in zip(self.words, data.spans, strict=True)
         ]
-        self.given = np.eye(len(spec.tags))[np.concatenate(tags)]
+        self.given = np.eye(len(self.spec.tags))[np.concatenate(tags)]
         self.first_word = np.cumsum([0, *map(len, tags)])
         self._text_of_word = np.repeat(np.arange(len(tags)), np.diff(self.first_word))
 
@@ -127,11 +123,11 @@ class _SpanTraining:
 
     def confidence_weights(self, posterior: Floats) -> Floats:
         """Return each word's weight: its posterior's lead over a uniform one; people's fixed."""
-        uniform = 1 / len(self._spec.tags)
+        uniform = 1 / len(self.spec.tags)
         lead = np.clip((posterior.max(axis=1) - uniform) / (1 - uniform), _MIN_WEIGHT, 1)
-        is_human = self._data.is_human[self._text_of_word]
-        is_used = (self.has_spans | self._recipe.keep_abstained)[self._text_of_word]
-        return np.asarray(is_used * np.where(is_human, self._recipe.human_weight, lead))
+        is_human = self.data.is_human[self._text_of_word]
+        is_used = (self.has_spans | self.recipe.keep_abstained)[self._text_of_word]
+        return np.asarray(is_used * np.where(is_human, self.recipe.human_weight, lead))
 
     def fine_tune(
         self, name: str, targets: Floats, weights: Floats, rows: NDArray[np.int64] | None = None
@@ -139,25 +135,25 @@ class _SpanTraining:
         """Return a tagger trained on soft tags (w, tags) and weights (w,); `rows` are texts."""
         if rows is None:
             rows = np.unique(self._text_of_word[weights > 0])
-        model = SpanTagger.create(self._spec, seed=self._seed)
-        content = fingerprint(self._spec, targets, weights)
-        stage = TrainingStage(name, rows, self._seed, self._recipe, content=content)
+        model = SpanTagger.create(self.spec, seed=self.seed)
+        content = fingerprint(self.spec, targets, weights)
+        stage = TrainingStage(name, rows, self.seed, self.recipe, content=content)
         objective = _TagObjective(model, self.words, targets, weights)
-        TrainingLoop(model, self.tokens, objective, stage, self._hooks).run()
+        TrainingLoop(model, self.tokens, objective, stage, self.hooks).run()
         return model
 
     def predict(self, model: SpanTagger, rows: NDArray[np.int64] | None = None) -> Floats:
         """Return a model's tag probabilities for every word of these texts, of all by default."""
         rows = np.arange(len(self.words)) if rows is None else rows
-        words, check = [self.words[row] for row in rows], self._hooks.raise_if_cancelled
+        words, check = [self.words[row] for row in rows], self.hooks.raise_if_cancelled
         return np.concatenate(model.predict_tags(self.tokens.subset(rows), words, check))
 
     def cross_fit(self) -> Floats:
         """Return tag probabilities by models that did not see the text, shape (w, tags)."""
-        n_folds = self._recipe.n_folds
-        n_spans = np.array([len(spans or ()) for spans in self._data.spans])
-        rng = np.random.default_rng(self._seed)
-        folds = noise.assign_folds(self._data.texts, n_spans, n_folds=n_folds, rng=rng)
+        n_folds = self.recipe.n_folds
+        n_spans = np.array([len(spans or ()) for spans in self.data.spans])
+        rng = np.random.default_rng(self.seed)
+        folds = noise.assign_folds(self.data.texts, n_spans, n_folds=n_folds, rng=rng)
         out = self.given.copy()
         for fold in range(n_folds):
             rows = np.flatnonzero(self.has_spans & (folds != fold))
@@ -171,7 +167,7 @@ class _SpanTraining:
     def posterior(self, cross_fitted: Floats) -> Floats:
         """Return the posterior of each word's tag, (w, tags); people's spans stay as they are."""
         has_spans = self.has_spans[self._text_of_word]
-        is_human = has_spans & self._data.is_human[self._text_of_word]
+        is_human = has_spans & self.data.is_human[self._text_of_word]
         out = np.where(is_human[:, None], self.given, cross_fitted)
         is_weak = has_spans & ~is_human
         if is_weak.any():

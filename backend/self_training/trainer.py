@@ -67,6 +67,7 @@ class TrainingStage:
     content: str = ""
 
 
+@dataclass
 class TrainingLoop:
     """Trains a model in place with AdamW under a linear warm-up and decay.
 
@@ -74,21 +75,15 @@ class TrainingLoop:
     ends at the very weights of one that was never stopped.
     """
 
-    def __init__(
-        self,
-        model: PretrainedModel,
-        tokens: Tokens,
-        objective: Objective,
-        stage: TrainingStage,
-        hooks: TrainingHooks,
-    ) -> None:
-        self._trained = model
-        self._model = model.model
-        self._tokens = tokens
-        self._objective = objective
-        self._stage = stage
-        self._hooks = hooks
-        recipe = stage.recipe
+    model: PretrainedModel[Any]
+    tokens: Tokens
+    objective: Objective
+    stage: TrainingStage
+    hooks: TrainingHooks
+
+    def __post_init__(self) -> None:
+        stage, recipe = self.stage, self.stage.recipe
+        self._model = self.model.model
         n_texts_read = len(stage.rows) * recipe.n_epochs
         self._batch_size = recipe.batch_size or default_batch_size(n_texts_read)
         self._steps_per_epoch = -(-len(stage.rows) // self._batch_size)
@@ -97,11 +92,11 @@ class TrainingLoop:
         self._optimizer = _optimizer(self._model, self._learning_rate)
         self._averager = WeightAverager()
         self._checkpoint = None
-        if hooks.checkpoints is not None:
+        if self.hooks.checkpoints is not None:
             options = (recipe.n_epochs, recipe.batch_size, recipe.learning_rate, recipe.ema_decay)
             course = (stage.name, stage.seed, stage.content, options)
-            digest = fingerprint(course, stage.rows, tokens.lengths, tokens.digest)
-            self._checkpoint = Checkpoint(hooks.checkpoints, stage.name, digest)
+            digest = fingerprint(course, stage.rows, self.tokens.lengths, self.tokens.digest)
+            self._checkpoint = Checkpoint(self.hooks.checkpoints, stage.name, digest)
 
     def run(self) -> None:
         """Train, and set the best epoch's or the averaged weights, if there are any.
@@ -114,38 +109,38 @@ class TrainingLoop:
         if self._checkpoint is not None:
             n_done = self._checkpoint.restore(self._model, self._optimizer, self._averager)
         self._n_steps_done = n_done * self._steps_per_epoch
-        for epoch in range(n_done, self._stage.recipe.n_epochs):
+        for epoch in range(n_done, self.stage.recipe.n_epochs):
             self._run_epoch(epoch)
         if chosen := self._averager.best or self._averager.average:
             set_weights(self._model, chosen)
 
     def _run_epoch(self, epoch: int) -> None:
-        stage, n_epochs = self._stage, self._stage.recipe.n_epochs
-        self._objective.before_epoch(epoch)
+        stage, n_epochs = self.stage, self.stage.recipe.n_epochs
+        self.objective.before_epoch(epoch)
         digest = hashlib.sha256(f"{stage.seed}/{stage.name}/{epoch}".encode()).digest()
         seed = int.from_bytes(digest[:4], "big")
         torch.manual_seed(seed)
-        rng, lengths = np.random.default_rng(seed), self._tokens.lengths
+        rng, lengths = np.random.default_rng(seed), self.tokens.lengths
         batches = training_batches(stage.rows, lengths, batch_size=self._batch_size, rng=rng)
         self._model.train()
         for number, rows in enumerate(batches):
-            self._hooks.raise_if_cancelled()
+            self.hooks.raise_if_cancelled()
             loss = self._step(TrainingStep(rows, epoch + number / len(batches)))
-            self._hooks.on_progress(TrainingProgress(stage.name, epoch + 1, n_epochs, loss))
+            self.hooks.on_progress(TrainingProgress(stage.name, epoch + 1, n_epochs, loss))
         if stage.validate is not None:
             self._averager.keep_best(stage.validate(), self._model)
         if self._checkpoint is not None:
             self._checkpoint.save(epoch + 1, self._model, self._optimizer, self._averager)
 
     def _step(self, step: TrainingStep) -> float:
-        recipe = self._stage.recipe
-        inputs = self._tokens.collate(step.rows, self._trained.device)
-        with self._trained.autocast():
-            loss = self._objective.loss(inputs, step)
+        recipe = self.stage.recipe
+        inputs = self.tokens.collate(step.rows, self.model.device)
+        with self.model.autocast():
+            loss = self.objective.loss(inputs, step)
         value = float(loss.detach())
         if not np.isfinite(value):
             raise TrainingDiverged(
-                f"{self._stage.name}: the loss is {value} after {step.epochs_done:.2f} epochs; "
+                f"{self.stage.name}: the loss is {value} after {step.epochs_done:.2f} epochs; "
                 f"expected a finite number. Try another seed or a learning rate below "
                 f"{self._learning_rate:g}"
             )
