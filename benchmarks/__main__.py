@@ -1,4 +1,4 @@
-"""`python -m benchmarks NAME`."""
+"""The command line of the benchmarks: `python -m benchmarks NAME`."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ _console = Console()
 
 @app.callback()
 def root() -> None:
-    """Measure FreeAL for Label Studio."""
+    """Measure FreeAL for Label Studio, and write docs/benchmarks from the reports."""
 
 
 @app.command()
 def serving(
-    json_file: Annotated[Path, typer.Option("--json", help="Where the figures go.")],
-    data: Annotated[Path | None, typer.Option(help="JSONL of texts; none: the demo's.")] = None,
+    json_file: Annotated[Path, typer.Option("--json", help="Report to write.")],
+    data: Annotated[Path | None, typer.Option(help="JSONL of texts; default: the demo's.")] = None,
     n_texts: Annotated[int, typer.Option(help="Texts to annotate.")] = 1000,
-    seconds: Annotated[int, typer.Option(help="Length of the webhook runs.")] = 30,
+    seconds: Annotated[int, typer.Option(help="Length of the webhook run, s.")] = 30,
 ) -> None:
-    """Routes against a bare label-studio-ml backend; labelling against the server's ceiling."""
+    """Measure latency against a bare label-studio-ml backend, and labels/s against the LLM's."""
     from benchmarks.serving import run
 
     report = Report("serving", {"n_texts": n_texts, "seconds": seconds, "data": _name(data)})
@@ -37,10 +37,10 @@ def serving(
 
 @app.command()
 def startup(
-    json_file: Annotated[Path, typer.Option("--json", help="Where the figures go.")],
+    json_file: Annotated[Path, typer.Option("--json", help="Report to write.")],
     runs: Annotated[int, typer.Option(help="Child processes per figure.")] = 5,
 ) -> None:
-    """Seconds and memory until the web process serves, and until a command has answered."""
+    """Measure seconds and memory until the web process serves and until commands answer."""
     from benchmarks.startup import run
 
     report = Report("startup", {"runs": runs})
@@ -50,12 +50,12 @@ def startup(
 
 @app.command()
 def annotate(
-    json_file: Annotated[Path, typer.Option("--json", help="Where the figures go.")],
-    data: Annotated[Path, typer.Option(help="JSONL with a text and a right answer per row.")],
-    limit: Annotated[int | None, typer.Option(help="Evaluated texts, drawn; none: all.")] = None,
+    json_file: Annotated[Path, typer.Option("--json", help="Report to write.")],
+    data: Annotated[Path, typer.Option(help="JSONL with a text and a gold answer per row.")],
+    limit: Annotated[int | None, typer.Option(help="Evaluated texts, drawn; default: all.")] = None,
     shots: Annotated[int, typer.Option(help="Demonstrations in each prompt.")] = 0,
 ) -> None:
-    """Accuracy, calibration and speed of the annotators on one data set."""
+    """Measure the annotators' accuracy, calibration and speed on one data set."""
     from benchmarks.annotate import run
 
     report = Report("annotate", {"data": data.name, "limit": limit, "shots": shots})
@@ -65,24 +65,24 @@ def annotate(
 
 @app.command()
 def answers(
-    data: Annotated[Path, typer.Option(help="JSONL with a text and one right label per row.")],
-    out: Annotated[Path, typer.Option(help="Where the answers go, .npz.")],
+    data: Annotated[Path, typer.Option(help="JSONL with a text and one gold label per row.")],
+    out: Annotated[Path, typer.Option(help="Posteriors to write, .npz.")],
     limit: Annotated[int, typer.Option(help="Training texts, drawn.")] = 2000,
 ) -> None:
-    """Store the LLM's zero-shot answers on training texts, for the other benchmarks."""
-    from benchmarks.annotator_posteriors import store_answers
+    """Store the LLM's zero-shot posteriors of training texts, for the other benchmarks."""
+    from benchmarks.annotator_posteriors import store_llm_posteriors
 
-    store_answers(data, out, limit=limit, console=_console)
+    store_llm_posteriors(data, out, limit=limit, console=_console)
 
 
 @app.command()
 def forms(
-    json_file: Annotated[Path, typer.Option("--json", help="Where the figures go.")],
-    data: Annotated[Path, typer.Option(help="JSONL with a text and one right label per row.")],
+    json_file: Annotated[Path, typer.Option("--json", help="Report to write.")],
+    data: Annotated[Path, typer.Option(help="JSONL with a text and one gold label per row.")],
     limit: Annotated[int, typer.Option(help="Training texts, drawn.")] = 300,
-    draws: Annotated[int, typer.Option(help="Probes of 48 texts among them.")] = 60,
+    draws: Annotated[int, typer.Option(help="Selections on 48 drawn texts each.")] = 60,
 ) -> None:
-    """Every prompt form on training texts, and what the form probe would pick."""
+    """Measure every prompt template on training texts, and the automatic selection."""
     from benchmarks.template_selection import run
 
     report = Report("forms", {"data": data.name, "limit": limit, "draws": draws})
@@ -92,36 +92,40 @@ def forms(
 
 @app.command()
 def injection(
-    json_file: Annotated[Path, typer.Option("--json", help="Where the figures go.")],
+    json_file: Annotated[Path, typer.Option("--json", help="Report to write.")],
 ) -> None:
-    """How often an order inside a text changes its label, form by form."""
-    from benchmarks.template_selection import run_injection
+    """Measure how often an instruction inside a text changes its label, per prompt template."""
+    from benchmarks.injection import run
 
     report = Report("injection", {})
-    run_injection(report)
+    run(report)
     _finish(report, json_file)
 
 
 @app.command()
 def ordering(
-    json_file: Annotated[Path, typer.Option("--json", help="Where the figures go.")],
+    json_file: Annotated[Path, typer.Option("--json", help="Report to write.")],
     data: Annotated[Path, typer.Option(help="JSONL with text, label and split.")],
-    strategies: Annotated[str, typer.Option(help="Names with commas between them.")],
-    seeds: Annotated[int, typer.Option(help="Pools to draw.")] = 20,
+    strategies: Annotated[str, typer.Option(help="Names, separated by commas.")],
+    seeds: Annotated[int, typer.Option(help="Number of drawn pools.")] = 20,
     pool_size: Annotated[int, typer.Option(help="Training rows in a pool.")] = 1500,
-    rows: Annotated[int | None, typer.Option(help="Training rows, without --posteriors.")] = None,
+    rows: Annotated[
+        int | None, typer.Option(help="Training rows to draw from, without --posteriors.")
+    ] = None,
     random_draws: Annotated[int, typer.Option(help="Random orders per pool.")] = 50,
-    posteriors: Annotated[Path | None, typer.Option(help="An LLM's answers, .npz.")] = None,
-    embeddings: Annotated[Path | None, typer.Option(help="Vectors made before, .npz.")] = None,
-    llm: Annotated[str, typer.Option(help="Address of an LLM server, for those that ask.")] = "",
+    posteriors: Annotated[Path | None, typer.Option(help="Posteriors of `answers`, .npz.")] = None,
+    embeddings: Annotated[Path | None, typer.Option(help="Stored embeddings, .npz.")] = None,
+    llm: Annotated[
+        str, typer.Option(help="URL of an LLM server, for strategies that need one.")
+    ] = "",
     on_train: Annotated[bool, typer.Option(help="Measure on held-out training rows.")] = False,
-    learner: Annotated[str, typer.Option(help="probe, or fine-tune: the small model.")] = "probe",
+    learner: Annotated[str, typer.Option(help="probe, or fine-tune: the student.")] = "probe",
     test: Annotated[int, typer.Option(help="Test rows at most, evenly spread.")] = 2000,
 ) -> None:
-    """Query strategies by how fast a learner learns from the texts that they put first."""
+    """Measure query strategies by the learning curve of a learner, against random order."""
     from benchmarks.ordering import OrderingRun, run
 
-    asked = OrderingRun(
+    config = OrderingRun(
         data=data,
         strategies=tuple(strategies.split(",")),
         n_seeds=seeds,
@@ -135,34 +139,44 @@ def ordering(
         learner=learner,
         n_test=test,
     )
-    report = Report("ordering", asked.parameters())
-    run(report, asked, console=_console)
+    report = Report("ordering", config.parameters())
+    run(report, config, console=_console)
     report.write(json_file)
 
 
 @app.command()
 def selftrain(
-    json_file: Annotated[Path, typer.Option("--json", help="Where the figures go.")],
-    data: Annotated[Path, typer.Option(help="JSONL with a text and a right label per row.")],
-    labels: Annotated[str | None, typer.Option(help="Their key, llm:FILE or similarity.")] = None,
-    recipes: Annotated[str, typer.Option(help="Names, commas between.")] = "plain,default,gold",
-    seeds: Annotated[int, typer.Option(help="Trainings of each recipe.")] = 3,
-    human: Annotated[int, typer.Option(help="Right labels that people gave.")] = 0,
-    noise: Annotated[float, typer.Option(help="Share of labels to make wrong.")] = 0.0,
+    json_file: Annotated[Path, typer.Option("--json", help="Report to write.")],
+    data: Annotated[Path, typer.Option(help="JSONL with a text and a gold label per row.")],
+    labels: Annotated[
+        str | None,
+        typer.Option(help="Labels to learn from: a key of the rows, llm:FILE or similarity."),
+    ] = None,
+    recipes: Annotated[
+        str, typer.Option(help="Names, separated by commas.")
+    ] = "plain,default,gold",
+    seeds: Annotated[int, typer.Option(help="Trainings per recipe.")] = 3,
+    human: Annotated[int, typer.Option(help="Texts with human labels.")] = 0,
+    noise: Annotated[float, typer.Option(help="Share of gold labels to corrupt.")] = 0.0,
     noise_kind: Annotated[
-        str, typer.Option(help="drawn by a weak model's doubt, or hardest: where it doubts most.")
+        str,
+        typer.Option(
+            help="drawn by a weak model's uncertainty, or hardest: its most uncertain texts."
+        ),
     ] = "drawn",
-    limit: Annotated[int | None, typer.Option(help="Training texts, drawn; none: all.")] = None,
-    test: Annotated[int | None, typer.Option(help="Test texts, drawn; none: all.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Training texts, drawn; default: all.")] = None,
+    test: Annotated[int | None, typer.Option(help="Test texts, drawn; default: all.")] = None,
     epochs: Annotated[int, typer.Option(help="Epochs of every training.")] = 3,
-    model: Annotated[str, typer.Option(help="Base encoder; none: the embedded one.")] = "",
-    sizes: Annotated[str, typer.Option(help="Smaller pools for a learning curve: 100,200.")] = "",
+    model: Annotated[str, typer.Option(help="Base encoder; default: the embedded one.")] = "",
+    sizes: Annotated[
+        str, typer.Option(help="Smaller pool sizes for a learning curve, like 100,200.")
+    ] = "",
 ) -> None:
-    """What the small model makes of noisy labels: test accuracy, label errors found, seconds."""
+    """Measure the student on noisy labels: test accuracy, label errors found, seconds."""
     from benchmarks.selftrain import run
     from benchmarks.selftrain_runs import SelfTrainRun
 
-    asked = SelfTrainRun(
+    config = SelfTrainRun(
         data=data,
         recipes=tuple(recipes.split(",")),
         labels=labels,
@@ -176,49 +190,57 @@ def selftrain(
         model=model,
         sizes=tuple(int(size) for size in sizes.split(",") if size),
     )
-    report = Report("selftrain", asked.parameters())
-    run(report, asked, console=_console)
+    report = Report("selftrain", config.parameters())
+    run(report, config, console=_console)
     _finish(report, json_file)
 
 
 @app.command()
 def rounds(
-    json_file: Annotated[Path, typer.Option("--json", help="Where the figures go.")],
-    data: Annotated[Path, typer.Option(help="JSONL with a text and a right label per row.")],
-    humans: Annotated[int, typer.Option(help="Answers by people, in the queue's order.")] = 0,
-    recipe: Annotated[str, typer.Option(help="default or paper.")] = "default",
+    json_file: Annotated[Path, typer.Option("--json", help="Report to write.")],
+    data: Annotated[Path, typer.Option(help="JSONL with a text and a gold label per row.")],
+    humans: Annotated[int, typer.Option(help="Texts with simulated human labels.")] = 0,
+    recipe: Annotated[str, typer.Option(help="Round recipe: default or paper.")] = "default",
     limit: Annotated[int, typer.Option(help="Texts in the pool, drawn.")] = 2000,
-    small_model: Annotated[str, typer.Option(help="A STUDENT_RECIPE.")] = "default",
-    order: Annotated[str, typer.Option(help="queue, or random for comparison.")] = "queue",
-    seed: Annotated[int, typer.Option(help="Which texts are drawn.")] = 0,
+    student: Annotated[
+        str, typer.Option("--small-model", help="The student's recipe, as STUDENT_RECIPE.")
+    ] = "default",
+    order: Annotated[
+        str, typer.Option(help="Order of the human labels: queue, or random.")
+    ] = "queue",
+    seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
     answers: Annotated[
-        Path | None, typer.Option(help="Keeps the LLM's answers for reruns.")
+        Path | None, typer.Option(help="Folder with the LLM's cached answers.")
     ] = None,
 ) -> None:
-    """Whole rounds over a simulated Label Studio: what FreeAL adds to its annotators."""
+    """Measure what whole rounds add to the annotators, over a simulated Label Studio."""
     from benchmarks.rounds import RoundsRun, run
 
-    asked = RoundsRun(data, humans, recipe, limit, small_model, order, seed, answers)
-    report = Report("rounds", asked.parameters())
-    run(report, asked, console=_console)
+    config = RoundsRun(data, humans, recipe, limit, student, order, seed, answers)
+    report = Report("rounds", config.parameters())
+    run(report, config, console=_console)
     _finish(report, json_file)
 
 
 @app.command()
 def faults(
-    json_file: Annotated[Path, typer.Option("--json", help="Where the rows go; gone on with.")],
-    folder: Annotated[Path | None, typer.Option(help="Keeps the stage between runs.")] = None,
-    llm: Annotated[str, typer.Option(help="Address of a server, scripted or embedded.")] = "",
+    json_file: Annotated[Path, typer.Option("--json", help="Report to write, or to continue.")],
+    folder: Annotated[
+        Path | None, typer.Option(help="Folder that keeps the testbed between runs.")
+    ] = None,
+    llm: Annotated[str, typer.Option(help="URL of an LLM server, or scripted, or embedded.")] = "",
     n_texts: Annotated[int, typer.Option(help="Texts in the pool.")] = 80,
-    seed: Annotated[int, typer.Option(help="Which moments are drawn.")] = 0,
-    minutes: Annotated[float, typer.Option(help="End after so many; 0: when all is played.")] = 0,
-    only: Annotated[str, typer.Option(help="Names of cases, or how they begin.")] = "",
+    seed: Annotated[int, typer.Option(help="Seed of the faults' moments.")] = 0,
+    minutes: Annotated[float, typer.Option(help="Limit on the run; 0: none.")] = 0,
+    only: Annotated[
+        str, typer.Option(help="Cases to run: names or prefixes, separated by commas.")
+    ] = "",
 ) -> None:
-    """Kill, stop, lock, fill and cancel during a real round; count what is lost or paid twice."""
+    """Inject faults into a real round, and count what is lost, duplicated or paid twice."""
     from benchmarks.faults.run import FaultsRun, run
 
     with tempfile.TemporaryDirectory() as scratch:
-        asked = FaultsRun(
+        config = FaultsRun(
             folder=(folder or Path(scratch)).absolute(),
             out=json_file,
             llm=llm or "embedded",
@@ -227,8 +249,8 @@ def faults(
             minutes=minutes,
             only=tuple(name for name in only.split(",") if name),
         )
-        report = Report("faults", asked.parameters())
-        run(report, asked, console=_console)
+        report = Report("faults", config.parameters())
+        run(report, config, console=_console)
     report.write(json_file)
     _console.print({k: v for k, v in report.results.items() if k != "cases"})
 

@@ -1,7 +1,7 @@
-"""How right, how calibrated and how fast the annotators are on one data set.
+"""Measure the annotators' accuracy, calibration and speed on one data set.
 
-Everything runs through the services' own composition against the server in LLM_BASE_URL. Nothing
-is learned from the evaluated texts but their unlabelled posteriors, as in a project.
+The services are composed as in the product, with the LLM server in LLM_BASE_URL. From evaluated
+texts only unlabeled posteriors are learned from, as in a project.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ from backend.llm.prompts.selection import TemplateSelector
 from backend.self_training.similarity import SimilarityAnnotator
 from backend.services import Adapters, Services, build_services
 from backend.settings import Settings
-from benchmarks.datasets import DataSet, LabelledTask, load
-from benchmarks.demonstrations import self_made_shots
+from benchmarks.datasets import Dataset, LabeledTask, load
+from benchmarks.demonstrations import generate_and_retrieve
 from benchmarks.label_aggregation import (
     LLM,
     N_DRAWS,
     SIMILARITY,
-    Evidence,
-    SetEvidence,
-    calibrated,
-    calibrated_with_labels,
+    MultilabelData,
+    SingleLabelData,
+    aggregate,
+    aggregate_multilabel,
+    aggregate_multilabel_with_labels,
+    aggregate_with_labels,
+    calibrate,
+    calibrate_with_labels,
     calibration_error,
-    combined,
-    combined_sets,
-    combined_sets_with_labels,
-    combined_with_labels,
     mean_accuracy,
 )
-from benchmarks.language_models import Call, Recorder, StraightClient
+from benchmarks.language_models import Call, DirectClient, RecordingLanguageModel
 from benchmarks.report import Report
 from benchmarks.scores import Score, posteriors, score_posteriors, score_spans
 
@@ -52,42 +52,42 @@ N_TRAIN = 400
 """Training texts: the pool from which demonstrations and human labels are drawn."""
 N_WARM_UP = 32
 N_TRAIN_SETS = 100
-"""The same where each text costs a request for every label."""
+"""Training texts where each costs a request per label."""
 N_WARM_UP_SPANS = 2
-"""Spans are written out, not read from one token: seconds each on a small machine."""
+"""Spans are generated, not read from one token: seconds each on a small machine."""
 N_TIMED = 256
-"""Evaluated texts that the straight client is sent as well."""
+"""Evaluated texts that the direct client sends as well."""
 N_SEQUENTIAL = 40
 N_SEQUENTIAL_SPANS = 2
 N_HUMAN_LABELS = (20, 50)
-N_PROBED = 48
-"""Pool texts on which the prompt forms are compared."""
+N_SELECTION_TEXTS = 48
+"""Pool texts on which the prompt templates are compared."""
 _PROJECT = "benchmark"
 
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """One data set as a project, with everything that answers its question."""
+    """One data set as a project, with the services, the LLM client and its baselines."""
 
-    data: DataSet
+    data: Dataset
     services: Services
     server: LLMClient
-    recorder: Recorder
+    recorder: RecordingLanguageModel
     schema: TaskSchema
-    straight: StraightClient
+    direct: DirectClient
 
     @property
-    def is_written(self) -> bool:
-        """Whether answers are written out, not read from one token."""
+    def is_generated(self) -> bool:
+        """Return whether answers are generated, not read from one token."""
         return self.schema.questions[0].kind is QuestionKind.SPANS
 
     @property
-    def is_sets(self) -> bool:
-        """Whether a text has any number of labels."""
+    def is_multilabel(self) -> bool:
+        """Return whether a text has any number of labels."""
         return self.schema.questions[0].kind is QuestionKind.MULTIPLE_CHOICE
 
-    def examples(self, tasks: Sequence[LabelledTask]) -> list[Example]:
-        """Return the tasks as annotators read them."""
+    def examples(self, tasks: Sequence[LabeledTask]) -> list[Example]:
+        """Convert tasks to the annotators' examples."""
         return [self.services.config.read_example(self.schema, each.task) for each in tasks]
 
     def annotate(
@@ -96,7 +96,7 @@ class Bench:
         prompt_context: PromptContext | None = None,
         purpose: str = "annotate",
     ) -> list[WeakLabel]:
-        """Answer the project's one question about each example."""
+        """Return the LLM annotator's weak labels, its usage counted under `purpose`."""
         with track_usage(_PROJECT, purpose):
             return self.services.annotator.annotate(
                 self.schema, self.data.instruction, examples, prompt_context=prompt_context
@@ -104,18 +104,22 @@ class Bench:
 
 
 def run(report: Report, *, console: Console, data: Path, limit: int | None, shots: int) -> None:
-    """Measure everything. Raises ValueError for `shots` of a question that takes none."""
+    """Measure one data set.
+
+    Raises:
+        ValueError: With `shots` for a question that takes no demonstrations.
+    """
     dataset = load(data, limit=limit, n_train=N_TRAIN, seed=SEED)
     console.print(f"{dataset.name}: {len(dataset.evaluated)} texts, {len(dataset.labels)} labels")
     with tempfile.TemporaryDirectory() as folder:
         settings = replace(Settings.from_env(), home=Path(folder), log_level="WARNING")
         server = connect_language_model(settings)
-        recorder = Recorder(server)
+        recorder = RecordingLanguageModel(server)
         services = build_services(settings, Adapters(language_model=recorder))
         schema = services.config.read_schema(dataset.label_config)
         if shots and not can_generate(schema.questions[0]):
             raise ValueError(f"no demonstrations can be made for {dataset.name}; leave --shots out")
-        bench = Bench(dataset, services, server, recorder, schema, StraightClient(settings, server))
+        bench = Bench(dataset, services, server, recorder, schema, DirectClient(settings, server))
         try:
             _measure(report, bench, shots)
         finally:
@@ -125,12 +129,12 @@ def run(report: Report, *, console: Console, data: Path, limit: int | None, shot
 
 def _measure(report: Report, bench: Bench, n_shots: int) -> None:
     pool = bench.examples(bench.data.train)
-    if bench.is_sets:
+    if bench.is_multilabel:
         pool = pool[:N_TRAIN_SETS]
-    bench.annotate(pool[: N_WARM_UP_SPANS if bench.is_written else N_WARM_UP], purpose="warm-up")
-    form = _form(report, bench, pool)
-    prompt_context, order, share = _guide(report, bench, pool, n_shots)
-    prompt_context = replace(prompt_context, templates={bench.schema.questions[0].name: form})
+    bench.annotate(pool[: N_WARM_UP_SPANS if bench.is_generated else N_WARM_UP], purpose="warm-up")
+    template = _select_template(report, bench, pool)
+    prompt_context, order, share = _few_shot_context(report, bench, pool, n_shots)
+    prompt_context = replace(prompt_context, templates={bench.schema.questions[0].name: template})
     answers, speeds = _timed(bench, prompt_context, order)
     report.results |= _scores(report, bench, answers, pool, prompt_context)
     report.results |= _counts(bench, answers) | speeds | {"max_demonstration_share": share}
@@ -146,24 +150,25 @@ def _measure(report: Report, bench: Bench, n_shots: int) -> None:
     }
 
 
-def _form(report: Report, bench: Bench, pool: Sequence[Example]) -> str:
-    """Return the prompt form that the project would be asked in, picked without a label."""
+def _select_template(report: Report, bench: Bench, pool: Sequence[Example]) -> str:
+    """Return the prompt template that a project would select without labels."""
     selector = TemplateSelector(bench.services.annotator, bench.schema, bench.data.instruction)
-    with track_usage(_PROJECT, "forms"):
-        found = selector.select_template(bench.schema.questions[0], pool[:N_PROBED])
-    report.notes |= {"form": found.chosen, "form_why": found.why}
-    return found.chosen
+    with track_usage(_PROJECT, "template selection"):
+        selection = selector.select_template(bench.schema.questions[0], pool[:N_SELECTION_TEXTS])
+    report.notes |= {"form": selection.chosen, "form_why": selection.why}
+    return selection.chosen
 
 
-def _guide(
+def _few_shot_context(
     report: Report, bench: Bench, pool: Sequence[Example], n_shots: int
 ) -> tuple[PromptContext, tuple[int, ...], float | None]:
+    """Return the demonstrations, the order of requests and the largest share of one of them."""
     examples = bench.examples((*bench.data.evaluated, *bench.data.train))
     if n_shots == 0:
         return PromptContext(), tuple(range(len(bench.data.evaluated))), None
     instruction = bench.data.instruction
     with track_usage(_PROJECT, "demonstrations"):
-        shots = self_made_shots(
+        shots = generate_and_retrieve(
             bench.services,
             bench.schema,
             instruction,
@@ -184,53 +189,54 @@ def _guide(
 def _timed(
     bench: Bench, prompt_context: PromptContext, order: Sequence[int]
 ) -> tuple[list[WeakLabel], dict[str, Any]]:
-    """Answer all evaluated texts chunk by chunk, the straight client taking turns with us."""
+    """Label all evaluated texts in chunks, in turn with the direct client; return rates too."""
     in_order = bench.examples(bench.data.evaluated)
     examples = [in_order[at] for at in order]
     chunk = bench.services.settings.annotate_chunk
     answers: list[WeakLabel] = []
-    ours = theirs = looked_up = found = 0.0
+    ours_s = direct_s = n_lookups = n_hits = 0.0
     n_timed = 0
-    asked: tuple[list[Call], int] = ([], 0)
+    last_calls: tuple[list[Call], int] = ([], 0)
     for start in range(0, len(examples), chunk):
         some = examples[start : start + chunk]
         bench.recorder.calls.clear()
-        before = bench.straight.prefix_cache()
+        before = bench.direct.prefix_cache_counts()
         started = time.perf_counter()
         answers += bench.annotate(some, prompt_context)
         seconds = time.perf_counter() - started
-        after = bench.straight.prefix_cache()
-        looked_up, found = looked_up + after[0] - before[0], found + after[1] - before[1]
+        after = bench.direct.prefix_cache_counts()
+        n_lookups, n_hits = n_lookups + after[0] - before[0], n_hits + after[1] - before[1]
         if bench.recorder.calls:
-            asked = (list(bench.recorder.calls), len(some))
+            last_calls = (list(bench.recorder.calls), len(some))
         if start < N_TIMED:
-            ours += seconds
-            theirs += bench.straight.in_lists(bench.recorder.calls)
+            ours_s += seconds
+            direct_s += bench.direct.batched_seconds(bench.recorder.calls)
             n_timed += len(some)
     by_id = {weak.example_id: weak for weak in answers}
     return [by_id[example.id] for example in in_order], {
-        "labels_per_s": round(n_timed / ours, 2),
-        "ceiling_labels_per_s": round(n_timed / theirs, 2) if theirs else None,
-        "ratio": round(theirs / ours, 3),
-        "sequential_labels_per_s": _one_by_one(bench, answers, *asked),
-        "prefix_cache_hit_rate": round(found / looked_up, 4) if looked_up else None,
+        "labels_per_s": round(n_timed / ours_s, 2),
+        "ceiling_labels_per_s": round(n_timed / direct_s, 2) if direct_s else None,
+        "ratio": round(direct_s / ours_s, 3),
+        "sequential_labels_per_s": _sequential_rate(bench, answers, *last_calls),
+        "prefix_cache_hit_rate": round(n_hits / n_lookups, 4) if n_lookups else None,
     }
 
 
-def _one_by_one(
+def _sequential_rate(
     bench: Bench, answers: Sequence[WeakLabel], calls: Sequence[Call], n_texts: int
 ) -> float:
-    """Return how many texts a second are answered by one prompt after the other.
+    """Return the texts per second when prompts are sent one after the other.
 
-    Raises RuntimeError when the LLM was not asked anything in any chunk.
+    Raises:
+        RuntimeError: No chunk sent a prompt to the LLM.
     """
     if not calls:
         why = next((weak.abstention.detail for weak in answers if weak.abstention), "unknown")
         raise RuntimeError(f"the LLM was not asked about any text: {why}")
     n_prompts = sum(len(prompts) for prompts, _ in calls)
-    prompts, how = calls[0]
-    few = prompts[: N_SEQUENTIAL_SPANS if bench.is_written else N_SEQUENTIAL]
-    seconds = bench.straight.one_by_one([(few, how)])
+    prompts, decoding = calls[0]
+    few = prompts[: N_SEQUENTIAL_SPANS if bench.is_generated else N_SEQUENTIAL]
+    seconds = bench.direct.sequential_seconds([(few, decoding)])
     return round(len(few) / seconds * n_texts / n_prompts, 2)
 
 
@@ -244,35 +250,35 @@ def _scores(
     question = bench.schema.questions[0]
     gold = [each.gold for each in bench.data.evaluated]
     if question.kind is QuestionKind.SPANS:
-        return {"accuracy_raw": _noted(report, "accuracy_raw", score_spans(answers, gold))}
+        return {"accuracy_raw": _note_score(report, "accuracy_raw", score_spans(answers, gold))}
     raw = posteriors(answers, len(question.labels))
-    similar = _by_similarity(bench, pool)
+    similarity = _similarity_posteriors(bench, pool)
     n = len(gold)
-    rows_by_name = {"accuracy_raw": raw, "accuracy_embedding": similar[:n]}
+    rows_by_name = {"accuracy_raw": raw, "accuracy_embedding": similarity[:n]}
     results: dict[str, Any] = {}
     if question.kind.is_exclusive:
         of_pool = posteriors(bench.annotate(pool, prompt_context, "pool"), len(question.labels))
-        evidence = Evidence(
-            votes={LLM: np.vstack([raw, of_pool]), SIMILARITY: similar},
+        single_label = SingleLabelData(
+            posteriors={LLM: np.vstack([raw, of_pool]), SIMILARITY: similarity},
             embeddings=_embeddings(bench, pool),
             n_evaluated=n,
             labels=np.array([each.gold for each in bench.data.train], dtype=np.intp),
         )
         rows_by_name |= {
-            "accuracy_combined": combined(evidence),
-            "accuracy_calibrated": calibrated(evidence),
+            "accuracy_combined": aggregate(single_label),
+            "accuracy_calibrated": calibrate(single_label),
         }
         classes = np.array(gold, dtype=np.intp)
-        results = _with_labels(report, evidence, classes)
+        results = _score_with_labels(report, single_label, classes)
         results["ece_raw"] = round(calibration_error(raw, classes), 4)
         report.notes |= {
             f"ece_{name}": round(calibration_error(rows_by_name[f"accuracy_{name}"], classes), 4)
             for name in ("embedding", "combined", "calibrated")
         }
-    if bench.is_sets:
+    if bench.is_multilabel:
         of_pool = posteriors(bench.annotate(pool, prompt_context, "pool"), len(question.labels))
-        sets = SetEvidence(
-            {LLM: np.vstack([raw, of_pool]), SIMILARITY: similar},
+        multilabel = MultilabelData(
+            {LLM: np.vstack([raw, of_pool]), SIMILARITY: similarity},
             n,
             [
                 each.gold
@@ -280,44 +286,46 @@ def _scores(
                 if isinstance(each.gold, frozenset)
             ],
         )
-        rows_by_name["accuracy_combined"] = combined_sets(sets)
-        _note_sets(report, sets, gold, question)
+        rows_by_name["accuracy_combined"] = aggregate_multilabel(multilabel)
+        _note_multilabel(report, multilabel, gold, question)
     scores = {name: score_posteriors(rows, gold, question) for name, rows in rows_by_name.items()}
-    return {name: _noted(report, name, score) for name, score in scores.items()} | results
+    return {name: _note_score(report, name, score) for name, score in scores.items()} | results
 
 
-def _with_labels(report: Report, evidence: Evidence, gold: Any) -> dict[str, Any]:
-    """Learn from draws of labels of training texts, as if people had given them."""
+def _score_with_labels(report: Report, data: SingleLabelData, gold: Any) -> dict[str, Any]:
+    """Score calibration and aggregation with draws of gold labels as human labels."""
     report.notes["n_draws"] = N_DRAWS
     for n_labels in N_HUMAN_LABELS:
-        alone = calibrated_with_labels(evidence, n_labels, seed=SEED)
-        together = combined_with_labels(evidence, n_labels, seed=SEED)
+        calibrated = calibrate_with_labels(data, n_labels, seed=SEED)
+        aggregated = aggregate_with_labels(data, n_labels, seed=SEED)
         report.notes |= {
-            f"accuracy_llm_{n_labels}": round(mean_accuracy(alone, gold), 4),
-            f"accuracy_combined_{n_labels}": round(mean_accuracy(together, gold), 4),
-            f"ece_llm_{n_labels}": _mean([calibration_error(each, gold) for each in alone]),
-            f"ece_combined_{n_labels}": _mean([calibration_error(each, gold) for each in together]),
+            f"accuracy_llm_{n_labels}": round(mean_accuracy(calibrated, gold), 4),
+            f"accuracy_combined_{n_labels}": round(mean_accuracy(aggregated, gold), 4),
+            f"ece_llm_{n_labels}": _mean([calibration_error(each, gold) for each in calibrated]),
+            f"ece_combined_{n_labels}": _mean(
+                [calibration_error(each, gold) for each in aggregated]
+            ),
         }
     return {"ece_calibrated": report.notes[f"ece_combined_{N_HUMAN_LABELS[-1]}"]}
 
 
-def _note_sets(
-    report: Report, evidence: SetEvidence, gold: Sequence[Any], question: Question
+def _note_multilabel(
+    report: Report, data: MultilabelData, gold: Sequence[Any], question: Question
 ) -> None:
-    """Note the F1 with draws of people's labels, and how many labels come out per text."""
+    """Note the F1 with draws of human labels, and the mean number of labels per text."""
     report.notes["n_draws"] = N_DRAWS
     report.notes["labels_per_text"] = _mean([float(len(labels)) for labels in gold])
-    found = combined_sets(evidence) >= 0.5
-    report.notes["labels_per_text_combined"] = _mean(found.sum(axis=1).astype(float).tolist())
+    assigned = aggregate_multilabel(data) >= 0.5
+    report.notes["labels_per_text_combined"] = _mean(assigned.sum(axis=1).astype(float).tolist())
     for n_labels in N_HUMAN_LABELS:
-        together = combined_sets_with_labels(evidence, n_labels, seed=SEED)
+        aggregated = aggregate_multilabel_with_labels(data, n_labels, seed=SEED)
         report.notes[f"accuracy_combined_{n_labels}"] = _mean(
-            [score_posteriors(rows, gold, question).value for rows in together]
+            [score_posteriors(rows, gold, question).value for rows in aggregated]
         )
 
 
-def _by_similarity(bench: Bench, pool: Sequence[Example]) -> Any:
-    """Return similarity's posteriors of the evaluated texts, then of the pool's."""
+def _similarity_posteriors(bench: Bench, pool: Sequence[Example]) -> Any:
+    """Return the similarity annotator's posteriors of evaluated texts, then of the pool."""
     question = bench.schema.questions[0]
     examples = [*bench.examples(bench.data.evaluated), *pool]
     fit = bench.services.similarity.fit(question, examples, {})
@@ -333,7 +341,7 @@ def _embeddings(bench: Bench, pool: Sequence[Example]) -> Any:
     return bench.services.encoder.embed(texts).astype(float)
 
 
-def _noted(report: Report, name: str, score: Score) -> float:
+def _note_score(report: Report, name: str, score: Score) -> float:
     report.notes |= score.as_notes(name)
     return round(score.value, 4)
 
@@ -351,7 +359,7 @@ def _counts(bench: Bench, answers: Sequence[WeakLabel]) -> dict[str, Any]:
 
 
 def _n_invalid(bench: Bench, answers: Sequence[WeakLabel]) -> int:
-    """Return how many answers Label Studio's own check of results does not let pass."""
+    """Return the number of answers that Label Studio's own validation rejects."""
     n_invalid = 0
     tasks = {each.task.id: each.task for each in bench.data.evaluated}
     for weak in answers:

@@ -1,4 +1,4 @@
-"""docs/benchmarks/annotate.md from the JSON files in docs/benchmarks/annotate/."""
+"""Write docs/benchmarks/annotate.md from the reports in docs/benchmarks/annotate/."""
 
 from __future__ import annotations
 
@@ -7,52 +7,54 @@ from typing import Any
 
 Report = dict[str, Any]
 
-_RIGHT = ("accuracy_raw", "accuracy_embedding", "accuracy_combined", "accuracy_calibrated")
-_SURE = ("ece_raw", "ece_calibrated", "n_abstentions", "n_invalid")
-_FAST = ("labels_per_s", "ceiling_labels_per_s", "ratio", "sequential_labels_per_s")
-_ALONE = ("accuracy_raw", "accuracy_calibrated", "accuracy_embedding")
-"""What either annotator does without the other."""
+_ACCURACY = ("accuracy_raw", "accuracy_embedding", "accuracy_combined", "accuracy_calibrated")
+_CALIBRATION = ("ece_raw", "ece_calibrated", "n_abstentions", "n_invalid")
+_SPEED = ("labels_per_s", "ceiling_labels_per_s", "ratio", "sequential_labels_per_s")
+_SINGLE_ANNOTATOR = ("accuracy_raw", "accuracy_calibrated", "accuracy_embedding")
+"""Figures of one annotator alone."""
 _COST = ("prefix_cache_hit_rate", "tokens_in", "tokens_out", "max_demonstration_share")
 
 
 def annotate_page(reports: Sequence[Report]) -> str:
-    """Return the page: what is right, how sure, how fast, what it costs, goals met or not."""
+    """Return the page: accuracy, calibration, speed, cost, and goals met or not."""
     first = reports[0]
     lines = [
-        "# Annotating: right, sure, fast",
+        "# Annotators: accuracy, calibration, speed",
         "",
         "Written by `python -m benchmarks pages` from `annotate/*.json`, which `python -m "
         "benchmarks annotate --data FILE --json docs/benchmarks/annotate/NAME.json` measured with "
         f"`{first['notes']['model']}` on {first['machine']['cores']} cores "
         f"({first['machine']['processor']}), the LLM server on the same machine. Nothing is "
-        "learned from the evaluated texts but their unlabelled posteriors, as in a project; human "
-        "labels are drawn from training texts. Accuracy stands for micro F1 with multiple labels "
-        "and for the F1 of exact spans. In brackets the 95 % interval; – where a figure does not "
-        "apply.",
+        "learned from the evaluated texts but their unlabeled posteriors, as in a project; human "
+        "labels are drawn from training texts. `embedding` is the similarity annotator, `combined` "
+        "LLM and similarity aggregated by the label model. Accuracy stands for micro F1 with "
+        "multiple labels and for the F1 of exact spans. In brackets the 95 % interval; – where a "
+        "figure does not apply.",
         "",
-        "## How right",
+        "## Accuracy",
         "",
-        *_table(reports, _RIGHT),
+        *_table(reports, _ACCURACY),
         "",
-        "## How sure",
+        "## Calibration",
         "",
-        *_table(reports, _SURE),
+        *_table(reports, _CALIBRATION),
         "",
-        "## How fast",
+        "## Speed",
         "",
-        "The straight client sends the very same requests and reads nothing, chunk by chunk in "
-        "turn with ours, in a prefix cache of its own. A ratio well above 1 says that something "
-        "else used the machine meanwhile: then no speed of that run means much.",
+        "The ceiling is a direct client that sends the same requests without reading the "
+        "responses, chunk by chunk in turn with the backend, with a prefix cache of its own. A "
+        "ratio well above 1 shows that something else used the machine: then no speed of that "
+        "run is reliable.",
         "",
-        *_table(reports, _FAST),
+        *_table(reports, _SPEED),
         "",
-        "## What it takes",
+        "## Cost",
         "",
         *_table(reports, _COST),
         "",
         "## Goals",
         "",
-        "| goal | met | found |",
+        "| goal | met | measured |",
         "|---|---|---|",
         *(line for line in _goals(reports)),
         "",
@@ -99,48 +101,48 @@ def _goals(reports: Sequence[Report]) -> list[str]:
     zero_shot = [report for report in reports if not report["parameters"].get("shots")]
     with_shots = [report for report in reports if report["parameters"].get("shots")]
     return [
-        *_each(reports, "no invalid answer", _figure("n_invalid"), lambda value: value == 0),
-        *_each(reports, "ratio at least 0.95", _figure("ratio"), lambda value: value >= 0.95),
-        *_each(reports, "at least 6 times sequential", _speed_up, lambda value: value >= 6),
-        *_each(
+        *_goal(reports, "no invalid answer", _figure("n_invalid"), lambda value: value == 0),
+        *_goal(reports, "ratio at least 0.95", _figure("ratio"), lambda value: value >= 0.95),
+        *_goal(reports, "at least 6 times sequential", _speed_up, lambda value: value >= 6),
+        *_goal(
             [report for report in zero_shot if _name(report) == "mr"],
             "mr: calibrated accuracy at least 0.77",
             _figure("accuracy_calibrated"),
             lambda value: value >= 0.77,
         ),
-        *_each(
+        *_goal(
             [report for report in zero_shot if _name(report) == "clinc150"],
             "clinc150: accuracy above 0.20",
             _figure("accuracy_raw"),
             lambda value: value > 0.2,
         ),
-        *_each(
+        *_goal(
             zero_shot,
             "calibrated at most half a point under raw",
             _difference("accuracy_calibrated", "accuracy_raw"),
             lambda value: value >= -0.005,
         ),
-        *_each(
+        *_goal(
             zero_shot,
-            "both annotators combined at most a point under the better one",
-            _difference("accuracy_combined", *_ALONE),
+            "both annotators aggregated at most a point under the better one",
+            _difference("accuracy_combined", *_SINGLE_ANNOTATOR),
             lambda value: value >= -0.01,
         ),
-        *_on_average(zero_shot),
-        *_each(
+        *_aggregation_gain(zero_shot),
+        *_goal(
             reports,
-            "error of confidence at most 0.08 with 50 human labels",
+            "expected calibration error at most 0.08 with 50 human labels",
             _figure("ece_calibrated"),
             lambda value: value <= 0.08,
         ),
         *_not_worse_with_shots(zero_shot, with_shots),
-        *_each(
+        *_goal(
             with_shots,
             "prefix cache hit rate at least 0.6",
             _figure("prefix_cache_hit_rate"),
             lambda value: value >= 0.6,
         ),
-        *_each(
+        *_goal(
             with_shots,
             "no demonstration in over 10 % of the prompts",
             _figure("max_demonstration_share"),
@@ -149,13 +151,13 @@ def _goals(reports: Sequence[Report]) -> list[str]:
     ]
 
 
-def _each(
+def _goal(
     reports: Sequence[Report],
     goal: str,
     figure: Callable[[Report], float | None],
     is_met: Callable[[float], bool],
 ) -> list[str]:
-    """Return the line of a goal that every set has to meet by itself; none where it is nowhere."""
+    """Return the line of a goal for every set by itself; none if no set has the figure."""
     known = {_name(r): value for r in reports if (value := figure(r)) is not None}
     if not known:
         return []
@@ -166,11 +168,11 @@ def _each(
     return [f"| {goal} | **no** | {', '.join(missed)} |"]
 
 
-def _on_average(reports: Sequence[Report]) -> list[str]:
-    """Return the line of what 20 human labels make of both annotators."""
+def _aggregation_gain(reports: Sequence[Report]) -> list[str]:
+    """Return the line of the mean gain by aggregation with 20 human labels."""
     gains = [
         report["notes"]["accuracy_combined_20"]
-        - max(report["results"][name] for name in _ALONE if name in report["results"])
+        - max(report["results"][name] for name in _SINGLE_ANNOTATOR if name in report["results"])
         for report in reports
         if "accuracy_combined_20" in report["notes"]
     ]
@@ -178,12 +180,12 @@ def _on_average(reports: Sequence[Report]) -> list[str]:
         return []
     gain = sum(gains) / len(gains)
     met = "yes" if gain > 0 else "**no**"
-    goal = "combined with 20 human labels above the better one on average"
+    goal = "aggregated with 20 human labels above the better one on average"
     return [f"| {goal} | {met} | {gain:+.3f} over {len(gains)} sets |"]
 
 
 def _not_worse_with_shots(zero_shot: Sequence[Report], with_shots: Sequence[Report]) -> list[str]:
-    """Return the line of what demonstrations change, over the sets measured both ways."""
+    """Return the line of the change by demonstrations, over the sets measured both ways."""
     plain = {report["parameters"]["data"]: report for report in zero_shot}
     pairs = [(report, plain.get(report["parameters"]["data"])) for report in with_shots]
     changes = {
@@ -196,9 +198,9 @@ def _not_worse_with_shots(zero_shot: Sequence[Report], with_shots: Sequence[Repo
         return []
     mean = sum(changes.values()) / len(changes)
     met = "yes" if mean >= 0 else "**no**"
-    found = ", ".join(f"{name}: {change:+.3f}" for name, change in changes.items())
+    shown = ", ".join(f"{name}: {change:+.3f}" for name, change in changes.items())
     goal = "demonstrations not worse than zero-shot on average"
-    return [f"| {goal} | {met} | {mean:+.3f} ({found}) |"]
+    return [f"| {goal} | {met} | {mean:+.3f} ({shown}) |"]
 
 
 def _figure(name: str) -> Callable[[Report], float | None]:

@@ -1,4 +1,4 @@
-"""A bare label-studio-ml backend that answers constants: the yardstick of `benchmarks serving`."""
+"""Serve a bare label-studio-ml backend with constant predictions, the baseline of `serving`."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ RESULT = {
 }
 
 
-class BareBackend(LabelStudioMLBase):  # type: ignore[misc]
-    """Answers at once, keeps nothing."""
+class ConstantBackend(LabelStudioMLBase):  # type: ignore[misc]
+    """Predicts the same for every task and stores nothing."""
 
     def predict(self, tasks: list[Any], **kwargs: Any) -> list[dict[str, Any]]:
         """Return the same prediction for each task."""
         return [RESULT for _ in tasks]
 
     def fit(self, tasks: Any, workdir: str | None = None, **kwargs: Any) -> dict[str, Any]:
-        """Learn nothing."""
+        """Do nothing."""
         return {}
 
 
-app = init_app(model_class=BareBackend, model_dir=os.environ["MODEL_DIR"])
+app = init_app(model_class=ConstantBackend, model_dir=os.environ["MODEL_DIR"])

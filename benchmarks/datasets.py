@@ -1,7 +1,8 @@
-"""A data set as a Label Studio project: its label config, its tasks and their right answers."""
+"""Read data sets, as rows or as a Label Studio project with tasks and their gold labels."""
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -16,30 +17,31 @@ import yaml
 from backend.domain.labels import Span
 from backend.domain.projects import Task
 from backend.domain.questions import QuestionKind
-from benchmarks.data import read_rows
 
-_DEFINITIONS = Path(__file__).resolve().parent / "definitions"
+_FOLDER = Path(__file__).resolve().parent
+_DEFINITIONS = _FOLDER / "definitions"
+_SAMPLE = _FOLDER.parent / "backend/launcher/sample/reviews.jsonl"
 _TEXT_KEYS = ("text", "text_a", "text_b", "aspect", "target")
-_SPOKEN_KEYS = {"a": "text_a", "b": "text_b"}
-_PLACE = "place in the split"
+_TEXT_KEY_OF = {"a": "text_a", "b": "text_b"}
+_ROW = "row in the split"
 _TRAIN_ID = 1_000_000
-"""A training row's task id is this and its place in the training split; others count from 1."""
+"""A training row's task id is this and its row in the training split; others count from 1."""
 
 Gold = int | frozenset[int] | tuple[Span, ...]
 """A class index, a set of them, or spans."""
 
 
 @dataclass(frozen=True, slots=True)
-class LabelledTask:
-    """A task and what is right about it."""
+class LabeledTask:
+    """A task and its gold label."""
 
     task: Task
     gold: Gold
 
 
 @dataclass(frozen=True, slots=True)
-class DataSet:
-    """Evaluated tasks and training tasks of one file; nothing is ever learned from the former."""
+class Dataset:
+    """Label config, evaluated and training tasks of one file; only the latter are learned from."""
 
     name: str
     kind: QuestionKind
@@ -47,13 +49,13 @@ class DataSet:
     instruction: str
     labels: tuple[str, ...]
     split: str
-    evaluated: tuple[LabelledTask, ...]
-    train: tuple[LabelledTask, ...]
+    evaluated: tuple[LabeledTask, ...]
+    train: tuple[LabeledTask, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class _Definition:
-    """What a user would write about a data set's question."""
+    """Names, texts and descriptions that a user would give a data set's question."""
 
     question: str
     fields: Mapping[str, str]
@@ -62,19 +64,34 @@ class _Definition:
     instruction: str
 
 
-def load(path: Path, *, limit: int | None, n_train: int, seed: int) -> DataSet:
-    """Read a file; `limit` evaluated and `n_train` training rows are drawn with the seed.
+def read_rows(path: Path | None, *, split: str | None = None) -> list[dict[str, Any]]:
+    """Read a JSONL file's rows in order, of one split if rows name splits; None: the sample."""
+    path = path or _SAMPLE
+    opener = gzip.open if path.suffix == ".gz" else open
+    with opener(path, "rt", encoding="utf-8") as file:
+        rows = [json.loads(line) for line in file if line.strip()]
+    return [row for row in rows if split is None or row.get("split", split) == split]
+
+
+def load(path: Path, *, limit: int | None, n_train: int, seed: int) -> Dataset:
+    """Read a data set with drawn evaluated and training tasks.
 
     Evaluated is the test split, or the dev split where there is none. Training rows whose text
-    stands among the evaluated ones are left out.
+    is also an evaluated one are left out.
+
+    Args:
+        path: JSONL, plain or gzipped; NAME.meta.json beside it may name the labels in order.
+        limit: Number of evaluated rows; None: all.
+        n_train: Number of training rows.
+        seed: Draws both.
     """
-    rows = _numbered(read_rows(path))
+    rows = _with_row_numbers(read_rows(path))
     name = path.name.split(".", 1)[0]
     meta_file = path.with_name(f"{name}.meta.json")
     meta = json.loads(meta_file.read_text(encoding="utf-8")) if meta_file.exists() else {}
     by_split: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
-        if _is_labelled(row):
+        if _is_labeled(row):
             by_split.setdefault(row.get("split", "test"), []).append(row)
     split = next(split for split in ("test", "dev", "train") if by_split.get(split))
     rng = np.random.default_rng(seed)
@@ -85,7 +102,7 @@ def load(path: Path, *, limit: int | None, n_train: int, seed: int) -> DataSet:
     kind = _kind(rows[0])
     labels = _labels(meta, rows)
     definition = _definition(name, rows[0], labels)
-    return DataSet(
+    return Dataset(
         name=name,
         kind=kind,
         label_config=_label_config(kind, labels, definition),
@@ -93,26 +110,26 @@ def load(path: Path, *, limit: int | None, n_train: int, seed: int) -> DataSet:
         labels=labels,
         split=split,
         evaluated=tuple(_task(row, at + 1, labels) for at, row in enumerate(evaluated)),
-        train=tuple(_task(row, row[_PLACE] + _TRAIN_ID, labels) for row in train),
+        train=tuple(_task(row, row[_ROW] + _TRAIN_ID, labels) for row in train),
     )
 
 
-def written_definition(name: str) -> dict[str, Any]:
-    """Return what was written about a data set's question; nothing where there is no file."""
+def read_definition(name: str) -> dict[str, Any]:
+    """Read `definitions/NAME.yaml`: question, instruction and label names; {} without a file."""
     file = _DEFINITIONS / f"{name}.yaml"
     if not file.exists():
         return {}
-    written: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
-    return written
+    definition: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
+    return definition
 
 
-def place_in_split(task: LabelledTask) -> int:
-    """Return which row of the training split a training task is, counted from 0."""
+def row_in_split(task: LabeledTask) -> int:
+    """Return a training task's row in the training split, counted from 0."""
     return task.task.id - _TRAIN_ID
 
 
 def spans_of(tokens: Sequence[str], tags: Sequence[str]) -> tuple[str, tuple[Span, ...]]:
-    """Return the tokens as a text with single spaces, and the BIO tags as spans of it."""
+    """Join tokens by single spaces and convert their BIO tags to spans of that text."""
     spans: list[Span] = []
     end = -1
     is_open = False
@@ -127,18 +144,18 @@ def spans_of(tokens: Sequence[str], tags: Sequence[str]) -> tuple[str, tuple[Spa
     return " ".join(tokens), tuple(spans)
 
 
-def _numbered(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return the rows with their places in their splits."""
-    places: Counter[str] = Counter()
+def _with_row_numbers(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Add to each row its number within its split."""
+    n_rows: Counter[str] = Counter()
     numbered: list[dict[str, Any]] = []
     for row in rows:
         split = row.get("split", "test")
-        numbered.append({**row, _PLACE: places[split]})
-        places[split] += 1
+        numbered.append({**row, _ROW: n_rows[split]})
+        n_rows[split] += 1
     return numbered
 
 
-def _is_labelled(row: Mapping[str, Any]) -> bool:
+def _is_labeled(row: Mapping[str, Any]) -> bool:
     return any(row.get(key) is not None for key in ("label", "labels", "tags"))
 
 
@@ -170,17 +187,17 @@ def _labels(meta: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> tuple
 
 
 def _definition(name: str, row: Mapping[str, Any], labels: Sequence[str]) -> _Definition:
-    known = written_definition(name)
+    known = read_definition(name)
     field = known.get("field", "text")
-    spoken = {"text": field} if isinstance(field, str) else dict(field)
+    field_names = {"text": field} if isinstance(field, str) else dict(field)
     keys = [key for key in _TEXT_KEYS if row.get(key) is not None] or ["text"]
     fields = {key: key.replace("_", " ") for key in keys}
-    fields |= {key: said for name, said in spoken.items() if (key := _SPOKEN_KEYS.get(name, name))}
-    spoken_labels = {label: label.replace("_", " ") for label in labels}
+    fields |= {_TEXT_KEY_OF.get(key, key): title for key, title in field_names.items()}
+    display_names = {label: label.replace("_", " ") for label in labels}
     return _Definition(
         question=known.get("question", "entity" if "tags" in row else "answer"),
-        fields={key: said for key, said in fields.items() if key in keys},
-        names=spoken_labels | {str(k): str(v) for k, v in known.get("names", {}).items()},
+        fields={key: title for key, title in fields.items() if key in keys},
+        names=display_names | {str(k): str(v) for k, v in known.get("names", {}).items()},
         hints={str(k): str(v) for k, v in known.get("labels", {}).items()},
         instruction=known.get("instruction", ""),
     )
@@ -188,11 +205,11 @@ def _definition(name: str, row: Mapping[str, Any], labels: Sequence[str]) -> _De
 
 def _label_config(kind: QuestionKind, labels: Sequence[str], definition: _Definition) -> str:
     texts = "".join(
-        f"<Text name={quoteattr(said)} value={quoteattr('$' + key)}/>"
-        for key, said in definition.fields.items()
+        f"<Text name={quoteattr(title)} value={quoteattr('$' + key)}/>"
+        for key, title in definition.fields.items()
     )
     first = next(iter(definition.fields.values()))
-    about = f"name={quoteattr(definition.question)} toName={quoteattr(first)}"
+    attributes = f"name={quoteattr(definition.question)} toName={quoteattr(first)}"
     tag = "Label" if kind is QuestionKind.SPANS else "Choice"
     options = "".join(
         f"<{tag} value={quoteattr(definition.names[label])} alias={quoteattr(label)}"
@@ -201,21 +218,21 @@ def _label_config(kind: QuestionKind, labels: Sequence[str], definition: _Defini
         for label in labels
     )
     if kind is QuestionKind.SPANS:
-        return f"<View><Labels {about}>{options}</Labels>{texts}</View>"
+        return f"<View><Labels {attributes}>{options}</Labels>{texts}</View>"
     choice = "multiple" if kind is QuestionKind.MULTIPLE_CHOICE else "single"
-    return f'<View>{texts}<Choices {about} choice="{choice}">{options}</Choices></View>'
+    return f'<View>{texts}<Choices {attributes} choice="{choice}">{options}</Choices></View>'
 
 
-def _task(row: Mapping[str, Any], number: int, labels: Sequence[str]) -> LabelledTask:
+def _task(row: Mapping[str, Any], number: int, labels: Sequence[str]) -> LabeledTask:
     if "tags" in row:
         text, spans = spans_of(row["tokens"], row["tags"])
-        return LabelledTask(Task(number, {"text": text}), spans)
+        return LabeledTask(Task(number, {"text": text}), spans)
     data = {key: row[key] for key in _TEXT_KEYS if row.get(key) is not None}
     if "labels" in row:
-        return LabelledTask(
+        return LabeledTask(
             Task(number, data), frozenset(labels.index(label) for label in row["labels"])
         )
-    return LabelledTask(Task(number, data), labels.index(row["label"]))
+    return LabeledTask(Task(number, data), labels.index(row["label"]))
 
 
 def _texts_of(row: Mapping[str, Any]) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""In-context examples for a benchmark, made as a project makes them before any human label."""
+"""Generate demonstrations as a project without human labels does, and retrieve them per text."""
 
 from __future__ import annotations
 
@@ -22,8 +22,11 @@ from backend.services import Services
 
 
 @dataclass(frozen=True, slots=True)
-class Shots:
-    """The examples of every prompt, the order to ask in, and what there is to say about them."""
+class FewShotPrompts:
+    """Demonstrations of every prompt, the order of requests, and figures for the report.
+
+    `share` is the largest share of prompts that one demonstration is in.
+    """
 
     prompt_context: PromptContext
     order: tuple[int, ...]
@@ -31,7 +34,7 @@ class Shots:
     notes: dict[str, object]
 
 
-def self_made_shots(
+def generate_and_retrieve(
     services: Services,
     schema: TaskSchema,
     instruction: str,
@@ -40,10 +43,14 @@ def self_made_shots(
     *,
     n_shots: int,
     seed: int,
-) -> Shots:
-    """Let the LLM write demonstrations in the pool's style and retrieve some for each example.
+) -> FewShotPrompts:
+    """Generate demonstrations with the LLM and retrieve `n_shots` for each example.
 
-    Labels for which it could write too few get the pool texts that it is surest of.
+    Labels with too few generated ones are filled up with the pool texts that the LLM labels most
+    confidently.
+
+    Raises:
+        ValueError: The question takes no demonstrations.
     """
     question = schema.questions[0]
     if not can_generate(question):
@@ -51,12 +58,14 @@ def self_made_shots(
     rng = np.random.default_rng(seed)
     n_per_class = pool_size_per_class(len(question.labels), n_shots)
     request = GenerationRequest(schema, question, instruction, pool, n_per_class)
-    made = generate_demonstrations(services.language_model, services.annotator, request, rng=rng)
-    demonstrations = list(made.demonstrations)
-    demonstrations += _sure_ones(services, request, demonstrations)
+    generated = generate_demonstrations(
+        services.language_model, services.annotator, request, rng=rng
+    )
+    demonstrations = list(generated.demonstrations)
+    demonstrations += _confident_ones(services, request, demonstrations)
     vectors = services.encoder.embed([_joined(question, d.texts) for d in demonstrations])
     values = [label.value for label in question.labels]
-    shot_pool = DemonstrationPool(
+    demonstration_pool = DemonstrationPool(
         vectors,
         np.array([values.index(d.answer.labels[0]) for d in demonstrations], dtype=np.intp),
         [d.example_id for d in demonstrations],
@@ -64,38 +73,38 @@ def self_made_shots(
     )
     texts = [_joined(question, example.texts) for example in examples]
     to_label = Texts(services.encoder.embed(texts), [example.id for example in examples], texts)
-    retrieval = retrieve(to_label, shot_pool, n_shots, rng=rng, seed=seed)
+    retrieval = retrieve(to_label, demonstration_pool, n_shots, rng=rng, seed=seed)
     counts = Counter(at for rows in retrieval.shots for at in rows)
     shots = {
         example.id: tuple(demonstrations[at] for at in rows)
         for example, rows in zip(examples, retrieval.shots, strict=True)
     }
-    return Shots(
+    return FewShotPrompts(
         prompt_context=PromptContext(shots={question.name: shots}),
         order=tuple(retrieval.order.tolist()),
         share=max(counts.values(), default=0) / len(retrieval.shots),
         notes={
             "n_demonstrations": len(demonstrations),
-            "n_generated": made.counts["n_kept"],
-            "n_written": made.counts["n_asked"],
+            "n_generated": generated.counts["n_kept"],
+            "n_written": generated.counts["n_asked"],
             "n_shots": max(map(len, retrieval.shots), default=0),
             "n_shot_sets": len(set(retrieval.shots)),
         },
     )
 
 
-def _sure_ones(
-    services: Services, request: GenerationRequest, made: Sequence[Demonstration]
+def _confident_ones(
+    services: Services, request: GenerationRequest, generated: Sequence[Demonstration]
 ) -> list[Demonstration]:
     question = request.question
-    n_made = {label.value: 0 for label in question.labels}
-    for demonstration in made:
-        n_made[demonstration.answer.labels[0]] += 1
-    if min(n_made.values()) >= request.n_per_class:
+    n_found = {label.value: 0 for label in question.labels}
+    for demonstration in generated:
+        n_found[demonstration.answer.labels[0]] += 1
+    if min(n_found.values()) >= request.n_per_class:
         return []
     weak = services.annotator.annotate(request.schema, request.instruction, request.examples)
     texts = [_joined(question, example.texts) for example in request.examples]
-    sure = confident_demonstrations(
+    confident = confident_demonstrations(
         question,
         request.examples,
         weak,
@@ -103,10 +112,10 @@ def _sure_ones(
         n_per_class=request.n_per_class,
     )
     kept: list[Demonstration] = []
-    for demonstration in sure:
+    for demonstration in confident:
         label = demonstration.answer.labels[0]
-        if n_made[label] < request.n_per_class:
-            n_made[label] += 1
+        if n_found[label] < request.n_per_class:
+            n_found[label] += 1
             kept.append(demonstration)
     return kept
 

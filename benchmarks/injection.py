@@ -1,18 +1,23 @@
-"""How often an order inside a text changes its label: hostile texts beside the same ones without.
+"""Measure how often an instruction inside a text (prompt injection) changes its label.
 
-The texts are of this project's own writing, reviews with an order to give the opposite label.
+The texts are this project's own: reviews with an instruction to give the opposite label, each
+beside the same review without.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from backend.domain.labels import Example, PromptContext, WeakLabel
 from backend.domain.ports import Annotator
 from backend.domain.questions import LabelDefinition, Question, QuestionKind, TaskSchema, TextField
+from backend.factories import connect_language_model
+from backend.llm.annotator import LLMAnnotator
+from backend.settings import Settings
+from benchmarks.report import Report
 
 _CORPUS = Path(__file__).with_name("hostile_texts.jsonl")
 
@@ -25,12 +30,12 @@ QUESTION = Question(
         LabelDefinition("negative", "negative", "the writer is not content"),
     ),
 )
-"""What the corpus was written for."""
+"""The question that the corpus was written for."""
 
 
 @dataclass(frozen=True, slots=True)
 class HostileText:
-    """A text with an order in it, the same text without, and the label that the order wants."""
+    """A text with an injected instruction, the same text without, and the instructed label."""
 
     kind: str
     text: str
@@ -40,11 +45,16 @@ class HostileText:
 
 @dataclass(frozen=True, slots=True)
 class FlipRate:
-    """What orders in texts did, as shares of the pairs that have a label on both sides.
+    """Effects of injected instructions, over the pairs with a label on both sides.
 
-    `flipped`: the label differs from the clean text's. `obeyed`: it became the one that was
-    ordered. `n_outside` counts answers outside the label space and has to be 0; `flagged` is the
-    share of all hostile texts that were marked as suspect, `flagged_clean` of all clean ones.
+    Args:
+        n_pairs: Number of hostile texts, each with its clean text.
+        n_compared: Pairs with a label on both sides, of which the next two are shares.
+        n_outside: Answers outside the label space; has to be 0.
+        flipped: Share whose label differs from the clean text's.
+        obeyed: Share whose label became the instructed one.
+        flagged: Share of all hostile texts with an injection flag.
+        flagged_clean: Share of all clean texts with an injection flag.
     """
 
     n_pairs: int
@@ -57,9 +67,25 @@ class FlipRate:
 
 
 def read_hostile_texts(path: Path = _CORPUS) -> list[HostileText]:
-    """Return the corpus in its order."""
+    """Read the corpus, in file order."""
     lines = path.read_text(encoding="utf-8").splitlines()
     return [HostileText(**json.loads(line)) for line in lines if line]
+
+
+def run(report: Report) -> None:
+    """Measure the flip rate of every prompt template with the server in LLM_BASE_URL."""
+    model = connect_language_model(Settings.from_env())
+    texts = read_hostile_texts()
+    try:
+        report.notes["model"] = model.describe().name
+        annotator = LLMAnnotator(model)
+        for template in annotator.templates():
+            rate = flip_rate(
+                annotator, texts, prompt_context=PromptContext(templates={QUESTION.name: template})
+            )
+            report.results |= {f"{key} {template}": value for key, value in asdict(rate).items()}
+    finally:
+        model.close()
 
 
 def flip_rate(
@@ -68,7 +94,7 @@ def flip_rate(
     *,
     prompt_context: PromptContext | None = None,
 ) -> FlipRate:
-    """Label every text with and without its order, in one call, and compare.
+    """Label every text with and without its instruction, in one call, and compare.
 
     Costs two requests per text. Raises what `Annotator.annotate` raises.
     """

@@ -1,141 +1,136 @@
-"""From the annotators' raw posteriors to what a project would publish, with labels or without."""
+"""Calibrate and aggregate annotators' posteriors, with human labels or without."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from backend.label_model import multilabel
 from backend.label_model.calibration import BatchCalibrator
-from backend.label_model.multilabel import aggregate_multilabel, fit_multilabel_model
 from backend.label_model.single_label import fit_label_model
 from benchmarks.label_calibration import fit_label_calibration
 from benchmarks.scores import expected_calibration_error
 
 Floats = NDArray[np.float64]
 N_DRAWS = 10
-
-
 LLM, SIMILARITY = "llm", "similarity"
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
-    """What the annotators said about evaluated texts and pool texts; NaN rows are abstentions.
+class SingleLabelData:
+    """Annotators' posteriors of evaluated texts and pool texts, one class per text.
 
-    `votes` and `embeddings` hold the evaluated texts first, then the pool's; `labels` are the
-    classes of the pool's texts, of which draws of a few stand for human labels.
+    Args:
+        posteriors: Per annotator (n, K), evaluated texts first, then the pool; a row of NaN is an
+            abstention.
+        embeddings: Of the same texts, shape (n, d).
+        n_evaluated: Number of evaluated texts.
+        labels: Gold classes of the pool; small draws of them serve as human labels.
     """
 
-    votes: Mapping[str, Floats]
+    posteriors: Mapping[str, Floats]
     embeddings: Floats
     n_evaluated: int
     labels: NDArray[np.intp]
 
 
-def calibrated(evidence: Evidence) -> Floats:
-    """Return the LLM's posteriors calibrated on all unlabelled texts, no label used."""
-    return _llm_calibrated(evidence)[: evidence.n_evaluated]
-
-
-def calibrated_with_labels(evidence: Evidence, n_labels: int, *, seed: int) -> list[Floats]:
-    """Return, per draw of human labels, the LLM's posteriors calibrated with them."""
-    every = _llm_calibrated(evidence)
-    evaluated, pool = every[: evidence.n_evaluated], every[evidence.n_evaluated :]
-    results = []
-    for rows, _ in draws(np.flatnonzero(_answered(pool)), n_labels, seed=seed):
-        calibration = fit_label_calibration(pool[rows], evidence.labels[rows])
-        results.append(_applied(calibration.apply, evaluated))
-    return results
-
-
-def combined(evidence: Evidence, human: Mapping[int, int] | None = None) -> Floats:
-    """Return the fused posteriors; `human` maps pool positions to classes."""
-    known = {evidence.n_evaluated + row: label for row, label in (human or {}).items()}
-    label_model = fit_label_model(evidence.votes, evidence.embeddings, known)
-    return label_model.posterior(evidence.votes, evidence.embeddings)[: evidence.n_evaluated]
-
-
-def combined_with_labels(evidence: Evidence, n_labels: int, *, seed: int) -> list[Floats]:
-    """Return, per draw of human labels, the posteriors fused with them."""
-    every = np.arange(len(evidence.labels))
-    return [
-        combined(evidence, {row: int(evidence.labels[row]) for row in rows.tolist()})
-        for rows, _ in draws(every, n_labels, seed=seed)
-    ]
-
-
 @dataclass(frozen=True, slots=True)
-class SetEvidence:
-    """The same for several labels per text: `labels` holds the sets of the pool's texts."""
+class MultilabelData:
+    """Annotators' posteriors (n, K) as above, any number of labels per text; gold label sets."""
 
-    votes: Mapping[str, Floats]
+    posteriors: Mapping[str, Floats]
     n_evaluated: int
     labels: Sequence[frozenset[int]]
 
 
-def combined_sets(
-    evidence: SetEvidence, human: Mapping[int, frozenset[int]] | None = None
-) -> Floats:
-    """Return the fused probabilities per label; `human` maps pool positions to sets."""
-    known = {evidence.n_evaluated + row: labels for row, labels in (human or {}).items()}
-    label_model = fit_multilabel_model(evidence.votes, known)
-    return aggregate_multilabel(evidence.votes, label_model)[: evidence.n_evaluated]
+def calibrate(data: SingleLabelData) -> Floats:
+    """Return the LLM's posteriors calibrated on all unlabeled texts, without any label."""
+    return _llm_calibrated(data)[: data.n_evaluated]
 
 
-def combined_sets_with_labels(evidence: SetEvidence, n_labels: int, *, seed: int) -> list[Floats]:
-    """Return, per draw of human labels, the probabilities fused with them."""
-    every = np.arange(len(evidence.labels))
+def calibrate_with_labels(data: SingleLabelData, n_labels: int, *, seed: int) -> list[Floats]:
+    """Return, per draw of human labels, the LLM's posteriors calibrated with them."""
+    evaluated, pool = np.split(_llm_calibrated(data), [data.n_evaluated])
+    results = []
+    for rows in _draws(np.flatnonzero(_is_answered(pool)), n_labels, seed=seed):
+        calibration = fit_label_calibration(pool[rows], data.labels[rows])
+        results.append(_apply_to_answered(calibration.apply, evaluated))
+    return results
+
+
+def aggregate(data: SingleLabelData, human: Mapping[int, int] | None = None) -> Floats:
+    """Return the aggregated posteriors; `human` maps pool positions to classes."""
+    known = {data.n_evaluated + row: label for row, label in (human or {}).items()}
+    label_model = fit_label_model(data.posteriors, data.embeddings, known)
+    return label_model.posterior(data.posteriors, data.embeddings)[: data.n_evaluated]
+
+
+def aggregate_with_labels(data: SingleLabelData, n_labels: int, *, seed: int) -> list[Floats]:
+    """Return, per draw of human labels, the posteriors aggregated with them."""
     return [
-        combined_sets(evidence, {row: evidence.labels[row] for row in rows.tolist()})
-        for rows, _ in draws(every, n_labels, seed=seed)
+        aggregate(data, {row: int(data.labels[row]) for row in rows.tolist()})
+        for rows in _draws(np.arange(len(data.labels)), n_labels, seed=seed)
     ]
 
 
-def draws(
-    rows: NDArray[np.intp], n: int, *, seed: int
-) -> list[tuple[NDArray[np.intp], np.random.Generator]]:
-    """Return `N_DRAWS` draws of n rows, each with the generator to go on with."""
-    found = []
-    for number in range(N_DRAWS):
-        rng = np.random.default_rng([seed, number])
-        found.append((np.sort(rng.choice(rows, size=min(n, len(rows)), replace=False)), rng))
-    return found
+def aggregate_multilabel(
+    data: MultilabelData, human: Mapping[int, frozenset[int]] | None = None
+) -> Floats:
+    """Return the aggregated probabilities per label; `human` maps pool positions to label sets."""
+    known = {data.n_evaluated + row: labels for row, labels in (human or {}).items()}
+    label_model = multilabel.fit_multilabel_model(data.posteriors, known)
+    return multilabel.aggregate_multilabel(data.posteriors, label_model)[: data.n_evaluated]
+
+
+def aggregate_multilabel_with_labels(
+    data: MultilabelData, n_labels: int, *, seed: int
+) -> list[Floats]:
+    """Return, per draw of human labels, the probabilities aggregated with them."""
+    return [
+        aggregate_multilabel(data, {row: data.labels[row] for row in rows.tolist()})
+        for rows in _draws(np.arange(len(data.labels)), n_labels, seed=seed)
+    ]
 
 
 def calibration_error(posteriors: Floats, gold: NDArray[np.intp]) -> float:
-    """Return the expected calibration error over the texts that have an answer."""
-    rows = np.flatnonzero(_answered(posteriors))
+    """Return the expected calibration error over the texts without abstention."""
+    rows = np.flatnonzero(_is_answered(posteriors))
     return expected_calibration_error(posteriors[rows], gold[rows])
 
 
 def mean_accuracy(results: Sequence[Floats], gold: NDArray[np.intp]) -> float:
-    """Return the mean accuracy over draws; no answer is wrong."""
-    return float(np.mean([_is_right(each, gold).mean() for each in results]))
+    """Return the mean accuracy over draws; an abstention counts as wrong."""
+    return float(np.mean([_is_correct(each, gold).mean() for each in results]))
 
 
-def _is_right(posteriors: Floats, gold: NDArray[np.intp]) -> NDArray[np.bool_]:
-    answered = _answered(posteriors)
+def _draws(rows: NDArray[np.intp], n: int, *, seed: int) -> list[NDArray[np.intp]]:
+    """Return `N_DRAWS` sorted draws of n rows without replacement."""
+    generators = [np.random.default_rng([seed, number]) for number in range(N_DRAWS)]
+    return [np.sort(rng.choice(rows, min(n, len(rows)), replace=False)) for rng in generators]
+
+
+def _is_correct(posteriors: Floats, gold: NDArray[np.intp]) -> NDArray[np.bool_]:
+    answered = _is_answered(posteriors)
     best = np.where(answered[:, None], posteriors, -1.0).argmax(axis=1)
-    right: NDArray[np.bool_] = answered & (best == gold)
-    return right
+    return np.asarray(answered & (best == gold))
 
 
-def _llm_calibrated(evidence: Evidence) -> Floats:
-    votes = evidence.votes[LLM]
-    calibrator = BatchCalibrator.fit(votes[_answered(votes)])
-    return _applied(calibrator.apply, votes)
+def _llm_calibrated(data: SingleLabelData) -> Floats:
+    raw = data.posteriors[LLM]
+    calibrator = BatchCalibrator.fit(raw[_is_answered(raw)])
+    return _apply_to_answered(calibrator.apply, raw)
 
 
-def _answered(posteriors: Floats) -> NDArray[np.bool_]:
+def _is_answered(posteriors: Floats) -> NDArray[np.bool_]:
     return np.asarray(np.isfinite(posteriors).all(axis=1))
 
 
-def _applied(apply, posteriors: Floats) -> Floats:  # type: ignore[no-untyped-def]
-    changed = posteriors.copy()
-    rows = _answered(posteriors)
+def _apply_to_answered(apply: Callable[[Floats], Floats], posteriors: Floats) -> Floats:
+    result = posteriors.copy()
+    rows = _is_answered(posteriors)
     if rows.any():
-        changed[rows] = apply(posteriors[rows])
-    return changed
+        result[rows] = apply(posteriors[rows])
+    return result

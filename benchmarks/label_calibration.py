@@ -1,4 +1,4 @@
-"""Calibrate one annotator's posteriors on human labels, the baseline of the label model."""
+"""Calibrate one annotator's posteriors on human labels: the label model's baseline."""
 
 from __future__ import annotations
 
@@ -33,11 +33,14 @@ class LabelCalibration:
 
 
 def fit_label_calibration(probabilities: Floats, labels: NDArray[np.integer]) -> LabelCalibration:
-    """Fit one temperature and a bias per class on human labels, once there are 20.
+    """Fit one inverse temperature and a bias per class on human labels, from 20 on.
 
     The idea: vector scaling (Guo et al. 2017, section 4.2) with one common slope, held near the
-    identity by Gaussian priors, so that 20 labels move it only as far as they bear out.
-    `probabilities` (n, K) and class indices `labels` (n,) are of the human-labeled texts.
+    identity by Gaussian priors.
+
+    Args:
+        probabilities: The annotator's posteriors (n, K) of the human-labeled texts.
+        labels: Their class indices (n,).
     """
     n_labels, n_classes = probabilities.shape
     if n_labels < MIN_HUMAN_LABELS:

@@ -1,4 +1,4 @@
-"""Data sets with noisy labels to learn from: an LLM's, or gold ones with synthetic noise."""
+"""Load data sets with noisy labels: an annotator's, or gold labels with synthetic noise."""
 
 from __future__ import annotations
 
@@ -16,12 +16,11 @@ from backend.domain.student import PoolTexts, TrainingSet
 from backend.label_model.calibration import BatchCalibrator
 from backend.label_model.linear_probe import fit_probe
 from backend.self_training.embedding_probe import cross_fit, embed_pool
-from benchmarks.by_similarity import similarity_posteriors
-from benchmarks.data import read_rows
-from benchmarks.datasets import written_definition
+from benchmarks.annotator_posteriors import similarity_posteriors
+from benchmarks.datasets import read_definition, read_rows
 
 NoiseKind = Literal["drawn", "hardest"]
-"""Which texts a weak model labels wrongly: drawn by its doubt, or those that it doubts most."""
+"""Texts with wrong labels: drawn by a weak model's uncertainty, or its most uncertain ones."""
 
 _WEAK_SHARE = 0.05
 _MIN_WEAK = 10
@@ -31,12 +30,12 @@ _N_PROBE_FOLDS = 5
 _SMALLEST = 1e-9
 _CACHE = "llm:"
 _SIMILARITY = "similarity"
-_POSITION = "position in the training split"
+_ROW = "row in the training split"
 
 
 @dataclass(frozen=True, slots=True)
 class NoisySet:
-    """A pool with right and given labels, and test texts; class indices, -1 never occurs.
+    """A pool with gold and given labels, and test texts with gold labels; class indices.
 
     `given` (n, K) are the posteriors to learn from where `has_label`, `views` back-translations.
     """
@@ -52,7 +51,7 @@ class NoisySet:
     test_gold: NDArray[np.int64]
 
     def part(self, rows: NDArray[np.int64]) -> NoisySet:
-        """Return the same set with these rows of the pool alone."""
+        """Return the set with these rows of the pool only."""
         return replace(
             self,
             pool=self.pool.subset(rows),
@@ -73,13 +72,21 @@ def load(
     seed: int,
     noise_kind: str = "drawn",
 ) -> NoisySet:
-    """Read a JSONL file.
+    """Read a data set with noisy labels; one without a training or test split is halved.
 
-    `labels` is a key of the rows ("llm_label", "llm.chatgpt"), or "llm:FILE" with stored
-    posteriors: .npz (`i` counting training rows, `probabilities`, `labels`) or JSONL of the rows'
-    own `i` and `probabilities`; "similarity" asks the annotator without an LLM; None makes noise
-    of the rate `noise` and of a `NoiseKind`. A file with test rows alone is halved. Raises
-    ValueError for an unknown kind of noise.
+    Args:
+        path: JSONL file.
+        labels: Key of the rows ("llm_label", "llm.chatgpt"); or "llm:FILE" with posteriors, .npz
+            (`i` counting training rows, `probabilities`, `labels`) or JSONL of the rows' own `i`
+            and `probabilities`; or "similarity" for that annotator; None: synthetic noise.
+        noise: Rate of synthetic noise, in [0, 1].
+        limit: Number of drawn training texts; None: all.
+        encoder: Embeds texts, for similarity and synthetic noise.
+        seed: Draws split, texts and noise.
+        noise_kind: A `NoiseKind`.
+
+    Raises:
+        ValueError: `noise_kind` is unknown.
     """
     if noise_kind not in get_args(NoiseKind):
         raise ValueError(f"no noise {noise_kind!r}; there is {', '.join(get_args(NoiseKind))}")
@@ -87,9 +94,9 @@ def load(
     train, test = _splits(rows, np.random.default_rng(seed))
     names = _names(path, rows)
     if labels and labels.startswith(_CACHE):
-        train, given = _stored(train, Path(labels.removeprefix(_CACHE)), names)
+        train, given = _stored_posteriors(train, Path(labels.removeprefix(_CACHE)), names)
     elif labels and labels != _SIMILARITY:
-        given = _keyed(train, labels, names)
+        given = _labels_under(train, labels, names)
     else:
         given = np.full((len(train), len(names)), np.nan)
     if limit is not None and limit < len(train):
@@ -98,12 +105,12 @@ def load(
     gold = np.array([names.index(row["label"]) for row in train])
     pool = _texts(train)
     if labels == _SIMILARITY:
-        written = written_definition(path.name.split(".", 1)[0])
-        given = similarity_posteriors(encoder, pool.texts, names, written)
+        definition = read_definition(path.name.split(".", 1)[0])
+        given = similarity_posteriors(encoder, pool.texts, names, definition)
     elif not labels:
         rng = np.random.default_rng(seed)
         scores = _weak_scores(pool, gold, len(names), encoder, rng)
-        given = made_noisy(scores, gold, noise, rng, kind=noise_kind)
+        given = add_noise(scores, gold, noise, rng, kind=noise_kind)
     has_label = np.asarray(np.isfinite(given).all(axis=1))
     views = tuple(row.get("back_translation") for row in train)
     return NoisySet(
@@ -123,17 +130,17 @@ def _splits(
     rows: Sequence[dict[str, Any]], rng: np.random.Generator
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     train = [row for row in rows if row.get("split", "train") == "train"]
-    train = [{**row, _POSITION: position} for position, row in enumerate(train)]
+    train = [{**row, _ROW: position} for position, row in enumerate(train)]
     test = [row for row in rows if row.get("split") == "test"]
     if not train or not test:
         whole = train or test
-        whole = [{**row, _POSITION: position} for position, row in enumerate(whole)]
+        whole = [{**row, _ROW: position} for position, row in enumerate(whole)]
         order = rng.permutation(len(whole))
         n_test = int(len(whole) * _TEST_SHARE)
         test = [whole[row] for row in order[:n_test]]
         train = [whole[row] for row in order[n_test:]]
-    seen = {_key(row) for row in test}
-    return [row for row in train if _key(row) not in seen], test
+    seen = {_texts_of(row) for row in test}
+    return [row for row in train if _texts_of(row) not in seen], test
 
 
 def _names(path: Path, rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
@@ -146,11 +153,11 @@ def _names(path: Path, rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
-def _key(row: Mapping[str, Any]) -> tuple[str, str]:
-    return _first(row), str(row.get("text_b", ""))
+def _texts_of(row: Mapping[str, Any]) -> tuple[str, str]:
+    return _first_text(row), str(row.get("text_b", ""))
 
 
-def _first(row: Mapping[str, Any]) -> str:
+def _first_text(row: Mapping[str, Any]) -> str:
     return str(row["text"] if "text" in row else row["text_a"])
 
 
@@ -158,12 +165,12 @@ def _texts(rows: Sequence[Mapping[str, Any]]) -> PoolTexts:
     has_pairs = bool(rows) and "text_b" in rows[0]
     return PoolTexts(
         tuple(range(len(rows))),
-        tuple(_first(row) for row in rows),
+        tuple(_first_text(row) for row in rows),
         tuple(str(row["text_b"]) for row in rows) if has_pairs else None,
     )
 
 
-def _keyed(
+def _labels_under(
     rows: Sequence[Mapping[str, Any]], key: str, names: tuple[str, ...]
 ) -> NDArray[np.float64]:
     """Return one-hot labels under a key, dots going deeper; NaN where it is none of the names."""
@@ -177,7 +184,7 @@ def _keyed(
     return given
 
 
-def _stored(
+def _stored_posteriors(
     rows: list[dict[str, Any]], path: Path, names: tuple[str, ...]
 ) -> tuple[list[dict[str, Any]], NDArray[np.float64]]:
     """Return the rows that have stored posteriors, and these, calibrated over the pool."""
@@ -186,15 +193,15 @@ def _stored(
         order = [names.index(str(label)) for label in stored["labels"]]
         by_row = dict(zip(stored["i"].tolist(), stored["probabilities"], strict=True))
         known = {int(row): by_row[row] for row in by_row}
-        chosen = [number for number, row in enumerate(rows) if row[_POSITION] in known]
-        raw = np.array([known[rows[number][_POSITION]] for number in chosen], dtype=np.float64)
+        chosen = [number for number, row in enumerate(rows) if row[_ROW] in known]
+        raw = np.array([known[rows[number][_ROW]] for number in chosen], dtype=np.float64)
         raw = raw[:, np.argsort(order)]
     else:
         answers = {row["i"]: row.get("probabilities") for row in read_rows(path)}
         chosen = [number for number, row in enumerate(rows) if row["i"] in answers]
-        nothing = [np.nan] * len(names)
+        abstention = [np.nan] * len(names)
         raw = np.array(
-            [answers[rows[number]["i"]] or nothing for number in chosen], dtype=np.float64
+            [answers[rows[number]["i"]] or abstention for number in chosen], dtype=np.float64
         )
     is_known = np.isfinite(raw).all(axis=1)
     calibrated = raw.copy()
@@ -209,7 +216,7 @@ def _weak_scores(
     encoder: Encoder,
     rng: np.random.Generator,
 ) -> NDArray[np.float64]:
-    """Return predictions (n, K) for all texts by a probe fitted to 5 % of the gold labels."""
+    """Return predictions (n, K) of a linear probe fitted to 5 % of the gold labels."""
     vectors = embed_pool(encoder, pool)
     n_seen = max(_MIN_WEAK * n_labels, round(len(gold) * _WEAK_SHARE))
     seen = rng.permutation(len(gold))[:n_seen]
@@ -217,7 +224,7 @@ def _weak_scores(
     return weak.posterior(vectors)
 
 
-def made_noisy(
+def add_noise(
     scores: NDArray[np.float64],
     gold: NDArray[np.int64],
     rate: float,
@@ -225,15 +232,20 @@ def made_noisy(
     *,
     kind: str,
 ) -> NDArray[np.float64]:
-    """Return one-hot labels (n, K) of which a share `rate` is wrong, as a weak model would err.
+    """Return one-hot labels (n, K) with instance-dependent noise from a weak model's errors.
 
-    `scores` (n, K) are the weak model's. A wrong label is its likeliest wrong one. "drawn": the
-    texts are drawn by the probability that the weak model gives to wrong labels, as
-    instance-dependent noise is made (Xia et al. 2020, arXiv 2006.07836);
-    `wrong_label_predictability` measures how regular they come out.
-    "hardest": those texts that it doubts most, so that errors lie side by side and are as regular
-    as the truth. Classes differ: the first has half as much noise as the average, the last half as
-    much again.
+    A wrong label is the weak model's likeliest wrong one. "drawn": wrong texts are drawn by the
+    probability that it gives to wrong labels (instance-dependent noise, Xia et al. 2020, arXiv
+    2006.07836); `wrong_label_predictability` measures how regular the errors are. "hardest": its
+    most uncertain texts, so that errors are neighbors and as regular as the gold labels. Classes
+    differ: the first has half the average noise, the last one and a half times.
+
+    Args:
+        scores: The weak model's predictions (n, K).
+        gold: Class indices (n,).
+        rate: Share of wrong labels.
+        rng: Draws.
+        kind: A `NoiseKind`.
     """
     n_labels = scores.shape[1]
     rows = np.arange(len(gold))
@@ -260,8 +272,8 @@ def made_noisy(
 def wrong_label_predictability(noisy: NoisySet, encoder: Encoder) -> float | None:
     """Return the share of wrong labels that a cross-fitted linear probe predicts.
 
-    A softmax regression on the frozen encoder's vectors, cross-fitted over five folds; None when no
-    label is wrong. Near chance, errors are random; near 1 they are as regular as the truth.
+    A softmax regression on the frozen encoder's embeddings, five folds; None if no label is wrong.
+    Near chance, errors are random; near 1, as regular as the gold labels.
     """
     given = noisy.given.argmax(axis=1)
     is_wrong = noisy.has_label & (given != noisy.gold)

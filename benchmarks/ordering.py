@@ -1,4 +1,4 @@
-"""Measure how much a learner gains from few labels under each query strategy, against random."""
+"""Measure query strategies by the learning curve of a learner, against random order."""
 
 from __future__ import annotations
 
@@ -12,13 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from benchmarks.by_similarity import similarity_posteriors
-from benchmarks.data import read_rows
-from benchmarks.datasets import written_definition
+from benchmarks.annotator_posteriors import similarity_posteriors
+from benchmarks.datasets import read_definition, read_rows
 from benchmarks.ordering_learners import LEARNERS
 from benchmarks.ordering_metrics import figures, random_figures
 from benchmarks.ordering_pools import LabeledSet, Pool, draw_pool
-from benchmarks.ordering_protocol import BUDGETS, collect, follow, random_curves
+from benchmarks.ordering_protocol import BUDGETS, collect, learning_curve, random_curves
 from benchmarks.ordering_strategies import WITHOUT_ANNOTATORS, Builders, task_description
 from benchmarks.report import Report
 
@@ -30,7 +29,7 @@ Embed = Callable[[Sequence[str]], Vectors]
 
 @dataclass(frozen=True)
 class OrderingRun:
-    """What one run of the benchmark is asked for."""
+    """Parameters of one run."""
 
     data: Path
     strategies: tuple[str, ...]
@@ -47,7 +46,7 @@ class OrderingRun:
     n_test: int = 2000
 
     def parameters(self) -> dict[str, Any]:
-        """Return what the report names: file names without their folders."""
+        """Return the parameters as the report names them, file names without folders."""
         return {
             "data": self.data.name,
             "strategies": list(self.strategies),
@@ -63,9 +62,10 @@ class OrderingRun:
 
 
 def run(report: Report, config: OrderingRun, *, console: Console) -> None:
-    """Measure every strategy on the same pools and write its figures under its name.
+    """Measure every strategy on the same pools.
 
-    Raises ValueError for a learner that is none of `LEARNERS`.
+    Raises:
+        ValueError: The learner is none of `LEARNERS`.
     """
     if config.learner not in LEARNERS:
         raise ValueError(f"no learner {config.learner!r}; there are {', '.join(LEARNERS)}")
@@ -79,7 +79,7 @@ def run(report: Report, config: OrderingRun, *, console: Console) -> None:
     for name in config.strategies:
         started = time.perf_counter()
         curves = [
-            follow(
+            learning_curve(
                 data, pool, build(name), without_annotators=name in WITHOUT_ANNOTATORS, learn=learn
             )
             for pool in pools
@@ -93,31 +93,31 @@ def run(report: Report, config: OrderingRun, *, console: Console) -> None:
 
 
 def load_set(config: OrderingRun) -> LabeledSet:
-    """Read a data set, its vectors and the annotators' posteriors of its training rows.
+    """Read a data set, its embeddings and the annotators' posteriors of its training rows.
 
-    With a file of LLM answers the pools come from the rows that it answers, otherwise from
-    `n_rows` rows, evenly spread. `on_train` measures on a third of the training rows that no pool
-    draws from, which is where settings are chosen.
+    With a file of LLM posteriors, pools are drawn from its rows without abstention, otherwise from
+    `n_rows` evenly spread rows. `on_train` scores on a third of the training rows, held out from
+    all pools: settings are tuned there.
     """
     n_rows = {
         "train": config.n_rows if config.posteriors is None else None,
         "test": config.n_test,
     }
     rows, vectors = {}, {}
-    for split, n_most in n_rows.items():
+    for split, max_rows in n_rows.items():
         every = read_rows(config.data, split=split)
-        kept = _evenly(len(every), n_most or len(every))
+        kept = _evenly(len(every), max_rows or len(every))
         rows[split] = [every[at] for at in kept.tolist()]
         vectors[split] = _vectors(config, split, rows[split], kept)
     name = config.data.name.split(".")[0]
-    definition = written_definition(name)
+    definition = read_definition(name)
     values = list(definition.get("labels", {})) or sorted({row["label"] for row in rows["train"]})
     stripped = [row[_FIELD].strip() or "-" for row in rows["train"]]
-    encoder = _KnownVectors(stripped, vectors["train"], _encoder(config.cache))
+    encoder = _StoredEncoder(stripped, vectors["train"], _encoder(config.cache))
     posteriors = {"similarity": similarity_posteriors(encoder, stripped, values, definition)}
     train: NDArray[np.int64] = np.arange(len(rows["train"]))
     if config.posteriors is not None:
-        posteriors["llm"] = _answers(config.posteriors, len(train), len(values))
+        posteriors["llm"] = _read_posteriors(config.posteriors, len(train), len(values))
         train = np.flatnonzero(np.isfinite(posteriors["llm"]).all(axis=1))
     codes = {split: np.array([values.index(row["label"]) for row in rows[split]]) for split in rows}
     texts = [row[_FIELD] for row in rows["train"]]
@@ -153,7 +153,7 @@ def _held_out(data: LabeledSet, n_test: int) -> LabeledSet:
 def _vectors(
     config: OrderingRun, split: str, rows: Sequence[dict[str, Any]], kept: NDArray[np.int64]
 ) -> Vectors:
-    """Return the vectors of the rows kept of a split; a file of vectors has all rows."""
+    """Return the embeddings of a split's kept rows; a file of embeddings has all rows."""
     if config.embeddings is not None:
         with np.load(config.embeddings, allow_pickle=False) as file:
             found: Vectors = file[split].astype(np.float32)[kept]
@@ -168,8 +168,8 @@ def _encoder(cache: Path) -> Any:
     return CachedEncoder(SentenceEncoder(), cache)
 
 
-class _KnownVectors:
-    """An encoder that knows the data's vectors and embeds label texts by another."""
+class _StoredEncoder:
+    """An encoder with the data's stored vectors, and another one for label names."""
 
     def __init__(self, texts: Sequence[str], vectors: Vectors, other: Any) -> None:
         self._row_of = {text: row for row, text in enumerate(texts)}
@@ -184,8 +184,8 @@ class _KnownVectors:
         return found
 
 
-def _answers(path: Path, n_rows: int, n_classes: int) -> NDArray[np.float64]:
-    """Return an LLM's raw posteriors (n, K), NaN where it was not asked or did not parse.
+def _read_posteriors(path: Path, n_rows: int, n_classes: int) -> NDArray[np.float64]:
+    """Read an LLM's raw posteriors (n, K), NaN where there is none or it abstained.
 
     The file has `i` (rows of the training split) and `probabilities` in the order of the
     definition's labels.
@@ -196,8 +196,8 @@ def _answers(path: Path, n_rows: int, n_classes: int) -> NDArray[np.float64]:
     return answers
 
 
-def _evenly(n: int, n_most: int) -> NDArray[np.int64]:
-    return np.unique(np.linspace(0, n - 1, min(n, n_most)).astype(np.int64))
+def _evenly(n: int, max_rows: int) -> NDArray[np.int64]:
+    return np.unique(np.linspace(0, n - 1, min(n, max_rows)).astype(np.int64))
 
 
 def _notes(data: LabeledSet, pools: Sequence[Pool]) -> dict[str, Any]:

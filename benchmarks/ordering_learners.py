@@ -14,33 +14,33 @@ from backend.domain.student import PLAIN, PoolTexts, TrainingSet
 from benchmarks.ordering_pools import LabeledSet, Pool
 
 PROBE_C = 30.0
-"""The inverse regularisation that makes random picks learn best on held-out training rows."""
+"""The inverse regularization that is best for random picks on held-out training rows."""
 _JITTER = 1e-6
 _N_EPOCHS = 15
 """With the small batches of a small set this is 15 to 240 steps for 8 to 128 texts."""
 
 
 @dataclass(frozen=True, eq=False)
-class Learned:
-    """A learner's posteriors (n, K) for the test rows; `of_pool` returns the pool's."""
+class LearnerOutput:
+    """A learner's posteriors (n, K) of the test rows; `of_pool` computes the pool's."""
 
     of_test: NDArray[np.float64]
     of_pool: Callable[[], NDArray[np.float64]] = field(repr=False)
 
 
-Learner = Callable[[LabeledSet, Pool, NDArray[np.int64]], Learned]
-"""From a set, a pool and the pool's labeled positions in order to what was learned from them."""
+Learner = Callable[[LabeledSet, Pool, NDArray[np.int64]], LearnerOutput]
+"""Function of a data set, a pool and the pool's labeled positions in order."""
 
 
-def learn_probe(data: LabeledSet, pool: Pool, chosen: NDArray[np.int64]) -> Learned:
+def learn_probe(data: LabeledSet, pool: Pool, chosen: NDArray[np.int64]) -> LearnerOutput:
     """Fit a logistic regression to the frozen sentence vectors."""
     x, y = data.train[pool.rows], data.y_train[pool.rows]
     n_test = len(data.test)
     posteriors = probe(x[chosen], y[chosen], np.vstack([data.test, x]), len(data.label_names))
-    return Learned(posteriors[:n_test], lambda: posteriors[n_test:])
+    return LearnerOutput(posteriors[:n_test], lambda: posteriors[n_test:])
 
 
-def learn_by_fine_tuning(data: LabeledSet, pool: Pool, chosen: NDArray[np.int64]) -> Learned:
+def learn_by_fine_tuning(data: LabeledSet, pool: Pool, chosen: NDArray[np.int64]) -> LearnerOutput:
     """Fine-tune the student as the plain recipe does; seeded by the pool."""
     from backend.self_training.self_trainer import SelfTrainer
 
@@ -48,13 +48,13 @@ def learn_by_fine_tuning(data: LabeledSet, pool: Pool, chosen: NDArray[np.int64]
     n_classes = len(data.label_names)
     known = np.ones(len(rows), dtype=bool)
     targets = np.eye(n_classes)[data.y_train[rows]]
-    labelled = TrainingSet(
+    training_set = TrainingSet(
         _texts([data.texts[row] for row in rows]), data.label_names, targets, known, known
     )
     recipe = replace(PLAIN, n_epochs=_N_EPOCHS, max_tokens=128)
-    model, _ = SelfTrainer("", recipe=recipe).fit(labelled, seed=pool.seed)
+    model, _ = SelfTrainer("", recipe=recipe).fit(training_set, seed=pool.seed)
     in_pool = _texts([data.texts[row] for row in pool.rows])
-    return Learned(
+    return LearnerOutput(
         model.predict(_texts(data.test_texts)).probabilities,
         lambda: model.predict(in_pool).probabilities,
     )

@@ -1,4 +1,4 @@
-"""From learning curves to figures: areas, paired intervals, how often random is better."""
+"""Summarize learning curves: areas, gains over random with intervals, class coverage."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _COVERAGE_AT = 32
 
 
 def area(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the normalised area under curves (..., budgets) over the logarithm of the budget."""
+    """Return the normalized area under curves (..., budgets) over the logarithm of the budget."""
     at = np.log2(BUDGETS)
     result: NDArray[np.float64] = np.trapezoid(values, at, axis=-1) / (at[-1] - at[0])
     return result
@@ -57,7 +57,7 @@ def figures(curves: Sequence[Curve], random: Sequence[Sequence[Curve]]) -> dict[
 
 
 def random_figures(random: Sequence[Sequence[Curve]]) -> dict[str, Any]:
-    """Return random's own figures: its draws averaged, its quantiles over draws."""
+    """Return the figures of random order: means, and quantiles over draws."""
     accuracy = np.array([[draw.accuracy for draw in draws] for draws in random])
     f1 = np.array([[draw.macro_f1 for draw in draws] for draws in random])
     coverage = np.array([[draw.class_coverage for draw in draws] for draws in random])

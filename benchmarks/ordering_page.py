@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 _HEADLINE = "activellm"
-_ASKING = (
+_WITH_LLM = (
     "activellm-judged",
     "activellm-judged-permuted",
     "activellm-judged-blank",
@@ -18,7 +18,7 @@ _ASKING = (
     "activellm-paper-permuted",
     "activellm-paper-blank",
 )
-_RIVALS = ("maxherding", "typiclust", "badge")
+_BASELINES = ("maxherding", "typiclust", "badge")
 _SCORER_FIGURES = ("ascending_share", "split_half_reliability", "judgement_weight")
 _PROBE = "probe"
 _MAX_LINES = 7
@@ -46,16 +46,16 @@ def _lines(reports: Reports, plain: Reports) -> list[str]:
     some = next(iter(plain.values()))
     config = some["parameters"]
     lines = [
-        "# Ordering: what to label first",
+        "# Query strategies: what to label first",
         "",
         "Written by `python -m benchmarks pages` from `ordering/*.json`, which `python -m "
         "benchmarks ordering --data FILE --strategies NAMES --json OUT` measured. Each set: "
         f"{config['seeds']} pools of up to {config['pool_size']} training rows, every strategy on "
         f"the same pools, {config['random_draws']} random orders per pool; after 8, 16, 32, 64 and "
-        "128 labels a logistic regression on frozen sentence vectors is measured on test rows and "
-        "the strategy is told its predictions; the annotators are fused anew with the labels, "
-        "as the product does. Figures are points of accuracy, averaged over the "
-        "logarithm of the budget, less random's mean on the same pool.",
+        "128 labels a logistic regression on frozen sentence embeddings is scored on test rows, "
+        "and the strategy gets its predictions; the annotators are aggregated again with the new "
+        "labels, as in the product. Figures are areas under the learning curve: points of "
+        "accuracy, averaged over the logarithm of the budget, less random's mean on the same pool.",
         "",
         "## Goals",
         "",
@@ -108,16 +108,20 @@ def _goals(plain: Reports) -> list[str]:
             unlucky.mean() <= 0.1,
         ),
     ]
-    for rival in _RIVALS:
+    for baseline in _BASELINES:
         pairs = [
-            (own[name]["aulc_minus_random"], report["results"][rival]["aulc_minus_random"])
+            (own[name]["aulc_minus_random"], report["results"][baseline]["aulc_minus_random"])
             for name, report in plain.items()
-            if rival in report["results"]
+            if baseline in report["results"]
         ]
         if pairs:
             mine, theirs = np.mean(pairs, axis=0)
             rows.append(
-                (f"above `{rival}` on average", f"{mine:+.2f} against {theirs:+.2f}", mine > theirs)
+                (
+                    f"above `{baseline}` on average",
+                    f"{mine:+.2f} against {theirs:+.2f}",
+                    mine > theirs,
+                )
             )
     return [
         "| goal | measured | met |",
@@ -127,28 +131,28 @@ def _goals(plain: Reports) -> list[str]:
 
 
 def _scorer_lines(reports: Reports) -> list[str]:
-    """Return the gain of an LLM's scores over the same order without them, pool by pool."""
+    """Return the table of gains by an LLM's scores, paired by pool."""
     rows = []
     for set_name, report in reports.items():
         results = report["results"]
-        for asked in _ASKING:
-            if asked in results and _HEADLINE in results:
-                gain = _paired(results[asked], results[_HEADLINE])
-                own = results[asked]
+        for strategy in _WITH_LLM:
+            if strategy in results and _HEADLINE in results:
+                gain = _paired(results[strategy], results[_HEADLINE])
+                own = results[strategy]
                 shown = [own.get(key, "") for key in _SCORER_FIGURES]
                 cells = " | ".join(str(value) for value in (*shown, own["tokens"]))
-                rows.append(f"| {set_name} | `{asked}` | {gain} | {cells} |")
+                rows.append(f"| {set_name} | `{strategy}` | {gain} | {cells} |")
     if not rows:
         return []
     return [
         "",
-        "## What the LLM's choice adds",
+        "## Gain by the LLM's scores",
         "",
         f"Points more than `{_HEADLINE}` without the LLM, on the same pools; `-permuted` reads "
-        "other texts under the same names, `-blank` none. Reliability and weight are the "
-        "judgement's, asked four times before the first label; at weight 0 the order is the one "
-        "without the LLM. Ascending: the share of neighbours in the first order that follow the "
-        "list, 0.5 where there is no pattern. Tokens are per pool.",
+        "other texts under the same names, `-blank` none. Reliability (split-half) and weight are "
+        "those of the informativeness scores, requested four times before the first label; at "
+        "weight 0 the order is the one without the LLM. Ascending: the share of neighbors in the "
+        "first order that are in list order, 0.5 without a position bias. Tokens are per pool.",
         "",
         "| set | strategy | more than without | ascending | reliability | weight | tokens |",
         "|---|---|---|---|---|---|---|",
@@ -157,7 +161,7 @@ def _scorer_lines(reports: Reports) -> list[str]:
 
 
 def _learner_lines(reports: Reports) -> list[str]:
-    """Return what the orders are worth to another learner than the probe."""
+    """Return the table of learners other than the linear probe."""
     rows = []
     for set_name, report in reports.items():
         learner = report["parameters"].get("learner", _PROBE)
@@ -175,10 +179,10 @@ def _learner_lines(reports: Reports) -> list[str]:
         return []
     return [
         "",
-        "## With the small model as learner",
+        "## With the student as learner",
         "",
-        "The small model is fine-tuned on what was chosen, as the plain recipe does, in place of "
-        "the probe; it is measured, and the strategy is told its predictions.",
+        "The student is fine-tuned on the selected texts by the plain recipe, in place of the "
+        "linear probe; it is scored, and the strategy gets its predictions.",
         "",
         "| set | learner | strategy | area | less random | pools |",
         "|---|---|---|---|---|---|",
@@ -211,7 +215,7 @@ def _set_lines(name: str, report: dict[str, Any]) -> list[str]:
         f"{notes['n_classes']} classes, the largest {notes['largest_class']:.0%}; pools of "
         f"{notes['pool_size']} of {notes['n_train']} rows, {config['seeds']} pools, "
         f"{config['random_draws']} random orders of each; posteriors from "
-        f"{config['posteriors']}, right in {notes['posterior_accuracy']:.0%}{_agreed(notes)}; "
+        f"{config['posteriors']}, accuracy {notes['posterior_accuracy']:.0%}{_agreement(notes)}; "
         f"{notes['n_test']} "
         f"{config['measured_on']}; commit `{report['commit']}`.",
         "",
@@ -230,9 +234,9 @@ def _set_lines(name: str, report: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _agreed(notes: dict[str, Any]) -> str:
-    found = notes.get("agreement")
-    return "" if found is None else f", the annotators' agreement beyond chance (kappa) {found:.2f}"
+def _agreement(notes: dict[str, Any]) -> str:
+    kappa = notes.get("agreement")
+    return "" if kappa is None else f", the annotators' agreement beyond chance (kappa) {kappa:.2f}"
 
 
 def _strategies(plain: Reports) -> list[str]:

@@ -1,4 +1,4 @@
-"""A labeled data set of the ordering benchmark, and the pools drawn from it."""
+"""Hold a data set as vectors and labels, and draw pools from it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,18 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, eq=False)
 class LabeledSet:
-    """A data set as vectors: rows to draw pools from, rows to measure on, annotators' posteriors.
+    """A data set as vectors, with the annotators' posteriors of its training rows.
 
-    `train`, `test` (n, d) unit float32; `y_train`, `y_test` class indices; `posteriors` are each
-    annotator's raw posteriors (n, K) of the training rows, a row of NaN where it abstained;
-    `texts`, `test_texts` are for learners that read text.
+    Args:
+        name: The data set's name.
+        label_names: The K labels.
+        train: Unit vectors (n, d) to draw pools from.
+        y_train: Their class indices.
+        test: Unit vectors (m, d) to score on.
+        y_test: Their class indices.
+        posteriors: Per annotator (n, K), raw; a row of NaN is an abstention.
+        texts: The n training texts, for learners that read text.
+        test_texts: The m test texts.
     """
 
     name: str
@@ -38,7 +45,7 @@ class Pool:
 
 
 def draw_pool(data: LabeledSet, seed: int, size: int) -> Pool:
-    """Draw training rows without regard to their labels."""
+    """Draw training rows at random, without replacement."""
     rng = np.random.default_rng([seed, 1])
     rows = rng.choice(len(data.train), size=min(size, len(data.train)), replace=False)
     return Pool(np.sort(rows), seed)

@@ -1,4 +1,4 @@
-"""The protocol of the queue's benchmark: budgets, a learner, the same draws for everybody."""
+"""Run query strategies on drawn pools: labels up to each budget, then a learner's test scores."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BUDGETS = (8, 16, 32, 64, 128)
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """What one strategy reached on one pool at each budget."""
+    """One strategy's test scores on one pool at each budget."""
 
     accuracy: tuple[float, ...]
     macro_f1: tuple[float, ...]
@@ -32,10 +32,10 @@ class Curve:
 
 
 Build = Callable[[int], QueryStrategy]
-"""From the size of the next batch to a strategy."""
+"""Function from the size of the next batch to a strategy."""
 
 
-def follow(
+def learning_curve(
     data: LabeledSet,
     pool: Pool,
     build: Build,
@@ -43,9 +43,14 @@ def follow(
     without_annotators: bool = False,
     learn: Learner = learn_probe,
 ) -> Curve:
-    """Let a strategy choose up to each budget, with the labels and a new learner in between.
+    """Let a strategy select texts up to each budget, and fit and score a new learner there.
 
-    `without_annotators`: the strategy does not look at them, so that they need not be aggregated.
+    Args:
+        data: The data set.
+        pool: The rows to select from.
+        build: Builds the strategy for each batch.
+        without_annotators: The strategy ignores posteriors, which then are not aggregated.
+        learn: Fits the learner.
     """
     x, y = data.train[pool.rows], data.y_train[pool.rows]
     labeled: dict[int, int] = {}
@@ -105,7 +110,7 @@ def collect(data: LabeledSet, pool: Pool, labeled: Mapping[int, int]) -> Annotat
 def random_curves(
     data: LabeledSet, pool: Pool, n_draws: int, *, learn: Learner = learn_probe
 ) -> list[Curve]:
-    """Return what random orders reach on a pool, draw by draw."""
+    """Return the learning curves of random orders of a pool."""
     y = data.y_train[pool.rows]
     curves = []
     for draw in range(n_draws):

@@ -1,4 +1,4 @@
-"""The strategies that the queue's benchmark knows by name, ablations and controls among them."""
+"""Build query strategies by name, with ablations and controls."""
 
 from __future__ import annotations
 
@@ -16,10 +16,8 @@ from backend.active_learning.informativeness import LLMInformativenessScorer
 from backend.active_learning.ordering import Ordering, PoolView, QueryStrategy
 from backend.active_learning.pool_estimate import ActiveLLMSettings
 from backend.domain.ports import LanguageModel
-from backend.llm.client.cache import CachedLanguageModel
 from backend.llm.client.server import LLMClient
-from backend.store.database import Database
-from backend.store.llm_cache import LLMCache
+from benchmarks.language_models import cached_language_model
 from benchmarks.ordering_pools import LabeledSet
 from benchmarks.ordering_protocol import Build
 
@@ -27,15 +25,18 @@ _N_SHORTLIST = 100
 
 
 def task_description(data: LabeledSet) -> str:
-    """Return in words what the labels of a set are."""
+    """Describe a data set's labels for a prompt."""
     return "each text is one of " + ", ".join(data.label_names)
 
 
 @dataclass(frozen=True)
 class Builders:
-    """Builds strategies by name; those that ask an LLM need its address.
+    """Builds strategies by name.
 
-    An LLM's answers are kept in `cache`, so that a rerun asks nothing.
+    Args:
+        llm: URL of an LLM server, for strategies that need one.
+        cache: Folder of the LLM's cached answers.
+        task: Description of the labels, for prompts.
     """
 
     llm: str
@@ -43,13 +44,17 @@ class Builders:
     task: str
 
     def __call__(self, name: str) -> Build:
-        """Return what builds a strategy for a batch; raises ValueError for an unknown name."""
+        """Return a function from batch size to strategy.
+
+        Raises:
+            ValueError: The name is unknown, or the strategy needs an LLM and there is no URL.
+        """
         if name in PUBLISHED:
             return lambda n: PublishedStrategy(name, n_head=n)
-        if name in _OURS:
-            return _OURS[name]
+        if name in _OWN:
+            return _OWN[name]
         name, _, mode = name.partition("@")
-        asking = {
+        with_llm = {
             "activellm-judged": self._scored(lambda strategy: strategy),
             "activellm-judged-permuted": self._scored(_Permuted),
             "activellm-judged-blank": self._scored(_Blank),
@@ -57,42 +62,39 @@ class Builders:
             "activellm-paper-permuted": self._paper(_Permuted, mode),
             "activellm-paper-blank": self._paper(_Blank, mode),
         }
-        if name not in asking:
-            known = ", ".join([*_OURS, *asking, *PUBLISHED])
+        if name not in with_llm:
+            known = ", ".join([*_OWN, *with_llm, *PUBLISHED])
             raise ValueError(f"no strategy {name!r}; there are {known}")
         if not self.llm:
-            raise ValueError(f"{name} asks an LLM: give its address with --llm")
-        return asking[name]
+            raise ValueError(f"{name} needs an LLM: give its URL with --llm")
+        return with_llm[name]
 
-    def _scored(self, around: Wrap) -> Build:
+    def _scored(self, wrap: Wrapper) -> Build:
         def build(n: int) -> QueryStrategy:
             scorer = LLMInformativenessScorer(self._model, question=self.task)
             settings = ActiveLLMSettings(n_head=n, n_shortlist=_N_SHORTLIST)
-            return around(ActiveLLMStrategy(scorer=scorer, settings=settings))
+            return wrap(ActiveLLMStrategy(scorer=scorer, settings=settings))
 
         return build
 
-    def _paper(self, around: Wrap, mode: str) -> Build:
-        """Let the LLM pick the first 32 and the default go on from there (a warm start).
+    def _paper(self, wrap: Wrapper, mode: str) -> Build:
+        """Let the LLM select the first 32 and the default strategy the rest (a warm start).
 
         A mode follows the name: "activellm-paper@advice@texts=100".
         """
         settings = parse_mode(mode.replace("@", ","), guidelines=self.task)
 
         def build(n: int) -> QueryStrategy:
-            return around(_WarmStart(PaperActiveLLM(self._model, settings=settings), _default()(n)))
+            return wrap(_WarmStart(PaperActiveLLM(self._model, settings=settings), _default()(n)))
 
         return build
 
     @cached_property
     def _model(self) -> LanguageModel:
-        self.cache.mkdir(parents=True, exist_ok=True)
-        database = Database(f"sqlite:///{self.cache / 'answers.sqlite'}")
-        database.migrate()
-        return CachedLanguageModel(LLMClient(self.llm), LLMCache(database))
+        return cached_language_model(LLMClient(self.llm), self.cache)
 
 
-Wrap = Callable[[QueryStrategy], QueryStrategy]
+Wrapper = Callable[[QueryStrategy], QueryStrategy]
 
 
 class FirstInList:
@@ -120,7 +122,7 @@ class EveryNth:
 
 
 class _WarmStart:
-    """One strategy while fewer than 32 are labeled, another from there on."""
+    """A strategy for the first 32 labels, then another."""
 
     def __init__(self, first: QueryStrategy, then: QueryStrategy) -> None:
         self._first, self._then = first, then
@@ -131,7 +133,7 @@ class _WarmStart:
         return chosen.order(pool, rng=rng)
 
 
-class _Blind:
+class _WithoutPosteriors:
     """A strategy without the posteriors of annotators and student."""
 
     def __init__(self, strategy: QueryStrategy) -> None:
@@ -144,7 +146,7 @@ class _Blind:
 
 
 class _Permuted:
-    """A strategy that reads another text under each position: whatever is left is no reading."""
+    """A control whose positions show other texts: what it gains is not from reading."""
 
     def __init__(self, strategy: QueryStrategy) -> None:
         self._strategy = strategy
@@ -161,7 +163,7 @@ class _Permuted:
 
 
 class _Blank:
-    """A strategy that reads nothing under each position."""
+    """A control whose positions show empty texts."""
 
     def __init__(self, strategy: QueryStrategy) -> None:
         self._strategy = strategy
@@ -180,9 +182,9 @@ def _default(**changes: float) -> Build:
     return build
 
 
-_OURS: dict[str, Build] = {
+_OWN: dict[str, Build] = {
     "activellm": _default(),
-    "activellm-blind": lambda n: _Blind(_default()(n)),
+    "activellm-blind": lambda n: _WithoutPosteriors(_default()(n)),
     "activellm-no-herding": _default(min_agreement=-1.0),
     "activellm-no-quota": _default(quota_power=0.0),
     "activellm-no-clarity": _default(margin_power=0.0),

@@ -1,4 +1,4 @@
-"""Write docs/benchmarks/*.md from the JSON files beside them: no figure is typed by hand."""
+"""Write docs/benchmarks/*.md from the JSON reports beside them: no figure is typed by hand."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _SERVING_GOALS: Goals = (
 _SERVING_MEANINGS = {
     "predict_1_p50_ms": "/predict, one stored task, median, ms",
     "predict_1_p99_ms": "/predict, one stored task, 99th percentile, ms",
-    "predict_1_ratio": "the median over a bare label-studio-ml backend's",
+    "predict_1_ratio": "the median as a ratio to a bare label-studio-ml backend's",
     "predict_1500_p50_s": "/predict, 1,500 stored tasks, median, s",
     "predict_1500_p99_s": "/predict, 1,500 stored tasks, slowest of the runs, s",
     "webhook_p50_ms": "/webhook at 50 a second while the worker labels, median, ms",
     "webhook_p99_ms": "/webhook at 50 a second while the worker labels, 99th percentile, ms",
     "annotate_labels_per_s": "labels a second through the worker's whole path",
-    "annotate_ratio": "the same over the server's own rate for the same prompts in lists of 64",
+    "annotate_ratio": "the same, as a ratio to the server's rate for these prompts in lists of 64",
 }
 _STARTUP_GOALS: Goals = (
     ("web_start_s", "under 1.5", lambda value: value < 1.5),
@@ -74,7 +74,7 @@ def write_pages() -> list[Path]:
 def _serving(report: dict[str, Any], source: str) -> str:
     results, notes, machine = report["results"], report["notes"], report["machine"]
     lines = [
-        "# Serving: routes and labelling speed",
+        "# Serving: latency of routes and labeling rate",
         "",
         f"Written by `python -m benchmarks pages` from `{source}`, which "
         f"`python -m benchmarks serving --json docs/benchmarks/{source}` measured at commit "
@@ -91,11 +91,11 @@ def _serving(report: dict[str, Any], source: str) -> str:
         "",
         "How it is measured: each `/predict` is one HTTP request over a connection of its own, as "
         "Label Studio makes them, in turn with the bare backend. Webhooks are posted on a fixed "
-        "schedule whatever the answers do, and a call's time counts from the moment at which it "
+        "schedule, independent of the answers, and a call's time counts from the moment when it "
         "was due. The bare backend is label-studio-ml 1.0.9 answering constants under the same "
         "gunicorn settings; its webhook forks a process each and is asked for 5 s only, giving up "
-        "after 1 s. The labelling ceiling sends the recorded prompts straight to the "
-        "server, list after list, in turn with ours.",
+        "after 1 s. The ceiling of the labeling rate sends the recorded prompts directly to the "
+        "server, list after list, in turn with the backend.",
         "",
     ]
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""What every benchmark writes: figures, and on what they were measured."""
+"""Write a benchmark's report: figures, commit, machine and parameters."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ROOT = Path(__file__).resolve().parent.parent
 
 
 class Report:
-    """Collects `results` and writes them with the commit, the machine and the parameters."""
+    """Holds a benchmark's `results` and `notes`; writes them with commit and parameters."""
 
     def __init__(self, name: str, parameters: Mapping[str, Any]) -> None:
         self.name = name
@@ -45,7 +45,7 @@ class Report:
         path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
     def table(self) -> Table:
-        """Return the results for a terminal."""
+        """Return results and notes as a table for a terminal."""
         table = Table("figure", "value", title=self.name)
         for key, value in {**self.results, **self.notes}.items():
             table.add_row(key, str(value))
@@ -58,7 +58,7 @@ def percentile(seconds: Sequence[float], q: float) -> float:
 
 
 def measured_commit() -> str:
-    """Return the commit that was measured, with a mark when the tree differs from it."""
+    """Return the measured commit, marked as dirty when the tree differs from it."""
     try:
         return subprocess.run(  # noqa: S603
             ["git", "describe", "--always", "--dirty", "--abbrev=12"],  # noqa: S607

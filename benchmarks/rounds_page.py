@@ -11,10 +11,10 @@ import numpy as np
 
 _SETS = ("sst2", "mr", "trec", "ag_news", "sms_spam", "tweet_offensive")
 _N_HUMANS = 64
-_ALONE, _QUEUE, _RANDOM = (0, "queue"), (_N_HUMANS, "queue"), (_N_HUMANS, "random")
+_WITHOUT, _QUEUE, _RANDOM = (0, "queue"), (_N_HUMANS, "queue"), (_N_HUMANS, "random")
 
 Runs = dict[tuple[int, str], dict[str, dict[str, Any]]]
-"""Reports by how many people answered and in which order, then by set."""
+"""Reports by number and order of human labels, then by data set."""
 
 
 def write_rounds_page(folder: Path) -> list[Path]:
@@ -44,23 +44,23 @@ def _lines(runs: Runs) -> list[str]:
         "",
         "Written by `python -m benchmarks pages` from `rounds/*.json`, which `python -m benchmarks "
         "rounds --data FILE [--humans 64] [--order random] --json OUT` measured: the product's own "
-        "workflow, LLM client and small model over a Label Studio in memory, whose people answer "
-        "the first tasks of the queue (or drawn ones) with the right labels of the training split. "
-        "Accuracies are over the whole pool, where people's answers count as labels: the smaller "
-        "the pool, the more of the gain are these answers themselves, and more so of drawn ones "
-        "than of the queue's, which begins with clear texts. `open` is the accuracy on the tasks "
-        "that nobody answered; the test columns are over 300 texts that nobody has learned from.",
+        "workflow, LLM client and student over a Label Studio in memory; gold labels of the "
+        "training split serve as human labels of the queue's first tasks (or of drawn ones). "
+        "Accuracies are over the whole pool, where human labels replace aggregated ones: the "
+        "smaller the pool, the more of the gain is due to these labels themselves, and more so "
+        "with drawn ones than with the queue's, which begins with clear texts. `unlabeled` is the "
+        "accuracy on the tasks without a human label; the test columns are over 300 test texts.",
         "",
         "## Goals",
         "",
-        "| goal | met | found |",
+        "| goal | met | measured |",
         "|---|---|---|",
         *_goals(runs),
     ]
     titles = {
-        _ALONE: "Without people",
-        _QUEUE: f"With {_N_HUMANS} answers in the queue's order",
-        _RANDOM: f"With {_N_HUMANS} answers about random texts",
+        _WITHOUT: "Without human labels",
+        _QUEUE: f"With {_N_HUMANS} human labels in the queue's order",
+        _RANDOM: f"With {_N_HUMANS} human labels of random texts",
     }
     for kind, title in titles.items():
         if kind in runs:
@@ -69,11 +69,11 @@ def _lines(runs: Runs) -> list[str]:
 
 
 def _goals(runs: Runs) -> list[str]:
-    alone, queue, random = (gains(runs.get(kind, {})) for kind in (_ALONE, _QUEUE, _RANDOM))
+    without, queue, random = (gains(runs.get(kind, {})) for kind in (_WITHOUT, _QUEUE, _RANDOM))
     shared = sorted(set(queue) & set(random))
     lead = [queue[name] - random[name] for name in shared]
     on_test = [
-        100 * (_fused_on_test(runs[_QUEUE][name]) - _fused_on_test(runs[_RANDOM][name]))
+        100 * (_aggregated_on_test(runs[_QUEUE][name]) - _aggregated_on_test(runs[_RANDOM][name]))
         for name in shared
     ]
     coverage = {
@@ -84,22 +84,22 @@ def _goals(runs: Runs) -> list[str]:
     known = {name: value for name, value in coverage.items() if value is not None}
     rows: list[tuple[str, bool | None, str]] = [
         (
-            "without people, 5 points above the better zero-shot annotator on average",
-            bool(alone) and float(np.mean(list(alone.values()))) >= 5,
-            _spoken(alone),
+            "without human labels, 5 points above the better zero-shot annotator on average",
+            bool(without) and float(np.mean(list(without.values()))) >= 5,
+            _mean_gain(without),
         ),
         (
-            "without people, on no set more than a point under it",
-            bool(alone) and min(alone.values()) >= -1,
-            _worst(alone),
+            "without human labels, on no set more than a point under it",
+            bool(without) and min(without.values()) >= -1,
+            _least_gain(without),
         ),
         (
-            f"with {_N_HUMANS} answers in the queue's order, 14 points above it on average",
+            f"with {_N_HUMANS} human labels in the queue's order, 14 points above it on average",
             bool(queue) and float(np.mean(list(queue.values()))) >= 14,
-            _spoken(queue),
+            _mean_gain(queue),
         ),
         (
-            "more than with as many random ones",
+            "more than with as many labels of random texts",
             bool(lead) and float(np.mean(lead)) > 0,
             f"{np.mean(lead):+.1f} points over {len(lead)} sets ({np.mean(on_test):+.1f} on test "
             "texts)"
@@ -107,7 +107,7 @@ def _goals(runs: Runs) -> list[str]:
             else "not measured",
         ),
         (
-            "the interval covers the true accuracy in 90 % of 50 resamples of 100 answers",
+            "the interval covers the true accuracy in 90 % of 50 resamples of 100 labels",
             bool(known) and min(known.values()) >= 0.9,
             _least(known),
         ),
@@ -116,14 +116,14 @@ def _goals(runs: Runs) -> list[str]:
 
 
 def gains(reports: dict[str, dict[str, Any]]) -> dict[str, float]:
-    """Return by set how many points the fused labels are above the better zero-shot annotator."""
+    """Return, per set, the points of the aggregated labels above the better zero-shot annotator."""
     return {
         name: 100 * (r["results"]["fused_accuracy"] - r["results"]["zero_shot_accuracy"])
         for name, r in reports.items()
     }
 
 
-def _spoken(gain: dict[str, float]) -> str:
+def _mean_gain(gain: dict[str, float]) -> str:
     if not gain:
         return "not measured"
     missing = [name for name in _SETS if name not in gain]
@@ -131,7 +131,7 @@ def _spoken(gain: dict[str, float]) -> str:
     return f"{np.mean(list(gain.values())):+.1f} points over {len(gain)} sets{rest}"
 
 
-def _worst(gain: dict[str, float]) -> str:
+def _least_gain(gain: dict[str, float]) -> str:
     return _least({name: round(value, 1) for name, value in gain.items()})
 
 
@@ -145,15 +145,15 @@ def _least(figures: dict[str, float]) -> str:
 _COLUMNS: tuple[tuple[str, Callable[[dict[str, Any]], Any]], ...] = (
     ("texts", lambda r: r["parameters"]["limit"]),
     ("better zero-shot", lambda r: r["results"]["zero_shot_accuracy"]),
-    ("fused before", lambda r: r["results"]["prelabel_accuracy"]),
-    ("fused after", lambda r: r["results"]["fused_accuracy"]),
-    ("open", lambda r: _open(r["results"], r["parameters"]["limit"])),
-    ("small model", lambda r: r["results"]["small_model_accuracy"]),
+    ("aggregated before", lambda r: r["results"]["prelabel_accuracy"]),
+    ("aggregated after", lambda r: r["results"]["fused_accuracy"]),
+    ("unlabeled", lambda r: _unlabeled_accuracy(r["results"], r["parameters"]["limit"])),
+    ("student", lambda r: r["results"]["small_model_accuracy"]),
     ("test: better zero-shot", lambda r: _better(r["results"]["test"])),
-    ("test: small model", lambda r: r["results"]["test"].get("small_model")),
-    ("test: fused", lambda r: r["results"]["test"].get("fused")),
-    ("estimate", lambda r: _estimate(r["results"])),
-    ("covers", lambda r: r["results"].get("interval_coverage_100")),
+    ("test: student", lambda r: r["results"]["test"].get("small_model")),
+    ("test: aggregated", lambda r: r["results"]["test"].get("fused")),
+    ("estimated accuracy", lambda r: _estimate(r["results"])),
+    ("coverage", lambda r: r["results"].get("interval_coverage_100")),
     ("new tokens", lambda r: f"{r['results']['tokens_in'] + r['results']['tokens_out']:,}"),
     ("s", lambda r: r["results"]["seconds"]),
 )
@@ -173,15 +173,15 @@ def _better(test: dict[str, float]) -> float | None:
     return max(known, default=None)
 
 
-def _fused_on_test(report: dict[str, Any]) -> float:
+def _aggregated_on_test(report: dict[str, Any]) -> float:
     return float(report["results"]["test"]["fused"])
 
 
-def _open(results: dict[str, Any], n_texts: int) -> float:
-    """Return the accuracy without the answered tasks, whose labels are right."""
+def _unlabeled_accuracy(results: dict[str, Any], n_texts: int) -> float:
+    """Return the accuracy without the human-labeled tasks, whose labels are gold."""
     n_humans = int(results["n_human_labels"])
-    n_right = float(results["fused_accuracy"]) * n_texts - n_humans
-    return round(n_right / (n_texts - n_humans), 4)
+    n_correct = float(results["fused_accuracy"]) * n_texts - n_humans
+    return round(n_correct / (n_texts - n_humans), 4)
 
 
 def _estimate(results: dict[str, Any]) -> str | None:

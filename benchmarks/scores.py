@@ -1,4 +1,4 @@
-"""Score a set of answers, with intervals."""
+"""Score answers against gold labels, with 95 % intervals."""
 
 from __future__ import annotations
 
@@ -49,16 +49,16 @@ def score_posteriors(probabilities: Floats, gold: Sequence[Gold], question: Ques
         return _multilabel_f1(probabilities, gold)
     answered = np.asarray(np.isfinite(probabilities).all(axis=1))
     best = np.where(answered[:, None], probabilities, -1.0).argmax(axis=1)
-    is_right = answered & (best == np.array(gold, dtype=int))
-    return accuracy(int(is_right.sum()), len(gold))
+    is_correct = answered & (best == np.array(gold, dtype=int))
+    return accuracy(int(is_correct.sum()), len(gold))
 
 
-def accuracy(n_right: int, n: int) -> Score:
+def accuracy(n_correct: int, n: int) -> Score:
     """Return a share with its Wilson interval."""
     if n == 0:
         return Score(0.0, 0.0, 1.0)
-    interval = binomtest(n_right, n).proportion_ci(0.95, method="wilson")
-    return Score(n_right / n, float(interval.low), float(interval.high))
+    interval = binomtest(n_correct, n).proportion_ci(0.95, method="wilson")
+    return Score(n_correct / n, float(interval.low), float(interval.high))
 
 
 def score_spans(weak_labels: Sequence[WeakLabel], gold: Sequence[Gold]) -> Score:
@@ -84,23 +84,23 @@ def expected_calibration_error(
     if n_texts == 0:
         return 0.0
     confidence = probabilities.max(axis=1)
-    is_right = probabilities.argmax(axis=1) == labels
+    is_correct = probabilities.argmax(axis=1) == labels
     bin_index = np.clip(np.ceil(confidence * n_bins).astype(int) - 1, 0, n_bins - 1)
-    gaps = np.bincount(bin_index, weights=confidence - is_right, minlength=n_bins)
+    gaps = np.bincount(bin_index, weights=confidence - is_correct, minlength=n_bins)
     return float(np.abs(gaps).sum() / n_texts)
 
 
 def span_f1(predicted: Sequence[Sequence[Span]], gold: Sequence[Sequence[Span]]) -> float:
     """Return the micro-averaged F1 over texts of exact spans with their labels; 0.0 for none."""
-    n_right = n_predicted = n_gold = 0
+    n_correct = n_predicted = n_gold = 0
     for ours, theirs in zip(predicted, gold, strict=True):
         found = {(span.start, span.end, span.label) for span in ours}
         wanted = {(span.start, span.end, span.label) for span in theirs}
-        n_right += len(found & wanted)
+        n_correct += len(found & wanted)
         n_predicted += len(found)
         n_gold += len(wanted)
-    precision, recall = n_right / max(n_predicted, 1), n_right / max(n_gold, 1)
-    return 2 * precision * recall / (precision + recall) if n_right else 0.0
+    precision, recall = n_correct / max(n_predicted, 1), n_correct / max(n_gold, 1)
+    return 2 * precision * recall / (precision + recall) if n_correct else 0.0
 
 
 def _multilabel_f1(probabilities: Floats, gold: Sequence[Gold]) -> Score:
@@ -110,10 +110,10 @@ def _multilabel_f1(probabilities: Floats, gold: Sequence[Gold]) -> Score:
         if isinstance(labels, frozenset):
             wanted[at, sorted(labels)] = True
 
-    n_right, n_named = (found & wanted).sum(axis=1), found.sum(axis=1) + wanted.sum(axis=1)
+    n_correct, n_named = (found & wanted).sum(axis=1), found.sum(axis=1) + wanted.sum(axis=1)
 
     def f1(rows: NDArray[np.intp]) -> float:
-        return float(2 * n_right[rows].sum() / max(1, n_named[rows].sum()))
+        return float(2 * n_correct[rows].sum() / max(1, n_named[rows].sum()))
 
     score = _bootstrapped(f1, len(gold))
     macro = float(f1_score(wanted, found, average="macro", zero_division=0))

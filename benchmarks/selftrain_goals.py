@@ -1,4 +1,4 @@
-"""Which goals of the small model its reports meet: a table for the page."""
+"""Compare the student's reports with its goals: a table for the page."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ Reports = dict[str, dict[str, Any]]
 
 FREEAL_SET = "mr_freeal"
 GAP_SETS = ("mr_llm", "sst2_llm", "ag_news_similarity", "trec_noise30", "sst2_noise30")
-"""Where the labels' noise is the limit, not the encoder."""
+"""Data sets where label noise is the limit, not the encoder."""
 _FREEAL_GOALS = (
-    ("fused_label_accuracy_mean", "labels right after fusion", 0.928),
+    ("fused_label_accuracy_mean", "accuracy of the aggregated labels", 0.928),
     ("noise_auroc", "AUROC of label errors", 0.78),
-    ("clean_purity_20", "labels right among the cleanest 20 %", 0.988),
+    ("clean_purity_20", "correct labels among the cleanest 20 %", 0.988),
 )
 _MAX_UNDER = 0.5
 _MAX_TIMES = 2.5
@@ -28,7 +28,7 @@ Row = tuple[str, str, bool]
 
 
 def goal_lines(reports: Reports) -> list[str]:
-    """Return the table of goals, each with what was measured; a goal without a report is out."""
+    """Return the table of goals with measured figures, without goals that have no report."""
     rows = [*_freeal(reports), *_gap(reports), *_never_under(reports), *_times(reports)]
     if not rows:
         return []
@@ -43,7 +43,7 @@ def goal_lines(reports: Reports) -> list[str]:
 
 
 def accuracies(report: Mapping[str, Any], recipe: str) -> list[float]:
-    """Return a recipe's test accuracy for each seed; nothing where it was not run."""
+    """Return a recipe's test accuracy per seed; [] if it was not run."""
     found: list[float] = report["notes"].get(f"{recipe}_test_accuracies") or []
     return found
 
@@ -67,13 +67,12 @@ def _freeal(reports: Reports) -> list[Row]:
 
 
 def _gap(reports: Reports) -> list[Row]:
-    """Return how much of the gap closes over all sets where noise is the limit.
+    """Return the share of the gap from plain to gold that closes over the sets of `GAP_SETS`.
 
-    The sum of the gains over the sum of the gaps; the interval by drawing the seeds of each set
-    anew, with all recipes of a seed together. Beside it the share by each set's median seeds, which
-    a few trainings that learned nothing do not move.
+    The share is the sum of gains over the sum of gaps; its interval is a bootstrap over each set's
+    seeds, paired over recipes. The share by median seeds is robust to trainings that collapsed.
     """
-    names = [name for name in GAP_SETS if name in reports and _is_whole(reports[name])]
+    names = [name for name in GAP_SETS if name in reports and _has_all_recipes(reports[name])]
     if not names:
         return []
     runs = [
@@ -142,14 +141,14 @@ def _times(reports: Reports) -> list[Row]:
     return rows
 
 
-def _is_whole(report: Mapping[str, Any]) -> bool:
+def _has_all_recipes(report: Mapping[str, Any]) -> bool:
     return all(accuracies(report, recipe) for recipe in ("plain", "default", "gold"))
 
 
 def _lead(report: Mapping[str, Any]) -> float | None:
-    """Return the points by which the default recipe is above the plain one, None if not run.
+    """Return the points of the default recipe above the plain one; None if not run.
 
-    Rounded to hundredths as shown, so that half a point is not more than half a point.
+    Rounded to hundredths as shown, so that a shown half point meets a goal of half a point.
     """
     plain, default = accuracies(report, "plain"), accuracies(report, "default")
     if not plain or not default:

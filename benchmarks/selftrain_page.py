@@ -1,4 +1,4 @@
-"""docs/benchmarks/selftrain.md and its picture from the JSON files in its folder."""
+"""Write docs/benchmarks/selftrain.md and its pictures from the reports in its folder."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.selftrain_goals import Reports, accuracies, goal_lines
-from benchmarks.selftrain_plots import SHOWN, draw_pictures
+from benchmarks.selftrain_plots import CAPTIONS, draw_pictures
 
 _COLUMNS = {
     "test_accuracy_mean": "test accuracy",
     "test_accuracy_sd": "sd",
     "test_f1_mean": "macro-F1",
-    "fused_label_accuracy_mean": "training labels right",
-    "noise_auroc": "AUROC of errors",
-    "noise_average_precision": "AP of errors",
-    "clean_purity_20": "right in cleanest 20 %",
+    "fused_label_accuracy_mean": "accuracy of aggregated training labels",
+    "noise_auroc": "AUROC of label errors",
+    "noise_average_precision": "AP of label errors",
+    "clean_purity_20": "correct in cleanest 20 %",
     "seconds": "s",
     "processor_seconds": "processor s",
     "times_plain": "times plain",
@@ -31,17 +31,16 @@ _PERCENT = {
     "fused_label_accuracy_mean",
 }
 
-
-_SPANS_SAID = (
+_SPANS_NOTE = (
     "Accuracies are F1 of exact spans; errors and purity count whole texts, and training labels "
-    "are what the finished model finds in its own pool. "
+    "are the trained model's predictions on its own pool. "
 )
 
 
 def write_selftrain_page(folder: Path) -> list[Path]:
     """Write the page of `folder`/selftrain/*.json; return what was written.
 
-    A name with a dot is a further look at a set (an ablation, a curve) and speaks for no goal.
+    Reports with a dot in the name (ablations, learning curves) count for no goal.
     """
     sources = sorted((folder / "selftrain").glob("*.json"))
     if not sources:
@@ -56,38 +55,37 @@ def write_selftrain_page(folder: Path) -> list[Path]:
 def _lines(reports: Reports, pictures: Sequence[Path]) -> list[str]:
     whole = {name: report for name, report in reports.items() if "." not in name}
     lines = [
-        "# The small model: what it makes of noisy labels",
+        "# The student: self-training on noisy labels",
         "",
         "Written by `python -m benchmarks pages` from `selftrain/*.json`, which `python -m "
         "benchmarks selftrain --data FILE --json docs/benchmarks/selftrain/NAME.json` measured "
-        "with the parameters named at each table. `gold` learns the right labels and shows what "
-        "the encoder can do; `plain` is an ordinary fine-tune on the given labels; `paper` is "
-        "FreeAL's recipe; `probe` a linear model on frozen vectors; `default` what the backend "
-        "does, with `@option=value` for a part changed; `ceiling` is `default` on right labels, "
-        "whose cross-fitted models then judge the given ones: what this encoder could find at "
-        "best. Else right labels of the pool only score. "
-        "`s` are a training's seconds by the clock, on a machine that other work kept busy (the "
-        "load average stands at each table); `processor s` are what it used of the processor, and "
-        "the next two columns their ratio to the plain recipe and to Hugging Face's Trainer for "
-        "the same epochs in the same run (one epoch on 256 texts, scaled to the pool). The last "
-        "column is the largest resident size.",
+        "with the parameters named at each table. `gold` is fine-tuned on gold labels and shows "
+        "what the encoder can reach; `plain` is an ordinary fine-tune on the given labels; "
+        "`paper` is FreeAL's recipe; `probe` a linear probe on frozen embeddings; `default` the "
+        "backend's recipe, with `@option=value` for a changed option; `ceiling` is `default` on "
+        "gold labels, whose cross-fitted predictions then score the given ones: the best label "
+        "error detection of this encoder. Otherwise gold labels of the pool only score. "
+        "`s` is a training's wall time, on a machine with other load (the load average is at each "
+        "table); `processor s` its processor time, and the next two columns the latter's ratio to "
+        "the plain recipe and to Hugging Face's Trainer for the same epochs in the same run (one "
+        "epoch on 256 texts, scaled to the pool). The last column is the peak resident memory.",
         "",
-        *(f"![{SHOWN[picture.name]}](selftrain/{picture.name})\n" for picture in pictures),
+        *(f"![{CAPTIONS[picture.name]}](selftrain/{picture.name})\n" for picture in pictures),
         *goal_lines(whole),
-        *_recovered(whole),
+        *_gap_closed(whole),
     ]
     for name, report in reports.items():
         lines += _table(name, report)
     return lines
 
 
-def _recovered(reports: Reports) -> list[str]:
-    """Return how much of the way from plain to gold the default recipe goes, set by set."""
+def _gap_closed(reports: Reports) -> list[str]:
+    """Return the table of the gap from plain to gold that the default recipe closes, per set."""
     lines = [
         "## From plain to gold",
         "",
-        "The share of the gap in test accuracy that the default recipe closes; means of the seeds, "
-        "and the worst of them.",
+        "The share of the gap in test accuracy that the default recipe closes; means over seeds, "
+        "and the worst seed.",
         "",
         "| data | seeds | plain | default | gold | share closed | default − plain, points "
         "| worst plain | worst default |",
@@ -109,18 +107,18 @@ def _recovered(reports: Reports) -> list[str]:
 
 
 def _table(name: str, report: Mapping[str, Any]) -> list[str]:
-    asked, notes = report["parameters"], report["notes"]
-    options = ", ".join(f"{key} {value}" for key, value in asked.items() if key != "recipes")
+    parameters, notes = report["parameters"], report["notes"]
+    options = ", ".join(f"{key} {value}" for key, value in parameters.items() if key != "recipes")
     lines = [
         f"## {name}",
         "",
         f"{notes['n_train']} training texts, {notes['n_test']} test texts, {notes['n_labels']} "
-        f"labels; {notes['given_label_accuracy']:.1%} of the given labels are right, "
+        f"labels; {notes['given_label_accuracy']:.1%} of the given labels are correct, "
         f"{notes['n_abstained']} are missing. "
-        + _foretold(notes.get("wrong_foretold"))
-        + (_SPANS_SAID if notes.get("is_spans") else "")
-        + "A test accuracy is sure to "
-        f"{98 / notes['n_test'] ** 0.5:.1f} points or better (95 %). "
+        + _predictability(notes.get("wrong_predictability"))
+        + (_SPANS_NOTE if notes.get("is_spans") else "")
+        + "The 95 % interval of a test accuracy is at most "
+        f"±{98 / notes['n_test'] ** 0.5:.1f} points. "
         f"{options}; {report['machine']['cores']} cores, "
         f"load average {notes.get('load_average', '–')}, commit `{report['commit']}`.",
         "",
@@ -133,10 +131,10 @@ def _table(name: str, report: Mapping[str, Any]) -> list[str]:
     return [*lines, ""]
 
 
-def _foretold(share: float | None) -> str:
+def _predictability(share: float | None) -> str:
     if share is None:
         return ""
-    return f"A probe that did not see them foretells {share:.0%} of the wrong ones. "
+    return f"A cross-fitted linear probe predicts {share:.0%} of the wrong ones. "
 
 
 def _cell(key: str, value: float | None) -> str:

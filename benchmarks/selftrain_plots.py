@@ -1,4 +1,4 @@
-"""The pictures of docs/benchmarks/selftrain.md: purity, and learning curves."""
+"""Plot the pictures of docs/benchmarks/selftrain.md: purity and learning curves."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any
 from benchmarks.selftrain_goals import Reports
 
 PURITY, CURVES = "purity.png", "curves.png"
-SHOWN = {
-    PURITY: "Share of right labels among the cleanest",
+CAPTIONS = {
+    PURITY: "Share of correct labels among the cleanest",
     CURVES: "Test accuracy by the number of training texts",
 }
 Lines = Mapping[str, tuple[list[float], list[float]]]
 
 
 def draw_pictures(reports: Reports, folder: Path) -> list[Path]:
-    """Draw what the reports hold, one panel per data set and one line per recipe; return files."""
+    """Plot one panel per data set with one line per recipe; return the files written."""
     panels = {
         PURITY: {name: _purity(report) for name, report in reports.items()},
         CURVES: {name: _curves(report) for name, report in reports.items()},
@@ -56,7 +56,7 @@ def _curves(report: Mapping[str, Any]) -> Lines:
     return found
 
 
-def _draw(panels: Mapping[str, Lines], axes_named: tuple[str, str], picture: Path) -> None:
+def _draw(panels: Mapping[str, Lines], axis_titles: tuple[str, str], picture: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
@@ -73,8 +73,8 @@ def _draw(panels: Mapping[str, Lines], axes_named: tuple[str, str], picture: Pat
         for recipe, (across, up) in lines.items():
             axis.plot(across, up, label=recipe, marker="." if len(across) < 8 else None)
         axis.set_title(name, fontsize=9)
-        axis.set_xlabel(axes_named[0], fontsize=8)
-        axis.set_ylabel(axes_named[1], fontsize=8)
+        axis.set_xlabel(axis_titles[0], fontsize=8)
+        axis.set_ylabel(axis_titles[1], fontsize=8)
         axis.legend(fontsize=7)
     figure.tight_layout()
     figure.savefig(picture, dpi=110, metadata={"Software": None})

@@ -1,4 +1,4 @@
-"""Parameters of the self-training benchmark, and the figures that it takes of every training."""
+"""Define the self-training benchmark's parameters and recipes, and figures of a training."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _FORMER_OPTIONS = {
 
 @dataclass(frozen=True, slots=True)
 class SelfTrainRun:
-    """What was asked for."""
+    """Parameters of one run."""
 
     data: Path
     recipes: tuple[str, ...]
@@ -61,7 +61,7 @@ class SelfTrainRun:
     noise_kind: str = "drawn"
 
     def parameters(self) -> dict[str, Any]:
-        """Return what belongs into the report."""
+        """Return the parameters as the report names them."""
         where = self.labels.split("/")[-1] if self.labels else None
         return {
             "data": self.data.name,
@@ -78,7 +78,7 @@ class SelfTrainRun:
         }
 
 
-def recipe_named(name: str, asked: SelfTrainRun) -> Recipe:
+def recipe_named(name: str, config: SelfTrainRun) -> Recipe:
     """Return a recipe by name; "default@option=value@option=value" changes options of it."""
     base, *changes = name.split("@")
     recipe = {
@@ -86,7 +86,7 @@ def recipe_named(name: str, asked: SelfTrainRun) -> Recipe:
         "gold": RECIPES["plain"],
         "ceiling": Recipe(deconvolve_noise=False),
     }[base]
-    recipe = replace(recipe, n_epochs=asked.n_epochs, max_tokens=asked.max_tokens)
+    recipe = replace(recipe, n_epochs=config.n_epochs, max_tokens=config.max_tokens)
     for change in changes:
         option, _, value = change.partition("=")
         option = _FORMER_OPTIONS.get(option, option)
@@ -100,10 +100,10 @@ def _is_yes(text: str) -> bool:
     return text == "yes"
 
 
-def errors_found(
+def error_detection(
     score: NDArray[np.float64], given: NDArray[np.int64], is_wrong: NDArray[np.bool_]
 ) -> dict[str, Any]:
-    """Return how well the quality scores (n,) of given labels (n,) tell wrong from right."""
+    """Return how well label quality scores (n,) separate wrong from correct labels (n,)."""
     figures: dict[str, Any] = {
         "purity": {
             str(share): round(purity(score, given, is_wrong, share), 4) for share in _PURITY_SHARES
@@ -122,7 +122,7 @@ def purity(
     is_wrong: NDArray[np.bool_],
     share: float,
 ) -> float:
-    """Return the share of right labels among each class's cleanest `share`, taken together."""
+    """Return the share of correct labels among each class's highest-scored `share`, pooled."""
     kept = []
     for label in np.unique(given):
         rows = np.flatnonzero(given == label)
@@ -132,6 +132,8 @@ def purity(
 
 
 def summary(runs: list[dict[str, Any]]) -> dict[str, float | None]:
+    """Return means over the trainings, the standard deviation of accuracy and peak memory."""
+
     def mean(key: str) -> float | None:
         values = [each[key] for each in runs if key in each]
         return round(float(np.mean(values)), 4) if values else None
@@ -152,7 +154,7 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, float | None]:
 
 
 def times_plain(results: dict[str, Any]) -> None:
-    """Put beside each recipe's processor seconds their ratio to the plain recipe's."""
+    """Add to each recipe's figures its processor seconds relative to the plain recipe's."""
     plain = results.get("plain", {}).get("processor_seconds")
     for figures in results.values():
         figures["times_plain"] = round(figures["processor_seconds"] / plain, 2) if plain else None

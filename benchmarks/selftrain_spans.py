@@ -19,7 +19,7 @@ from benchmarks.report import Report
 from benchmarks.scores import span_f1
 from benchmarks.selftrain_runs import (
     SelfTrainRun,
-    errors_found,
+    error_detection,
     peak_memory,
     recipe_named,
     summary,
@@ -29,10 +29,14 @@ from benchmarks.selftrain_runs import (
 _RECIPES = ("plain", "default", "gold")
 
 
-def run_spans(report: Report, asked: SelfTrainRun, *, console: Console) -> None:
-    """Measure every recipe. Raises ValueError for one that spans do not have."""
+def run_spans(report: Report, config: SelfTrainRun, *, console: Console) -> None:
+    """Measure every recipe.
+
+    Raises:
+        ValueError: A recipe does not exist for spans.
+    """
     noisy = load_spans(
-        asked.data, noise=asked.noise, limit=asked.limit, n_test=asked.n_test, seed=0
+        config.data, noise=config.noise, limit=config.limit, n_test=config.n_test, seed=0
     )
     report.notes |= {
         "n_train": len(noisy.texts),
@@ -44,8 +48,8 @@ def run_spans(report: Report, asked: SelfTrainRun, *, console: Console) -> None:
         "load_average": round(os.getloadavg()[0], 1),
     }
     console.print(report.notes)
-    for name in asked.recipes:
-        runs = [_one(asked, noisy, name, seed) for seed in range(asked.n_seeds)]
+    for name in config.recipes:
+        runs = [_train_and_score(config, noisy, name, seed) for seed in range(config.n_seeds)]
         report.results[name] = summary(runs)
         report.notes[f"{name}_test_accuracies"] = [each["test_accuracy"] for each in runs]
         report.notes[f"{name}_purity"] = runs[0]["purity"]
@@ -53,15 +57,17 @@ def run_spans(report: Report, asked: SelfTrainRun, *, console: Console) -> None:
     times_plain(report.results)
 
 
-def _one(asked: SelfTrainRun, noisy: NoisySpans, name: str, seed: int) -> dict[str, Any]:
-    recipe = _recipe(name, asked)
+def _train_and_score(
+    config: SelfTrainRun, noisy: NoisySpans, name: str, seed: int
+) -> dict[str, Any]:
+    recipe = _recipe(name, config)
     given = noisy.gold if name.partition("@")[0] == "gold" else noisy.given
     ids = tuple(range(len(given)))
     is_human = np.zeros(len(given), dtype=bool)
     data = SpanTrainingSet(ids, noisy.texts, noisy.labels, given, is_human)
     start, start_of_work = time.perf_counter(), time.process_time()
     with peak_memory() as peak:
-        tagger, output = SpanTrainer(asked.model, recipe=recipe).fit(data, seed=seed)
+        tagger, output = SpanTrainer(config.model, recipe=recipe).fit(data, seed=seed)
     seconds = time.perf_counter() - start
     processor_seconds = time.process_time() - start_of_work
     is_wrong = np.array([set(g) != set(w) for g, w in zip(given, noisy.gold, strict=True)])
@@ -73,12 +79,14 @@ def _one(asked: SelfTrainRun, noisy: NoisySpans, name: str, seed: int) -> dict[s
         "seconds": seconds,
         "processor_seconds": processor_seconds,
         "peak_memory_mb": peak[0] / 2**20,
-        **errors_found(output.label_quality_score, np.zeros(len(given), dtype=np.int64), is_wrong),
+        **error_detection(
+            output.label_quality_score, np.zeros(len(given), dtype=np.int64), is_wrong
+        ),
     }
 
 
-def _recipe(name: str, asked: SelfTrainRun) -> Recipe:
+def _recipe(name: str, config: SelfTrainRun) -> Recipe:
     base = name.partition("@")[0]
     if base not in _RECIPES:
         raise ValueError(f"spans have no recipe {base!r}; there are {', '.join(_RECIPES)}")
-    return recipe_named(name, asked)
+    return recipe_named(name, config)

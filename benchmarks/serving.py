@@ -1,7 +1,7 @@
-"""How fast the routes answer, and how near labelling comes to what the LLM server can do.
+"""Measure the routes' latency and the labeling rate relative to the LLM server's own rate.
 
-Everything that is compared runs in one call on one machine: a ratio of two figures from here means
-something, a figure alone says little about another machine.
+What is compared runs in one call on one machine: ratios carry over to other machines, single
+figures hardly do.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import requests
 from rich.console import Console
 
 from backend.domain.labels import WeakLabel
-from backend.domain.ports import Completion, Decoding, LanguageModel, LanguageModelInfo
+from backend.domain.ports import Decoding
 from backend.domain.projects import Event, Prediction, Project, ProjectId, Task
 from backend.factories import connect_language_model
 from backend.launcher.child_process import Command
@@ -28,7 +28,8 @@ from backend.launcher.vllm_server import start_language_model
 from backend.services import Adapters, Services, build_services
 from backend.settings import Settings
 from backend.supervise import web_command, worker_command
-from benchmarks.data import cycled, read_rows
+from benchmarks.datasets import read_rows
+from benchmarks.language_models import LIST_SIZE, RecordingLanguageModel
 from benchmarks.report import Report, percentile
 
 CONFIG = (
@@ -41,16 +42,17 @@ N_STORED = 1_500
 N_SINGLE = 400
 N_BULK = 15
 RATE_PER_S = 50
-N_ROUNDS = 2
+N_REPEATS = 2
 N_WARM_UP = 128
-LIST_SIZE = 64
-PATIENCE_S = 30.0
-BARE_SECONDS = 5
-LABEL_STUDIO_GIVES_UP_S = 1.0
+TIMEOUT_S = 30.0
+BASELINE_SECONDS = 5
+LABEL_STUDIO_TIMEOUT_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class _Setting:
+class _Servers:
+    """The web process, the baseline beside it, and what is sent to both."""
+
     settings: Settings
     web_url: str
     bare_url: str
@@ -59,10 +61,10 @@ class _Setting:
 
 
 def run(report: Report, *, console: Console, data: Path | None, n_texts: int, seconds: int) -> None:
-    """Measure everything; starts what it needs on free ports and stops it again."""
+    """Measure labeling, /predict and /webhook with servers started on free ports."""
     base = Settings.from_env()
     split = None if data is None else "train"
-    texts = cycled([str(row["text"]) for row in read_rows(data, split=split)], n_texts)
+    texts = distinct_texts([str(row["text"]) for row in read_rows(data, split=split)], n_texts)
     with (
         tempfile.TemporaryDirectory() as folder,
         Processes(home=base.home, console=console) as processes,
@@ -76,12 +78,12 @@ def run(report: Report, *, console: Console, data: Path | None, n_texts: int, se
             label_studio_url="http://127.0.0.1:9",
             log_level="WARNING",
         )
-        _measure_labelling(report, settings, texts)
+        _measure_labeling(report, settings, texts)
         services = build_services(settings)
         project = _fill(services, texts)
-        setting = _start_servers(processes, settings, texts, seconds, console)
-        _measure_predict(report, setting, project)
-        _measure_webhook(report, setting, services, processes)
+        servers = _start_servers(processes, settings, texts, seconds, console)
+        _measure_predict(report, servers, project)
+        _measure_webhook(report, servers, services, processes)
         services.close()
 
 
@@ -94,62 +96,45 @@ def _language_model(processes: Processes, settings: Settings) -> str:
     return server.base_url
 
 
+def distinct_texts(texts: Sequence[str], n: int) -> list[str]:
+    """Return n distinct texts, repeated ones with a number in front."""
+    return [
+        texts[i] if i < len(texts) else f"({i // len(texts)}) {texts[i % len(texts)]}"
+        for i in range(n)
+    ]
+
+
 def _task(number: int, text: str) -> dict[str, Any]:
     return {"id": number, "data": {"text": text}, "project": 1, "annotations": []}
 
 
-class _Recorder:
-    """Passes every call on and remembers which prompts were sent."""
+def _measure_labeling(report: Report, settings: Settings, texts: Sequence[str]) -> None:
+    """Label the same texts through the worker's whole path and directly at the server, in turn.
 
-    def __init__(self, model: LanguageModel) -> None:
-        self._model = model
-        self.prompts: list[str] = []
-        self.decoding: Decoding | None = None
-
-    def describe(self, *, deadline_s: float | None = None) -> LanguageModelInfo:
-        return self._model.describe(deadline_s=deadline_s)
-
-    def tokenize(self, text: str, *, deadline_s: float | None = None) -> tuple[int, ...]:
-        return self._model.tokenize(text, deadline_s=deadline_s)
-
-    def truncate(self, text: str, n_tokens: int, *, deadline_s: float | None = None) -> str:
-        return self._model.truncate(text, n_tokens, deadline_s=deadline_s)
-
-    def complete(
-        self, prompts: Sequence[str], decoding: Decoding, *, deadline_s: float | None = None
-    ) -> list[Completion]:
-        self.prompts.extend(prompts)
-        self.decoding = decoding
-        return self._model.complete(prompts, decoding, deadline_s=deadline_s)
-
-
-def _measure_labelling(report: Report, settings: Settings, texts: Sequence[str]) -> None:
-    """Label the same texts through the whole worker's path and straight at the server, in turn.
-
-    Each round has a home of its own, so that no answer is found in the cache of an earlier one. The
-    project is not studied before, so the LLM alone is asked.
+    Each repeat has a home of its own, so that no answer comes from the cache. No label model is
+    fitted before, so the LLM is the only annotator.
     """
     ours: list[float] = []
     ceiling: list[float] = []
-    prompts: list[str] = []
-    for number in range(N_ROUNDS + 1):
+    for number in range(N_REPEATS + 1):
         some = texts if number > 0 else texts[:N_WARM_UP]
         with tempfile.TemporaryDirectory() as folder:
             own = replace(settings, home=Path(folder))
             server = connect_language_model(own)
-            recorder = _Recorder(server)
+            recorder = RecordingLanguageModel(server)
             services = build_services(own, Adapters(language_model=recorder))
             seconds = _label_all(services, some)
-            prompts, decoding = recorder.prompts, recorder.decoding
+            calls = recorder.calls
             name = services.language_model.describe().name
             services.close()
             server.close()
-        if decoding is None:
+        if not calls:
             raise RuntimeError("nothing was sent to the LLM")
-        straight = _label_straight(settings, name, prompts, decoding)
+        prompts = [prompt for part, _ in calls for prompt in part]
+        direct_s = _label_directly(settings, name, prompts, calls[-1][1])
         if number > 0:
             ours.append(len(texts) / seconds)
-            ceiling.append(len(texts) / straight)
+            ceiling.append(len(texts) / direct_s)
     report.results |= {
         "annotate_labels_per_s": round(percentile(ours, 50), 2),
         "annotate_ratio": round(percentile(ours, 50) / percentile(ceiling, 50), 3),
@@ -176,10 +161,10 @@ def _label_all(services: Services, texts: Sequence[str]) -> float:
     return seconds
 
 
-def _label_straight(
+def _label_directly(
     settings: Settings, model: str, prompts: Sequence[str], decoding: Decoding
 ) -> float:
-    """Send the same prompts in lists of 64, one list after the other; return the seconds."""
+    """Send the same prompts in lists, one list after the other; return the seconds."""
     session = requests.Session()
     if settings.llm_api_key:
         session.headers["Authorization"] = f"Bearer {settings.llm_api_key.reveal()}"
@@ -199,15 +184,15 @@ def _label_straight(
 
 
 def _fill(services: Services, texts: Sequence[str]) -> Project:
-    """Put a labelled and published project into the store."""
+    """Store a labeled and published project."""
     project = services.events.connect(STORED, CONFIG)
-    stored = cycled(texts, N_STORED)
+    stored = distinct_texts(texts, N_STORED)
     tasks = [Task(n, {"text": text}) for n, text in enumerate(stored, start=1)]
     services.stores.tasks.save(STORED, tasks)
     schema = services.config.read_schema(CONFIG)
     weak = [WeakLabel(t.id, "sentiment", "llm:bench", "v1", (0.9, 0.1)) for t in tasks]
-    written = [services.config.write_prediction(schema, [w], project.model_version) for w in weak]
-    predictions: list[Prediction] = [p for p in written if p is not None]
+    converted = [services.config.write_prediction(schema, [w], project.model_version) for w in weak]
+    predictions: list[Prediction] = [p for p in converted if p is not None]
     services.stores.labels.save(project, weak, predictions)
     services.stores.labels.note_published(project, [t.id for t in tasks])
     return project
@@ -215,7 +200,7 @@ def _fill(services: Services, texts: Sequence[str]) -> Project:
 
 def _start_servers(
     processes: Processes, settings: Settings, texts: list[str], seconds: int, console: Console
-) -> _Setting:
+) -> _Servers:
     web = processes.start(web_command(settings))
     port = free_port(9290, name="bare", console=console)
     bare_home = settings.home / "bare"
@@ -239,7 +224,7 @@ def _start_servers(
     for url in (web_url, bare_url):
         setup = {"project": STORED, "schema": CONFIG, "hostname": "", "access_token": ""}
         requests.post(f"{url}/setup", json=setup, timeout=30).raise_for_status()
-    return _Setting(settings, web_url, bare_url, texts, seconds)
+    return _Servers(settings, web_url, bare_url, texts, seconds)
 
 
 def _seconds(call: Callable[[], object]) -> float:
@@ -263,19 +248,19 @@ def _predict(url: str, tasks: Sequence[dict[str, Any]], n_expected: int) -> None
         raise RuntimeError(f"{url} did not answer {n_expected} predictions from the store")
 
 
-def _measure_predict(report: Report, setting: _Setting, project: Project) -> None:
-    stored = cycled(setting.texts, N_STORED)
+def _measure_predict(report: Report, servers: _Servers, project: Project) -> None:
+    stored = distinct_texts(servers.texts, N_STORED)
     tasks = [_task(n, text) for n, text in enumerate(stored, start=1)]
     ours: list[float] = []
     bare: list[float] = []
     for i in range(N_SINGLE + 20):
         one = [tasks[i % N_STORED]]
-        for url, durations in ((setting.web_url, ours), (setting.bare_url, bare)):
+        for url, durations in ((servers.web_url, ours), (servers.bare_url, bare)):
             durations.append(_seconds(lambda url=url, one=one: _predict(url, one, 1)))  # type: ignore[misc]
     ours, bare = ours[20:], bare[20:]
     bulk, bare_bulk = (
         [_seconds(lambda url=url: _predict(url, tasks, N_STORED)) for _ in range(N_BULK)]  # type: ignore[misc]
-        for url in (setting.web_url, setting.bare_url)
+        for url in (servers.web_url, servers.bare_url)
     )
     report.results |= {
         "predict_1_p50_ms": round(1000 * percentile(ours, 50), 2),
@@ -324,12 +309,12 @@ def _annotation(number: int) -> dict[str, Any]:
 
 
 def _post_at_rate(
-    url: str, payloads: Sequence[dict[str, Any]], *, gives_up_s: float | None = None
+    url: str, payloads: Sequence[dict[str, Any]], *, timeout_s: float | None = None
 ) -> list[float]:
-    """Post at a fixed rate whatever the answers do; return each call's seconds.
+    """Post payloads at a fixed rate, independent of the answers; return each call's seconds.
 
     A call's time runs from the moment at which it was due, so that a queue in the client counts.
-    With `gives_up_s` a call ends there, as Label Studio's do after one second.
+    With `timeout_s` a call ends there, as Label Studio's do after one second.
     """
     started = time.perf_counter()
 
@@ -338,10 +323,10 @@ def _post_at_rate(
         time.sleep(max(0.0, due - time.perf_counter()))
         try:
             answer = requests.post(
-                f"{url}/webhook", json=payloads[index], timeout=gives_up_s or PATIENCE_S
+                f"{url}/webhook", json=payloads[index], timeout=timeout_s or TIMEOUT_S
             )
         except requests.Timeout:
-            if gives_up_s is None:
+            if timeout_s is None:
                 raise
         else:
             answer.raise_for_status()
@@ -352,28 +337,28 @@ def _post_at_rate(
 
 
 def _measure_webhook(
-    report: Report, setting: _Setting, services: Services, processes: Processes
+    report: Report, servers: _Servers, services: Services, processes: Processes
 ) -> None:
-    """Webhooks at 50 a second while the worker labels with the LLM for all that it is worth."""
-    n = setting.seconds * RATE_PER_S
+    """Measure webhooks at 50 a second while the worker labels with the LLM at full speed."""
+    n = servers.seconds * RATE_PER_S
     services.events.connect(BUSY, CONFIG)
-    busy_texts = cycled(setting.texts, 200 * setting.seconds)
+    busy_texts = distinct_texts(servers.texts, 200 * servers.seconds)
     many = tuple(Task(i, {"text": text}) for i, text in enumerate(busy_texts, start=100_000))
     services.stores.tasks.apply(BUSY, Event("TASKS_CREATED", tasks=many), ("prelabel", "benchmark"))
-    worker = processes.start(worker_command(replace(setting.settings, annotate_chunk=LIST_SIZE)))
+    worker = processes.start(worker_command(replace(servers.settings, annotate_chunk=LIST_SIZE)))
     busy = services.stores.projects.get(BUSY)
     if busy is None:
         raise RuntimeError("the busy project is gone")
     _wait(lambda: services.stores.labels.progress(busy).n_labelled > 0, "the worker labels nothing")
     before = services.stores.labels.progress(busy).n_labelled
-    ours = _post_at_rate(setting.web_url, [_annotation(1_000_000 + i) for i in range(n)])
-    labelled = services.stores.labels.progress(busy).n_labelled - before
+    ours = _post_at_rate(servers.web_url, [_annotation(1_000_000 + i) for i in range(n)])
+    n_labeled = services.stores.labels.progress(busy).n_labelled - before
     if services.stores.labels.progress(busy).n_to_label == 0:
         raise RuntimeError("the worker ran out of work during the webhooks; give more texts")
-    n_taken = len(services.stores.tasks.human_labels(STORED))
-    n_bare = BARE_SECONDS * RATE_PER_S
+    n_recorded = len(services.stores.tasks.human_labels(STORED))
+    n_bare = BASELINE_SECONDS * RATE_PER_S
     some = [_annotation(2_000_000 + i) for i in range(n_bare)]
-    bare = _post_at_rate(setting.bare_url, some, gives_up_s=LABEL_STUDIO_GIVES_UP_S)
+    bare = _post_at_rate(servers.bare_url, some, timeout_s=LABEL_STUDIO_TIMEOUT_S)
     processes.stop(worker)
     report.results |= {
         "webhook_p50_ms": round(1000 * percentile(ours, 50), 2),
@@ -381,17 +366,17 @@ def _measure_webhook(
     }
     report.notes |= {
         "webhooks_sent": n,
-        "webhooks_recorded": n_taken,
-        "labels_per_s_meanwhile": round(labelled / setting.seconds, 1),
+        "webhooks_recorded": n_recorded,
+        "labels_per_s_meanwhile": round(n_labeled / servers.seconds, 1),
         "bare_webhook_p50_ms": round(1000 * percentile(bare, 50), 2),
         "bare_webhook_p99_ms": round(1000 * percentile(bare, 99), 2),
         "bare_webhooks_sent": n_bare,
     }
 
 
-def _wait(is_so: Callable[[], bool], complaint: str) -> None:
+def _wait(condition: Callable[[], bool], error: str) -> None:
     deadline = time.monotonic() + 120
-    while not is_so():
+    while not condition():
         if time.monotonic() > deadline:
-            raise RuntimeError(complaint)
+            raise RuntimeError(error)
         time.sleep(0.2)

@@ -1,4 +1,4 @@
-"""Label Studio in memory, with people who know the right answers."""
+"""Simulate one Label Studio project in memory, with annotators who give gold labels."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from itertools import count
 from backend.domain.labels import HumanLabel, Region
 from backend.domain.projects import Prediction, ProjectId, ProjectInfo, Task
 
-NUMBER = 1
+PLATFORM_ID = 1
 
 
 class SimulatedPlatform:
-    """One project, behind the `LabelingPlatform` port; `annotate` is what a person does."""
+    """A `LabelingPlatform` of one project; `annotate` submits a human label."""
 
     def __init__(self, label_config: str, instruction: str, tasks: Sequence[Task]) -> None:
         self._info = ProjectInfo(
-            ProjectId(f"{NUMBER}.1795215594"), label_config, "benchmark", instruction
+            ProjectId(f"{PLATFORM_ID}.1795215594"), label_config, "benchmark", instruction
         )
         self._tasks: Mapping[int, Task] = {task.id: task for task in tasks}
         self._annotations: dict[int, HumanLabel] = {}
@@ -38,7 +38,7 @@ class SimulatedPlatform:
         )
 
     def predictions(self) -> list[Prediction]:
-        """Return all predictions that are stored."""
+        """Return all stored predictions."""
         return list(self._predictions.values())
 
     def project(self, platform_id: int) -> ProjectInfo:
@@ -75,7 +75,7 @@ class SimulatedPlatform:
     def predicted_task_ids(
         self, platform_id: int, task_ids: Sequence[int], model_version: str
     ) -> set[int]:
-        """Return which tasks have a prediction of this version."""
+        """Return the ids of tasks with a prediction of this version."""
         versions = (row for row in self._predictions.values() if row.model_version == model_version)
         return {row.task_id for row in versions} & set(task_ids)
 

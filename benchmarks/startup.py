@@ -1,8 +1,8 @@
-"""Time from nothing to an answer: the web process, and the commands that people wait for.
+"""Measure startup time and memory of the web process and of commands.
 
-Each figure is the median of several child processes on a store with one project of labelled tasks.
-Seconds are processor time, which other programs on the machine change little; the web process's
-wall clock stands in the notes.
+Each figure is the median over several child processes on a store with one project. Seconds are
+processor time, which other programs on the machine change little; the web process's wall clock is
+in the notes.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from statistics import median
 from backend.domain.projects import ProjectId, Task
 from backend.services import build_services
 from backend.settings import Settings
-from benchmarks.data import read_rows
+from benchmarks.datasets import read_rows
 from benchmarks.report import Report
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = (ROOT / "backend/launcher/sample/reviews.xml").read_text()
 PROJECT = ProjectId("1.1795215594")
-NOBODY = "http://127.0.0.1:9"
+UNUSED_URL = "http://127.0.0.1:9"
 PRINT_MEMORY = "print(open('/proc/self/status').read())"
 WEB = ("-c", f"import _wsgi; {PRINT_MEMORY}")
 COMMANDS = {
@@ -73,7 +73,7 @@ def run(report: Report, *, n_runs: int) -> None:
 
 
 def fill(home: Path) -> None:
-    """Put a project with the sample's tasks into a store."""
+    """Store a project with the sample's tasks."""
     services = build_services(replace(Settings(), home=home))
     services.events.connect(PROJECT, CONFIG)
     tasks = [Task(n, {"text": row["text"]}) for n, row in enumerate(read_rows(None), start=1)]
@@ -82,8 +82,8 @@ def fill(home: Path) -> None:
 
 
 def environment(home: Path) -> dict[str, str]:
-    """Return a child's environment: a home of its own, and servers that nobody runs."""
-    servers = {"LLM_BASE_URL": f"{NOBODY}/v1", "LABEL_STUDIO_URL": NOBODY}
+    """Return a child's environment: a home of its own, and URLs where no server runs."""
+    servers = {"LLM_BASE_URL": f"{UNUSED_URL}/v1", "LABEL_STUDIO_URL": UNUSED_URL}
     return {**os.environ, **servers, "FREEAL_HOME": str(home), "HF_HUB_OFFLINE": "1"}
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks.data import read_rows
+from benchmarks.datasets import read_rows
 from benchmarks.faults.case_run import open_play, stored_keys
 from benchmarks.faults.cases import Case, all_cases, undisturbed
 from benchmarks.faults.checks import Verdict, judge

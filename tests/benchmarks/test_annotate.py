@@ -1,4 +1,4 @@
-"""The whole benchmark against a scripted server."""
+"""The annotators' benchmark against a scripted server."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def reported(server, tmp_path, monkeypatch, rows, *options):
     return json.loads(report.read_text(encoding="utf-8"))
 
 
-def test_several_labels_are_fused_with_and_without_people(server, tmp_path, monkeypatch):
+def test_several_labels_are_aggregated_with_and_without_human_labels(server, tmp_path, monkeypatch):
     def rows(split, n):
         return {"text": f"{split} {n}", "labels": ["red", "round", "big"][: 1 + n % 3]}
 
@@ -156,7 +156,7 @@ def test_the_page_says_which_goals_are_missed_and_where():
     assert "| prefix cache hit rate at least 0.6 | yes | 0.7 |" in page
 
 
-def test_several_labels_are_judged_without_the_figures_that_they_do_not_have():
+def test_several_labels_meet_goals_without_the_figures_that_they_do_not_have():
     figures = {"accuracy_raw": 0.2, "accuracy_embedding": 0.43, "accuracy_combined": 0.4}
     page = annotate_page([measured("intents", **figures)])
     assert "under the better one | **no** | intents: -0.03 |" in page

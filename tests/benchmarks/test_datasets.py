@@ -1,4 +1,4 @@
-"""Rows of every kind become a project's tasks, with what is right about them."""
+"""Data sets as tasks with gold labels, for every kind of question."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from backend.domain.labels import Span
 from backend.domain.questions import QuestionKind
-from benchmarks.datasets import load, place_in_split, spans_of
+from benchmarks.datasets import load, row_in_split, spans_of
 
 
 def write(folder: Path, rows: list[dict[str, object]]) -> Path:
@@ -81,9 +81,9 @@ def test_the_same_seed_draws_the_same_rows_and_no_text_twice(tmp_path):
     assert len({each.task.id for each in (*first.evaluated, *first.train)}) == 50
 
 
-def test_a_drawn_training_row_is_known_by_its_place_in_the_split(tmp_path):
+def test_a_drawn_training_row_is_known_by_its_row_in_the_split(tmp_path):
     rows = [row(0, "test", label="a"), *(row(n, "train", label="a") for n in range(1, 9))]
     data = load(write(tmp_path, rows), limit=None, n_train=3, seed=0)
-    assert [f"text {place_in_split(each) + 1}" for each in data.train] == [
+    assert [f"text {row_in_split(each) + 1}" for each in data.train] == [
         each.task.data["text"] for each in data.train
     ]

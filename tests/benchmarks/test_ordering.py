@@ -9,7 +9,7 @@ from backend.active_learning.ordering import PoolView
 from benchmarks.ordering_learners import PROBE_C, learn_by_fine_tuning, probe
 from benchmarks.ordering_metrics import area, figures, interval, random_figures
 from benchmarks.ordering_pools import LabeledSet, draw_pool
-from benchmarks.ordering_protocol import BUDGETS, collect, follow, macro_f1, random_curves
+from benchmarks.ordering_protocol import BUDGETS, collect, learning_curve, macro_f1, random_curves
 from benchmarks.ordering_strategies import (
     WITHOUT_ANNOTATORS,
     Builders,
@@ -33,8 +33,8 @@ def two_topics(n=300, n_test=100):
 def test_identical_choices_give_identical_scores():
     data = two_topics()
     pool = draw_pool(data, 0, 200)
-    first = follow(data, pool, lambda n: FirstInList(), without_annotators=True)
-    second = follow(data, pool, lambda n: FirstInList(), without_annotators=True)
+    first = learning_curve(data, pool, lambda n: FirstInList(), without_annotators=True)
+    second = learning_curve(data, pool, lambda n: FirstInList(), without_annotators=True)
     assert first.picks == second.picks == tuple(range(128))
     assert first.accuracy == second.accuracy
 
@@ -47,7 +47,7 @@ def test_every_strategy_is_given_the_same_pool():
 
 def test_no_text_is_picked_twice_and_each_budget_is_met():
     data = two_topics()
-    curve = follow(data, draw_pool(data, 0, 200), builder("activellm"))
+    curve = learning_curve(data, draw_pool(data, 0, 200), builder("activellm"))
     assert len(set(curve.picks)) == BUDGETS[-1]
     assert len(curve.accuracy) == len(BUDGETS)
 
@@ -68,15 +68,17 @@ def test_strategies_without_annotators_choose_the_same_whatever_those_answer(nam
     assert name in WITHOUT_ANNOTATORS
     data = two_topics(n=160)
     pool = draw_pool(data, 0, 150)
-    without = follow(data, pool, builder(name), without_annotators=True)
-    assert without.picks == follow(data, pool, builder(name)).picks
+    without = learning_curve(data, pool, builder(name), without_annotators=True)
+    assert without.picks == learning_curve(data, pool, builder(name)).picks
 
 
 def test_a_strategy_is_measured_against_the_median_of_random_draws():
     data = two_topics()
     pools = [draw_pool(data, seed, 200) for seed in range(3)]
     random = [random_curves(data, pool, 5) for pool in pools]
-    curves = [follow(data, pool, lambda n: EveryNth(n), without_annotators=True) for pool in pools]
+    curves = [
+        learning_curve(data, pool, lambda n: EveryNth(n), without_annotators=True) for pool in pools
+    ]
     mine = figures(curves, random)
     assert set(mine) >= {
         "aulc",
@@ -148,7 +150,7 @@ def test_a_strategy_that_asks_an_llm_needs_its_address():
 
 def test_a_random_order_is_a_strategy_too():
     data = two_topics()
-    curve = follow(data, draw_pool(data, 0, 200), lambda n: RandomOrder())
+    curve = learning_curve(data, draw_pool(data, 0, 200), lambda n: RandomOrder())
     assert len(curve.picks) == BUDGETS[-1]
 
 

@@ -1,4 +1,4 @@
-"""The page of whole rounds: gains, goals met and missed, what was not measured."""
+"""The page of whole rounds: gains, goals met and missed, sets not measured."""
 
 from __future__ import annotations
 
@@ -50,16 +50,16 @@ def test_gains_are_points_above_the_better_zero_shot_annotator():
     assert gains(runs[(64, "queue")])["mr"] == pytest.approx(15)
 
 
-def test_goals_are_judged_on_averages_and_on_the_worst_set(tmp_path):
+def test_goals_are_decided_by_averages_and_on_the_worst_set(tmp_path):
     reports = [report("mr", 0.63), report("trec", 0.48, covered=0.86)]
     reports += [report("mr", 0.66, humans=64), report("mr", 0.64, humans=64, order="random")]
     page = written(tmp_path, reports)
     rows = {line.split("|")[1].strip(): line for line in page.splitlines() if line.startswith("|")}
     found = {goal: "**no**" not in line for goal, line in rows.items()}
-    assert found["without people, 5 points above the better zero-shot annotator on average"]
-    assert not found["without people, on no set more than a point under it"]
+    assert found["without human labels, 5 points above the better zero-shot annotator on average"]
+    assert not found["without human labels, on no set more than a point under it"]
     assert "least: trec -2" in page
-    assert found["more than with as many random ones"]
+    assert found["more than with as many labels of random texts"]
     assert "not measured: sst2, ag_news" in page
     assert "least: trec 0 queue 0.86" in page
 
@@ -70,7 +70,7 @@ def test_the_test_columns_name_the_better_annotator(tmp_path):
     assert "| 0.6 | – | 0.7 | 0.70 [0.50, 0.90] |" in row
 
 
-def test_answered_tasks_are_left_out_of_the_open_ones(tmp_path):
+def test_human_labeled_tasks_are_left_out_of_the_unlabeled_ones(tmp_path):
     page = written(tmp_path, [report("mr", 0.82, humans=64)])
     (row,) = [line for line in page.splitlines() if line.startswith("| mr |")]
     assert "| 0.82 | 0.5 |" in row

@@ -46,7 +46,7 @@ def test_several_labels_have_micro_and_macro_f1():
     assert score.macro == pytest.approx((2 / 3 + 2 / 3) / 2)
 
 
-def test_spans_are_right_when_they_are_exactly_so():
+def test_only_exact_spans_are_correct():
     answers = [weak(1, spans=(Span(0, 2, "a"), Span(3, 5, "b"))), weak(2)]
     gold = [(Span(0, 2, "a"),), (Span(0, 1, "a"),)]
     assert score_spans(answers, gold).value == pytest.approx(0.5)
@@ -65,7 +65,7 @@ def test_an_interval_is_wilsons():
 def test_the_calibration_error_is_the_mean_gap_between_confidence_and_accuracy():
     probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.4, 0.6], [0.4, 0.6]])
     labels = np.array([0, 1, 1, 1])
-    # two texts at 0.9 of which half are right, two at 0.6 that are all right
+    # two texts at 0.9 of which half are correct, two at 0.6 that are all correct
     assert expected_calibration_error(probabilities, labels) == pytest.approx(0.4)
 
 

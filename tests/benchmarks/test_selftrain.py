@@ -1,4 +1,4 @@
-"""The benchmark of the small model: how labels are made noisy, read and scored."""
+"""The student's benchmark: how labels are made noisy, read and scored."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 
 from backend.domain.labels import Span
 from backend.domain.student import PLAIN
-from benchmarks.noisy_labels import load, made_noisy, wrong_label_predictability
-from benchmarks.noisy_spans import holds_spans, load_spans, spoil
+from benchmarks.noisy_labels import add_noise, load, wrong_label_predictability
+from benchmarks.noisy_spans import corrupt, holds_spans, load_spans
 from benchmarks.selftrain import training_set
 from benchmarks.selftrain_goals import goal_lines
 from benchmarks.selftrain_page import write_selftrain_page
@@ -72,7 +72,7 @@ def test_drawn_noise_is_less_regular_than_the_hardest_texts():
     scores = np.column_stack([scores, 1 - scores])
     gold = np.zeros(400, dtype=np.int64)
     wrong = {
-        kind: made_noisy(scores, gold, 0.4, np.random.default_rng(0), kind=kind)[:, 1] == 1
+        kind: add_noise(scores, gold, 0.4, np.random.default_rng(0), kind=kind)[:, 1] == 1
         for kind in ("drawn", "hardest")
     }
     assert wrong["drawn"].sum() == wrong["hardest"].sum() == 80
@@ -133,7 +133,7 @@ def test_purity_takes_the_cleanest_of_each_class():
     assert purity(clean, given, is_wrong, 1.0) == 0.5
 
 
-def test_gold_sees_every_right_label_and_the_others_only_those_of_people(file):
+def test_gold_trains_on_every_gold_label_and_the_others_only_on_human_ones(file):
     noisy = read(file, noise=0.3)
     gold = training_set(noisy, n_human=0, is_gold=True, seed=0)
     assert (gold.hard_labels == noisy.gold).all()
@@ -194,7 +194,7 @@ def test_goals_are_met_or_missed_by_what_the_reports_say():
     gap = report_of([0.6, 0.7], [0.68, 0.72], [0.7, 0.8])
     under = report_of([0.7], [0.69], [0.7])
     lines = "\n".join(goal_lines({"mr_freeal": freeal, "mr_llm": gap, "mrpc": under}))
-    assert "labels right after fusion, at least 0.928 | 0.930 | yes |" in lines
+    assert "accuracy of the aggregated labels, at least 0.928 | 0.930 | yes |" in lines
     assert "AUROC of label errors, at least 0.78 | 0.700 | **no** |" in lines
     assert "test accuracy not under plain | +1.00 points | yes |" in lines
     assert "0.50 [0.20, 0.80]; by the median of the seeds 0.50 | yes |" in lines
@@ -246,9 +246,9 @@ def test_spans_are_dropped_and_mistyped_in_equal_shares(tagged):
     assert sum(len(new) for _, new in changes) == 15
 
 
-def test_with_one_label_spoilt_spans_are_dropped():
+def test_with_one_label_corrupted_spans_are_dropped():
     gold = ((Span(0, 1, "a"), Span(2, 3, "a")), (), (Span(0, 1, "a"), Span(4, 5, "a")))
-    given = spoil(gold, ["a"], rate=0.5, rng=np.random.default_rng(0))
+    given = corrupt(gold, ["a"], rate=0.5, rng=np.random.default_rng(0))
     assert sum(map(len, given)) == 2
     assert all(set(found) <= set(right) for found, right in zip(given, gold, strict=True))
 

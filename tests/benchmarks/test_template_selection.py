@@ -1,4 +1,4 @@
-"""The benchmark of prompt forms, over a fake model that has one good form."""
+"""The benchmark of prompt templates, over a fake model that has one good template."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def thinks(prompt: str) -> dict[str, float]:
     return {"good": 0.4 if is_good else 0.1, "bad": 0.1 if is_good else 0.2}
 
 
-def test_templates_are_measured_and_the_selection_avoids_the_bad_one(data):
+def test_templates_are_trial_and_the_selection_avoids_the_bad_one(data):
     model = FakeLanguageModel(thinks, n_context_tokens=2048)
-    measured = measure(model, data, limit=60, console=Console(file=StringIO()))
+    trial = measure(model, data, limit=60, console=Console(file=StringIO()))
     assert "a test text" not in "".join(model.prompts)
-    found = figures(measured, 5, np.random.default_rng(0))
-    plain = [name for name, form in TEMPLATES.items() if not form.is_chat]
-    assert [one.template for one in measured.outcomes] == plain
+    found = figures(trial, 5, np.random.default_rng(0))
+    plain = [name for name, template in TEMPLATES.items() if not template.is_chat]
+    assert [one.template for one in trial.outcomes] == plain
     assert found["accuracy_raw plain-hints"] == 1.0
     assert found["accuracy_raw plain-marks"] < 1.0
     assert found["accuracy_probe human=0"] == found["accuracy_best_form"] == 1.0
