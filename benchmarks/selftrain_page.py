@@ -115,7 +115,7 @@ def _table(name: str, report: Mapping[str, Any]) -> list[str]:
         f"{notes['n_train']} training texts, {notes['n_test']} test texts, {notes['n_labels']} "
         f"labels; {notes['given_label_accuracy']:.1%} of the given labels are correct, "
         f"{notes['n_abstained']} are missing. "
-        + _predictability(notes.get("wrong_predictability"))
+        + _predictability(notes.get("wrong_foretold"))
         + (_SPANS_NOTE if notes.get("is_spans") else "")
         + "The 95 % interval of a test accuracy is at most "
         f"±{98 / notes['n_test'] ** 0.5:.1f} points. "
