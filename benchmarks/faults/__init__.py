@@ -1,1 +1,1 @@
-"""Faults made on purpose around a real round, and what they have cost."""
+"""Inject faults into a real round and count their cost."""

@@ -1,4 +1,4 @@
-"""One case: a fresh backend on the stage, its round, and what is found after it."""
+"""Run one case: a fresh backend on the testbed, its round, and the state after it."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from backend.domain.rounds import RoundState
 from backend.launcher.child_process import ChildProcess, Command
 from backend.services import Services, build_services
 from backend.settings import Settings
-from benchmarks.faults.checks import Found, Said
+from benchmarks.faults.checks import FinalState, HumanLabels
 from benchmarks.faults.testbed import (
-    ANSWERED,
-    Stage,
+    LABELED,
+    Testbed,
     copy_database,
     descendants,
     kill,
@@ -32,36 +32,36 @@ from benchmarks.faults.testbed import (
 
 _START_WITHIN_S = 120.0
 _DONE_WITHIN_S = 150.0
-_NO_PLACE = re.compile(r"freeal-\d+-\d+-\d+")
+_MODEL_VERSION = re.compile(r"freeal-\d+-\d+-\d+")
 
 
 @dataclass(slots=True)
-class Play:
-    """A backend of its own on the stage, and what people have `said` by now.
+class CaseRun:
+    """A fresh backend on the testbed.
 
-    `clock` is when the worker was first seen.
+    `submitted` are the human labels so far, `started_at` the time of the worker's first heartbeat.
     """
 
-    stage: Stage
+    testbed: Testbed
     settings: Settings
     services: Services
-    said: Said = field(default_factory=dict)
+    submitted: HumanLabels = field(default_factory=dict)
     serving: ChildProcess | None = None
-    clock: float = 0.0
+    started_at: float = 0.0
     notes: list[str] = field(default_factory=list)
 
     @property
     def project(self) -> Project:
         """Return the project as the backend knows it."""
-        found = self.services.stores.projects.find(self.stage.project)
+        found = self.services.stores.projects.find(self.testbed.project)
         if found is None:
             raise RuntimeError("the backend does not know the project")
         return found
 
     @property
     def seconds(self) -> float:
-        """Return how long the worker has been there."""
-        return time.monotonic() - self.clock
+        """Return the seconds since the worker's first heartbeat."""
+        return time.monotonic() - self.started_at
 
     @property
     def database(self) -> Path:
@@ -69,29 +69,29 @@ class Play:
         return self.settings.home / "freeal.db"
 
     def start(self, *, command: Command | None = None) -> None:
-        """Start web and worker as a user does, and wait for the worker's first sign of life."""
-        self.serving = self.stage.processes.start(command or serve_command(self.settings))
+        """Start web and worker as a user does, and wait for the worker's first heartbeat."""
+        self.serving = self.testbed.processes.start(command or serve_command(self.settings))
         if not wait_for(
             lambda: bool(self.services.stores.jobs.live_workers()), within_s=_START_WITHIN_S
         ):
             raise RuntimeError(f"no worker came up: {self.serving.log_tail()}")
-        self.clock = time.monotonic()
+        self.started_at = time.monotonic()
 
-    def ask_for_round(self) -> None:
-        """Ask for a round, as `python -m backend round` does."""
+    def request_round(self) -> None:
+        """Request a round, as `python -m backend round` does."""
         self.services.stores.jobs.request_job(
-            self.project.id, JobKind.ROUND_NOW, "the benchmark asks"
+            self.project.id, JobKind.ROUND_NOW, "requested by the benchmark"
         )
 
     def kill(self, what: str) -> None:
-        """Kill `worker` or `web` with all that it has started; `serve` starts it again."""
+        """Kill `worker` or `web` with its child processes; `serve` starts it again."""
         if self.serving is None:
             return
-        mark = {"worker": "backend\0worker", "web": "gunicorn"}[what]
+        pattern = {"worker": "backend\0worker", "web": "gunicorn"}[what]
         pids = [
             pid
             for pid in descendants(self.serving.pid)
-            if mark in _words(pid) and "group_leader.py" not in _words(pid)
+            if pattern in _command_line(pid) and "group_leader.py" not in _command_line(pid)
         ]
         if not pids:
             self.notes.append(f"{what} was not there")
@@ -99,7 +99,7 @@ class Play:
         kill(pids)
 
     def where(self) -> str:
-        """Return what the worker is doing, as `status` says it."""
+        """Return the worker's current step, as `status` shows it."""
         running = self.services.stores.rounds.running(self.project.id)
         if running is not None:
             return f"round, {running.step}"
@@ -107,11 +107,11 @@ class Play:
             return "round over, publishing" if not self.is_settled() else "settled"
         progress = self.services.stores.labels.progress(self.project)
         if progress.n_to_label:
-            return f"labelling, {progress.n_labelled} done"
+            return f"labeling, {progress.n_labelled} done"
         return "first labels published or ordered"
 
     def is_settled(self) -> bool:
-        """Whether Label Studio holds one release alone, in full and served."""
+        """Return whether Label Studio holds and serves one complete release, and no other."""
         project = self.project
         progress = self.services.stores.labels.progress(project)
         return bool(
@@ -122,7 +122,7 @@ class Play:
         )
 
     def is_done(self, n_rounds: int = 1) -> bool:
-        """Whether so many rounds are over and nothing is left to do."""
+        """Return whether so many rounds are over and nothing is left to do."""
         history = self.services.stores.rounds.history(self.project.id)
         return (
             len(history) >= n_rounds
@@ -131,51 +131,51 @@ class Play:
             and self.is_settled()
         )
 
-    def is_made(self) -> bool:
-        """Whether the last round came to its own end."""
+    def has_finished_round(self) -> bool:
+        """Return whether the last round was released or refused."""
         last = self.services.stores.rounds.history(self.project.id)[-1:]
         return bool(last) and last[0].state in (RoundState.RELEASED, RoundState.REFUSED)
 
     def wait(self, n_rounds: int = 1, *, within_s: float = _DONE_WITHIN_S) -> bool:
-        """Wait until it is done; return whether it came to that."""
+        """Wait until the rounds are done; return whether they were in time."""
         return wait_for(lambda: self.is_done(n_rounds), within_s=within_s)
 
     def problems(self) -> list[str]:
-        """Return what `status` complains of."""
+        """Return the problems that `status` shows."""
         return [problem.message for problem in self.services.stores.jobs.problems(self.project.id)]
 
     def until(self, condition: Callable[[], bool], *, within_s: float = _DONE_WITHIN_S) -> None:
-        """Wait for the moment at which a fault is due; note when it never came."""
+        """Wait for the moment at which a fault is due; note if it never came."""
         if not wait_for(condition, within_s=within_s):
             self.notes.append("the moment for the fault never came")
 
     def stop(self) -> None:
         """Stop web and worker."""
         if self.serving is not None:
-            self.stage.processes.stop(self.serving)
+            self.testbed.processes.stop(self.serving)
             self.serving = None
 
-    def found(self, *, is_completed: bool, is_comparable: bool) -> Found:
-        """Return what is there now."""
-        tasks = self.stage.tasks()
+    def final_state(self, *, is_completed: bool, is_comparable: bool) -> FinalState:
+        """Return the state of Label Studio and backend now."""
+        tasks = self.testbed.tasks()
         rows = [(int(t["id"]), str(p["model_version"])) for t in tasks for p in t["predictions"]]
         version = self.project.model_version
         served = {(int(t["id"]), version) for t in tasks if not t["total_annotations"]}
         labels = self.services.stores.tasks.human_labels(self.project.id)
-        return Found(
-            said=self.said,
-            in_label_studio=self.stage.said(),
+        return FinalState(
+            submitted=self.submitted,
+            in_label_studio=self.testbed.human_labels(),
             in_backend={
                 label.annotation_id: (label.task_id, label_of(label.result)) for label in labels
             },
             predictions=rows,
-            n_paid_twice=self.stage.llm.n_paid_twice,
-            is_completed=is_completed and served <= set(rows) and self.is_made(),
+            n_paid_twice=self.testbed.llm.n_paid_twice,
+            is_completed=is_completed and served <= set(rows) and self.has_finished_round(),
             outcome=json.loads(json.dumps(self.outcome(tasks))) if is_comparable else None,
         )
 
     def outcome(self, tasks: list[dict[str, Any]]) -> dict[str, Any]:
-        """Return what a user sees of the project, without names and times; JSON."""
+        """Return predictions, weak labels, queue and round as JSON, without versions and times."""
         project = self.project
         last = self.services.stores.rounds.history(project.id)[-1:]
         predictions = {
@@ -185,42 +185,42 @@ class Play:
             ]
             for task in tasks
         }
-        votes = {
-            f"{vote.example_id} {vote.annotator}": list(vote.probabilities)
-            for vote in self.services.stores.labels.weak_labels(project)
+        weak_labels = {
+            f"{label.example_id} {label.annotator}": list(label.probabilities)
+            for label in self.services.stores.labels.weak_labels(project)
         }
         places = [[p.task_id, p.reason] for p in self.services.stores.releases.places(project)]
         return {
             "predictions": predictions,
-            "votes": votes,
+            "weak_labels": weak_labels,
             "queue": places,
-            "round": [[r.number, str(r.state), _nameless(r.metrics)] for r in last],
+            "round": [[r.number, str(r.state), _without_versions(r.metrics)] for r in last],
         }
 
 
 @contextmanager
-def open_play(stage: Stage, name: str, *, snapshot: str = ANSWERED) -> Iterator[Play]:
-    """Put Label Studio back to a snapshot and give a fresh backend its side of it."""
-    home = stage.folder / "plays" / name
+def open_case(testbed: Testbed, name: str, *, snapshot: str = LABELED) -> Iterator[CaseRun]:
+    """Restore a snapshot in Label Studio and in a fresh backend."""
+    home = testbed.folder / "cases" / name
     shutil.rmtree(home, ignore_errors=True)
     home.mkdir(parents=True)
-    kept = stage.snapshot(snapshot)
-    copy_database(kept / "label-studio.db", stage.database)
-    copy_database(kept / "freeal.db", home / "freeal.db")
-    stage.llm.begin(home / "freeal.db")
-    stage.relay.begin()
-    settings = replace(stage.settings, home=home)
+    source = testbed.snapshot(snapshot)
+    copy_database(source / "label-studio.db", testbed.database)
+    copy_database(source / "freeal.db", home / "freeal.db")
+    testbed.llm.reset(home / "freeal.db")
+    testbed.webhooks.inject("pass")
+    settings = replace(testbed.settings, home=home)
     with closing(build_services(settings)) as services:
-        play = Play(stage, settings, services, said=stage.said())
+        case_run = CaseRun(testbed, settings, services, submitted=testbed.human_labels())
         try:
-            yield play
+            yield case_run
         finally:
-            play.stop()
+            case_run.stop()
 
 
 @contextmanager
 def locked(database: Path) -> Iterator[None]:
-    """Hold the database's write lock, as a backup or another program may."""
+    """Hold the database's write lock, as another program may."""
     with closing(sqlite3.connect(database, timeout=60, isolation_level=None)) as connection:
         connection.execute("BEGIN EXCLUSIVE")
         yield
@@ -228,22 +228,22 @@ def locked(database: Path) -> Iterator[None]:
 
 
 def stored_keys(database: Path) -> set[bytes]:
-    """Return under which keys a backend keeps answers."""
+    """Return the keys of a backend's cached LLM answers."""
     with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
         return {bytes(row[0]) for row in connection.execute("SELECT key FROM llm_answers")}
 
 
-def _words(pid: int) -> str:
+def _command_line(pid: int) -> str:
     try:
         return Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
 
 
-def _nameless(value: Any) -> Any:
-    """Return JSON with model versions, which hold the time, made equal."""
+def _without_versions(value: Any) -> Any:
+    """Replace model versions, which contain the time, and drop seconds in JSON."""
     if isinstance(value, dict):
-        return {key: _nameless(item) for key, item in value.items() if "seconds" not in key}
+        return {key: _without_versions(item) for key, item in value.items() if "seconds" not in key}
     if isinstance(value, list | tuple):
-        return [_nameless(item) for item in value]
-    return _NO_PLACE.sub("VERSION", value) if isinstance(value, str) else value
+        return [_without_versions(item) for item in value]
+    return _MODEL_VERSION.sub("VERSION", value) if isinstance(value, str) else value

@@ -1,4 +1,4 @@
-"""The faults: what is done to a round, and when."""
+"""Define the fault cases: what is done to a round, and when."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ import numpy as np
 
 from backend.domain.rounds import RoundState
 from backend.supervise import web_command
-from benchmarks.faults.case_run import Play, locked
+from benchmarks.faults.case_run import CaseRun, locked
 from benchmarks.faults.testbed import (
-    ANSWERED,
-    BARE,
+    LABELED,
+    UNLABELED,
     WEB_PORT,
     descendants,
     result,
     serve_command,
     wait_for,
 )
-from benchmarks.faults.webhook_proxy import Manner
+from benchmarks.faults.webhook_proxy import WebhookFault
 
 OUTAGE_S = 10.0
 N_KILLS = 20
@@ -34,24 +34,29 @@ _LATE_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One fault. `act` plays it to its end and returns whether the round was completed.
+    """One fault.
 
-    `is_comparable`: the round starts from the same labels with the same seeds as the undisturbed
-    one, so that its results must be the same.
+    Args:
+        name: The case's name.
+        done: What is done, for the page.
+        act: Runs the case to its end; returns whether the round was completed.
+        snapshot: The databases that it starts from.
+        is_comparable: Whether the round has the labels and seeds of the undisturbed one, so that
+            its results must be equal.
     """
 
     name: str
     done: str
-    act: Callable[[Play], bool]
-    snapshot: str = ANSWERED
+    act: Callable[[CaseRun], bool]
+    snapshot: str = LABELED
     is_comparable: bool = True
 
 
-def undisturbed(play: Play) -> bool:
-    """Label everything and make a round, with no fault."""
-    play.ask_for_round()
-    play.start()
-    return play.wait()
+def undisturbed(run: CaseRun) -> bool:
+    """Label everything and run a round, without a fault."""
+    run.request_round()
+    run.start()
+    return run.wait()
 
 
 def all_cases(seconds: float, seed: int) -> list[Case]:
@@ -67,10 +72,10 @@ def all_cases(seconds: float, seed: int) -> list[Case]:
         Case(f"web-{n}", f"web killed after {at} s", partial(_killed, "web", at))
         for n, at in enumerate(others[:3], start=1)
     ]
-    spoken = f"web killed after {others[3]} s, and a person answers at that moment"
+    web_answer = f"web killed after {others[3]} s, and a person answers at that moment"
     return [
         *web,
-        Case("web-answer", spoken, partial(_answered, others[3]), is_comparable=False),
+        Case("web-answer", web_answer, partial(_answered, others[3]), is_comparable=False),
         Case("llm-1", "LLM server gone for 10 s from its first label on", _llm_gone),
         Case("llm-2", "LLM server gone for 10 s when it is to be asked again", _llm_gone_again),
         Case("platform-1", "Label Studio killed while the first labels are published", _published),
@@ -83,169 +88,169 @@ def all_cases(seconds: float, seed: int) -> list[Case]:
             _lock(others[5], name="jobs.db"),
         ),
         Case("disk", "disk full while the model is saved, then space is made", _disk_full),
-        Case("cancel", "round cancelled, then another one asked for", _cancelled, ANSWERED, False),
+        Case("cancel", "round cancelled, then another one asked for", _cancelled, LABELED, False),
         *kills,
     ]
 
 
 def _webhook_cases() -> list[Case]:
-    told: tuple[tuple[Manner, str], ...] = (
+    faults: tuple[tuple[WebhookFault, str], ...] = (
         ("double", "every webhook of people's work comes twice"),
         ("hold", "all webhooks of people's work come late, in reverse order"),
         ("lose", "all webhooks of people's work are lost"),
     )
-    cases = [Case(f"webhooks-{m}", what, partial(_webhooks, m), BARE) for m, what in told]
+    cases = [Case(f"webhooks-{m}", what, partial(_webhooks, m), UNLABELED) for m, what in faults]
     late = "the webhook of a changed answer is lost between two rounds"
-    return [*cases, Case("webhooks-late", late, _changed_between, ANSWERED, False)]
+    return [*cases, Case("webhooks-late", late, _changed_between, LABELED, False)]
 
 
-def _at(play: Play, at_s: float) -> None:
-    time.sleep(max(0.0, at_s - play.seconds))
+def _at(run: CaseRun, at_s: float) -> None:
+    time.sleep(max(0.0, at_s - run.seconds))
 
 
-def _killed(what: str, at_s: float, play: Play) -> bool:
-    play.ask_for_round()
-    play.start()
-    _at(play, at_s)
-    play.kill(what)
-    return play.wait()
+def _killed(what: str, at_s: float, run: CaseRun) -> bool:
+    run.request_round()
+    run.start()
+    _at(run, at_s)
+    run.kill(what)
+    return run.wait()
 
 
-def _answered(at_s: float, play: Play) -> bool:
-    play.ask_for_round()
-    play.start()
-    _at(play, at_s)
-    play.kill("web")
-    last = play.stage.tasks()[-1]
+def _answered(at_s: float, run: CaseRun) -> bool:
+    run.request_round()
+    run.start()
+    _at(run, at_s)
+    run.kill("web")
+    last = run.testbed.tasks()[-1]
     path = f"/api/tasks/{last['id']}/annotations/"
-    number = play.stage.call("POST", path, json={"result": result("Positive")})["id"]
-    play.said = play.stage.said()
-    is_done = play.wait()
+    number = run.testbed.call("POST", path, json={"result": result("Positive")})["id"]
+    run.submitted = run.testbed.human_labels()
+    is_done = run.wait()
 
     def is_known() -> bool:
-        labels = play.services.stores.tasks.human_labels(play.project.id)
+        labels = run.services.stores.tasks.human_labels(run.project.id)
         return number in {label.annotation_id for label in labels}
 
     return wait_for(is_known, within_s=_LATE_S) and is_done
 
 
-def _llm_gone(play: Play) -> bool:
-    play.ask_for_round()
-    play.start()
-    play.until(lambda: play.stage.llm.n_asked > 0)
-    return _outage(play)
+def _llm_gone(run: CaseRun) -> bool:
+    run.request_round()
+    run.start()
+    run.until(lambda: run.testbed.llm.n_prompts > 0)
+    return _outage(run)
 
 
-def _llm_gone_again(play: Play) -> bool:
-    play.ask_for_round()
-    play.start()
-    play.until(lambda: play.services.stores.rounds.running(play.project.id) is not None)
-    return _outage(play)
+def _llm_gone_again(run: CaseRun) -> bool:
+    run.request_round()
+    run.start()
+    run.until(lambda: run.services.stores.rounds.running(run.project.id) is not None)
+    return _outage(run)
 
 
-def _outage(play: Play) -> bool:
-    """Cut the LLM off; a vLLM of ours is really killed and started again."""
-    stage = play.stage
-    play.notes.append(f"at: {play.where()}")
-    stage.llm.is_down = True
-    stage.stop_vllm()
+def _outage(run: CaseRun) -> bool:
+    """Cut the connections to the LLM; a vLLM of the testbed is killed and started again."""
+    testbed = run.testbed
+    run.notes.append(f"at: {run.where()}")
+    testbed.llm.is_down = True
+    testbed.stop_vllm()
     time.sleep(OUTAGE_S)
-    if stage.owns_vllm:
-        stage.start_vllm()
-        stage.llm.is_live = True
-    stage.llm.is_down = False
-    return play.wait()
+    if testbed.owns_vllm:
+        testbed.start_vllm()
+        testbed.llm.is_live = True
+    testbed.llm.is_down = False
+    return run.wait()
 
 
-def _published(play: Play) -> bool:
-    play.ask_for_round()
-    play.start()
-    play.until(lambda: play.services.stores.labels.n_published(play.project) > 0)
-    return _platform_gone(play)
+def _published(run: CaseRun) -> bool:
+    run.request_round()
+    run.start()
+    run.until(lambda: run.services.stores.labels.n_published(run.project) > 0)
+    return _platform_gone(run)
 
 
-def _released(play: Play) -> bool:
-    play.ask_for_round()
-    play.start()
+def _released(run: CaseRun) -> bool:
+    run.request_round()
+    run.start()
 
     def is_released() -> bool:
-        history = play.services.stores.rounds.history(play.project.id)
+        history = run.services.stores.rounds.history(run.project.id)
         is_over = bool(history) and history[-1].state is not RoundState.RUNNING
-        return is_over and play.services.stores.releases.pending(play.project) is not None
+        return is_over and run.services.stores.releases.pending(run.project) is not None
 
-    play.until(is_released)
-    return _platform_gone(play)
+    run.until(is_released)
+    return _platform_gone(run)
 
 
-def _platform_gone(play: Play) -> bool:
-    play.notes.append(f"at: {play.where()}")
-    play.stage.stop_label_studio()
+def _platform_gone(run: CaseRun) -> bool:
+    run.notes.append(f"at: {run.where()}")
+    run.testbed.stop_label_studio()
     time.sleep(2.0)
-    play.stage.start_label_studio()
-    return play.wait()
+    run.testbed.start_label_studio()
+    return run.wait()
 
 
-def _webhooks(manner: Manner, play: Play) -> bool:
-    """Let people work under a bad network while only web runs, then make the round."""
-    stage = play.stage
-    web = stage.processes.start(web_command(play.settings))
-    stage.processes.wait_ready(web, url=f"http://127.0.0.1:{WEB_PORT}/health", deadline_s=120)
-    stage.relay.begin(manner)
-    stage.people_answer()
-    play.said = stage.said()
+def _webhooks(fault: WebhookFault, run: CaseRun) -> bool:
+    """Submit human labels with faulty webhooks while only web runs, then run the round."""
+    testbed = run.testbed
+    web = testbed.processes.start(web_command(run.settings))
+    testbed.processes.wait_ready(web, url=f"http://127.0.0.1:{WEB_PORT}/health", deadline_s=120)
+    testbed.webhooks.inject(fault)
+    testbed.submit_human_labels()
+    run.submitted = testbed.human_labels()
     time.sleep(2.0)  # for the last webhooks
-    stage.relay.release()
-    play.notes.append(f"{stage.relay.n_touched} webhooks")
-    stage.processes.stop(web)
-    return undisturbed(play)
+    testbed.webhooks.release()
+    run.notes.append(f"{testbed.webhooks.n_affected} webhooks")
+    testbed.processes.stop(web)
+    return undisturbed(run)
 
 
-def _changed_between(play: Play) -> bool:
-    is_done = undisturbed(play)
-    stage = play.stage
-    stage.relay.begin("lose", "ANNOTATION_UPDATED")
-    stage.change(min(play.said))
-    play.said = stage.said()
-    play.ask_for_round()
-    return play.wait(2) and is_done
+def _changed_between(run: CaseRun) -> bool:
+    is_done = undisturbed(run)
+    testbed = run.testbed
+    testbed.webhooks.inject("lose", "ANNOTATION_UPDATED")
+    testbed.change(min(run.submitted))
+    run.submitted = testbed.human_labels()
+    run.request_round()
+    return run.wait(2) and is_done
 
 
-def _lock(at_s: float, name: str = "freeal.db") -> Callable[[Play], bool]:
-    def act(play: Play) -> bool:
-        play.ask_for_round()
-        play.start()
-        _at(play, at_s)
-        play.notes.append(f"at: {play.where()}")
-        with locked(play.settings.home / name):
+def _lock(at_s: float, name: str = "freeal.db") -> Callable[[CaseRun], bool]:
+    def act(run: CaseRun) -> bool:
+        run.request_round()
+        run.start()
+        _at(run, at_s)
+        run.notes.append(f"at: {run.where()}")
+        with locked(run.settings.home / name):
             time.sleep(OUTAGE_S)
-        return play.wait()
+        return run.wait()
 
     return act
 
 
-def _disk_full(play: Play) -> bool:
-    """Give the round's folder a small disk of its own, full until the round has complained."""
-    folder = play.settings.home.absolute() / "models" / play.project.id
+def _disk_full(run: CaseRun) -> bool:
+    """Mount a small full disk for the round's folder until the round reports a problem."""
+    folder = run.settings.home.absolute() / "models" / run.project.id
     folder.mkdir(parents=True)
-    command = serve_command(play.settings)
+    command = serve_command(run.settings)
     unshare = shutil.which("unshare") or "unshare"
     mount = 'mount -t tmpfs -o size=$1 none "$2" && shift 2 && exec "$@"'
     size = str(4 * _DISK_BYTES)
     argv = (unshare, "--mount", "sh", "-c", mount, "sh", size, str(folder), *command.argv)
-    play.ask_for_round()
-    play.start(command=replace(command, argv=argv))
-    inside = _seen_by(play, folder)
+    run.request_round()
+    run.start(command=replace(command, argv=argv))
+    inside = _seen_by_backend(run, folder)
     _fill(inside / "filler")
-    play.until(lambda: any("round waits" in p for p in play.problems()))
-    play.notes += play.problems()
+    run.until(lambda: any("round waits" in p for p in run.problems()))
+    run.notes += run.problems()
     time.sleep(3.0)
     (inside / "filler").unlink()
-    return play.wait()
+    return run.wait()
 
 
-def _seen_by(play: Play, folder: Path) -> Path:
-    """Return a folder as the play's processes see it."""
-    pids: Sequence[int] = descendants(play.serving.pid) if play.serving else ()
+def _seen_by_backend(run: CaseRun, folder: Path) -> Path:
+    """Return a folder as the backend's processes see it."""
+    pids: Sequence[int] = descendants(run.serving.pid) if run.serving else ()
     return Path(f"/proc/{pids[-1]}/root{folder}")
 
 
@@ -255,20 +260,18 @@ def _fill(file: Path) -> None:
             out.write(b"\0" * 4096)
 
 
-def _cancelled(play: Play) -> bool:
-    play.ask_for_round()
-    play.start()
-    play.until(lambda: play.services.stores.rounds.running(play.project.id) is not None)
-    version = play.project.model_version
-    play.notes.append(f"at: {play.where()}")
-    running = play.services.stores.rounds.running(
-        play.project.id
-    )  # what `round --cancel` does, at once
-    if running is not None:
-        play.services.stores.rounds.finish(running, RoundState.CANCELLED)
-    is_over = play.wait()
-    (first,) = play.services.stores.rounds.history(play.project.id)
-    play.notes.append(f"first round {first.state}")
-    is_kept = first.state is RoundState.CANCELLED and play.project.model_version == version
-    play.ask_for_round()
-    return play.wait(2) and is_over and is_kept
+def _cancelled(run: CaseRun) -> bool:
+    run.request_round()
+    run.start()
+    run.until(lambda: run.services.stores.rounds.running(run.project.id) is not None)
+    version = run.project.model_version
+    run.notes.append(f"at: {run.where()}")
+    running = run.services.stores.rounds.running(run.project.id)
+    if running is not None:  # what `round --cancel` does
+        run.services.stores.rounds.finish(running, RoundState.CANCELLED)
+    is_over = run.wait()
+    (first,) = run.services.stores.rounds.history(run.project.id)
+    run.notes.append(f"first round {first.state}")
+    has_kept_version = first.state is RoundState.CANCELLED and run.project.model_version == version
+    run.request_round()
+    return run.wait(2) and is_over and has_kept_version

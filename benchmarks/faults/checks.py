@@ -1,4 +1,4 @@
-"""What a case has lost, doubled or paid twice, from what was found after it."""
+"""Count what a case has lost, duplicated or paid twice."""
 
 from __future__ import annotations
 
@@ -7,22 +7,27 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-Said = Mapping[int, tuple[int, Any]]
-"""An annotation's number to its task and its result, without the skipped ones."""
+HumanLabels = Mapping[int, tuple[int, Any]]
+"""Annotation id -> task id and result, without skipped ones."""
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """What is there after a case.
+class FinalState:
+    """The servers' state after a case.
 
-    `said` is the last word of people; `predictions` are (task, model version) of every row in
-    Label Studio. `n_paid_twice` prompts went to the LLM while their answer was in the database.
-    `outcome` is what a user sees of the round, None where it cannot be compared.
+    Args:
+        submitted: The human labels as last submitted.
+        in_label_studio: Those that Label Studio holds.
+        in_backend: Those that the backend holds.
+        predictions: (task id, model version) of every prediction in Label Studio.
+        n_paid_twice: Prompts sent to the LLM while their answer was in the database.
+        is_completed: Whether the round ended by itself.
+        outcome: The round's results as a user sees them; None where not comparable.
     """
 
-    said: Said
-    in_label_studio: Said
-    in_backend: Said
+    submitted: HumanLabels
+    in_label_studio: HumanLabels
+    in_backend: HumanLabels
     predictions: Sequence[tuple[int, str]]
     n_paid_twice: int
     is_completed: bool
@@ -30,8 +35,8 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """The counts of one case. `is_equal` to the undisturbed run; None: not to be compared."""
+class CaseResult:
+    """The counts of one case; `is_equal` to the undisturbed run, None where not comparable."""
 
     is_completed: bool
     n_lost: int
@@ -42,44 +47,44 @@ class Verdict:
 
     @property
     def is_clean(self) -> bool:
-        """Return whether nothing is lost, doubled or paid twice, and the round is complete."""
-        return self.is_completed and self.is_equal is not False and not self.n_bad
+        """Return whether nothing is lost, duplicated or paid twice, and the round is complete."""
+        return self.is_completed and self.is_equal is not False and not self.n_defects
 
     @property
-    def n_bad(self) -> int:
-        """Return how many things went wrong."""
+    def n_defects(self) -> int:
+        """Return the number of losses, duplicates and double payments."""
         return self.n_lost + self.n_duplicated + self.n_paid_twice
 
 
-def judge(found: Found, undisturbed: Mapping[str, Any] | None) -> Verdict:
-    """Count what was found; compare it with the undisturbed outcome where there are both."""
+def check(state: FinalState, undisturbed: Mapping[str, Any] | None) -> CaseResult:
+    """Count defects, and compare with the undisturbed outcome where there are both."""
     differs: tuple[str, ...] = ()
     is_equal = None
-    if undisturbed is not None and found.outcome is not None:
-        differs = differences(found.outcome, undisturbed)
+    if undisturbed is not None and state.outcome is not None:
+        differs = differences(state.outcome, undisturbed)
         is_equal = not differs
-    return Verdict(
-        is_completed=found.is_completed,
-        n_lost=n_changed(found.said, found.in_label_studio)
-        + n_changed(found.said, found.in_backend),
-        n_duplicated=n_doubles(found.predictions),
-        n_paid_twice=found.n_paid_twice,
+    return CaseResult(
+        is_completed=state.is_completed,
+        n_lost=n_changed(state.submitted, state.in_label_studio)
+        + n_changed(state.submitted, state.in_backend),
+        n_duplicated=n_duplicates(state.predictions),
+        n_paid_twice=state.n_paid_twice,
         is_equal=is_equal,
         differs_in=differs,
     )
 
 
-def n_changed(said: Said, found: Said) -> int:
-    """Return how many annotations are missing, altered, or there although they were deleted."""
-    return sum(said.get(number) != found.get(number) for number in said.keys() | found.keys())
+def n_changed(submitted: HumanLabels, held: HumanLabels) -> int:
+    """Return the number of annotations missing, altered, or held although deleted."""
+    return sum(submitted.get(id_) != held.get(id_) for id_ in submitted.keys() | held.keys())
 
 
-def n_doubles(predictions: Sequence[tuple[int, str]]) -> int:
-    """Return how many predictions there are beyond one per task and version."""
+def n_duplicates(predictions: Sequence[tuple[int, str]]) -> int:
+    """Return the number of predictions beyond one per task and version."""
     return sum(n - 1 for n in Counter(predictions).values())
 
 
 def differences(outcome: Mapping[str, Any], undisturbed: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the names of the parts that are not equal, to the last digit."""
+    """Return the names of the parts of the outcome that differ."""
     names = outcome.keys() | undisturbed.keys()
     return tuple(sorted(name for name in names if outcome.get(name) != undisturbed.get(name)))

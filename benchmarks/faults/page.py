@@ -1,4 +1,4 @@
-"""docs/benchmarks/faults.md from the JSON file beside it."""
+"""Write docs/benchmarks/faults.md from the report beside it."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 from benchmarks.faults.cases import all_cases
 
 _LLMS = {
-    "scripted": "**The LLM server is scripted**: it answers over HTTP in vLLM's form, by rule",
+    "scripted": "**The LLM server is scripted**: it answers over HTTP in vLLM's format",
     "embedded": "The LLM server is a real vLLM with the embedded model",
-    "a running server": "The LLM server is one that ran already",
+    "a running server": "The LLM server is a running one",
 }
 
 
@@ -28,10 +28,10 @@ def faults_page(report: Mapping[str, Any], source: str) -> str:
         f"undisturbed run (labels, their order, a round, its publication) took "
         f"{report['notes']['undisturbed_s']} s there.",
         "",
-        *_sums(results),
+        *_totals(results),
         "",
-        *_not_played(report),
-        "| case | what was done | completed | lost | doubled | paid twice | as undisturbed | s "
+        *_missing_cases(report),
+        "| case | fault | completed | lost | duplicated | paid twice | as undisturbed | s "
         "| commit |",
         "|---|---|---|---|---|---|---|---|---|",
         *(_row(row, report["commit"]) for row in rows),
@@ -43,13 +43,13 @@ def faults_page(report: Mapping[str, Any], source: str) -> str:
     return "\n".join(lines)
 
 
-def _sums(results: Mapping[str, Any]) -> list[str]:
+def _totals(results: Mapping[str, Any]) -> list[str]:
     return [
         "| | |",
         "|---|---|",
         f"| cases | {results['n_cases']} |",
         f"| of them completed | {results['n_completed']} |",
-        f"| labels by people lost or altered | {results['n_lost']} |",
+        f"| human labels lost or altered | {results['n_lost']} |",
         f"| predictions beyond one per task and version | {results['n_duplicated']} |",
         f"| LLM calls paid although their answer was stored | {results['n_paid_twice']} |",
         f"| cases whose results must equal the undisturbed run's | {results['n_compared']} |",
@@ -57,15 +57,15 @@ def _sums(results: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _not_played(report: Mapping[str, Any]) -> list[str]:
-    """Say which cases the report lacks."""
+def _missing_cases(report: Mapping[str, Any]) -> list[str]:
+    """Return a line with the planned cases that the report lacks."""
     planned = all_cases(report["notes"]["undisturbed_s"], report["parameters"]["seed"])
-    played = {row["case"] for row in report["results"]["cases"]}
-    missing = [f"`{case.name}`" for case in planned if case.name not in played]
+    reported = {row["case"] for row in report["results"]["cases"]}
+    missing = [f"`{case.name}`" for case in planned if case.name not in reported]
     if not missing:
         return []
-    said = f"**{len(missing)} of {len(planned)} cases were not played** and nothing is said of them"
-    return [f"{said}: {', '.join(missing)}.", ""]
+    total = f"**{len(missing)} of {len(planned)} cases were not run**"
+    return [f"{total}: {', '.join(missing)}.", ""]
 
 
 def _row(row: Mapping[str, Any], commit: str) -> str:
@@ -85,7 +85,7 @@ def _details(rows: list[Mapping[str, Any]]) -> list[str]:
     if not noted:
         return []
     lines = [
-        "What the worker was doing, and what `status` said:",
+        "The worker's step at the fault, and the problems that `status` showed:",
         "",
         "| case | note |",
         "|---|---|",
@@ -102,16 +102,15 @@ def _method(parameters: Mapping[str, Any]) -> list[str]:
         "How it is measured. Real are Label Studio, `python -m backend serve` with its web process "
         f"and worker, SQLite, the signals, the locks and the full disk (a small file system that "
         f"is filled). {_LLMS[parameters['llm']]}. Between it and the backend stands a proxy that "
-        "gives the first answer to a prompt again whenever it is asked, because vLLM's last digits "
-        "depend on the prompts of the same list; it looks into the backend's database at each "
-        "prompt, and one whose answer stands there counts as paid twice. Webhooks come through a "
-        "relay that loses, doubles or holds them. All cases start from copies of the same two "
-        "databases, so that numbers and seeds are equal. People have given "
-        "12 answers, changed 2 and deleted 1; `lost` counts those that Label Studio or the backend "
-        "lacks or has otherwise. Moments are drawn evenly over the undisturbed run. Results are "
-        "compared to the last digit: predictions and scores in Label Studio, every vote, the queue "
-        "and the round's figures. They are not compared where another label or another round "
-        "makes them differ. What happens in each fault, and why a case differs, stands in "
-        "[operations](../operations.md). The small model is the quick probe "
+        "replays the first answer to each prompt, because vLLM's last digits depend on the other "
+        "prompts of a batch; a prompt whose answer is in the backend's database already counts as "
+        "paid twice. Webhooks pass a second proxy that loses, doubles or holds them. All cases "
+        "start from copies of the same two databases, so that ids and seeds are equal. 12 human "
+        "labels are submitted, 2 changed and 1 deleted; `lost` counts those that Label Studio or "
+        "the backend lacks or has altered. Moments are drawn uniformly over the undisturbed run. "
+        "Results are compared to the last digit: predictions and scores in Label Studio, every "
+        "weak label, the queue and the round's figures. They are not compared where another label "
+        "or another round makes them differ. What happens in each fault, and why a case differs, "
+        "is described in [operations](../operations.md). The student is the linear probe "
         "(`STUDENT_RECIPE=probe`).",
     ]

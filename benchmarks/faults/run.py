@@ -1,4 +1,4 @@
-"""Play the undisturbed round, then every fault, and write a row per case."""
+"""Run the undisturbed round, then every fault case, and report a row per case."""
 
 from __future__ import annotations
 
@@ -12,22 +12,28 @@ from typing import Any
 from rich.console import Console
 
 from benchmarks.datasets import read_rows
-from benchmarks.faults.case_run import open_play, stored_keys
+from benchmarks.faults.case_run import open_case, stored_keys
 from benchmarks.faults.cases import Case, all_cases, undisturbed
-from benchmarks.faults.checks import Verdict, judge
-from benchmarks.faults.testbed import Stage, open_stage
+from benchmarks.faults.checks import CaseResult, check
+from benchmarks.faults.testbed import Testbed, open_testbed
 from benchmarks.report import Report, measured_commit
 
-_UNDISTURBED = "undisturbed.json"
+_UNDISTURBED = "undisturbed_round.json"
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class FaultsRun:
-    """What was asked for.
+    """Parameters of one run.
 
-    `folder` keeps the stage between runs, `minutes` ends a run early: the next one plays the cases
-    that `out` lacks. `only` are names of cases, or how they begin; none: all.
+    Args:
+        folder: Keeps the testbed between runs.
+        out: The report; a run adds the cases that it lacks.
+        llm: URL of an LLM server, "scripted" or "embedded".
+        n_texts: Number of texts in the pool.
+        seed: Draws the faults' moments.
+        minutes: Limit on the run; 0: none.
+        only: Names or prefixes of cases; none: all.
     """
 
     folder: Path
@@ -39,34 +45,34 @@ class FaultsRun:
     only: tuple[str, ...] = ()
 
     def parameters(self) -> dict[str, Any]:
-        """Return what belongs into the report."""
+        """Return the parameters as the report names them."""
         kind = self.llm if self.llm in ("scripted", "embedded") else "a running server"
         return {"llm": kind, "n_texts": self.n_texts, "seed": self.seed}
 
 
-def run(report: Report, asked: FaultsRun, *, console: Console) -> None:
-    """Play what is not in the report's file yet; write it after each case."""
+def run(report: Report, config: FaultsRun, *, console: Console) -> None:
+    """Run the cases that the report lacks; write it after each."""
     started = time.monotonic()
-    rows = _earlier(asked)
-    with open_stage(
-        asked.folder, console, n_texts=asked.n_texts, llm=asked.llm, rows=read_rows(None)
-    ) as stage:
-        plain = _plain(stage)
-        report.notes["undisturbed_s"] = plain["seconds"]
-        for case in all_cases(float(plain["seconds"]), asked.seed):
-            if case.name in {row["case"] for row in rows} or not _is_wanted(case, asked.only):
+    rows = _earlier(config)
+    with open_testbed(
+        config.folder, console, n_texts=config.n_texts, llm=config.llm, rows=read_rows(None)
+    ) as testbed:
+        baseline = _undisturbed_outcome(testbed)
+        report.notes["undisturbed_s"] = baseline["seconds"]
+        for case in all_cases(float(baseline["seconds"]), config.seed):
+            if case.name in {row["case"] for row in rows} or not _is_wanted(case, config.only):
                 continue
-            if asked.minutes and time.monotonic() - started > 60 * asked.minutes:
+            if config.minutes and time.monotonic() - started > 60 * config.minutes:
                 break
-            rows.append(_played(stage, case, plain["outcome"]))
+            rows.append(_run_case(testbed, case, baseline["outcome"]))
             console.print(rows[-1])
             report.results = summary(rows)
-            report.write(asked.out)
+            report.write(config.out)
     report.results = summary(rows)
 
 
 def summary(rows: list[Row]) -> dict[str, Any]:
-    """Return the report's results: sums, and the rows."""
+    """Return the report's results: totals, and a row per case."""
     return {
         "n_cases": len(rows),
         "n_completed": sum(row["is_completed"] for row in rows),
@@ -79,67 +85,67 @@ def summary(rows: list[Row]) -> dict[str, Any]:
     }
 
 
-def _plain(stage: Stage) -> dict[str, Any]:
-    """Return seconds and outcome of the undisturbed round, played once per stage.
+def _undisturbed_outcome(testbed: Testbed) -> dict[str, Any]:
+    """Return seconds and outcome of the undisturbed round, measured once per testbed.
 
-    It is played twice: the first one records the LLM's answers, the second one is measured.
+    It runs twice: the first run records the LLM's answers, the second is measured.
     """
-    file = stage.folder / _UNDISTURBED
+    file = testbed.folder / _UNDISTURBED
     if not file.exists():
-        first = _undisturbed(stage)
-        second = _undisturbed(stage)
+        first = _run_undisturbed(testbed)
+        second = _run_undisturbed(testbed)
         if first["outcome"] != second["outcome"]:
             raise RuntimeError("two undisturbed rounds differ: no case can be compared with them")
         file.write_text(json.dumps(second), encoding="utf-8")
     return dict(json.loads(file.read_text(encoding="utf-8")))
 
 
-def _undisturbed(stage: Stage) -> dict[str, Any]:
-    with open_play(stage, "undisturbed") as play:
-        is_completed = undisturbed(play)
-        seconds = round(play.seconds, 1)
-        play.stop()
-        found = play.found(is_completed=is_completed, is_comparable=True)
-        verdict = judge(found, found.outcome)
-        unseen = stored_keys(play.database) - stage.llm.keys
-        if not verdict.is_clean or unseen:
-            raise RuntimeError(f"the undisturbed round failed: {verdict}, {len(unseen)} unseen")
-        return {"seconds": seconds, "outcome": found.outcome}
+def _run_undisturbed(testbed: Testbed) -> dict[str, Any]:
+    with open_case(testbed, "undisturbed") as case_run:
+        is_completed = undisturbed(case_run)
+        seconds = round(case_run.seconds, 1)
+        case_run.stop()
+        state = case_run.final_state(is_completed=is_completed, is_comparable=True)
+        result = check(state, state.outcome)
+        unseen = stored_keys(case_run.database) - testbed.llm.keys
+        if not result.is_clean or unseen:
+            raise RuntimeError(f"the undisturbed round failed: {result}, {len(unseen)} unseen")
+        return {"seconds": seconds, "outcome": state.outcome}
 
 
-def _played(stage: Stage, case: Case, plain: Mapping[str, Any]) -> Row:
-    with open_play(stage, case.name, snapshot=case.snapshot) as play:
-        is_completed = case.act(play)
-        seconds = round(play.seconds, 1)
-        complaints = play.problems()
-        play.stop()
-        found = play.found(is_completed=is_completed, is_comparable=case.is_comparable)
-        verdict = judge(found, plain)
-        notes = [*play.notes, *complaints]
-        row = _row(case, verdict, seconds, notes)
-        return row | {"n_prompts": stage.llm.n_asked, "commit": measured_commit()}
+def _run_case(testbed: Testbed, case: Case, baseline: Mapping[str, Any]) -> Row:
+    with open_case(testbed, case.name, snapshot=case.snapshot) as case_run:
+        is_completed = case.act(case_run)
+        seconds = round(case_run.seconds, 1)
+        problems = case_run.problems()
+        case_run.stop()
+        state = case_run.final_state(is_completed=is_completed, is_comparable=case.is_comparable)
+        result = check(state, baseline)
+        notes = [*case_run.notes, *problems]
+        row = _row(case, result, seconds, notes)
+        return row | {"n_prompts": testbed.llm.n_prompts, "commit": measured_commit()}
 
 
-def _row(case: Case, verdict: Verdict, seconds: float, notes: list[str]) -> Row:
+def _row(case: Case, result: CaseResult, seconds: float, notes: list[str]) -> Row:
     return {
         "case": case.name,
         "done": case.done,
         "notes": notes,
         "seconds": seconds,
-        "is_completed": verdict.is_completed,
-        "n_lost": verdict.n_lost,
-        "n_duplicated": verdict.n_duplicated,
-        "n_paid_twice": verdict.n_paid_twice,
-        "equals_undisturbed": verdict.is_equal,
-        "differs_in": list(verdict.differs_in),
+        "is_completed": result.is_completed,
+        "n_lost": result.n_lost,
+        "n_duplicated": result.n_duplicated,
+        "n_paid_twice": result.n_paid_twice,
+        "equals_undisturbed": result.is_equal,
+        "differs_in": list(result.differs_in),
     }
 
 
-def _earlier(asked: FaultsRun) -> list[Row]:
-    if not asked.out.exists():
+def _earlier(config: FaultsRun) -> list[Row]:
+    if not config.out.exists():
         return []
-    report = json.loads(asked.out.read_text(encoding="utf-8"))
-    return list(report["results"]["cases"]) if report["parameters"] == asked.parameters() else []
+    report = json.loads(config.out.read_text(encoding="utf-8"))
+    return list(report["results"]["cases"]) if report["parameters"] == config.parameters() else []
 
 
 def _is_wanted(case: Case, only: tuple[str, ...]) -> bool:

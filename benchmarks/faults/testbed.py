@@ -1,7 +1,6 @@
-"""The stage of the fault cases: a real Label Studio, and a real web and worker for each case.
+"""Set up the testbed of the fault cases: Label Studio, LLM server, proxies and snapshots.
 
-All cases start from the same two databases, so that project, tasks and annotations have the same
-numbers in each of them and the same seeds are drawn.
+All cases start from the same two databases, so that ids and therefore seeds are the same.
 """
 
 from __future__ import annotations
@@ -31,31 +30,31 @@ from backend.launcher.vllm_server import start_language_model
 from backend.services import build_services
 from backend.settings import Secret, Settings
 from backend.supervise import web_command
-from benchmarks.faults.checks import Said
-from benchmarks.faults.llm_proxy import CountingLlm
-from benchmarks.faults.scripted_llm import LexicalLlm
-from benchmarks.faults.webhook_proxy import WebhookRelay
+from benchmarks.faults.checks import HumanLabels
+from benchmarks.faults.llm_proxy import LLMProxy
+from benchmarks.faults.scripted_llm import ScriptedSentimentLLM
+from benchmarks.faults.webhook_proxy import WebhookProxy
 
-LLM_PORT, RELAY_PORT, WEB_PORT, LABEL_STUDIO_PORT, VLLM_PORT = 18611, 18612, 18613, 18614, 18615
+LLM_PORT, WEBHOOK_PORT, WEB_PORT, LABEL_STUDIO_PORT, VLLM_PORT = 18611, 18612, 18613, 18614, 18615
 CONFIG = (PROJECT_FOLDER / "backend/launcher/sample/reviews.xml").read_text(encoding="utf-8")
-BARE, ANSWERED = "bare", "answered"
+UNLABELED, LABELED = "unlabeled", "labeled"
 SCRIPTED, EMBEDDED = "scripted", "embedded"
-N_ANSWERS, N_CHANGED, N_DELETED = 12, 2, 1
-"""What people do: so many answers, then so many of them changed, then so many deleted."""
+N_SUBMITTED, N_CHANGED, N_DELETED = 12, 2, 1
+"""Human labels: submitted first, then changed, then deleted ones among them."""
 _POLL_S = 0.2
 _READY_S = 180.0
 
 
 @dataclass(slots=True)
-class Stage:
-    """What all cases share. `said` is what people have said at the end of `answered`."""
+class Testbed:
+    """The servers, settings and snapshots that all cases share."""
 
     folder: Path
     console: Console
     processes: Processes
     label_studio: LabelStudioServer
-    llm: CountingLlm
-    relay: WebhookRelay
+    llm: LLMProxy
+    webhooks: WebhookProxy
     settings: Settings
     rows: Sequence[Mapping[str, str]]
     owns_vllm: bool = False
@@ -80,16 +79,16 @@ class Stage:
         return response.json() if response.content else None
 
     def tasks(self) -> list[dict[str, Any]]:
-        """Return all tasks from Label Studio, with predictions and annotations, by number."""
+        """Return all tasks from Label Studio, with predictions and annotations, by id."""
         query = {"project": self.project, "fields": "all", "page_size": 2000}
         found = self.call("GET", "/api/tasks", params=query)["tasks"]
         return sorted(found, key=lambda task: int(task["id"]))
 
-    def people_answer(self) -> None:
-        """Let people answer the first tasks rightly, change some answers and delete some."""
+    def submit_human_labels(self) -> None:
+        """Submit gold labels of the first tasks, change some and delete some."""
         labels = {row["text"]: row["label"] for row in self.rows}
         numbers = []
-        for task in self.tasks()[:N_ANSWERS]:
+        for task in self.tasks()[:N_SUBMITTED]:
             label = labels[task["data"]["text"]]
             path = f"/api/tasks/{task['id']}/annotations/"
             numbers.append(self.call("POST", path, json={"result": result(label)})["id"])
@@ -99,14 +98,14 @@ class Stage:
             self.call("DELETE", f"/api/annotations/{number}/")
 
     def change(self, number: int) -> None:
-        """Let somebody change an answer to the other label."""
+        """Change an annotation to the other label."""
         path = f"/api/annotations/{number}/"
         before = label_of(self.call("GET", path)["result"])
         other = "Negative" if before == "Positive" else "Positive"
         self.call("PATCH", path, json={"result": result(other)})
 
-    def said(self) -> Said:
-        """Return people's annotations as Label Studio has them now."""
+    def human_labels(self) -> HumanLabels:
+        """Return the annotations that Label Studio holds now."""
         return {
             int(annotation["id"]): (int(task["id"]), label_of(annotation["result"]))
             for task in self.tasks()
@@ -115,23 +114,23 @@ class Stage:
         }
 
     def stop_label_studio(self) -> None:
-        """End Label Studio at once."""
+        """Kill Label Studio."""
         kill(descendants(self.label_studio.child.pid))
         self.processes.stop(self.label_studio.child)
 
     def start_label_studio(self) -> None:
-        """Start Label Studio at the same address, and wait until it answers."""
+        """Start Label Studio at the same URL, and wait until it answers."""
         self.label_studio = start_label_studio(self.processes, port=LABEL_STUDIO_PORT)
         self.label_studio.wait(self.processes)
 
     def start_vllm(self) -> None:
-        """Start a vLLM with the embedded model; the proxy asks it when it answers."""
+        """Start vLLM with the embedded model behind the proxy, and wait until it answers."""
         server = start_language_model(self.processes, model=None, port=VLLM_PORT)
         server.wait(self.processes)
         self.vllm, self.llm.upstream = server.child, server.base_url
 
     def stop_vllm(self) -> None:
-        """End our vLLM at once."""
+        """Kill the vLLM that the testbed started, if any."""
         if self.vllm is not None:
             kill(descendants(self.vllm.pid))
             self.processes.stop(self.vllm)
@@ -139,26 +138,30 @@ class Stage:
 
 
 @contextmanager
-def open_stage(
+def open_testbed(
     folder: Path, console: Console, *, n_texts: int, llm: str, rows: Sequence[Mapping[str, str]]
-) -> Iterator[Stage]:
-    """Start Label Studio, relay and counting proxy in a folder that may have been used before.
+) -> Iterator[Testbed]:
+    """Start Label Studio and both proxies in a folder that may have been used before.
 
-    `llm` is the address of a server that runs; SCRIPTED: one that answers by rule; EMBEDDED: a
-    vLLM of our own.
+    Args:
+        folder: Keeps Label Studio, snapshots and the LLM's recorded answers.
+        console: Shows the servers' progress.
+        n_texts: Number of texts in the project.
+        llm: URL of a running LLM server; SCRIPTED: a scripted one; EMBEDDED: a vLLM to start.
+        rows: Texts with gold labels.
     """
     folder.mkdir(parents=True, exist_ok=True)
     _link_environments(folder)
-    proxy = CountingLlm(port=LLM_PORT, recording=folder / "answers.json")
-    relay = WebhookRelay(port=RELAY_PORT, web_url=f"http://127.0.0.1:{WEB_PORT}")
-    scripted = LexicalLlm(rows[:n_texts]) if llm == SCRIPTED else None
+    proxy = LLMProxy(port=LLM_PORT, recording=folder / "answers.json")
+    webhooks = WebhookProxy(port=WEBHOOK_PORT, web_url=f"http://127.0.0.1:{WEB_PORT}")
+    scripted = ScriptedSentimentLLM(rows[:n_texts]) if llm == SCRIPTED else None
     proxy.upstream = scripted.url if scripted else llm
-    with closing(proxy), closing(relay), Processes(home=folder, console=console) as processes:
+    with closing(proxy), closing(webhooks), Processes(home=folder, console=console) as processes:
         label_studio = start_label_studio(processes, port=LABEL_STUDIO_PORT)
         label_studio.wait(processes)
         settings = Settings(
             port=WEB_PORT,
-            backend_url=relay.url,
+            backend_url=webhooks.url,
             label_studio_url=label_studio.url,
             label_studio_api_key=Secret(label_studio.credentials.token),
             llm_base_url=proxy.base_url,
@@ -168,18 +171,18 @@ def open_stage(
             annotate_chunk=16,
             publish_chunk=16,
         )
-        stage = Stage(
-            folder, console, processes, label_studio, proxy, relay, settings, rows[:n_texts]
+        testbed = Testbed(
+            folder, console, processes, label_studio, proxy, webhooks, settings, rows[:n_texts]
         )
         if llm == EMBEDDED:
-            stage.owns_vllm = True
-            stage.start_vllm()
-        _prepare(stage)
-        yield stage
+            testbed.owns_vllm = True
+            testbed.start_vllm()
+        _prepare(testbed)
+        yield testbed
 
 
 def _link_environments(folder: Path) -> None:
-    """Use the environments and models of FREEAL_HOME, and none of its data."""
+    """Link the environments and models of FREEAL_HOME, and none of its data."""
     lasting = Settings.from_env().home.absolute()
     (folder / "models").mkdir(exist_ok=True)
     links = [
@@ -191,41 +194,43 @@ def _link_environments(folder: Path) -> None:
             (folder / link).symlink_to(lasting / link)
 
 
-def _prepare(stage: Stage) -> None:
-    """Make the project and both snapshots, unless they are there from an earlier run."""
-    known = stage.folder / "stage.json"
+def _prepare(testbed: Testbed) -> None:
+    """Create the project and both snapshots, unless an earlier run did."""
+    known = testbed.folder / "testbed.json"
     if known.exists():
-        stage.project = int(json.loads(known.read_text(encoding="utf-8"))["project"])
+        testbed.project = int(json.loads(known.read_text(encoding="utf-8"))["project"])
         return
-    home = stage.folder / "preparing"
+    home = testbed.folder / "preparing"
     shutil.rmtree(home, ignore_errors=True)
-    settings = replace(stage.settings, home=home)
+    settings = replace(testbed.settings, home=home)
     build_services(settings).close()
-    web = stage.processes.start(web_command(settings))
-    stage.processes.wait_ready(web, url=f"http://127.0.0.1:{WEB_PORT}/health", deadline_s=_READY_S)
-    token = stage.label_studio.credentials.token
-    with closing(LabelStudioAdmin(stage.label_studio.url, token)) as admin:
-        stage.project = admin.create_project("Faults", CONFIG)
-        admin.connect_backend(stage.project, stage.relay.url, "FreeAL")
-        admin.import_tasks(stage.project, [{"text": row["text"]} for row in stage.rows])
-    _keep(stage, home, BARE)
-    stage.people_answer()
+    web = testbed.processes.start(web_command(settings))
+    testbed.processes.wait_ready(
+        web, url=f"http://127.0.0.1:{WEB_PORT}/health", deadline_s=_READY_S
+    )
+    token = testbed.label_studio.credentials.token
+    with closing(LabelStudioAdmin(testbed.label_studio.url, token)) as admin:
+        testbed.project = admin.create_project("Faults", CONFIG)
+        admin.connect_backend(testbed.project, testbed.webhooks.url, "FreeAL")
+        admin.import_tasks(testbed.project, [{"text": row["text"]} for row in testbed.rows])
+    _save_snapshot(testbed, home, UNLABELED)
+    testbed.submit_human_labels()
     time.sleep(2.0)  # for the last webhooks
-    stage.processes.stop(web)
-    _keep(stage, home, ANSWERED)
-    known.write_text(json.dumps({"project": stage.project}), encoding="utf-8")
+    testbed.processes.stop(web)
+    _save_snapshot(testbed, home, LABELED)
+    known.write_text(json.dumps({"project": testbed.project}), encoding="utf-8")
 
 
-def _keep(stage: Stage, home: Path, name: str) -> None:
-    folder = stage.snapshot(name)
+def _save_snapshot(testbed: Testbed, home: Path, name: str) -> None:
+    folder = testbed.snapshot(name)
     folder.mkdir(parents=True, exist_ok=True)
     time.sleep(2.0)  # for webhooks that are under way
-    copy_database(stage.database, folder / "label-studio.db")
+    copy_database(testbed.database, folder / "label-studio.db")
     copy_database(home / "freeal.db", folder / "freeal.db")
 
 
 def copy_database(source: Path, target: Path) -> None:
-    """Make a SQLite database equal to another one, also while programs have it open."""
+    """Copy a SQLite database over another one, also while programs have them open."""
     with (
         closing(sqlite3.connect(source, timeout=60)) as from_there,
         closing(sqlite3.connect(target, timeout=60)) as to_here,
@@ -244,19 +249,19 @@ def serve_command(settings: Settings) -> Command:
 
 
 def result(label: str) -> list[dict[str, Any]]:
-    """Return a person's answer."""
+    """Return an annotation's result with one choice."""
     value = {"choices": [label]}
     return [{"from_name": "sentiment", "to_name": "text", "type": "choices", "value": value}]
 
 
 def label_of(regions: Sequence[Mapping[str, Any]]) -> str | None:
-    """Return the first choice of an answer."""
+    """Return the first choice of a result."""
     found = [region["value"]["choices"][0] for region in regions if "choices" in region["value"]]
     return str(found[0]) if found else None
 
 
 def wait_for(condition: Callable[[], bool], *, within_s: float) -> bool:
-    """Wait until the condition holds; return whether it came to that."""
+    """Wait until the condition holds; return whether it did in time."""
     deadline = time.monotonic() + within_s
     while not condition():
         if time.monotonic() > deadline:
@@ -266,7 +271,7 @@ def wait_for(condition: Callable[[], bool], *, within_s: float) -> bool:
 
 
 def descendants(pid: int) -> list[int]:
-    """Return a process's descendants, itself left out, from /proc."""
+    """Return the ids of a process's descendants, from /proc."""
     parents: dict[int, int] = {}
     for entry in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -281,7 +286,7 @@ def descendants(pid: int) -> list[int]:
 
 
 def kill(pids: Sequence[int]) -> None:
-    """End processes at once, those that are gone already passed over."""
+    """Kill processes; skip those already gone."""
     for pid in pids:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)

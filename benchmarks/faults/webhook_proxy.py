@@ -1,85 +1,82 @@
-"""Between Label Studio and web: passes every call on, and does to webhooks what networks do."""
+"""Proxy the calls of Label Studio to the backend: lose, double or delay webhooks."""
 
 from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Literal
+from typing import Literal
 
 import requests
 
-Manner = Literal["pass", "lose", "double", "hold"]
+from benchmarks.faults.http_server import HttpServer
+
+WebhookFault = Literal["pass", "lose", "double", "hold"]
 _TIMEOUT_S = 120.0
 
 
-class WebhookRelay:
-    """The address under which Label Studio knows the backend.
+class WebhookProxy:
+    """The backend's URL in Label Studio.
 
-    `manner`: webhooks pass, get lost, come twice, or are held until `release` sends them in
-    reverse order. Only `actions` are touched, all if there are none. `n_touched` were.
+    `fault`: webhooks pass, are lost, come twice, or are held until `release` sends them in reverse
+    order. It affects `actions`, all if there are none; `n_affected` counts the webhooks.
     """
 
     def __init__(self, *, port: int, web_url: str) -> None:
         self.web_url = web_url
-        self.manner: Manner = "pass"
+        self.fault: WebhookFault = "pass"
         self.actions: frozenset[str] = frozenset()
-        self.n_touched = 0
+        self.n_affected = 0
         self._held: list[bytes] = []
         self._lock = threading.Lock()
-        self._http = ThreadingHTTPServer(("127.0.0.1", port), _handler(self.answer))
-        self._http.daemon_threads = True
-        threading.Thread(target=self._http.serve_forever, args=(0.05,), daemon=True).start()
+        self._http = HttpServer(port, self.respond)
 
     @property
     def url(self) -> str:
-        """Return the address for BACKEND_URL."""
-        return f"http://127.0.0.1:{self._http.server_port}"
+        """Return the URL for BACKEND_URL."""
+        return self._http.url
 
-    def begin(self, manner: Manner = "pass", *actions: str) -> None:
-        """Treat webhooks in this manner from now on, and count anew."""
+    def inject(self, fault: WebhookFault = "pass", *actions: str) -> None:
+        """Apply this fault to webhooks from now on, and reset the count."""
         with self._lock:
-            self.manner, self.actions, self.n_touched = manner, frozenset(actions), 0
+            self.fault, self.actions, self.n_affected = fault, frozenset(actions), 0
             self._held = []
 
     def release(self) -> None:
-        """Send what was held, the latest first, and let the rest pass."""
+        """Send the held webhooks, the latest first, and let later ones pass."""
         with self._lock:
-            held, self._held, self.manner = self._held[::-1], [], "pass"
+            held, self._held, self.fault = self._held[::-1], [], "pass"
         for body in held:
             self._forward("POST", "/webhook", body).raise_for_status()
 
     def close(self) -> None:
         """Stop serving."""
-        self._http.shutdown()
-        self._http.server_close()
+        self._http.close()
 
-    def answer(self, method: str, path: str, body: bytes) -> tuple[int, bytes]:
-        """Return what Label Studio is told."""
-        manner = self._manner(path, body)
-        if manner == "hold":
+    def respond(self, method: str, path: str, body: bytes) -> tuple[int, bytes]:
+        """Return status and content of the response to Label Studio."""
+        fault = self._fault_of(path, body)
+        if fault == "hold":
             with self._lock:
                 self._held.append(body)
             return 201, b"{}"
-        if manner == "lose":
+        if fault == "lose":
             return 201, b"{}"
         try:
-            if manner == "double":
+            if fault == "double":
                 self._forward(method, path, body)
             reply = self._forward(method, path, body)
         except requests.RequestException:
             return 502, b"{}"
         return reply.status_code, reply.content
 
-    def _manner(self, path: str, body: bytes) -> Manner:
+    def _fault_of(self, path: str, body: bytes) -> WebhookFault:
         with self._lock:
-            if self.manner == "pass" or not path.endswith("/webhook"):
+            if self.fault == "pass" or not path.endswith("/webhook"):
                 return "pass"
             if self.actions and json.loads(body).get("action") not in self.actions:
                 return "pass"
-            self.n_touched += 1
-            return self.manner
+            self.n_affected += 1
+            return self.fault
 
     def _forward(self, method: str, path: str, body: bytes) -> requests.Response:
         return requests.request(
@@ -89,35 +86,3 @@ class WebhookRelay:
             headers={"Content-Type": "application/json"},
             timeout=_TIMEOUT_S,
         )
-
-
-def _handler(
-    answer: Callable[[str, str, bytes], tuple[int, bytes]],
-) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        wbufsize = -1
-
-        def do_GET(self) -> None:
-            self._reply("GET")
-
-        def do_POST(self) -> None:
-            self._reply("POST")
-
-        def _reply(self, method: str) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            status, content = answer(method, self.path, body)
-            try:
-                self.send_response(status)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(content)))
-                self.end_headers()
-                self.wfile.write(content)
-                self.wfile.flush()
-            except OSError:  # Label Studio gives a webhook one second
-                self.close_connection = True
-
-        def log_message(self, *args: Any) -> None:
-            pass
-
-    return Handler

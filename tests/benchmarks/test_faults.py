@@ -1,4 +1,4 @@
-"""The fault benchmark's own judgement: what it must call a loss, a double or a second payment."""
+"""The fault benchmark's own counts of losses, duplicates and double payments, and its proxies."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from backend.llm.client.server import LLMClient
 from backend.store.database import Database
 from backend.store.llm_cache import LLMCache
 from benchmarks.faults.cases import N_KILLS, all_cases
-from benchmarks.faults.checks import Found, judge
-from benchmarks.faults.llm_proxy import CountingLlm
+from benchmarks.faults.checks import FinalState, check
+from benchmarks.faults.llm_proxy import LLMProxy
 from benchmarks.faults.page import faults_page
 from benchmarks.faults.run import summary
-from benchmarks.faults.webhook_proxy import WebhookRelay
+from benchmarks.faults.webhook_proxy import WebhookProxy
 from tests.llm_server import ScriptedLlmServer
 
-SAID = {1: (10, "Positive"), 2: (11, "Negative")}
-OUTCOME = {"votes": {"10": 0.5}, "queue": [10, 11]}
-FOUND = Found(
-    said=SAID,
-    in_label_studio=SAID,
-    in_backend=SAID,
+SUBMITTED = {1: (10, "Positive"), 2: (11, "Negative")}
+OUTCOME = {"weak_labels": {"10": 0.5}, "queue": [10, 11]}
+STATE = FinalState(
+    submitted=SUBMITTED,
+    in_label_studio=SUBMITTED,
+    in_backend=SUBMITTED,
     predictions=((10, "v1"), (11, "v1")),
     n_paid_twice=0,
     is_completed=True,
@@ -36,9 +36,9 @@ FOUND = Found(
 
 
 def test_a_round_in_which_nothing_went_wrong_is_clean():
-    verdict = judge(FOUND, OUTCOME)
-    assert verdict.is_clean
-    assert (verdict.n_lost, verdict.n_duplicated, verdict.n_paid_twice) == (0, 0, 0)
+    result = check(STATE, OUTCOME)
+    assert result.is_clean
+    assert (result.n_lost, result.n_duplicated, result.n_paid_twice) == (0, 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -47,34 +47,34 @@ def test_a_round_in_which_nothing_went_wrong_is_clean():
         {1: (10, "Positive")},  # one is gone
         {1: (10, "Positive"), 2: (11, "Positive")},  # one is altered
         {1: (10, "Positive"), 2: (12, "Negative")},  # one stands at another task
-        {**SAID, 3: (12, "Positive")},  # one that was deleted is still there
+        {**SUBMITTED, 3: (12, "Positive")},  # one that was deleted is still there
     ],
 )
-def test_a_label_that_is_not_people_s_last_word_is_lost(labels):
-    assert judge(replace(FOUND, in_backend=labels), OUTCOME).n_lost == 1
-    assert judge(replace(FOUND, in_label_studio=labels), OUTCOME).n_lost == 1
+def test_a_label_that_is_not_as_last_submitted_is_lost(labels):
+    assert check(replace(STATE, in_backend=labels), OUTCOME).n_lost == 1
+    assert check(replace(STATE, in_label_studio=labels), OUTCOME).n_lost == 1
 
 
-def test_two_predictions_of_one_version_are_a_double_and_of_two_versions_are_not():
-    rows = (*FOUND.predictions, (10, "v1"), (10, "v2"))
-    verdict = judge(replace(FOUND, predictions=rows), OUTCOME)
-    assert verdict.n_duplicated == 1
-    assert not verdict.is_clean
+def test_two_predictions_of_one_version_are_duplicates_and_of_two_versions_are_not():
+    rows = (*STATE.predictions, (10, "v1"), (10, "v2"))
+    result = check(replace(STATE, predictions=rows), OUTCOME)
+    assert result.n_duplicated == 1
+    assert not result.is_clean
 
 
-def test_another_result_is_told_with_the_part_that_differs():
-    verdict = judge(replace(FOUND, outcome={**OUTCOME, "votes": {"10": 0.50001}}), OUTCOME)
-    assert verdict.is_equal is False
-    assert verdict.differs_in == ("votes",)
-    assert not verdict.is_clean
+def test_another_outcome_is_reported_with_the_part_that_differs():
+    result = check(replace(STATE, outcome={**OUTCOME, "weak_labels": {"10": 0.50001}}), OUTCOME)
+    assert result.is_equal is False
+    assert result.differs_in == ("weak_labels",)
+    assert not result.is_clean
 
 
 def test_a_case_that_cannot_be_compared_is_neither_equal_nor_different():
-    assert judge(replace(FOUND, outcome=None), OUTCOME).is_equal is None
+    assert check(replace(STATE, outcome=None), OUTCOME).is_equal is None
 
 
 def test_a_round_that_did_not_end_is_not_clean():
-    assert not judge(replace(FOUND, is_completed=False), OUTCOME).is_clean
+    assert not check(replace(STATE, is_completed=False), OUTCOME).is_clean
 
 
 def row(name, **changes):
@@ -94,7 +94,7 @@ def row(name, **changes):
 
 
 def test_the_page_shows_every_case_and_every_loss():
-    rows = [row("good"), row("bad", n_lost=2, equals_undisturbed=False, differs_in=["votes"])]
+    rows = [row("good"), row("bad", n_lost=2, equals_undisturbed=False, differs_in=["weak_labels"])]
     report = {
         "commit": "abc",
         "parameters": {"llm": "scripted", "n_texts": 80, "seed": 0},
@@ -105,10 +105,10 @@ def test_the_page_shows_every_case_and_every_loss():
     page = faults_page(report, "faults.json")
     assert "| `bad` | nothing | yes | **2** | 0 | 0 | **no** | 1.0 |" in page
     assert "| `good` | nothing | yes | 0 | 0 | 0 | equal | 1.0 |" in page
-    assert "| labels by people lost or altered | 2 |" in page
-    assert "differs in votes" in page
+    assert "| human labels lost or altered | 2 |" in page
+    assert "differs in weak_labels" in page
     assert "The LLM server is scripted" in page
-    assert "cases were not played" in page
+    assert "cases were not run" in page
     assert "`worker-20`" in page
 
 
@@ -125,7 +125,7 @@ def test_kills_are_spread_over_the_round_and_are_the_same_for_a_seed():
 def counting(tmp_path):
     with (
         closing(ScriptedLlmServer()) as upstream,
-        closing(CountingLlm(port=0, recording=tmp_path / "answers.json")) as proxy,
+        closing(LLMProxy(port=0, recording=tmp_path / "answers.json")) as proxy,
     ):
         proxy.upstream = upstream.url
         yield proxy
@@ -134,7 +134,7 @@ def counting(tmp_path):
 def test_a_prompt_counts_as_paid_twice_only_when_its_answer_was_stored(tmp_path, counting):
     database = Database(f"sqlite:///{tmp_path / 'freeal.db'}")
     database.migrate()
-    counting.begin(tmp_path / "freeal.db")
+    counting.reset(tmp_path / "freeal.db")
     server = LLMClient(counting.base_url)
     tokens = server.tokenize(" yes no")
     decoding = Decoding(token_ids=tokens[:2], model=server.describe().name)
@@ -164,11 +164,11 @@ def test_a_prompt_is_answered_alike_whatever_stands_beside_it(counting):
 
 
 class Web:
-    """A relay's other end, in memory."""
+    """The web process behind the proxy, in memory."""
 
-    def __init__(self, monkeypatch, relay):
+    def __init__(self, monkeypatch, proxy):
         self.seen = []
-        monkeypatch.setattr(relay, "_forward", self.forward)
+        monkeypatch.setattr(proxy, "_forward", self.forward)
 
     def forward(self, method, path, body):
         self.seen.append(json.loads(body)["id"])
@@ -177,24 +177,24 @@ class Web:
         return reply
 
 
-def test_the_relay_doubles_loses_and_turns_webhooks_round(monkeypatch):
-    relay = WebhookRelay(port=0, web_url="")
-    with closing(relay):
-        web = Web(monkeypatch, relay)
+def test_the_webhook_proxy_doubles_loses_and_reverses_webhooks(monkeypatch):
+    proxy = WebhookProxy(port=0, web_url="")
+    with closing(proxy):
+        web = Web(monkeypatch, proxy)
 
         def come(number, action="ANNOTATION_CREATED"):
             body = json.dumps({"id": number, "action": action}).encode()
-            assert relay.answer("POST", "/webhook", body)[0] == 201
+            assert proxy.respond("POST", "/webhook", body)[0] == 201
 
-        relay.begin("double")
+        proxy.inject("double")
         come(1)
-        relay.begin("lose", "ANNOTATION_UPDATED")
+        proxy.inject("lose", "ANNOTATION_UPDATED")
         come(2)
         come(3, "ANNOTATION_UPDATED")
-        relay.begin("hold")
+        proxy.inject("hold")
         come(4)
         come(5)
         assert web.seen == [1, 1, 2]
-        relay.release()
+        proxy.release()
         come(6)
     assert web.seen == [1, 1, 2, 5, 4, 6]
