@@ -32,9 +32,9 @@ def grouped(reports: Sequence[dict[str, Any]]) -> Runs:
     """Return the reports by kind of run and set."""
     runs: Runs = {}
     for report in reports:
-        asked = report["parameters"]
-        name = asked["data"].removesuffix(".gz").removesuffix(".jsonl")
-        runs.setdefault((asked["humans"], asked["order"]), {})[name] = report
+        parameters = report["parameters"]
+        name = parameters["data"].removesuffix(".gz").removesuffix(".jsonl")
+        runs.setdefault((parameters["humans"], parameters["order"]), {})[name] = report
     return runs
 
 
