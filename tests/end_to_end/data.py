@@ -9,8 +9,8 @@ from itertools import cycle, islice
 
 from backend.launcher.environments import PROJECT_FOLDER
 
-SAMPLE = PROJECT_FOLDER / "backend" / "demo" / "reviews.jsonl"
-SAMPLE_CONFIG = PROJECT_FOLDER / "backend" / "demo" / "reviews.xml"
+SAMPLE = PROJECT_FOLDER / "backend" / "launcher" / "sample" / "reviews.jsonl"
+SAMPLE_CONFIG = PROJECT_FOLDER / "backend" / "launcher" / "sample" / "reviews.xml"
 _SST2 = PROJECT_FOLDER.parent / "shared" / "data" / "sst2.jsonl.gz"
 
 
