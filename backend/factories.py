@@ -29,7 +29,7 @@ _N_PUBLISHED_HEAD = 200
 
 def connect_language_model(settings: Settings) -> LLMClient:
     """Return the client of the LLM server; it sends no request yet."""
-    from backend.llm.client.batching import RequestLimits
+    from backend.llm.client.concurrency import RequestLimits
     from backend.llm.client.server import LLMClient
 
     return LLMClient(

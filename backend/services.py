@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from backend.domain.llm_usage import Prices
 from backend.domain.ports import Encoder, LabelingPlatform, LanguageModel
+from backend.pipeline.events import EventService
 from backend.pipeline.status import StatusReporter
-from backend.pipeline.sync import EventService, PrelabelPlan, Synchronizer
+from backend.pipeline.sync import PrelabelPlan, Synchronizer
 from backend.settings import Settings
 from backend.store import Database, Stores
 
@@ -161,8 +162,9 @@ class Services:
         from backend.pipeline.rounds.promote import PromoteStep
         from backend.pipeline.rounds.recipes import round_recipes
         from backend.pipeline.rounds.relabel import RelabelStep
+        from backend.pipeline.rounds.scheduler import RoundPolicy, RoundScheduler
         from backend.pipeline.rounds.train import Paraphrases, TrainStep
-        from backend.pipeline.rounds.workflow import RoundPolicy, RoundScheduler, RoundSteps
+        from backend.pipeline.rounds.workflow import RoundSteps
 
         settings, stores = self.settings, self.stores
         aggregator, ensemble = self.aggregator, self.ensemble

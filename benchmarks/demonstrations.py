@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from backend.demonstrations.pool import pool_size_per_class
+from backend.demonstrations.pool_selection import pool_size_per_class
 from backend.demonstrations.retrieval import DemonstrationPool, Texts, retrieve
 from backend.domain.labels import Demonstration, Example, PromptContext
 from backend.domain.questions import Question, TaskSchema

@@ -19,13 +19,13 @@ from backend.active_learning.coverage import (
 )
 from backend.active_learning.diagnostics import diagnose
 from backend.active_learning.informativeness import LLMInformativenessScorer, ScoredTexts
-from backend.active_learning.ordering import Ordering, PoolView, Positions
 from backend.active_learning.pool_estimate import (
     ActiveLLMSettings,
     PoolEstimate,
     Probabilities,
     impute_missing,
 )
+from backend.active_learning.query_strategy import Ordering, PoolView, Positions
 
 _SIMILAR_QUANTILE = 0.98
 """Two texts are called similar when their cosine is above that of so many pairs of the pool."""

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.feature_extraction.text import HashingVectorizer
 
-from backend.demonstrations.pool import PoolEvidence, class_members, select_pool
+from backend.demonstrations.pool_selection import PoolEvidence, class_members, select_pool
 from backend.domain.labels import Answer, Demonstration, Example, WeakLabel
 from backend.domain.ports import Annotator, Completion, Decoding, LanguageModel
 from backend.domain.questions import LabelDefinition, Question, TaskSchema

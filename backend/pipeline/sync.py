@@ -5,15 +5,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 
 from backend.domain.ports import ConfigReader, LabelingPlatform
 from backend.domain.projects import (
     UNCERTAINTY_SAMPLING,
-    Event,
-    JobKind,
     Project,
     ProjectId,
     ProjectInfo,
@@ -23,13 +21,6 @@ from backend.errors import PlatformError, UnsupportedLabelConfig
 from backend.store import Stores
 
 _LOG = logging.getLogger(__name__)
-_RECENT_S = 1.0
-_JOB_OF_EVENT = {
-    "TASKS_CREATED": JobKind.PRELABEL,
-    "PROJECT_UPDATED": JobKind.PRELABEL,
-    "ANNOTATIONS_DELETED": JobKind.PRELABEL,
-    "START_TRAINING": JobKind.ROUND_NOW,
-}
 _PAGE = 500
 _LISTING_SHARE = 0.1
 PLATFORM = "label-studio"
@@ -202,72 +193,3 @@ class Synchronizer:
             superfluous += sorted(prediction_ids, reverse=True)[n_wanted:]
         if superfluous:
             self.platform.delete_predictions(superfluous)
-
-
-@dataclass(frozen=True)
-class EventService:
-    """What happens at connection and with each webhook. Nothing here waits for a model."""
-
-    config: ConfigReader
-    stores: Stores
-    _recent: dict[ProjectId, tuple[Project, float]] = field(default_factory=dict, init=False)
-
-    def connect(self, project_id: ProjectId, label_config: str) -> Project:
-        """Register a project; raises UnsupportedLabelConfig."""
-        self.config.read_schema(label_config)
-        known = self.stores.projects.get(project_id)
-        if known is not None and known.is_connected and known.label_config == label_config:
-            return known
-        project, _ = self.stores.projects.save(project_id, label_config=label_config)
-        self.stores.jobs.request_job(project_id, JobKind.PRELABEL, "connected")
-        _LOG.info("project=%s connected version=%s", project_id, project.model_version)
-        return project
-
-    def recent(self, project_id: ProjectId, label_config: str) -> Project:
-        """Return a project as `connect` does, or as it was less than a second ago.
-
-        Each /predict comes through here; a version that is new takes up to a second to be seen.
-        """
-        known, read_at = self._recent.get(project_id, (None, 0.0))
-        is_fresh = time.monotonic() - read_at < _RECENT_S
-        if known is None or not is_fresh or known.label_config != label_config:
-            known = self.connect(project_id, label_config)
-            self._recent[project_id] = (known, time.monotonic())
-        return known
-
-    def receive(self, event: Event) -> bool:
-        """Apply an event; return whether it was news."""
-        if event.project is None:
-            _LOG.info("event %s without a project is passed over", event.action)
-            return False
-        project_id = event.project.id
-        self._recent.pop(project_id, None)
-        self._adopt(event)
-        kind = _JOB_OF_EVENT.get(event.action)
-        is_news = self.stores.tasks.apply(project_id, event, (kind, event.action) if kind else None)
-        _LOG.debug("project=%s event=%s news=%s", project_id, event.action, is_news)
-        return is_news
-
-    def _adopt(self, event: Event) -> None:
-        """Follow a changed label config or instruction; one that we cannot label changes nothing.
-
-        The next sync says so in the project's status.
-        """
-        info = event.project
-        if info is None or not info.label_config:
-            return
-        known = self.stores.projects.get(info.id)
-        if known is None or (known.label_config, known.instruction) == (
-            info.label_config,
-            info.instruction,
-        ):
-            return
-        try:
-            self.config.read_schema(info.label_config)
-        except UnsupportedLabelConfig as exc:
-            _LOG.warning("project=%s changed its label config: %s", info.id, exc)
-            return
-        self.stores.projects.save(
-            info.id, label_config=info.label_config, title=info.title, instruction=info.instruction
-        )
-        self.stores.jobs.request_job(info.id, JobKind.PRELABEL, "the project asks something new")

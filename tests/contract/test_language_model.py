@@ -14,8 +14,8 @@ import pytest
 
 from backend.domain.ports import Decoding, LanguageModel
 from backend.errors import LanguageModelUnavailable
-from backend.llm.client.batching import RequestLimits
 from backend.llm.client.cache import CachedLanguageModel
+from backend.llm.client.concurrency import RequestLimits
 from backend.llm.client.server import LLMClient
 from backend.store import Database, LLMCache
 from tests.fakes import FakeLanguageModel

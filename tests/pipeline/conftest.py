@@ -28,6 +28,7 @@ from backend.errors import BackendError
 from backend.labelstudio.label_config import LabelConfigReader
 from backend.pipeline.aggregate import Aggregator
 from backend.pipeline.ensemble import AnnotatorEnsemble
+from backend.pipeline.events import EventService
 from backend.pipeline.export import Exporter
 from backend.pipeline.llm_budget import LLMBudgetPlanner
 from backend.pipeline.pool import GuidelinesReader
@@ -39,10 +40,11 @@ from backend.pipeline.rounds.context import RoundContext, RoundPlan
 from backend.pipeline.rounds.promote import PromoteStep
 from backend.pipeline.rounds.recipes import round_recipes
 from backend.pipeline.rounds.relabel import RelabelStep
+from backend.pipeline.rounds.scheduler import RoundPolicy, RoundScheduler
 from backend.pipeline.rounds.train import Paraphrases, TrainStep
-from backend.pipeline.rounds.workflow import RoundPolicy, RoundScheduler, RoundSteps, run_round
+from backend.pipeline.rounds.workflow import RoundSteps, run_round
 from backend.pipeline.status import StatusReporter
-from backend.pipeline.sync import EventService, PrelabelPlan, Synchronizer
+from backend.pipeline.sync import PrelabelPlan, Synchronizer
 from backend.store import Stores
 from tests.conftest import SENTIMENT
 from tests.fakes import FakePlatform, FakeSmallModel

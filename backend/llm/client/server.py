@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from backend.domain.ports import Completion, Decoding, LanguageModelInfo
-from backend.llm.client.batching import AdaptiveConcurrency, BatchedCompletion, RequestLimits
 from backend.llm.client.capabilities import CapabilityDetector, ServerCapabilities
+from backend.llm.client.concurrency import AdaptiveConcurrency, BatchedCompletion, RequestLimits
 from backend.llm.client.connection import FailureKind, ServerConnection, ServerError
 from backend.llm.client.requests import is_choice_wrapped, request_body, route_path, unwrap_choice
 from backend.llm.client.responses import (

@@ -5,23 +5,31 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from backend.active_learning.holdout import (
+    LabelSource,
+    estimate_accuracies,
+    estimate_kappas,
+    holdout_seed,
+    in_holdout,
+)
 from backend.domain.labels import AnnotatorKind
 from backend.domain.projects import ProjectId
 from backend.domain.questions import Question
 from backend.domain.rounds import MAX_CHANGED, RoundState
 from backend.evaluation.gate import GateDecision, PairedOutcomes, decide_promotion
+from backend.evaluation.selective_prediction import accept_rule
 from backend.evaluation.stopping import advise_on_rounds
 from backend.label_model.labels_matrix import AGGREGATED, align_rows, has_label
 from backend.pipeline.aggregate import Aggregator
 from backend.pipeline.ensemble import AnnotatorEnsemble, EnsembleState
-from backend.pipeline.pool import AggregatedPool, round_question
+from backend.pipeline.pool import AggregatedPool, Pool, round_question
 from backend.pipeline.release import LABELS_FROM, MODEL_FROM, RECIPE, ReleaseBuilder
 from backend.pipeline.rounds.context import (
     STOPPED,
@@ -30,7 +38,6 @@ from backend.pipeline.rounds.context import (
     RoundContext,
     student_name,
 )
-from backend.pipeline.rounds.measure import measure
 from backend.pipeline.rounds.train import with_relabeled
 from backend.store import Stores
 
@@ -286,3 +293,39 @@ def _pair(champion: Floats, challenger: Floats, truth: NDArray[np.int64]) -> Pai
     if len(truth) == 0:
         return None
     return PairedOutcomes(champion.argmax(axis=1) == truth, challenger.argmax(axis=1) == truth)
+
+
+def measure(
+    pool: Pool, question: Question, sources: Mapping[str, NDArray[np.float64]]
+) -> dict[str, Any]:
+    """Return the figures of a round, JSON-ready; without held-out human labels only counts.
+
+    Args:
+        sources: Posteriors (n, K) by name; the last is the round's own labels, held out, whose
+            confidences stand for the texts without a human label.
+    """
+    human = pool.human[question.name]
+    seed = holdout_seed(pool.project.id)
+    row_of = {int(i): row for row, i in enumerate(pool.example_ids)}
+    held_out = {
+        row_of[i]: label for i, label in human.items() if i in row_of and in_holdout(i, seed=seed)
+    }
+    figures: dict[str, Any] = {
+        "n_texts": len(pool.examples),
+        "n_human": len(human),
+        "n_audited": len(held_out),
+    }
+    if not held_out:
+        return figures
+    named = [LabelSource(name, np.nan_to_num(p, nan=0.0)) for name, p in sources.items()]
+    own = named[-1]
+    accuracies = estimate_accuracies(named, held_out, reference=own)
+    kappas = estimate_kappas(named, held_out)
+    rows = np.array(sorted(held_out), dtype=np.int64)
+    truth = np.array([held_out[int(row)] for row in rows], dtype=np.int64)
+    is_right = own.labels[rows] == truth
+    return figures | {
+        "accuracies": {name: asdict(found) for name, found in accuracies.items()},
+        "kappas": {name: asdict(found) for name, found in kappas.items()},
+        "accept": asdict(accept_rule(own.confidences[rows], is_right, own.confidences)),
+    }

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.demonstrations.pool import (
+from backend.demonstrations.pool_selection import (
     PoolEvidence,
     pool_size_per_class,
     select_pool,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.demonstrations.pool import PoolEvidence, class_members
+from backend.demonstrations.pool_selection import PoolEvidence, class_members
 from backend.demonstrations.retrieval import DemonstrationPool, Texts
 from backend.domain.labels import AbstentionReason, Answer, Demonstration, Example, PromptContext
 from backend.domain.llm_usage import track_usage

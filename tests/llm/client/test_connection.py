@@ -10,7 +10,7 @@ import time
 import pytest
 
 from backend.errors import LanguageModelRejected, LanguageModelUnavailable
-from backend.llm.client.batching import RequestLimits
+from backend.llm.client.concurrency import RequestLimits
 from backend.llm.client.server import LLMClient
 from tests.llm.client.vllm_client import ASKED, PROMPTS, assert_all_answered, client
 from tests.llm_server import Reply, error

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from backend.domain.ports import Decoding
-from backend.llm.client.batching import RequestLimits
+from backend.llm.client.concurrency import RequestLimits
 from backend.llm.client.server import LLMClient
 from tests.llm_server import LLAMA_CPP, OLLAMA, OPENAI_CHAT, VLLM, ScriptedLlmServer
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backend.demonstrations.pool import (
+from backend.demonstrations.pool_selection import (
     PoolEvidence,
     class_members,
     pool_size_per_class,
