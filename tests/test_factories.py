@@ -65,5 +65,5 @@ def test_a_strategy_that_is_not_there_is_one_sentence_with_those_that_are(tmp_pa
 @pytest.mark.parametrize("recipe", ["default", "plain", "probe"])
 def test_the_settings_name_the_recipe_and_a_round_as_published_overrules_them(recipe):
     make = student_factory(Settings(student_recipe=recipe), None)
-    assert make("default")._recipe.name == recipe
-    assert make("paper")._recipe.name == "paper"
+    assert make("default").recipe.name == recipe
+    assert make("paper").recipe.name == "paper"
