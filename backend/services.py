@@ -97,11 +97,7 @@ class Services:
         """Return the annotator that prompts the LLM."""
         from backend.llm.annotator import LLMAnnotator
 
-        return LLMAnnotator(
-            self.language_model,
-            shortlist=self.similarity.shortlist,
-            max_text_chars=self.settings.max_text_chars,
-        )
+        return LLMAnnotator(self.language_model, shortlist=self.similarity.shortlist)
 
     @cached_property
     def similarity(self) -> SimilarityAnnotator:
@@ -223,7 +219,7 @@ class Services:
         from backend.pipeline.pool import GuidelinesReader
 
         definitions = partial(read_definitions, self.settings.definitions_folder)
-        return GuidelinesReader(self.config, self.stores, definitions)
+        return GuidelinesReader(self.config, self.stores, definitions, self.settings.max_text_chars)
 
     @cached_property
     def _releases(self) -> ReleaseBuilder:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import f1_score
 
-from backend.active_learning.query_strategy import PoolView, QueryStrategy
+from backend.active_learning.strategy_interface import PoolView, QueryStrategy
 from backend.evaluation.metrics import mean_pairwise_kappa
 from backend.label_model.single_label import aggregate, fit_label_model
 from benchmarks.ordering_learners import Learner, learn_probe

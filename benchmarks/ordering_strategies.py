@@ -14,7 +14,7 @@ from backend.active_learning.activellm_paper import PaperActiveLLM, parse_mode
 from backend.active_learning.baselines import PUBLISHED, PublishedStrategy, complete_order
 from backend.active_learning.informativeness import LLMInformativenessScorer
 from backend.active_learning.pool_estimate import ActiveLLMSettings
-from backend.active_learning.query_strategy import Ordering, PoolView, QueryStrategy
+from backend.active_learning.strategy_interface import Ordering, PoolView, QueryStrategy
 from backend.domain.ports import LanguageModel
 from backend.llm.client.server import LLMClient
 from benchmarks.language_models import cached_language_model

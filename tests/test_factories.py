@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from backend.active_learning.query_strategy import QueryStrategy
+from backend.active_learning.strategy_interface import QueryStrategy
 from backend.errors import SettingsError
 from backend.factories import query_strategies, student_factory
 from backend.services import Adapters, build_services

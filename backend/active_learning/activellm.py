@@ -25,7 +25,7 @@ from backend.active_learning.pool_estimate import (
     Probabilities,
     impute_missing,
 )
-from backend.active_learning.query_strategy import Ordering, PoolView, Positions
+from backend.active_learning.strategy_interface import Ordering, PoolView, Positions
 
 _SIMILAR_QUANTILE = 0.98
 """Two texts are called similar when their cosine is above that of so many pairs of the pool."""

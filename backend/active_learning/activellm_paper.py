@@ -12,7 +12,7 @@ import numpy as np
 
 from backend.active_learning.baselines import complete_order
 from backend.active_learning.diagnostics import position_warnings
-from backend.active_learning.query_strategy import Ordering, PoolView, QueryStrategy
+from backend.active_learning.strategy_interface import Ordering, PoolView, QueryStrategy
 from backend.domain.ports import Decoding, LanguageModel
 from backend.errors import LanguageModelError, SettingsError
 from backend.llm.prompts.templates import slot_text

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from backend.active_learning.coverage import subsample
 from backend.active_learning.diagnostics import diagnose
-from backend.active_learning.query_strategy import Ordering, PoolView, Positions
+from backend.active_learning.strategy_interface import Ordering, PoolView, Positions
 
 # scikit-activeml and scikit-learn are imported on use: the web process imports this module
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.active_learning.query_strategy import Positions
+from backend.active_learning.strategy_interface import Positions
 
 _N_SAMPLED_PAIRS = 20_000
 _BLOCK = 1024

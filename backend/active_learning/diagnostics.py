@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.active_learning.coverage import best_similarity, subsample
-from backend.active_learning.query_strategy import OrderingDiagnostics, PoolView, Positions
+from backend.active_learning.strategy_interface import OrderingDiagnostics, PoolView, Positions
 
 _N_HEAD = 128
 _MIN_PICKS = 16

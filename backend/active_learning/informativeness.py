@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.active_learning.diagnostics import rank_correlation
-from backend.active_learning.query_strategy import PoolView, Positions
+from backend.active_learning.strategy_interface import PoolView, Positions
 from backend.domain.ports import Completion, Decoding, LanguageModel
 from backend.errors import LanguageModelError
 from backend.llm.prompts.templates import slot_text

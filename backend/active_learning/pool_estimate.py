@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.active_learning.coverage import Vectors
-from backend.active_learning.query_strategy import PoolView
+from backend.active_learning.strategy_interface import PoolView
 
 _MIN_MARGIN = 0.05
 _UNSURE = 0.5

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal
@@ -62,12 +62,22 @@ class Abstention:
 class Example:
     """A task as an annotator reads it: its texts by field name.
 
-    A field without a usable text is absent from `texts` and explained in `missing`.
+    A field without a usable text is absent from `texts` and explained in `missing`; `truncated`
+    names the fields whose texts were cut.
     """
 
     id: int
     texts: Mapping[str, str]
     missing: Mapping[str, Abstention] = field(default_factory=dict)
+    truncated: frozenset[str] = frozenset()
+
+    def truncate(self, max_chars: int) -> Example:
+        """Return the example with each text cut to its first characters."""
+        cut = frozenset(name for name, text in self.texts.items() if len(text) > max_chars)
+        if not cut:
+            return self
+        texts = {name: text[:max_chars] for name, text in self.texts.items()}
+        return replace(self, texts=texts, truncated=cut)
 
     def text_of(self, question: Question) -> str:
         """Return what a question is about as one text, a line per field; "" without the first."""

@@ -27,7 +27,6 @@ from backend.llm.classification import (
     ask_single_label,
 )
 from backend.llm.prompt_batch import (
-    DEFAULT_MAX_TEXT_CHARS,
     LLMCall,
     PromptBatch,
     mean_probability,
@@ -56,7 +55,6 @@ class LLMAnnotator:
     Args:
         shortlist: picks the labels to show where a question has more than `MAX_LABELS_AT_ONCE`;
             without it such a question is abstained from.
-        max_text_chars: longer texts are cut before they enter a prompt.
     """
 
     def __init__(
@@ -64,11 +62,9 @@ class LLMAnnotator:
         model: LanguageModel,
         *,
         shortlist: Shortlist | None = None,
-        max_text_chars: int = DEFAULT_MAX_TEXT_CHARS,
     ) -> None:
         self._model = model
         self._shortlist = shortlist
-        self._max_text_chars = max_text_chars
         self._tokens: dict[tuple[str, str], tuple[int, ...]] = {}
 
     def annotate(
@@ -97,7 +93,6 @@ class LLMAnnotator:
             prompt_context=prompt_context or PromptContext(),
             deadline=deadline,
             tokens=self._tokens,
-            max_text_chars=self._max_text_chars,
         )
         answers, errors = [], []
         for question in schema.questions:

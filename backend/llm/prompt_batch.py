@@ -29,7 +29,6 @@ from backend.llm.prompts.templates import (
 )
 from backend.llm.prompts.truncation import Deadline, PromptTruncator, TruncatedPrompt
 
-DEFAULT_MAX_TEXT_CHARS = 200_000
 _NO_TEXT = Abstention(AbstentionReason.NO_TEXT, "the text is blank")
 _NO_ANSWER = Abstention(AbstentionReason.UNREADABLE, "the model was not asked")
 
@@ -53,7 +52,6 @@ class LLMCall:
     prompt_context: PromptContext
     deadline: Deadline
     tokens: dict[tuple[str, str], tuple[int, ...]] = field(default_factory=dict)
-    max_text_chars: int = DEFAULT_MAX_TEXT_CHARS
 
     @property
     def has_logprobs(self) -> bool:
@@ -115,7 +113,7 @@ class PromptBatch:
                 if answer is not None and shown:
                     blocks.append(layout.block(shown, answer))
             prompt = truncator.fit(replace(layout, shots=tuple(blocks)), texts)
-            is_cut = any(len(example.texts[name]) > self._call.max_text_chars for name in texts)
+            is_cut = not example.truncated.isdisjoint(texts)
             prompts.append(replace(prompt, is_truncated=prompt.is_truncated or is_cut))
         return prompts
 
@@ -190,7 +188,7 @@ class PromptBatch:
 
     def _slots(self, texts: Mapping[str, str]) -> dict[str, str]:
         slots = {
-            one.name: slot_text(texts[one.name][: self._call.max_text_chars], one.format)
+            one.name: slot_text(texts[one.name], one.format)
             for one in self._question.fields
             if one.name in texts
         }

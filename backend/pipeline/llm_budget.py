@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from backend.active_learning.holdout import holdout_seed
-from backend.active_learning.query_strategy import PoolView
+from backend.active_learning.strategy_interface import PoolView
 from backend.domain.llm_usage import LLMBudget
 from backend.domain.projects import Project, Task
 from backend.llm.prompts.templates import describe_task

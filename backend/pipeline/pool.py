@@ -120,11 +120,15 @@ class AggregatedPool:
 
 @dataclass(frozen=True)
 class GuidelinesReader:
-    """Reads a project's guidelines, its examples and what people answered."""
+    """Reads a project's guidelines, its examples and what people answered.
+
+    Texts beyond `max_text_chars` are cut before any annotator or model reads them.
+    """
 
     config: ConfigReader
     stores: Stores
     definitions: Callable[[int], Definitions] = lambda platform_id: Definitions()
+    max_text_chars: int = 200_000
 
     def read(self, project: Project) -> Guidelines:
         """Return the guidelines; raises UnsupportedLabelConfig."""
@@ -134,7 +138,8 @@ class GuidelinesReader:
 
     def examples(self, guidelines: Guidelines, tasks: Sequence[Task]) -> list[Example]:
         """Return the tasks' texts, in order."""
-        return [self.config.read_example(guidelines.schema, task) for task in tasks]
+        examples = (self.config.read_example(guidelines.schema, task) for task in tasks)
+        return [example.truncate(self.max_text_chars) for example in examples]
 
     def consensus(self, project: Project, guidelines: Guidelines) -> dict[str, Consensus]:
         """Return people's consensus by question: one label per task that has an answer."""

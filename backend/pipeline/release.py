@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from backend.active_learning.holdout import holdout_seed, in_holdout, with_holdout
-from backend.active_learning.query_strategy import Ordering, PoolView, QueryStrategy
+from backend.active_learning.strategy_interface import Ordering, PoolView, QueryStrategy
 from backend.domain.labels import AnnotatorKind, WeakLabel
 from backend.domain.llm_usage import track_usage
 from backend.domain.ports import ConfigReader

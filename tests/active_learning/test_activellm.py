@@ -9,7 +9,7 @@ from backend.active_learning.activellm import ActiveLLMStrategy
 from backend.active_learning.coverage import kernel
 from backend.active_learning.informativeness import ScoredTexts
 from backend.active_learning.pool_estimate import ActiveLLMSettings, margin_uncertainty
-from backend.active_learning.query_strategy import PoolView
+from backend.active_learning.strategy_interface import PoolView
 
 
 def directions(*degrees):

@@ -10,7 +10,7 @@ from backend.active_learning.activellm_paper import (
     selection_prompt,
 )
 from backend.active_learning.baselines import complete_order
-from backend.active_learning.query_strategy import PoolView
+from backend.active_learning.strategy_interface import PoolView
 from backend.errors import LanguageModelUnavailable
 from tests.llm.writing_model import WritingModel
 

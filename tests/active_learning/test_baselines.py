@@ -7,7 +7,7 @@ from backend.active_learning.baselines import (
     RandomOrder,
     complete_order,
 )
-from backend.active_learning.query_strategy import PoolView
+from backend.active_learning.strategy_interface import PoolView
 
 
 def pool(n, **fields):

@@ -15,7 +15,7 @@ from backend.active_learning.informativeness import (
     scoring_schema,
     split_half_reliability,
 )
-from backend.active_learning.query_strategy import PoolView
+from backend.active_learning.strategy_interface import PoolView
 from backend.domain.ports import Completion
 from backend.errors import LanguageModelUnavailable
 from tests.llm.writing_model import WritingModel

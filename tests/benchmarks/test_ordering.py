@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from backend.active_learning.baselines import RandomOrder
-from backend.active_learning.query_strategy import PoolView
+from backend.active_learning.strategy_interface import PoolView
 from benchmarks.ordering_learners import PROBE_C, learn_by_fine_tuning, probe
 from benchmarks.ordering_metrics import area, figures, interval, random_figures
 from benchmarks.ordering_pools import LabeledSet, draw_pool

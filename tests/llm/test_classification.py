@@ -258,13 +258,9 @@ def test_a_spread_posterior_sums_to_one(n_chosen, n_others):
     assert math.fsum(posterior) == pytest.approx(1.0)
 
 
-def test_texts_over_the_character_limit_are_cut_before_they_are_tokenized():
+def test_a_label_of_a_truncated_text_is_marked():
     model = FakeLanguageModel(lambda prompt: {"good": 0.3, "not good": 0.1})
-    context = PromptContext(shots={"mood": {0: (shot("a film of two hours", "Good"),)}})
-    cut, whole = annotate(
-        model, CHOICE, "a good one", "a bad", prompt_context=context, max_text_chars=6
-    )
+    texts = [Example(0, {"text": "a good one"}).truncate(6), Example(1, {"text": "a bad"})]
+    cut, whole = LLMAnnotator(model).annotate(TaskSchema((CHOICE,)), "", texts)
     assert (cut.is_truncated, whole.is_truncated) == (True, False)
-    assert 'Text: "a film"\n' in model.prompts[0]
     assert 'Text: "a good"\n' in model.prompts[0]
-    assert 'Text: "a bad"\n' in model.prompts[1]

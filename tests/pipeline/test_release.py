@@ -7,7 +7,7 @@ import pytest
 
 from backend.active_learning.baselines import RandomOrder
 from backend.active_learning.holdout import holdout_seed, in_holdout
-from backend.active_learning.query_strategy import Ordering, PoolView
+from backend.active_learning.strategy_interface import Ordering, PoolView
 from backend.domain.labels import AbstentionReason
 from backend.domain.projects import Prediction, QueuePlace
 from backend.errors import LanguageModelUnavailable
