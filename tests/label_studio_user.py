@@ -24,13 +24,15 @@ class LabelStudioUser(LabelStudioAdmin):
     def next_task(self, project: int) -> int | None:
         """Return the task that the queue gives to the token's user, locked; None at its end."""
         with self._connection.calling(f"get the next task of project {project}") as client:
-            try:
-                task = self._connection.request(client, "GET", f"api/projects/{project}/next/")
-            except ApiError as exc:
-                if exc.status_code == 404 and "There are no tasks" in str(exc.body):
-                    return None
-                raise
-            return int(task["id"])
+            response = client._client_wrapper.httpx_client.request(  # no method of the SDK's
+                f"api/projects/{project}/next/", method="GET"
+            )
+            body = response.json()
+            if response.status_code == 404 and "There are no tasks" in str(body):
+                return None
+            if response.status_code >= 400:
+                raise ApiError(status_code=response.status_code, body=body)
+            return int(body["id"])
 
     def delete_project(self, project: int) -> None:
         """Delete a project with all that is in it."""
