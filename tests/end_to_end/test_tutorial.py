@@ -127,6 +127,7 @@ def demo(tmp_path: Path, environment: dict[str, str]) -> Iterator[Demo]:
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # as in a terminal
         )
     yield Demo(process, log)
     os.killpg(process.pid, signal.SIGINT)
