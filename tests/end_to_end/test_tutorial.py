@@ -73,7 +73,7 @@ class Terminal:
 
     def close(self) -> None:
         self._shell.kill()
-        self._shell.wait()
+        self._shell.communicate()
 
 
 @dataclass
