@@ -11,7 +11,7 @@ from typing import Any
 
 import requests
 
-from backend.domain.ports import Completion, Decoding, LanguageModel, LanguageModelInfo
+from backend.domain.ports import Completion, Decoding, LanguageModel, LanguageModelInfo, Prompt
 from backend.llm.client.cache import CachedLanguageModel
 from backend.llm.client.server import LLMClient
 from backend.settings import Settings
@@ -23,7 +23,7 @@ _SALT = {"cache_salt": "the benchmark's direct client"}
 """Keeps vLLM from answering the second client out of the prefixes that the first one filled."""
 _PREFIX_COUNTER = re.compile(r"^vllm:prefix_cache_(queries|hits)_total(?:\{.*\})? (\S+)$", re.M)
 
-Call = tuple[tuple[str, ...], Decoding]
+Call = tuple[tuple[Prompt, ...], Decoding]
 
 
 def cached_language_model(model: LanguageModel, folder: Path) -> CachedLanguageModel:
@@ -54,7 +54,7 @@ class RecordingLanguageModel:
         return self._model.truncate(text, n_tokens, deadline_s=deadline_s)
 
     def complete(
-        self, prompts: Sequence[str], decoding: Decoding, *, deadline_s: float | None = None
+        self, prompts: Sequence[Prompt], decoding: Decoding, *, deadline_s: float | None = None
     ) -> list[Completion]:
         """Record the call and forward it."""
         self.calls.append((tuple(prompts), decoding))
@@ -98,7 +98,7 @@ class DirectClient:
             counts[name] += float(value)
         return counts["queries"], counts["hits"]
 
-    def _post(self, prompts: Sequence[str] | str, decoding: Decoding) -> None:
+    def _post(self, prompts: Sequence[Prompt] | Prompt, decoding: Decoding) -> None:
         url, body = self._server.request(prompts, decoding)
         timeout_s = self._timeout_s * max(1, decoding.max_tokens)  # a list here is never shortened
         response: Any = self._session.post(url, json=body | _SALT, timeout=timeout_s)

@@ -130,7 +130,7 @@ def _measure_labeling(report: Report, settings: Settings, texts: Sequence[str]) 
             server.close()
         if not calls:
             raise RuntimeError("nothing was sent to the LLM")
-        prompts = [prompt for part, _ in calls for prompt in part]
+        prompts = [str(prompt) for part, _ in calls for prompt in part]
         direct_s = _label_directly(settings, name, prompts, calls[-1][1])
         if number > 0:
             ours.append(len(texts) / seconds)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from backend.domain.labels import Abstention, AbstentionReason, HumanLabel, Region
-from backend.domain.ports import Completion, Decoding, LanguageModelInfo
+from backend.domain.ports import Completion, Decoding, LanguageModelInfo, Prompt
 from backend.domain.projects import Prediction, ProjectId, ProjectInfo, Task
 from backend.domain.student import (
     PoolTexts,
@@ -304,9 +304,14 @@ class FakeLanguageModel:
         self._ids: dict[str, int] = {}
 
     @property
-    def prompts(self) -> list[str]:
+    def asked(self) -> list[Prompt]:
         """All prompts that were to be completed, in order."""
         return [prompt for call, what in self.calls if call == "complete" for prompt in what]
+
+    @property
+    def prompts(self) -> list[str]:
+        """The texts of all prompts that were to be completed, in order."""
+        return [str(prompt) for prompt in self.asked]
 
     def describe(self, *, deadline_s: float | None = None) -> LanguageModelInfo:
         self._note("describe", None)
@@ -326,7 +331,7 @@ class FakeLanguageModel:
         return "".join(_PIECES.findall(text)[: max(0, n_tokens)])
 
     def complete(
-        self, prompts: Sequence[str], decoding: Decoding, *, deadline_s: float | None = None
+        self, prompts: Sequence[Prompt], decoding: Decoding, *, deadline_s: float | None = None
     ) -> list[Completion]:
         self._note("complete", list(prompts))
         if decoding.model not in ("", self.name):
@@ -336,7 +341,7 @@ class FakeLanguageModel:
             n_in_time = int(deadline_s / self.seconds_per_prompt)
         late = Completion(failure=f"no answer within {deadline_s or 0:g} s")
         return [
-            self._completion(prompt, decoding) if position < n_in_time else late
+            self._completion(str(prompt), decoding) if position < n_in_time else late
             for position, prompt in enumerate(prompts)
         ]
 

@@ -13,7 +13,7 @@ import numpy as np
 from backend.active_learning.baselines import complete_order
 from backend.active_learning.diagnostics import position_warnings
 from backend.active_learning.strategy_interface import Ordering, PoolView, QueryStrategy
-from backend.domain.ports import Decoding, LanguageModel
+from backend.domain.ports import Conversation, Decoding, LanguageModel
 from backend.errors import LanguageModelError, SettingsError
 from backend.llm.prompts.templates import slot_text
 
@@ -167,8 +167,9 @@ class PaperActiveLLM:
                 break
             texts = texts[: len(texts) // 2]
             prompt = selection_prompt(texts, self._settings, chosen)
-        decoding = Decoding(max_tokens=n_answer, model=info.name, is_chat=info.has_chat)
-        (completion,) = self._model.complete([prompt], decoding)
+        decoding = Decoding(max_tokens=n_answer, model=info.name)
+        asked = Conversation("", (prompt,)) if info.has_chat else prompt
+        (completion,) = self._model.complete([asked], decoding)
         n_tokens = completion.n_tokens_in + completion.n_tokens_out
         if completion.failure is not None:
             return [], Counter(failed=1), n_tokens

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from backend.active_learning.diagnostics import rank_correlation
 from backend.active_learning.strategy_interface import PoolView, Positions
-from backend.domain.ports import Completion, Decoding, LanguageModel
+from backend.domain.ports import Completion, Conversation, Decoding, LanguageModel, Prompt
 from backend.errors import LanguageModelError
 from backend.llm.prompts.templates import slot_text
 
@@ -111,11 +111,14 @@ class LLMInformativenessScorer:
             decoding = Decoding(
                 max_tokens=_TOKENS_PER_ITEM * size + 8,
                 model=info.name,
-                is_chat=info.has_chat,
                 json_schema=scoring_schema(names) if info.constrains_json else None,
             )
             shown = ([texts[at] for at in group] for group in equal)
-            prompts = [scoring_prompt(self._question, names, group) for group in shown]
+            prompts: list[Prompt] = [
+                scoring_prompt(self._question, names, group) for group in shown
+            ]
+            if info.has_chat:
+                prompts = [Conversation("", (str(prompt),)) for prompt in prompts]
             completions = self._model.complete(prompts, decoding)
             for group, completion in zip(equal, completions, strict=True):
                 result.n_tokens += completion.n_tokens_in + completion.n_tokens_out

@@ -37,6 +37,27 @@ class LanguageModelInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class Conversation:
+    """A chat prompt: the system's text, then turns of user and assistant, the user's last.
+
+    Args:
+        system: "" for no system turn.
+        turns: odd in number: user, assistant, user, ....
+    """
+
+    system: str
+    turns: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """Return all of its texts, one below the other."""
+        return "\n\n".join(text for text in (self.system, *self.turns) if text)
+
+
+Prompt = str | Conversation
+"""A text to complete as it stands, or a conversation for the model's chat template."""
+
+
+@dataclass(frozen=True, slots=True)
 class Decoding:
     """How a completion is made.
 
@@ -45,8 +66,7 @@ class Decoding:
     for the answer's mean log-probability. `model` names the model whose tokens they are, so that
     no other answers. "": whichever is served.
 
-    `is_chat` makes each prompt the first message of a user in the model's chat template; what is
-    read is then the assistant's answer. `choices` or `json_schema` (JSON text) hold the answer to
+    `choices` or `json_schema` (JSON text) hold the answer to
     one of the choices or to the schema where the server can do so (`LanguageModelInfo` says): what
     comes back is to be checked all the same. `stop` ends the answer before any of these texts.
     Under a temperature above 0 the same `seed` gives the same answer on many servers, not on vLLM;
@@ -57,7 +77,6 @@ class Decoding:
     temperature: float = 0.0
     token_ids: tuple[int, ...] = ()
     model: str = ""
-    is_chat: bool = False
     seed: int | None = None
     stop: tuple[str, ...] = ()
     json_schema: str | None = None
@@ -108,10 +127,11 @@ class LanguageModel(Protocol):
         ...
 
     def complete(
-        self, prompts: Sequence[str], decoding: Decoding, *, deadline_s: float | None = None
+        self, prompts: Sequence[Prompt], decoding: Decoding, *, deadline_s: float | None = None
     ) -> list[Completion]:
-        """Complete each prompt; same length and order as `prompts`.
+        """Complete each prompt; same length and order as `prompts`, which are all of one type.
 
+        A server with the chat route alone gets a text as the only message of a user.
         One bad prompt fails alone. Prompts that have no answer by the deadline come back as
         failures. An error is raised only when, before that, the server failed all of them.
         """

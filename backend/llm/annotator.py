@@ -152,11 +152,12 @@ def ask_free_text(
     decoding = Decoding(
         max_tokens=_MAX_NUMBER_TOKENS if question.kind.is_numeric else _MAX_TEXT_TOKENS,
         model=call.info.name,
-        is_chat=template.is_chat,
         stop=() if template.is_chat else ("\n",),
         n_logprobs=int(call.has_logprobs),
     )
-    prompts = batch.prompts(examples, layout, answer_text, call.truncator(decoding))
+    prompts = batch.prompts(
+        examples, layout, answer_text, call.truncator(decoding, is_chat=template.is_chat)
+    )
     return batch.annotate(examples, prompts, decoding, lambda done: _parse_text(question, done))
 
 

@@ -73,7 +73,9 @@ def ask_single_label(
     batch = PromptBatch(call, question, prompt_version(question, template))
     decoding = _decoding(call.info, words, is_chat=template.is_chat)
     answer_word = _answer_word(question, words)
-    prompts = batch.prompts(examples, layout, answer_word, call.truncator(decoding))
+    prompts = batch.prompts(
+        examples, layout, answer_word, call.truncator(decoding, is_chat=template.is_chat)
+    )
     return batch.annotate(examples, prompts, decoding, partial(_parse, words))
 
 
@@ -96,7 +98,7 @@ def ask_multilabel(
     suffix = "" if chosen is None else f"-top{max(map(len, chosen), default=0)}"
     batch = PromptBatch(call, question, prompt_version(question, template, suffix=suffix))
     decoding = _decoding(call.info, words, is_chat=template.is_chat)
-    truncator = call.truncator(decoding)
+    truncator = call.truncator(decoding, is_chat=template.is_chat)
     cells: list[tuple[int, int]] = []
     prompts: list[TruncatedPrompt] = []
     for index, label in enumerate(question.labels):
@@ -127,7 +129,7 @@ def ask_shortlist(
     template = call.template_for(question)
     version = prompt_version(question, template, suffix=f"-top{N_SHORTLISTED}")
     batch = PromptBatch(call, question, version)
-    truncator = call.truncator(Decoding(max_tokens=_MAX_ANSWER_TOKENS, is_chat=template.is_chat))
+    truncator = call.truncator(Decoding(max_tokens=_MAX_ANSWER_TOKENS), is_chat=template.is_chat)
     rows = []
     for example, chosen in zip(examples, shortlist(question, examples, N_SHORTLISTED), strict=True):
         labels = chosen[:N_SHORTLISTED]
@@ -252,14 +254,13 @@ def _decoding(info: LanguageModelInfo, words: Verbalizer, *, is_chat: bool) -> D
     Written answers are constrained to the words where the server can do so, else end with a line.
     """
     if words.token_ids:
-        return Decoding(token_ids=words.token_ids, model=info.name, is_chat=is_chat)
+        return Decoding(token_ids=words.token_ids, model=info.name)
     choices: tuple[str, ...] = ()
     if info.constrains_choices:
         choices = words.words if is_chat else tuple(f" {word}" for word in words.words)
     return Decoding(
         max_tokens=_MAX_ANSWER_TOKENS,
         model=info.name,
-        is_chat=is_chat,
         choices=choices,
         stop=() if is_chat or choices else ("\n",),
     )

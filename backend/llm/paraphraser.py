@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from backend.domain.ports import Decoding, LanguageModel
+from backend.domain.ports import Conversation, Decoding, LanguageModel, Prompt
 from backend.llm.prompts.templates import slot_text
 
 _BATCH_SIZE = 64
@@ -39,7 +39,7 @@ class Paraphraser:
         paraphrases: list[str | None] = [None] * len(texts)
         for n_tokens, positions in sorted(asked.items()):
             stop = () if info.has_chat else ('"', "\n")
-            decoding = Decoding(n_tokens, model=info.name, is_chat=info.has_chat, stop=stop)
+            decoding = Decoding(n_tokens, model=info.name, stop=stop)
             for start in range(0, len(positions), _BATCH_SIZE):
                 batch = positions[start : start + _BATCH_SIZE]
                 prompts = [_prompt(texts[at], is_chat=info.has_chat) for at in batch]
@@ -50,6 +50,8 @@ class Paraphraser:
         return paraphrases
 
 
-def _prompt(text: str, *, is_chat: bool) -> str:
+def _prompt(text: str, *, is_chat: bool) -> Prompt:
     shown = f'{_INSTRUCTION}\n\nText: "{slot_text(text)}"'
-    return f"{shown}\n\nAnswer with the new text alone." if is_chat else f'{shown}\nNew text: "'
+    if is_chat:
+        return Conversation("", (f"{shown}\n\nAnswer with the new text alone.",))
+    return f'{shown}\nNew text: "'

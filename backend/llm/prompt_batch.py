@@ -73,14 +73,14 @@ class LLMCall:
             self.tokens[key] = self.model.tokenize(text, deadline_s=self.deadline.left_s())
         return self.tokens[key]
 
-    def truncator(self, decoding: Decoding) -> PromptTruncator:
+    def truncator(self, decoding: Decoding, *, is_chat: bool = False) -> PromptTruncator:
         """Return the truncator that leaves room for an answer made with this decoding."""
         return PromptTruncator(
             self.model,
             self.info,
             self.deadline,
             n_answer_tokens=decoding.max_tokens,
-            is_chat=decoding.is_chat,
+            is_chat=is_chat,
         )
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import requests
 
-from backend.domain.ports import Decoding
+from backend.domain.ports import Conversation, Decoding, Prompt
 from backend.llm.client.cache import cache_keys
 from benchmarks.faults.http_server import HttpServer
 
@@ -97,7 +97,7 @@ class LLMProxy:
     def _complete(self, path: str, body: dict[str, Any]) -> tuple[int, bytes]:
         field = next(name for name in _PROMPT_FIELDS if name in body)
         prompts = _prompts(body[field])
-        self._count(path, body, [_text(prompt) for prompt in prompts])
+        self._count(path, body, [_prompt(prompt) for prompt in prompts])
         rest = {key: value for key, value in body.items() if key != field}
         names = [_name(path, rest, json.dumps(prompt)) for prompt in prompts]
         missing = [
@@ -140,7 +140,7 @@ class LLMProxy:
         )
         return reply.status_code, reply.content
 
-    def _count(self, path: str, body: Mapping[str, Any], prompts: Sequence[str]) -> None:
+    def _count(self, path: str, body: Mapping[str, Any], prompts: Sequence[Prompt]) -> None:
         """Count the prompts, and those whose answer is in the backend's database already."""
         keys = _cache_keys(path, body, prompts)
         stored = _stored(self.database, keys) if self.database else set()
@@ -150,7 +150,7 @@ class LLMProxy:
             self.n_paid_twice += sum(key in stored for key in keys)
 
 
-def _cache_keys(path: str, body: Mapping[str, Any], prompts: Sequence[str]) -> list[bytes]:
+def _cache_keys(path: str, body: Mapping[str, Any], prompts: Sequence[Prompt]) -> list[bytes]:
     """Return the backend's cache keys of a request's prompts."""
     token_ids = tuple(body.get("logprob_token_ids", ()))
     is_chat = path.startswith("/v1/chat")
@@ -159,7 +159,6 @@ def _cache_keys(path: str, body: Mapping[str, Any], prompts: Sequence[str]) -> l
         max_tokens=int(body.get("max_tokens", body.get("max_completion_tokens", 1))),
         temperature=float(body.get("temperature", 0.0)),
         token_ids=token_ids,
-        is_chat=is_chat,
         seed=body.get("seed"),
         stop=tuple(body.get("stop", ())),
         choices=tuple(body.get("structured_outputs", {}).get("choice", ())),
@@ -182,8 +181,12 @@ def _prompts(value: Any) -> list[Any]:
     return [value]
 
 
-def _text(prompt: Any) -> str:
-    return prompt if isinstance(prompt, str) else str(prompt[0]["content"])
+def _prompt(value: Any) -> Prompt:
+    if isinstance(value, str):
+        return value
+    system = "".join(message["content"] for message in value if message["role"] == "system")
+    turns = tuple(message["content"] for message in value if message["role"] != "system")
+    return Conversation(system, turns)
 
 
 def _name(path: str, body: Mapping[str, Any] | None, prompt: str) -> str:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backend.domain.labels import Abstention, AbstentionReason, Example, PromptContext
+from backend.domain.ports import Conversation
 from backend.domain.questions import LabelDefinition, Question, QuestionKind, TaskSchema, TextField
 from backend.label_model.multilabel import UNLISTED_PROBABILITY
 from backend.llm.annotator import LLMAnnotator
@@ -197,10 +198,10 @@ def test_chat_templates_wait_for_a_server_that_has_chat():
     prompt_context = PromptContext(templates={"mood": "chat-options"})
     plain = WritingModel(lambda prompt: "good")
     (weak,) = annotate(plain, CHOICE, "one", prompt_context=prompt_context)
-    assert (weak.prompt_version, plain.decodings[0].is_chat) == ("choice/plain-options/1", False)
+    assert (weak.prompt_version, type(plain.asked[0])) == ("choice/plain-options/1", str)
     chat = WritingModel(lambda prompt: "good", has_chat=True)
     (weak,) = annotate(chat, CHOICE, "one", prompt_context=prompt_context)
-    assert (weak.prompt_version, chat.decodings[0].is_chat) == ("choice/chat-options/1", True)
+    assert (weak.prompt_version, type(chat.asked[0])) == ("choice/chat-options/1", Conversation)
 
 
 def test_unknown_templates_fall_back_to_the_default():

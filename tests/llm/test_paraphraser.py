@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from backend.domain.ports import Completion
+from backend.domain.ports import Completion, Conversation
 from backend.errors import LanguageModelUnavailable
 from backend.llm.paraphraser import Paraphraser
 from tests.fakes import FakeLanguageModel
@@ -23,7 +23,7 @@ class ParaphrasingModel(FakeLanguageModel):
     def complete(self, prompts, decoding, *, deadline_s=None):
         self._note("complete", list(prompts))
         self.decodings = [*getattr(self, "decodings", []), decoding]
-        return [self._answer(prompt) for prompt in prompts]
+        return [self._answer(str(prompt)) for prompt in prompts]
 
     def _answer(self, prompt):
         text = prompt.split('Text: "')[1].split('"')[0]
@@ -60,7 +60,7 @@ def test_a_chat_model_is_asked_in_a_chat():
     model = ParaphrasingModel()
     model.has_chat = True
     assert Paraphraser(model).paraphrase(["good film"]) == ["film good"]
-    assert model.decodings[0].is_chat
+    assert isinstance(model.asked[0], Conversation)
     assert model.prompts[0].endswith("Answer with the new text alone.")
 
 

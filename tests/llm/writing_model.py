@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from backend.domain.ports import Completion, Decoding, LanguageModelInfo
+from backend.domain.ports import Completion, Decoding, LanguageModelInfo, Prompt
 from tests.fakes import FakeLanguageModel
 
 
@@ -27,14 +27,14 @@ class WritingModel(FakeLanguageModel):
         return replace(super().describe(deadline_s=deadline_s), **self.offers)
 
     def complete(
-        self, prompts: Sequence[str], decoding: Decoding, *, deadline_s: float | None = None
+        self, prompts: Sequence[Prompt], decoding: Decoding, *, deadline_s: float | None = None
     ) -> list[Completion]:
         self.decodings.append(decoding)
         answers = super().complete(prompts, decoding, deadline_s=deadline_s)
         return [
             replace(
                 answer,
-                text=self.writes(prompt),
+                text=self.writes(str(prompt)),
                 mean_logprob=self.mean_logprob,
                 finish_reason=self.finish_reason,
             )

@@ -12,12 +12,14 @@ from dataclasses import asdict, replace
 from typing import Protocol
 
 from backend.domain.llm_usage import Usage, current_scope
-from backend.domain.ports import Completion, Decoding, LanguageModel, LanguageModelInfo
+from backend.domain.ports import Completion, Decoding, LanguageModel, LanguageModelInfo, Prompt
 from backend.errors import LanguageModelError, StoreUnavailable
 
 _log = logging.getLogger(__name__)
 _N_DECIMALS = 6
 _DIGEST_BYTES = 16
+_CHAT = b"chat"
+"""Begins the hashed content of a conversation; that of a text begins with a brace."""
 
 
 class CompletionCache(Protocol):
@@ -62,7 +64,7 @@ class CachedLanguageModel:
         getattr(self._model, "close", lambda: None)()
 
     def complete(
-        self, prompts: Sequence[str], decoding: Decoding, *, deadline_s: float | None = None
+        self, prompts: Sequence[Prompt], decoding: Decoding, *, deadline_s: float | None = None
     ) -> list[Completion]:
         """Complete each prompt, from the cache where it is known."""
         if not prompts:
@@ -108,18 +110,22 @@ class CachedLanguageModel:
             _log.warning("%d answers cannot be kept: %s", len(good), exc)
 
 
-def cache_keys(model: str, prompts: Sequence[str], decoding: Decoding) -> list[bytes]:
+def cache_keys(model: str, prompts: Sequence[Prompt], decoding: Decoding) -> list[bytes]:
     """Return the key of each prompt's completion, in the order of the prompts."""
     given = asdict(replace(decoding, model=model))
     fields = {name: value for name, value in given.items() if value}
     head = json.dumps(fields, sort_keys=True).encode() + b"\0"
     is_sampled = decoding.temperature > 0 and decoding.seed is None
-    n_before: Counter[str] = Counter()
+    n_before: Counter[Prompt] = Counter()
     keys = []
     for prompt in prompts:
         number = b"%d\0" % n_before[prompt] if is_sampled else b"\0"
         n_before[prompt] += 1
-        content = head + number + prompt.encode("utf-8", "surrogatepass")
+        content = head + number
+        if isinstance(prompt, str):
+            content += prompt.encode("utf-8", "surrogatepass")
+        else:
+            content = _CHAT + content + json.dumps([prompt.system, *prompt.turns]).encode()
         keys.append(hashlib.blake2b(content, digest_size=_DIGEST_BYTES).digest())
     return keys
 

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from backend.domain.ports import Decoding, LanguageModelInfo
+from backend.domain.ports import Decoding, LanguageModelInfo, Prompt
 from backend.llm.client.connection import (
     FailureKind,
     RequestRejected,
@@ -67,11 +67,12 @@ class ServerCapabilities:
     routes: Mapping[RouteName, RouteCapabilities]
     tokenizer: Tokenizer | None
 
-    def route(self, decoding: Decoding) -> RouteName:
-        """Return the wanted route for a request, or the other one if only that can answer it."""
-        wanted, other = ROUTES[::-1] if decoding.is_chat else ROUTES
+    def route(self, prompt: Prompt, decoding: Decoding) -> RouteName:
+        """Return the wanted route for a prompt, or the other one if only that can answer it."""
+        is_text = isinstance(prompt, str)
+        wanted, other = ROUTES if is_text else ROUTES[::-1]
         ours, theirs = self.routes[wanted], self.routes[other]
-        if not (self.info.has_chat if decoding.is_chat else self.info.has_plain):
+        if not (self.info.has_plain if is_text else self.info.has_chat):
             return other
         is_lost = (decoding.choices and theirs.choices_by and not ours.choices_by) or (
             decoding.json_schema is not None and theirs.json_by and not ours.json_by

@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
-from backend.domain.ports import Completion
+from backend.domain.ports import Completion, Prompt
 from backend.llm.client.connection import FailureKind, RequestRejected, ServerError
 
-SendBatch = Callable[[Sequence[str]], list[Completion | None]]
+SendBatch = Callable[[Sequence[Prompt]], list[Completion | None]]
 """Sends one batch of prompts; None stands for a response that cannot be used."""
 
 _MAX_BACKOFF_S = 8.0
@@ -116,7 +116,7 @@ class BatchedCompletion:
 
     def __init__(
         self,
-        prompts: Sequence[str],
+        prompts: Sequence[Prompt],
         send: SendBatch,
         adaptive: AdaptiveConcurrency,
         *,
@@ -212,10 +212,10 @@ class BatchedCompletion:
             self._pending.extendleft(reversed(batch.halves()))
         else:
             position = batch.positions[0]
-            message = str(exc)
+            message, prompt = str(exc), str(self._prompts[position])
             n_windows = max(1, len(message) - _ECHO_CHARS + 1)
             windows = (message[start : start + _ECHO_CHARS] for start in range(n_windows))
-            if any(window in self._prompts[position] for window in windows):
+            if any(window in prompt for window in windows):
                 message = "the LLM server refused this prompt"
             self._completions[position] = Completion(failure=message, was_refused=True)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Literal
 
-from backend.domain.ports import Decoding
+from backend.domain.ports import Conversation, Decoding, Prompt
 from backend.llm.client.connection import json_or_none
 
 RouteName = Literal["plain", "chat"]
@@ -61,11 +61,11 @@ def route_path(route: RouteName, *, is_batch: bool) -> str:
 def request_body(
     route: RouteName,
     model: str,
-    prompts: Sequence[str] | str,
+    prompts: Sequence[Prompt] | Prompt,
     decoding: Decoding,
     capabilities: RouteCapabilities,
 ) -> dict[str, Any]:
-    """Return the body of a request for one prompt (a string) or for a batch.
+    """Return the body of a request for one prompt or for a batch.
 
     vLLM gets no seed: on a CPU, a seeded request whose prompt is prefilled in chunks ends the whole
     server ("CPU Generator does not use offset", seen with 0.32), and nothing in its responses
@@ -146,9 +146,18 @@ def json_fields(schema: Any, by: Constraint) -> dict[str, Any]:
     return {"response_format": {"type": "json_schema", "json_schema": named}}
 
 
-def _prompt_field(route: RouteName, prompts: Sequence[str] | str) -> dict[str, Any]:
+def _prompt_field(route: RouteName, prompts: Sequence[Prompt] | Prompt) -> dict[str, Any]:
+    if isinstance(prompts, str | Conversation):
+        return {"prompt": str(prompts)} if route == "plain" else {"messages": _messages(prompts)}
     if route == "plain":
-        return {"prompt": prompts if isinstance(prompts, str) else list(prompts)}
-    one_by_one = [prompts] if isinstance(prompts, str) else prompts
-    conversations = [[{"role": "user", "content": prompt}] for prompt in one_by_one]
-    return {"messages": conversations[0] if isinstance(prompts, str) else conversations}
+        return {"prompt": [str(prompt) for prompt in prompts]}
+    return {"messages": [_messages(prompt) for prompt in prompts]}
+
+
+def _messages(prompt: Prompt) -> list[dict[str, str]]:
+    """Return a prompt as messages; a text is the only message of a user."""
+    chat = Conversation("", (prompt,)) if isinstance(prompt, str) else prompt
+    system = [{"role": "system", "content": chat.system}] if chat.system else []
+    roles = ("user", "assistant")
+    turns = [{"role": roles[at % 2], "content": text} for at, text in enumerate(chat.turns)]
+    return system + turns

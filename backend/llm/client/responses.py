@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from typing import Any
 
-from backend.domain.ports import Completion
+from backend.domain.ports import Completion, Prompt
 from backend.llm.client.connection import FailureKind, RequestRejected, ServerError
 
 DEFAULT_CONTEXT_TOKENS = 2048
@@ -83,7 +83,7 @@ def read_token_ids(payload: Mapping[str, Any]) -> tuple[int, ...]:
 
 
 def read_completions(
-    payload: Mapping[str, Any], prompts: Sequence[str], options: ParseOptions
+    payload: Mapping[str, Any], prompts: Sequence[Prompt], options: ParseOptions
 ) -> list[Completion | None]:
     """Return one completion per prompt, in the prompts' order; None for an unusable one.
 
@@ -100,7 +100,9 @@ def read_completions(
     usage = payload.get("usage")
     if not isinstance(usage, dict):
         return completions
-    tokens_in = _shares(usage.get("prompt_tokens"), [len(prompt.encode()) for prompt in prompts])
+    tokens_in = _shares(
+        usage.get("prompt_tokens"), [len(str(prompt).encode()) for prompt in prompts]
+    )
     tokens_out = _shares(usage.get("completion_tokens"), [_n_tokens(c) for c in choices])
     return [
         completion and replace(completion, n_tokens_in=n_in, n_tokens_out=n_out)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from backend.domain.ports import Completion, Decoding, LanguageModelInfo
+from backend.domain.ports import Completion, Conversation, Decoding, LanguageModelInfo, Prompt
 from backend.llm.client.capabilities import CapabilityDetector, ServerCapabilities
 from backend.llm.client.concurrency import AdaptiveConcurrency, BatchedCompletion, RequestLimits
 from backend.llm.client.connection import FailureKind, ServerConnection, ServerError
@@ -97,13 +97,13 @@ class LLMClient:
         return text[: self._longest_prefix(sent, n_tokens, until)]
 
     def complete(
-        self, prompts: Sequence[str], decoding: Decoding, *, deadline_s: float | None = None
+        self, prompts: Sequence[Prompt], decoding: Decoding, *, deadline_s: float | None = None
     ) -> list[Completion]:
         """Complete each prompt, in batches; same length and order as `prompts`."""
         until = None if deadline_s is None else time.monotonic() + deadline_s
         detections: list[ServerCapabilities] = []
 
-        def send(batch: Sequence[str]) -> list[Completion | None]:
+        def send(batch: Sequence[Prompt]) -> list[Completion | None]:
             # a call stays with one model: token ids of another vocabulary would mean nothing
             found = detections[0] if detections else self._detect(until)
             detections.append(found)
@@ -120,36 +120,39 @@ class LLMClient:
         is_long = decoding.max_tokens > _LONG_ANSWER_TOKENS
         adaptive = self._long_answers if is_long else self._short_answers
         known = self._capabilities  # None before the first call, which goes out in batches
-        if known is not None and not known.routes[known.route(decoding)].accepts_batches:
+        route = known and prompts and known.routes[known.route(prompts[0], decoding)]
+        if route and not route.accepts_batches:
             adaptive = self._single_prompts
-        sent = [_sendable(prompt) for prompt in prompts]
+        sent = [_sendable_prompt(prompt) for prompt in prompts]
         backoff_s = self._limits.first_backoff_s
         call = BatchedCompletion(sent, send, adaptive, first_backoff_s=backoff_s)
         return call.run(until=until, deadline_s=deadline_s)
 
     def request(
         self,
-        prompts: Sequence[str] | str,
+        prompts: Sequence[Prompt] | Prompt,
         decoding: Decoding,
         capabilities: ServerCapabilities | None = None,
     ) -> tuple[str, dict[str, Any]]:
         """Return address and body of the request for a batch, or for a single prompt."""
         found = capabilities or self._detect(None)
-        route = found.route(decoding)
+        is_batch = not isinstance(prompts, str | Conversation)
+        first = prompts if isinstance(prompts, str | Conversation) else prompts[0]
+        route = found.route(first, decoding)
         body = request_body(route, found.info.name, prompts, decoding, found.routes[route])
-        path = route_path(route, is_batch=not isinstance(prompts, str))
+        path = route_path(route, is_batch=is_batch)
         return f"{self._server.base_url}/{path}", body
 
     def _send(
         self,
-        prompts: Sequence[str],
+        prompts: Sequence[Prompt],
         decoding: Decoding,
         capabilities: ServerCapabilities,
         left_s: float | None,
     ) -> list[Completion | None]:
         """Send one batch, within the call's time left and the time limit of one request."""
         until = self._until(left_s, n_answer_tokens=decoding.max_tokens)
-        route = capabilities.routes[capabilities.route(decoding)]
+        route = capabilities.routes[capabilities.route(prompts[0], decoding)]
         options = ParseOptions(
             required_ids=decoding.token_ids if route.reads_token_ids else (),
             texts_to_ids=None
@@ -159,10 +162,10 @@ class LLMClient:
         )
         completions: list[Completion | None] = []
         with self._forgetting():
-            for one in [prompts] if route.accepts_batches else prompts:
-                url, body = self.request(one, decoding, capabilities)
+            for asked in [prompts] if route.accepts_batches else [[one] for one in prompts]:
+                given = asked if route.accepts_batches else asked[0]
+                url, body = self.request(given, decoding, capabilities)
                 payload = self._server.request(url, body, until=until)
-                asked = [one] if isinstance(one, str) else one
                 completions += read_completions(payload, asked, options)
         return completions
 
@@ -222,6 +225,12 @@ class LLMClient:
             else:
                 too_long = middle
         return fits
+
+
+def _sendable_prompt(prompt: Prompt) -> Prompt:
+    if isinstance(prompt, str):
+        return _sendable(prompt)
+    return Conversation(_sendable(prompt.system), tuple(map(_sendable, prompt.turns)))
 
 
 def _sendable(text: str) -> str:

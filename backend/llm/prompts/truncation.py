@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from backend.domain.labels import Abstention, AbstentionReason
-from backend.domain.ports import LanguageModel, LanguageModelInfo
+from backend.domain.ports import Conversation, LanguageModel, LanguageModelInfo, Prompt
 from backend.errors import LanguageModelRejected, LanguageModelUnavailable
 from backend.llm.prompts.templates import Layout
 
@@ -35,7 +35,7 @@ class Deadline:
 class TruncatedPrompt:
     """A prompt that fits the context, or why there is none."""
 
-    prompt: str = ""
+    prompt: Prompt = ""
     is_truncated: bool = False
     abstention: Abstention | None = None
 
@@ -54,6 +54,7 @@ class PromptTruncator:
     ) -> None:
         self._model = model
         self._deadline = deadline
+        self._is_chat = is_chat
         template = _N_TEMPLATE_TOKENS if is_chat else 0
         self._n_for_prompt = info.n_context_tokens - n_answer_tokens - _N_SPARE_TOKENS - template
         self._counts: dict[str, int] = {}
@@ -67,7 +68,7 @@ class PromptTruncator:
         """
         prompt = layout.fill(texts)
         if len(prompt.encode()) <= self._n_for_prompt:
-            return TruncatedPrompt(prompt)
+            return TruncatedPrompt(self._prompt(prompt))
         if self._failure is None:
             try:
                 return self._cut(layout, texts)
@@ -94,7 +95,10 @@ class PromptTruncator:
                 for name, n, limit in zip(names, counts, limits, strict=True)
             }
         is_truncated = any(len(cut[name]) < len(texts[name]) for name in names)
-        return TruncatedPrompt(layout.fill(cut), is_truncated)
+        return TruncatedPrompt(self._prompt(layout.fill(cut)), is_truncated)
+
+    def _prompt(self, text: str) -> Prompt:
+        return Conversation("", (text,)) if self._is_chat else text
 
     def _with_fewer_shots(self, layout: Layout, names: Sequence[str]) -> Layout:
         """Return the layout with as many of its last shots as fit their share of the context."""

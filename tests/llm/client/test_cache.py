@@ -8,9 +8,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from backend.domain.llm_usage import Prices, Usage, UsageScope, track_usage
-from backend.domain.ports import Completion, Decoding
+from backend.domain.ports import Completion, Conversation, Decoding
 from backend.errors import LanguageModelUnavailable, StoreUnavailable
-from backend.llm.client.cache import CachedLanguageModel
+from backend.llm.client.cache import CachedLanguageModel, cache_keys
 from backend.store import Database, LLMCache
 from backend.store import tables as t
 from tests.fakes import FakeLanguageModel
@@ -63,7 +63,6 @@ def test_the_misses_of_a_call_go_out_together_and_in_order(store):
     "other",
     [
         Decoding(token_ids=(1, 3)),
-        Decoding(token_ids=(1, 2), is_chat=True),
         Decoding(token_ids=(1, 2), max_tokens=2),
         Decoding(token_ids=(1, 2), stop=("x",)),
         Decoding(token_ids=(1, 2), choices=("x",)),
@@ -77,6 +76,28 @@ def test_another_decoding_is_another_question(store, other):
     cached.complete(["one"], GREEDY)
     cached.complete(["one"], other)
     assert model.prompts == ["one", "one"]
+
+
+def test_a_conversation_is_another_question_than_its_text(store):
+    model = fake()
+    cached = CachedLanguageModel(model, store)
+    asked = [
+        "be brief\n\none",
+        Conversation("", ("be brief\n\none",)),
+        Conversation("be brief", ("one",)),
+        Conversation("be brief", ("one", "two", "three")),
+        Conversation("", ("be brief", "one", "two")),
+    ]
+    for prompt in [*asked, *asked]:
+        cached.complete([prompt], GREEDY)
+    assert model.asked == asked
+
+
+def test_the_keys_of_texts_stay_as_they_are():
+    """Stored answers would be lost, and paid for again, if they changed."""
+    decoding = Decoding(token_ids=(1, 2), model="m")
+    (key,) = cache_keys("m", ["one"], decoding)
+    assert key.hex() == "ac1e9be92706c56e844c159bd5607171"
 
 
 def test_another_model_is_asked_anew(store):

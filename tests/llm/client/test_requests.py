@@ -7,10 +7,12 @@ from dataclasses import replace
 
 import pytest
 
-from backend.domain.ports import Decoding
+from backend.domain.ports import Conversation, Decoding
 from backend.llm.client.requests import RouteCapabilities, request_body
 from tests.llm.client.vllm_client import ASKED, DIALECTS, PROMPTS, assert_all_answered, client
-from tests.llm_server import ScriptedLlmServer, is_work
+from tests.llm_server import VLLM, ScriptedLlmServer, is_work
+
+ASKED_TEXT = Decoding(max_tokens=3)
 
 
 def test_without_asked_tokens_no_probabilities_are_asked(server, model):
@@ -27,7 +29,7 @@ def test_likeliest_tokens_are_used_where_named_ones_cannot_be_asked(server, mode
 
 
 def test_a_chat_goes_through_the_template_in_batches(server, model):
-    completions = model.complete(PROMPTS, replace(ASKED, is_chat=True))
+    completions = model.complete([Conversation("", (prompt,)) for prompt in PROMPTS], ASKED)
     assert_all_answered(completions)
     work = [path for path, body in server.requests if is_work(path, body)]
     assert set(work) == {"/v1/chat/completions/batch"}
@@ -69,3 +71,35 @@ def test_an_answer_is_constrained_to_choices_or_a_schema(dialect):
     finally:
         model.close()
         server.close()
+
+
+@pytest.mark.parametrize("dialect", DIALECTS.values(), ids=DIALECTS.keys())
+def test_a_conversation_goes_to_the_chat_route_turn_by_turn(dialect):
+    server = ScriptedLlmServer(dialect=dialect)
+    model = client(server)
+    try:
+        talk = Conversation("Be brief.", ("one", "first", "two"))
+        assert [answer.text for answer in model.complete([talk, talk], ASKED_TEXT)] == [" yes"] * 2
+        path, body = server.requests[-1]
+        assert path.startswith("/v1/chat/completions")
+        messages = (
+            body["messages"] if isinstance(body["messages"][0], dict) else body["messages"][0]
+        )
+        assert [(one["role"], one["content"]) for one in messages] == [
+            ("system", "Be brief."),
+            ("user", "one"),
+            ("assistant", "first"),
+            ("user", "two"),
+        ]
+    finally:
+        model.close()
+        server.close()
+
+
+def test_a_server_without_the_chat_route_gets_a_conversation_as_text(server):
+    server.dialect = replace(VLLM, has_chat=False)
+    model = client(server)
+    model.complete([Conversation("Be brief.", ("one",))], ASKED_TEXT)
+    assert server.requests[-1][0] == "/v1/completions"
+    assert server.requests[-1][1]["prompt"] == ["Be brief.\n\none"]
+    model.close()
