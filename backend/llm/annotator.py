@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from backend.domain.labels import (
@@ -148,6 +149,7 @@ def ask_free_text(
 
     template = call.template_for(question)
     layout = open_layout(call.schema, question, call.instruction)
+    layout = replace(layout, is_chat=template.is_chat)
     batch = PromptBatch(call, question, prompt_version(question, template))
     decoding = Decoding(
         max_tokens=_MAX_NUMBER_TOKENS if question.kind.is_numeric else _MAX_TEXT_TOKENS,
@@ -155,9 +157,7 @@ def ask_free_text(
         stop=() if template.is_chat else ("\n",),
         n_logprobs=int(call.has_logprobs),
     )
-    prompts = batch.prompts(
-        examples, layout, answer_text, call.truncator(decoding, is_chat=template.is_chat)
-    )
+    prompts = batch.prompts(examples, layout, answer_text, call.truncator(decoding))
     return batch.annotate(examples, prompts, decoding, lambda done: _parse_text(question, done))
 
 

@@ -73,9 +73,7 @@ def ask_single_label(
     batch = PromptBatch(call, question, prompt_version(question, template))
     decoding = _decoding(call.info, words, is_chat=template.is_chat)
     answer_word = _answer_word(question, words)
-    prompts = batch.prompts(
-        examples, layout, answer_word, call.truncator(decoding, is_chat=template.is_chat)
-    )
+    prompts = batch.prompts(examples, layout, answer_word, call.truncator(decoding))
     return batch.annotate(examples, prompts, decoding, partial(_parse, words))
 
 
@@ -98,12 +96,12 @@ def ask_multilabel(
     suffix = "" if chosen is None else f"-top{max(map(len, chosen), default=0)}"
     batch = PromptBatch(call, question, prompt_version(question, template, suffix=suffix))
     decoding = _decoding(call.info, words, is_chat=template.is_chat)
-    truncator = call.truncator(decoding, is_chat=template.is_chat)
+    truncator = call.truncator(decoding)
     cells: list[tuple[int, int]] = []
     prompts: list[TruncatedPrompt] = []
     for index, label in enumerate(question.labels):
         rows = [row for row in range(len(examples)) if chosen is None or index in chosen[row]]
-        layout = yes_no_layout(call.schema, question, call.instruction, label_index=index)
+        layout = yes_no_layout(call.schema, question, call.instruction, template, index)
         asked = [examples[row] for row in rows]
         prompts += batch.prompts(asked, layout, _yes_or_no(label.value), truncator)
         cells += [(row, index) for row in rows]
@@ -129,7 +127,7 @@ def ask_shortlist(
     template = call.template_for(question)
     version = prompt_version(question, template, suffix=f"-top{N_SHORTLISTED}")
     batch = PromptBatch(call, question, version)
-    truncator = call.truncator(Decoding(max_tokens=_MAX_ANSWER_TOKENS), is_chat=template.is_chat)
+    truncator = call.truncator(Decoding(max_tokens=_MAX_ANSWER_TOKENS))
     rows = []
     for example, chosen in zip(examples, shortlist(question, examples, N_SHORTLISTED), strict=True):
         labels = chosen[:N_SHORTLISTED]

@@ -18,11 +18,11 @@ from backend.domain.labels import (
 from backend.domain.ports import Completion, Decoding, LanguageModel, LanguageModelInfo
 from backend.domain.questions import Question, TaskSchema
 from backend.llm.injection_flag import injection_flag
+from backend.llm.prompts.layout import Layout, Shot
 from backend.llm.prompts.templates import (
     DEFAULT_CHAT_TEMPLATE,
     DEFAULT_TEMPLATE,
     TEMPLATES,
-    Layout,
     PromptTemplate,
     available_templates,
     slot_text,
@@ -73,14 +73,10 @@ class LLMCall:
             self.tokens[key] = self.model.tokenize(text, deadline_s=self.deadline.left_s())
         return self.tokens[key]
 
-    def truncator(self, decoding: Decoding, *, is_chat: bool = False) -> PromptTruncator:
+    def truncator(self, decoding: Decoding) -> PromptTruncator:
         """Return the truncator that leaves room for an answer made with this decoding."""
         return PromptTruncator(
-            self.model,
-            self.info,
-            self.deadline,
-            n_answer_tokens=decoding.max_tokens,
-            is_chat=is_chat,
+            self.model, self.info, self.deadline, n_answer_tokens=decoding.max_tokens
         )
 
 
@@ -107,12 +103,12 @@ class PromptBatch:
             if isinstance(texts, Abstention):
                 prompts.append(TruncatedPrompt(abstention=texts))
                 continue
-            blocks = []
-            for shot in self._shots.get(example.id, ()):
-                answer, shown = format_answer(shot), self._slots(shot.texts)
+            shots = []
+            for demonstration in self._shots.get(example.id, ()):
+                answer, shown = format_answer(demonstration), self._slots(demonstration.texts)
                 if answer is not None and shown:
-                    blocks.append(layout.block(shown, answer))
-            prompt = truncator.fit(replace(layout, shots=tuple(blocks)), texts)
+                    shots.append(Shot(layout.query(shown), answer))
+            prompt = truncator.fit(replace(layout, shots=tuple(shots)), texts)
             is_cut = not example.truncated.isdisjoint(texts)
             prompts.append(replace(prompt, is_truncated=prompt.is_truncated or is_cut))
         return prompts

@@ -41,7 +41,7 @@ def test_templates_are_trial_and_the_selection_avoids_the_bad_one(data):
     plain = [name for name, template in TEMPLATES.items() if not template.is_chat]
     assert [one.template for one in trial.outcomes] == plain
     assert found["accuracy_raw plain-hints"] == 1.0
-    assert found["accuracy_raw plain-marks"] < 1.0
+    assert found["accuracy_raw plain-letters"] < 1.0
     assert found["accuracy_probe human=0"] == found["accuracy_best_form"] == 1.0
     assert sum(found["picks human=30"].values()) == 5
-    assert "plain-marks" not in found["picks human=0"]
+    assert "plain-letters" not in found["picks human=0"]

@@ -201,7 +201,7 @@ def test_chat_templates_wait_for_a_server_that_has_chat():
     assert (weak.prompt_version, type(plain.asked[0])) == ("choice/plain-options/1", str)
     chat = WritingModel(lambda prompt: "good", has_chat=True)
     (weak,) = annotate(chat, CHOICE, "one", prompt_context=prompt_context)
-    assert (weak.prompt_version, type(chat.asked[0])) == ("choice/chat-options/1", Conversation)
+    assert (weak.prompt_version, type(chat.asked[0])) == ("choice/chat-options/2", Conversation)
 
 
 def test_unknown_templates_fall_back_to_the_default():

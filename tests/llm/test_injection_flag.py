@@ -38,9 +38,9 @@ def test_the_corpus_is_large_mixed_and_paired():
 @pytest.mark.parametrize("template", TEMPLATES)
 def test_no_hostile_text_adds_a_line_a_quote_or_a_control_token(template):
     layout = choice_layout(SCHEMA, QUESTION, "", TEMPLATES[template], WORDS)
-    empty = layout.fill({"review": ""})
+    empty = str(layout.fill({"review": ""}))
     for one in CORPUS:
-        prompt = layout.fill({"review": slot_text(one.text)})
+        prompt = str(layout.fill({"review": slot_text(one.text)}))
         assert len(prompt.splitlines()) == len(empty.splitlines())
         assert prompt.count('"') == empty.count('"')
         assert not SPECIAL_TOKEN.search(slot_text(one.text).replace("< ", "").replace("[ ", ""))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html.parser import HTMLParser
 
 from backend.domain.ports import LanguageModelInfo
 from backend.domain.questions import Question, TaskSchema, TextFormat
+from backend.llm.prompts.layout import Layout
 from backend.llm.prompts.verbalizer import Verbalizer, answer_names
 
 _MAX_LINE_CHARS = 300
@@ -34,20 +35,21 @@ class PromptTemplate:
     Args:
         version: raised with every change of the wording.
         lists_options: whether a line lists the answers; None: only where a meaning is missing.
-        shows_hints: whether each answer's meaning is shown, a line each.
         uses_letters: whether the options are called "A", "B", ....
         asks_answer: whether the line to complete is "Answer:" under a sentence that asks; else it
             is the question's name.
-        is_chat: whether the prompt goes into the model's chat template.
+        is_chat: whether the prompt is a conversation in the model's chat template, for instruct
+            models, rather than a text to complete, for base models.
+        is_reversed: whether the options stand in the reverse of the label config's order.
     """
 
     name: str
     version: int = 1
     lists_options: bool | None = None
-    shows_hints: bool = True
     uses_letters: bool = False
     asks_answer: bool = False
     is_chat: bool = False
+    is_reversed: bool = False
 
 
 TEMPLATES: Mapping[str, PromptTemplate] = {
@@ -55,14 +57,13 @@ TEMPLATES: Mapping[str, PromptTemplate] = {
     for template in (
         PromptTemplate("plain-options", lists_options=True),
         PromptTemplate("plain-hints", version=2),
-        PromptTemplate("plain-bare", shows_hints=False, lists_options=False),
         PromptTemplate("plain-answer", lists_options=True, asks_answer=True),
-        PromptTemplate("plain-marks", uses_letters=True, asks_answer=True),
-        PromptTemplate("chat-options", lists_options=True, asks_answer=True, is_chat=True),
-        PromptTemplate("chat-marks", uses_letters=True, asks_answer=True, is_chat=True),
+        PromptTemplate("plain-letters", uses_letters=True, asks_answer=True),
+        PromptTemplate("chat-options", version=2, is_chat=True),
+        PromptTemplate("chat-letters", version=2, uses_letters=True, is_chat=True),
     )
 }
-"""All templates by name. The first is used until one has been selected, see `selection`."""
+"""All templates by name; `selection` finds the one that suits a project and its model."""
 
 DEFAULT_TEMPLATE = "plain-options"
 DEFAULT_CHAT_TEMPLATE = "chat-options"
@@ -83,35 +84,6 @@ def available_templates(info: LanguageModelInfo) -> tuple[str, ...]:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """A prompt without its texts: an opening, one block per shot, then the query's block.
-
-    The opening and the shots come first, so that prompts that share them share a cached prefix.
-
-    Args:
-        fields: each field's name and what it is called in the prompt.
-        asked: the line that the answer completes.
-        lead: text between that line and the answer.
-    """
-
-    opening: str
-    fields: tuple[tuple[str, str], ...]
-    asked: str
-    lead: str = ""
-    shots: tuple[str, ...] = ()
-
-    def block(self, texts: Mapping[str, str], answer: str | None = None) -> str:
-        """Return the texts (from `slot_text`), quoted and named, and the line to complete."""
-        quoted = [f'{shown}: "{texts[name]}"' for name, shown in self.fields if name in texts]
-        ending = self.lead if answer is None else f" {answer}\n"
-        return "\n" + "\n".join([*quoted, self.asked]) + ending
-
-    def fill(self, texts: Mapping[str, str]) -> str:
-        """Return the prompt for one example's texts (from `slot_text`)."""
-        return f"{self.opening}{''.join(self.shots)}{self.block(texts)}"
-
-
 def choice_layout(
     schema: TaskSchema,
     question: Question,
@@ -122,37 +94,77 @@ def choice_layout(
     """Return the layout of a question with one answer out of a few.
 
     The instruction, each answer's meaning, then the texts in quotes on lines of their own and the
-    line to complete. Where the config does not define every answer, a line lists the answers:
-    without either a small model does not answer at all.
+    line to complete. What all prompts share comes first: a server computes it once.
     """
     lines = instruction_lines(schema, instruction)
+    if template.is_chat:
+        lines += _chat_lines(question, words)
+    else:
+        lines += _plain_lines(question, template, words)
     name = display_name(question.name)
-    meanings = _meanings(question, words) if template.shows_hints or words.are_letters else []
+    layout = question_layout(question, lines, _ANSWER if template.asks_answer else name)
+    return replace(layout, lead=words.lead, is_chat=template.is_chat)
+
+
+def _plain_lines(question: Question, template: PromptTemplate, words: Verbalizer) -> list[str]:
+    """Return the lines above a text to complete.
+
+    Where the config does not define every answer, a line lists the answers: without either a small
+    model does not answer at all.
+    """
+    name = display_name(question.name)
+    meanings = _meanings(question, words)
     lists_options = template.lists_options
     if lists_options is None:
         lists_options = len(meanings) < len(question.labels)
     if template.asks_answer and not words.are_letters:
-        lines += [*meanings, f"{name}: answer with {_one_of(words.words)}."]
-    elif template.asks_answer:
-        lines += [f"{name}: answer with the letter of one option.", *meanings]
-    else:
-        lines += [f"{name}: {_one_of(words.words)}"] if lists_options else []
-        lines += meanings
-    return question_layout(question, lines, _ANSWER if template.asks_answer else name, words.lead)
+        return [*meanings, f"{name}: answer with {_one_of(words.words)}."]
+    if template.asks_answer:
+        return [f"{name}: answer with the letter of one option.", *meanings]
+    return [*([f"{name}: {_one_of(words.words)}"] if lists_options else []), *meanings]
+
+
+def _chat_lines(question: Question, words: Verbalizer) -> list[str]:
+    """Return the lines of the system's turn: what to choose, the answers, how to answer."""
+    meanings = dict(_meanings_by_word(question, words))
+    options = [
+        f"- {word}: {meanings[word]}" if meanings[word] else f"- {word}" for word in meanings
+    ]
+    asked = "the letter of one option" if words.are_letters else _one_of(words.words)
+    return [
+        f"Choose the {_subject(question)}:",
+        *(option[:_MAX_LINE_CHARS] for option in options),
+        f"Answer with {asked}, and nothing else.",
+    ]
+
+
+def _subject(question: Question) -> str:
+    """Return what is asked about, such as "sentiment of the review"."""
+    fields = " and the ".join(display_name(text.name).lower() for text in question.fields)
+    return f"{display_name(question.name).lower() or _ANSWER.lower()} of the {fields or 'text'}"
 
 
 def yes_no_layout(
-    schema: TaskSchema, question: Question, instruction: str, *, label_index: int
+    schema: TaskSchema,
+    question: Question,
+    instruction: str,
+    template: PromptTemplate,
+    label_index: int,
 ) -> Layout:
     """Return the layout that asks whether one label of a multilabel question holds."""
     label = question.labels[label_index]
-    name = answer_names(question.labels)[label_index]
+    asked = f"{display_name(question.name)} {answer_names(question.labels)[label_index]}"
     meaning = one_line(label.hint or "")
     lines = instruction_lines(schema, instruction)
-    lines.append(f"{display_name(question.name)} {name}: yes or no")
-    if meaning:
-        lines.append(f"yes: {meaning}"[:_MAX_LINE_CHARS])
-    return question_layout(question, lines, f"{display_name(question.name)} {name}")
+    if template.is_chat:
+        name = answer_names(question.labels)[label_index]
+        is_meant = f" ({meaning})" if meaning else ""
+        lines.append(f"Is {name}{is_meant} a right {_subject(question)}?"[:_MAX_LINE_CHARS])
+        lines.append("Answer with yes or no, and nothing else.")
+    else:
+        lines.append(f"{asked}: yes or no")
+        lines += [f"yes: {meaning}"[:_MAX_LINE_CHARS]] if meaning else []
+    return replace(question_layout(question, lines, asked), is_chat=template.is_chat)
 
 
 def open_layout(schema: TaskSchema, question: Question, instruction: str) -> Layout:
@@ -183,19 +195,24 @@ def question_layout(question: Question, lines: Sequence[str], asked: str, lead: 
 
 
 def _meanings(question: Question, words: Verbalizer) -> list[str]:
-    """Return a line per label that has a meaning to show: answer word and meaning.
+    """Return a line per label that has a meaning to show: answer word and meaning."""
+    found = _meanings_by_word(question, words)
+    return [f"{word}: {meaning}"[:_MAX_LINE_CHARS] for word, meaning in found if meaning]
+
+
+def _meanings_by_word(question: Question, words: Verbalizer) -> list[tuple[str, str]]:
+    """Return each answer word with its meaning, "" where the config has none.
 
     The meaning of an option letter begins with the label's name.
     """
-    lines = []
+    found = []
     names = answer_names(question.labels)
     for label, name, word in zip(question.labels, names, words.words, strict=True):
         meaning = one_line(label.hint or "")
         if words.are_letters:
             meaning = f"{name} ({meaning})" if meaning else name
-        if meaning:
-            lines.append(f"{word}: {meaning}"[:_MAX_LINE_CHARS])
-    return lines
+        found.append((word, meaning))
+    return found
 
 
 def instruction_lines(schema: TaskSchema, instruction: str) -> list[str]:

@@ -7,14 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from backend.domain.labels import Abstention, AbstentionReason
-from backend.domain.ports import Conversation, LanguageModel, LanguageModelInfo, Prompt
+from backend.domain.ports import LanguageModel, LanguageModelInfo, Prompt
 from backend.errors import LanguageModelRejected, LanguageModelUnavailable
-from backend.llm.prompts.templates import Layout
+from backend.llm.prompts.layout import Layout, Shot
 
 _N_SPARE_TOKENS = 8
 """Left free: at a text's edges a tokenizer may join tokens otherwise than in the count."""
 _N_TEMPLATE_TOKENS = 64
-"""Left free for the chat template's own tokens."""
+"""Left free for the chat template's own tokens, and so many more for each turn."""
+_N_TURN_TOKENS = 8
 _MIN_TEXT_TOKENS = 16
 _MAX_SHOTS_SHARE = 0.6
 _NO_ROOM = "the prompt alone fills the model's context; shorten the instruction or the hints"
@@ -50,13 +51,10 @@ class PromptTruncator:
         deadline: Deadline,
         *,
         n_answer_tokens: int = 1,
-        is_chat: bool = False,
     ) -> None:
         self._model = model
         self._deadline = deadline
-        self._is_chat = is_chat
-        template = _N_TEMPLATE_TOKENS if is_chat else 0
-        self._n_for_prompt = info.n_context_tokens - n_answer_tokens - _N_SPARE_TOKENS - template
+        self._n_for_prompt = info.n_context_tokens - n_answer_tokens - _N_SPARE_TOKENS
         self._counts: dict[str, int] = {}
         self._failure: Abstention | None = None
 
@@ -67,8 +65,8 @@ class PromptTruncator:
         server. After one request without a response no more are sent.
         """
         prompt = layout.fill(texts)
-        if len(prompt.encode()) <= self._n_for_prompt:
-            return TruncatedPrompt(self._prompt(prompt))
+        if len(str(prompt).encode()) + _n_template_tokens(prompt) <= self._n_for_prompt:
+            return TruncatedPrompt(prompt)
         if self._failure is None:
             try:
                 return self._cut(layout, texts)
@@ -82,7 +80,7 @@ class PromptTruncator:
         names = [name for name, _ in layout.fields if name in texts]
         layout = self._with_fewer_shots(layout, names)
         fixed = layout.fill(dict.fromkeys(names, ""))
-        n_for_texts = self._n_for_prompt - self._count(fixed)
+        n_for_texts = self._n_for_prompt - self._count_prompt(fixed)
         if n_for_texts < _MIN_TEXT_TOKENS * len(names):
             return TruncatedPrompt(abstention=Abstention(AbstentionReason.REJECTED, _NO_ROOM))
         if len(names) == 1:
@@ -95,21 +93,19 @@ class PromptTruncator:
                 for name, n, limit in zip(names, counts, limits, strict=True)
             }
         is_truncated = any(len(cut[name]) < len(texts[name]) for name in names)
-        return TruncatedPrompt(self._prompt(layout.fill(cut)), is_truncated)
-
-    def _prompt(self, text: str) -> Prompt:
-        return Conversation("", (text,)) if self._is_chat else text
+        return TruncatedPrompt(layout.fill(cut), is_truncated)
 
     def _with_fewer_shots(self, layout: Layout, names: Sequence[str]) -> Layout:
         """Return the layout with as many of its last shots as fit their share of the context."""
         if not layout.shots:
             return layout
         bare = replace(layout, shots=())
-        n_fixed = self._count(bare.fill(dict.fromkeys(names, "")))
+        n_fixed = self._count_prompt(bare.fill(dict.fromkeys(names, "")))
         n_left = _MAX_SHOTS_SHARE * (self._n_for_prompt - n_fixed)
-        kept: list[str] = []
+        kept: list[Shot] = []
         for shot in reversed(layout.shots):
-            n_left -= self._count(shot)
+            n_left -= self._count(f"{shot.query} {shot.answer}")
+            n_left -= 2 * _N_TURN_TOKENS if layout.is_chat else 0
             if n_left < 0:
                 break
             kept.insert(0, shot)
@@ -118,11 +114,21 @@ class PromptTruncator:
     def _truncate(self, text: str, n_tokens: int) -> str:
         return self._model.truncate(text, n_tokens, deadline_s=self._deadline.left_s())
 
+    def _count_prompt(self, prompt: Prompt) -> int:
+        return self._count(str(prompt)) + _n_template_tokens(prompt)
+
     def _count(self, text: str) -> int:
         if text not in self._counts:
             tokens = self._model.tokenize(text, deadline_s=self._deadline.left_s())
             self._counts[text] = len(tokens)
         return self._counts[text]
+
+
+def _n_template_tokens(prompt: Prompt) -> int:
+    """Return an upper bound of what a chat template adds to a prompt's own texts."""
+    if isinstance(prompt, str):
+        return 0
+    return _N_TEMPLATE_TOKENS + _N_TURN_TOKENS * len(prompt.turns)
 
 
 def token_limits(counts: Sequence[int], total: int) -> list[int]:

@@ -56,7 +56,7 @@ def test_the_default_template_stays_unless_another_is_clearly_better():
     nearly, worse = sure.copy(), sure.copy()
     nearly[0], worse[:6] = nearly[1], worse[:6, ::-1]
     mass = np.full(len(sure), 0.5)
-    templates = {"plain-hints": sure, "plain-bare": sure}
+    templates = {"plain-hints": sure, "plain-answer": sure}
     others = [TemplatePosteriors(template, rows, mass) for template, rows in templates.items()]
     close = compare_templates(
         QUESTION, EXAMPLES, [*others, TemplatePosteriors(DEFAULT_TEMPLATE, nearly, mass)], {}
@@ -71,8 +71,8 @@ def test_a_template_that_agrees_with_the_others_wins_over_one_that_does_not():
     report = select()
     by_template = {row.template: row for row in report.figures}
     assert report.chosen == "plain-options"
-    assert by_template["plain-hints"].agreement > by_template["plain-marks"].agreement
-    assert [row.template for row in report.figures][-1] == "plain-marks"
+    assert by_template["plain-hints"].agreement > by_template["plain-letters"].agreement
+    assert [row.template for row in report.figures][-1] == "plain-letters"
     assert report.n_texts == 24
     assert "agreement" in report.why
 
@@ -85,9 +85,9 @@ def test_human_labels_overrule_agreement():
             return {"A": 0.3 if is_good else 0.1, "B": 0.1 if is_good else 0.3}
         return {"positive": answer["negative"], "negative": answer["positive"]}
 
-    assert select(contrary).chosen != "plain-marks"
+    assert select(contrary).chosen != "plain-letters"
     report = select(contrary, human_labels=GOLD)
-    assert report.chosen == "plain-marks"
+    assert report.chosen == "plain-letters"
     assert (report.figures[0].accuracy, report.figures[0].n_human) == (1.0, 24)
     assert "24 human labels" in report.why
 
@@ -107,7 +107,7 @@ def test_a_template_that_gets_no_answer_is_not_chosen():
     report = TemplateSelector(LLMAnnotator(model), TaskSchema((QUESTION,)), "").select_template(
         QUESTION, EXAMPLES
     )
-    assert report.chosen in ("plain-answer", "plain-marks")
+    assert report.chosen in ("plain-answer", "plain-letters")
 
 
 def test_no_answer_at_all_leaves_the_default():

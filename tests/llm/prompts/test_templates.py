@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from backend.domain.ports import Conversation
 from backend.domain.questions import (
     LabelDefinition,
     Question,
@@ -17,10 +18,10 @@ from backend.domain.questions import (
     TextField,
     TextFormat,
 )
+from backend.llm.prompts.layout import Layout, Shot
 from backend.llm.prompts.templates import (
     DEFAULT_TEMPLATE,
     TEMPLATES,
-    Layout,
     choice_layout,
     clean_instruction,
     display_name,
@@ -63,7 +64,7 @@ def without_hints(question: Question) -> Question:
 
 
 def filled(layout: Layout, text: str = "It works.") -> str:
-    return layout.fill({"text": text})
+    return str(layout.fill({"text": text}))
 
 
 def test_a_prompt_holds_header_meanings_text_and_the_line_to_complete():
@@ -98,9 +99,40 @@ def test_the_options_template_lists_answers_and_meanings():
     )
 
 
-def test_the_bare_template_shows_nothing_about_the_answers():
-    layout = layout_for(template="plain-bare", headers=())
-    assert filled(layout) == '\nText: "It works."\nSentiment:'
+def test_a_conversation_has_options_in_the_systems_turn_and_the_text_in_the_users():
+    assert layout_for(template="chat-options").fill({"text": "It works."}) == Conversation(
+        f"{HEADER}\n"
+        "Choose the sentiment of the text:\n"
+        "- positive: the reviewer is content\n"
+        "- negative: the reviewer is not content\n"
+        "Answer with positive or negative, and nothing else.",
+        ('Text: "It works."\nSentiment:',),
+    )
+
+
+def test_a_conversation_can_name_options_by_letters():
+    layout = layout_for(template="chat-letters", words=LETTERS, headers=())
+    assert layout.opening == (
+        "Choose the sentiment of the text:\n"
+        "- A: positive (the reviewer is content)\n"
+        "- B: negative (the reviewer is not content)\n"
+        "Answer with the letter of one option, and nothing else.\n"
+    )
+
+
+def test_options_without_a_meaning_stand_alone_in_a_conversation():
+    layout = layout_for(without_hints(QUESTION), template="chat-options", headers=())
+    assert "- positive\n- negative\n" in layout.opening
+
+
+def test_shots_are_turns_of_a_conversation():
+    shots = (Shot('Text: "Fine."\nSentiment:', "positive"),)
+    layout = replace(layout_for(template="chat-options", headers=()), shots=shots)
+    assert layout.fill({"text": "Bad."}).turns == (
+        'Text: "Fine."\nSentiment:',
+        "positive",
+        'Text: "Bad."\nSentiment:',
+    )
 
 
 def test_the_answer_template_asks_in_a_sentence():
@@ -114,7 +146,7 @@ def test_letters_are_defined_by_the_labels_names():
     lines = layout_for(words=LETTERS).opening.split("\n")
     assert "A: positive (the reviewer is content)" in lines
     plain = layout_for(
-        without_hints(QUESTION), words=LETTERS, template="plain-marks"
+        without_hints(QUESTION), words=LETTERS, template="plain-letters"
     ).opening.split("\n")
     assert "B: negative" in plain
 
@@ -149,8 +181,8 @@ def test_nothing_in_a_prompt_is_about_a_subject_that_the_config_does_not_name(te
     layout = layout_for(
         question, template=template, headers=(), words=Verbalizer(("cat", "dog"), (1, 2))
     )
-    assert "sentiment" not in layout.fill({"story": ""}).lower()
-    assert "review" not in layout.fill({"story": ""}).lower()
+    assert "sentiment" not in str(layout.fill({"story": ""})).lower()
+    assert "review" not in str(layout.fill({"story": ""})).lower()
 
 
 def test_endless_hints_are_cut():
@@ -161,16 +193,16 @@ def test_endless_hints_are_cut():
 def test_several_texts_are_quoted_and_named_and_absent_ones_left_out():
     fields = (TextField("premise", "a"), TextField("hypothesis", "b"))
     layout = layout_for(replace(QUESTION, fields=fields), headers=())
-    both = layout.block({"premise": "It rains.", "hypothesis": "It is wet."})
-    assert both == '\nPremise: "It rains."\nHypothesis: "It is wet."\nSentiment:'
-    assert layout.block({"premise": "It rains."}) == '\nPremise: "It rains."\nSentiment:'
+    both = layout.query({"premise": "It rains.", "hypothesis": "It is wet."})
+    assert both == 'Premise: "It rains."\nHypothesis: "It is wet."\nSentiment:'
+    assert layout.query({"premise": "It rains."}) == 'Premise: "It rains."\nSentiment:'
 
 
 def test_shots_look_like_the_query_and_come_before_it():
     layout = layout_for(headers=())
     shots = (
-        layout.block({"text": "Fine."}, "positive"),
-        layout.block({"text": "Bad."}, "negative"),
+        Shot(layout.query({"text": "Fine."}), "positive"),
+        Shot(layout.query({"text": "Bad."}), "negative"),
     )
     prompt = filled(replace(layout, shots=shots))
     assert prompt.startswith(
@@ -180,8 +212,8 @@ def test_shots_look_like_the_query_and_come_before_it():
 
 
 def test_prompts_with_the_same_shots_share_all_but_the_query():
-    layout = replace(layout_for(), shots=('\nText: "Fine."\nSentiment: positive\n',))
-    shared = layout.opening + "".join(layout.shots)
+    layout = replace(layout_for(), shots=(Shot('Text: "Fine."\nSentiment:', "positive"),))
+    shared = f'{layout.opening}\nText: "Fine."\nSentiment: positive\n'
     assert filled(layout, "one").startswith(shared)
     assert filled(layout, "two").startswith(shared)
 
@@ -189,17 +221,26 @@ def test_prompts_with_the_same_shots_share_all_but_the_query():
 def test_figures_are_read_after_a_space_that_the_prompt_already_holds():
     layout = layout_for(words=Verbalizer(("1", "2"), (1, 2), lead=" "), headers=())
     assert filled(layout).endswith("Sentiment: ")
-    assert layout.block({"text": "x"}, "2").endswith("Sentiment: 2\n")
+    shown = replace(layout, shots=(Shot(layout.query({"text": "x"}), "2"),))
+    assert "\nSentiment: 2\n" in filled(shown)
 
 
 def test_one_label_of_many_is_asked_about_by_its_meaning():
-    layout = yes_no_layout(TaskSchema((QUESTION,)), QUESTION, "", label_index=1)
+    plain, chat = TEMPLATES["plain-options"], TEMPLATES["chat-options"]
+    layout = yes_no_layout(TaskSchema((QUESTION,)), QUESTION, "", plain, 1)
     assert filled(layout) == (
         "Sentiment negative: yes or no\n"
         "yes: the reviewer is not content\n"
         "\n"
         'Text: "It works."\n'
         "Sentiment negative:"
+    )
+    assert yes_no_layout(TaskSchema((QUESTION,)), QUESTION, "", chat, 1).fill(
+        {"text": "It works."}
+    ) == Conversation(
+        "Is negative (the reviewer is not content) a right sentiment of the text?\n"
+        "Answer with yes or no, and nothing else.",
+        ('Text: "It works."\nSentiment negative:',),
     )
 
 
