@@ -99,16 +99,15 @@ class PromptBatch:
         """Return each example's prompt, with its shots in the given order."""
         prompts = []
         for example in examples:
-            texts = self._texts(example)
+            texts = self.texts(example)
             if isinstance(texts, Abstention):
                 prompts.append(TruncatedPrompt(abstention=texts))
                 continue
-            shots = []
-            for demonstration in self._shots.get(example.id, ()):
-                answer, shown = format_answer(demonstration), self._slots(demonstration.texts)
-                if answer is not None and shown:
-                    shots.append(Shot(layout.query(shown), answer))
-            prompt = truncator.fit(replace(layout, shots=tuple(shots)), texts)
+            shots = tuple(
+                Shot(layout.query(shown), answer)
+                for shown, answer in self.shots(example, format_answer)
+            )
+            prompt = truncator.fit(replace(layout, shots=shots), texts)
             is_cut = not example.truncated.isdisjoint(texts)
             prompts.append(replace(prompt, is_truncated=prompt.is_truncated or is_cut))
         return prompts
@@ -150,9 +149,9 @@ class PromptBatch:
     ) -> WeakLabel:
         """Return the weak label of one completion, or an abstention with its reason."""
         if completion is None:
-            return self._label(example, prompt.abstention or _NO_ANSWER)
+            return self.label(example, prompt.abstention or _NO_ANSWER)
         return replace(
-            self._label(example, failure_of(completion) or parse(completion)),
+            self.label(example, failure_of(completion) or parse(completion)),
             is_truncated=prompt.is_truncated,
             n_tokens_in=completion.n_tokens_in,
             n_tokens_out=completion.n_tokens_out,
@@ -162,11 +161,22 @@ class PromptBatch:
         """Return the same abstention for every example, except for those without a text."""
         labels = []
         for example in examples:
-            own = self._texts(example)
-            labels.append(self._label(example, own if isinstance(own, Abstention) else abstention))
+            own = self.texts(example)
+            labels.append(self.label(example, own if isinstance(own, Abstention) else abstention))
         return labels
 
-    def _texts(self, example: Example) -> dict[str, str] | Abstention:
+    def shots(
+        self, example: Example, format_answer: FormatAnswer
+    ) -> list[tuple[dict[str, str], str]]:
+        """Return an example's demonstrations: their texts as a prompt shows them, their answers."""
+        shots = []
+        for shot in self._shots.get(example.id, ()):
+            answer, shown = format_answer(shot), self._slots(shot.texts)
+            if answer is not None and shown:
+                shots.append((shown, answer))
+        return shots
+
+    def texts(self, example: Example) -> dict[str, str] | Abstention:
         """Return the texts by field as they may stand in a prompt, or why there are none.
 
         The text that the answer is attached to is needed, and so are both sides of a comparison.
@@ -190,7 +200,8 @@ class PromptBatch:
         }
         return {name: text for name, text in slots.items() if text}
 
-    def _label(self, example: Example, answer: Mapping[str, Any] | Abstention) -> WeakLabel:
+    def label(self, example: Example, answer: Mapping[str, Any] | Abstention) -> WeakLabel:
+        """Return a weak label with the given fields, or an abstention."""
         fields = {"abstention": answer} if isinstance(answer, Abstention) else dict(answer)
         flags = (
             injection_flag(example.texts[one.name], self._question)

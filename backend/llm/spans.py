@@ -2,195 +2,204 @@
 
 from __future__ import annotations
 
-import json
-import re
+import math
 from collections.abc import Mapping, Sequence
-from functools import partial
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from backend.domain.labels import (
-    Abstention,
-    AbstentionReason,
-    Demonstration,
-    Example,
-    Span,
-    WeakLabel,
-)
-from backend.domain.ports import Completion, Decoding
+from backend.domain.labels import Abstention, AbstentionReason, Example, Span, WeakLabel
+from backend.domain.ports import Completion, Decoding, Prompt
 from backend.domain.questions import Question
-from backend.llm.client.connection import json_or_none
-from backend.llm.prompt_batch import LLMCall, PromptBatch, mean_probability
-from backend.llm.prompts.templates import (
-    display_name,
-    instruction_lines,
-    one_line,
-    question_layout,
-)
+from backend.llm.prompt_batch import LLMCall, PromptBatch, failure_of
+from backend.llm.prompts.extraction import extraction_prompt
+from backend.llm.prompts.templates import slot_text
+from backend.llm.span_answers import SpanFormat
+from backend.llm.text_search import Mention, align
+from backend.llm.text_windows import Window, halve, merge_spans
+from backend.llm.window_planning import PlannedText, WindowPlanner
 
-_PROMPT_VERSION = "spans/json/1"
-"""Its number is raised with every change of the wording; stored with every weak label."""
-_MAX_ANSWER_TOKENS = 192
-_MIN_CONTEXTS_PER_ANSWER = 4
-"""An answer may take at most a quarter of the model's context: the texts need the rest."""
-_MAX_ENTITIES = 16
-_MAX_ENTITY_CHARS = 120
+_MAX_HALVINGS = 2
+"""How often a text whose answer was cut is asked about in halves."""
+_MIN_HALVED_CHARS = 80
+_LOOP = 2
+"""An answer that repeats each piece this often on average runs in circles."""
+_UNKNOWN_PROBABILITY = 0.5
 _NO_LIST = Abstention(AbstentionReason.UNREADABLE, "the model's answer is no list of pieces")
-
-Mention = tuple[str, str]
-"""A label's value and the words that are to carry it."""
 
 
 def ask_spans(call: LLMCall, question: Question, examples: Sequence[Example]) -> list[WeakLabel]:
-    """Return one weak label per example, with the spans that the model's answer names.
+    """Return one weak label per example, with the spans that the model's answers name.
 
-    The answer names pieces as strings. These are searched in the text from the left, so that
-    nothing that is not in the text is ever labeled. No entity is an answer; what cannot be parsed
-    is an abstention. A span's probability is the answer's mean probability per token where the
-    server reports it; it is not calibrated. Cost: one request per example.
+    The answers name pieces as strings. These are searched in the text, so that nothing that is not
+    in the text is ever labeled; what is named and not there lowers the confidence. A long text
+    goes in overlapping windows, and where an answer is cut at its maximum length, its text is
+    asked about again in halves. No entity is an answer; what cannot be parsed is an abstention.
+
+    The confidence is the answers' mean probability per token where the server reports it; it is
+    not calibrated. Cost: one request per window; most texts have one.
     """
-    spans = SpanFormat(question)
-    batch = PromptBatch(call, question, _PROMPT_VERSION)
-    decoding = Decoding(
-        max_tokens=min(_MAX_ANSWER_TOKENS, call.info.n_context_tokens // _MIN_CONTEXTS_PER_ANSWER),
-        model=call.info.name,
-        stop=("\n\n",),
-        json_schema=spans.json_schema(),
-        n_logprobs=int(call.has_logprobs),
-    )
-    lines = [*instruction_lines(call.schema, call.instruction), *spans.instructions()]
-    layout = question_layout(question, lines, f"{display_name(question.name)} in JSON")
-    prompts = batch.prompts(examples, layout, spans.demonstration, call.truncator(decoding))
-    completions = batch.complete(prompts, decoding)
-
-    texts = [example.texts.get(question.field.name, "") for example in examples]
-    return [
-        batch.weak_label(example, prompt, completion, partial(spans.read, text))
-        for example, text, prompt, completion in zip(
-            examples, texts, prompts, completions, strict=True
-        )
-    ]
+    return _SpanAsker(call, question, examples).ask()
 
 
-class SpanFormat:
-    """How a question's labels are named in a prompt, and how answers are written and read."""
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """A window of an example's text that is to be asked about."""
 
-    def __init__(self, question: Question) -> None:
-        names = [one_line(label.name) for label in question.labels]
-        if len({name.casefold() for name in names}) < len(names):
-            names = [one_line(label.value) for label in question.labels]
-        self.names = tuple(names)
-        self._question = question
-        self._name_of = {label.value: n for label, n in zip(question.labels, names, strict=True)}
-        self._value_of = {n.casefold(): v for v, n in self._name_of.items()}
+    at: int
+    window: Window
+    n_halvings: int = 0
 
-    def instructions(self) -> list[str]:
-        """Return the lines that say what to look for."""
-        name = display_name(self._question.name)
-        lines = [f"{name}: every piece of the text that is one of these, word for word."]
-        for label, name in zip(self._question.labels, self.names, strict=True):
-            hint = one_line(label.hint or "")
-            lines.append(f"{name}: {hint}" if hint else name)
-        return lines
 
-    def json_schema(self) -> str:
-        """Return the JSON schema of an answer, as text."""
-        entity = {
-            "type": "object",
-            "properties": {
-                "type": {"enum": list(self.names)},
-                "text": {"type": "string", "maxLength": _MAX_ENTITY_CHARS},
-            },
-            "required": ["type", "text"],
-            "additionalProperties": False,
-        }
-        entities = {"type": "array", "items": entity, "maxItems": _MAX_ENTITIES}
-        return json.dumps(
-            {
-                "type": "object",
-                "properties": {"entities": entities},
-                "required": ["entities"],
-                "additionalProperties": False,
-            }
-        )
+@dataclass(slots=True)
+class _AnswerSet:
+    """What the answers about one example's windows say."""
 
-    def demonstration(self, shot: Demonstration) -> str | None:
-        """Return a demonstration's spans as JSON on one line; None without its text."""
-        text = shot.texts.get(self._question.field.name)
-        if text is None:
-            return None
-        spans = sorted(shot.answer.spans, key=lambda span: (span.start, span.end, span.label))
-        entities = [
-            {"type": self._name_of[span.label], "text": one_line(text[span.start : span.end])}
-            for span in spans
-            if span.label in self._name_of
-        ]
-        return json.dumps({"entities": entities}, ensure_ascii=False)
+    found: list[tuple[Window, Sequence[Span]]] = field(default_factory=list)
+    failure: Abstention | None = None
+    n_unread: int = 0
+    n_named: int = 0
+    n_lost: int = 0
+    is_partial: bool = False
+    logprobs: list[tuple[float | None, int]] = field(default_factory=list)
+    n_tokens_in: int = 0
+    n_tokens_out: int = 0
 
-    def read(self, text: str, completion: Completion) -> Mapping[str, Any] | Abstention:
-        """Return the spans of an answer and its mean probability per token, or an abstention."""
-        mentions = self.parse(completion.text, is_cut=completion.finish_reason == "length")
-        if mentions is None:
+    def add(self, text: str, window: Window, mentions: Sequence[Mention]) -> None:
+        """Add the pieces that were named in a window."""
+        spans, n_lost = align(text[window.start : window.end], mentions)
+        moved = [replace(s, start=s.start + window.start, end=s.end + window.start) for s in spans]
+        self.found.append((window, moved))
+        self.n_named += len(set(mentions))
+        self.n_lost += n_lost
+
+    def answer(self, text: str) -> Mapping[str, Any] | Abstention:
+        """Return the fields of a weak label, or why there is none."""
+        if self.failure is not None:
+            return self.failure
+        if not self.found:
             return _NO_LIST
-        spans = align(text, mentions)
-        probability = mean_probability(completion)
+        spans = merge_spans(text, self.found)
+        probability = self._mean_probability()
+        share = 1 - self.n_lost / max(1, self.n_named)
+        share *= len(self.found) / (len(self.found) + self.n_unread)
         if probability is None:
-            return {"spans": spans}
-        scored = tuple(Span(s.start, s.end, s.label, probability) for s in spans)
-        return {"spans": scored, "confidence": probability}
+            return {"spans": spans} | (
+                {"confidence": share * _UNKNOWN_PROBABILITY} if share < 1 else {}
+            )
+        scored = tuple(replace(span, probability=probability) for span in spans)
+        return {"spans": scored, "confidence": probability * share}
 
-    def parse(self, text: str, *, is_cut: bool = False) -> list[Mention] | None:
-        """Return the mentions of a JSON answer; None unless all of it follows the schema.
-
-        Of an answer that was cut at its maximum length, the whole pieces before the cut count.
-        """
-        answer = json_or_none(text)
-        if answer is None and is_cut:
-            ends = [at + 1 for at, char in enumerate(text) if char == "}"][-_MAX_ENTITIES:]
-            whole = (json_or_none(text[:end] + "]}") for end in reversed(ends))
-            answer = next((one for one in whole if one is not None), None)
-        entities = answer.get("entities") if isinstance(answer, dict) else None
-        if not isinstance(entities, list):
-            return None
-        mentions = []
-        for entity in entities:
-            name = entity.get("type") if isinstance(entity, dict) else None
-            value = self._value_of.get(name.casefold()) if isinstance(name, str) else None
-            if value is None or not isinstance(entity.get("text"), str):
+    def _mean_probability(self) -> float | None:
+        total, n_tokens = 0.0, 0
+        for logprob, n in self.logprobs:
+            if logprob is None or not math.isfinite(logprob):
                 return None
-            mentions.append((value, entity["text"]))
-        return mentions
+            total, n_tokens = total + min(0.0, logprob) * max(n, 1), n_tokens + max(n, 1)
+        return math.exp(total / n_tokens) if n_tokens else None
 
 
-def align(text: str, mentions: Sequence[Mention]) -> tuple[Span, ...]:
-    """Return the spans of the mentions that stand in the text, from left to right.
+class _SpanAsker:
+    """Asks about the spans of many examples, window by window."""
 
-    The k-th mention of the same words with the same label is their k-th occurrence from the left,
-    whole words before parts of words; spans may overlap. White space of any kind is alike, and
-    so are the quotes that prompts show as apostrophes; case counts.
-    """
-    spans: set[Span] = set()
-    places: dict[Mention, list[tuple[int, int]]] = {}
-    for mention in mentions:
-        label, words = mention
-        if mention not in places:
-            places[mention] = _occurrences(text, words)
-        if places[mention]:
-            start, end = places[mention].pop(0)
-            spans.add(Span(start, end, label))
-    return tuple(sorted(spans, key=lambda span: (span.start, span.end, span.label)))
+    def __init__(self, call: LLMCall, question: Question, examples: Sequence[Example]) -> None:
+        self._call, self._field, self._examples = call, question.field, examples
+        self._format = SpanFormat(question)
+        self._prompt = extraction_prompt(
+            call.schema, question, call.instruction, self._format, is_chat=call.info.has_chat
+        )
+        self._batch = PromptBatch(call, question, self._prompt.version)
+        self._texts = [example.texts.get(question.field.name, "") for example in examples]
+        self._answers = [_AnswerSet() for _ in examples]
+        self._plans = self._planned()
 
+    def _planned(self) -> list[PlannedText]:
+        planner = WindowPlanner(self._call, self._prompt, self._field.name)
+        plans = []
+        for example, text in zip(self._examples, self._texts, strict=True):
+            shown = self._batch.texts(example)
+            if isinstance(shown, Abstention):
+                plans.append(PlannedText(abstention=shown))
+                continue
+            plan = planner.plan(text, shown, self._batch.shots(example, self._format.demonstration))
+            is_cut = plan.is_truncated or not example.truncated.isdisjoint(shown)
+            plans.append(replace(plan, is_truncated=is_cut))
+        return plans
 
-def _occurrences(text: str, words: str) -> list[tuple[int, int]]:
-    """Return where some words stand in a text as whole words, else as parts of words."""
-    pieces = words.split()
-    if not pieces:
+    def ask(self) -> list[WeakLabel]:
+        """Return one weak label per example."""
+        requests = [
+            _Request(at, window) for at, plan in enumerate(self._plans) for window in plan.windows
+        ]
+        while requests:
+            by_room: dict[int, list[_Request]] = {}
+            for request in requests:
+                n_tokens = self._plans[request.at].n_answer_tokens(self._text(request))
+                by_room.setdefault(n_tokens, []).append(request)
+            requests = [
+                again for n, some in sorted(by_room.items()) for again in self._send(some, n)
+            ]
+        return [self._weak_label(at, example) for at, example in enumerate(self._examples)]
+
+    def _send(self, requests: Sequence[_Request], max_tokens: int) -> list[_Request]:
+        """Ask about windows and read the answers; return what is to be asked about again."""
+        decoding = Decoding(
+            max_tokens=max_tokens,
+            model=self._call.info.name,
+            stop=() if self._prompt.is_chat else ("\n\n",),
+            json_schema=self._format.json_schema(),
+            n_logprobs=int(self._call.has_logprobs),
+        )
+        completions = self._call.model.complete(
+            [self._filled(request) for request in requests],
+            decoding,
+            deadline_s=self._call.deadline.left_s(),
+        )
+        again: list[_Request] = []
+        for request, completion in zip(requests, completions, strict=True):
+            again += self._read(request, completion)
+        return again
+
+    def _filled(self, request: _Request) -> Prompt:
+        plan = self._plans[request.at]
+        window = slot_text(self._text(request), self._field.format)
+        return self._prompt.fill({**(plan.others or {}), self._field.name: window}, plan.shots)
+
+    def _read(self, request: _Request, completion: Completion) -> list[_Request]:
+        """Keep what an answer says; return the halves of a window that need an answer each."""
+        answers, window = self._answers[request.at], request.window
+        answers.n_tokens_in += completion.n_tokens_in
+        answers.n_tokens_out += completion.n_tokens_out
+        failure = failure_of(completion)
+        if failure is not None:
+            answers.failure = failure
+            return []
+        parsed = self._format.parse(completion.text)
+        mentions = parsed.mentions if parsed else ()
+        is_cut = completion.finish_reason == "length"
+        if parsed is None and not is_cut:
+            answers.n_unread += 1
+            return []
+        answers.logprobs.append((completion.mean_logprob, completion.n_tokens_out))
+        if mentions or not is_cut:
+            answers.add(self._texts[request.at], window, mentions)
+        is_loop = len(mentions) >= _LOOP * len(set(mentions)) > 0
+        is_long = window.end - window.start >= _MIN_HALVED_CHARS
+        if is_cut and is_long and not is_loop and request.n_halvings < _MAX_HALVINGS:
+            halves = halve(self._texts[request.at], window)
+            return [_Request(request.at, half, request.n_halvings + 1) for half in halves]
+        answers.is_partial |= is_cut or (parsed is not None and parsed.is_partial)
         return []
-    pattern = r"\s+".join(re.escape(piece).replace("'", "['\"]") for piece in pieces)
-    found = [match.span() for match in re.finditer(pattern, text)]
-    whole = []
-    for start, end in found:
-        cuts_before = text[max(0, start - 1) : start].isalnum() and text[start].isalnum()
-        cuts_after = text[end : end + 1].isalnum() and text[end - 1].isalnum()
-        if not cuts_before and not cuts_after:
-            whole.append((start, end))
-    return whole or found
+
+    def _text(self, request: _Request) -> str:
+        return self._texts[request.at][request.window.start : request.window.end]
+
+    def _weak_label(self, at: int, example: Example) -> WeakLabel:
+        plan, answers = self._plans[at], self._answers[at]
+        if plan.abstention is not None:
+            return self._batch.label(example, plan.abstention)
+        return replace(
+            self._batch.label(example, answers.answer(self._texts[at])),
+            is_truncated=plan.is_truncated or answers.is_partial or answers.n_unread > 0,
+            n_tokens_in=answers.n_tokens_in,
+            n_tokens_out=answers.n_tokens_out,
+        )

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from backend.domain.labels import (
     AbstentionReason,
@@ -20,7 +20,6 @@ from backend.domain.labels import (
 from backend.domain.ports import Completion, Decoding
 from backend.domain.questions import LabelDefinition, Question, QuestionKind, TaskSchema, TextField
 from backend.llm.annotator import LLMAnnotator
-from backend.llm.spans import SpanFormat, align
 from tests.fakes import FakeLanguageModel
 
 QUESTION = Question(
@@ -43,6 +42,10 @@ class WritingModel(FakeLanguageModel):
         super().__init__(n_context_tokens=settings.pop("n_context_tokens", 2000), **settings)
         self.writes = writes
         self.decodings: list[Decoding] = []
+        self.has_chat = False
+
+    def describe(self, *, deadline_s=None):
+        return replace(super().describe(deadline_s=deadline_s), has_chat=self.has_chat)
 
     def complete(self, prompts, decoding, *, deadline_s=None):
         self.decodings.append(decoding)
@@ -58,7 +61,10 @@ class WritingModel(FakeLanguageModel):
 
 
 def as_json(*entities: tuple[str, str]) -> str:
-    return json.dumps({"entities": [{"type": kind, "text": text} for kind, text in entities]})
+    words: dict[str, list[str]] = {"Person": [], "Place": []}
+    for kind, text in entities:
+        words[kind].append(text)
+    return json.dumps(words)
 
 
 def ask(model, *texts, prompt_context=None, question=QUESTION):
@@ -77,7 +83,7 @@ def test_pieces_are_found_in_the_text_from_the_left():
     )
     (label,) = ask(model)
     assert label.spans == (Span(0, 3, "PER"), Span(15, 19, "LOC"), Span(25, 28, "PER"))
-    assert (label.annotator, label.prompt_version) == ("llm:fake", "spans/json/1")
+    assert (label.annotator, label.prompt_version) == ("llm:fake", "spans/plain-json/2")
 
 
 def test_pieces_that_do_not_stand_in_the_text_are_dropped():
@@ -93,22 +99,8 @@ def test_no_entity_is_an_answer():
     assert (label.spans, label.abstention) == ((), None)
 
 
-@pytest.mark.parametrize(
-    "answer",
-    [
-        "",
-        "[]",
-        "sorry",
-        '{"entities": 3}',
-        '{"entities": [3]}',
-        '{"entities": [{"type": "Ship", "text": "Ann"}]}',
-        '{"entities": [{"type": "Person", "text": 7}]}',
-        '{"entities": [{"type": "Person", "text": "Ann"}',
-        "[" * 5000,
-    ],
-)
-def test_what_is_not_the_schema_is_an_abstention(answer):
-    (label,) = ask(WritingModel(lambda *_: answer))
+def test_an_answer_that_is_no_list_is_an_abstention():
+    (label,) = ask(WritingModel(lambda *_: "I would rather not."))
     assert label.abstention.reason is AbstentionReason.UNREADABLE
     assert label.spans is None
 
@@ -117,40 +109,60 @@ def test_the_answer_is_constrained_to_the_labels():
     model = WritingModel(lambda *_: as_json())
     ask(model)
     (decoding,) = model.decodings
-    entity = json.loads(decoding.json_schema)["properties"]["entities"]["items"]
-    assert entity["properties"]["type"]["enum"] == ["Person", "Place"]
-    assert (decoding.temperature, decoding.seed) == (0.0, None)
+    assert list(json.loads(decoding.json_schema)["properties"]) == ["Person", "Place"]
+    assert (decoding.temperature, decoding.seed, decoding.stop) == (0.0, None, ("\n\n",))
 
 
-def test_the_prompt_shows_labels_and_meanings_and_quotes_the_text():
-    model = WritingModel(lambda *_: as_json())
-    ask(model, 'He said "hi" to Ann')
-    (prompt,) = model.prompts
-    assert prompt.startswith("Mark the names.\nEntity: ")
-    assert "\nPerson: the name of a person\nPlace\n" in prompt
-    assert prompt.endswith("\nPost: \"He said 'hi' to Ann\"\nEntity in JSON:")
+def test_servers_with_chats_get_turns():
+    model = WritingModel(lambda *_: as_json(("Person", "Ann")))
+    model.has_chat = True
+    (label,) = ask(model, prompt_context=PromptContext(shots={"entity": {0: (SHOT,)}}))
+    ((prompt,),) = (sent for call, sent in model.calls if call == "complete")
+    assert prompt.turns[0].endswith('\n\nPost: "Eve saw Oslo."')
+    assert prompt.turns[1:] == ('{"Person":["Eve"],"Place":["Oslo"]}', f'Post: "{TEXT}"')
+    assert model.decodings[0].stop == ()
+    assert (label.spans, label.prompt_version) == ((Span(0, 3, "PER"),), "spans/chat-json/2")
 
 
 @pytest.mark.parametrize(
     ("cut", "spans"),
     [
-        (as_json(("Person", "Ann"), ("Place", "Rome"))[:-20], (Span(0, 3, "PER"),)),
-        (as_json(("Person", "Ann"), ("Place", "a}b"))[:-5], (Span(0, 3, "PER"),)),
-        ('{"entities": [{"type": "Person", "text": "An', None),
+        (as_json(("Person", "Ann"), ("Place", "Rome"))[:-5], (Span(0, 3, "PER"),)),
+        ('{"Person": ["Ann", "Bob"], "Pla', (Span(0, 3, "PER"), Span(8, 11, "PER"))),
+        ('{"Person": ["An', None),
     ],
 )
-def test_json_that_was_cut_counts_up_to_its_last_whole_piece(cut, spans):
+def test_an_answer_that_was_cut_keeps_its_whole_pieces_and_is_partial(cut, spans):
     answer = Completion(text=cut, finish_reason="length")
     (label,) = ask(WritingModel(lambda *_: answer))
     assert label.spans == spans
+    assert label.is_truncated
     assert (label.abstention is None) == (label.spans is not None)
 
 
-def test_a_small_context_leaves_the_text_its_room():
-    model = WritingModel(lambda *_: as_json(("Person", "Ann")), n_context_tokens=256)
-    (label,) = ask(model)
-    assert label.spans == (Span(0, 3, "PER"),)
-    assert model.decodings[0].max_tokens == 64
+def test_a_text_whose_answer_was_cut_is_asked_about_in_halves():
+    names = [f"Person{at}" for at in range(60)]
+
+    def first_fifteen(prompt, decoding):
+        shown = [name for name in names if re.search(rf"\b{name}\b", prompt)]
+        answer = as_json(*(("Person", name) for name in shown))
+        if len(shown) <= 30:
+            return answer
+        return Completion(text=answer[: answer.index(shown[15])], finish_reason="length")
+
+    text = " met ".join(names)
+    (label,) = ask(WritingModel(first_fifteen), text)
+    assert [text[span.start : span.end] for span in label.spans] == names
+    assert not label.is_truncated
+
+
+def test_an_answer_that_runs_in_circles_is_not_asked_again():
+    answer = Completion(text='{"Person": [' + '"Ann", ' * 50, finish_reason="length")
+    model = WritingModel(lambda *_: answer)
+    (label,) = ask(model, TEXT * 10)
+    assert len(model.prompts) == 1
+    assert label.is_truncated
+    assert {TEXT[span.start % len(TEXT) :][:3] for span in label.spans} == {"Ann"}
 
 
 SHOT = Demonstration(
@@ -160,28 +172,13 @@ EMPTY_SHOT = Demonstration({"post": "It rains."}, Answer(), "human")
 
 
 def test_shots_stand_before_the_text_with_their_answers():
-    model = WritingModel(lambda *_: "")
+    model = WritingModel(lambda *_: as_json())
     ask(model, prompt_context=PromptContext(shots={"entity": {0: (SHOT, EMPTY_SHOT)}}))
     shown = (
-        '\nPost: "Eve saw Oslo."\nEntity in JSON: {"entities": [{"type": "Person", "text": '
-        '"Eve"}, {"type": "Place", "text": "Oslo"}]}\n'
-        '\nPost: "It rains."\nEntity in JSON: {"entities": []}\n'
+        '\n\nPost: "Eve saw Oslo."\nEntity in JSON: {"Person":["Eve"],"Place":["Oslo"]}'
+        '\n\nPost: "It rains."\nEntity in JSON: {"Person":[],"Place":[]}\n\nPost: '
     )
     assert shown in model.prompts[0]
-
-
-def test_what_is_written_is_read_back():
-    spans = SpanFormat(QUESTION)
-    answer = Answer(spans=(Span(0, 3, "PER"), Span(7, 25, "LOC")))
-    written = spans.demonstration(
-        Demonstration({"post": "Ann of New York: the city"}, answer, "human")
-    )
-    assert spans.parse(written) == [("PER", "Ann"), ("LOC", "New York: the city")]
-
-
-def test_labels_that_differ_in_case_alone_are_called_by_their_values():
-    labels = (LabelDefinition("a", "X"), LabelDefinition("b", "x"))
-    assert SpanFormat(replace(QUESTION, labels=labels)).names == ("a", "b")
 
 
 def test_the_confidence_is_the_mean_probability_per_token():
@@ -191,6 +188,16 @@ def test_the_confidence_is_the_mean_probability_per_token():
     (label,) = ask(model)
     assert label.confidence == pytest.approx(0.5)
     assert label.spans == (Span(0, 3, "PER", pytest.approx(0.5)),)
+
+
+def test_what_is_named_and_not_there_lowers_the_confidence():
+    named = [("Person", "Ann"), ("Person", "Bob"), ("Person", "Eve"), ("Place", "Oslo")]
+    model = WritingModel(lambda *_: Completion(text=as_json(*named), mean_logprob=math.log(0.8)))
+    (half,) = ask(model)
+    assert half.confidence == pytest.approx(0.4)
+    model = WritingModel(lambda *_: as_json(("Person", "Eve")))
+    (none,) = ask(model)
+    assert (none.spans, none.confidence) == ((), 0.0)
 
 
 def test_failures_are_abstentions_with_their_reason():
@@ -211,11 +218,60 @@ def test_examples_without_a_text_are_not_asked_about():
     assert len(model.prompts) == 1
 
 
-def test_a_long_text_is_cut_to_the_context():
-    model = WritingModel(lambda *_: as_json(("Person", "Ann")), n_context_tokens=420)
-    labels = ask(model, "Ann " * 40, "Ann " * 400)
-    assert [label.is_truncated for label in labels] == [False, True]
-    assert [label.spans for label in labels] == [(Span(0, 3, "PER"),)] * 2
+def naming_all(prompt, decoding):
+    """Name what looks like a name in the text that is asked about, in its order."""
+    asked = prompt.rsplit("Post: ", 1)[1]
+    answer = as_json(*(("Person", name) for name in re.findall(r"Name\d+", asked)))
+    is_cut = len(re.findall(r"\w+|[^\w\s]", answer)) > decoding.max_tokens
+    return (
+        Completion(text=answer[: 3 * decoding.max_tokens], finish_reason="length")
+        if is_cut
+        else answer
+    )
+
+
+@pytest.mark.parametrize("n_context_tokens", [512, 2048, 100_000])
+@pytest.mark.parametrize("every", [3, 11])
+def test_nothing_is_lost_of_a_long_text(n_context_tokens, every):
+    words = [f"Name{at}" if at % every == 0 else "said." for at in range(3000)]
+    text = " ".join(words)
+    model = WritingModel(naming_all, n_context_tokens=n_context_tokens)
+    (label,) = ask(model, text)
+    named = [text[span.start : span.end] for span in label.spans]
+    assert named == [word for word in words if word != "said."]
+    assert not label.is_truncated
+    assert len(model.prompts) > 5
+
+
+def test_a_long_text_keeps_what_stands_beside_it():
+    note = TextField("note", "note")
+    question = replace(QUESTION, fields=(QUESTION.field, note))
+    model = WritingModel(lambda *_: as_json(("Person", "Ann")), n_context_tokens=512)
+    examples = [Example(1, {"post": "Ann left. " * 300, "note": "On a Monday."})]
+    (label,) = annotate(model, examples, question=question)
+    assert len(model.prompts) > 3
+    assert all('\nNote: "On a Monday."' in prompt for prompt in model.prompts)
+    assert all("Mark the names." in prompt for prompt in model.prompts)
+    assert label.spans[0] == Span(0, 3, "PER")
+
+
+def test_a_window_that_fails_fails_the_text_and_one_that_cannot_be_read_leaves_the_rest():
+    text = "Ann left. " * 100 + "Bob came. " * 100
+    model = WritingModel(lambda *_: as_json(("Person", "Ann")), n_context_tokens=512)
+    model.loses = lambda prompt: "lost" if "Bob" in prompt else None
+    (lost,) = ask(model, text)
+    assert lost.abstention.reason is AbstentionReason.UNREACHABLE
+    model.loses = lambda prompt: None
+    model.writes = lambda prompt, _: as_json(("Person", "Ann")) if "Ann" in prompt else "hm"
+    (some,) = ask(model, text)
+    assert (some.spans[0], some.is_truncated) == (Span(0, 3, "PER"), True)
+    assert some.confidence < 0.5
+
+
+def test_a_prompt_without_room_for_a_text_is_rejected():
+    model = WritingModel(lambda *_: as_json(), n_context_tokens=130)
+    (label,) = ask(model)
+    assert label.abstention.reason is AbstentionReason.REJECTED
 
 
 def test_a_text_that_looks_like_an_injection_is_flagged():
@@ -227,34 +283,3 @@ def test_no_examples_cost_nothing():
     model = WritingModel(lambda *_: "")
     assert annotate(model, []) == []
     assert model.prompts == []
-
-
-@pytest.mark.parametrize(
-    ("text", "words", "place"),
-    [
-        ("ESB and ES", "ES", (8, 10)),
-        ("Paris,  \n France", "Paris, France", (0, 16)),
-        ('the "Star" film', "'Star'", (4, 10)),
-        ("unannounced", "ann", (2, 5)),
-        ("a+b", "a+b", (0, 3)),
-    ],
-)
-def test_a_piece_is_found_as_a_person_would_see_it(text, words, place):
-    spans = align(text, [("PER", words)])
-    assert [(span.start, span.end) for span in spans] == [place]
-
-
-def test_pieces_may_overlap():
-    spans = align("Bank of Rome", [("ORG", "Bank of Rome"), ("LOC", "Rome")])
-    assert spans == (Span(0, 12, "ORG"), Span(8, 12, "LOC"))
-
-
-def test_blank_words_are_nowhere():
-    assert align("text", [("PER", "  ")]) == ()
-
-
-@given(st.text(), st.lists(st.tuples(st.sampled_from(["PER", "LOC"]), st.text()), max_size=8))
-def test_spans_lie_in_the_text_and_each_mention_has_at_most_one(text, mentions):
-    spans = align(text, mentions)
-    assert all(0 <= span.start < span.end <= len(text) for span in spans)
-    assert len(set(spans)) == len(spans) <= len(mentions)

@@ -12,7 +12,7 @@ from backend.domain.questions import TaskSchema
 from backend.labelstudio.label_config.tags import tag_of
 
 _SCORE_DIGITS = 4
-_CUT_NOTE = "The text was longer than the model's context; only its beginning was read."
+_CUT_NOTE = "The text or the answer was too long for the model; a part of it is missing."
 
 
 def write_prediction(

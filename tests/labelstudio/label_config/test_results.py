@@ -50,7 +50,7 @@ class TestPrediction:
         prediction = reader.write_prediction(SCHEMA, [weak_label(1.0, 0.0, 0.0, cut=True)], "v1")
         assert prediction is not None
         (note,) = prediction.result[0]["meta"]["text"]
-        assert "beginning" in note
+        assert "a part of it is missing" in note
         assert reader.errors(config(CHOICES), prediction) == []
 
     def test_the_score_is_that_of_the_least_sure_answer(self):
