@@ -36,6 +36,7 @@ def connect_language_model(settings: Settings) -> LLMClient:
         settings.llm_base_url,
         model=settings.llm_model,
         api_key=settings.llm_api_key.reveal(),
+        n_context_tokens=settings.llm_context_tokens,
         limits=RequestLimits(
             timeout_s=settings.llm_timeout_s,
             batch_size=settings.llm_batch_size,

@@ -24,7 +24,7 @@ REMOVED: dict[str, str] = {"SLM_PROCESSES": "a training always runs in one proce
 _LOG = logging.getLogger(__name__)
 _LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
 _QUIET_LIBRARIES = ("httpx", "httpcore", "urllib3", "alembic", "sqlalchemy.engine", "dbos")
-_MAY_BE_ZERO = ("round_every",)
+_MAY_BE_ZERO = ("round_every", "llm_context_tokens")
 _CHOICES = {
     "student_recipe": ("default", "plain", "probe"),
     "round_recipe": ("default", "paper"),
@@ -111,6 +111,9 @@ class Settings:
     )
     llm_model: str = _setting("", "name", "empty: the first model that the server names")
     llm_api_key: Secret = _setting(Secret(""), "secret", "vLLM's --api-key, if any")
+    llm_context_tokens: int = _setting(
+        0, "tokens", "the model's context length, where its server does not tell it; 0: as told"
+    )
     llm_timeout_s: float = _setting(
         120.0, "s", "for one request; a written answer gets as long again for every 96 tokens"
     )

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from backend.llm.client.route_checks import CHECK_PROMPTS
+
 _WORDS = re.compile(r" ?\w+|\s|[^\w\s]")
 
 
@@ -35,6 +37,23 @@ def error(status: int, message: str = "", param: str | None = None) -> Reply:
     """An error in vLLM's shape."""
     body = {"error": {"message": message, "type": "Error", "param": param, "code": status}}
     return Reply(status, body)
+
+
+def chat(
+    content: Any, *, top: dict[str, float] | None = None, finish: str = "stop", **message: Any
+) -> Reply:
+    """One chat answer in OpenAI's shape; `top` is the first position's log-probabilities."""
+    choice: dict[str, Any] = {
+        "index": 0,
+        "message": {"role": "assistant", "content": content, **message},
+        "finish_reason": finish,
+    }
+    if top:
+        listed = [{"token": token, "logprob": value} for token, value in top.items()]
+        best = max(top, key=lambda token: top[token])
+        first = {"token": best, "logprob": top[best], "top_logprobs": listed}
+        choice["logprobs"] = {"content": [first]}
+    return Reply(body={"choices": [choice], "usage": {"prompt_tokens": 9, "completion_tokens": 2}})
 
 
 @dataclass(frozen=True)
@@ -120,7 +139,9 @@ def prompts_in(body: dict[str, Any]) -> list[str]:
 
 def is_work(path: str, body: dict[str, Any]) -> bool:
     """Whether a request completes prompts and is no probe."""
-    return path.startswith(("/v1/completions", "/v1/chat")) and set(prompts_in(body)) != {"Hello"}
+    if not body or not path.startswith(("/v1/completions", "/v1/chat")):
+        return False
+    return not set(prompts_in(body)) <= {*CHECK_PROMPTS, "Be brief."}
 
 
 def _example(rule: dict[str, Any]) -> Any:

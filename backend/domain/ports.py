@@ -19,11 +19,14 @@ if TYPE_CHECKING:
 class LanguageModelInfo:
     """What an LLM server offers. Measured by a request each, never assumed.
 
+    `n_context_tokens`: for a prompt and its answer; a guess unless `tells_context`.
+
     `reads_token_ids`: log-probabilities of named tokens can be asked for (a vLLM extension);
-    `n_top_logprobs`: how many of the likeliest tokens it reports otherwise, 0 for none.
+    `n_top_logprobs`: how many of the likeliest tokens it reports otherwise, 0 for none;
+    `names_token_ids`: these are the tokens of `tokenize`, else they come by their text.
     `constrains_choices` and `constrains_json`: an answer can be held to a list of choices, or to
     a JSON schema. `has_plain` and `has_chat`: prompts can be completed as they stand, or put into
-    the model's chat template.
+    the model's chat template. `thinks`: it thinks before it answers, and cannot be kept from it.
     """
 
     name: str
@@ -34,6 +37,9 @@ class LanguageModelInfo:
     constrains_json: bool = False
     has_plain: bool = True
     has_chat: bool = False
+    names_token_ids: bool = True
+    thinks: bool = False
+    tells_context: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,15 +94,18 @@ class Decoding:
 class Completion:
     """The answer to one prompt, or why there is none.
 
-    `logprobs` maps token ids to natural-log probabilities at the first position; tokens that the
-    server did not report are absent. `mean_logprob` is the mean over the answer's own tokens, if
-    asked for. `finish_reason` is the server's: "length" means that the answer was cut. `failure`
+    `logprobs` maps token ids to natural-log probabilities at the first position, `text_logprobs`
+    texts of tokens where the server names them so; tokens that it did not report are absent.
+    `mean_logprob` is the mean over the answer's own tokens, if asked for. `finish_reason` is the
+    server's: "length" means that the answer was cut; ours is "thinking": it was cut before it
+    began, in the model's thoughts. `failure`
     says, without the prompt, why there is no answer; `was_refused` tells that the server refused
     this prompt, so that a retry gives the same. `is_from_cache`: nothing was paid for it.
     """
 
     text: str = ""
     logprobs: Mapping[int, float] | None = None
+    text_logprobs: Mapping[str, float] | None = None
     mean_logprob: float | None = None
     finish_reason: str | None = None
     is_from_cache: bool = False
@@ -119,7 +128,10 @@ class LanguageModel(Protocol):
         ...
 
     def tokenize(self, text: str, *, deadline_s: float | None = None) -> tuple[int, ...]:
-        """Return the token ids of `text`, without special tokens added."""
+        """Return the token ids of `text`, without special tokens added.
+
+        Where the server has no tokenizer only their number means something, and is an estimate.
+        """
         ...
 
     def truncate(self, text: str, n_tokens: int, *, deadline_s: float | None = None) -> str:

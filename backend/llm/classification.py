@@ -21,15 +21,15 @@ from backend.llm.prompts.templates import (
     prompt_version,
     yes_no_layout,
 )
+from backend.llm.prompts.token_texts import TokenReader, written_posterior
 from backend.llm.prompts.truncation import TruncatedPrompt
 from backend.llm.prompts.verbalizer import (
     Verbalizer,
-    answer_names,
     build_verbalizer,
-    match_word,
     read_posterior,
-    written_posterior,
+    written_verbalizer,
 )
+from backend.llm.prompts.written_answer import match_answer
 
 Shortlist = Callable[[Question, Sequence[Example], int], list[tuple[int, ...]]]
 """Returns, for each example, the positions of the n most likely labels, most likely first."""
@@ -74,7 +74,11 @@ def ask_single_label(
     decoding = _decoding(call.info, words, is_chat=template.is_chat)
     answer_word = _answer_word(question, words)
     prompts = batch.prompts(examples, layout, answer_word, call.truncator(decoding))
-    return batch.annotate(examples, prompts, decoding, partial(_parse, words))
+    completions = _complete(call, batch, prompts, words, is_chat=template.is_chat)
+    return [
+        batch.weak_label(example, prompt, completion, partial(_parse, words))
+        for example, prompt, completion in zip(examples, prompts, completions, strict=True)
+    ]
 
 
 def ask_multilabel(
@@ -91,7 +95,7 @@ def ask_multilabel(
     """
     template = call.template_for(question)
     words = Verbalizer((_YES, _NO), ())
-    if call.has_logprobs:
+    if call.has_logprobs and call.info.names_token_ids:
         words = build_verbalizer(_YES_NO, call.tokenize, is_chat=template.is_chat)
     suffix = "" if chosen is None else f"-top{max(map(len, chosen), default=0)}"
     batch = PromptBatch(call, question, prompt_version(question, template, suffix=suffix))
@@ -106,7 +110,7 @@ def ask_multilabel(
         prompts += batch.prompts(asked, layout, _yes_or_no(label.value), truncator)
         cells += [(row, index) for row in rows]
     answers: list[list[_LabelAnswer]] = [[] for _ in examples]
-    completions = batch.complete(prompts, decoding)
+    completions = _complete(call, batch, prompts, words, is_chat=template.is_chat)
     for (row, index), prompt, completion in zip(cells, prompts, completions, strict=True):
         answers[row].append((index, prompt, completion))
     parse = partial(_parse, words)
@@ -141,8 +145,8 @@ def ask_shortlist(
         all_words = dict.fromkeys(word for row in group for word in row.words.words)
         token_ids = dict.fromkeys(token for row in group for token in row.words.token_ids)
         together = Verbalizer(tuple(all_words), tuple(token_ids))
-        decoding = _decoding(call.info, together, is_chat=template.is_chat)
-        completions = batch.complete([row.prompt for row in group], decoding)
+        asked = [row.prompt for row in group]
+        completions = _complete(call, batch, asked, together, is_chat=template.is_chat)
         for row, completion in zip(group, completions, strict=True):
             parse = partial(row.parse, len(question.labels))
             weak_labels.append(batch.weak_label(row.example, row.prompt, completion, parse))
@@ -227,47 +231,92 @@ def _groups(rows: Sequence[_ShortlistRow]) -> Iterator[list[_ShortlistRow]]:
 def _verbalizer(call: LLMCall, question: Question, template: PromptTemplate) -> Verbalizer:
     """Return the labels' answer words under this template, with tokens if the server reads any.
 
-    The values of a long ordinal scale are written out too. Raises UnsupportedLabelConfig when
-    other labels cannot be told apart, or are too many to read.
+    The values of an ordinal scale are never called by letters where their answer is written out.
+    Raises UnsupportedLabelConfig when other labels cannot be told apart, or are too many to read.
     """
-    written = Verbalizer(answer_names(question.labels), ())
-    if not call.has_logprobs:
+    info, is_ordinal = call.info, question.kind.is_ordinal
+    letters = template.uses_letters and not is_ordinal
+    by_text = call.has_logprobs and not info.names_token_ids and not is_ordinal
+    written = written_verbalizer(question.labels, wants_letters=letters, by_first_token=by_text)
+    if not (call.has_logprobs and info.names_token_ids):
         return written
     try:
         if len(question.labels) > _MAX_TOKEN_IDS:
             raise UnsupportedLabelConfig(_TOO_MANY.format(len(question.labels), _MAX_TOKEN_IDS))
-        letters, is_chat = template.uses_letters, template.is_chat
         return build_verbalizer(
-            question.labels, call.tokenize, wants_letters=letters, is_chat=is_chat
+            question.labels,
+            call.tokenize,
+            wants_letters=template.uses_letters,
+            is_chat=template.is_chat,
         )
     except UnsupportedLabelConfig:
-        if question.kind.is_ordinal:
+        if is_ordinal:
             return written
         raise
 
 
-def _decoding(info: LanguageModelInfo, words: Verbalizer, *, is_chat: bool) -> Decoding:
+def _decoding(
+    info: LanguageModelInfo, words: Verbalizer, *, is_chat: bool, is_held: bool = False
+) -> Decoding:
     """Return the decoding: one token whose probabilities are read, or a written answer.
 
-    Written answers are constrained to the words where the server can do so, else end with a line.
+    Likely first tokens that come by their text are asked for with the answer, which says what a
+    token begins. Other written answers (or all, if `is_held`) are constrained to the words where
+    the server can do so. Answers in plain prompts end with a line.
     """
     if words.token_ids:
         return Decoding(token_ids=words.token_ids, model=info.name)
     choices: tuple[str, ...] = ()
-    if info.constrains_choices:
+    n_logprobs = 0 if is_held or info.names_token_ids else info.n_top_logprobs
+    if info.constrains_choices and not n_logprobs:
         choices = words.words if is_chat else tuple(f" {word}" for word in words.words)
     return Decoding(
         max_tokens=_MAX_ANSWER_TOKENS,
         model=info.name,
         choices=choices,
         stop=() if is_chat or choices else ("\n",),
+        n_logprobs=n_logprobs,
     )
+
+
+def _complete(
+    call: LLMCall,
+    batch: PromptBatch,
+    prompts: Sequence[TruncatedPrompt],
+    words: Verbalizer,
+    *,
+    is_chat: bool,
+) -> list[Completion | None]:
+    """Return the completions; those that cannot be read are made again, held to the words."""
+    decoding = _decoding(call.info, words, is_chat=is_chat)
+    completions = batch.complete(prompts, decoding)
+    if not decoding.n_logprobs or not call.info.constrains_choices:
+        return completions
+    unread = [
+        at
+        for at, one in enumerate(completions)
+        if one and not failure_of(one) and isinstance(_parse(words, one), Abstention)
+    ]
+    held = _decoding(call.info, words, is_chat=is_chat, is_held=True)
+    again = batch.complete([prompts[at] for at in unread], held)
+    for at, second in zip(unread, again, strict=True):
+        first = completions[at]
+        if first and second:
+            completions[at] = replace(
+                second,
+                n_tokens_in=first.n_tokens_in + second.n_tokens_in,
+                n_tokens_out=first.n_tokens_out + second.n_tokens_out,
+            )
+    return completions
 
 
 def _parse(words: Verbalizer, completion: Completion) -> Mapping[str, Any] | Abstention:
     if words.token_ids:
         return read_posterior(completion, words.token_ids)
-    index = match_word(completion.text, words.words)
+    if completion.text_logprobs:
+        return TokenReader(words.words, words.names).read(completion)
+    is_cut = completion.finish_reason == "length"
+    index = match_answer(completion.text, words.words, words.names, is_cut=is_cut)
     if index is None:
         return Abstention(AbstentionReason.UNREADABLE, "the model's answer is none of the labels")
     return {"probabilities": written_posterior(index, len(words.words))}

@@ -17,6 +17,7 @@ from backend.domain.labels import (
 )
 from backend.domain.ports import Completion, Decoding, LanguageModel, LanguageModelInfo
 from backend.domain.questions import Question, TaskSchema
+from backend.llm.client.thoughts import THINKING
 from backend.llm.injection_flag import injection_flag
 from backend.llm.prompts.layout import Layout, Shot
 from backend.llm.prompts.templates import (
@@ -30,6 +31,9 @@ from backend.llm.prompts.templates import (
 from backend.llm.prompts.truncation import Deadline, PromptTruncator, TruncatedPrompt
 
 _NO_TEXT = Abstention(AbstentionReason.NO_TEXT, "the text is blank")
+_ONLY_THOUGHTS = (
+    "the model was still thinking when its answer reached the limit; serve it with thinking off"
+)
 _NO_ANSWER = Abstention(AbstentionReason.UNREADABLE, "the model was not asked")
 
 ParseAnswer = Callable[[Completion], Mapping[str, Any] | Abstention]
@@ -221,6 +225,8 @@ class PromptBatch:
 def failure_of(completion: Completion) -> Abstention | None:
     """Return why a completion holds no answer; None when it holds one."""
     reasons = AbstentionReason
+    if completion.finish_reason == THINKING:
+        return Abstention(reasons.UNREADABLE, _ONLY_THOUGHTS)
     reason = reasons.REJECTED if completion.was_refused else reasons.UNREACHABLE
     return None if completion.failure is None else Abstention(reason, completion.failure)
 

@@ -63,9 +63,11 @@ class LLMCache(Repository):
 
 def _text(answer: Completion) -> str:
     """Return an answer as JSON without its empty fields; failures are never stored."""
+    pairs = [*(answer.logprobs or {}).items(), *(answer.text_logprobs or {}).items()]
+    is_known = answer.logprobs is not None or answer.text_logprobs is not None
     fields = {
         "t": answer.text,
-        "l": None if answer.logprobs is None else list(answer.logprobs.items()),
+        "l": pairs if is_known else None,
         "m": answer.mean_logprob,
         "f": answer.finish_reason,
     }
@@ -75,10 +77,13 @@ def _text(answer: Completion) -> str:
 
 def _completion(text: str) -> Completion:
     fields = json.loads(text)
-    pairs = fields.get("l")
+    pairs = fields.get("l", ())
+    by_text = {key: value for key, value in pairs if isinstance(key, str)}
+    by_id = {key: value for key, value in pairs if not isinstance(key, str)}
     return Completion(
         text=fields.get("t", ""),
-        logprobs=None if pairs is None else dict(pairs),
+        logprobs=by_id if "l" in fields and not by_text else None,
+        text_logprobs=by_text or None,
         mean_logprob=fields.get("m"),
         finish_reason=fields.get("f"),
         is_from_cache=True,

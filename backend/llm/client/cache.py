@@ -14,6 +14,7 @@ from typing import Protocol
 from backend.domain.llm_usage import Usage, current_scope
 from backend.domain.ports import Completion, Decoding, LanguageModel, LanguageModelInfo, Prompt
 from backend.errors import LanguageModelError, StoreUnavailable
+from backend.llm.client.thoughts import THINKING
 
 _log = logging.getLogger(__name__)
 _N_DECIMALS = 6
@@ -103,7 +104,7 @@ class CachedLanguageModel:
             n_tokens_out=sum(completion.n_tokens_out for completion in new.values()),
             seconds=seconds,
         )
-        good = {key: completion for key, completion in new.items() if completion.failure is None}
+        good = {key: one for key, one in new.items() if one.failure is None and not _is_cut(one)}
         try:
             self._store.keep(good, usage)
         except StoreUnavailable as exc:
@@ -130,14 +131,20 @@ def cache_keys(model: str, prompts: Sequence[Prompt], decoding: Decoding) -> lis
     return keys
 
 
+def _is_cut(completion: Completion) -> bool:
+    """Return whether the answer never began: with more room for thoughts it may come."""
+    return completion.finish_reason == THINKING
+
+
 def _rounded(completion: Completion) -> Completion:
     """Return a completion as the store gives it back, so that a repeated run sees the same."""
     if completion.failure is not None:
         return completion
-    mean, logprobs = completion.mean_logprob, completion.logprobs
+    mean, by_id, by_text = completion.mean_logprob, completion.logprobs, completion.text_logprobs
     return replace(
         completion,
-        logprobs=logprobs and {token: round(p, _N_DECIMALS) for token, p in logprobs.items()},
+        logprobs=by_id and {token: round(p, _N_DECIMALS) for token, p in by_id.items()},
+        text_logprobs=by_text and {text: round(p, _N_DECIMALS) for text, p in by_text.items()},
         mean_logprob=None if mean is None else round(mean, _N_DECIMALS),
     )
 

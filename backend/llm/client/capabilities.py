@@ -1,11 +1,13 @@
-"""Detect what a server can do by requests of a few tokens: it ignores fields it does not know."""
+"""Detect what a server can do; an optional check that fails costs its own capability alone."""
 
 from __future__ import annotations
 
 import json
+import re
 import threading
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -16,56 +18,41 @@ from backend.llm.client.connection import (
     RequestRejected,
     ServerConnection,
     ServerError,
-    json_or_none,
+    shown,
 )
-from backend.llm.client.requests import (
-    ROUTES,
-    Constraint,
-    RouteCapabilities,
-    RouteName,
-    choice_fields,
-    json_fields,
-    request_body,
-    route_path,
-    token_id_fields,
-    top_logprob_fields,
-    unwrap_choice,
-)
-from backend.llm.client.responses import (
-    DEFAULT_CONTEXT_TOKENS,
-    answer_text,
-    first_position_logprobs,
-    read_models,
-    read_props,
-    read_token_ids,
-)
+from backend.llm.client.model_list import ServedModel, read_models, read_props
+from backend.llm.client.requests import ROUTES, RouteCapabilities, RouteName
+from backend.llm.client.responses import read_token_ids
+from backend.llm.client.route_checks import HELLO, N_THINKING_TOKENS, RouteChecks
 
 Tokenizer = Literal["prompt", "content"]
 """The field in which a server's /tokenize wants the text: vLLM's or llama.cpp's."""
 
-_PROMPT = "Hello"
-_TOKEN_IDS = (100, 101)
-"""Two tokens that every vocabulary has; no answer begins with both."""
-_TOP_LOGPROBS = (20, 5)
-_CHOICES = ("quagmire", "xylophone")
-"""Two answers that nobody gives to "Hello" unless constrained to them."""
-_KEY = "xylophone"
-_SCHEMA = {
-    "type": "object",
-    "properties": {_KEY: {"type": "boolean"}},
-    "required": [_KEY],
-    "additionalProperties": False,
-}
-_N_CONSTRAINED_TOKENS = 32
+DEFAULT_CONTEXT_TOKENS = 4096
+"""Taken when nobody tells the context length: what Ollama and LM Studio give a model at first."""
+
+_MAX_CANDIDATES = 5
+_MAX_BUSY_TRIES = 5
+_MAX_BUSY_WAIT_S = 20.0
+_CHECKS_S = 30.0
+_MAX_CHECKS_S = 120.0
+_LATENCIES_PER_CHECKS = 20
+"""The optional checks may take so many times what the first short answer took."""
+_SPARED_SHARE = 0.9
+"""So much of a caller's time the optional checks may use: the result has to come in time."""
+_DEPLOYMENT = re.compile(r"/deployments/([^/]+)$")
+
+RouteError = RequestRejected | ServerError
 
 
 @dataclass(frozen=True, slots=True)
 class ServerCapabilities:
-    """All detected capabilities of a server."""
+    """All detected capabilities of a server; `is_certain` if no check failed by bad luck."""
 
     info: LanguageModelInfo
     routes: Mapping[RouteName, RouteCapabilities]
     tokenizer: Tokenizer | None
+    is_certain: bool = True
 
     def route(self, prompt: Prompt, decoding: Decoding) -> RouteName:
         """Return the wanted route for a prompt, or the other one if only that can answer it."""
@@ -79,198 +66,267 @@ class ServerCapabilities:
         )
         return other if is_lost else wanted
 
-    @property
-    def names_token_ids(self) -> bool:
-        """Whether the tokens of /tokenize are those of the log-probabilities."""
-        return self.tokenizer is not None and all(
-            route.names_token_ids or route.reads_token_ids
-            for route in self.routes.values()
-            if route.has_logprobs
-        )
-
 
 @dataclass
 class CapabilityDetector:
-    """Detects a server's capabilities; responses before a failure are not requested again."""
+    """Detects a server's capabilities; responses before a failure are not requested again.
+
+    Args:
+        n_context_tokens: the model's context length, 0 for what the server tells.
+    """
 
     server: ServerConnection
     wanted_model: str
+    n_context_tokens: int = 0
     _responses: dict[str, dict[str, Any] | None] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    _is_certain: bool = True
 
     def detect(self, until: float) -> ServerCapabilities:
         """Send all check requests, until a time on the monotonic clock.
 
-        The first request also wakes a fresh server up; the others are sent concurrently, so that
-        a busy server delays them once. Raises ServerError and RequestRejected.
-        """
-        models = self.server.request(f"{self.server.base_url}/models", until=until)
-        name, n_context_tokens = read_models(models, self.wanted_model)
-        checks = {route: _RouteChecks(self, route, name, until) for route in ROUTES}
-        rejections: list[RequestRejected] = []
-        routes = {route: check.basics(rejections) for route, check in checks.items()}
-        if not any(route.exists for route in routes.values()):
-            raise rejections[0]
-        with ThreadPoolExecutor(12, thread_name_prefix="llm-capabilities") as pool:
-            futures = {
-                route: [pool.submit(check, routes[route]) for check in checks[route].independent()]
-                for route in ROUTES
-                if routes[route].exists
-            }
-            tokenizer = pool.submit(self._tokenizer, name, until)
-            context = pool.submit(self._context, n_context_tokens, until)
-            for route, found in futures.items():
-                for future in found:
-                    routes[route] = replace(routes[route], **future.result())
-            return _combine(name, context.result(), routes, tokenizer.result())
+        The first request also wakes a fresh server up. A server is unusable only when no route
+        answers a plain question; the other checks have a time limit of their own.
 
-    def post(self, url: str, body: Mapping[str, Any], until: float) -> dict[str, Any] | None:
-        """Return the response, or None if the server rejects this request."""
+        Raises:
+            ServerError: the server is down or busy, or answers no question.
+            RequestRejected: it refuses the key, the address or the model.
+        """
+        models = self._models(until)
+        model, routes, latency_s = self._answering_model(models, until)
+        now = time.monotonic()
+        limit_s = min(_MAX_CHECKS_S, _CHECKS_S + _LATENCIES_PER_CHECKS * latency_s)
+        checks_until = now + min(limit_s, _SPARED_SHARE * max(0.0, until - now))
+        with ThreadPoolExecutor(16, thread_name_prefix="llm-capabilities") as pool:
+            tokenizer = pool.submit(self._tokenizer, model.name, checks_until)
+            props = pool.submit(self._props, model, checks_until)
+            by_route = {
+                route: pool.submit(self._check_route, route, model.name, found, checks_until)
+                for route, found in routes.items()
+            }
+            routes = {route: future.result() for route, future in by_route.items()}
+            told = self.n_context_tokens or props.result()
+            info = _describe(model.name, told, routes, tokenizer.result())
+            return ServerCapabilities(info, routes, tokenizer.result(), self._is_certain)
+
+    def _models(self, until: float) -> list[ServedModel]:
+        """Return the listed models; with a wanted one the list is a help that may be missing."""
+        try:
+            if self.wanted_model:
+                until = min(until, time.monotonic() + _CHECKS_S)
+            payload = self._patiently(f"{self.server.base_url}/models", None, until)
+        except (RequestRejected, ServerError) as exc:
+            is_down = isinstance(exc, ServerError) and exc.kind is FailureKind.DOWN
+            deployment = _DEPLOYMENT.search(self.server.base_url)
+            if self.wanted_model and not is_down:
+                return []
+            if deployment and not is_down:
+                return [ServedModel(deployment[1])]
+            if isinstance(exc, RequestRejected) and exc.lacks_route:
+                message = f"{exc}; where that list is missing, set LLM_MODEL to the model's name"
+                raise RequestRejected(message, status=exc.status) from exc
+            raise
+        models = read_models(payload)
+        if not models and not self.wanted_model:
+            raise ServerError(
+                FailureKind.MALFORMED,
+                f"the LLM server lists no model at {shown(self.server.base_url)}/models; set "
+                "LLM_MODEL to the name of the one that it serves",
+            )
+        return models
+
+    def _answering_model(
+        self, models: Sequence[ServedModel], until: float
+    ) -> tuple[ServedModel, dict[RouteName, RouteCapabilities], float]:
+        """Return the first model that answers, its routes, and the seconds of the first answer."""
+        candidates = [one for one in models if "*" not in one.name][:_MAX_CANDIDATES]
+        if self.wanted_model:
+            named = [one for one in models if one.name == self.wanted_model]
+            candidates = named or [ServedModel(self.wanted_model)]
+        errors: list[RouteError] = []
+        for model in candidates:
+            routes, latency_s = self._basics(model.name, until, errors)
+            if any(route.exists for route in routes.values()):
+                return model, routes, latency_s
+        if not errors:
+            names = ", ".join(repr(one.name) for one in models)
+            raise RequestRejected(f"the LLM server lists {names}; set LLM_MODEL", status=0)
+        raise _unusable(errors, self.wanted_model, models)
+
+    def _basics(
+        self, model: str, until: float, errors: list[RouteError]
+    ) -> tuple[dict[RouteName, RouteCapabilities], float]:
+        """Return both routes of a model as far as they answer, and the first answer's seconds.
+
+        The slower route gets a while after the other has answered, then counts as missing.
+        """
+        started = time.monotonic()
+        pool = ThreadPoolExecutor(len(ROUTES), thread_name_prefix="llm-routes")
+
+        def basics(route: RouteName) -> RouteCapabilities:
+            def post(path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+                return _object(self._patiently(f"{self.server.base_url}/{path}", body, until))
+
+            return RouteChecks(self._asker(until), route, model).basics(post)
+
+        futures: dict[Future[RouteCapabilities], RouteName] = {
+            pool.submit(basics, route): route for route in ROUTES
+        }
+        routes: dict[RouteName, RouteCapabilities] = {r: RouteCapabilities() for r in ROUTES}
+        pending, latency_s, grace_s = set(futures), 0.0, None
+        while pending:
+            done, pending = wait(pending, timeout=grace_s, return_when=FIRST_COMPLETED)
+            if not done:
+                self._is_certain = False
+                break
+            for future in done:
+                try:
+                    routes[futures[future]] = future.result()
+                except (RequestRejected, ServerError) as exc:
+                    errors.append(exc)
+                else:
+                    latency_s = latency_s or time.monotonic() - started
+                    grace_s = _CHECKS_S + _LATENCIES_PER_CHECKS * latency_s
+        pool.shutdown(wait=False, cancel_futures=True)
+        return routes, latency_s
+
+    def _check_route(
+        self, route: RouteName, model: str, found: RouteCapabilities, until: float
+    ) -> RouteCapabilities:
+        """Return all capabilities of a route that exists."""
+        if not found.exists:
+            return found
+        checks = RouteChecks(self._asker(until), route, model)
+        basic = replace(found, **checks.thinking(found))
+        with ThreadPoolExecutor(8, thread_name_prefix=f"llm-{route}") as pool:
+            fields = pool.map(lambda check: check(basic), checks.independent())
+            return replace(basic, **{name: value for one in fields for name, value in one.items()})
+
+    def _asker(self, until: float) -> Any:
+        def ask(path: str, body: Mapping[str, Any]) -> dict[str, Any] | None:
+            return self._optional(f"{self.server.base_url}/{path}", body, until)
+
+        return ask
+
+    def _optional(
+        self, url: str, body: Mapping[str, Any] | None, until: float
+    ) -> dict[str, Any] | None:
+        """Return an optional route's response, None if it gives none; remembered if for good."""
         key = json.dumps([url, body], sort_keys=True)
         with self._lock:
             if key in self._responses:
                 return self._responses[key]
         answer = None
         try:
-            answer = self.server.request(url, body, until=until)
-        except RequestRejected as exc:
-            if not (exc.blames_content or exc.lacks_route):
-                raise
+            answer = _object(self._patiently(url, body, until))
+        except RequestRejected:
+            pass
         except ServerError as exc:
-            if exc.kind is not FailureKind.MALFORMED:
+            if exc.kind in (FailureKind.DOWN, FailureKind.BUSY):
                 raise
+            if exc.kind is not FailureKind.MALFORMED:
+                self._is_certain = False
         with self._lock:
             self._responses[key] = answer
         return answer
 
+    def _patiently(self, url: str, body: Mapping[str, Any] | None, until: float) -> Any:
+        """Return a response; a busy server is waited for, a broken one asked twice."""
+        for n_before in range(_MAX_BUSY_TRIES):
+            try:
+                return self.server.exchange(url, body, until=until)
+            except ServerError as exc:
+                is_busy = exc.kind is FailureKind.BUSY and n_before + 1 < _MAX_BUSY_TRIES
+                if not is_busy and not (exc.kind is FailureKind.BROKEN and n_before == 0):
+                    raise
+                wait_s = exc.retry_after_s or 0.25 * 2**n_before
+                if wait_s > min(_MAX_BUSY_WAIT_S, until - time.monotonic()):
+                    raise
+                time.sleep(wait_s)
+        raise AssertionError
+
     def _tokenizer(self, model: str, until: float) -> Tokenizer | None:
         fields: dict[Tokenizer, dict[str, Any]] = {
-            "prompt": {"model": model, "prompt": _PROMPT, "add_special_tokens": False},
-            "content": {"content": _PROMPT, "add_special": False},
+            "prompt": {"model": model, "prompt": HELLO, "add_special_tokens": False},
+            "content": {"content": HELLO, "add_special": False},
         }
         for tokenizer, body in fields.items():
-            answer = self.post(f"{self.server.root_url}/tokenize", body, until)
+            answer = self._optional(f"{self.server.root_url}/tokenize", body, until)
             with suppress(ServerError):
                 if answer is not None and read_token_ids(answer):
                     return tokenizer
         return None
 
-    def _context(self, n_tokens: int | None, until: float) -> int:
-        if n_tokens is not None:
-            return n_tokens
-        with suppress(RequestRejected, ServerError):
-            props = self.server.request(f"{self.server.root_url}/props", until=until)
-            return read_props(props) or DEFAULT_CONTEXT_TOKENS
-        return DEFAULT_CONTEXT_TOKENS
+    def _props(self, model: ServedModel, until: float) -> int | None:
+        """Return the context length of a model, None if nobody tells it."""
+        if model.n_context_tokens is not None:
+            return model.n_context_tokens
+        props = self._optional(f"{self.server.root_url}/props", None, until)
+        return read_props(props or {}) or model.n_trained_tokens
 
 
-@dataclass(frozen=True)
-class _RouteChecks:
-    """Checks of one route; each looks at the effect of a field, never at its name."""
-
-    detector: CapabilityDetector
-    route: RouteName
-    model: str
-    until: float
-
-    def independent(self) -> list[Callable[[RouteCapabilities], dict[str, Any]]]:
-        """Return the checks that can run concurrently; each returns fields of the capabilities."""
-        return [self._batches, self._token_ids, self._top_logprobs, self._choices, self._json]
-
-    def basics(self, rejections: list[RequestRejected]) -> RouteCapabilities:
-        """Return whether the route exists, and its field for the answer's length."""
-        for limit_field in ("max_tokens", "max_completion_tokens"):
-            capabilities = RouteCapabilities(exists=True, limit_field=limit_field)
-            body = request_body(self.route, self.model, _PROMPT, Decoding(), capabilities)
-            try:
-                self.detector.server.request(self._url(is_batch=False), body, until=self.until)
-            except RequestRejected as exc:
-                if not (exc.blames_content or exc.lacks_route):
-                    raise
-                rejections.append(exc)
-                if exc.lacks_route:
-                    break
-            else:
-                return capabilities
-        return RouteCapabilities()
-
-    def _url(self, *, is_batch: bool) -> str:
-        return f"{self.detector.server.base_url}/{route_path(self.route, is_batch=is_batch)}"
-
-    def _ask(
-        self, capabilities: RouteCapabilities, fields: Mapping[str, Any], n_tokens: int = 1
-    ) -> dict[str, Any] | None:
-        decoding = Decoding(max_tokens=n_tokens)
-        body = request_body(self.route, self.model, _PROMPT, decoding, capabilities)
-        return self.detector.post(self._url(is_batch=False), body | dict(fields), self.until)
-
-    def _batches(self, capabilities: RouteCapabilities) -> dict[str, Any]:
-        prompts = [_PROMPT, _PROMPT]
-        body = request_body(self.route, self.model, prompts, Decoding(), capabilities)
-        answer = self.detector.post(self._url(is_batch=True), body, self.until)
-        choices = answer.get("choices") if answer else None
-        return {"accepts_batches": isinstance(choices, list) and len(choices) == len(prompts)}
-
-    def _token_ids(self, capabilities: RouteCapabilities) -> dict[str, Any]:
-        answer = self._ask(capabilities, token_id_fields(self.route, _TOKEN_IDS))
-        seen, _ = first_position_logprobs(answer)
-        has_asked = set(_TOKEN_IDS) <= set(seen)
-        return {"reads_token_ids": has_asked and len(seen) <= len(_TOKEN_IDS) + 1}
-
-    def _top_logprobs(self, capabilities: RouteCapabilities) -> dict[str, Any]:
-        for by_id in (True, False):
-            for n_wanted in _TOP_LOGPROBS:
-                fields = top_logprob_fields(self.route, n_wanted, by_id=by_id)
-                by_ids, by_text = first_position_logprobs(self._ask(capabilities, fields))
-                n_tokens = min(n_wanted, len(by_ids) + len(by_text))
-                if n_tokens > 1:
-                    return {"n_top_logprobs": n_tokens, "names_token_ids": not by_text}
-        return {}
-
-    def _constrained_text(self, capabilities: RouteCapabilities, fields: Mapping[str, Any]) -> str:
-        answer = self._ask(capabilities, fields, _N_CONSTRAINED_TOKENS)
-        choices = answer.get("choices") if answer else None
-        first = choices[0] if isinstance(choices, list) and choices else None
-        return (answer_text(first) or "").strip() if isinstance(first, dict) else ""
-
-    def _choices(self, capabilities: RouteCapabilities) -> dict[str, Any]:
-        for by in Constraint:
-            text = self._constrained_text(capabilities, choice_fields(_CHOICES, by))
-            if unwrap_choice(text) in _CHOICES:
-                return {"choices_by": by}
-        return {}
-
-    def _json(self, capabilities: RouteCapabilities) -> dict[str, Any]:
-        for by in Constraint:
-            value = json_or_none(self._constrained_text(capabilities, json_fields(_SCHEMA, by)))
-            if isinstance(value, dict) and isinstance(value.get(_KEY), bool) and len(value) == 1:
-                return {"json_by": by}
-        return {}
+def _object(payload: object) -> dict[str, Any]:
+    if isinstance(payload, dict):
+        return payload
+    raise ServerError(FailureKind.MALFORMED, "the LLM server answered, but not with a JSON object")
 
 
-def _combine(
+def _unusable(
+    errors: Sequence[RouteError], wanted_model: str, models: Sequence[ServedModel]
+) -> RouteError:
+    """Return the error of the route that exists, naming the models where one has to be chosen."""
+
+    def rank(error: RouteError) -> int:
+        if isinstance(error, ServerError):
+            return 1 if error.kind is FailureKind.OTHER_MODEL else 2
+        return 3 if error.lacks_route else 0
+
+    error = min(errors, key=rank)
+    names = ", ".join(repr(one.name) for one in models)
+    is_other = isinstance(error, ServerError) and error.kind is FailureKind.OTHER_MODEL
+    if wanted_model and models and wanted_model not in {one.name for one in models}:
+        message = f"the LLM server does not serve {wanted_model!r}; it serves {names}"
+    elif is_other or (len(models) > 1 and not wanted_model and rank(error) == 0):
+        message = f"none of the models that the LLM server lists ({names}) answers"
+    else:
+        return error
+    remedy = "Set LLM_MODEL to one of them, or leave it empty for the first that answers"
+    return RequestRejected(f"{message} ({error}). {remedy}", status=404)
+
+
+def _describe(
     name: str,
-    n_context_tokens: int,
-    routes: Mapping[RouteName, RouteCapabilities],
+    n_told: int | None,
+    routes: dict[RouteName, RouteCapabilities],
     tokenizer: Tokenizer | None,
-) -> ServerCapabilities:
+) -> LanguageModelInfo:
+    """Return what annotators need to know; adapts `routes` to what can be used together."""
     if tokenizer is None:
-        routes = {
-            name: replace(route, reads_token_ids=False, names_token_ids=False)
-            for name, route in routes.items()
-        }
+        for route, found in routes.items():
+            routes[route] = replace(found, reads_token_ids=False, names_token_ids=False)
     plain, chat = routes["plain"], routes["chat"]
     has_plain = plain.exists and (plain.has_logprobs or not chat.has_logprobs)
     has_chat = chat.exists and (chat.has_logprobs or not plain.has_logprobs)
     used = [route for route, is_used in ((plain, has_plain), (chat, has_chat)) if is_used]
-    info = LanguageModelInfo(
+    n_context_tokens = n_told or DEFAULT_CONTEXT_TOKENS
+    n_thinking = max(route.n_thinking_tokens for route in used)
+    if n_thinking:
+        n_thinking = min(N_THINKING_TOKENS, n_context_tokens // 2)
+        for name_, found in routes.items():
+            n_own = min(n_thinking, found.n_thinking_tokens)
+            routes[name_] = replace(found, n_thinking_tokens=n_own)
+    return LanguageModelInfo(
         name=name,
-        n_context_tokens=n_context_tokens,
+        n_context_tokens=n_context_tokens - n_thinking,
         reads_token_ids=all(route.reads_token_ids for route in used),
         n_top_logprobs=min(route.n_top_logprobs for route in used),
+        names_token_ids=all(
+            route.names_token_ids or route.reads_token_ids for route in used if route.has_logprobs
+        ),
         constrains_choices=any(route.choices_by is not None for route in routes.values()),
         constrains_json=any(route.json_by is not None for route in routes.values()),
         has_plain=has_plain,
         has_chat=has_chat,
+        thinks=n_thinking > 0,
+        tells_context=n_told is not None,
     )
-    return ServerCapabilities(info, dict(routes), tokenizer)

@@ -217,7 +217,9 @@ class BatchedCompletion:
             windows = (message[start : start + _ECHO_CHARS] for start in range(n_windows))
             if any(window in prompt for window in windows):
                 message = "the LLM server refused this prompt"
-            self._completions[position] = Completion(failure=message, was_refused=True)
+            self._completions[position] = Completion(
+                failure=message, was_refused=not exc.is_passing
+            )
 
     def _on_failed(self, batch: _Batch, exc: ServerError, started_at: float) -> None:
         """Hold all batches back, longer each time in a row; abort after too many in a row."""

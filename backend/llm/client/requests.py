@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
 
 from backend.domain.ports import Conversation, Decoding, Prompt
 from backend.llm.client.connection import json_or_none
+from backend.llm.client.json_grammar import compact_grammar
 
 RouteName = Literal["plain", "chat"]
 ROUTES: tuple[RouteName, RouteName] = ("plain", "chat")
 
 _KEYS_ARE_IDS = {"return_tokens_as_token_ids": True}
 _ANSWER_KEY = "answer"
-_N_WRAPPING_TOKENS = 24
-"""What a JSON object around a choice may cost on top of the choice."""
+_N_WRAPPING_TOKENS = 48
+"""What a JSON object around a choice may cost on top of the choice, line breaks included."""
 
 
 class Constraint(StrEnum):
-    """The request field that constrains an answer."""
+    """The request field that constrains an answer; GRAMMAR is a schema without blanks."""
 
+    GRAMMAR = "grammar"
     STRUCTURED_OUTPUTS = "structured_outputs"
     RESPONSE_FORMAT = "response_format"
     JSON_SCHEMA = "json_schema"
@@ -32,18 +34,25 @@ class Constraint(StrEnum):
 class RouteCapabilities:
     """Detected capabilities of one route.
 
-    `limit_field`: name of the field for the answer's length. `accepts_batches`: many prompts in
-    one request. `names_token_ids`: log-probabilities come under token ids rather than texts.
+    `limit_field`: name of the field for the answer's length. `takes_temperature`, `takes_system`:
+    the field, or a system turn, is not refused. `accepts_batches`: many prompts in one request.
+    `names_token_ids`: log-probabilities come under token ids rather than texts. `extra`: fields
+    that keep a reasoning model from thinking, or let it think less; `n_thinking_tokens`: what its
+    thoughts may cost on top of an answer, 0 where it does not think.
     """
 
     exists: bool = False
     limit_field: str = "max_tokens"
+    takes_temperature: bool = True
+    takes_system: bool = True
     accepts_batches: bool = False
     reads_token_ids: bool = False
     n_top_logprobs: int = 0
     names_token_ids: bool = False
     choices_by: Constraint | None = None
     json_by: Constraint | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    n_thinking_tokens: int = 0
 
     @property
     def has_logprobs(self) -> bool:
@@ -71,23 +80,23 @@ def request_body(
     server ("CPU Generator does not use offset", seen with 0.32), and nothing in its responses
     tells the CPU from a GPU.
     """
+    n_tokens = decoding.max_tokens + capabilities.n_thinking_tokens
+    if is_choice_wrapped(decoding, capabilities):
+        n_tokens += _N_WRAPPING_TOKENS
     body: dict[str, Any] = {
         "model": model,
-        **_prompt_field(route, prompts),
-        capabilities.limit_field: decoding.max_tokens,
-        "temperature": decoding.temperature,
+        **_prompt_field(route, prompts, capabilities),
+        capabilities.limit_field: n_tokens,
+        **capabilities.extra,
     }
+    if capabilities.takes_temperature:
+        body["temperature"] = decoding.temperature
     is_vllm = capabilities.reads_token_ids or capabilities.names_token_ids  # it alone has these
     if decoding.seed is not None and not is_vllm:
         body["seed"] = decoding.seed
-    if decoding.stop:
+    if decoding.stop and not capabilities.n_thinking_tokens:  # thoughts hold such texts, too
         body["stop"] = list(decoding.stop)
-    if is_choice_wrapped(decoding, capabilities):
-        body[capabilities.limit_field] += _N_WRAPPING_TOKENS
-    if decoding.choices and capabilities.choices_by is not None:
-        body |= choice_fields(decoding.choices, capabilities.choices_by)
-    elif decoding.json_schema is not None and capabilities.json_by is not None:
-        body |= json_fields(json.loads(decoding.json_schema), capabilities.json_by)
+    body |= _constraint(decoding, capabilities)
     if decoding.token_ids and capabilities.reads_token_ids:
         return body | token_id_fields(route, decoding.token_ids)
     n_wanted = capabilities.n_top_logprobs if decoding.token_ids else decoding.n_logprobs
@@ -138,7 +147,9 @@ def choice_fields(choices: Sequence[str], by: Constraint) -> dict[str, Any]:
 
 def json_fields(schema: Any, by: Constraint) -> dict[str, Any]:
     """Return the fields that constrain an answer to a JSON schema."""
-    if by is Constraint.STRUCTURED_OUTPUTS:
+    if by is Constraint.GRAMMAR and (grammar := compact_grammar(schema)) is not None:
+        return {"structured_outputs": {"grammar": grammar}}
+    if by in (Constraint.STRUCTURED_OUTPUTS, Constraint.GRAMMAR):
         return {"structured_outputs": {"json": schema}}
     if by is Constraint.JSON_SCHEMA:
         return {"json_schema": schema}
@@ -146,18 +157,38 @@ def json_fields(schema: Any, by: Constraint) -> dict[str, Any]:
     return {"response_format": {"type": "json_schema", "json_schema": named}}
 
 
-def _prompt_field(route: RouteName, prompts: Sequence[Prompt] | Prompt) -> dict[str, Any]:
+def _constraint(decoding: Decoding, capabilities: RouteCapabilities) -> dict[str, Any]:
+    if decoding.choices and capabilities.choices_by is not None:
+        return choice_fields(decoding.choices, capabilities.choices_by)
+    if decoding.json_schema is not None and capabilities.json_by is not None:
+        return json_fields(json.loads(decoding.json_schema), capabilities.json_by)
+    return {}
+
+
+def _prompt_field(
+    route: RouteName, prompts: Sequence[Prompt] | Prompt, capabilities: RouteCapabilities
+) -> dict[str, Any]:
+    with_system = capabilities.takes_system
     if isinstance(prompts, str | Conversation):
-        return {"prompt": str(prompts)} if route == "plain" else {"messages": _messages(prompts)}
+        if route == "plain":
+            return {"prompt": str(prompts)}
+        return {"messages": _messages(prompts, with_system=with_system)}
     if route == "plain":
         return {"prompt": [str(prompt) for prompt in prompts]}
-    return {"messages": [_messages(prompt) for prompt in prompts]}
+    return {"messages": [_messages(prompt, with_system=with_system) for prompt in prompts]}
 
 
-def _messages(prompt: Prompt) -> list[dict[str, str]]:
-    """Return a prompt as messages; a text is the only message of a user."""
+def _messages(prompt: Prompt, *, with_system: bool) -> list[dict[str, str]]:
+    """Return a prompt as messages; a text is the only message of a user.
+
+    Where the server refuses the system role, its text opens the first turn of the user.
+    """
     chat = Conversation("", (prompt,)) if isinstance(prompt, str) else prompt
-    system = [{"role": "system", "content": chat.system}] if chat.system else []
+    texts = list(chat.turns)
+    system: list[dict[str, str]] = []
+    if chat.system and with_system:
+        system = [{"role": "system", "content": chat.system}]
+    elif chat.system:
+        texts[0] = f"{chat.system}\n\n{texts[0]}"
     roles = ("user", "assistant")
-    turns = [{"role": roles[at % 2], "content": text} for at, text in enumerate(chat.turns)]
-    return system + turns
+    return system + [{"role": roles[at % 2], "content": text} for at, text in enumerate(texts)]

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
-import re
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -13,65 +10,25 @@ from itertools import accumulate, pairwise
 from typing import Any
 
 from backend.domain.ports import Completion, Prompt
-from backend.llm.client.connection import FailureKind, RequestRejected, ServerError
-
-DEFAULT_CONTEXT_TOKENS = 2048
-"""Taken when a server does not report its context length: that of the smallest served models."""
+from backend.llm.client.connection import FailureKind, ServerError
+from backend.llm.client.thoughts import THINKING, read_answer
 
 _TOKEN_PREFIX = "token_id:"  # noqa: S105 - a key in the server's answers, no password
 _ROUNDING = 1e-3
 """How far above 0 a log-probability may lie before it counts as nonsense: 16-bit arithmetic."""
-_MAX_PSEUDO_TOKEN_CHARS = 8
-_PSEUDO_TOKENS = re.compile(
-    rf" ?[A-Za-z]{{1,{_MAX_PSEUDO_TOKEN_CHARS}}}|\s|\d{{1,2}}|[^\sA-Za-z\d]"
-)
-"""Shorter than most real tokens, so that a text that fits by this count fits the model."""
-_MAX_REMEMBERED = 100_000
 
 
 @dataclass(frozen=True, slots=True)
 class ParseOptions:
     """How the responses to a request are parsed.
 
-    All `required_ids` must have a log-probability. Without `texts_to_ids` (of log-probabilities by
-    a token's text), tokens that the server
-    names by their text are left out, as two tokens can have one text. `unwrap` takes the answer out
-    of what the server had to put around it.
+    All `required_ids` must have a log-probability. `unwrap` takes the answer out of what the server
+    had to put around it. At a `stop` an answer is cut, where the server was not told to end there.
     """
 
     required_ids: Sequence[int] = ()
-    texts_to_ids: Callable[[Mapping[str, float]], dict[int, float]] | None = None
     unwrap: Callable[[str], str] | None = None
-
-
-def read_models(payload: Mapping[str, Any], wanted: str) -> tuple[str, int | None]:
-    """Return name and context length (None if unknown) of the wanted model, the first for ""."""
-    rows = payload.get("data")
-    served = {
-        row["id"]: row.get("max_model_len")
-        for row in (rows if isinstance(rows, list) else [])
-        if isinstance(row, dict) and isinstance(row.get("id"), str)
-    }
-    if not served:
-        raise ServerError(FailureKind.MALFORMED, "the LLM server lists no model at /models")
-    name = wanted or next(iter(served))
-    if name not in served:
-        raise RequestRejected(
-            f"the LLM server does not serve {name!r}; it serves {', '.join(map(repr, served))}. "
-            "Set LLM_MODEL to one of them, or leave it empty for the first",
-            status=404,
-        )
-    return name, _positive(served[name])
-
-
-def read_props(payload: Mapping[str, Any]) -> int | None:
-    """Return the context length that a llama.cpp server gives each request, if it says so."""
-    settings = payload.get("default_generation_settings")
-    return _positive(settings.get("n_ctx")) if isinstance(settings, dict) else None
-
-
-def _positive(length: object) -> int | None:
-    return length if isinstance(length, int) and length > 0 else None
+    stop: Sequence[str] = ()
 
 
 def read_token_ids(payload: Mapping[str, Any]) -> tuple[int, ...]:
@@ -120,19 +77,13 @@ def first_position_logprobs(
     return {}, {}
 
 
-def answer_text(choice: Mapping[str, Any]) -> str | None:
-    """Return a choice's text, from either route; an empty chat message is an empty text."""
-    text = choice.get("text")
-    message = choice.get("message")
-    if isinstance(message, dict):
-        text = message.get("content") or ""
-    return text if isinstance(text, str) else None
-
-
 def _in_order(choices: object, n_prompts: int) -> list[dict[str, Any]]:
+    """Return one choice per prompt; choices that are not numbered are taken as they stand."""
     if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
         raise ServerError(FailureKind.MALFORMED, "the LLM server's answer has no choices")
     by_index = {c["index"]: c for c in choices if isinstance(c.get("index"), int)}
+    if len(choices) == n_prompts and not any("index" in choice for choice in choices):
+        return choices
     if len(choices) != n_prompts or set(by_index) != set(range(n_prompts)):
         raise ServerError(
             FailureKind.MALFORMED,
@@ -143,27 +94,30 @@ def _in_order(choices: object, n_prompts: int) -> list[dict[str, Any]]:
 
 
 def _completion(choice: dict[str, Any], options: ParseOptions) -> Completion | None:
-    text = answer_text(choice)
-    if text is None:
+    answer = read_answer(choice)
+    if answer is None:
         return None
     reason = choice.get("finish_reason")
+    if answer.is_unfinished:  # its first token is a thought's, too
+        return Completion(finish_reason=THINKING)
+    text = answer.text
+    for stop in options.stop:
+        text = text.split(stop, 1)[0]
     completion = Completion(
         text=options.unwrap(text) if options.unwrap else text,
         finish_reason=reason if isinstance(reason, str) else None,
         mean_logprob=_mean_logprob(choice),
     )
-    position = _first_position(choice)
+    position = None if answer.has_thoughts else _first_position(choice)
     if position is None:
         return None if options.required_ids else completion
     logprobs = _logprobs(position)
     if logprobs is None:
         return None
     by_id, by_text = logprobs
-    if by_text and options.texts_to_ids is not None:
-        by_id = options.texts_to_ids(by_text) | by_id
     if not set(options.required_ids) <= by_id.keys():
         return None
-    return replace(completion, logprobs=by_id)
+    return replace(completion, logprobs=by_id or None, text_logprobs=by_text or None)
 
 
 def _reported(choice: Mapping[str, Any], key: str) -> list[Any] | None:
@@ -236,60 +190,3 @@ def _shares(total: object, weights: Sequence[int]) -> list[int]:
     *cumulative, whole = accumulate(weights if sum(weights) else [1] * len(weights), initial=0)
     bounds = [total * part // whole for part in cumulative]
     return [end - start for start, end in pairwise([*bounds, total])]
-
-
-class PseudoTokenizer:
-    """Stands in for the tokenizer of a server that has no route for it, such as OpenAI or Ollama.
-
-    Pieces of text get a number each, the same in every process. Such a server names tokens by
-    their text: a wanted piece is found in any reported token that begins it, whatever the case; of
-    " positive" the server may report " pos" or "Positive". A piece that was cut at the maximum
-    length is found in tokens that begin with it, too.
-    """
-
-    def __init__(self) -> None:
-        self._texts: dict[int, str] = {}
-        self._lock = threading.Lock()
-
-    def tokenize(self, text: str) -> tuple[int, ...]:
-        """Return a number for each piece of the text."""
-        return tuple(self._token_id(piece) for piece in _PSEUDO_TOKENS.findall(text))
-
-    def truncate(self, text: str, n_tokens: int) -> str:
-        """Return the beginning of the text that has at most this many pieces."""
-        return "".join(_PSEUDO_TOKENS.findall(text)[: max(0, n_tokens)])
-
-    def by_id(self, by_text: Mapping[str, float], wanted_ids: Sequence[int]) -> dict[int, float]:
-        """Return the log-probabilities of the reported tokens by id.
-
-        A token that could begin two wanted pieces counts for neither.
-        """
-        import numpy as np  # here, as most commands load this module and never this library
-
-        with self._lock:
-            wanted = {number: _normalized(self._texts.get(number, "")) for number in wanted_ids}
-        found: dict[int, list[float]] = {}
-        for text, logprob in by_text.items():
-            matches = [n for n, piece in wanted.items() if _matches(_normalized(text), piece)]
-            number = matches[0] if len(matches) == 1 else self._token_id(text)
-            found.setdefault(number, []).append(logprob)
-        return {n: min(0.0, float(np.logaddexp.reduce(values))) for n, values in found.items()}
-
-    def _token_id(self, piece: str) -> int:
-        digest = hashlib.blake2b(piece.encode("utf-8", "replace"), digest_size=6).digest()
-        number = int.from_bytes(digest)
-        with self._lock:
-            if len(self._texts) < _MAX_REMEMBERED:
-                self._texts[number] = piece
-        return number
-
-
-def _normalized(text: str) -> str:
-    return text.strip().lower()
-
-
-def _matches(reported: str, piece: str) -> bool:
-    is_cut = len(piece) == _MAX_PSEUDO_TOKEN_CHARS
-    return bool(reported and piece) and (
-        piece.startswith(reported) or (is_cut and reported.startswith(piece))
-    )

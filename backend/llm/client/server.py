@@ -7,19 +7,22 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from backend.domain.ports import Completion, Conversation, Decoding, LanguageModelInfo, Prompt
 from backend.llm.client.capabilities import CapabilityDetector, ServerCapabilities
 from backend.llm.client.concurrency import AdaptiveConcurrency, BatchedCompletion, RequestLimits
-from backend.llm.client.connection import FailureKind, ServerConnection, ServerError
-from backend.llm.client.requests import is_choice_wrapped, request_body, route_path, unwrap_choice
-from backend.llm.client.responses import (
-    ParseOptions,
-    PseudoTokenizer,
-    read_completions,
-    read_token_ids,
+from backend.llm.client.connection import (
+    FailureKind,
+    RequestRejected,
+    ServerConnection,
+    ServerError,
 )
+from backend.llm.client.requests import is_choice_wrapped, request_body, route_path, unwrap_choice
+from backend.llm.client.responses import ParseOptions, read_completions, read_token_ids
+from backend.llm.client.token_estimate import estimate_token_ids, truncate_by_estimate
 
 _log = logging.getLogger(__name__)
 
@@ -31,6 +34,8 @@ _LONG_ANSWER_TOKENS = 16
 """Longer answers go out in short batches first: nobody knows how long they take."""
 _TOKENS_PER_TIMEOUT = 96
 """A request may take LLM_TIMEOUT_S, and as long again for every so many tokens of an answer."""
+_RECHECK_AFTER_S = 600.0
+"""After a check that failed by bad luck, such as a timeout, all are made again."""
 _WARM_UP_S = 300.0
 """For the first requests to a fresh server, which may still load or compile."""
 
@@ -39,9 +44,12 @@ class LLMClient:
     """Client of an OpenAI-compatible server. Safe to use from several threads.
 
     The server's capabilities are detected by requests of a few tokens, because vLLM and others
-    ignore fields that they do not know. A server that names tokens by their text, or has no
-    tokenizer route, is read through a `PseudoTokenizer`. `base_url` usually ends with /v1; the
-    `model` "" is the first that the server lists.
+    ignore fields that they do not know.
+
+    Args:
+        base_url: usually ends with /v1; a query is sent with every request.
+        model: "" for the first of the server's list that answers.
+        n_context_tokens: the model's context length, 0 for what the server tells.
     """
 
     def __init__(
@@ -50,10 +58,10 @@ class LLMClient:
         model: str = "",
         *,
         api_key: str = "",
+        n_context_tokens: int = 0,
         limits: RequestLimits | None = None,
     ) -> None:
         limits = limits or RequestLimits()
-        self._wanted_model = model
         self._limits = limits
         n_singles = min(_MAX_SINGLE_REQUESTS, limits.batch_size * limits.concurrency)
         n_connections = max(8 * limits.concurrency, n_singles)
@@ -62,9 +70,10 @@ class LLMClient:
         self._short_answers = AdaptiveConcurrency(limits)
         self._long_answers = AdaptiveConcurrency(limits, slow_start=True)
         self._single_prompts = AdaptiveConcurrency(single)
-        self._pseudo_tokenizer = PseudoTokenizer()
         self._capabilities: ServerCapabilities | None = None
-        self._detector = CapabilityDetector(self._server, model)
+        self._new_detector = partial(CapabilityDetector, self._server, model, n_context_tokens)
+        self._detector = self._new_detector()
+        self._detected_at = 0.0
         self._detection_lock = threading.Lock()
 
     def close(self) -> None:
@@ -84,8 +93,8 @@ class LLMClient:
         """Return the longest prefix of at most `n_tokens` tokens and 12 characters per token."""
         until = self._until(deadline_s)
         sent = _sendable(text[: max(0, n_tokens) * _MAX_CHARS_PER_TOKEN])
-        if not self._detect(until).names_token_ids:
-            return text[: len(self._pseudo_tokenizer.truncate(sent, n_tokens))]
+        if self._detect(until).tokenizer is None:
+            return text[: len(truncate_by_estimate(sent, n_tokens))]
         tokens = self._tokens(sent, until)
         if len(tokens) <= n_tokens:
             return text[: len(sent)]
@@ -151,21 +160,20 @@ class LLMClient:
         left_s: float | None,
     ) -> list[Completion | None]:
         """Send one batch, within the call's time left and the time limit of one request."""
-        until = self._until(left_s, n_answer_tokens=decoding.max_tokens)
         route = capabilities.routes[capabilities.route(prompts[0], decoding)]
+        n_tokens = decoding.max_tokens + route.n_thinking_tokens
+        until = self._until(left_s, n_answer_tokens=n_tokens)
         options = ParseOptions(
             required_ids=decoding.token_ids if route.reads_token_ids else (),
-            texts_to_ids=None
-            if capabilities.names_token_ids
-            else lambda by_text: self._pseudo_tokenizer.by_id(by_text, decoding.token_ids),
             unwrap=unwrap_choice if is_choice_wrapped(decoding, route) else None,
+            stop=decoding.stop if route.n_thinking_tokens else (),
         )
         completions: list[Completion | None] = []
         with self._forgetting():
             for asked in [prompts] if route.accepts_batches else [[one] for one in prompts]:
                 given = asked if route.accepts_batches else asked[0]
                 url, body = self.request(given, decoding, capabilities)
-                payload = self._server.request(url, body, until=until)
+                payload = self._request(url, body, until)
                 completions += read_completions(payload, asked, options)
         return completions
 
@@ -178,13 +186,15 @@ class LLMClient:
         """Return the server's capabilities; detected once, with time for a fresh server to wake."""
         until = time.monotonic() + _WARM_UP_S if until is None else until
         found = self._capabilities
-        if found is not None:
+        if found is not None and (found.is_certain or not self._is_stale()):
             return found
         if not self._detection_lock.acquire(timeout=max(0.0, until - time.monotonic())):
             raise ServerError(FailureKind.TIMEOUT, "the LLM server has not yet said what it offers")
         try:
-            if self._capabilities is None:
+            if self._capabilities is None or (found is self._capabilities):
+                self._detector = self._detector if found is None else self._new_detector()
                 self._capabilities = self._detector.detect(until)
+                self._detected_at = time.monotonic()
                 _log.info("LLM server at %s: %s", self._server.root_url, self._capabilities.info)
             return self._capabilities
         finally:
@@ -198,13 +208,32 @@ class LLMClient:
         except ServerError as exc:
             if exc.kind in (FailureKind.OTHER_MODEL, FailureKind.MALFORMED):
                 self._capabilities = None
-                self._detector = CapabilityDetector(self._server, self._wanted_model)
+                self._detector = self._new_detector()
             raise
+
+    def _is_stale(self) -> bool:
+        return time.monotonic() > self._detected_at + _RECHECK_AFTER_S
+
+    def _request(self, url: str, body: dict[str, Any], until: float) -> dict[str, Any]:
+        """Post a request; a context length that nobody had told is learned from a rejection."""
+        try:
+            return self._server.request(url, body, until=until)
+        except RequestRejected as exc:
+            found, n_tokens = self._capabilities, exc.n_context_tokens
+            if found is None or n_tokens is None or found.info.tells_context:
+                raise
+            info = replace(found.info, n_context_tokens=n_tokens, tells_context=True)
+            self._capabilities = replace(found, info=info)
+            message = (
+                f"longer than the context of {n_tokens} tokens that the LLM server had not told; "
+                "the text is cut when it is asked again"
+            )
+            raise RequestRejected(message, status=exc.status, is_passing=True) from exc
 
     def _tokens(self, text: str, until: float) -> tuple[int, ...]:
         found = self._detect(until)
-        if not found.names_token_ids:
-            return self._pseudo_tokenizer.tokenize(text)
+        if found.tokenizer is None:
+            return estimate_token_ids(text)
         body: dict[str, Any] = {"prompt": text, "add_special_tokens": False}
         if found.tokenizer == "content":
             body = {"content": text, "add_special": False}

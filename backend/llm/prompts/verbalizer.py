@@ -12,14 +12,11 @@ from backend.domain.labels import Abstention, AbstentionReason
 from backend.domain.ports import Completion
 from backend.domain.questions import LabelDefinition
 from backend.errors import UnsupportedLabelConfig
+from backend.llm.prompts.token_texts import begin_alike
 
 OPTION_LETTERS = string.ascii_uppercase + string.ascii_lowercase
 """Names of the options when the labels' names do not differ in the first token."""
 
-WRITTEN_PROBABILITY = 0.8
-"""Assumed for an answer without probabilities; human labels calibrate it."""
-
-_AROUND_ANSWERS = " \t\"'`*.,:;!()[]"
 _MIN_LABEL_MASS = 1e-12
 """Below, the numbers say nothing about the labels: a masked token is reported as -9999."""
 _ROUNDING = 1e-3
@@ -32,6 +29,7 @@ class Verbalizer:
     Args:
         token_ids: one per word; empty where the server reports no probabilities of tokens.
         are_letters: whether the words are "A", "B", ... and the prompt has to define them.
+        names: each label's name, where the words are letters.
         lead: what every word begins with and the prompt therefore ends with: a space before
             digits, which tokenizers make a token of its own.
     """
@@ -40,6 +38,7 @@ class Verbalizer:
     token_ids: tuple[int, ...]
     are_letters: bool = False
     lead: str = ""
+    names: tuple[str, ...] = ()
 
 
 def build_verbalizer(
@@ -79,18 +78,39 @@ def build_verbalizer(
             f"{len(names)} labels whose names begin alike; the language model can tell at most "
             f"{len(letters)} such labels apart. Use fewer labels, or names that begin differently"
         )
-    return Verbalizer(tuple(letters), tuple(letters.values()), are_letters=True)
+    return Verbalizer(tuple(letters), tuple(letters.values()), are_letters=True, names=names)
+
+
+def written_verbalizer(
+    labels: Sequence[LabelDefinition], *, wants_letters: bool, by_first_token: bool
+) -> Verbalizer:
+    """Return the answer words where no token ids are read: the labels' names, or option letters.
+
+    Args:
+        by_first_token: the server reports likely first tokens by their text. Names of which one
+            begins another could then be mistaken and become letters.
+    """
+    names = answer_names(labels)
+    has_letters = len(names) <= len(OPTION_LETTERS)
+    if has_letters and (wants_letters or (by_first_token and begin_alike(names))):
+        return Verbalizer(tuple(OPTION_LETTERS[: len(names)]), (), are_letters=True, names=names)
+    return Verbalizer(names, ())
 
 
 def answer_names(labels: Sequence[LabelDefinition]) -> tuple[str, ...]:
-    """Return the labels' names as they stand in a running text.
+    """Return the labels' names as they stand in a running text: in small letters.
 
-    Leaves of a tree that share a name are called by their paths.
+    Leaves of a tree that share a name are called by their paths; names that differ in case alone
+    keep it.
     """
     names = [_normalize(label.name) for label in labels]
-    return tuple(
+    paths = [
         _normalize(" / ".join(label.path)) if names.count(name) > 1 and label.path else name
         for label, name in zip(labels, names, strict=True)
+    ]
+    return tuple(
+        " ".join(label.name.split()) if paths.count(name) > 1 else name
+        for label, name in zip(labels, paths, strict=True)
     )
 
 
@@ -120,24 +140,6 @@ def read_posterior(
     weights = [math.exp(value - total) for value in values]
     posterior = tuple(weight / math.fsum(weights) for weight in weights)
     return {"probabilities": posterior, "label_mass": min(1.0, label_mass)}
-
-
-def match_word(text: str, words: Sequence[str]) -> int | None:
-    """Return the position of the word that an answer's first line is, None for no word.
-
-    Letter case, quotes and a full stop do not count; an answer with more than one word is no match.
-    """
-    line = text.strip().split("\n", 1)[0]
-    plain = _normalize(line.strip(_AROUND_ANSWERS))
-    return next((at for at, word in enumerate(words) if _normalize(word) == plain), None)
-
-
-def written_posterior(index: int, n_labels: int) -> tuple[float, ...]:
-    """Return a posterior with `WRITTEN_PROBABILITY` for the named label; others share the rest."""
-    if n_labels == 1:
-        return (1.0,)
-    rest = (1.0 - WRITTEN_PROBABILITY) / (n_labels - 1)
-    return tuple(WRITTEN_PROBABILITY if at == index else rest for at in range(n_labels))
 
 
 def _first_tokens(tokenized: Sequence[tuple[int, ...]]) -> tuple[int, ...]:

@@ -79,7 +79,8 @@ def test_a_server_without_log_probabilities_has_none(server, model):
 
 def test_a_server_that_hides_its_context_length_gets_a_cautious_one(server, model):
     server.n_context_tokens = None
-    assert model.describe().n_context_tokens == 2048
+    info = model.describe()
+    assert (info.n_context_tokens, info.tells_context) == (4096, False)
 
 
 def test_describing_is_done_once(server, model):
@@ -90,16 +91,12 @@ def test_describing_is_done_once(server, model):
 
 
 def test_what_was_detected_before_a_failure_is_not_requested_again(server, model):
-    def busy_once(path, body):
-        if "structured_outputs" in body and not any(
-            "structured_outputs" in asked for _, asked in server.requests[:-1]
-        ):
-            return error(503, "busy")
-        return None
-
-    server.rule = busy_once
+    busy = error(503, "busy")
+    busy.headers["Retry-After"] = "60"
+    server.rule = lambda path, body: busy if "structured_outputs" in body else None
     with pytest.raises(LanguageModelUnavailable):
         model.describe()
+    server.rule = lambda path, body: None
     n_lists = sum(len(prompts_in(body)) == 2 for path, body in server.requests if body)
     assert model.describe().constrains_choices
     assert n_lists == sum(len(prompts_in(body)) == 2 for path, body in server.requests if body)
@@ -124,10 +121,15 @@ def test_what_a_server_can_do_is_found_out_in_every_dialect(dialect, has_plain, 
         assert (info.has_plain, info.has_chat) == (has_plain, has_chat)
         assert info.reads_token_ids is (dialect is VLLM)
         assert info.n_top_logprobs == 20
-        assert info.n_context_tokens == (256 if dialect in (VLLM, LLAMA_CPP) else 2048)
-        token_ids = tuple(model.tokenize(word)[0] for word in (" yes", " no"))
-        completions = model.complete(PROMPTS, Decoding(token_ids=token_ids))
-        assert all(set(token_ids) <= completion.logprobs.keys() for completion in completions)
+        assert info.n_context_tokens == (256 if dialect in (VLLM, LLAMA_CPP) else 4096)
+        assert info.names_token_ids is (dialect in (VLLM, LLAMA_CPP))
+        if info.names_token_ids:
+            token_ids = tuple(model.tokenize(word)[0] for word in (" yes", " no"))
+            completions = model.complete(PROMPTS, Decoding(token_ids=token_ids))
+            assert all(set(token_ids) <= completion.logprobs.keys() for completion in completions)
+        else:
+            completions = model.complete(PROMPTS, Decoding(n_logprobs=20))
+            assert all({" yes", " no"} <= one.text_logprobs.keys() for one in completions)
     finally:
         model.close()
         server.close()

@@ -15,11 +15,20 @@ PROMPTS = [f"prompt number {number}" for number in range(10)]
 
 
 def client(
-    server: ScriptedLlmServer, *, model: str = "", api_key: str = "", **limits: Any
+    server: ScriptedLlmServer,
+    *,
+    model: str = "",
+    api_key: str = "",
+    n_context_tokens: int = 0,
+    **limits: Any,
 ) -> LLMClient:
     defaults: dict[str, Any] = {"timeout_s": 5.0, "batch_size": 4, "first_backoff_s": 0.001}
     return LLMClient(
-        server.url, model, api_key=api_key, limits=RequestLimits(**(defaults | limits))
+        server.url,
+        model,
+        api_key=api_key,
+        n_context_tokens=n_context_tokens,
+        limits=RequestLimits(**(defaults | limits)),
     )
 
 
