@@ -28,13 +28,13 @@ test: install-dev ## Check style and types, run the tests (no network, no GPU)
 e2e: install-dev debian-packages ## Run the slow tests, and those with a real Label Studio, vLLM, PostgreSQL, browser
 	$(BIN)/python -m pytest -m "e2e or slow"
 
-demo: install ## Start everything with sample texts; DATA=texts.jsonl CONFIG=labels.xml for your own
+demo: install ## Start everything with sample texts; DATA=texts.jsonl CONFIG=labels.xml LLM_MODEL=name for your own
 	$(BACKEND) demo $(if $(DATA),--data "$(DATA)") $(if $(CONFIG),--config "$(CONFIG)")
 
 serve: install ## Start the backend beside your Label Studio and your LLM server
 	$(BACKEND) serve
 
-llm: install ## Start a vLLM server; LLM_MODEL=name for another than the embedded model
+llm: install ## Start a vLLM server with the best embedded model that fits, or LLM_MODEL=name
 	$(BACKEND) llm
 
 doctor: install ## Check the set-up and say what to do

@@ -23,6 +23,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from backend.errors import BackendError, InvalidRequest
+from backend.launcher.embedded_models import language_model_names
 from backend.settings import Settings, settings_table
 
 if TYPE_CHECKING:
@@ -101,10 +102,15 @@ def worker() -> None:
 def llm(
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 8000,
     model: Annotated[
-        str, typer.Option(envvar="LLM_MODEL", help="Empty: the embedded small model.")
+        str,
+        typer.Option(
+            envvar="LLM_MODEL",
+            help=f"{language_model_names()}, or a name of a model hub, or a folder. "
+            "Empty: the best of the embedded ones that fits this machine.",
+        ),
     ] = "",
 ) -> None:
-    """Start a vLLM server, by default with the embedded model on the CPU."""
+    """Start a vLLM server, by default with an embedded model on the CPU."""
     from backend.launcher.processes import Processes
     from backend.launcher.vllm_server import start_language_model
 

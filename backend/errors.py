@@ -81,8 +81,8 @@ class EnvironmentSetupError(LauncherError):
     """A virtual environment could not be created or filled."""
 
 
-class ModelConversionError(LauncherError):
-    """The embedded language model could not be converted."""
+class EmbeddedModelError(LauncherError):
+    """An embedded model is not there, and could not be fetched, checked or converted."""
 
 
 class ProcessError(LauncherError):

@@ -109,7 +109,13 @@ class Settings:
         "URL",
         "one OpenAI-compatible server; several of them behind a load balancer's address",
     )
-    llm_model: str = _setting("", "name", "empty: the first model that the server names")
+    llm_model: str = _setting(
+        "",
+        "name",
+        "empty: the first model that the server names. `make demo` and `make llm` start "
+        "qwen2.5-coder-1.5b, smollm2-135m or one of a model hub by it; empty: the best embedded "
+        "one that fits the machine",
+    )
     llm_api_key: Secret = _setting(Secret(""), "secret", "vLLM's --api-key, if any")
     llm_context_tokens: int = _setting(
         0, "tokens", "the model's context length, where its server does not tell it; 0: as told"
@@ -133,13 +139,14 @@ class Settings:
     encoder_model: str = _setting(
         "",
         "name or folder",
-        "a Hugging Face encoder for similarity and embeddings; empty: the all-MiniLM-L6-v2 inside",
+        "all-mpnet-base-v2, or a Hugging Face encoder, for similarity and embeddings; empty: the "
+        "all-MiniLM-L6-v2 inside",
     )
     student_model: str = _setting(
         "",
         "name or folder",
-        "a Hugging Face encoder that rounds fine-tune as the student; empty: the all-"
-        "MiniLM-L6-v2 inside",
+        "all-mpnet-base-v2, or a Hugging Face encoder, that rounds fine-tune as the student; "
+        "empty: the all-MiniLM-L6-v2 inside",
     )
     student_recipe: str = _setting(
         "default",

@@ -13,6 +13,7 @@ from backend.launcher.child_process import Command
 from backend.launcher.processes import run_to_end
 
 PROJECT_FOLDER = Path(__file__).resolve().parents[2]
+_MARKER = ".complete"
 _VENV = (sys.executable, "-m", "venv", "--clear")
 
 ENVIRONMENTS: dict[str, tuple[str, ...]] = {
@@ -35,7 +36,7 @@ def ensure_environment(
         EnvironmentSetupError: pip or venv failed; the message holds its last lines and what to do.
     """
     folder = home.absolute() / "envs" / name
-    python, marker = folder / "bin" / "python", folder / ".complete"
+    python, marker = folder / "bin" / "python", folder / _MARKER
     fingerprint = _fingerprint(ENVIRONMENTS[name], project_folder)
     with locked(folder.with_name(f"{name}.lock")):
         if not (python.exists() and marker.exists() and marker.read_text() == fingerprint):
@@ -47,6 +48,11 @@ def ensure_environment(
                 _run(argv, folder, f"Installing {file}", console)
             marker.write_text(fingerprint)
     return python
+
+
+def is_complete(name: str, *, home: Path) -> bool:
+    """Return whether an environment was created whole, by whatever requirement files."""
+    return (home.absolute() / "envs" / name / _MARKER).exists()
 
 
 def _pip_options(file: str) -> tuple[str, ...]:

@@ -105,14 +105,19 @@ def run_to_end(command: Command, *, log_file: Path, title: str, console: Console
     Raises:
         ProcessError: it failed; its last lines are in the message.
     """
+    with shown_stage(console, title) as show_line:
+        run_with_lines(command, log_file=log_file, show_line=show_line)
+
+
+def run_with_lines(command: Command, *, log_file: Path, show_line: Callable[[str], None]) -> None:
+    """Run a command until it ends, handing on the latest line of its output; see `run_to_end`."""
     child = ChildProcess(command, log_file=log_file)
     try:
-        with shown_stage(console, title) as show_line:
-            while (code := child.exit_code()) is None:
-                show_line(child.last_line())
-                time.sleep(POLL_S)
-            if code != 0:
-                child.raise_if_ended()
+        while (code := child.exit_code()) is None:
+            show_line(child.last_line())
+            time.sleep(POLL_S)
+        if code != 0:
+            child.raise_if_ended()
     finally:
         child.stop()
 

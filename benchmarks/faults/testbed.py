@@ -23,6 +23,7 @@ from rich.console import Console
 
 from backend.labelstudio.admin import LabelStudioAdmin
 from backend.launcher.child_process import ChildProcess, Command
+from backend.launcher.embedded_models import SMOLLM2
 from backend.launcher.environments import PROJECT_FOLDER
 from backend.launcher.label_studio_server import LabelStudioServer, start_label_studio
 from backend.launcher.processes import Processes
@@ -125,7 +126,7 @@ class Testbed:
 
     def start_vllm(self) -> None:
         """Start vLLM with the embedded model behind the proxy, and wait until it answers."""
-        server = start_language_model(self.processes, model=None, port=VLLM_PORT)
+        server = start_language_model(self.processes, model=SMOLLM2.name, port=VLLM_PORT)
         server.wait(self.processes)
         self.vllm, self.llm.upstream = server.child, server.base_url
 
@@ -187,7 +188,7 @@ def _link_environments(folder: Path) -> None:
     (folder / "models").mkdir(exist_ok=True)
     links = [
         Path("envs"),
-        *(Path("models") / p.name for p in (lasting / "models").glob("SmolLM*-Instruct")),
+        *(Path("models") / p.name for p in (lasting / "models").glob(SMOLLM2.folder_name)),
     ]
     for link in links:
         if not (folder / link).exists():

