@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -20,6 +19,8 @@ from backend.labelstudio.admin import LabelStudioAdmin, MlBackend, TokenKind, We
 from backend.labelstudio.client import LabelStudioPlatform
 from backend.labelstudio.label_config import LabelConfigReader
 from backend.labelstudio.remote_text import RemoteTexts
+from backend.launcher.embedded_models import ENCODERS, LANGUAGE_MODELS
+from backend.launcher.machine import free_disk
 from backend.settings import Settings
 from backend.store import Database, JobStore, ProjectStore
 
@@ -64,6 +65,7 @@ def diagnose(
         model = connect_language_model(settings)
         servers = Servers(LabelStudioAdmin(*address), LabelStudioPlatform(*address), model)
     yield _check_disk(settings)
+    yield from _check_embedded_models(settings)
     yield from _check_language_model(servers.language_model)
     yield from _check_database(settings)
     yield from _check_label_studio(settings, servers.admin)
@@ -71,14 +73,22 @@ def diagnose(
 
 
 def _check_disk(settings: Settings) -> Finding:
-    folder = settings.home.absolute()
-    while not folder.exists():
-        folder = folder.parent
-    free = shutil.disk_usage(folder).free / _GIGABYTE
+    free = free_disk(settings.home) / _GIGABYTE
     if free >= _MIN_FREE_GB:
         return Finding("disk", "ok", f"{free:.0f} GB are free at FREEAL_HOME")
     remedy = f"free at least {_MIN_FREE_GB} GB, or set FREEAL_HOME to a larger disk"
     return Finding("disk", "failure", f"{free:.1f} GB are free at FREEAL_HOME", remedy)
+
+
+def _check_embedded_models(settings: Settings) -> Iterator[Finding]:
+    """Say of each embedded model whether it is there, and if not, whether it can be."""
+    for setting, models in (("LLM_MODEL", LANGUAGE_MODELS), ("ENCODER_MODEL", ENCODERS)):
+        for model in models:
+            needs = model.needs(settings.home)
+            fits = "fits this machine" if needs.are_met else "does not fit this machine now"
+            there = "is there and " if model.is_there(settings.home) else ""
+            message = f"{setting}={model.name} {there}{fits}: {needs}"
+            yield Finding("embedded model", "ok", message)
 
 
 def _check_language_model(model: LanguageModel) -> Iterator[Finding]:

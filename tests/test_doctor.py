@@ -15,6 +15,7 @@ from backend.doctor import Servers, diagnose
 from backend.domain.projects import ProjectId
 from backend.errors import LanguageModelUnavailable, PlatformUnauthorized
 from backend.labelstudio.admin import MlBackend, Webhook
+from backend.launcher.embedded_models import GB, MPNET
 from backend.settings import Secret, Settings
 from backend.store import Database, JobStore, ProjectStore
 from tests.conftest import SENTIMENT
@@ -267,5 +268,17 @@ def test_no_worker_and_no_project_are_warnings(tmp_path):
 
 def test_a_full_disk_is_a_failure(deployment, monkeypatch):
     usage = type("Usage", (), {"free": 10**8})
-    monkeypatch.setattr("backend.doctor.shutil.disk_usage", lambda folder: usage)
+    monkeypatch.setattr("backend.launcher.machine.shutil.disk_usage", lambda folder: usage)
     assert only(deployment.with_state("failure")).subject == "disk"
+
+
+def test_each_embedded_model_is_named_with_what_it_needs(deployment, monkeypatch):
+    monkeypatch.setattr("backend.launcher.embedded_models.free_memory", lambda: 6 * GB)
+    MPNET.folder(deployment.settings.home).mkdir(parents=True)
+    found = [one.message for one in deployment.findings() if one.subject == "embedded model"]
+    assert [message.split(":")[0] for message in found] == [
+        "LLM_MODEL=qwen2.5-coder-1.5b does not fit this machine now",
+        "LLM_MODEL=smollm2-135m-instruct fits this machine",
+        "ENCODER_MODEL=all-mpnet-base-v2 is there and fits this machine",
+    ]
+    assert "6.0 GB of memory" in found[0]
