@@ -15,7 +15,7 @@ from model import FreeALBackend
 def create_app(settings: Settings) -> Flask:
     """Build the services and the application; raises SettingsError and StoreUnavailable."""
     settings.configure_logging()
-    services = build_services(settings)
+    services = build_services(settings, fetches_models=False)
     FreeALBackend.services = services
     return build_app(services, FreeALBackend)
 

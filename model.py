@@ -125,7 +125,7 @@ class FreeALBackend(LabelStudioMLBase):  # type: ignore[misc]
         if cls.services is None or cls._services_pid not in (0, os.getpid()):
             from backend.services import build_services  # only where label-studio-ml serves alone
 
-            cls.services = build_services(Settings.from_env())
+            cls.services = build_services(Settings.from_env(), fetches_models=False)
         cls._services_pid = os.getpid()
         return cls.services
 

@@ -9,9 +9,11 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from backend.errors import SettingsError
+from backend.errors import EmbeddedModelError, SettingsError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -56,18 +58,56 @@ def connect_platform(settings: Settings) -> LabelStudioPlatform:
     )
 
 
+def pretrained_source(model: str, home: Path, *, fetches: bool = True) -> tuple[str, str]:
+    """Return what transformers loads for a setting, and the name of an embedded model.
+
+    A folder or a name of a model hub is returned as it is, with no name of its own. The files of an
+    embedded model are fetched at its first use, which takes a minute.
+
+    Args:
+        model: what ENCODER_MODEL or STUDENT_MODEL says.
+        home: FREEAL_HOME.
+        fetches: whether to fetch; if not, missing files are an error.
+
+    Raises:
+        EmbeddedModelError: the files are missing or cannot be fetched.
+    """
+    from backend.launcher.embedded_models import ENCODER_INSIDE, ENCODERS, find
+
+    if model.lower() == ENCODER_INSIDE:
+        return "", ""
+    embedded = find(model, ENCODERS)
+    if embedded is None:
+        return model, ""
+    if embedded.is_there(home):
+        return str(embedded.folder(home)), embedded.name
+    if not fetches:
+        raise EmbeddedModelError(f"{embedded.name} is not there yet: the worker fetches it")
+    from rich.console import Console
+
+    from backend.launcher.model_files import ensure_encoder
+
+    folder = ensure_encoder(embedded, home=home, console=Console(stderr=True))
+    return str(folder), embedded.name
+
+
 class LazyEncoder:
     """The sentence encoder, loaded at its first use: importing its libraries takes seconds."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, fetches: bool = True) -> None:
         self._settings = settings
+        self._fetches = fetches
 
     @cached_property
     def _encoder(self) -> Encoder:
         from backend.self_training.encoder import CachedEncoder, SentenceEncoder
 
-        encoder = SentenceEncoder(self._settings.encoder_model)
-        return CachedEncoder(encoder, self._settings.home / "embeddings")
+        settings = self._settings
+        model, name = pretrained_source(
+            settings.encoder_model, settings.home, fetches=self._fetches
+        )
+        encoder = SentenceEncoder(model, name=name)
+        return CachedEncoder(encoder, settings.home / "embeddings")
 
     @property
     def name(self) -> str:
@@ -85,7 +125,8 @@ def student_factory(settings: Settings, encoder: Encoder) -> StudentFactory:
         from backend.self_training.self_trainer import SelfTrainer
 
         chosen = RECIPES["paper" if recipe == "paper" else settings.student_recipe]
-        return SelfTrainer(settings.student_model, recipe=chosen, encoder=encoder)
+        base, _ = pretrained_source(settings.student_model, settings.home)
+        return SelfTrainer(base, recipe=chosen, encoder=encoder)
 
     return make
 

@@ -45,13 +45,14 @@ class Services:
     """Everything that the web process, the worker and the command line call.
 
     Each part is imported and built at its first use: the web process starts in a second and never
-    loads what only the worker needs.
+    loads what only the worker needs. Nor does it download models: `fetches_models` is false there.
     """
 
     settings: Settings
     database: Database
     stores: Stores
     given: Adapters
+    fetches_models: bool = True
 
     def close(self) -> None:
         """Close all connections."""
@@ -82,7 +83,7 @@ class Services:
         """Return the sentence encoder."""
         from backend.factories import LazyEncoder
 
-        return self.given.encoder or LazyEncoder(self.settings)
+        return self.given.encoder or LazyEncoder(self.settings, fetches=self.fetches_models)
 
     @cached_property
     def config(self) -> LabelConfigReader:
@@ -246,10 +247,13 @@ class Services:
         return self.settings.home / "models"
 
 
-def build_services(settings: Settings, given: Adapters | None = None) -> Services:
+def build_services(
+    settings: Settings, given: Adapters | None = None, *, fetches_models: bool = True
+) -> Services:
     """Bring the database up to date and return the parts, not built yet.
 
     `given` parts take the place of those of the settings, in tests and benchmarks.
+    `fetches_models`: whether embedded models that are not there yet are downloaded at first use.
 
     Raises:
         StoreUnavailable: The database cannot be opened.
@@ -257,7 +261,7 @@ def build_services(settings: Settings, given: Adapters | None = None) -> Service
     """
     database = Database(settings.state_url)
     database.migrate()
-    services = Services(settings, database, Stores(database), given or Adapters())
+    services = Services(settings, database, Stores(database), given or Adapters(), fetches_models)
     if settings.query_strategy not in ("activellm", "random"):
         services._make_strategy  # noqa: B018  a wrong name ends the start, not the first ordering
     return services

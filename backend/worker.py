@@ -13,6 +13,7 @@ from functools import partial
 from backend.domain.ports import Jobs
 from backend.domain.projects import JobKind
 from backend.errors import BackendError, SettingsError
+from backend.factories import pretrained_source
 from backend.jobs import DurableJobs
 from backend.pipeline.prelabel import prelabel
 from backend.pipeline.rounds.workflow import run_round
@@ -65,9 +66,12 @@ def run_worker(services: Services, stop: threading.Event) -> None:
 
     Raises:
         SettingsError: another worker of this name runs on this machine.
+        EmbeddedModelError: an encoder that the settings name cannot be had.
     """
     settings, stores = services.settings, services.stores
     with _exclusive(settings):
+        for model in {settings.encoder_model, settings.student_model}:
+            pretrained_source(model, settings.home)
         steps = services.round_steps
         jobs = DurableJobs(
             settings.jobs_url,

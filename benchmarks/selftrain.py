@@ -19,9 +19,11 @@ from sklearn.metrics import f1_score
 
 from backend.domain.questions import QuestionKind
 from backend.domain.student import StudentOutput, TrainingSet
+from backend.factories import pretrained_source
 from backend.self_training.encoder import SentenceEncoder
 from backend.self_training.label_quality import assess_labels
 from backend.self_training.self_trainer import SelfTrainer
+from backend.settings import Settings
 from benchmarks.noisy_labels import NoisySet, load, wrong_label_predictability
 from benchmarks.noisy_spans import holds_spans
 from benchmarks.report import Report
@@ -46,10 +48,12 @@ def run(report: Report, config: SelfTrainRun, *, console: Console) -> None:
     Raises:
         ValueError: A recipe does not exist for spans.
     """
+    model, name = pretrained_source(config.model, Settings.from_env().home)
+    config = replace(config, model=model)
     if holds_spans(config.data):
         run_spans(report, config, console=console)
         return
-    encoder = SentenceEncoder(config.model)
+    encoder = SentenceEncoder(model, name=name)
     noisy = load(
         config.data,
         labels=config.labels,

@@ -7,8 +7,10 @@ from dataclasses import replace
 import pytest
 
 from backend.active_learning.strategy_interface import QueryStrategy
-from backend.errors import SettingsError
-from backend.factories import query_strategies, student_factory
+from backend.errors import EmbeddedModelError, SettingsError
+from backend.factories import LazyEncoder, pretrained_source, query_strategies, student_factory
+from backend.launcher import model_files
+from backend.launcher.embedded_models import MPNET
 from backend.services import Adapters, build_services
 from backend.settings import Settings
 from tests.fakes import FakeLanguageModel, FakePlatform
@@ -67,3 +69,55 @@ def test_the_settings_name_the_recipe_and_a_round_as_published_overrules_them(re
     make = student_factory(Settings(student_recipe=recipe), None)
     assert make("default").recipe.name == recipe
     assert make("paper").recipe.name == "paper"
+
+
+@pytest.fixture
+def fetched(monkeypatch):
+    """Make folders in place of downloads; return which models were asked for."""
+    asked = []
+
+    def ensure(model, *, home, console):
+        asked.append(model)
+        model.folder(home).mkdir(parents=True)
+        return model.folder(home)
+
+    monkeypatch.setattr(model_files, "ensure_encoder", ensure)
+    return asked
+
+
+@pytest.mark.parametrize(
+    "name", ["sentence-transformers/all-mpnet-base-v2", "roberta-base", "./my/encoder", ""]
+)
+def test_folders_and_names_of_a_hub_are_left_as_they_are(name, tmp_path, fetched):
+    assert pretrained_source(name, tmp_path) == (name, "")
+    assert fetched == []
+
+
+def test_the_encoder_inside_has_a_name_too(tmp_path, fetched):
+    assert pretrained_source("all-MiniLM-L6-v2", tmp_path) == ("", "")
+    assert fetched == []
+
+
+def test_an_embedded_encoder_is_fetched_at_its_first_use(tmp_path, fetched):
+    expected = (str(tmp_path / "models" / "all-mpnet-base-v2"), "all-mpnet-base-v2")
+    assert pretrained_source("all-mpnet-base-v2", tmp_path) == expected
+    assert pretrained_source("all-mpnet-base-v2", tmp_path) == expected
+    assert fetched == [MPNET]
+
+
+def test_the_web_process_downloads_nothing(tmp_path, fetched):
+    settings = Settings(home=tmp_path, encoder_model="all-mpnet-base-v2")
+    adapters = Adapters(FakePlatform(), FakeLanguageModel())
+    services = build_services(settings, adapters, fetches_models=False)
+    with pytest.raises(EmbeddedModelError, match="the worker fetches it"):
+        services.encoder.embed(["a text"])
+    services.close()
+    assert fetched == []
+
+
+def test_encoder_and_student_are_made_of_the_embedded_model(tmp_path, fetched):
+    name = "all-mpnet-base-v2"
+    settings = Settings(home=tmp_path, encoder_model=name, student_model=name)
+    assert LazyEncoder(settings).name == name
+    student = student_factory(settings, None)("default")
+    assert student.base == str(tmp_path / "models" / name)

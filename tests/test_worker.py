@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
 from backend.domain.projects import Event, ProjectId
-from backend.errors import SettingsError
+from backend.errors import EmbeddedModelError, SettingsError
+from backend.launcher import model_files
 from backend.services import Adapters, build_services
 from backend.settings import Settings
 from backend.worker import Dispatcher, run_worker
@@ -114,6 +115,16 @@ def test_the_whole_worker_labels_and_publishes_a_project_and_stops(services, pro
     guard.cancel()
     assert len(remote.predictions) == 5
     assert services.stores.jobs.live_workers() == [services.settings.own_worker_id]
+
+
+def test_a_worker_whose_encoder_cannot_be_had_does_not_start(services, monkeypatch):
+    def fail(model, **options):
+        raise EmbeddedModelError(f"{model.name} could not be downloaded")
+
+    monkeypatch.setattr(model_files, "ensure_encoder", fail)
+    settings = replace(services.settings, student_model="all-mpnet-base-v2")
+    with pytest.raises(EmbeddedModelError, match="all-mpnet-base-v2 could not be downloaded"):
+        run_worker(replace(services, settings=settings), threading.Event())
 
 
 def test_a_second_worker_of_the_same_name_is_refused(services):

@@ -16,7 +16,7 @@ from backend.domain.ports import ConfigReader
 from backend.domain.projects import JobKind, Prediction, Project, Task
 from backend.domain.rounds import RoundRecipeName
 from backend.domain.student import FittedStudent, PoolTexts
-from backend.errors import BackendError, LanguageModelError
+from backend.errors import BackendError, EmbeddedModelError, LanguageModelError
 from backend.label_model.labels_matrix import LabelsMatrix
 from backend.pipeline.ensemble import AnnotatorEnsemble
 from backend.pipeline.pool import Guidelines, GuidelinesReader, Pool, round_question
@@ -171,6 +171,9 @@ class PredictionService:
                 )
         except LanguageModelError as exc:
             self.stores.jobs.note_problem(project.id, LANGUAGE_MODEL, str(exc))
+            return {}
+        except EmbeddedModelError as exc:
+            _LOG.info("project=%s %s", project.id, exc)
             return {}
         lasting = [
             label

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -212,7 +213,9 @@ def student_output(
     notes: tuple[str, ...] = (),
 ) -> StudentOutput:
     """Return predictions and label quality with a report of the training."""
-    name, base = context.recipe.name, context.base or embedded_encoder_folder().name
+    base = context.base or str(embedded_encoder_folder())
+    base = Path(base).name if Path(base).is_dir() else base
+    name = context.recipe.name
     report = TrainingReport(name, dict(context.seconds), dict(figures or {}), notes, base)
     data, score = context.data, quality.score
     issues = noise.label_issues(score, data.has_label, data.pool.ids)

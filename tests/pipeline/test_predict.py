@@ -13,7 +13,7 @@ from backend.domain.labels import Example, Span, WeakLabel
 from backend.domain.projects import Project, ProjectId, Task
 from backend.domain.questions import LabelDefinition, Question, QuestionKind, TaskSchema, TextField
 from backend.domain.student import PoolTexts, TrainingSet
-from backend.errors import LanguageModelUnavailable, UnsuitableDefinitions
+from backend.errors import EmbeddedModelError, LanguageModelUnavailable, UnsuitableDefinitions
 from backend.labelstudio.label_config import LabelConfigReader
 from backend.pipeline.ensemble import AnnotatorEnsemble
 from backend.pipeline.pool import Guidelines, GuidelinesReader
@@ -59,6 +59,14 @@ def test_without_an_llm_the_answer_is_nothing_and_the_worker_is_asked(house):
     house.annotator.failure = LanguageModelUnavailable("down")
     assert house.prediction.predict(project, tasks("good", "bad")) == [None, None]
     assert house.jobs.problems(project.id)[0].source == "llm"
+
+
+def test_without_an_embedded_model_the_answer_is_nothing_and_the_worker_is_asked(house):
+    project = house.projects.get(house.connected(0))
+    house.annotator.failure = EmbeddedModelError("not there yet: the worker fetches it")
+    assert house.prediction.predict(project, tasks("good", "bad")) == [None, None]
+    assert [request[1] for request in house.jobs.job_requests()] == ["prelabel"]
+    assert house.jobs.problems(project.id) == []
 
 
 def test_one_bad_task_leaves_the_others_alone(house):
