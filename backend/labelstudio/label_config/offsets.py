@@ -23,10 +23,15 @@ _BLOCKS = frozenset((
     "summary", "table", "tbody", "tfoot", "thead", "tr", "ul",
 ))
 _UNREAD = frozenset((
-    "script", "style", "iframe", "noscript", "textarea", "option", "select", "title", "head",
-    "template", "svg", "math", "object", "noembed", "noframes", "xmp", "plaintext",
+    "script", "style", "iframe", "noscript", "textarea", "option", "select", "title", "template",
+    "svg", "math", "object", "noembed", "noframes", "xmp", "plaintext",
 ))
-"""Their text is not read. All but scripts are counted by Label Studio in ways of their own."""
+"""Their text is not read. In a body, all but scripts are counted in ways of Label Studio's own."""
+_HEAD_TAGS = frozenset((
+    "base", "basefont", "bgsound", "link", "meta", "noframes", "noscript", "script", "style",
+    "template", "title",
+))
+"""Before a body they belong to the head, of which nothing is counted; others begin the body."""
 # fmt: on
 _CELLS = frozenset(("td", "th"))
 _TABLES = frozenset(("table", "tbody", "thead", "tfoot", "tr", "colgroup"))
@@ -123,6 +128,7 @@ class _Parser(HTMLParser):
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
+        self._is_page = False
         self._begin(is_in_body=False)
 
     def _begin(self, *, is_in_body: bool) -> None:
@@ -137,18 +143,24 @@ class _Parser(HTMLParser):
         self._is_in_body = is_in_body
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag in _UNREAD:
-            self._unread.append(tag)
-            self.is_exact = self.is_exact and tag == "script"
-        elif tag == "body":
+        if tag == "body":
             if not self._is_in_body:
                 self._begin(is_in_body=True)
+        elif tag in ("html", "head"):
+            self._is_page = True
+        elif tag in _UNREAD:
+            is_in_head = self._is_page and not self._is_in_body and tag in _HEAD_TAGS
+            self._is_in_body = self._is_in_body or tag not in _HEAD_TAGS
+            self._unread.append(tag)
+            self.is_exact = self.is_exact and (is_in_head or tag == "script")
+        elif self._unread or (not self._is_in_body and tag in _HEAD_TAGS):
+            pass
         elif tag == "br":
             self._is_in_body = True
             self._offset += 1
             self._gap = "\n"
         else:
-            self._is_in_body = self._is_in_body or tag != "html"
+            self._is_in_body = True
             if self._parent in _TABLES and tag not in _TABLES | _CELLS:
                 self.is_exact = False  # a browser moves such an element before the table
             self._separate(tag)

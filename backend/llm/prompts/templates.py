@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -165,18 +164,6 @@ def yes_no_layout(
         lines.append(f"{asked}: yes or no")
         lines += [f"yes: {meaning}"[:_MAX_LINE_CHARS]] if meaning else []
     return replace(question_layout(question, lines, asked), is_chat=template.is_chat)
-
-
-def open_layout(schema: TaskSchema, question: Question, instruction: str) -> Layout:
-    """Return the layout of a question with a written answer: free text, or a wide number."""
-    lines = instruction_lines(schema, instruction)
-    name = display_name(question.name)
-    if question.kind.is_numeric:
-        low, high = question.bounds or (-math.inf, math.inf)
-        from_low = f" from {low:g}" if math.isfinite(low) else ""
-        to_high = f" to {high:g}" if math.isfinite(high) else ""
-        lines.append(f"{name}: a number{from_low}{to_high}")
-    return question_layout(question, lines, name)
 
 
 def _one_of(words: Sequence[str]) -> str:

@@ -179,6 +179,32 @@ class TestHtml:
         text = read_html("<html> <head><title>x</title></head> <body>\n<p>Ann</p></body></html>")
         assert (text.text, text.positions, text.is_exact) == ("Ann", (1, 2, 3), True)
 
+    @pytest.mark.parametrize(
+        "head",
+        [
+            '<meta charset="utf-8">',
+            '<link rel="icon" href="a.png"/>\n<title>A &amp; B</title>',
+            '<base href="/">\n<style>p > b { color: red }</style>',
+            "<script>if (a < b) { write('<p>x</p>') }</script><noscript><p>x</p></noscript>",
+            "<!-- <body> --><template><p>x</p></template>",
+            '<meta name="a" content="<body>"><meta name="b">',
+        ],
+    )
+    @pytest.mark.parametrize(
+        "ending", ["</head><body>", "</head>\n<body class='x'>", "<body>", "</head>"]
+    )
+    def test_a_page_keeps_its_spans_whatever_is_in_its_head(self, head, ending):
+        page = f"<!DOCTYPE html>\r\n<html lang='en'>\n<head>\n{head}{ending}<p>Dear <b>Ann</b></p>"
+        span = span_of(text_of(HYPER, page), "Ann")
+        assert text_of(HYPER, page) == "Dear Ann"
+        (region,) = write(HYPER, page, span).result
+        assert region["value"]["globalOffsets"] == {"start": 5, "end": 8}
+        assert read(HYPER, page, region["value"]) == Answer(spans=(span,))
+
+    def test_a_head_that_does_not_end_ends_with_the_first_of_the_body(self):
+        text = read_html("<html><head><meta name='a'><title>x</title><p>Ann <link>left</p>")
+        assert (text.text, text.positions[0], text.is_exact) == ("Ann left", 0, True)
+
     def test_a_body_that_begins_twice_begins_once(self):
         text = read_html("a<body>b")
         assert (text.text, text.positions) == ("ab", (0, 1))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import pytest
@@ -27,7 +26,6 @@ from backend.llm.prompts.templates import (
     display_name,
     instruction_lines,
     one_line,
-    open_layout,
     prompt_version,
     slot_text,
     yes_no_layout,
@@ -242,20 +240,6 @@ def test_one_label_of_many_is_asked_about_by_its_meaning():
         "Answer with yes or no, and nothing else.",
         ('Text: "It works."\nSentiment negative:',),
     )
-
-
-@pytest.mark.parametrize(
-    ("bounds", "line"),
-    [
-        (None, "Price: a number\n"),
-        ((0.0, 2500.0), "Price: a number from 0 to 2500\n"),
-        ((0.0, math.inf), "Price: a number from 0\n"),
-        ((-math.inf, 9.5), "Price: a number to 9.5\n"),
-    ],
-)
-def test_a_number_is_asked_within_its_bounds(bounds, line):
-    question = Question("price", (TextField("text", "t"),), QuestionKind.NUMBER, bounds=bounds)
-    assert open_layout(TaskSchema((question,)), question, "").opening == line
 
 
 def test_a_text_cannot_add_a_line_of_its_own():
