@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from backend.domain.definitions import read_definitions, with_definitions
-from backend.domain.ports import Decoding, LanguageModel
+from backend.domain.ports import Decoding, LanguageModel, LanguageModelInfo
 from backend.domain.projects import UNCERTAINTY_SAMPLING, Project, ProjectInfo
 from backend.errors import BackendError, PlatformUnauthorized
 from backend.factories import connect_language_model
@@ -98,15 +98,24 @@ def _check_language_model(model: LanguageModel) -> Iterator[Finding]:
     except BackendError as exc:
         remedy = (
             "start it (`make llm`), or set LLM_BASE_URL (and LLM_MODEL, LLM_API_KEY) to yours; one "
-            "that is up may still be loading, or busy"
+            "that is up may still be loading, or busy. docs/troubleshooting.md has a row for each "
+            "kind of server"
         )
         yield Finding("LLM", "failure", str(exc), remedy)
         return
-    yield Finding("LLM", "ok", f"{info.name} with a context of {info.n_context_tokens:,} tokens")
+    yield _check_context(info)
+    if info.thinks:
+        thinks = "this model thinks before it answers, and no field that we know turns it off"
+        remedy = (
+            "answers take long and have no probabilities: use its variant without thinking, or "
+            "switch thinking off where it is served"
+        )
+        yield Finding("LLM", "warning", thinks, remedy)
     if info.reads_token_ids:
         yield Finding("LLM", "ok", "tells the probability of every label")
     elif info.n_top_logprobs:
-        top = f"gives the {info.n_top_logprobs} likeliest tokens only: rare labels get a floor"
+        by = "" if info.names_token_ids else " by their text"
+        top = f"gives the {info.n_top_logprobs} likeliest tokens{by}: rare labels get a floor"
         remedy = "vLLM 0.32 or newer gives every label's probability"
         yield Finding("LLM", "warning", top, remedy)
     else:
@@ -123,6 +132,15 @@ def _check_language_model(model: LanguageModel) -> Iterator[Finding]:
     missing = ", ".join(name for name, is_there in capabilities.items() if not is_there)
     yield Finding("LLM", "ok", f"takes {present}" + (f"; not {missing}" if missing else ""))
     yield _check_latency(model)
+
+
+def _check_context(info: LanguageModelInfo) -> Finding:
+    if info.tells_context:
+        message = f"{info.name} with a context of {info.n_context_tokens:,} tokens"
+        return Finding("LLM", "ok", message)
+    guessed = f"{info.name} does not tell its context; {info.n_context_tokens:,} tokens are assumed"
+    remedy = "set LLM_CONTEXT_TOKENS to the length that it is served with; longer texts are cut"
+    return Finding("LLM", "warning", guessed, remedy)
 
 
 def _check_latency(model: LanguageModel) -> Finding:

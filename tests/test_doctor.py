@@ -170,6 +170,15 @@ def test_an_llm_with_few_or_no_probabilities_is_a_warning(deployment):
     assert deployment.with_state("failure") == []
 
 
+def test_an_llm_that_thinks_first_or_hides_its_context_is_a_warning(deployment, monkeypatch):
+    info = replace(deployment.model.describe(), thinks=True)
+    monkeypatch.setattr(deployment.model, "describe", lambda **_: info)
+    assert "thinks before it answers" in only(deployment.with_state("warning")).message
+    info = replace(info, thinks=False, tells_context=False)
+    monkeypatch.setattr(deployment.model, "describe", lambda **_: info)
+    assert "LLM_CONTEXT_TOKENS" in only(deployment.with_state("warning")).remedy
+
+
 @pytest.mark.parametrize("failure", [None, "no answer within 60 s"])
 def test_a_slow_llm_is_a_warning(deployment, monkeypatch, failure):
     times = iter([0.0, 35.0])

@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from typing import Any, Literal
 
 from backend.domain.ports import Decoding, LanguageModelInfo, Prompt
@@ -54,6 +54,12 @@ class ServerCapabilities:
     tokenizer: Tokenizer | None
     is_certain: bool = True
 
+    @property
+    def n_abilities(self) -> int:
+        """Return how many abilities were found, to compare two detections."""
+        found = [value for route in self.routes.values() for value in astuple(route)]
+        return sum(map(bool, [*found, self.tokenizer]))
+
     def route(self, prompt: Prompt, decoding: Decoding) -> RouteName:
         """Return the wanted route for a prompt, or the other one if only that can answer it."""
         is_text = isinstance(prompt, str)
@@ -81,6 +87,7 @@ class CapabilityDetector:
     _responses: dict[str, dict[str, Any] | None] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _is_certain: bool = True
+    _logprobs_lock: threading.Lock = field(default_factory=threading.Lock)
 
     def detect(self, until: float) -> ServerCapabilities:
         """Send all check requests, until a time on the monotonic clock.
@@ -167,7 +174,7 @@ class CapabilityDetector:
             def post(path: str, body: Mapping[str, Any]) -> dict[str, Any]:
                 return _object(self._patiently(f"{self.server.base_url}/{path}", body, until))
 
-            return RouteChecks(self._asker(until), route, model).basics(post)
+            return RouteChecks(self._asker(until), route, model, self._logprobs_lock).basics(post)
 
         futures: dict[Future[RouteCapabilities], RouteName] = {
             pool.submit(basics, route): route for route in ROUTES
@@ -196,7 +203,7 @@ class CapabilityDetector:
         """Return all capabilities of a route that exists."""
         if not found.exists:
             return found
-        checks = RouteChecks(self._asker(until), route, model)
+        checks = RouteChecks(self._asker(until), route, model, self._logprobs_lock)
         basic = replace(found, **checks.thinking(found))
         with ThreadPoolExecutor(8, thread_name_prefix=f"llm-{route}") as pool:
             fields = pool.map(lambda check: check(basic), checks.independent())

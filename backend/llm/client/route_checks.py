@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from backend.domain.ports import Conversation, Decoding
@@ -74,11 +75,16 @@ class AskServer(Protocol):
 
 @dataclass(frozen=True)
 class RouteChecks:
-    """Checks of one route; each looks at the effect of a field, never at its name."""
+    """Checks of one route; each looks at the effect of a field, never at its name.
+
+    `logprobs_lock` keeps the requests for log-probabilities apart: vLLM 0.32 answers those of one
+    batch with as many tokens as the smallest of them asks for.
+    """
 
     ask: AskServer
     route: RouteName
     model: str
+    logprobs_lock: threading.Lock
 
     def basics(self, post: Callable[[str, Mapping[str, Any]], dict[str, Any]]) -> RouteCapabilities:
         """Return the fields for length and temperature with which the route answers.
@@ -123,7 +129,10 @@ class RouteChecks:
             thinks = list(pool.map(lambda switch: self._thinks(found, switch), _SWITCHES))
         for switch, still_thinks in zip(_SWITCHES, thinks, strict=True):
             if still_thinks is False:
-                return {"extra": switch}
+                return {
+                    "extra": switch,
+                    "takes_temperature": self._takes_temperature(found, switch),
+                }
         takes_less = self._respond(found, HELLO, _LESS_THINKING) is not None
         return {
             "n_thinking_tokens": N_THINKING_TOKENS,
@@ -132,7 +141,7 @@ class RouteChecks:
 
     def independent(self) -> list[Callable[[RouteCapabilities], dict[str, Any]]]:
         """Return the checks that can run concurrently; each returns fields of the capabilities."""
-        checks = [self._batches, self._token_ids, self._top_logprobs, self._choices, self._json]
+        checks = [self._batches, self._logprobs, self._choices, self._json]
         return [*checks, self._system] if self.route == "chat" else [*checks]
 
     def _batches(self, found: RouteCapabilities) -> dict[str, Any]:
@@ -149,16 +158,20 @@ class RouteChecks:
         answer = self.ask(route_path(self.route, is_batch=False), body)
         return {"takes_system": answer is not None}
 
-    def _token_ids(self, found: RouteCapabilities) -> dict[str, Any]:
+    def _logprobs(self, found: RouteCapabilities) -> dict[str, Any]:
         if found.n_thinking_tokens:  # the first token is a thought's
             return {}
+        with self.logprobs_lock:
+            return self._token_ids(found) | self._top_logprobs(found)
+
+    def _token_ids(self, found: RouteCapabilities) -> dict[str, Any]:
         answer = self._respond(found, HELLO, token_id_fields(self.route, _TOKEN_IDS))
         seen, _ = first_position_logprobs(answer)
         has_asked = set(_TOKEN_IDS) <= set(seen)
         return {"reads_token_ids": has_asked and len(seen) <= len(_TOKEN_IDS) + 1}
 
     def _top_logprobs(self, found: RouteCapabilities) -> dict[str, Any]:
-        for by_id in (True, False) if not found.n_thinking_tokens else ():
+        for by_id in (True, False):
             for n_wanted in _TOP_LOGPROBS:
                 fields = top_logprob_fields(self.route, n_wanted, by_id=by_id)
                 by_ids, by_text = first_position_logprobs(self._respond(found, HELLO, fields))
@@ -185,6 +198,11 @@ class RouteChecks:
         response = self._respond(found, QUESTION, fields, _N_CONSTRAINED_TOKENS)
         answer = read_answer(first_choice(response))
         return answer.text.strip() if answer else ""
+
+    def _takes_temperature(self, found: RouteCapabilities, switch: Mapping[str, Any]) -> bool:
+        """Return whether a temperature is taken: OpenAI's newer models do without thinking."""
+        asked = replace(found, takes_temperature=True)
+        return found.takes_temperature or self._respond(asked, HELLO, switch) is not None
 
     def _thinks(self, found: RouteCapabilities, switch: Mapping[str, Any]) -> bool | None:
         """Return whether the model thinks about a question; None if there is no answer."""

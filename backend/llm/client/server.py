@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -34,8 +35,8 @@ _LONG_ANSWER_TOKENS = 16
 """Longer answers go out in short batches first: nobody knows how long they take."""
 _TOKENS_PER_TIMEOUT = 96
 """A request may take LLM_TIMEOUT_S, and as long again for every so many tokens of an answer."""
-_RECHECK_AFTER_S = 600.0
-"""After a check that failed by bad luck, such as a timeout, all are made again."""
+_RECHECK_AFTER_S = 60.0
+"""After a check that failed by bad luck, such as a timeout, all are made again; then rarer."""
 _WARM_UP_S = 300.0
 """For the first requests to a fresh server, which may still load or compile."""
 
@@ -73,7 +74,9 @@ class LLMClient:
         self._capabilities: ServerCapabilities | None = None
         self._new_detector = partial(CapabilityDetector, self._server, model, n_context_tokens)
         self._detector = self._new_detector()
-        self._detected_at = 0.0
+        self._learned_context: dict[str, int] = {}
+        self._recheck_pause_s = _RECHECK_AFTER_S
+        self._recheck_at = math.inf
         self._detection_lock = threading.Lock()
 
     def close(self) -> None:
@@ -186,15 +189,17 @@ class LLMClient:
         """Return the server's capabilities; detected once, with time for a fresh server to wake."""
         until = time.monotonic() + _WARM_UP_S if until is None else until
         found = self._capabilities
-        if found is not None and (found.is_certain or not self._is_stale()):
+        if found is not None:
+            if not found.is_certain and time.monotonic() > self._recheck_at:
+                self._recheck_at = math.inf
+                threading.Thread(target=self._recheck, args=(found,), daemon=True).start()
             return found
         if not self._detection_lock.acquire(timeout=max(0.0, until - time.monotonic())):
             raise ServerError(FailureKind.TIMEOUT, "the LLM server has not yet said what it offers")
         try:
-            if self._capabilities is None or (found is self._capabilities):
-                self._detector = self._detector if found is None else self._new_detector()
-                self._capabilities = self._detector.detect(until)
-                self._detected_at = time.monotonic()
+            if self._capabilities is None:
+                self._capabilities = self._with_learned(self._detector.detect(until))
+                self._recheck_at = time.monotonic() + self._recheck_pause_s
                 _log.info("LLM server at %s: %s", self._server.root_url, self._capabilities.info)
             return self._capabilities
         finally:
@@ -211,8 +216,24 @@ class LLMClient:
                 self._detector = self._new_detector()
             raise
 
-    def _is_stale(self) -> bool:
-        return time.monotonic() > self._detected_at + _RECHECK_AFTER_S
+    def _recheck(self, found: ServerCapabilities) -> None:
+        """Check again what failed by bad luck, beside the work; the better result stays."""
+        again = found
+        with suppress(ServerError, RequestRejected):
+            again = self._with_learned(self._new_detector().detect(time.monotonic() + _WARM_UP_S))
+        is_better = again.n_abilities >= found.n_abilities and again.info.name == found.info.name
+        if is_better and self._capabilities is found:
+            self._capabilities = again
+        self._recheck_pause_s *= 2
+        self._recheck_at = time.monotonic() + self._recheck_pause_s
+
+    def _with_learned(self, found: ServerCapabilities) -> ServerCapabilities:
+        """Return the capabilities with the model's context length, if a rejection has told it."""
+        n_tokens = self._learned_context.get(found.info.name)
+        if n_tokens is None or found.info.tells_context:
+            return found
+        info = replace(found.info, n_context_tokens=n_tokens, tells_context=True)
+        return replace(found, info=info)
 
     def _request(self, url: str, body: dict[str, Any], until: float) -> dict[str, Any]:
         """Post a request; a context length that nobody had told is learned from a rejection."""
@@ -222,8 +243,8 @@ class LLMClient:
             found, n_tokens = self._capabilities, exc.n_context_tokens
             if found is None or n_tokens is None or found.info.tells_context:
                 raise
-            info = replace(found.info, n_context_tokens=n_tokens, tells_context=True)
-            self._capabilities = replace(found, info=info)
+            self._learned_context[found.info.name] = n_tokens
+            self._capabilities = self._with_learned(found)
             message = (
                 f"longer than the context of {n_tokens} tokens that the LLM server had not told; "
                 "the text is cut when it is asked again"

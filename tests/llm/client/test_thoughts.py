@@ -107,6 +107,28 @@ def test_thinking_is_turned_off_by_the_field_that_has_an_effect(switch, form):
         server.close()
 
 
+def test_what_is_refused_while_a_model_thinks_is_tried_again_without():
+    """As OpenAI's models since gpt-5.1: temperature and log-probabilities without thinking only."""
+    server = thinker(("reasoning_effort", "none"))
+    lenient = server.rule
+
+    def strict(path, body):
+        fields = {"temperature", "logprobs"} & body.keys()
+        if fields and body.get("reasoning_effort") != "none":
+            return error(400, "not supported with this model", min(fields))
+        return lenient(path, body)
+
+    server.rule = strict
+    model = client(server)
+    try:
+        assert model.describe().n_top_logprobs == 2
+        model.complete(ASKED, Decoding(max_tokens=3))
+        assert server.requests[-1][1]["temperature"] == 0.0
+    finally:
+        model.close()
+        server.close()
+
+
 def test_where_thinking_cannot_be_turned_off_answers_get_room_for_it():
     server = thinker()
     model = client(server)
