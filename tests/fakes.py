@@ -341,11 +341,12 @@ class FakeLanguageModel:
             n_in_time = int(deadline_s / self.seconds_per_prompt)
         late = Completion(failure=f"no answer within {deadline_s or 0:g} s")
         return [
-            self._completion(str(prompt), decoding) if position < n_in_time else late
+            self._completion(prompt, decoding) if position < n_in_time else late
             for position, prompt in enumerate(prompts)
         ]
 
-    def _completion(self, prompt: str, decoding: Decoding) -> Completion:
+    def _completion(self, asked: Prompt, decoding: Decoding) -> Completion:
+        prompt, space = str(asked), " " if isinstance(asked, str) else ""
         n_tokens = len(self._tokens(prompt))
         reason = self.refuses(prompt)
         if n_tokens >= self.n_context_tokens:
@@ -355,7 +356,7 @@ class FakeLanguageModel:
         if (loss := self.loses(prompt)) is not None:
             return Completion(failure=loss)
         thoughts = self.thinks(prompt)
-        likely = {self._tokens(" " + word)[0]: p for word, p in thoughts.items()}
+        likely = {self._tokens(space + word)[0]: p for word, p in thoughts.items()}
         if self.n_top_logprobs is None:
             shown = {token: likely.get(token, _UNLIKELY) for token in decoding.token_ids}
         else:

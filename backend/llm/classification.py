@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from backend.domain.labels import Abstention, AbstentionReason, Example, WeakLabel
-from backend.domain.ports import Completion, Decoding, LanguageModelInfo
+from backend.domain.ports import Completion, Conversation, Decoding, LanguageModelInfo
 from backend.domain.questions import LabelDefinition, Question
 from backend.errors import UnsupportedLabelConfig
 from backend.label_model.multilabel import UNLISTED_PROBABILITY
@@ -94,9 +94,7 @@ def ask_multilabel(
     Labels that are not in an example's `chosen` positions (None: all) get `UNLISTED_PROBABILITY`.
     """
     template = call.template_for(question)
-    words = Verbalizer((_YES, _NO), ())
-    if call.has_logprobs and call.info.names_token_ids:
-        words = build_verbalizer(_YES_NO, call.tokenize, is_chat=template.is_chat)
+    words = _yes_no_words(call, is_chat=template.is_chat)
     suffix = "" if chosen is None else f"-top{max(map(len, chosen), default=0)}"
     batch = PromptBatch(call, question, prompt_version(question, template, suffix=suffix))
     decoding = _decoding(call.info, words, is_chat=template.is_chat)
@@ -151,6 +149,35 @@ def ask_shortlist(
             parse = partial(row.parse, len(question.labels))
             weak_labels.append(batch.weak_label(row.example, row.prompt, completion, parse))
     return weak_labels
+
+
+def yes_probabilities(
+    call: LLMCall, prompts: Sequence[Conversation]
+) -> list[float | Abstention | None]:
+    """Return the probability of "yes" for each question that is to be answered with yes or no.
+
+    None where the answer is neither, or the prompt was refused; an abstention where none came in
+    time. Equal prompts are sent once. Cost: one request of one token per prompt.
+    """
+    if not prompts:
+        return []
+    words = _yes_no_words(call, is_chat=True)
+    decoding = _decoding(call.info, words, is_chat=True)
+    different = list(dict.fromkeys(prompts))
+    completions = call.model.complete(different, decoding, deadline_s=call.deadline.left_s())
+    found: dict[Conversation, float | Abstention | None] = {}
+    for prompt, completion in zip(different, completions, strict=True):
+        answer = _parse(words, completion)
+        found[prompt] = failure_of(completion) if not completion.was_refused else None
+        if completion.failure is None and not isinstance(answer, Abstention):
+            found[prompt] = float(answer["probabilities"][0])
+    return [found[prompt] for prompt in prompts]
+
+
+def _yes_no_words(call: LLMCall, *, is_chat: bool) -> Verbalizer:
+    if call.has_logprobs and call.info.names_token_ids:
+        return build_verbalizer(_YES_NO, call.tokenize, is_chat=is_chat)
+    return Verbalizer((_YES, _NO), ())
 
 
 def spread(

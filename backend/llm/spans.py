@@ -14,6 +14,7 @@ from backend.llm.prompt_batch import LLMCall, PromptBatch, failure_of
 from backend.llm.prompts.extraction import extraction_prompt
 from backend.llm.prompts.templates import slot_text
 from backend.llm.span_answers import SpanFormat
+from backend.llm.span_check import MIN_PROBABILITY, NamedSpan, can_check, check_spans
 from backend.llm.text_search import Mention, align
 from backend.llm.text_windows import Window, halve, merge_spans
 from backend.llm.window_planning import PlannedText, WindowPlanner
@@ -35,8 +36,10 @@ def ask_spans(call: LLMCall, question: Question, examples: Sequence[Example]) ->
     goes in overlapping windows, and where an answer is cut at its maximum length, its text is
     asked about again in halves. No entity is an answer; what cannot be parsed is an abstention.
 
-    The confidence is the answers' mean probability per token where the server reports it; it is
-    not calibrated. Cost: one request per window; most texts have one.
+    In chats each piece is then asked about by itself where the server reports probabilities: what
+    the model itself does not hold for right is left out. The confidence is the lowest of these
+    decisions and of the answers' mean probability per token; it is not calibrated. Cost: one
+    request per window (most texts have one), and one token per piece.
     """
     return _SpanAsker(call, question, examples).ask()
 
@@ -72,22 +75,41 @@ class _AnswerSet:
         self.n_named += len(set(mentions))
         self.n_lost += n_lost
 
-    def answer(self, text: str) -> Mapping[str, Any] | Abstention:
-        """Return the fields of a weak label, or why there is none."""
-        if self.failure is not None:
-            return self.failure
+    def spans(self, text: str) -> tuple[Span, ...]:
+        """Return the spans of all windows once each; none where there is no answer."""
+        return merge_spans(text, self.found) if self.failure is None else ()
+
+    def answer(
+        self, spans: Sequence[Span], checked: Mapping[Span, float | Abstention | None]
+    ) -> Mapping[str, Any] | Abstention:
+        """Return the fields of a weak label, or why there is none.
+
+        Args:
+            spans: all spans that were named.
+            checked: the probability of those that were checked.
+        """
+        failures = (each for each in checked.values() if isinstance(each, Abstention))
+        failure = self.failure or next(failures, None)
+        if failure is not None:
+            return failure
         if not self.found:
             return _NO_LIST
-        spans = merge_spans(text, self.found)
-        probability = self._mean_probability()
         share = 1 - self.n_lost / max(1, self.n_named)
         share *= len(self.found) / (len(self.found) + self.n_unread)
-        if probability is None:
-            return {"spans": spans} | (
-                {"confidence": share * _UNKNOWN_PROBABILITY} if share < 1 else {}
-            )
-        scored = tuple(replace(span, probability=probability) for span in spans)
-        return {"spans": scored, "confidence": probability * share}
+        per_token = self._mean_probability()
+        certainties = [] if per_token is None else [per_token]
+        kept = []
+        for span in spans:
+            probability = checked.get(span)
+            if isinstance(probability, float):
+                certainties.append(max(probability, 1 - probability))
+                if probability >= MIN_PROBABILITY:
+                    kept.append(replace(span, probability=probability))
+            else:
+                kept.append(span if per_token is None else replace(span, probability=per_token))
+        confidence = min(certainties, default=_UNKNOWN_PROBABILITY if share < 1 else None)
+        answer: dict[str, Any] = {"spans": tuple(kept)}
+        return answer if confidence is None else {**answer, "confidence": confidence * share}
 
     def _mean_probability(self) -> float | None:
         total, n_tokens = 0.0, 0
@@ -107,7 +129,9 @@ class _SpanAsker:
         self._prompt = extraction_prompt(
             call.schema, question, call.instruction, self._format, is_chat=call.info.has_chat
         )
-        self._batch = PromptBatch(call, question, self._prompt.version)
+        self._question = question
+        version = self._prompt.version(is_checked=can_check(call))
+        self._batch = PromptBatch(call, question, version)
         self._texts = [example.texts.get(question.field.name, "") for example in examples]
         self._answers = [_AnswerSet() for _ in examples]
         self._plans = self._planned()
@@ -138,7 +162,23 @@ class _SpanAsker:
             requests = [
                 again for n, some in sorted(by_room.items()) for again in self._send(some, n)
             ]
-        return [self._weak_label(at, example) for at, example in enumerate(self._examples)]
+        spans = [
+            answers.spans(text) for answers, text in zip(self._answers, self._texts, strict=True)
+        ]
+        checked = self._checked(spans)
+        return [self._weak_label(at, spans[at], checked[at]) for at in range(len(spans))]
+
+    def _checked(
+        self, spans: Sequence[Sequence[Span]]
+    ) -> list[dict[Span, float | Abstention | None]]:
+        """Return, per example, the probability of each span that the model was asked about."""
+        checked: list[dict[Span, float | Abstention | None]] = [{} for _ in spans]
+        if can_check(self._call):
+            named = [NamedSpan(at, span) for at, some in enumerate(spans) for span in some]
+            found = check_spans(self._call, self._question, self._texts, named)
+            for each, probability in zip(named, found, strict=True):
+                checked[each.at][each.span] = probability
+        return checked
 
     def _send(self, requests: Sequence[_Request], max_tokens: int) -> list[_Request]:
         """Ask about windows and read the answers; return what is to be asked about again."""
@@ -193,12 +233,14 @@ class _SpanAsker:
     def _text(self, request: _Request) -> str:
         return self._texts[request.at][request.window.start : request.window.end]
 
-    def _weak_label(self, at: int, example: Example) -> WeakLabel:
-        plan, answers = self._plans[at], self._answers[at]
+    def _weak_label(
+        self, at: int, spans: Sequence[Span], checked: Mapping[Span, float | Abstention | None]
+    ) -> WeakLabel:
+        plan, answers, example = self._plans[at], self._answers[at], self._examples[at]
         if plan.abstention is not None:
             return self._batch.label(example, plan.abstention)
         return replace(
-            self._batch.label(example, answers.answer(self._texts[at])),
+            self._batch.label(example, answers.answer(spans, checked)),
             is_truncated=plan.is_truncated or answers.is_partial or answers.n_unread > 0,
             n_tokens_in=answers.n_tokens_in,
             n_tokens_out=answers.n_tokens_out,

@@ -56,6 +56,8 @@ class WritingModel(FakeLanguageModel):
         ]
 
     def written(self, prompt, decoding, completion):
+        if decoding.token_ids:  # whether a piece carries its label
+            return completion
         said = self.writes(prompt, decoding)
         return said if isinstance(said, Completion) else replace(completion, text=said)
 
@@ -113,15 +115,72 @@ def test_the_answer_is_constrained_to_the_labels():
     assert (decoding.temperature, decoding.seed, decoding.stop) == (0.0, None, ("\n\n",))
 
 
-def test_servers_with_chats_get_turns():
-    model = WritingModel(lambda *_: as_json(("Person", "Ann")))
+def chatting(writes, checks=lambda prompt: {"yes": 0.9}, **settings):
+    model = WritingModel(writes, **settings)
     model.has_chat = True
+    model.thinks = lambda prompt: checks(prompt) if "yes or no" in prompt else {"x": 1.0}
+    return model
+
+
+def test_servers_with_chats_get_turns():
+    model = chatting(lambda *_: as_json(("Person", "Ann")))
     (label,) = ask(model, prompt_context=PromptContext(shots={"entity": {0: (SHOT,)}}))
-    ((prompt,),) = (sent for call, sent in model.calls if call == "complete")
+    (prompt,) = next(sent for call, sent in model.calls if call == "complete")
     assert prompt.turns[0].endswith('\n\nPost: "Eve saw Oslo."')
     assert prompt.turns[1:] == ('{"Person":["Eve"],"Place":["Oslo"]}', f'Post: "{TEXT}"')
     assert model.decodings[0].stop == ()
-    assert (label.spans, label.prompt_version) == ((Span(0, 3, "PER"),), "spans/chat-json/2")
+    assert label.prompt_version == "spans/chat-json-check/2"
+
+
+def test_in_chats_each_piece_is_checked():
+    doubts = {"Ann": 0.9, "Bob": 0.3, "Rome": 0.7}
+
+    def checks(prompt):
+        words = re.search(r'Is "(\w+)" in this post', prompt)[1]
+        return {"yes": doubts[words] / 2, "no": (1 - doubts[words]) / 2}
+
+    named = as_json(("Person", "Ann"), ("Person", "Bob"), ("Place", "Rome"))
+    model = chatting(lambda *_: Completion(text=named, mean_logprob=math.log(0.95)), checks)
+    (label,) = ask(model)
+    assert [(span.start, span.label) for span in label.spans] == [(0, "PER"), (15, "LOC")]
+    assert [span.probability for span in label.spans] == pytest.approx([0.9, 0.7])
+    assert label.confidence == pytest.approx(0.7)
+    _, check = (sent for call, sent in model.calls if call == "complete")
+    assert check[0].system.startswith("Mark the names.\n")
+    assert check[0].turns == (
+        f'Post: "{TEXT}"\n\nIs "Ann" in this post a Person (the name of a person)? '
+        "Answer yes or no.",
+    )
+    assert 'Is "Rome" in this post a Place?' in check[2].turns[0]
+
+
+def test_a_check_shows_what_is_around_the_piece():
+    text = "one " * 300 + "Ann " + "two " * 300
+    model = chatting(lambda *_: as_json(("Person", "Ann")), n_context_tokens=100_000)
+    (label,) = ask(model, text)
+    check = model.prompts[-1]
+    assert len(label.spans) == 1
+    assert "one Ann two" in check
+    assert len(check) < 900
+
+
+@pytest.mark.parametrize("checks", [{"maybe": 0.9}, {"no": 0.9}])
+def test_without_an_answer_to_the_check_a_piece_stays(checks):
+    model = chatting(lambda *_: as_json(("Person", "Ann")), lambda prompt: checks)
+    model.n_top_logprobs = 1
+    (label,) = ask(model)
+    assert len(label.spans) == ("maybe" in checks)
+
+
+def test_a_check_that_is_lost_fails_the_text_and_one_that_is_refused_does_not():
+    model = chatting(lambda *_: as_json(("Person", "Ann")))
+    model.loses = lambda prompt: "lost" if "yes or no" in prompt else None
+    (lost,) = ask(model)
+    assert lost.abstention.reason is AbstentionReason.UNREACHABLE
+    model.loses = lambda prompt: None
+    model.refuses = lambda prompt: "too long" if "yes or no" in prompt else None
+    (refused,) = ask(model)
+    assert refused.spans == (Span(0, 3, "PER"),)
 
 
 @pytest.mark.parametrize(

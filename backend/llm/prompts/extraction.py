@@ -28,10 +28,10 @@ class ExtractionPrompt:
     asked: str
     is_chat: bool
 
-    @property
-    def version(self) -> str:
+    def version(self, *, is_checked: bool) -> str:
         """Return the version that is stored with every label: raised with every new wording."""
-        return f"spans/{'chat' if self.is_chat else 'plain'}-json/2"
+        check = "-check" if is_checked else ""
+        return f"spans/{'chat' if self.is_chat else 'plain'}-json{check}/2"
 
     def fill(self, texts: Mapping[str, str], shots: Sequence[Shot] = ()) -> Prompt:
         """Return the prompt for texts by field, from `slot_text`."""

@@ -54,6 +54,7 @@ def test_with_many_labels_the_form_shows_one(is_chat):
     assert rules.endswith('without any the answer is {}. Answer as JSON, such as: {"L0":["..."]}')
 
 
-def test_the_version_tells_the_two_apart():
-    versions = [prompt_for(is_chat=is_chat).version for is_chat in (True, False)]
-    assert versions == ["spans/chat-json/2", "spans/plain-json/2"]
+def test_the_version_tells_how_it_was_asked():
+    chat, plain = (prompt_for(is_chat=is_chat) for is_chat in (True, False))
+    assert chat.version(is_checked=True) == "spans/chat-json-check/2"
+    assert plain.version(is_checked=False) == "spans/plain-json/2"
