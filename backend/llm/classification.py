@@ -25,6 +25,7 @@ from backend.llm.prompts.token_texts import TokenReader, written_posterior
 from backend.llm.prompts.truncation import TruncatedPrompt
 from backend.llm.prompts.verbalizer import (
     Verbalizer,
+    answer_names,
     build_verbalizer,
     read_posterior,
     written_verbalizer,
@@ -41,8 +42,8 @@ SHORTLIST_PROBABILITY = 0.9
 """Assumed that the right label is on the shortlist; the other labels share the rest evenly."""
 _MAX_TOKEN_IDS = 128
 """So many tokens' probabilities can be requested of vLLM at once."""
-_MAX_ANSWER_TOKENS = 24
-"""Room for a written answer: a label's name of some words."""
+_MIN_ANSWER_TOKENS, _MAX_ANSWER_TOKENS = 24, 128
+"""Room for a written answer: a label's name of some words, or a sentence around it."""
 _TOO_MANY = (
     "{} labels without a shortlist; at most {} can be read at once. Use fewer labels, or give "
     "LLMAnnotator a shortlist"
@@ -129,7 +130,8 @@ def ask_shortlist(
     template = call.template_for(question)
     version = prompt_version(question, template, suffix=f"-top{N_SHORTLISTED}")
     batch = PromptBatch(call, question, version)
-    truncator = call.truncator(Decoding(max_tokens=_MAX_ANSWER_TOKENS))
+    n_answer_tokens = _n_answer_tokens(answer_names(question.labels))
+    truncator = call.truncator(Decoding(max_tokens=n_answer_tokens))
     rows = []
     for example, chosen in zip(examples, shortlist(question, examples, N_SHORTLISTED), strict=True):
         labels = chosen[:N_SHORTLISTED]
@@ -298,12 +300,18 @@ def _decoding(
     if info.constrains_choices and not n_logprobs:
         choices = words.words if is_chat else tuple(f" {word}" for word in words.words)
     return Decoding(
-        max_tokens=_MAX_ANSWER_TOKENS,
+        max_tokens=_n_answer_tokens(words.names or words.words),
         model=info.name,
         choices=choices,
         stop=() if is_chat or choices else ("\n",),
         n_logprobs=n_logprobs,
     )
+
+
+def _n_answer_tokens(names: Sequence[str]) -> int:
+    """Return the room for a written answer: a name takes at most a token for every other byte."""
+    longest = max((len(name.encode()) for name in names), default=0)
+    return min(_MAX_ANSWER_TOKENS, max(_MIN_ANSWER_TOKENS, longest // 2 + 8))
 
 
 def _complete(

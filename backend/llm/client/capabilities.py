@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import threading
 import time
@@ -75,7 +74,7 @@ class ServerCapabilities:
 
 @dataclass
 class CapabilityDetector:
-    """Detects a server's capabilities; responses before a failure are not requested again.
+    """Detects a server's capabilities.
 
     Args:
         n_context_tokens: the model's context length, 0 for what the server tells.
@@ -84,8 +83,6 @@ class CapabilityDetector:
     server: ServerConnection
     wanted_model: str
     n_context_tokens: int = 0
-    _responses: dict[str, dict[str, Any] | None] = field(default_factory=dict)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
     _is_certain: bool = True
     _logprobs_lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -218,24 +215,16 @@ class CapabilityDetector:
     def _optional(
         self, url: str, body: Mapping[str, Any] | None, until: float
     ) -> dict[str, Any] | None:
-        """Return an optional route's response, None if it gives none; remembered if for good."""
-        key = json.dumps([url, body], sort_keys=True)
-        with self._lock:
-            if key in self._responses:
-                return self._responses[key]
-        answer = None
+        """Return the response to an optional request, None if there is none."""
         try:
-            answer = _object(self._patiently(url, body, until))
+            return _object(self._patiently(url, body, until))
         except RequestRejected:
-            pass
+            return None
         except ServerError as exc:
-            if exc.kind in (FailureKind.DOWN, FailureKind.BUSY):
+            if exc.kind is FailureKind.DOWN:
                 raise
-            if exc.kind is not FailureKind.MALFORMED:
-                self._is_certain = False
-        with self._lock:
-            self._responses[key] = answer
-        return answer
+            self._is_certain &= exc.kind is FailureKind.MALFORMED
+            return None
 
     def _patiently(self, url: str, body: Mapping[str, Any] | None, until: float) -> Any:
         """Return a response; a busy server is waited for, a broken one asked twice."""

@@ -34,8 +34,9 @@ class Constraint(StrEnum):
 class RouteCapabilities:
     """Detected capabilities of one route.
 
-    `limit_field`: name of the field for the answer's length. `takes_temperature`, `takes_system`:
-    the field, or a system turn, is not refused. `accepts_batches`: many prompts in one request.
+    `limit_field`: name of the field for the answer's length; `min_limit`: its least value.
+    `takes_temperature`, `takes_system`: the field, or a system turn, is not refused.
+    `accepts_batches`: many prompts in one request.
     `names_token_ids`: log-probabilities come under token ids rather than texts. `extra`: fields
     that keep a reasoning model from thinking, or let it think less; `n_thinking_tokens`: what its
     thoughts may cost on top of an answer, 0 where it does not think.
@@ -43,6 +44,7 @@ class RouteCapabilities:
 
     exists: bool = False
     limit_field: str = "max_tokens"
+    min_limit: int = 1
     takes_temperature: bool = True
     takes_system: bool = True
     accepts_batches: bool = False
@@ -86,7 +88,7 @@ def request_body(
     body: dict[str, Any] = {
         "model": model,
         **_prompt_field(route, prompts, capabilities),
-        capabilities.limit_field: n_tokens,
+        capabilities.limit_field: max(n_tokens, capabilities.min_limit),
         **capabilities.extra,
     }
     if capabilities.takes_temperature:

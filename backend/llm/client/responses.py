@@ -24,11 +24,13 @@ class ParseOptions:
 
     All `required_ids` must have a log-probability. `unwrap` takes the answer out of what the server
     had to put around it. At a `stop` an answer is cut, where the server was not told to end there.
+    `by_text`: tokens are told apart by their texts, even if their ids stand beside them.
     """
 
     required_ids: Sequence[int] = ()
     unwrap: Callable[[str], str] | None = None
     stop: Sequence[str] = ()
+    by_text: bool = False
 
 
 def read_token_ids(payload: Mapping[str, Any]) -> tuple[int, ...]:
@@ -111,6 +113,8 @@ def _completion(choice: dict[str, Any], options: ParseOptions) -> Completion | N
     position = None if answer.has_thoughts else _first_position(choice)
     if position is None:
         return None if options.required_ids else completion
+    if options.by_text:
+        position = [(text, None, value) for text, _, value in position]
     logprobs = _logprobs(position)
     if logprobs is None:
         return None

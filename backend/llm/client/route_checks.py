@@ -49,8 +49,8 @@ _N_CONSTRAINED_TOKENS = 128
 """Enough for a short JSON object with line breaks and blanks in it."""
 _N_TO_SHOW_THINKING = 256
 """Enough for most models' thoughts about an easy question; others answer in two tokens."""
-_LONG_LIMIT = 1024
-"""Some reasoning models refuse a limit that their thoughts alone would reach."""
+_LEAST_LIMITS = (1, 16, 1024)
+"""Some servers refuse a limit under 16, or one that a model's thoughts alone would reach."""
 N_THINKING_TOKENS = 2048
 """Room for the thoughts of a model that cannot be kept from thinking."""
 _SWITCHES: tuple[dict[str, Any], ...] = (
@@ -97,7 +97,7 @@ class RouteChecks:
             ServerError: it gives no usable response.
         """
         rejection: RequestRejected | None = None
-        for n_tokens in (1, _LONG_LIMIT):
+        for min_limit in _LEAST_LIMITS:
             for limit_field, takes_temperature in (
                 ("max_tokens", True),
                 ("max_completion_tokens", True),
@@ -105,10 +105,12 @@ class RouteChecks:
                 ("max_tokens", False),
             ):
                 found = RouteCapabilities(
-                    exists=True, limit_field=limit_field, takes_temperature=takes_temperature
+                    exists=True,
+                    limit_field=limit_field,
+                    min_limit=min_limit,
+                    takes_temperature=takes_temperature,
                 )
-                decoding = Decoding(max_tokens=n_tokens)
-                body = request_body(self.route, self.model, HELLO, decoding, found)
+                body = request_body(self.route, self.model, HELLO, Decoding(), found)
                 try:
                     post(route_path(self.route, is_batch=False), body)
                 except RequestRejected as exc:

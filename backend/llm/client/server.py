@@ -73,7 +73,6 @@ class LLMClient:
         self._single_prompts = AdaptiveConcurrency(single)
         self._capabilities: ServerCapabilities | None = None
         self._new_detector = partial(CapabilityDetector, self._server, model, n_context_tokens)
-        self._detector = self._new_detector()
         self._learned_context: dict[str, int] = {}
         self._recheck_pause_s = _RECHECK_AFTER_S
         self._recheck_at = math.inf
@@ -170,6 +169,7 @@ class LLMClient:
             required_ids=decoding.token_ids if route.reads_token_ids else (),
             unwrap=unwrap_choice if is_choice_wrapped(decoding, route) else None,
             stop=decoding.stop if route.n_thinking_tokens else (),
+            by_text=not capabilities.info.names_token_ids,
         )
         completions: list[Completion | None] = []
         with self._forgetting():
@@ -198,7 +198,7 @@ class LLMClient:
             raise ServerError(FailureKind.TIMEOUT, "the LLM server has not yet said what it offers")
         try:
             if self._capabilities is None:
-                self._capabilities = self._with_learned(self._detector.detect(until))
+                self._capabilities = self._with_learned(self._new_detector().detect(until))
                 self._recheck_at = time.monotonic() + self._recheck_pause_s
                 _log.info("LLM server at %s: %s", self._server.root_url, self._capabilities.info)
             return self._capabilities
@@ -213,7 +213,6 @@ class LLMClient:
         except ServerError as exc:
             if exc.kind in (FailureKind.OTHER_MODEL, FailureKind.MALFORMED):
                 self._capabilities = None
-                self._detector = self._new_detector()
             raise
 
     def _recheck(self, found: ServerCapabilities) -> None:

@@ -7,7 +7,6 @@ from dataclasses import replace
 import pytest
 
 from backend.domain.ports import Decoding, LanguageModelInfo
-from backend.errors import LanguageModelUnavailable
 from tests.llm.client.vllm_client import DIALECTS, PROMPTS, client
 from tests.llm_server import (
     LLAMA_CPP,
@@ -16,7 +15,6 @@ from tests.llm_server import (
     VLLM,
     ScriptedLlmServer,
     error,
-    prompts_in,
 )
 
 
@@ -90,16 +88,12 @@ def test_describing_is_done_once(server, model):
     assert len(server.requests) == n_requests
 
 
-def test_what_was_detected_before_a_failure_is_not_requested_again(server, model):
+def test_an_ability_that_is_too_busy_costs_itself_alone(server, model):
     busy = error(503, "busy")
     busy.headers["Retry-After"] = "60"
     server.rule = lambda path, body: busy if "structured_outputs" in body else None
-    with pytest.raises(LanguageModelUnavailable):
-        model.describe()
-    server.rule = lambda path, body: None
-    n_lists = sum(len(prompts_in(body)) == 2 for path, body in server.requests if body)
-    assert model.describe().constrains_choices
-    assert n_lists == sum(len(prompts_in(body)) == 2 for path, body in server.requests if body)
+    info = model.describe()
+    assert (info.constrains_json, info.reads_token_ids) == (False, True)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -12,7 +13,16 @@ from backend.errors import LanguageModelError, LanguageModelRejected, LanguageMo
 from backend.llm.client import capabilities
 from backend.llm.client import server as client_module
 from tests.llm.client.vllm_client import PROMPTS, client
-from tests.llm_server import OPENAI_CHAT, VLLM, Reply, ScriptedLlmServer, chat, error, is_work
+from tests.llm_server import (
+    LLAMA_CPP,
+    OPENAI_CHAT,
+    VLLM,
+    Reply,
+    ScriptedLlmServer,
+    chat,
+    error,
+    is_work,
+)
 
 ANSWER = Decoding(max_tokens=3)
 
@@ -64,10 +74,33 @@ def test_a_limit_that_a_models_thoughts_would_reach_is_raised():
     server.close()
 
 
-@pytest.mark.parametrize("status", [302, 400, 401, 403, 404, 500, 502])
+@pytest.mark.parametrize("least", [16, 1000])
+def test_a_least_limit_is_kept(server, model, least):
+    server.rule = lambda path, body: (
+        error(400, f"max_tokens must be at least {least}", "max_tokens")
+        if body.get("max_tokens", body.get("max_completion_tokens", least)) < least
+        else None
+    )
+    info = model.describe()
+    assert (info.reads_token_ids, info.constrains_choices) == (True, True)
+    assert [one.text for one in model.complete(["say"], ANSWER)] == [" yes"]
+
+
+def test_tokens_with_ids_are_told_apart_by_text_where_nothing_makes_ids(server):
+    """As llama.cpp behind a gateway that closes /tokenize."""
+    server.dialect = replace(LLAMA_CPP, tokenizer=None)
+    model = client(server)
+    assert not model.describe().names_token_ids
+    (answer,) = model.complete([Conversation("", ("say",))], Decoding(n_logprobs=5))
+    assert {" yes", " no"} <= answer.text_logprobs.keys()
+    model.close()
+
+
+@pytest.mark.parametrize("status", [302, 400, 401, 403, 404, 429, 500, 502])
 @pytest.mark.parametrize("path", ["/tokenize", "/props", "/v1/chat/completions/batch"])
 def test_a_closed_route_beside_the_main_ones_costs_itself(server, model, path, status):
-    page = Reply(status, raw=b"<html>no entry</html>", headers={"Location": "/login"})
+    headers = {"Location": "/login", "Retry-After": "60"}
+    page = Reply(status, raw=b"<html>no entry</html>", headers=headers)
     server.rule = lambda asked, body: page if asked == path else None
     assert model.describe().has_plain
     (answer,) = model.complete(["say"], ANSWER)
