@@ -27,7 +27,11 @@ from backend.self_training.similarity import SimilarityAnnotator
 from backend.services import Adapters, Services, build_services
 from backend.settings import Settings
 from benchmarks.datasets import Dataset, LabeledTask, load
-from benchmarks.demonstrations import generate_and_retrieve
+from benchmarks.demonstrations import (
+    FewShotPrompts,
+    generate_and_retrieve,
+    retrieve_gold_spans,
+)
 from benchmarks.label_aggregation import (
     LLM,
     N_DRAWS,
@@ -45,7 +49,13 @@ from benchmarks.label_aggregation import (
 )
 from benchmarks.language_models import Call, DirectClient, RecordingLanguageModel
 from benchmarks.report import Report
-from benchmarks.scores import Score, posteriors, score_posteriors, score_spans
+from benchmarks.scores import (
+    Score,
+    posteriors,
+    score_posteriors,
+    score_spans,
+    span_precision_recall,
+)
 
 SEED = 0
 N_TRAIN = 400
@@ -117,7 +127,8 @@ def run(report: Report, *, console: Console, data: Path, limit: int | None, shot
         recorder = RecordingLanguageModel(server)
         services = build_services(settings, Adapters(language_model=recorder))
         schema = services.config.read_schema(dataset.label_config)
-        if shots and not can_generate(schema.questions[0]):
+        takes_shots = can_generate(schema.questions[0]) or schema.questions[0].kind.has_spans
+        if shots and not takes_shots:
             raise ValueError(f"no demonstrations can be made for {dataset.name}; leave --shots out")
         bench = Bench(dataset, services, server, recorder, schema, DirectClient(settings, server))
         try:
@@ -166,23 +177,36 @@ def _few_shot_context(
     examples = bench.examples((*bench.data.evaluated, *bench.data.train))
     if n_shots == 0:
         return PromptContext(), tuple(range(len(bench.data.evaluated))), None
-    instruction = bench.data.instruction
     with track_usage(_PROJECT, "demonstrations"):
-        shots = generate_and_retrieve(
-            bench.services,
-            bench.schema,
-            instruction,
-            pool,
-            examples,
-            n_shots=n_shots,
-            seed=SEED,
-        )
+        shots = _retrieved(bench, pool, examples, n_shots)
     report.notes |= shots.notes
     n_evaluated = len(bench.data.evaluated)
     return (
         shots.prompt_context,
         tuple(at for at in shots.order if at < n_evaluated),
         round(shots.share, 4),
+    )
+
+
+def _retrieved(
+    bench: Bench, pool: Sequence[Example], examples: Sequence[Example], n_shots: int
+) -> FewShotPrompts:
+    """Return generated demonstrations; for spans, training texts with their gold spans."""
+    question = bench.schema.questions[0]
+    if question.kind.has_spans:
+        gold = [each.gold for each in bench.data.train]
+        labeled = [
+            (e, spans) for e, spans in zip(pool, gold, strict=True) if isinstance(spans, tuple)
+        ]
+        return retrieve_gold_spans(bench.services, question, labeled, examples, n_shots=n_shots)
+    return generate_and_retrieve(
+        bench.services,
+        bench.schema,
+        bench.data.instruction,
+        pool,
+        examples,
+        n_shots=n_shots,
+        seed=SEED,
     )
 
 
@@ -250,6 +274,8 @@ def _scores(
     question = bench.schema.questions[0]
     gold = [each.gold for each in bench.data.evaluated]
     if question.kind is QuestionKind.SPANS:
+        precision, recall = span_precision_recall(answers, gold)
+        report.notes |= {"precision": round(precision, 4), "recall": round(recall, 4)}
         return {"accuracy_raw": _note_score(report, "accuracy_raw", score_spans(answers, gold))}
     raw = posteriors(answers, len(question.labels))
     similarity = _similarity_posteriors(bench, pool)

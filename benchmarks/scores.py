@@ -90,8 +90,23 @@ def expected_calibration_error(
     return float(np.abs(gaps).sum() / n_texts)
 
 
+def span_precision_recall(
+    weak_labels: Sequence[WeakLabel], gold: Sequence[Gold]
+) -> tuple[float, float]:
+    """Return the micro-averaged precision and recall of exact spans; 0.0 for none."""
+    found = [weak.spans or () for weak in weak_labels]
+    return _precision_recall(found, [spans if isinstance(spans, tuple) else () for spans in gold])
+
+
 def span_f1(predicted: Sequence[Sequence[Span]], gold: Sequence[Sequence[Span]]) -> float:
     """Return the micro-averaged F1 over texts of exact spans with their labels; 0.0 for none."""
+    precision, recall = _precision_recall(predicted, gold)
+    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+
+
+def _precision_recall(
+    predicted: Sequence[Sequence[Span]], gold: Sequence[Sequence[Span]]
+) -> tuple[float, float]:
     n_correct = n_predicted = n_gold = 0
     for ours, theirs in zip(predicted, gold, strict=True):
         found = {(span.start, span.end, span.label) for span in ours}
@@ -99,8 +114,7 @@ def span_f1(predicted: Sequence[Sequence[Span]], gold: Sequence[Sequence[Span]])
         n_correct += len(found & wanted)
         n_predicted += len(found)
         n_gold += len(wanted)
-    precision, recall = n_correct / max(n_predicted, 1), n_correct / max(n_gold, 1)
-    return 2 * precision * recall / (precision + recall) if n_correct else 0.0
+    return n_correct / max(n_predicted, 1), n_correct / max(n_gold, 1)
 
 
 def _multilabel_f1(probabilities: Floats, gold: Sequence[Gold]) -> Score:

@@ -13,7 +13,7 @@ from backend.llm.prompt_batch import LLMCall
 from backend.llm.prompts.templates import display_name, instruction_lines, one_line, slot_text
 from backend.llm.span_answers import SpanFormat
 
-MIN_PROBABILITY = 0.6
+MIN_PROBABILITY = 0.7
 """A piece is kept from here on. Chosen on training sentences of two data sets."""
 _MAX_CONTEXT_CHARS = 300
 _ROLE = "You check labels. Answer with yes or no, and nothing else."

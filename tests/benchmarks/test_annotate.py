@@ -102,13 +102,18 @@ def test_spans_are_asked_even_of_a_small_context(server, tmp_path, monkeypatch):
     assert report["results"]["labels_per_s"] > 0
 
 
-def test_examples_of_spans_are_refused_before_anything_is_asked(server, tmp_path, monkeypatch):
+def test_training_texts_with_their_spans_are_shown(server, tmp_path, monkeypatch):
     def rows(split, n):
         return {"tokens": [split, f"Ann{n}"], "tags": ["O", "B-person"]}
 
-    with pytest.raises(ValueError, match="leave --shots out"):
-        reported(server, tmp_path, monkeypatch, rows, "--shots", "8")
-    assert server.lists() == []
+    server.n_context_tokens = 2000
+    report = reported(server, tmp_path, monkeypatch, rows, "--shots", "2")
+    assert (report["notes"]["n_shots"], report["notes"]["precision"]) == (2, 0.0)
+    evaluated = [
+        prompt for prompts in server.lists() for prompt in prompts if "test Ann1" in prompt
+    ]
+    assert all(prompt.count('"train Ann') == 2 for prompt in evaluated)
+    assert all(prompt.count('{"person":["Ann') == 2 for prompt in evaluated)
 
 
 def test_pairs_are_measured(server, tmp_path, monkeypatch):

@@ -16,6 +16,7 @@ from benchmarks.scores import (
     score_posteriors,
     score_spans,
     span_f1,
+    span_precision_recall,
 )
 
 
@@ -50,6 +51,9 @@ def test_only_exact_spans_are_correct():
     answers = [weak(1, spans=(Span(0, 2, "a"), Span(3, 5, "b"))), weak(2)]
     gold = [(Span(0, 2, "a"),), (Span(0, 1, "a"),)]
     assert score_spans(answers, gold).value == pytest.approx(0.5)
+    answers[1] = weak(2, spans=())
+    assert span_precision_recall(answers, gold) == (0.5, 0.5)
+    assert span_precision_recall([weak(1, spans=())], [()]) == (0.0, 0.0)
 
 
 def test_an_interval_is_wilsons():

@@ -133,7 +133,7 @@ def test_servers_with_chats_get_turns():
 
 
 def test_in_chats_each_piece_is_checked():
-    doubts = {"Ann": 0.9, "Bob": 0.3, "Rome": 0.7}
+    doubts = {"Ann": 0.9, "Bob": 0.3, "Rome": 0.75}
 
     def checks(prompt):
         words = re.search(r'Is "(\w+)" in this post', prompt)[1]
@@ -143,7 +143,7 @@ def test_in_chats_each_piece_is_checked():
     model = chatting(lambda *_: Completion(text=named, mean_logprob=math.log(0.95)), checks)
     (label,) = ask(model)
     assert [(span.start, span.label) for span in label.spans] == [(0, "PER"), (15, "LOC")]
-    assert [span.probability for span in label.spans] == pytest.approx([0.9, 0.7])
+    assert [span.probability for span in label.spans] == pytest.approx([0.9, 0.75])
     assert label.confidence == pytest.approx(0.7)
     _, check = (sent for call, sent in model.calls if call == "complete")
     assert check[0].system.startswith("Mark the names.\n")
