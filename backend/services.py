@@ -90,8 +90,11 @@ class Services:
         """Return the reader of label configs."""
         from backend.labelstudio.label_config import LabelConfigReader
         from backend.labelstudio.remote_text import RemoteTexts
+        from backend.labelstudio.stored_files import StoredFiles
 
-        return LabelConfigReader(RemoteTexts(self.settings.allowed_data_hosts))
+        key = self.settings.label_studio_api_key.reveal()
+        files = StoredFiles(self.settings.label_studio_url, key)
+        return LabelConfigReader(RemoteTexts(self.settings.allowed_data_hosts, stored_files=files))
 
     @cached_property
     def annotator(self) -> LLMAnnotator:

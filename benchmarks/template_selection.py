@@ -76,7 +76,7 @@ def run(report: Report, *, console: Console, data: Path, limit: int, n_draws: in
 def measure(model: LanguageModel, data: Path, *, limit: int, console: Console) -> TemplateTrial:
     """Label a file's training texts with every template."""
     dataset = load(data, limit=1, n_train=limit, seed=SEED)
-    config = LabelConfigReader(lambda url: url)
+    config = LabelConfigReader(lambda url, _: url)
     schema = config.read_schema(dataset.label_config)
     (question,) = schema.questions
     examples = [config.read_example(schema, each.task) for each in dataset.train]

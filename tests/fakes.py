@@ -60,7 +60,7 @@ class FakePlatform:
         self.failure: PlatformError | None = None
         self._last_id = 0
         self._reader = LabelConfigReader(
-            lambda _: Abstention(AbstentionReason.REMOTE_TEXT, "the fake fetches nothing")
+            lambda *_: Abstention(AbstentionReason.REMOTE_TEXT, "the fake fetches nothing")
         )
 
     def create_project(self, label_config: str, *, title: str = "", instruction: str = "") -> int:

@@ -42,7 +42,7 @@ def test_every_page_is_in_the_index():
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name)
 def test_label_configs_to_paste_can_be_labelled(path):
     for config in re.findall(r"```xml\n(.*?)```", path.read_text("utf-8"), re.DOTALL):
-        assert LabelConfigReader(lambda url: url).read_schema(config).questions
+        assert LabelConfigReader(lambda url, _: url).read_schema(config).questions
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name)

@@ -56,7 +56,7 @@ COUNTED_BY_THE_BROWSER = """html => new Promise(resolve => {
     };
     document.body.appendChild(frame);
 })"""
-reader = LabelConfigReader(lambda url: url)
+reader = LabelConfigReader(lambda url, _: url)
 
 
 @dataclass(frozen=True, slots=True)

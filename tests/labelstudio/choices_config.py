@@ -16,7 +16,7 @@ def config(*tags: str, text: str = '<Text name="text" value="$text"/>') -> str:
     return f"<View>{text}{''.join(tags)}</View>"
 
 
-def no_fetch(url: str) -> str | Abstention:
+def no_fetch(url: str, task_id: int) -> str | Abstention:
     raise AssertionError(f"fetched {url}")
 
 

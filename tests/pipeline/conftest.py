@@ -215,7 +215,7 @@ class House:
         self.platform = platform or FakePlatform()
         self.paraphrases = paraphrases or Paraphrases("", lambda texts: [None] * len(texts))
         self._folder = folder
-        self._config = LabelConfigReader(lambda _: Abstention(AbstentionReason.REMOTE_TEXT))
+        self._config = LabelConfigReader(lambda *_: Abstention(AbstentionReason.REMOTE_TEXT))
         self._make_annotators()
         self._make_aggregation(make_strategy, share=plan.llm_share if plan else None)
         prelabel_plan = PrelabelPlan(

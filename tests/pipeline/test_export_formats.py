@@ -24,7 +24,7 @@ from backend.pipeline.export_formats import (
 )
 from tests.conftest import SENTIMENT
 
-READER = LabelConfigReader(lambda _: Abstention(AbstentionReason.REMOTE_TEXT, "none"))
+READER = LabelConfigReader(lambda *_: Abstention(AbstentionReason.REMOTE_TEXT, "none"))
 SCHEMA = READER.read_schema(SENTIMENT)
 CHOICE = SCHEMA.questions[0]
 POSITIVE, NEGATIVE = (label.value for label in CHOICE.labels)

@@ -9,7 +9,7 @@ from tests.conftest import SENTIMENT
 
 
 def test_texts_over_the_character_limit_are_cut_before_anybody_reads_them(stores):
-    config = LabelConfigReader(lambda url: url)
+    config = LabelConfigReader(lambda url, _: url)
     reader = GuidelinesReader(config, stores, max_text_chars=6)
     guidelines = Guidelines(config.read_schema(SENTIMENT), "")
     cut, whole = reader.examples(

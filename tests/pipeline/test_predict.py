@@ -111,7 +111,7 @@ class SpanAnnotator:
 
 @pytest.fixture
 def labeler(stores):
-    config = LabelConfigReader(lambda url: url)
+    config = LabelConfigReader(lambda url, _: url)
 
     def make(annotator: SpanAnnotator, definitions: Definitions) -> Labeler:
         given = {3: definitions}

@@ -39,7 +39,7 @@ class LabelConfigReader:
         texts: dict[str, str] = {}
         missing: dict[str, Abstention] = {}
         for field in dict.fromkeys(f for question in schema.questions for f in question.fields):
-            text = read_text(field, task.data, self._fetch_text)
+            text = read_text(field, task, self._fetch_text)
             if isinstance(text, Abstention):
                 missing[field.name] = text
             else:

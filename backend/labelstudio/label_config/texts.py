@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from backend.domain.labels import Abstention, AbstentionReason
+from backend.domain.projects import Task
 from backend.domain.questions import TextField, TextFormat
 from backend.labelstudio.label_config.offsets import (
     DialogueText,
@@ -25,8 +26,8 @@ _FORMATS = {
     "paragraphs": TextFormat.DIALOGUE,
 }
 
-FetchText = Callable[[str], str | Abstention]
-"""Gets the text behind a URL, or says why it is not read."""
+FetchText = Callable[[str, int], str | Abstention]
+"""Gets the text behind a link of a task with this number, or says why it is not read."""
 SpanText = PlainText | HtmlText | DialogueText
 
 
@@ -63,9 +64,9 @@ def _attribute(tag: Any, name: str) -> str:
     return str(tag.get_attr(name, "")).lower()
 
 
-def read_text(field: TextField, data: Mapping[str, Any], fetch: FetchText) -> str | Abstention:
+def read_text(field: TextField, task: Task, fetch: FetchText) -> str | Abstention:
     """Return a task's text as an annotator reads it, or why there is none."""
-    value = look_up(data, field.key)
+    value = look_up(task.data, field.key)
     if field.format is TextFormat.DIALOGUE:
         dialogue = read_dialogue(value, field.turn_keys)
         if dialogue is not None:
@@ -77,7 +78,7 @@ def read_text(field: TextField, data: Mapping[str, Any], fetch: FetchText) -> st
         return Abstention(AbstentionReason.NO_TEXT, why)
     text = _as_text(value, field.key)
     if field.is_url and isinstance(text, str):
-        fetched = fetch(text.strip())
+        fetched = fetch(text.strip(), task.id)
         text = fetched if isinstance(fetched, Abstention) else _as_text(fetched, field.key)
     if field.format is TextFormat.HTML and isinstance(text, str):
         return _as_text(read_html(text).text, field.key)

@@ -255,7 +255,7 @@ class TestExample:
             "http://b/": " ",
             "http://c/": Abstention(AbstentionReason.REMOTE_TEXT, "not allowed"),
         }
-        reader = LabelConfigReader(answers.__getitem__)
+        reader = LabelConfigReader(lambda url, _: answers[url])
         schema = reader.read_schema(config(CHOICES, text=url_text))
         assert schema.questions[0].field == TextField("text", "url", is_url=True)
 
@@ -270,10 +270,10 @@ class TestExample:
 
     def test_a_text_that_two_questions_share_is_fetched_once(self):
         fetched = []
-        reader = LabelConfigReader(lambda url: fetched.append(url) or "text")
+        reader = LabelConfigReader(lambda *asked: fetched.append(asked) or "text")
         second = CHOICES.replace("sentiment", "urgency")
         schema = reader.read_schema(
             config(CHOICES, second, text='<Text name="text" value="$u" valueType="url"/>')
         )
         assert reader.read_example(schema, Task(1, {"u": "http://a/"})).texts == {"text": "text"}
-        assert fetched == ["http://a/"]
+        assert fetched == [("http://a/", 1)]

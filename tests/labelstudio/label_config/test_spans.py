@@ -26,7 +26,7 @@ DIALOGUE = (
 TURNS = [{"who": "Ann", "said": "I saw 🐘 Bob\nin Rome."}, {"who": "", "said": "Oh, Bob!"}]
 
 
-def no_fetch(url: str) -> str:
+def no_fetch(url: str, task_id: int) -> str:
     raise AssertionError(f"fetched {url}")
 
 
