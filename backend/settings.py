@@ -112,7 +112,7 @@ class Settings:
     llm_model: str = _setting(
         "",
         "name",
-        "empty: the first model that the server names. `make demo` and `make llm` start "
+        "empty: the first of the server's models that answers. `make demo` and `make llm` start "
         "qwen2.5-coder-1.5b, smollm2-135m or one of a model hub by it; empty: the best embedded "
         "one that fits the machine",
     )

@@ -24,12 +24,14 @@ class ParseOptions:
 
     All `required_ids` must have a log-probability. `unwrap` takes the answer out of what the server
     had to put around it. At a `stop` an answer is cut, where the server was not told to end there.
+    `thinks`: the model thinks first, so that what is cut without an end of thoughts is no answer.
     `by_text`: tokens are told apart by their texts, even if their ids stand beside them.
     """
 
     required_ids: Sequence[int] = ()
     unwrap: Callable[[str], str] | None = None
     stop: Sequence[str] = ()
+    thinks: bool = False
     by_text: bool = False
 
 
@@ -100,7 +102,8 @@ def _completion(choice: dict[str, Any], options: ParseOptions) -> Completion | N
     if answer is None:
         return None
     reason = choice.get("finish_reason")
-    if answer.is_unfinished:  # its first token is a thought's, too
+    is_cut_thought = options.thinks and not answer.has_thoughts and reason == "length"
+    if answer.is_unfinished or is_cut_thought:  # its first token is a thought's, too
         return Completion(finish_reason=THINKING)
     text = answer.text
     for stop in options.stop:

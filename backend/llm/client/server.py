@@ -169,6 +169,7 @@ class LLMClient:
             required_ids=decoding.token_ids if route.reads_token_ids else (),
             unwrap=unwrap_choice if is_choice_wrapped(decoding, route) else None,
             stop=decoding.stop if route.n_thinking_tokens else (),
+            thinks=route.n_thinking_tokens > 0,
             by_text=not capabilities.info.names_token_ids,
         )
         completions: list[Completion | None] = []

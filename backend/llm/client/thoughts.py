@@ -19,6 +19,11 @@ _CLOSING = re.compile(
     rf"</{_TAG}>|\[/THINK\]|◁/think▷|<\|channel\|>\s*final\s*<\|message\|>|assistantfinal(?=\S)",
     re.IGNORECASE,
 )
+_ALOUD = re.compile(
+    r"\s*(?:okay|ok|alright|hmm|well|so|first|let'?s|let me|we|i|the user|the question)\b",
+    re.IGNORECASE,
+)
+"""How thoughts begin where the prompt had their opening tag, and the limit cut the closing one."""
 _THOUGHT_FIELDS = ("reasoning_content", "reasoning", "thinking")
 _TEXT_PARTS = ("text", "output_text")
 
@@ -58,14 +63,16 @@ def read_answer(choice: Mapping[str, Any]) -> Answer | None:
 
 
 def shows_thinking(payload: Mapping[str, Any]) -> bool:
-    """Return whether a response to a short question shows that the model thought first."""
+    """Return whether a response to a yes-or-no question shows that the model thought first."""
     first = first_choice(payload)
     answer = read_answer(first)
     usage = payload.get("usage")
     details = usage.get("completion_tokens_details") if isinstance(usage, dict) else None
     n_hidden = details.get("reasoning_tokens") if isinstance(details, dict) else None
-    is_eaten = answer is not None and not answer.text and first.get("finish_reason") == "length"
-    return bool(n_hidden) or is_eaten or (answer is not None and answer.has_thoughts)
+    if answer is None or n_hidden or answer.has_thoughts:
+        return answer is not None
+    is_eaten = first.get("finish_reason") == "length"
+    return is_eaten and (not answer.text or _ALOUD.match(answer.text) is not None)
 
 
 def first_choice(payload: Mapping[str, Any] | None) -> Mapping[str, Any]:

@@ -56,6 +56,8 @@ def test_hidden_thoughts_show_in_the_count_of_tokens():
     assert shows_thinking({"choices": [message("Yes")], "usage": details})
     assert shows_thinking({"choices": [{**message(""), "finish_reason": "length"}]})
     assert not shows_thinking({"choices": [message("Yes")]})
+    assert not shows_thinking({"choices": [message("Okay, the answer is yes.")]})
+    assert not shows_thinking({"choices": [{**message("Yes, snow is"), "finish_reason": "length"}]})
     assert not shows_thinking({"choices": []})
 
 
@@ -74,6 +76,7 @@ def thinker(switch=None, form="tags"):
                 "tags": chat(f"<think>{thoughts}", finish="length"),
                 "field": chat(None, finish="length", reasoning=thoughts),
                 "hidden": chat("", finish="length"),
+                "aloud": chat(thoughts, finish="length"),
             }
             return forms[form]
         return chat("<think>Okay, the user asks.\n</think>\n\nGood")
@@ -83,7 +86,7 @@ def thinker(switch=None, form="tags"):
     return server
 
 
-@pytest.mark.parametrize("form", ["tags", "field", "hidden"])
+@pytest.mark.parametrize("form", ["tags", "field", "hidden", "aloud"])
 @pytest.mark.parametrize(
     "switch",
     [
@@ -147,11 +150,10 @@ def test_where_thinking_cannot_be_turned_off_answers_get_room_for_it():
         server.close()
 
 
-def test_thoughts_that_eat_the_limit_are_no_answer():
+@pytest.mark.parametrize("thoughts", ["<think>There are 2 jackets", "Okay, there are 2 jackets"])
+def test_thoughts_that_eat_the_limit_are_no_answer(thoughts):
     server = ScriptedLlmServer(dialect=OPENAI_CHAT)
-    server.rule = lambda path, body: (
-        chat("<think>There are 2 jackets", finish="length") if "messages" in body else None
-    )
+    server.rule = lambda path, body: chat(thoughts, finish="length") if "messages" in body else None
     model = client(server)
     try:
         (answer,) = model.complete(ASKED, Decoding(max_tokens=3))
