@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -25,10 +26,10 @@ from backend.label_model.latent_class import (
 HumanLabels = tuple[NDArray[np.intp], NDArray[np.intp]]  # rows of a pool, and class indices
 _N_HALF_WEIGHT = 20
 _MIN_LOG_RANGE = 1e-3
-_INVERSE_TEMPERATURES = (0.02, 50.0)
+_INVERSE_TEMPERATURES = (0.1, 50.0)
+_MIN_DISAGREEMENT = 1e-9
 _WEIGHT_SD = 0.5
 _BIAS_SD = 0.7
-_LOG_TEMPERATURE_SD = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,7 @@ def inverse_temperature_for_accuracy(probabilities: Floats, accuracy: float) -> 
     """Return the s at which the mean confidence of p^s (normalized) equals `accuracy`.
 
     Without human labels an estimate of the accuracy, such as that from the annotators' agreement,
-    gives confidences a plausible level. s is within [0.02, 50]; 1.0 for no text.
+    gives confidences a plausible level. s is within [0.1, 50]; 1.0 for no text.
     """
     if len(probabilities) == 0:
         return 1.0
@@ -105,23 +106,29 @@ def inverse_temperature_for_accuracy(probabilities: Floats, accuracy: float) -> 
     return float(np.exp(high if excess(high) <= 0 else brentq(excess, low, high, xtol=1e-4)))
 
 
-def accuracy_from_agreement(labels: Sequence[NDArray[np.intp]], n_classes: int) -> float | None:
+def accuracy_from_agreement(labels: Sequence[NDArray[np.intp]], shares: Floats) -> float | None:
     """Return the mean accuracy that the annotators' pairwise agreement implies; None for one.
 
-    `labels` holds each annotator's class indices (n,), -1 where it abstained. The idea: two that
-    are right with probability a, independently, and wrong at random otherwise agree with
-    probability a^2 + (1 - a)^2 / (K - 1) (the one-coin model of Dawid and Skene 1979); the mean
-    pairwise agreement is solved for a. Common errors make it too high.
+    `labels` holds each annotator's class indices (n,), -1 where it abstained; `shares` (K,) are the
+    classes' estimated shares. The idea: an annotator knows the label of a share k of the texts and
+    guesses the others by the class shares (the one-coin model of Dawid and Skene 1979). Two then
+    agree beyond chance, as often as their own label counts let them by luck, on k^2 of the texts:
+    Cohen's kappa. The mean kappa is solved for k, and a = k + (1 - k) * sum(shares^2). Where nearly
+    all labels are the same, agreement shows nothing. Common errors make it too high.
     """
-    rates = [
-        float((first == second)[both].mean())
-        for first, second in combinations(labels, 2)
-        if (both := (first >= 0) & (second >= 0)).any()
-    ]
-    if not rates or n_classes < 2:
+    n_classes = len(shares)
+    kappas = []
+    for first, second in combinations(labels, 2):
+        both = (first >= 0) & (second >= 0)
+        if both.any():
+            counts = [np.bincount(each[both], minlength=n_classes) for each in (first, second)]
+            chance = float(counts[0] @ counts[1]) / float(both.sum()) ** 2
+            agreement = float((first == second)[both].mean())
+            kappas.append((agreement - chance) / max(1 - chance, _MIN_DISAGREEMENT))
+    if not kappas or n_classes < 2:
         return None
-    root = max(0.0, 1 - n_classes * (1 - float(np.mean(rates)) * (n_classes - 1)))
-    return float((1 + np.sqrt(root)) / n_classes)
+    known = math.sqrt(max(0.0, float(np.mean(kappas))))
+    return known + (1 - known) * float(shares @ shares)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,13 +143,13 @@ class LogLinearPool:
         return np.asarray(self.log_shares + np.tensordot(weights, self.terms, 1))
 
     def tune(
-        self, human: HumanLabels, weights: Floats, inverse_temperature: float
+        self, human: HumanLabels, weights: Floats, inverse_temperature: float, log_sd: float
     ) -> tuple[Floats, float, Floats]:
         """Return weights (S,), inverse temperature and class biases (K,) of maximum posterior.
 
         Vector scaling (Guo et al. 2017, section 4.2) with one common slope and a weight per source,
         under Gaussian priors around the given parameters and biases of 0, so that few human labels
-        move them little.
+        move them little. `log_sd` is how uncertain the logarithm of the inverse temperature is.
         """
         rows, labels = human
         pool = LogLinearPool(self.log_shares[rows], self.terms[:, rows])
@@ -151,7 +158,7 @@ class LogLinearPool:
             return weights, inverse_temperature, np.zeros(n_classes)
         truth = np.eye(n_classes)[labels]
         mean = np.r_[np.log(inverse_temperature), weights, np.zeros(n_classes)]
-        sd = np.repeat([_LOG_TEMPERATURE_SD, _WEIGHT_SD, _BIAS_SD], [1, n_terms, n_classes])
+        sd = np.repeat([log_sd, _WEIGHT_SD, _BIAS_SD], [1, n_terms, n_classes])
 
         def loss(parameters: Floats) -> tuple[float, Floats]:
             inverse_temperature = float(np.exp(parameters[0]))

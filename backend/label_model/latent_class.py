@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,12 +17,15 @@ Floats = NDArray[np.float64]
 _MAX_TEXTS = 4000
 _MIN_PROBABILITY = 1e-6
 _INITIAL_INVERSE_TEMPERATURE = 2.0
+_SHARE_SD = 0.4  # of log class shares, before anything is known
+_MIN_SHARE = 1e-3
 _PRIOR_SHARE = 1.0  # pseudo-texts that hold the class means, per text
 _WEAK_PRIOR_SHARE = 0.02
 _RIDGE = 1e-2
 _N_PRIOR_COVARIANCE = 5
 _MAX_STEPS = 60
 _TOLERANCE = 1e-4
+_SHARES_TOLERANCE = 1e-3
 _MIN_GAIN_PER_FEATURE = 0.012  # nats per text
 _MIN_GAIN = 3.0  # nats in all
 
@@ -144,6 +147,38 @@ def log_probabilities(probabilities: Floats) -> Floats:
 def is_answered(probabilities: Floats) -> NDArray[np.bool_]:
     """Return which rows (n, K) hold a posterior; a row with NaN is an abstention."""
     return np.asarray(~np.isnan(probabilities).any(axis=1))
+
+
+def expected_shares(posteriors: Sequence[Floats]) -> Floats:
+    """Return class shares (K,) that the annotators' mean posteriors suggest, before any fit.
+
+    Args:
+        posteriors: per annotator (n, K), no NaN, n >= 1; the number of texts may differ.
+
+    The idea: an annotator's mean log posterior is the log shares plus its own preference for
+    labels, the larger the more uneven it is. The estimate is their mean, weighted by the inverse
+    of their variance over classes, under a Gaussian prior around equal shares (sd 0.4).
+    """
+    logs = [np.log(each.mean(axis=0) + _MIN_SHARE) for each in posteriors]
+    precisions = [1 / max(float(each.var()), _SHARE_SD**2) for each in logs]
+    total = sum(p * (each - each.mean()) for p, each in zip(precisions, logs, strict=True))
+    return np.asarray(softmax(total / (sum(precisions) + 1 / _SHARE_SD**2)))
+
+
+def move_to_shares(scores: Floats, shares: Floats) -> Floats:
+    """Return scores (n, K) plus one constant per class, such that the first guess has the shares.
+
+    The first guess is the mean softmax of twice the scores (`fit_latent_classes`).
+    """
+    logits = _INITIAL_INVERSE_TEMPERATURE * scores
+    bias = np.zeros(len(shares))
+    for _ in range(_MAX_STEPS):
+        found = softmax(logits + bias, axis=1).mean(axis=0)
+        step = np.log(shares + _MIN_PROBABILITY) - np.log(found + _MIN_PROBABILITY)
+        bias += step - step.mean()
+        if np.abs(step).max() < _SHARES_TOLERANCE:
+            break
+    return np.asarray(scores + bias / _INITIAL_INVERSE_TEMPERATURE)
 
 
 def sample_rows(is_answered: NDArray[np.bool_], human: Collection[int]) -> NDArray[np.intp]:

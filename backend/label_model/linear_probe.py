@@ -19,8 +19,6 @@ _RIDGE_PRECISION = 5.0
 _MAX_SCALE = 100.0
 _N_FOLDS = 2
 _RIDGE = 1.0
-_MIN_TEXTS_FOR_DEPENDENCE = 500
-_FULL_DEPENDENCE_R2 = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +105,9 @@ def cross_fit_ridge(
     """Fit a ridge probe with scores scaled to log-odds; return cross-fitted ones (n, K) and it.
 
     Args as for `fit_probe`. The scale is the factor that makes the two-fold cross-fitted scores
-    the likeliest log-odds.
+    the likeliest log-odds. The probe's own scores of the texts that it was fitted to are wider than
+    cross-fitted ones, since it has seen their labels; it is scaled to the same spread, so that
+    weights and temperatures that were found with the latter hold for it.
     """
     held_out = np.empty_like(targets)
     for out in _folds(len(vectors)):
@@ -122,17 +122,16 @@ def cross_fit_ridge(
 
     scale = float(minimize_scalar(loss, bounds=(0.0, _MAX_SCALE), method="bounded").x)
     probe = fit_ridge_probe(vectors, targets, weights)
-    return scale * held_out, replace(probe, weights=scale * probe.weights)
+    fitted_spread = float(np.linalg.norm(probe.scores(vectors)))
+    shrinkage = float(np.linalg.norm(held_out)) / max(fitted_spread, 1e-12)
+    return scale * held_out, replace(probe, weights=scale * shrinkage * probe.weights)
 
 
-def text_dependence(vectors: Floats, scores: Floats) -> float | None:
-    """Return how well embeddings (n, d) predict scores (n, K): R2 / 0.2, cut to [0, 1].
+def explained_variance(vectors: Floats, scores: Floats) -> float:
+    """Return the share of the scores' variance (n, K) that embeddings (n, d) predict, in [0, 1].
 
-    Two-fold ridge regression; None under 500 texts. An annotator whose answers have nothing to do
-    with the text must not shape the classes, however sure it is.
+    Two-fold cross-fitted ridge regression; few texts make it too low. Scores have zero mean.
     """
-    if len(vectors) < _MIN_TEXTS_FOR_DEPENDENCE:
-        return None
     vectors = vectors - vectors.mean(axis=0)
     residual = 0.0
     for out in _folds(len(vectors)):
@@ -140,8 +139,8 @@ def text_dependence(vectors: Floats, scores: Floats) -> float | None:
         gram = rest.T @ rest + _RIDGE * np.eye(rest.shape[1])
         slopes = np.linalg.solve(gram, rest.T @ scores[~out])
         residual += float(((scores[out] - vectors[out] @ slopes) ** 2).sum())
-    explained = 1 - residual / max(float((scores**2).sum()), 1e-12)
-    return float(np.clip(explained / _FULL_DEPENDENCE_R2, 0.0, 1.0))
+    total = float((scores**2).sum())
+    return float(np.clip(1 - residual / total, 0.0, 1.0)) if total > 0 else 0.0
 
 
 def _folds(n: int) -> list[NDArray[np.bool_]]:

@@ -24,27 +24,34 @@ from backend.label_model.latent_class import (
     Standardizer,
     contrasts,
     default_inverse_temperature,
+    expected_shares,
     fit_latent_classes,
     is_answered,
+    move_to_shares,
     sample_rows,
 )
-from backend.label_model.linear_probe import LinearProbe, cross_fit_ridge, text_dependence
+from backend.label_model.linear_probe import LinearProbe, cross_fit_ridge, explained_variance
 
 HUMAN = "human"
 AGREEMENT = "agreement"
 COMBINATION = "combination"
 _MIN_DEPENDENCE = 0.5
+_MIN_TEXTS_FOR_DEPENDENCE = 500
+_FULL_DEPENDENCE = 0.2  # explained variance
+_SHARED_WITH_PROBE = 0.75
 _PROBE_WEIGHT = 0.5
 _MIN_TEXTS_FOR_PROBE = 4
 _N_PSEUDO_LABELS = 50
+_LOG_TEMPERATURE_SD = 1.0
+_LOG_TEMPERATURE_SD_BY_AGREEMENT = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class AnnotatorParameters:
     """Parameters of one annotator.
 
-    `weight` multiplies its log-likelihood in the log-linear pool (1 before there are human labels);
-    `text_dependence` in [0, 1] is how far its posteriors depend on the text, None if not measured.
+    `weight` multiplies its log-likelihood in the log-linear pool; `text_dependence` in [0, 1] is
+    how far its posteriors depend on the text, None if not measured.
     """
 
     standardizer: Standardizer
@@ -220,12 +227,14 @@ def fit_label_model(
     The idea: standardized posteriors scatter around one mean per class (`fit_latent_classes`, a
     continuous Dawid-Skene model); an annotator that is unrelated to the others has means that
     coincide, and so no influence. A ridge probe on embeddings learns the aggregated labels and is
-    added at half weight, since it repeats errors that follow the text. Confidences are tempered to
-    the accuracy that the annotators' agreement implies: too low for independent errors, too high
-    for common ones, which nothing tells apart without a label. Human labels train the probe, each
-    counting for many texts, and set weights, class biases and temperature by maximum posterior.
-    The class means never see them, and the probe's scores are cross-fitted, so that what is
-    compared with the labels is as sure as it will be elsewhere.
+    added at half weight, since it repeats errors that follow the text. An annotator that embeddings
+    predict, such as similarity, says the same twice with it, and has less weight than one that
+    reads the text in another way. Confidences are tempered to the accuracy that the annotators'
+    agreement implies: too low for independent errors, too high for common ones, which nothing tells
+    apart without a label. Human labels train the probe, each counting for many texts, and set
+    weights, class biases and temperature by maximum posterior. The class means never see them, and
+    the probe's scores are cross-fitted, so that what is compared with the labels is as sure as it
+    will be elsewhere.
 
     Cost: at most 120 products of (n, K) matrices with the annotators' features and three systems
     of d equations, O(n d^2 + d^3), on one core; n is at most 4,000 and the human labels.
@@ -254,47 +263,71 @@ class _Fit:
     def __init__(
         self, posteriors: Mapping[str, Floats], embeddings: Floats | None, human: HumanLabels
     ) -> None:
-        """Standardize the posteriors, measure their text dependence and fit the classes."""
+        """Standardize the posteriors, compare them with the embeddings and fit the classes."""
         self._posteriors = posteriors
         self._embeddings = embeddings
         self._human = human
         self._n_texts, self._n_classes = next(iter(posteriors.values())).shape
         self._standardizers: dict[str, Standardizer] = {}
         self._dependence: dict[str, float | None] = {}
-        features, total = [], np.zeros((self._n_texts, self._n_classes))
+        answered = {name: is_answered(p) for name, p in posteriors.items()}
+        shares = expected_shares([p[answered[name]] for name, p in posteriors.items()])
+        features, independence = [], []
+        total = np.zeros((self._n_texts, self._n_classes))
         for name, p in posteriors.items():
-            rows = is_answered(p)
-            self._standardizers[name] = Standardizer.fit(p[rows])
-            scores = np.nan_to_num(self._standardizers[name].transform(p), nan=0.0)
-            measured = (
-                None if embeddings is None else text_dependence(embeddings[rows], scores[rows])
-            )
-            self._dependence[name] = measured
+            rows = answered[name]
+            standardizer = Standardizer.fit(p[rows])
+            scores = np.nan_to_num(standardizer.transform(p), nan=0.0)
+            explained = self._explained(rows, scores)
+            dependence = self._text_dependence(rows, explained)
             features.append(contrasts(scores))
-            total += scores if measured is None else measured * scores
+            independence.append(1 - _SHARED_WITH_PROBE * explained)
+            initial = move_to_shares(scores[rows], shares)
+            total[rows] += initial if dependence is None else dependence * initial
+            self._standardizers[name], self._dependence[name] = standardizer, dependence
+        self._weights: Floats = np.array(independence) / max(independence)
         self._features = np.hstack(features)
         self._classes = fit_latent_classes(self._features, total)
 
+    def _explained(self, rows: NDArray[np.bool_], scores: Floats) -> float:
+        """Return how much of an annotator's scores embeddings predict; 0 without embeddings."""
+        if self._embeddings is None:
+            return 0.0
+        return explained_variance(self._embeddings[rows], scores[rows])
+
+    def _text_dependence(self, rows: NDArray[np.bool_], explained: float) -> float | None:
+        """Return how far an annotator depends on the text; None without embeddings or few texts.
+
+        One whose answers have nothing to do with the text must not shape the classes, however sure
+        it is.
+        """
+        if self._embeddings is None or rows.sum() < _MIN_TEXTS_FOR_DEPENDENCE:
+            return None
+        return min(1.0, explained / _FULL_DEPENDENCE)
+
     def label_model(self) -> LabelModel:
         """Train the probe, temper to the agreement, then tune on the human labels."""
-        weights: Floats = np.ones(len(self._posteriors))
+        weights = self._weights
         pooled = partial(self._classes.log_linear_pool, self._features)
         everyone = np.ones(len(weights), dtype=bool)
         log_shares = pooled(np.zeros(len(weights)), everyone)
         terms = [pooled(unit, everyone) - log_shares for unit in np.eye(len(weights))]
         probe = None
         if self._embeddings is not None and self._n_texts >= _MIN_TEXTS_FOR_PROBE:
-            scores, probe = cross_fit_ridge(self._embeddings, *self._probe_targets())
+            targets = softmax(LogLinearPool(log_shares, np.stack(terms)).logits(weights), axis=1)
+            scores, probe = cross_fit_ridge(self._embeddings, *self._with_human_labels(targets))
             terms.append(scores)
             weights = np.append(weights, _PROBE_WEIGHT)
         pool = LogLinearPool(log_shares, np.stack(terms))
         accuracy = self._accuracy()
         inverse_temperature = default_inverse_temperature(self._n_classes)
+        log_sd = _LOG_TEMPERATURE_SD
         if accuracy is not None:
+            log_sd = _LOG_TEMPERATURE_SD_BY_AGREEMENT
             untempered = softmax(pool.logits(weights), axis=1)
             inverse_temperature = min(1.0, inverse_temperature_for_accuracy(untempered, accuracy))
         weights, inverse_temperature, class_bias = pool.tune(
-            self._human, weights, inverse_temperature
+            self._human, weights, inverse_temperature, log_sd
         )
         annotators = {
             name: AnnotatorParameters(self._standardizers[name], float(weight), dependence)
@@ -307,9 +340,8 @@ class _Fit:
             annotators, self._classes, inverse_temperature, class_bias, probe, n_human
         )
 
-    def _probe_targets(self) -> tuple[Floats, Floats]:
+    def _with_human_labels(self, targets: Floats) -> tuple[Floats, Floats]:
         """Return soft labels (n, K) and weights (n,): human labels count for many texts."""
-        targets = np.exp(self._classes.log_posterior(self._features))
         rows, classes = self._human
         targets[rows] = np.eye(self._n_classes)[classes]
         weights = np.ones(self._n_texts)
@@ -325,4 +357,4 @@ class _Fit:
                 alone = np.arange(len(self._posteriors)) == index
                 pooled = self._classes.log_linear_pool(self._features, np.ones(len(alone)), alone)
                 labels.append(np.where(is_answered(probabilities), pooled.argmax(axis=1), -1))
-        return accuracy_from_agreement(labels, self._n_classes)
+        return accuracy_from_agreement(labels, self._classes.shares)

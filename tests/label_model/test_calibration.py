@@ -69,18 +69,30 @@ def test_confidence_is_tempered_to_an_estimated_accuracy():
     assert tempered.max(axis=1).mean() == pytest.approx(0.7, abs=1e-3)
     assert inverse_temperature_for_accuracy(np.full((3, 2), 0.5), 0.9) == pytest.approx(50)
     assert inverse_temperature_for_accuracy(np.empty((0, 2)), 0.9) == 1.0
-    assert inverse_temperature_for_accuracy(raw, 0.5) == pytest.approx(0.02)
+    assert inverse_temperature_for_accuracy(raw, 0.5) == pytest.approx(0.1)
 
 
 def test_two_that_agree_on_72_of_100_are_right_on_83():
-    first = np.array([0] * 100)
-    second = np.array([0] * 72 + [1] * 28)
-    assert accuracy_from_agreement([first, second], 2) == pytest.approx(0.8317, abs=1e-4)
+    first = np.repeat([0, 1], 50)
+    second = np.where(np.arange(100) % 50 < 36, first, 1 - first)
+    even = np.array([0.5, 0.5])
+    assert accuracy_from_agreement([first, second], even) == pytest.approx(0.8317, abs=1e-4)
+
+
+def test_agreement_on_the_common_label_alone_shows_nothing():
+    first, second = np.zeros(100, dtype=int), np.zeros(100, dtype=int)
+    first[:10], second[10:20] = 1, 1  # 80 of 100 agree, 82 would by chance
+    shares = np.array([0.9, 0.1])
+    assert accuracy_from_agreement([first, second], shares) == pytest.approx(0.82)
+    constant = np.zeros(100, dtype=int)
+    assert accuracy_from_agreement([constant, constant], shares) == pytest.approx(0.82)
 
 
 def test_agreement_counts_only_where_both_answered_and_needs_two():
     first, second = np.array([0, 1, -1, 1]), np.array([0, 1, 0, -1])
-    assert accuracy_from_agreement([first, second], 3) == pytest.approx(1.0)
-    assert accuracy_from_agreement([first], 2) is None
-    assert accuracy_from_agreement([first, np.full(4, -1)], 2) is None
-    assert accuracy_from_agreement([first, 1 - first], 2) == pytest.approx(0.5)
+    even = np.array([0.5, 0.5])
+    assert accuracy_from_agreement([first, second], np.full(3, 1 / 3)) == pytest.approx(1.0)
+    assert accuracy_from_agreement([first], even) is None
+    assert accuracy_from_agreement([first, np.full(4, -1)], even) is None
+    opposite = np.where(first >= 0, 1 - first, -1)
+    assert accuracy_from_agreement([first, opposite], even) == pytest.approx(0.5)

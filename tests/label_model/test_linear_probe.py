@@ -5,7 +5,13 @@ import json
 import numpy as np
 import pytest
 
-from backend.label_model.linear_probe import LinearProbe, fit_probe, fit_ridge_probe
+from backend.label_model.linear_probe import (
+    LinearProbe,
+    cross_fit_ridge,
+    explained_variance,
+    fit_probe,
+    fit_ridge_probe,
+)
 
 
 def test_a_probe_learns_soft_labels_by_their_weight():
@@ -49,3 +55,26 @@ def test_least_squares_counts_a_row_by_its_weight_and_scores_have_no_mean():
     np.testing.assert_allclose(twice.weights, doubled.weights)
     np.testing.assert_allclose(twice.scores(vectors).mean(axis=0), 0, atol=1e-12)
     np.testing.assert_allclose(twice.scores(vectors).sum(axis=1), 0, atol=1e-12)
+
+
+def test_a_probe_is_as_wide_on_its_own_texts_as_on_others():
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(60, 40))
+    targets = np.eye(2)[(vectors[:, 0] + rng.normal(size=60) > 0).astype(int)]
+    held_out, probe = cross_fit_ridge(vectors, targets, np.ones(60))
+    own = probe.scores(vectors)
+    assert np.linalg.norm(own) == pytest.approx(np.linalg.norm(held_out))
+    assert (own.argmax(axis=1) == targets.argmax(axis=1)).mean() > 0.9
+
+
+def test_embeddings_explain_what_is_linear_in_them_and_no_noise():
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(400, 8))
+    linear = vectors @ rng.normal(size=(8, 3))
+    noise = rng.normal(size=(400, 3))
+    assert explained_variance(vectors, linear) > 0.99
+    assert explained_variance(vectors, noise) < 0.05
+    half = linear / linear.std() + noise / noise.std()
+    assert explained_variance(vectors, half) == pytest.approx(0.5, abs=0.1)
+    assert explained_variance(vectors, np.zeros((400, 3))) == 0.0
+    assert explained_variance(vectors[:1], linear[:1]) == 0.0

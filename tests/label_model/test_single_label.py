@@ -66,6 +66,33 @@ def test_human_labels_lower_the_weight_of_an_annotator_that_is_wrong():
     assert accuracy(label_model.posterior(posteriors, None), truth) > 0.8
 
 
+def test_an_annotator_that_embeddings_predict_has_less_weight_than_another():
+    truth, vectors = simulated_pool(600, 3)
+    directions = 6 * np.eye(vectors.shape[1])[:, :3]
+    posteriors = {
+        "similarity": softmax(vectors @ directions, axis=1),
+        "reader": annotator(truth, 3, skill=2, seed=1),
+    }
+    weights = {
+        name: parameters.weight
+        for name, parameters in fit_label_model(posteriors, vectors).annotators.items()
+    }
+    assert weights["similarity"] < 0.5 < weights["reader"] == 1.0
+    alone = fit_label_model({"similarity": posteriors["similarity"]}, vectors)
+    assert alone.annotators["similarity"].weight == 1.0
+    no_vectors = fit_label_model(posteriors).annotators
+    assert {parameters.weight for parameters in no_vectors.values()} == {1.0}
+
+
+def test_rare_classes_stay_rare_when_the_annotators_say_so():
+    rng = np.random.default_rng(0)
+    truth = rng.choice(3, size=600, p=[0.05, 0.45, 0.5])
+    posteriors = {name: annotator(truth, 3, skill=2.5, seed=seed) for seed, name in enumerate("ab")}
+    aggregated = fit_label_model(posteriors).posterior(posteriors, None)
+    assert aggregated.mean(axis=0)[0] < 0.12
+    assert accuracy(aggregated, truth) > accuracy(posteriors["a"], truth)
+
+
 def test_confidence_without_any_label_is_the_accuracy_of_one_annotator():
     truth, _ = simulated_pool(2000, 3)
     posteriors = {name: annotator(truth, 3, skill=1.2, seed=seed) for seed, name in enumerate("ab")}
