@@ -267,9 +267,8 @@ def read_dialogue(value: Any, keys: tuple[str, str]) -> DialogueText | None:
     turns: list[_Turn] = []
     position = 0
     for item in value:
-        if not isinstance(item, Mapping):
-            return None
-        speaker, text = (_as_line(item.get(key)) for key in keys)
+        turn = item if isinstance(item, Mapping) else {}  # it keeps its number all the same
+        speaker, text = (_as_line(turn.get(key)) for key in keys)
         prefix = f"{speaker}: " if speaker else ""
         turns.append(_Turn(position + len(prefix), text))
         lines.append(prefix + text)
@@ -281,7 +280,7 @@ def read_dialogue(value: Any, keys: tuple[str, str]) -> DialogueText | None:
 
 def _as_line(value: Any) -> str:
     """Return a value as one line of the same length, in characters that can be stored."""
-    if not isinstance(value, str | int | float):
+    if not isinstance(value, str | int | float) or isinstance(value, bool) or value != value:
         return ""
     text = str(value).encode("utf-8", "replace").decode("utf-8")
     return text.replace("\n", " ").replace("\r", " ")

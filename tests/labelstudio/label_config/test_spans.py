@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -282,6 +283,22 @@ class TestDialogue:
 
     def test_a_span_within_a_name_is_left_out(self):
         assert write(DIALOGUE, TURNS, Span(0, 3, "PER")).result == ()
+
+    def test_turns_without_a_text_keep_their_numbers(self):
+        turns = [
+            {"who": "Ann"},
+            None,
+            "x",
+            {"who": None, "said": math.nan, "start": 1.5},
+            {"who": 7, "said": "It's \N{PACKAGE} now"},
+        ]
+        text = text_of(DIALOGUE, turns)
+        assert text == "Ann: \n\n\n\n7: It's \N{PACKAGE} now"
+        (region,) = write(DIALOGUE, turns, span_of(text, "now")).result
+        value = region["value"]
+        assert (value["start"], value["end"], value["text"]) == ("4", "4", "now")
+        assert (value["startOffset"], value["endOffset"]) == (8, 11)  # the parcel counts twice
+        assert read(DIALOGUE, turns, value) == Answer(spans=(span_of(text, "now"),))
 
     @pytest.mark.parametrize(
         "value", [{"start": "2"}, {"end": "-1"}, {"startOffset": None}, {"start": "1", "end": "0"}]
