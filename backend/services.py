@@ -115,7 +115,13 @@ class Services:
         """Return all annotators with their label model."""
         from backend.pipeline.ensemble import AnnotatorEnsemble
 
-        return AnnotatorEnsemble(self.annotator, self.similarity, self.encoder, self.stores)
+        return AnnotatorEnsemble(
+            self.annotator,
+            self.similarity,
+            self.encoder,
+            self.stores,
+            self.settings.llm_prompts_per_text,
+        )
 
     @cached_property
     def aggregator(self) -> Aggregator:

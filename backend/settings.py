@@ -174,6 +174,12 @@ class Settings:
         1, "cycles", "of relabeling and training in one round, at most; 1 is FreeAL's number"
     )
     round_shots: int = _setting(8, "examples", "in-context examples of a refined answer")
+    llm_prompts_per_text: float = _setting(
+        1.5,
+        "prompts",
+        "on average, the choice of the prompt template included; above 1 texts where the LLM is "
+        "unsure are asked about with a second template",
+    )
     llm_share: float = _setting(
         0.0,
         "share of the pool",
@@ -298,6 +304,10 @@ class Settings:
             )
         if bool(self.basic_auth_user) != bool(self.basic_auth_pass):
             raise SettingsError("set both BASIC_AUTH_USER and BASIC_AUTH_PASS, or neither")
+        if self.llm_prompts_per_text < 1:
+            raise SettingsError(
+                f"LLM_PROMPTS_PER_TEXT={self.llm_prompts_per_text}: expected at least 1"
+            )
         if self.llm_share > 1:
             raise SettingsError(f"LLM_SHARE={self.llm_share}: expected at most 1")
 

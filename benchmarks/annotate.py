@@ -22,7 +22,6 @@ from backend.domain.questions import Question, QuestionKind, TaskSchema
 from backend.factories import connect_language_model
 from backend.llm.client.server import LLMClient
 from backend.llm.generation import can_generate
-from backend.llm.prompts.selection import TemplateSelector
 from backend.self_training.similarity import SimilarityAnnotator
 from backend.services import Adapters, Services, build_services
 from backend.settings import Settings
@@ -56,6 +55,7 @@ from benchmarks.scores import (
     score_spans,
     span_precision_recall,
 )
+from benchmarks.template_selection import select_as_in_project
 
 SEED = 0
 N_TRAIN = 400
@@ -70,8 +70,8 @@ N_TIMED = 256
 N_SEQUENTIAL = 40
 N_SEQUENTIAL_SPANS = 2
 N_HUMAN_LABELS = (20, 50)
-N_SELECTION_TEXTS = 48
-"""Pool texts on which the prompt templates are compared."""
+N_PROJECT_TEXTS = 1000
+"""Texts of the project whose budget the selection of the prompt template has."""
 _PROJECT = "benchmark"
 
 
@@ -163,9 +163,10 @@ def _measure(report: Report, bench: Bench, n_shots: int) -> None:
 
 def _select_template(report: Report, bench: Bench, pool: Sequence[Example]) -> str:
     """Return the prompt template that a project would select without labels."""
-    selector = TemplateSelector(bench.services.annotator, bench.schema, bench.data.instruction)
     with track_usage(_PROJECT, "template selection"):
-        selection = selector.select_template(bench.schema.questions[0], pool[:N_SELECTION_TEXTS])
+        selection = select_as_in_project(
+            bench.services, bench.schema, bench.data.instruction, pool, N_PROJECT_TEXTS
+        )
     report.notes |= {"form": selection.chosen, "form_why": selection.why}
     return selection.chosen
 

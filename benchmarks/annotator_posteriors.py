@@ -17,12 +17,12 @@ from backend.domain.labels import Example, PromptContext
 from backend.domain.llm_usage import track_usage
 from backend.domain.ports import Encoder
 from backend.domain.questions import LabelDefinition, Question, QuestionKind, TaskSchema, TextField
-from backend.llm.prompts.selection import N_SELECTION_TEXTS, TemplateSelector
 from backend.self_training.similarity import SimilarityAnnotator
 from backend.services import build_services
 from backend.settings import Settings
 from benchmarks.datasets import load, row_in_split
 from benchmarks.scores import posteriors
+from benchmarks.template_selection import select_as_in_project
 
 _PROJECT = "benchmark"
 _BATCH_SIZE = 64
@@ -68,9 +68,10 @@ def store_llm_posteriors(data: Path, out: Path, *, limit: int, console: Console)
             schema = services.config.read_schema(dataset.label_config)
             question = schema.questions[0]
             examples = [services.config.read_example(schema, each.task) for each in dataset.train]
-            selector = TemplateSelector(services.annotator, schema, dataset.instruction)
             with track_usage(_PROJECT, "template selection"):
-                selected = selector.select_template(question, examples[:N_SELECTION_TEXTS])
+                selected = select_as_in_project(
+                    services, schema, dataset.instruction, examples, len(examples)
+                )
             template = selected.chosen
             prompt_context = PromptContext(templates={question.name: template})
             weak_labels = []

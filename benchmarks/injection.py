@@ -79,7 +79,7 @@ def run(report: Report) -> None:
     try:
         report.notes["model"] = model.describe().name
         annotator = LLMAnnotator(model)
-        for template in annotator.templates():
+        for template in annotator.templates(QUESTION):
             rate = flip_rate(
                 annotator, texts, prompt_context=PromptContext(templates={QUESTION.name: template})
             )

@@ -291,9 +291,11 @@ class FakeLanguageModel:
         name: str = "fake",
         n_context_tokens: int = 256,
         n_top_logprobs: int | None = None,
+        has_chat: bool = False,
     ) -> None:
         self.thinks = thinks
         self.name = name
+        self.has_chat = has_chat
         self.n_context_tokens = n_context_tokens
         self.n_top_logprobs = n_top_logprobs
         self.refuses: Callable[[str], str | None] = lambda prompt: None
@@ -320,6 +322,7 @@ class FakeLanguageModel:
             n_context_tokens=self.n_context_tokens,
             reads_token_ids=self.n_top_logprobs is None,
             n_top_logprobs=self.n_top_logprobs or 0,
+            has_chat=self.has_chat,
         )
 
     def tokenize(self, text: str, *, deadline_s: float | None = None) -> tuple[int, ...]:

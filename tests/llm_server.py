@@ -132,16 +132,21 @@ def prompts_in(body: dict[str, Any]) -> list[str]:
     """The prompts of a request to either route."""
     if "prompt" in body:
         return [body["prompt"]] if isinstance(body["prompt"], str) else list(body["prompt"])
+    return ["\n\n".join(message["content"] for message in one) for one in _conversations(body)]
+
+
+def _conversations(body: dict[str, Any]) -> list[list[dict[str, Any]]]:
     messages = body["messages"]
-    conversations = [messages] if isinstance(messages[0], dict) else messages
-    return [conversation[0]["content"] for conversation in conversations]
+    return [messages] if isinstance(messages[0], dict) else messages
 
 
 def is_work(path: str, body: dict[str, Any]) -> bool:
     """Whether a request completes prompts and is no probe."""
     if not body or not path.startswith(("/v1/completions", "/v1/chat")):
         return False
-    return not set(prompts_in(body)) <= {*CHECK_PROMPTS, "Be brief."}
+    if "prompt" in body:
+        return not set(prompts_in(body)) <= set(CHECK_PROMPTS)
+    return not {one[-1]["content"] for one in _conversations(body)} <= set(CHECK_PROMPTS)
 
 
 def _example(rule: dict[str, Any]) -> Any:

@@ -28,6 +28,7 @@ from backend.llm.prompt_batch import (
 )
 from backend.llm.prompts.templates import (
     available_templates,
+    one_per_route,
     prompt_version,
 )
 from backend.llm.prompts.truncation import Deadline
@@ -102,9 +103,10 @@ class LLMAnnotator:
             raise errors[0]
         return [label for of_example in zip(*answers, strict=True) for label in of_example]
 
-    def templates(self, *, deadline_s: float | None = None) -> tuple[str, ...]:
-        """Return the names of the prompt templates that the model's server can take."""
-        return available_templates(self._model.describe(deadline_s=deadline_s))
+    def templates(self, question: Question, *, deadline_s: float | None = None) -> tuple[str, ...]:
+        """Return the names of the prompt templates that word a question for the model's server."""
+        names = available_templates(self._model.describe(deadline_s=deadline_s))
+        return names if question.kind.is_exclusive else one_per_route(names)
 
     def _ask(
         self, call: LLMCall, question: Question, examples: Sequence[Example]

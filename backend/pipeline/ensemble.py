@@ -21,7 +21,7 @@ from backend.domain.labels import (
 )
 from backend.domain.ports import Encoder, PoolAnnotator
 from backend.domain.projects import Project
-from backend.domain.questions import Question
+from backend.domain.questions import Question, TaskSchema
 from backend.errors import LanguageModelError
 from backend.label_model.labels_matrix import AggregatedMatrix, LabelsMatrix, has_label
 from backend.label_model.multilabel import (
@@ -31,7 +31,9 @@ from backend.label_model.multilabel import (
 )
 from backend.label_model.single_label import HUMAN, LabelModel, aggregate, fit_label_model
 from backend.llm.annotator import LLMAnnotator
-from backend.llm.prompts.selection import N_SELECTION_TEXTS, TemplateSelector
+from backend.llm.prompts.comparison import SelectionEvidence, posterior_rows
+from backend.llm.prompts.second_opinion import SecondOpinion
+from backend.llm.prompts.selection import PromptBudget, TemplateSelector
 from backend.pipeline.pool import MIN_TEXTS, AggregatedPool, Guidelines, Pool
 from backend.store import Stores
 
@@ -71,6 +73,7 @@ class AnnotatorEnsemble:
     similarity: PoolAnnotator
     encoder: Encoder
     stores: Stores
+    prompts_per_text: float = 1.5
 
     def state(self, project: Project) -> EnsembleState:
         """Return what is fitted for the present questions; empty before `fit_sample`."""
@@ -235,12 +238,16 @@ class AnnotatorEnsemble:
         if len(usable) < MIN_TEXTS:
             return state
         selector = TemplateSelector(self.llm, pool.guidelines.schema, pool.guidelines.instruction)
+        n_tasks = len(self.stores.tasks.ids(pool.project.id))
+        budget = PromptBudget(max(n_tasks, len(usable)), self.prompts_per_text)
+        by_similarity = self._by_similarity(state, pool.guidelines, usable)
         reports = {}
         for question in pool.questions:
-            human = pool.human.get(question.name, {})
-            asked = sorted(usable, key=lambda e: e.id not in human)[:N_SELECTION_TEXTS]
-            values = {i: question.labels[at].value for i, at in human.items()}
-            reports[question.name] = selector.select_template(question, asked, human_labels=values)
+            human = _human_sets(pool, question)
+            asked = sorted(usable, key=lambda e: e.id not in human)
+            others = [label for label in by_similarity if label.question == question.name]
+            evidence = SelectionEvidence(human, others)
+            reports[question.name] = selector.select_template(question, asked, evidence, budget)
         return replace(
             state,
             templates={name: report.chosen for name, report in reports.items()},
@@ -263,6 +270,8 @@ class AnnotatorEnsemble:
                 prompt_context=PromptContext(templates=state.templates),
                 deadline_s=deadline_s,
             )
+            if deadline_s is None:  # an annotator does not wait for a second answer
+                by_llm = self._with_second_opinions(state, guidelines, examples, by_llm)
         except LanguageModelError as exc:
             if not by_similarity:
                 raise
@@ -270,6 +279,38 @@ class AnnotatorEnsemble:
             unreachable = Abstention(AbstentionReason.UNREACHABLE, str(exc))
             by_llm = _llm_abstentions(guidelines, examples, unreachable)
         return [*by_llm, *by_similarity]
+
+    def _with_second_opinions(
+        self,
+        state: EnsembleState,
+        guidelines: Guidelines,
+        examples: Sequence[Example],
+        labels: Sequence[WeakLabel],
+    ) -> list[WeakLabel]:
+        """Return the LLM's labels, those that are unsure joined with a second template's."""
+        joined = list(labels)
+        n_questions = len(guidelines.schema.questions)
+        for at, question in enumerate(guidelines.schema.questions):
+            stored = state.reports.get(question.name, {}).get("second")
+            if not stored:
+                continue
+            opinion = SecondOpinion.from_json(stored)
+            first = labels[at::n_questions]
+            rows = np.flatnonzero(opinion.is_unsure(posterior_rows(question, first))).tolist()
+            try:
+                second = self.llm.annotate(
+                    TaskSchema((question,), guidelines.schema.headers),
+                    guidelines.instruction,
+                    [examples[row] for row in rows],
+                    prompt_context=PromptContext(templates={question.name: opinion.template}),
+                )
+            except LanguageModelError as exc:
+                _LOG.warning("the LLM gave no second answers: %s", exc)
+                continue
+            both = opinion.join([first[row] for row in rows], second)
+            for row, label in zip(rows, both, strict=True):
+                joined[row * n_questions + at] = label
+        return joined
 
     def _by_similarity(
         self, state: EnsembleState, guidelines: Guidelines, examples: Sequence[Example]
@@ -298,6 +339,13 @@ class AnnotatorEnsemble:
         human = pool.human.get(question.name, {})
         known = {row_of[i]: label for i, label in human.items() if i in row_of}
         return fit_label_model(posteriors, self.embed(question, pool.examples).astype(float), known)
+
+
+def _human_sets(pool: Pool, question: Question) -> Mapping[int, frozenset[int]]:
+    """Return the positions of the labels that people gave, by example id."""
+    if question.kind.is_multilabel:
+        return pool.human_sets.get(question.name, {})
+    return {i: frozenset({at}) for i, at in pool.human.get(question.name, {}).items()}
 
 
 def _aggregate_multilabel(

@@ -88,7 +88,8 @@ def test_examples_are_shown_from_a_model_that_can_write_none(server, tmp_path, m
     assert report["notes"]["n_demonstrations"] > 0
     assert 1 <= report["notes"]["n_shots"] <= 2
     assert 0 < report["results"]["max_demonstration_share"] <= 1
-    evaluated = [prompt for prompts in server.lists() for prompt in prompts if "test 1" in prompt]
+    asked = [str(prompt) for prompts in server.lists() for prompt in prompts]
+    evaluated = [prompt for prompt in asked if "test 1" in prompt]
     assert max(prompt.count("train ") for prompt in evaluated) >= 1
 
 

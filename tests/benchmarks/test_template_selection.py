@@ -10,8 +10,10 @@ import pytest
 from rich.console import Console
 
 from backend.llm.prompts.templates import TEMPLATES
+from backend.self_training.similarity import SimilarityAnnotator
 from benchmarks.template_selection import figures, measure
 from tests.fakes import FakeLanguageModel
+from tests.pipeline.conftest import FakeEncoder
 
 
 @pytest.fixture
@@ -35,13 +37,14 @@ def thinks(prompt: str) -> dict[str, float]:
 
 def test_templates_are_trial_and_the_selection_avoids_the_bad_one(data):
     model = FakeLanguageModel(thinks, n_context_tokens=2048)
-    trial = measure(model, data, limit=60, console=Console(file=StringIO()))
+    similarity = SimilarityAnnotator(FakeEncoder())
+    trial = measure(model, similarity, data, limit=60, console=Console(file=StringIO()))
     assert "a test text" not in "".join(model.prompts)
     found = figures(trial, 5, np.random.default_rng(0))
     plain = [name for name, template in TEMPLATES.items() if not template.is_chat]
-    assert [one.template for one in trial.outcomes] == plain
+    assert list(trial.posteriors) == plain
     assert found["accuracy_raw plain-hints"] == 1.0
     assert found["accuracy_raw plain-letters"] < 1.0
-    assert found["accuracy_probe human=0"] == found["accuracy_best_form"] == 1.0
-    assert sum(found["picks human=30"].values()) == 5
-    assert "plain-letters" not in found["picks human=0"]
+    assert found["accuracy_selected human=0"] == found["accuracy_best"] == 1.0
+    assert sum(found["selected human=30"].values()) == 5
+    assert "plain-letters" not in found["selected human=0"]

@@ -66,7 +66,9 @@ class FakeAnnotator:
     asked: list[int] = field(default_factory=list)
     injection_flags: dict[int, str] = field(default_factory=dict)
 
-    def templates(self) -> tuple[str, ...]:
+    def templates(self, question: Question) -> tuple[str, ...]:
+        if self.failure is not None:
+            raise self.failure
         return ("plain-hints",)
 
     def annotate(

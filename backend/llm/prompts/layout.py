@@ -27,21 +27,26 @@ class Layout:
     Args:
         opening: lines, each with its line end.
         fields: each field's name and what it is called in the prompt.
-        asked: the line that the answer completes.
-        lead: text between that line and the answer; for a text to complete only.
+        asked: the line that the answer completes; in a conversation what stands below the texts.
+        before: what stands above the texts in a conversation.
+        lead: text between the line to complete and the answer.
     """
 
     opening: str
     fields: tuple[tuple[str, str], ...]
     asked: str
+    before: str = ""
     lead: str = ""
     shots: tuple[Shot, ...] = ()
     is_chat: bool = False
 
     def query(self, texts: Mapping[str, str]) -> str:
-        """Return the texts (from `slot_text`), quoted and named, and the line to complete."""
+        """Return the texts (from `slot_text`), quoted and named, and what is asked about them."""
         quoted = [f'{shown}: "{texts[name]}"' for name, shown in self.fields if name in texts]
-        return "\n".join([*quoted, self.asked])
+        if not self.is_chat:
+            return "\n".join([*quoted, self.asked])
+        parts = (self.before, "\n".join(quoted), self.asked)
+        return "\n\n".join(part for part in parts if part)
 
     def fill(self, texts: Mapping[str, str]) -> Prompt:
         """Return the prompt for one example's texts (from `slot_text`)."""

@@ -34,21 +34,20 @@ class PromptTemplate:
     Args:
         version: raised with every change of the wording.
         lists_options: whether a line lists the answers; None: only where a meaning is missing.
-        uses_letters: whether the options are called "A", "B", ....
         asks_answer: whether the line to complete is "Answer:" under a sentence that asks; else it
             is the question's name.
         is_chat: whether the prompt is a conversation in the model's chat template, for instruct
             models, rather than a text to complete, for base models.
-        is_reversed: whether the options stand in the reverse of the label config's order.
+        chooses: whether a conversation tells the task in the system's turn and asks below the text,
+            rather than above it.
     """
 
     name: str
     version: int = 1
     lists_options: bool | None = None
-    uses_letters: bool = False
     asks_answer: bool = False
     is_chat: bool = False
-    is_reversed: bool = False
+    chooses: bool = False
 
 
 TEMPLATES: Mapping[str, PromptTemplate] = {
@@ -57,9 +56,8 @@ TEMPLATES: Mapping[str, PromptTemplate] = {
         PromptTemplate("plain-options", lists_options=True),
         PromptTemplate("plain-hints", version=2),
         PromptTemplate("plain-answer", lists_options=True, asks_answer=True),
-        PromptTemplate("plain-letters", uses_letters=True, asks_answer=True),
         PromptTemplate("chat-options", version=2, is_chat=True),
-        PromptTemplate("chat-letters", version=2, uses_letters=True, is_chat=True),
+        PromptTemplate("chat-choose", is_chat=True, chooses=True),
     )
 }
 """All templates by name; `selection` finds the one that suits a project and its model."""
@@ -67,6 +65,14 @@ TEMPLATES: Mapping[str, PromptTemplate] = {
 DEFAULT_TEMPLATE = "plain-options"
 DEFAULT_CHAT_TEMPLATE = "chat-options"
 """For servers with the chat route alone."""
+
+
+def one_per_route(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the first plain and the first chat template, which are all that yes or no has."""
+    first: dict[bool, str] = {}
+    for name in names:
+        first.setdefault(TEMPLATES[name].is_chat, name)
+    return tuple(first.values())
 
 
 def prompt_version(question: Question, template: PromptTemplate, *, suffix: str = "") -> str:
@@ -92,17 +98,28 @@ def choice_layout(
 ) -> Layout:
     """Return the layout of a question with one answer out of a few.
 
-    The instruction, each answer's meaning, then the texts in quotes on lines of their own and the
-    line to complete. What all prompts share comes first: a server computes it once.
+    What all prompts share, the instruction and each answer's meaning, comes first: a server
+    computes it once. A conversation names the answers again below the text, where instruct models
+    look for them.
     """
     lines = instruction_lines(schema, instruction)
     if template.is_chat:
-        lines += _chat_lines(question, words)
-    else:
-        lines += _plain_lines(question, template, words)
+        answer = "the letter of one option" if words.are_letters else "one label"
+        options = [
+            f"- {word}: {meaning}"[:_MAX_LINE_CHARS] if meaning else f"- {word}"
+            for word, meaning in _meanings_by_word(question, words)
+        ]
+        named = answer if words.are_letters else f"one of the labels: {_one_of(words.words)}"
+        return _chat_layout(
+            question,
+            [_role(answer), *lines, "Labels:", *options],
+            before=f"What is the {_subject(question)}?",
+            asked=f"Answer with {named}.",
+        )
+    lines += _plain_lines(question, template, words)
     name = display_name(question.name)
     layout = question_layout(question, lines, _ANSWER if template.asks_answer else name)
-    return replace(layout, lead=words.lead, is_chat=template.is_chat)
+    return replace(layout, lead=words.lead)
 
 
 def _plain_lines(question: Question, template: PromptTemplate, words: Verbalizer) -> list[str]:
@@ -123,24 +140,20 @@ def _plain_lines(question: Question, template: PromptTemplate, words: Verbalizer
     return [*([f"{name}: {_one_of(words.words)}"] if lists_options else []), *meanings]
 
 
-def _chat_lines(question: Question, words: Verbalizer) -> list[str]:
-    """Return the lines of the system's turn: what to choose, the answers, how to answer."""
-    meanings = dict(_meanings_by_word(question, words))
-    options = [
-        f"- {word}: {meanings[word]}" if meanings[word] else f"- {word}" for word in meanings
-    ]
-    asked = "the letter of one option" if words.are_letters else _one_of(words.words)
-    return [
-        f"Choose the {_subject(question)}:",
-        *(option[:_MAX_LINE_CHARS] for option in options),
-        f"Answer with {asked}, and nothing else.",
-    ]
+def _chat_layout(question: Question, lines: Sequence[str], *, before: str, asked: str) -> Layout:
+    layout = question_layout(question, lines, "")
+    return replace(layout, before=before, asked=asked, is_chat=True)
+
+
+def _role(answer: str) -> str:
+    """Return the first line of a system's turn."""
+    return f"You label texts. You answer with {answer} and nothing else."
 
 
 def _subject(question: Question) -> str:
-    """Return what is asked about, such as "sentiment of the review"."""
-    fields = " and the ".join(display_name(text.name).lower() for text in question.fields)
-    return f"{display_name(question.name).lower() or _ANSWER.lower()} of the {fields or 'text'}"
+    """Return what is asked about, such as "sentiment of this review"."""
+    fields = " and ".join(display_name(text.name).lower() for text in question.fields)
+    return f"{display_name(question.name).lower() or _ANSWER.lower()} of this {fields or 'text'}"
 
 
 def yes_no_layout(
@@ -152,18 +165,20 @@ def yes_no_layout(
 ) -> Layout:
     """Return the layout that asks whether one label of a multilabel question holds."""
     label = question.labels[label_index]
-    asked = f"{display_name(question.name)} {answer_names(question.labels)[label_index]}"
-    meaning = one_line(label.hint or "")
+    name = answer_names(question.labels)[label_index]
+    meaning = one_line(label.hint or "")[:_MAX_LINE_CHARS]
     lines = instruction_lines(schema, instruction)
     if template.is_chat:
-        name = answer_names(question.labels)[label_index]
         is_meant = f" ({meaning})" if meaning else ""
-        lines.append(f"Is {name}{is_meant} a right {_subject(question)}?"[:_MAX_LINE_CHARS])
-        lines.append("Answer with yes or no, and nothing else.")
-    else:
-        lines.append(f"{asked}: yes or no")
-        lines += [f"yes: {meaning}"[:_MAX_LINE_CHARS]] if meaning else []
-    return replace(question_layout(question, lines, asked), is_chat=template.is_chat)
+        return _chat_layout(
+            question,
+            [_role("yes or no"), *lines],
+            before=f"Is {name}{is_meant} a right {_subject(question)}?",
+            asked="Answer with yes or no.",
+        )
+    asked = f"{display_name(question.name)} {name}"
+    lines += [f"{asked}: yes or no", *([f"yes: {meaning}"] if meaning else [])]
+    return question_layout(question, lines, asked)
 
 
 def _one_of(words: Sequence[str]) -> str:

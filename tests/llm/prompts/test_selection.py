@@ -1,27 +1,17 @@
-"""Template selection: figures of templates that agree, answer at random, or not at all."""
+"""Template selection: templates that agree, answer at random, or not at all, within a budget."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 
-from backend.domain.labels import Example
+from backend.domain.labels import Example, WeakLabel
 from backend.domain.questions import LabelDefinition, Question, QuestionKind, TaskSchema, TextField
 from backend.llm.annotator import LLMAnnotator
-from backend.llm.prompts.selection import (
-    TemplatePosteriors,
-    TemplateReport,
-    TemplateSelector,
-    center_posteriors,
-    compare_templates,
-    template_score,
-)
-from backend.llm.prompts.templates import DEFAULT_TEMPLATE
+from backend.llm.prompts.comparison import SelectionEvidence
+from backend.llm.prompts.selection import PromptBudget, TemplateReport, TemplateSelector
 from tests.fakes import FakeLanguageModel
 
 QUESTION = Question(
@@ -31,104 +21,140 @@ QUESTION = Question(
     (LabelDefinition("positive", "positive"), LabelDefinition("negative", "negative")),
 )
 EXAMPLES = [
-    Example(n, {"text": f"a {'good' if n % 2 else 'bad'} film, number {n}"}) for n in range(24)
+    Example(n, {"text": f"a {'good' if n % 2 else 'bad'} film, number {n}"}) for n in range(120)
 ]
-GOLD = {n: "positive" if n % 2 else "negative" for n in range(24)}
+GOLD = {n: frozenset({0 if n % 2 else 1}) for n in range(120)}
+SIMILARITY = [
+    WeakLabel(
+        n,
+        "sentiment",
+        "similarity",
+        probabilities=(0.7, 0.3) if n % 2 or n % 5 == 0 else (0.4, 0.6),
+    )
+    for n in range(120)
+]
+BUDGET = PromptBudget(1000, 1.5)
 
 
 def understands(prompt: str) -> dict[str, float]:
     """Answer well in words and always alike in letters, with a bias to "positive"."""
-    if prompt.endswith("Answer:") and "A: positive" in prompt:
+    if "A: positive" in prompt:
         return {"A": 0.5, "B": 0.2}
     is_good = '"a good' in prompt
     return {"positive": 0.3 if is_good else 0.15, "negative": 0.05 if is_good else 0.1}
 
 
-def select(thinks=understands, question=QUESTION, **rest) -> TemplateReport:
+def select(
+    thinks: Callable[[str], dict[str, float]] = understands,
+    question: Question = QUESTION,
+    evidence: SelectionEvidence | None = None,
+    budget: PromptBudget = BUDGET,
+) -> TemplateReport:
     annotator = LLMAnnotator(FakeLanguageModel(thinks))
-    return TemplateSelector(annotator, TaskSchema((question,)), "").select_template(
-        question, EXAMPLES, **rest
-    )
-
-
-def test_the_default_template_stays_unless_another_is_clearly_better():
-    sure = np.tile([[0.9, 0.1], [0.1, 0.9]], (12, 1))
-    nearly, worse = sure.copy(), sure.copy()
-    nearly[0], worse[:6] = nearly[1], worse[:6, ::-1]
-    mass = np.full(len(sure), 0.5)
-    templates = {"plain-hints": sure, "plain-answer": sure}
-    others = [TemplatePosteriors(template, rows, mass) for template, rows in templates.items()]
-    close = compare_templates(
-        QUESTION, EXAMPLES, [*others, TemplatePosteriors(DEFAULT_TEMPLATE, nearly, mass)], {}
-    )
-    far = compare_templates(
-        QUESTION, EXAMPLES, [*others, TemplatePosteriors(DEFAULT_TEMPLATE, worse, mass)], {}
-    )
-    assert (close.chosen, far.chosen) == (DEFAULT_TEMPLATE, "plain-hints")
+    selector = TemplateSelector(annotator, TaskSchema((question,)), "")
+    evidence = SelectionEvidence({}, SIMILARITY) if evidence is None else evidence
+    return selector.select_template(question, EXAMPLES, evidence, budget)
 
 
 def test_a_template_that_agrees_with_the_others_wins_over_one_that_does_not():
     report = select()
-    by_template = {row.template: row for row in report.figures}
-    assert report.chosen == "plain-options"
-    assert by_template["plain-hints"].agreement > by_template["plain-letters"].agreement
-    assert [row.template for row in report.figures][-1] == "plain-letters"
-    assert report.n_texts == 24
-    assert "agreement" in report.why
+    assert report.chosen != "plain-letters"
+    assert report.figures[-1].template == "plain-letters"
+    assert report.figures[0].agreement > report.figures[-1].agreement + 0.3
+    assert "labeled as the other evidence says" in report.why
+
+
+def test_fewer_templates_are_asked_about_more_texts():
+    figures = select().figures
+    n_texts = [row.n_texts for row in figures]
+    assert n_texts == sorted(n_texts, reverse=True)
+    assert n_texts[0] == n_texts[1] > n_texts[2]
+
+
+@pytest.mark.parametrize("n_texts", [40, 200, 1000])
+def test_choosing_costs_less_than_labeling(n_texts):
+    report = select(budget=PromptBudget(n_texts, 1.5))
+    assert 0 < report.n_unused <= max(12, n_texts // 2)
+    assert report.n_unused <= 180
+
+
+def test_other_annotators_tell_apart_templates_that_share_an_error():
+    def swaps_unless_asked(prompt: str) -> dict[str, float]:
+        right = understands(prompt)
+        if "answer with" in prompt:
+            return right
+        if "A: positive" in prompt:
+            return {"A": 0.5, "B": 0.2}
+        return {"positive": right["negative"], "negative": right["positive"]}
+
+    evidence = SelectionEvidence({}, [*SIMILARITY, *_renamed(SIMILARITY, "student")])
+    assert select(swaps_unless_asked, evidence=evidence).chosen == "plain-answer"
+
+
+def _renamed(labels: list[WeakLabel], annotator: str) -> list[WeakLabel]:
+    probabilities = [(0.8, 0.2) if label.example_id % 2 else (0.2, 0.8) for label in labels]
+    return [
+        WeakLabel(label.example_id, "sentiment", annotator, probabilities=p)
+        for label, p in zip(labels, probabilities, strict=True)
+    ]
 
 
 def test_human_labels_overrule_agreement():
     def contrary(prompt: str) -> dict[str, float]:
         answer = understands(prompt)
-        if prompt.endswith("Answer:") and "A: positive" in prompt:
+        if "A: positive" in prompt:
             is_good = '"a good' in prompt
             return {"A": 0.3 if is_good else 0.1, "B": 0.1 if is_good else 0.3}
         return {"positive": answer["negative"], "negative": answer["positive"]}
 
-    assert select(contrary).chosen != "plain-letters"
-    report = select(contrary, human_labels=GOLD)
+    assert select(contrary, evidence=SelectionEvidence()).chosen != "plain-letters"
+    report = select(contrary, evidence=SelectionEvidence(GOLD))
     assert report.chosen == "plain-letters"
-    assert (report.figures[0].accuracy, report.figures[0].n_human) == (1.0, 24)
-    assert "24 human labels" in report.why
-
-
-def test_few_human_labels_are_not_a_measurement():
-    some = {n: GOLD[n] for n in range(19)}
-    assert all(row.accuracy is None for row in select(human_labels=some).figures)
-
-
-def test_labels_that_the_question_does_not_know_are_passed_over():
-    assert all(row.n_human == 0 for row in select(human_labels={1: "so so"}).figures)
+    assert report.figures[0].accuracy == 1.0
+    assert report.figures[0].n_human == report.figures[0].n_texts
+    assert "labels by people" in report.why
 
 
 def test_a_template_that_gets_no_answer_is_not_chosen():
     model = FakeLanguageModel(understands)
-    model.loses = lambda prompt: None if prompt.endswith("Answer:") else "lost"
-    report = TemplateSelector(LLMAnnotator(model), TaskSchema((QUESTION,)), "").select_template(
-        QUESTION, EXAMPLES
-    )
-    assert report.chosen in ("plain-answer", "plain-letters")
+    model.loses = lambda prompt: None if str(prompt).endswith("Answer:") else "lost"
+    selector = TemplateSelector(LLMAnnotator(model), TaskSchema((QUESTION,)), "")
+    report = selector.select_template(QUESTION, EXAMPLES, SelectionEvidence(), BUDGET)
+    assert report.chosen == "plain-answer"
 
 
-def test_no_answer_at_all_leaves_the_default():
+def test_no_answer_at_all_leaves_the_first():
     model = FakeLanguageModel(understands)
     model.refuses = lambda prompt: "never"
-    report = TemplateSelector(LLMAnnotator(model), TaskSchema((QUESTION,)), "").select_template(
-        QUESTION, EXAMPLES
-    )
+    selector = TemplateSelector(LLMAnnotator(model), TaskSchema((QUESTION,)), "")
+    report = selector.select_template(QUESTION, EXAMPLES, SelectionEvidence(), BUDGET)
     assert (report.chosen, report.why) == ("plain-options", "no template got an answer")
 
 
-def test_no_text_leaves_the_default():
+def test_no_text_leaves_the_first():
     annotator = LLMAnnotator(FakeLanguageModel(understands))
-    report = TemplateSelector(annotator, TaskSchema((QUESTION,)), "").select_template(QUESTION, [])
-    assert (report.chosen, report.n_texts) == ("plain-options", 0)
+    selector = TemplateSelector(annotator, TaskSchema((QUESTION,)), "")
+    report = selector.select_template(QUESTION, [], SelectionEvidence(), BUDGET)
+    assert (report.chosen, report.second) == ("plain-options", None)
 
 
-def test_questions_without_one_right_label_keep_the_default():
-    many = Question("topics", QUESTION.fields, QuestionKind.MULTIPLE_CHOICE, QUESTION.labels)
-    report = select(question=many)
-    assert (report.chosen, report.figures) == ("plain-options", ())
+def test_a_multilabel_question_is_worded_by_the_route_that_agrees_with_similarity():
+    topics = Question("topics", QUESTION.fields, QuestionKind.MULTIPLE_CHOICE, QUESTION.labels)
+
+    def thinks(prompt: str) -> dict[str, float]:
+        is_good, is_chat = '"a good' in prompt, "a right topics" in prompt
+        holds = is_good if "Topics positive:" in prompt else not is_good
+        return {"yes": 0.6, "no": 0.2} if holds == is_chat else {"yes": 0.1, "no": 0.6}
+
+    model = FakeLanguageModel(thinks, has_chat=True)
+    selector = TemplateSelector(LLMAnnotator(model), TaskSchema((topics,)), "")
+    similarity = [
+        WeakLabel(n, "topics", "similarity", probabilities=(0.8, 0.1) if n % 2 else (0.1, 0.8))
+        for n in range(120)
+    ]
+    report = selector.select_template(topics, EXAMPLES, SelectionEvidence({}, similarity), BUDGET)
+    assert [row.template for row in report.figures] == ["chat-options", "plain-options"]
+    assert report.second is None
 
 
 def test_chat_templates_are_left_out_where_the_server_has_no_chat():
@@ -136,35 +162,11 @@ def test_chat_templates_are_left_out_where_the_server_has_no_chat():
 
 
 def test_a_report_is_plain_json():
-    report = select(human_labels=GOLD)
+    report = select(evidence=SelectionEvidence(GOLD, SIMILARITY))
     assert json.loads(json.dumps(report.to_json()))["chosen"] == report.chosen
 
 
-def test_centered_posteriors_by_hand():
-    posteriors = np.array([[0.8, 0.2], [0.8, 0.2], [0.2, 0.8], [np.nan, np.nan]])
-    calibrated = center_posteriors(posteriors)
-    # the geometric means are 0.8^(2/3) 0.2^(1/3) and 0.2^(2/3) 0.8^(1/3): their ratio is 4^(1/3)
-    assert calibrated[0, 0] / calibrated[0, 1] == pytest.approx(4 / 4 ** (1 / 3))
-    assert calibrated[2, 1] / calibrated[2, 0] == pytest.approx(4 * 4 ** (1 / 3))
-    assert np.isnan(calibrated[3]).all()
-
-
-@given(
-    arrays(float, (5, 3), elements=st.floats(0.01, 1.0)),
-    arrays(float, 3, elements=st.floats(0.1, 10.0)),
-)
-def test_a_bias_of_the_prompt_changes_nothing(weights, bias):
-    def normalised(values):
-        return values / values.sum(axis=1, keepdims=True)
-
-    plain, biased = (
-        center_posteriors(normalised(weights)),
-        center_posteriors(normalised(weights * bias)),
-    )
-    assert biased == pytest.approx(plain, abs=1e-6)
-
-
-def test_a_score_by_hand():
-    assert template_score(0.8, None, None, 0) == pytest.approx(0.8)
-    assert template_score(0.8, 0.05, None, 0) == pytest.approx(0.8 * 0.95)
-    assert template_score(0.8, 1.0, 0.6, 60) == pytest.approx((60 * 0.6 + 20 * 0.8) / 80)
+def test_the_budget_leaves_the_rest_to_second_answers():
+    assert PromptBudget(1000, 1.5).second_share(180) == pytest.approx(0.32)
+    assert PromptBudget(1000, 1.0).second_share(180) == 0
+    assert PromptBudget(200, 3.0).second_share(0) == 1

@@ -99,38 +99,41 @@ def test_the_options_template_lists_answers_and_meanings():
 
 def test_a_conversation_has_options_in_the_systems_turn_and_the_text_in_the_users():
     assert layout_for(template="chat-options").fill({"text": "It works."}) == Conversation(
+        "You label texts. You answer with one label and nothing else.\n"
         f"{HEADER}\n"
-        "Choose the sentiment of the text:\n"
+        "Labels:\n"
         "- positive: the reviewer is content\n"
-        "- negative: the reviewer is not content\n"
-        "Answer with positive or negative, and nothing else.",
-        ('Text: "It works."\nSentiment:',),
+        "- negative: the reviewer is not content",
+        (
+            "What is the sentiment of this text?\n\n"
+            'Text: "It works."\n\n'
+            "Answer with one of the labels: positive or negative.",
+        ),
     )
 
 
 def test_a_conversation_can_name_options_by_letters():
-    layout = layout_for(template="chat-letters", words=LETTERS, headers=())
+    layout = layout_for(template="chat-options", words=LETTERS, headers=())
     assert layout.opening == (
-        "Choose the sentiment of the text:\n"
+        "You label texts. You answer with the letter of one option and nothing else.\n"
+        "Labels:\n"
         "- A: positive (the reviewer is content)\n"
         "- B: negative (the reviewer is not content)\n"
-        "Answer with the letter of one option, and nothing else.\n"
     )
+    assert layout.asked == "Answer with the letter of one option."
 
 
 def test_options_without_a_meaning_stand_alone_in_a_conversation():
     layout = layout_for(without_hints(QUESTION), template="chat-options", headers=())
-    assert "- positive\n- negative\n" in layout.opening
+    assert layout.opening.endswith("- positive\n- negative\n")
 
 
 def test_shots_are_turns_of_a_conversation():
-    shots = (Shot('Text: "Fine."\nSentiment:', "positive"),)
-    layout = replace(layout_for(template="chat-options", headers=()), shots=shots)
-    assert layout.fill({"text": "Bad."}).turns == (
-        'Text: "Fine."\nSentiment:',
-        "positive",
-        'Text: "Bad."\nSentiment:',
-    )
+    layout = layout_for(template="chat-options", headers=())
+    fine = layout.query({"text": "Fine."})
+    shown = replace(layout, shots=(Shot(fine, "positive"),))
+    bad = layout.query({"text": "Bad."})
+    assert shown.fill({"text": "Bad."}).turns == (fine, "positive", bad)
 
 
 def test_the_answer_template_asks_in_a_sentence():
@@ -144,7 +147,7 @@ def test_letters_are_defined_by_the_labels_names():
     lines = layout_for(words=LETTERS).opening.split("\n")
     assert "A: positive (the reviewer is content)" in lines
     plain = layout_for(
-        without_hints(QUESTION), words=LETTERS, template="plain-letters"
+        without_hints(QUESTION), words=LETTERS, template="plain-answer"
     ).opening.split("\n")
     assert "B: negative" in plain
 
@@ -154,7 +157,7 @@ def test_every_template_takes_every_kind_of_words():
         assert name == template.name
         for words in (WORDS, LETTERS):
             prompt = filled(layout_for(template=name, words=words))
-            assert prompt.endswith(":")
+            assert prompt.endswith((":", "."))
             assert '"It works."' in prompt
 
 
@@ -236,9 +239,12 @@ def test_one_label_of_many_is_asked_about_by_its_meaning():
     assert yes_no_layout(TaskSchema((QUESTION,)), QUESTION, "", chat, 1).fill(
         {"text": "It works."}
     ) == Conversation(
-        "Is negative (the reviewer is not content) a right sentiment of the text?\n"
-        "Answer with yes or no, and nothing else.",
-        ('Text: "It works."\nSentiment negative:',),
+        "You label texts. You answer with yes or no and nothing else.",
+        (
+            "Is negative (the reviewer is not content) a right sentiment of this text?\n\n"
+            'Text: "It works."\n\n'
+            "Answer with yes or no.",
+        ),
     )
 
 

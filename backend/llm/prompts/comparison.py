@@ -1,0 +1,274 @@
+"""Compare prompt templates on more and more texts by successive halving."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backend.domain.labels import Abstention, AbstentionReason, Example, WeakLabel
+from backend.domain.questions import Question
+from backend.label_model.latent_class import Standardizer, is_answered
+from backend.llm.prompts.second_opinion import SecondOpinion
+
+Floats = NDArray[np.float64]
+AskTemplate = Callable[[str, Sequence[Example]], Floats]
+"""Returns a template's `posterior_rows` on the examples, NaN rows for abstentions."""
+
+_MAX_FIRST_TEXTS = 20
+_MIN_FIRST_TEXTS = 4
+_HUMAN_WEIGHT = 4.0
+"""A reference that is right for three texts in four tells a quarter of what a person's label does:
+(2 * 0.75 - 1) ** 2."""
+_MIN_DISAGREEMENT = 0.08
+"""Two templates that label nearly all texts alike are no two opinions."""
+_MAX_SECOND_DEFICIT = 0.1
+"""A second template that scores lower by more would add more errors than it mends."""
+_NO_LABEL = Abstention(AbstentionReason.NOT_SAMPLED, "no label")
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateFigures:
+    """Figures of one template.
+
+    Args:
+        n_texts: texts that it was asked about.
+        n_read: those that got a posterior.
+        agreement: share of the texts with the reference label, people's counting 4
+            times; templates are compared by it.
+        standard_error: of the agreement.
+        accuracy: share of people's labels that it gave; None without any.
+        n_human: number of people's labels.
+    """
+
+    template: str
+    n_texts: int
+    n_read: int
+    agreement: float
+    standard_error: float
+    accuracy: float | None
+    n_human: int
+
+
+@dataclass(frozen=True, slots=True)
+class SelectionEvidence:
+    """What is known about the selection's texts beside the templates' answers.
+
+    Args:
+        human: positions of the labels that people gave, by example id.
+        others: weak labels of other annotators on the question.
+    """
+
+    human: Mapping[int, frozenset[int]] = field(default_factory=dict)
+    others: Sequence[WeakLabel] = ()
+
+
+class SuccessiveHalving:
+    """Compares templates on more and more texts, the better half of them going on each time.
+
+    A template's score is the share of texts on which its calibrated label is the reference: the
+    label of a person, or else that of all other templates and annotators together. Common errors of
+    the LLM's templates raise the agreement of all alike; the other annotators err differently.
+    Successive halving: Jamieson & Talwalkar 2016 (arXiv 1502.07943), section 3.
+    """
+
+    def __init__(
+        self,
+        question: Question,
+        templates: Sequence[str],
+        examples: Sequence[Example],
+        evidence: SelectionEvidence,
+    ) -> None:
+        self._question = question
+        self._names = list(templates)
+        self._alive = list(templates)
+        self._examples = examples
+        self._human = _human_rows(question, examples, evidence.human)
+        others = _by_annotator(evidence.others)
+        self._others = [
+            calibrate(posterior_rows(question, _aligned(labels, examples)))
+            for labels in others.values()
+        ]
+        self._n_rows = len(self._human) // max(1, len(examples))
+        n_classes = 2 if question.kind.is_multilabel else len(question.labels)
+        self._posteriors: dict[str, Floats] = {name: np.empty((0, n_classes)) for name in templates}
+        self._credits: dict[str, list[float]] = {name: [] for name in templates}
+
+    def run(self, ask: AskTemplate, max_unused: int) -> None:
+        """Ask again and again until two templates are left, or no texts.
+
+        About `max_unused` prompts go to templates that drop out, one for each label and text of a
+        multilabel question.
+        """
+        n_new = self._first_size(max_unused // max(1, self._n_rows))
+        n_done = 0
+        while n_done < len(self._examples):
+            some = self._examples[n_done : n_done + n_new]
+            for name in self._alive:
+                self._posteriors[name] = np.vstack([self._posteriors[name], ask(name, some)])
+            self._compare(n_done * self._n_rows, (n_done + len(some)) * self._n_rows)
+            n_done += len(some)
+            if len(self._alive) <= 2:
+                break
+            n_left = max(2, math.ceil(len(self._alive) / 2))
+            self._alive = self._ranked()[:n_left]
+            n_new *= 2 if n_left == 2 else 1
+
+    def figures(self) -> tuple[TemplateFigures, ...]:
+        """Return the figures of all templates, best first."""
+        return tuple(self._figures(name) for name in self._ranked())
+
+    def _first_size(self, max_prompts: int) -> int:
+        """Return the number of texts of the first comparison that keeps to the budget."""
+        n_alive, size, cost = len(self._alive), 1, 0
+        while True:
+            cost += (n_alive - 1) * size
+            if n_alive <= 2:
+                break
+            n_alive = max(2, math.ceil(n_alive / 2))
+            size *= 2 if n_alive == 2 else 1
+        return max(_MIN_FIRST_TEXTS, min(_MAX_FIRST_TEXTS, max_prompts // max(1, cost)))
+
+    def _compare(self, start: int, end: int) -> None:
+        """Credit each template that is left with the new texts on which it has the reference."""
+        calibrated = {name: calibrate(self._posteriors[name])[start:end] for name in self._alive}
+        anchors = [rows[start:end] for rows in self._others]
+        human = self._human[start:end]
+        for name, own in calibrated.items():
+            peers = [rows for other, rows in calibrated.items() if other != name]
+            reference = np.where(human >= 0, human, _consensus(peers, anchors))
+            is_same = is_answered(own) & (np.nan_to_num(own).argmax(axis=1) == reference)
+            is_known = reference >= 0
+            self._credits[name] += np.where(is_known, is_same, np.nan).tolist()
+
+    def _ranked(self) -> list[str]:
+        """Return the templates, those that were asked longest first, then by their score."""
+        return sorted(
+            self._names,
+            key=lambda name: (
+                -len(self._credits[name]),
+                -self._figures(name).agreement,
+                self._names.index(name),
+            ),
+        )
+
+    def _figures(self, name: str) -> TemplateFigures:
+        credits = np.array(self._credits[name])
+        n_texts = len(credits)
+        human = self._human[:n_texts]
+        is_known = ~np.isnan(credits)
+        weights = np.where(human >= 0, _HUMAN_WEIGHT, 1.0)[is_known]
+        known = credits[is_known]
+        agreement = float(np.average(known, weights=weights)) if len(known) else 0.0
+        variance = agreement * (1 - agreement) * float((weights**2).sum())
+        error = math.sqrt(variance) / float(weights.sum()) if len(known) else 1.0
+        by_people = credits[(human >= 0) & is_known]
+        return TemplateFigures(
+            template=name,
+            n_texts=n_texts,
+            n_read=int(is_answered(self._posteriors[name]).sum()),
+            agreement=agreement,
+            standard_error=error,
+            accuracy=float(by_people.mean()) if len(by_people) else None,
+            n_human=len(by_people),
+        )
+
+    def second_opinion(self, share: float) -> SecondOpinion | None:
+        """Return the runner-up as a second opinion, where it is nearly as good and differs.
+
+        Args:
+            share: of the project's texts that may be asked about again.
+        """
+        ranked = self._ranked()
+        if len(ranked) < 2 or self._question.kind.is_multilabel:
+            return None
+        first, second = (self._figures(name) for name in ranked[:2])
+        n = min(first.n_texts, second.n_texts)
+        rows = [self._posteriors[name][:n] for name in ranked[:2]]
+        both = is_answered(rows[0]) & is_answered(rows[1])
+        if not both.any() or first.agreement - second.agreement > _MAX_SECOND_DEFICIT:
+            return None
+        labels = [np.nan_to_num(calibrate(each)).argmax(axis=1)[both] for each in rows]
+        if float((labels[0] != labels[1]).mean()) < _MIN_DISAGREEMENT:
+            return None
+        return SecondOpinion.fit(ranked[1], *rows, share=share)
+
+
+def posterior_rows(question: Question, weak_labels: Sequence[WeakLabel]) -> Floats:
+    """Return one question's posteriors, NaN where a weak label has none.
+
+    (n, K) for an exclusive question; of a multilabel one, a row (yes, no) for each text and label.
+    """
+    n_labels = len(question.labels)
+    blank = (math.nan,) * n_labels
+    rows = [weak.probabilities or blank for weak in weak_labels]
+    matrix = np.array(rows, dtype=np.float64).reshape(len(rows), n_labels)
+    if not question.kind.is_multilabel:
+        return matrix
+    return np.stack([matrix.ravel(), 1 - matrix.ravel()], axis=1)
+
+
+def _human_rows(
+    question: Question, examples: Sequence[Example], human: Mapping[int, frozenset[int]]
+) -> NDArray[np.intp]:
+    """Return people's classes by row of `posterior_rows`, -1 where there is none."""
+    rows: list[int] = []
+    for example in examples:
+        chosen = human.get(example.id)
+        if question.kind.is_multilabel:
+            holds = [0 if at in (chosen or ()) else 1 for at in range(len(question.labels))]
+            rows += holds if chosen is not None else [-1] * len(holds)
+        else:
+            rows.append(next(iter(chosen)) if chosen else -1)
+    return np.array(rows, dtype=np.intp)
+
+
+def _by_annotator(weak_labels: Sequence[WeakLabel]) -> dict[str, dict[int, WeakLabel]]:
+    """Return the weak labels by annotator, then by example id."""
+    found: dict[str, dict[int, WeakLabel]] = {}
+    for weak in weak_labels:
+        found.setdefault(weak.annotator, {})[weak.example_id] = weak
+    return found
+
+
+def _aligned(labels: Mapping[int, WeakLabel], examples: Sequence[Example]) -> list[WeakLabel]:
+    """Return one weak label per example, an abstention where there is none."""
+    none = next(iter(labels.values()))
+    return [
+        labels.get(example.id) or replace(none, probabilities=(), abstention=_NO_LABEL)
+        for example in examples
+    ]
+
+
+def calibrate(posteriors: Floats) -> Floats:
+    """Return standardized log-probabilities (n, K) without an annotator's own preference."""
+    rows = is_answered(posteriors)
+    result = np.full(posteriors.shape, np.nan)
+    if rows.any():
+        result[rows] = Standardizer.fit(posteriors[rows]).transform(posteriors[rows])
+    return result
+
+
+def _consensus(peers: Sequence[Floats], anchors: Sequence[Floats]) -> NDArray[np.intp]:
+    """Return the labels (n,) of the peers' mean plus the anchors' mean, -1 where there is none.
+
+    Two templates agree with each other alike, so that only the anchors tell a lone peer's worth.
+    """
+    groups = [anchors] if anchors and len(peers) < 2 else [peers, anchors]
+    means = [_mean(group) for group in groups if group]
+    if not means:
+        raise ValueError("one template alone has nothing to be compared with")
+    total = np.nansum(np.stack(means), axis=0)
+    is_known = np.any([is_answered(mean) for mean in means], axis=0)
+    return np.where(is_known, total.argmax(axis=1), -1)
+
+
+def _mean(group: Sequence[Floats]) -> Floats:
+    """Return the mean over those that answered, NaN rows where none did."""
+    stacked = np.stack(group)
+    n_answers = np.array([is_answered(rows) for rows in group]).sum(axis=0)[:, None]
+    total = np.nansum(stacked, axis=0)
+    return np.where(n_answers > 0, total / np.maximum(n_answers, 1), np.nan)
