@@ -264,9 +264,8 @@ def _verbalizer(call: LLMCall, question: Question, template: PromptTemplate) -> 
     Raises UnsupportedLabelConfig when other labels cannot be told apart, or are too many to read.
     """
     info, is_ordinal = call.info, question.kind.is_ordinal
-    letters = template.uses_letters and not is_ordinal
     by_text = call.has_logprobs and not info.names_token_ids and not is_ordinal
-    written = written_verbalizer(question.labels, wants_letters=letters, by_first_token=by_text)
+    written = written_verbalizer(question.labels, by_first_token=by_text)
     if not (call.has_logprobs and info.names_token_ids):
         return written
     try:
@@ -275,7 +274,6 @@ def _verbalizer(call: LLMCall, question: Question, template: PromptTemplate) -> 
         return build_verbalizer(
             question.labels,
             call.tokenize,
-            wants_letters=template.uses_letters,
             is_chat=template.is_chat,
         )
     except UnsupportedLabelConfig:

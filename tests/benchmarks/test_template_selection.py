@@ -28,9 +28,9 @@ def data(tmp_path):
 
 
 def thinks(prompt: str) -> dict[str, float]:
-    """Read the text unless letters are asked for, which are all the same to it."""
-    if "A: " in prompt:
-        return {"A": 0.4, "B": 0.3}
+    """Read the text unless told what to answer with."""
+    if "answer with" in prompt:
+        return {"good": 0.4, "bad": 0.3}
     is_good = "good film" in prompt
     return {"good": 0.4 if is_good else 0.1, "bad": 0.1 if is_good else 0.2}
 
@@ -44,7 +44,7 @@ def test_templates_are_trial_and_the_selection_avoids_the_bad_one(data):
     plain = [name for name, template in TEMPLATES.items() if not template.is_chat]
     assert list(trial.posteriors) == plain
     assert found["accuracy_raw plain-hints"] == 1.0
-    assert found["accuracy_raw plain-letters"] < 1.0
+    assert found["accuracy_raw plain-answer"] < 1.0
     assert found["accuracy_selected human=0"] == found["accuracy_best"] == 1.0
     assert sum(found["selected human=30"].values()) == 5
-    assert "plain-letters" not in found["selected human=0"]
+    assert "plain-answer" not in found["selected human=0"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -12,6 +12,7 @@ from backend.active_learning.holdout import holdout_seed, in_holdout
 from backend.domain.labels import Answer, Example, WeakLabel
 from backend.domain.projects import Project, ProjectId
 from backend.domain.questions import LabelDefinition, Question, QuestionKind, TaskSchema, TextField
+from backend.errors import LanguageModelUnavailable
 from backend.label_model.crowd import Consensus, ConsensusLabel
 from backend.pipeline.ensemble import AnnotatorEnsemble, EnsembleState
 from backend.pipeline.pool import Guidelines, Pool, label_positions
@@ -112,3 +113,82 @@ def test_fitting_a_sample_of_spans_asks_the_llm_nothing(stores):
     pool = Pool(PROJECT, Guidelines(TaskSchema((spans,)), ""), [], EXAMPLES)
     assert ensemble.fit_sample(pool).n_texts == len(EXAMPLES)
     assert annotator.asked == []
+
+
+@dataclass
+class TwoTemplates:
+    """An LLM with a sure and an unsure template; texts with "hard" in them make both unsure."""
+
+    asked: list[tuple[str, int]] = field(default_factory=list)
+    fails_for: str = ""
+
+    def templates(self, question: Question) -> tuple[str, ...]:
+        return ("plain-options", "plain-hints")
+
+    def annotate(self, schema, instruction, examples, *, prompt_context=None, deadline_s=None):
+        (question,) = schema.questions
+        template = prompt_context.templates[question.name]
+        if template == self.fails_for:
+            raise LanguageModelUnavailable("down")
+        self.asked += [(template, example.id) for example in examples]
+        return [self._label(question, template, example) for example in examples]
+
+    def _label(self, question: Question, template: str, example: Example) -> WeakLabel:
+        text = example.texts["t"]
+        p = 0.9 if "good" in text else 0.1
+        if "hard" in text:
+            p = 0.55 if (template == "plain-hints") == ("good" in text) else 0.45
+        return WeakLabel(example.id, question.name, "llm:m", template, probabilities=(p, 1 - p))
+
+
+def two_template_project(stores, annotator, prompts_per_text=1.5):
+    question = replace(
+        QUESTION, kind=QuestionKind.SINGLE_CHOICE, labels=QUESTION.labels[:2], name="tone"
+    )
+    guidelines = Guidelines(TaskSchema((question,)), "")
+    words = [("good" if n % 2 else "bad") + (" hard" if n % 4 < 2 else "") for n in range(200)]
+    examples = [Example(n, {"t": f"{word} {n}"}) for n, word in enumerate(words)]
+    ensemble = AnnotatorEnsemble(
+        annotator, FakeSimilarity(), FakeEncoder(), stores, prompts_per_text
+    )
+    ensemble.fit_sample(Pool(PROJECT, guidelines, [], examples))
+    annotator.asked.clear()
+    return ensemble, guidelines, examples
+
+
+def test_unsure_texts_are_asked_about_with_a_second_template(stores):
+    annotator = TwoTemplates()
+    ensemble, guidelines, examples = two_template_project(stores, annotator)
+    labels = ensemble.collect(PROJECT, guidelines, examples)
+    first = ensemble.state(PROJECT).templates["tone"]
+    twice = {i for template, i in annotator.asked if template != first}
+    assert {i for template, i in annotator.asked if template == first} == set(range(200))
+    assert twice
+    assert all("hard" in examples[i].texts["t"] for i in twice)
+    assert len(twice) <= 0.5 * 200
+    joined = {label.example_id for label in labels if "+" in label.prompt_version}
+    assert joined == twice
+
+
+def test_one_prompt_per_text_asks_nobody_twice(stores):
+    annotator = TwoTemplates()
+    ensemble, guidelines, examples = two_template_project(stores, annotator, prompts_per_text=1.0)
+    ensemble.collect(PROJECT, guidelines, examples)
+    assert len(annotator.asked) == 200
+
+
+def test_an_annotator_who_waits_gets_the_first_answer(stores):
+    annotator = TwoTemplates()
+    ensemble, guidelines, examples = two_template_project(stores, annotator)
+    ensemble.collect(PROJECT, guidelines, examples, deadline_s=8.0)
+    assert len(annotator.asked) == 200
+
+
+def test_first_answers_stay_where_the_second_ones_do_not_come(stores):
+    annotator = TwoTemplates()
+    ensemble, guidelines, examples = two_template_project(stores, annotator)
+    chosen = ensemble.state(PROJECT).templates["tone"]
+    annotator.fails_for = "plain-hints" if chosen == "plain-options" else "plain-options"
+    labels = ensemble.collect(PROJECT, guidelines, examples)
+    assert all(label.abstention is None for label in labels)
+    assert not any("+" in label.prompt_version for label in labels)

@@ -146,14 +146,9 @@ class SuccessiveHalving:
 
     def _ranked(self) -> list[str]:
         """Return the templates, those that were asked longest first, then by their score."""
-        return sorted(
-            self._names,
-            key=lambda name: (
-                -len(self._credits[name]),
-                -self._figures(name).agreement,
-                self._names.index(name),
-            ),
-        )
+        figures = [self._figures(name) for name in self._names]
+        figures.sort(key=lambda row: (-row.n_texts, -row.agreement, -row.n_read))
+        return [row.template for row in figures]
 
     def _figures(self, name: str) -> TemplateFigures:
         credits = np.array(self._credits[name])

@@ -27,8 +27,8 @@ class Layout:
     Args:
         opening: lines, each with its line end.
         fields: each field's name and what it is called in the prompt.
-        asked: the line that the answer completes; in a conversation what stands below the texts.
-        before: what stands above the texts in a conversation.
+        asked: the line that the answer completes, or what else stands below the texts.
+        before: what stands above them.
         lead: text between the line to complete and the answer.
     """
 
@@ -43,10 +43,7 @@ class Layout:
     def query(self, texts: Mapping[str, str]) -> str:
         """Return the texts (from `slot_text`), quoted and named, and what is asked about them."""
         quoted = [f'{shown}: "{texts[name]}"' for name, shown in self.fields if name in texts]
-        if not self.is_chat:
-            return "\n".join([*quoted, self.asked])
-        parts = (self.before, "\n".join(quoted), self.asked)
-        return "\n\n".join(part for part in parts if part)
+        return "\n".join(line for line in (self.before, *quoted, self.asked) if line)
 
     def fill(self, texts: Mapping[str, str]) -> Prompt:
         """Return the prompt for one example's texts (from `slot_text`)."""

@@ -104,18 +104,7 @@ def choice_layout(
     """
     lines = instruction_lines(schema, instruction)
     if template.is_chat:
-        answer = "the letter of one option" if words.are_letters else "one label"
-        options = [
-            f"- {word}: {meaning}"[:_MAX_LINE_CHARS] if meaning else f"- {word}"
-            for word, meaning in _meanings_by_word(question, words)
-        ]
-        named = answer if words.are_letters else f"one of the labels: {_one_of(words.words)}"
-        return _chat_layout(
-            question,
-            [_role(answer), *lines, "Labels:", *options],
-            before=f"What is the {_subject(question)}?",
-            asked=f"Answer with {named}.",
-        )
+        return _choice_conversation(question, lines, template, words)
     lines += _plain_lines(question, template, words)
     name = display_name(question.name)
     layout = question_layout(question, lines, _ANSWER if template.asks_answer else name)
@@ -140,7 +129,29 @@ def _plain_lines(question: Question, template: PromptTemplate, words: Verbalizer
     return [*([f"{name}: {_one_of(words.words)}"] if lists_options else []), *meanings]
 
 
-def _chat_layout(question: Question, lines: Sequence[str], *, before: str, asked: str) -> Layout:
+def _choice_conversation(
+    question: Question, lines: Sequence[str], template: PromptTemplate, words: Verbalizer
+) -> Layout:
+    """Return the layout of a conversation about one answer out of a few."""
+    options = [
+        f"- {word}: {meaning}"[:_MAX_LINE_CHARS] if meaning else f"- {word}"
+        for word, meaning in _meanings_by_word(question, words)
+    ]
+    answer = "the letter of one option" if words.are_letters else _one_of(words.words)
+    asked = f"What is the {_subject(question)}?"
+    if template.chooses:
+        task = f"Choose the {_subject(question, 'each')}:"
+        opening = [*lines, task, *options, f"Answer with {answer}, and nothing else."]
+        return _chat_layout(question, opening, asked=f"\n{asked} Answer with {answer}.")
+    role = _role(answer if words.are_letters else "one label")
+    named = answer if words.are_letters else f"one of the labels: {answer}"
+    opening = [role, *lines, "Labels:", *options]
+    return _chat_layout(question, opening, before=f"{asked}\n", asked=f"\nAnswer with {named}.")
+
+
+def _chat_layout(
+    question: Question, lines: Sequence[str], *, asked: str, before: str = ""
+) -> Layout:
     layout = question_layout(question, lines, "")
     return replace(layout, before=before, asked=asked, is_chat=True)
 
@@ -150,10 +161,11 @@ def _role(answer: str) -> str:
     return f"You label texts. You answer with {answer} and nothing else."
 
 
-def _subject(question: Question) -> str:
+def _subject(question: Question, which: str = "this") -> str:
     """Return what is asked about, such as "sentiment of this review"."""
     fields = " and ".join(display_name(text.name).lower() for text in question.fields)
-    return f"{display_name(question.name).lower() or _ANSWER.lower()} of this {fields or 'text'}"
+    name = display_name(question.name).lower() or _ANSWER.lower()
+    return f"{name} of {which} {fields or 'text'}"
 
 
 def yes_no_layout(
@@ -173,8 +185,8 @@ def yes_no_layout(
         return _chat_layout(
             question,
             [_role("yes or no"), *lines],
-            before=f"Is {name}{is_meant} a right {_subject(question)}?",
-            asked="Answer with yes or no.",
+            before=f"Is {name}{is_meant} a right {_subject(question)}?\n",
+            asked="\nAnswer with yes or no.",
         )
     asked = f"{display_name(question.name)} {name}"
     lines += [f"{asked}: yes or no", *([f"yes: {meaning}"] if meaning else [])]

@@ -45,7 +45,6 @@ def build_verbalizer(
     labels: Sequence[LabelDefinition],
     tokenize: Callable[[str], Sequence[int]],
     *,
-    wants_letters: bool = False,
     is_chat: bool = False,
 ) -> Verbalizer:
     """Return the labels' names as the words if their first tokens differ, else option letters.
@@ -58,14 +57,13 @@ def build_verbalizer(
     """
     names = answer_names(labels)
     space = "" if is_chat else " "
-    if not wants_letters:
-        tokenized = [tuple(tokenize(space + name)) for name in names]
-        if firsts := _first_tokens(tokenized):
-            return Verbalizer(names, firsts)
-        blank = () if is_chat else tuple(tokenize(" "))
-        has_blank = not is_chat and all(one[: len(blank)] == blank for one in tokenized)
-        if has_blank and (firsts := _first_tokens([one[len(blank) :] for one in tokenized])):
-            return Verbalizer(names, firsts, lead=" ")
+    tokenized = [tuple(tokenize(space + name)) for name in names]
+    if firsts := _first_tokens(tokenized):
+        return Verbalizer(names, firsts)
+    blank = () if is_chat else tuple(tokenize(" "))
+    has_blank = not is_chat and all(one[: len(blank)] == blank for one in tokenized)
+    if has_blank and (firsts := _first_tokens([one[len(blank) :] for one in tokenized])):
+        return Verbalizer(names, firsts, lead=" ")
     letters: dict[str, int] = {}  # of one token each, no two the same
     for letter in OPTION_LETTERS:
         tokens = tuple(tokenize(space + letter))
@@ -81,9 +79,7 @@ def build_verbalizer(
     return Verbalizer(tuple(letters), tuple(letters.values()), are_letters=True, names=names)
 
 
-def written_verbalizer(
-    labels: Sequence[LabelDefinition], *, wants_letters: bool, by_first_token: bool
-) -> Verbalizer:
+def written_verbalizer(labels: Sequence[LabelDefinition], *, by_first_token: bool) -> Verbalizer:
     """Return the answer words where no token ids are read: the labels' names, or option letters.
 
     Args:
@@ -92,7 +88,7 @@ def written_verbalizer(
     """
     names = answer_names(labels)
     has_letters = len(names) <= len(OPTION_LETTERS)
-    if has_letters and (wants_letters or (by_first_token and begin_alike(names))):
+    if has_letters and by_first_token and begin_alike(names):
         return Verbalizer(tuple(OPTION_LETTERS[: len(names)]), (), are_letters=True, names=names)
     return Verbalizer(names, ())
 

@@ -37,9 +37,9 @@ BUDGET = PromptBudget(1000, 1.5)
 
 
 def understands(prompt: str) -> dict[str, float]:
-    """Answer well in words and always alike in letters, with a bias to "positive"."""
-    if "A: positive" in prompt:
-        return {"A": 0.5, "B": 0.2}
+    """Answer always alike to "answer with", well to other words, with a bias to "positive"."""
+    if "answer with" in prompt:
+        return {"positive": 0.5, "negative": 0.2}
     is_good = '"a good' in prompt
     return {"positive": 0.3 if is_good else 0.15, "negative": 0.05 if is_good else 0.1}
 
@@ -58,8 +58,8 @@ def select(
 
 def test_a_template_that_agrees_with_the_others_wins_over_one_that_does_not():
     report = select()
-    assert report.chosen != "plain-letters"
-    assert report.figures[-1].template == "plain-letters"
+    assert report.chosen != "plain-answer"
+    assert report.figures[-1].template == "plain-answer"
     assert report.figures[0].agreement > report.figures[-1].agreement + 0.3
     assert "labeled as the other evidence says" in report.why
 
@@ -80,11 +80,9 @@ def test_choosing_costs_less_than_labeling(n_texts):
 
 def test_other_annotators_tell_apart_templates_that_share_an_error():
     def swaps_unless_asked(prompt: str) -> dict[str, float]:
-        right = understands(prompt)
+        right = understands(prompt.replace("answer with", "is"))
         if "answer with" in prompt:
             return right
-        if "A: positive" in prompt:
-            return {"A": 0.5, "B": 0.2}
         return {"positive": right["negative"], "negative": right["positive"]}
 
     evidence = SelectionEvidence({}, [*SIMILARITY, *_renamed(SIMILARITY, "student")])
@@ -101,15 +99,14 @@ def _renamed(labels: list[WeakLabel], annotator: str) -> list[WeakLabel]:
 
 def test_human_labels_overrule_agreement():
     def contrary(prompt: str) -> dict[str, float]:
-        answer = understands(prompt)
-        if "A: positive" in prompt:
-            is_good = '"a good' in prompt
-            return {"A": 0.3 if is_good else 0.1, "B": 0.1 if is_good else 0.3}
-        return {"positive": answer["negative"], "negative": answer["positive"]}
+        right = understands(prompt.replace("answer with", "is"))
+        if "answer with" in prompt:
+            return right
+        return {"positive": right["negative"], "negative": right["positive"]}
 
-    assert select(contrary, evidence=SelectionEvidence()).chosen != "plain-letters"
+    assert select(contrary, evidence=SelectionEvidence()).chosen != "plain-answer"
     report = select(contrary, evidence=SelectionEvidence(GOLD))
-    assert report.chosen == "plain-letters"
+    assert report.chosen == "plain-answer"
     assert report.figures[0].accuracy == 1.0
     assert report.figures[0].n_human == report.figures[0].n_texts
     assert "labels by people" in report.why
@@ -117,7 +114,7 @@ def test_human_labels_overrule_agreement():
 
 def test_a_template_that_gets_no_answer_is_not_chosen():
     model = FakeLanguageModel(understands)
-    model.loses = lambda prompt: None if str(prompt).endswith("Answer:") else "lost"
+    model.loses = lambda prompt: None if "answer with" in str(prompt) else "lost"
     selector = TemplateSelector(LLMAnnotator(model), TaskSchema((QUESTION,)), "")
     report = selector.select_template(QUESTION, EXAMPLES, SelectionEvidence(), BUDGET)
     assert report.chosen == "plain-answer"

@@ -120,7 +120,7 @@ def test_a_conversation_can_name_options_by_letters():
         "- A: positive (the reviewer is content)\n"
         "- B: negative (the reviewer is not content)\n"
     )
-    assert layout.asked == "Answer with the letter of one option."
+    assert layout.asked == "\nAnswer with the letter of one option."
 
 
 def test_options_without_a_meaning_stand_alone_in_a_conversation():
