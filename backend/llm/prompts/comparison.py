@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from backend.domain.labels import Abstention, AbstentionReason, Example, WeakLabel
 from backend.domain.questions import Question
-from backend.label_model.latent_class import Standardizer, is_answered
+from backend.label_model.calibration import BatchCalibrator
+from backend.label_model.latent_class import is_answered, log_probabilities
 from backend.llm.prompts.second_opinion import SecondOpinion
 
 Floats = NDArray[np.float64]
@@ -23,6 +24,9 @@ _MIN_FIRST_TEXTS = 4
 _HUMAN_WEIGHT = 4.0
 """A reference that is right for three texts in four tells a quarter of what a person's label does:
 (2 * 0.75 - 1) ** 2."""
+_UNMOVED_WEIGHT = 0.25
+"""Of the share of labels that calibration leaves, against the agreement; chosen on training texts
+of sst2, trec, ag_news, sms_spam, tweet_emotion and tweet_offensive with a 1.5B model."""
 _MIN_DISAGREEMENT = 0.08
 """Two templates that label nearly all texts alike are no two opinions."""
 _MAX_SECOND_DEFICIT = 0.1
@@ -37,9 +41,10 @@ class TemplateFigures:
     Args:
         n_texts: texts that it was asked about.
         n_read: those that got a posterior.
-        agreement: share of the texts with the reference label, people's counting 4
-            times; templates are compared by it.
+        agreement: share of the texts with the reference label, people's counting 4 times.
         standard_error: of the agreement.
+        unmoved: share of the texts whose label is the same before and after calibration: a prompt
+            that prefers a label whatever the text tells less about the text.
         accuracy: share of people's labels that it gave; None without any.
         n_human: number of people's labels.
     """
@@ -49,8 +54,14 @@ class TemplateFigures:
     n_read: int
     agreement: float
     standard_error: float
+    unmoved: float
     accuracy: float | None
     n_human: int
+
+    @property
+    def score(self) -> float:
+        """Return the agreement, and a part of what calibration leaves."""
+        return self.agreement + _UNMOVED_WEIGHT * self.unmoved
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +80,10 @@ class SelectionEvidence:
 class SuccessiveHalving:
     """Compares templates on more and more texts, the better half of them going on each time.
 
-    A template's score is the share of texts on which its calibrated label is the reference: the
-    label of a person, or else that of all other templates and annotators together. Common errors of
-    the LLM's templates raise the agreement of all alike; the other annotators err differently.
+    Compared is the share of texts on which a template's calibrated label is the reference, the
+    label of a person or else that of all other templates and annotators together, and how little
+    calibration has to move its labels. Common errors of the LLM's templates raise the agreement of
+    all alike; the other annotators err differently.
     Successive halving: Jamieson & Talwalkar 2016 (arXiv 1502.07943), section 3.
     """
 
@@ -147,7 +159,7 @@ class SuccessiveHalving:
     def _ranked(self) -> list[str]:
         """Return the templates, those that were asked longest first, then by their score."""
         figures = [self._figures(name) for name in self._names]
-        figures.sort(key=lambda row: (-row.n_texts, -row.agreement, -row.n_read))
+        figures.sort(key=lambda row: (-row.n_texts, -row.score, -row.n_read))
         return [row.template for row in figures]
 
     def _figures(self, name: str) -> TemplateFigures:
@@ -167,6 +179,7 @@ class SuccessiveHalving:
             n_read=int(is_answered(self._posteriors[name]).sum()),
             agreement=agreement,
             standard_error=error,
+            unmoved=_unmoved(self._posteriors[name]),
             accuracy=float(by_people.mean()) if len(by_people) else None,
             n_human=len(by_people),
         )
@@ -184,7 +197,7 @@ class SuccessiveHalving:
         n = min(first.n_texts, second.n_texts)
         rows = [self._posteriors[name][:n] for name in ranked[:2]]
         both = is_answered(rows[0]) & is_answered(rows[1])
-        if not both.any() or first.agreement - second.agreement > _MAX_SECOND_DEFICIT:
+        if not both.any() or first.score - second.score > _MAX_SECOND_DEFICIT:
             return None
         labels = [np.nan_to_num(calibrate(each)).argmax(axis=1)[both] for each in rows]
         if float((labels[0] != labels[1]).mean()) < _MIN_DISAGREEMENT:
@@ -239,12 +252,22 @@ def _aligned(labels: Mapping[int, WeakLabel], examples: Sequence[Example]) -> li
 
 
 def calibrate(posteriors: Floats) -> Floats:
-    """Return standardized log-probabilities (n, K) without an annotator's own preference."""
+    """Return log-posteriors (n, K) without an annotator's own preference; NaN rows stay."""
     rows = is_answered(posteriors)
     result = np.full(posteriors.shape, np.nan)
     if rows.any():
-        result[rows] = Standardizer.fit(posteriors[rows]).transform(posteriors[rows])
+        answered = posteriors[rows]
+        result[rows] = log_probabilities(BatchCalibrator.fit(answered).apply(answered))
     return result
+
+
+def _unmoved(posteriors: Floats) -> float:
+    """Return the share of answers (n, K) whose label calibration leaves; 0 without answers."""
+    rows = is_answered(posteriors)
+    if not rows.any():
+        return 0.0
+    calibrated = calibrate(posteriors[rows])
+    return float((posteriors[rows].argmax(axis=1) == calibrated.argmax(axis=1)).mean())
 
 
 def _consensus(peers: Sequence[Floats], anchors: Sequence[Floats]) -> NDArray[np.intp]:
