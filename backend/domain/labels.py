@@ -128,11 +128,13 @@ class Demonstration:
 class PromptContext:
     """How a project's questions are put to the LLM, beyond what its label config says.
 
-    `templates` names the selected prompt template of each question; `shots` holds, by question and
-    then by example id, the in-context examples of a prompt in their order.
+    `templates` names the selected prompt template of each question; `demonstrations` are shown in
+    all prompts of a question, but for a text's own; `shots` holds, by question and then by example
+    id, the in-context examples of a single prompt in their order, in place of those.
     """
 
     templates: Mapping[str, str] = field(default_factory=dict)
+    demonstrations: Mapping[str, tuple[Demonstration, ...]] = field(default_factory=dict)
     shots: Mapping[str, Mapping[int, tuple[Demonstration, ...]]] = field(default_factory=dict)
 
 

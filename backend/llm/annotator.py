@@ -28,7 +28,6 @@ from backend.llm.prompt_batch import (
 )
 from backend.llm.prompts.templates import (
     available_templates,
-    one_per_route,
     prompt_version,
 )
 from backend.llm.prompts.truncation import Deadline
@@ -105,8 +104,7 @@ class LLMAnnotator:
 
     def templates(self, question: Question, *, deadline_s: float | None = None) -> tuple[str, ...]:
         """Return the names of the prompt templates that word a question for the model's server."""
-        names = available_templates(self._model.describe(deadline_s=deadline_s))
-        return names if question.kind.is_exclusive else one_per_route(names)
+        return available_templates(self._model.describe(deadline_s=deadline_s), question)
 
     def _ask(
         self, call: LLMCall, question: Question, examples: Sequence[Example]

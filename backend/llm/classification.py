@@ -71,7 +71,9 @@ def ask_single_label(
         question = replace(question, labels=tuple(labels))
     words = _verbalizer(call, question, template)
     layout = choice_layout(call.schema, question, call.instruction, template, words)
-    batch = PromptBatch(call, question, prompt_version(question, template))
+    n_shots = len(call.prompt_context.demonstrations.get(question.name, ()))
+    suffix = f"-{n_shots}shots" if n_shots else ""
+    batch = PromptBatch(call, question, prompt_version(question, template, suffix=suffix))
     decoding = _decoding(call.info, words, is_chat=template.is_chat)
     answer_word = _answer_word(question, words)
     prompts = batch.prompts(examples, layout, answer_word, call.truncator(decoding))

@@ -25,7 +25,6 @@ from backend.llm.prompts.templates import (
     DEFAULT_TEMPLATE,
     TEMPLATES,
     PromptTemplate,
-    available_templates,
     slot_text,
 )
 from backend.llm.prompts.truncation import Deadline, PromptTruncator, TruncatedPrompt
@@ -66,7 +65,7 @@ class LLMCall:
         """Return a question's template in the prompt context, if the server can take it."""
         name = self.prompt_context.templates.get(question.name, "")
         template = TEMPLATES.get(name, TEMPLATES[DEFAULT_TEMPLATE])
-        if template.name in available_templates(self.info):
+        if self.info.has_chat if template.is_chat else self.info.has_plain:
             return template
         return TEMPLATES[DEFAULT_TEMPLATE if self.info.has_plain else DEFAULT_CHAT_TEMPLATE]
 
@@ -91,6 +90,7 @@ class PromptBatch:
         self._call = call
         self._question = question
         self._version = version
+        self._demonstrations = call.prompt_context.demonstrations.get(question.name, ())
         self._shots = call.prompt_context.shots.get(question.name, {})
 
     def prompts(
@@ -172,9 +172,14 @@ class PromptBatch:
     def shots(
         self, example: Example, format_answer: FormatAnswer
     ) -> list[tuple[dict[str, str], str]]:
-        """Return an example's demonstrations: their texts as a prompt shows them, their answers."""
+        """Return an example's demonstrations: their texts as a prompt shows them, their answers.
+
+        A text is never shown with its own answer.
+        """
         shots = []
-        for shot in self._shots.get(example.id, ()):
+        for shot in self._shots.get(example.id, self._demonstrations):
+            if shot.example_id == example.id:
+                continue
             answer, shown = format_answer(shot), self._slots(shot.texts)
             if answer is not None and shown:
                 shots.append((shown, answer))

@@ -32,6 +32,7 @@ from backend.label_model.multilabel import (
 from backend.label_model.single_label import HUMAN, LabelModel, aggregate, fit_label_model
 from backend.llm.annotator import LLMAnnotator
 from backend.llm.prompts.comparison import SelectionEvidence, posterior_rows
+from backend.llm.prompts.few_shot import demonstration_from_json
 from backend.llm.prompts.second_opinion import SecondOpinion
 from backend.llm.prompts.selection import PromptBudget, TemplateSelector
 from backend.pipeline.pool import MIN_TEXTS, AggregatedPool, Guidelines, Pool
@@ -267,7 +268,7 @@ class AnnotatorEnsemble:
                 guidelines.schema,
                 guidelines.instruction,
                 examples,
-                prompt_context=PromptContext(templates=state.templates),
+                prompt_context=_prompt_context(state),
                 deadline_s=deadline_s,
             )
             if deadline_s is None:  # an annotator does not wait for a second answer
@@ -339,6 +340,15 @@ class AnnotatorEnsemble:
         human = pool.human.get(question.name, {})
         known = {row_of[i]: label for i, label in human.items() if i in row_of}
         return fit_label_model(posteriors, self.embed(question, pool.examples).astype(float), known)
+
+
+def _prompt_context(state: EnsembleState) -> PromptContext:
+    """Return the selected templates and the demonstrations that help."""
+    demonstrations = {
+        name: tuple(map(demonstration_from_json, report.get("demonstrations", ())))
+        for name, report in state.reports.items()
+    }
+    return PromptContext(state.templates, demonstrations)
 
 
 def _human_sets(pool: Pool, question: Question) -> Mapping[int, frozenset[int]]:

@@ -28,23 +28,22 @@ def data(tmp_path):
 
 
 def thinks(prompt: str) -> dict[str, float]:
-    """Read the text unless told what to answer with."""
-    if "answer with" in prompt:
+    """Read the text unless told to choose."""
+    if "Choose the" in prompt:
         return {"good": 0.4, "bad": 0.3}
     is_good = "good film" in prompt
     return {"good": 0.4 if is_good else 0.1, "bad": 0.1 if is_good else 0.2}
 
 
 def test_templates_are_trial_and_the_selection_avoids_the_bad_one(data):
-    model = FakeLanguageModel(thinks, n_context_tokens=2048)
+    model = FakeLanguageModel(thinks, n_context_tokens=2048, has_chat=True)
     similarity = SimilarityAnnotator(FakeEncoder())
     trial = measure(model, similarity, data, limit=60, console=Console(file=StringIO()))
     assert "a test text" not in "".join(model.prompts)
     found = figures(trial, 5, np.random.default_rng(0))
-    plain = [name for name, template in TEMPLATES.items() if not template.is_chat]
-    assert list(trial.posteriors) == plain
-    assert found["accuracy_raw plain-hints"] == 1.0
-    assert found["accuracy_raw plain-answer"] < 1.0
+    assert list(trial.posteriors) == [name for name in TEMPLATES if name != "plain-hints"]
+    assert found["accuracy_raw plain-options"] == 1.0
+    assert found["accuracy_raw chat-choose"] < 1.0
     assert found["accuracy_selected human=0"] == found["accuracy_best"] == 1.0
     assert sum(found["selected human=30"].values()) == 5
-    assert "plain-answer" not in found["selected human=0"]
+    assert "chat-choose" not in found["selected human=0"]

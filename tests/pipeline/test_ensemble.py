@@ -158,7 +158,7 @@ def two_template_project(stores, annotator, prompts_per_text=1.5):
 
 def test_unsure_texts_are_asked_about_with_a_second_template(stores):
     annotator = TwoTemplates()
-    ensemble, guidelines, examples = two_template_project(stores, annotator)
+    ensemble, guidelines, examples = two_template_project(stores, annotator, prompts_per_text=2.0)
     labels = ensemble.collect(PROJECT, guidelines, examples)
     first = ensemble.state(PROJECT).templates["tone"]
     twice = {i for template, i in annotator.asked if template != first}

@@ -13,13 +13,12 @@ from backend.domain.labels import Abstention, AbstentionReason, Example, WeakLab
 from backend.domain.questions import Question
 from backend.label_model.calibration import BatchCalibrator
 from backend.label_model.latent_class import is_answered, log_probabilities
-from backend.llm.prompts.second_opinion import SecondOpinion
 
 Floats = NDArray[np.float64]
 AskTemplate = Callable[[str, Sequence[Example]], Floats]
 """Returns a template's `posterior_rows` on the examples, NaN rows for abstentions."""
 
-_MAX_FIRST_TEXTS = 20
+_MAX_FIRST_TEXTS = 32
 _MIN_FIRST_TEXTS = 4
 _HUMAN_WEIGHT = 4.0
 """A reference that is right for three texts in four tells a quarter of what a person's label does:
@@ -94,10 +93,10 @@ class SuccessiveHalving:
         examples: Sequence[Example],
         evidence: SelectionEvidence,
     ) -> None:
-        self._question = question
+        self.question = question
         self._names = list(templates)
         self._alive = list(templates)
-        self._examples = examples
+        self.examples = examples
         self._human = _human_rows(question, examples, evidence.human)
         others = _by_annotator(evidence.others)
         self._others = [
@@ -115,34 +114,41 @@ class SuccessiveHalving:
         About `max_unused` prompts go to templates that drop out, one for each label and text of a
         multilabel question.
         """
-        n_new = self._first_size(max_unused // max(1, self._n_rows))
+        rungs = _rungs(len(self._names))
+        n_unused = sum((n_alive - 1) * multiple for n_alive, multiple in rungs)
+        n_first = max_unused // max(1, self._n_rows) // max(1, n_unused)
+        n_first = max(_MIN_FIRST_TEXTS, min(_MAX_FIRST_TEXTS, n_first))
         n_done = 0
-        while n_done < len(self._examples):
-            some = self._examples[n_done : n_done + n_new]
+        for n_alive, multiple in rungs:
+            self._alive = self._ranked()[:n_alive]
+            some = self.examples[n_done : n_done + multiple * n_first]
+            if not some:
+                break
             for name in self._alive:
                 self._posteriors[name] = np.vstack([self._posteriors[name], ask(name, some)])
             self._compare(n_done * self._n_rows, (n_done + len(some)) * self._n_rows)
             n_done += len(some)
-            if len(self._alive) <= 2:
-                break
-            n_left = max(2, math.ceil(len(self._alive) / 2))
-            self._alive = self._ranked()[:n_left]
-            n_new *= 2 if n_left == 2 else 1
 
     def figures(self) -> tuple[TemplateFigures, ...]:
         """Return the figures of all templates, best first."""
         return tuple(self._figures(name) for name in self._ranked())
 
-    def _first_size(self, max_prompts: int) -> int:
-        """Return the number of texts of the first comparison that keeps to the budget."""
-        n_alive, size, cost = len(self._alive), 1, 0
-        while True:
-            cost += (n_alive - 1) * size
-            if n_alive <= 2:
-                break
-            n_alive = max(2, math.ceil(n_alive / 2))
-            size *= 2 if n_alive == 2 else 1
-        return max(_MIN_FIRST_TEXTS, min(_MAX_FIRST_TEXTS, max_prompts // max(1, cost)))
+    def calibrated(self, name: str) -> list[Floats]:
+        """Return calibrated log-posteriors (n, K) of a template and all other annotators.
+
+        Of the texts that the template was asked about.
+        """
+        n = len(self._posteriors[name])
+        return [calibrate(self._posteriors[name]), *(rows[:n] for rows in self._others)]
+
+    def posteriors(self, name: str) -> Floats:
+        """Return a template's posteriors (n, K) of the texts that it was asked about."""
+        return self._posteriors[name]
+
+    @property
+    def human(self) -> NDArray[np.intp]:
+        """Return people's classes by row, -1 where there is none."""
+        return self._human
 
     def _compare(self, start: int, end: int) -> None:
         """Credit each template that is left with the new texts on which it has the reference."""
@@ -184,25 +190,29 @@ class SuccessiveHalving:
             n_human=len(by_people),
         )
 
-    def second_opinion(self, share: float) -> SecondOpinion | None:
-        """Return the runner-up as a second opinion, where it is nearly as good and differs.
-
-        Args:
-            share: of the project's texts that may be asked about again.
-        """
+    def runner_up(self) -> str:
+        """Return the second template where it is nearly as good and labels other texts, else ""."""
         ranked = self._ranked()
-        if len(ranked) < 2 or self._question.kind.is_multilabel:
-            return None
+        if len(ranked) < 2 or self.question.kind.is_multilabel:
+            return ""
         first, second = (self._figures(name) for name in ranked[:2])
         n = min(first.n_texts, second.n_texts)
         rows = [self._posteriors[name][:n] for name in ranked[:2]]
         both = is_answered(rows[0]) & is_answered(rows[1])
         if not both.any() or first.score - second.score > _MAX_SECOND_DEFICIT:
-            return None
+            return ""
         labels = [np.nan_to_num(calibrate(each)).argmax(axis=1)[both] for each in rows]
-        if float((labels[0] != labels[1]).mean()) < _MIN_DISAGREEMENT:
-            return None
-        return SecondOpinion.fit(ranked[1], *rows, share=share)
+        differ = float((labels[0] != labels[1]).mean()) >= _MIN_DISAGREEMENT
+        return second.template if differ else ""
+
+
+def _rungs(n_templates: int) -> list[tuple[int, int]]:
+    """Return how many templates are compared each time, and on how many times the first texts."""
+    rungs = []
+    while n_templates > 2:
+        rungs.append((n_templates, 1))
+        n_templates = math.ceil(n_templates / 2)
+    return [*rungs, (n_templates, 2)]
 
 
 def posterior_rows(question: Question, weak_labels: Sequence[WeakLabel]) -> Floats:

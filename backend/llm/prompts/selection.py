@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
-from backend.domain.labels import Example, PromptContext
+import numpy as np
+
+from backend.domain.labels import Demonstration, Example, PromptContext
 from backend.domain.questions import Question, TaskSchema
 from backend.llm.annotator import LLMAnnotator
 from backend.llm.prompts.comparison import (
@@ -16,16 +19,29 @@ from backend.llm.prompts.comparison import (
     TemplateFigures,
     posterior_rows,
 )
+from backend.llm.prompts.few_shot import (
+    MAX_LABELS,
+    N_SHOTS,
+    demonstration_to_json,
+    make_demonstrations,
+)
 from backend.llm.prompts.second_opinion import SecondOpinion
 
-MAX_UNUSED_PROMPTS = 180
+MAX_UNUSED_PROMPTS = 160
+MAX_TRIAL_PROMPTS = 80
+_MIN_TRIAL_PROMPTS = 16
+_NO_SHOTS = "no shots"
+_MIN_GAIN = 0.02
+"""Demonstrations make every prompt longer, and so have to be better by more than nothing."""
+_SEED = 0
 
 
 @dataclass(frozen=True, slots=True)
 class TemplateReport:
     """A question's selected template with the reason, and the figures of all; best first.
 
-    `second` is asked as well where the selected template is unsure.
+    `second` is asked as well where the selected template is unsure. `trial` has the figures of the
+    selected template with and without demonstrations, `demonstrations` those that help.
     """
 
     question: str
@@ -33,16 +49,24 @@ class TemplateReport:
     why: str
     figures: tuple[TemplateFigures, ...] = ()
     second: SecondOpinion | None = None
+    trial: tuple[TemplateFigures, ...] = ()
+    demonstrations: tuple[Demonstration, ...] = ()
 
     @property
     def n_unused(self) -> int:
-        """Return how many prompts went to templates that are not used."""
-        return sum(row.n_texts for row in self.figures if row.template != self.chosen)
+        """Return how many prompts went to templates and demonstrations that are not used."""
+        n_templates = sum(row.n_texts for row in self.figures if row.template != self.chosen)
+        tried = [row.n_texts for row in self.trial if row.template != _NO_SHOTS]
+        if not self.demonstrations:
+            return n_templates + sum(tried)
+        return n_templates + sum(tried) - max(tried) + self.figures[0].n_texts
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as plain values."""
+        plain = asdict(replace(self, second=None, demonstrations=()))
         second = self.second.to_json() if self.second else None
-        return {**asdict(replace(self, second=None)), "second": second}
+        shown = [demonstration_to_json(one) for one in self.demonstrations]
+        return {**plain, "second": second, "demonstrations": shown}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +80,15 @@ class PromptBudget:
     def max_unused(self) -> int:
         """Return how many prompts may go to templates that are then not used.
 
-        Under half of the texts, so that choosing never costs more than labeling.
+        With the trial of demonstrations under half of the texts, so that choosing costs less than
+        labeling.
         """
-        return min(MAX_UNUSED_PROMPTS, self.n_texts // 2)
+        return min(MAX_UNUSED_PROMPTS, 3 * self.n_texts // 10)
+
+    @property
+    def max_tried(self) -> int:
+        """Return how many prompts may go to demonstrations that are then not used."""
+        return min(MAX_TRIAL_PROMPTS, self.n_texts // 5)
 
     def second_share(self, n_unused: int) -> float:
         """Return the share of the texts that may be asked about twice, after the selection."""
@@ -66,7 +96,7 @@ class PromptBudget:
 
 
 class TemplateSelector:
-    """Asks one question with every template that the server can take."""
+    """Asks one question with every template that the server can take, and with demonstrations."""
 
     def __init__(self, annotator: LLMAnnotator, schema: TaskSchema, instruction: str) -> None:
         self._annotator = annotator
@@ -86,25 +116,76 @@ class TemplateSelector:
             LanguageModelError: the model cannot be reached.
         """
         names = self._annotator.templates(question)
-        if len(names) < 2:
-            return TemplateReport(question.name, names[0], "the server takes no other template")
-        schema = TaskSchema((question,), self._schema.headers)
-
-        def ask(template: str, some: Sequence[Example]) -> Floats:
-            context = PromptContext({question.name: template})
-            weak_labels = self._annotator.annotate(
-                schema, self._instruction, some, prompt_context=context
-            )
-            return posterior_rows(question, weak_labels)
-
         halving = SuccessiveHalving(question, names, examples, evidence)
-        halving.run(ask, budget.max_unused)
+        if len(names) > 1:
+            halving.run(partial(self._ask, question), budget.max_unused)
         figures = halving.figures()
         if not any(row.n_read for row in figures):
             return TemplateReport(question.name, names[0], "no template got an answer")
         report = TemplateReport(question.name, figures[0].template, _why(figures), figures)
+        first = halving.posteriors(report.chosen)
+        can_show = question.kind.is_exclusive and len(question.labels) <= MAX_LABELS
+        if can_show and budget.max_tried >= _MIN_TRIAL_PROMPTS:
+            report, first = self._with_demonstrations(report, halving, evidence, budget)
+        second = halving.runner_up()
+        if not second:
+            return report
+        n = len(halving.posteriors(second))
         share = budget.second_share(report.n_unused)
-        return replace(report, second=halving.second_opinion(share))
+        opinion = SecondOpinion.fit(second, first[:n], halving.posteriors(second), share=share)
+        return replace(report, second=opinion)
+
+    def _with_demonstrations(
+        self,
+        report: TemplateReport,
+        halving: SuccessiveHalving,
+        evidence: SelectionEvidence,
+        budget: PromptBudget,
+    ) -> tuple[TemplateReport, Floats]:
+        """Return the report with the demonstrations that help, and the posteriors with them.
+
+        The posteriors (n, K) are of the texts that the selected template was asked about, NaN where
+        these were not asked about with demonstrations.
+        """
+        question, log_posteriors = halving.question, halving.calibrated(report.chosen)
+        examples = halving.examples[: len(log_posteriors[0])]
+        human = halving.human[: len(examples)]
+        make = partial(make_demonstrations, question, examples, log_posteriors, human, seed=_SEED)
+        by_name = {f"{n} shots": make(n_shots=n) for n in N_SHOTS}
+        shown = {one.example_id for each in by_name.values() for one in each}
+        rows = [at for at, example in enumerate(examples) if example.id not in shown]
+        trial = SuccessiveHalving(
+            question, [_NO_SHOTS, *by_name], [examples[row] for row in rows], evidence
+        )
+
+        def ask(name: str, some: Sequence[Example]) -> Floats:
+            return self._ask(question, report.chosen, some, by_name.get(name, ()))
+
+        trial.run(ask, budget.max_tried)
+        figures = trial.figures()
+        best, without = figures[0], next(row for row in figures if row.template == _NO_SHOTS)
+        report = replace(report, trial=figures)
+        is_close = without.n_texts == best.n_texts and best.score - without.score < _MIN_GAIN
+        if best.template == _NO_SHOTS or is_close:
+            return report, halving.posteriors(report.chosen)
+        answers = trial.posteriors(best.template)
+        posteriors = np.full(halving.posteriors(report.chosen).shape, np.nan)
+        posteriors[rows[: len(answers)]] = answers
+        return replace(report, demonstrations=by_name[best.template]), posteriors
+
+    def _ask(
+        self,
+        question: Question,
+        template: str,
+        examples: Sequence[Example],
+        demonstrations: tuple[Demonstration, ...] = (),
+    ) -> Floats:
+        context = PromptContext({question.name: template}, {question.name: demonstrations})
+        schema = TaskSchema((question,), self._schema.headers)
+        weak_labels = self._annotator.annotate(
+            schema, self._instruction, examples, prompt_context=context
+        )
+        return posterior_rows(question, weak_labels)
 
 
 def _why(figures: Sequence[TemplateFigures]) -> str:

@@ -24,7 +24,6 @@ _UNPRINTABLE = re.compile(
     r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069\ufeff]"
 )
 """Control characters that are no white space, lone surrogates, and changes of text direction."""
-_ANSWER = "Answer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +33,6 @@ class PromptTemplate:
     Args:
         version: raised with every change of the wording.
         lists_options: whether a line lists the answers; None: only where a meaning is missing.
-        asks_answer: whether the line to complete is "Answer:" under a sentence that asks; else it
-            is the question's name.
         is_chat: whether the prompt is a conversation in the model's chat template, for instruct
             models, rather than a text to complete, for base models.
         chooses: whether a conversation tells the task in the system's turn and asks below the text,
@@ -45,7 +42,6 @@ class PromptTemplate:
     name: str
     version: int = 1
     lists_options: bool | None = None
-    asks_answer: bool = False
     is_chat: bool = False
     chooses: bool = False
 
@@ -55,7 +51,6 @@ TEMPLATES: Mapping[str, PromptTemplate] = {
     for template in (
         PromptTemplate("plain-options", lists_options=True),
         PromptTemplate("plain-hints", version=2),
-        PromptTemplate("plain-answer", lists_options=True, asks_answer=True),
         PromptTemplate("chat-options", version=2, is_chat=True),
         PromptTemplate("chat-choose", is_chat=True, chooses=True),
     )
@@ -67,26 +62,23 @@ DEFAULT_CHAT_TEMPLATE = "chat-options"
 """For servers with the chat route alone."""
 
 
-def one_per_route(names: Sequence[str]) -> tuple[str, ...]:
-    """Return the first plain and the first chat template, which are all that yes or no has."""
-    first: dict[bool, str] = {}
-    for name in names:
-        first.setdefault(TEMPLATES[name].is_chat, name)
-    return tuple(first.values())
-
-
 def prompt_version(question: Question, template: PromptTemplate, *, suffix: str = "") -> str:
     """Return the version stored with a weak label, such as "choice/plain-options/2"."""
     return f"{question.kind.prompt_prefix}/{template.name}{suffix}/{template.version}"
 
 
-def available_templates(info: LanguageModelInfo) -> tuple[str, ...]:
-    """Return the names of the templates that a server can take."""
-    return tuple(
+def available_templates(info: LanguageModelInfo, question: Question) -> tuple[str, ...]:
+    """Return the names of the templates that word a question differently for a server."""
+    names = [
         name
         for name, template in TEMPLATES.items()
         if (info.has_chat if template.is_chat else info.has_plain)
-    )
+    ]
+    if not question.kind.is_exclusive:  # yes or no has one wording a route
+        return tuple(name for name in names if name in (DEFAULT_TEMPLATE, DEFAULT_CHAT_TEMPLATE))
+    if not any(label.hint for label in question.labels):  # both would list the options alone
+        names = [name for name in names if name != "plain-hints"]
+    return tuple(names)
 
 
 def choice_layout(
@@ -106,9 +98,7 @@ def choice_layout(
     if template.is_chat:
         return _choice_conversation(question, lines, template, words)
     lines += _plain_lines(question, template, words)
-    name = display_name(question.name)
-    layout = question_layout(question, lines, _ANSWER if template.asks_answer else name)
-    return replace(layout, lead=words.lead)
+    return replace(question_layout(question, lines, display_name(question.name)), lead=words.lead)
 
 
 def _plain_lines(question: Question, template: PromptTemplate, words: Verbalizer) -> list[str]:
@@ -122,10 +112,6 @@ def _plain_lines(question: Question, template: PromptTemplate, words: Verbalizer
     lists_options = template.lists_options
     if lists_options is None:
         lists_options = len(meanings) < len(question.labels)
-    if template.asks_answer and not words.are_letters:
-        return [*meanings, f"{name}: answer with {_one_of(words.words)}."]
-    if template.asks_answer:
-        return [f"{name}: answer with the letter of one option.", *meanings]
     return [*([f"{name}: {_one_of(words.words)}"] if lists_options else []), *meanings]
 
 
@@ -164,7 +150,7 @@ def _role(answer: str) -> str:
 def _subject(question: Question, which: str = "this") -> str:
     """Return what is asked about, such as "sentiment of this review"."""
     fields = " and ".join(display_name(text.name).lower() for text in question.fields)
-    name = display_name(question.name).lower() or _ANSWER.lower()
+    name = display_name(question.name).lower() or "answer"
     return f"{name} of {which} {fields or 'text'}"
 
 

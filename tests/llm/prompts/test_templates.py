@@ -136,18 +136,11 @@ def test_shots_are_turns_of_a_conversation():
     assert shown.fill({"text": "Bad."}).turns == (fine, "positive", bad)
 
 
-def test_the_answer_template_asks_in_a_sentence():
-    layout = layout_for(without_hints(QUESTION), template="plain-answer", headers=())
-    assert filled(layout) == (
-        'Sentiment: answer with positive or negative.\n\nText: "It works."\nAnswer:'
-    )
-
-
 def test_letters_are_defined_by_the_labels_names():
     lines = layout_for(words=LETTERS).opening.split("\n")
     assert "A: positive (the reviewer is content)" in lines
     plain = layout_for(
-        without_hints(QUESTION), words=LETTERS, template="plain-answer"
+        without_hints(QUESTION), words=LETTERS, template="plain-hints"
     ).opening.split("\n")
     assert "B: negative" in plain
 
