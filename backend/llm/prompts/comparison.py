@@ -133,17 +133,14 @@ class SuccessiveHalving:
         """Return the figures of all templates, best first."""
         return tuple(self._figures(name) for name in self._ranked())
 
-    def calibrated(self, name: str) -> list[Floats]:
-        """Return calibrated log-posteriors (n, K) of a template and all other annotators.
-
-        Of the texts that the template was asked about.
-        """
-        n = len(self._posteriors[name])
-        return [calibrate(self._posteriors[name]), *(rows[:n] for rows in self._others)]
-
     def posteriors(self, name: str) -> Floats:
         """Return a template's posteriors (n, K) of the texts that it was asked about."""
         return self._posteriors[name]
+
+    def anchors(self, name: str) -> list[Floats]:
+        """Return the other annotators' log-posteriors (n, K) of a template's texts."""
+        n = len(self._posteriors[name])
+        return [rows[:n] for rows in self._others]
 
     @property
     def human(self) -> NDArray[np.intp]:
@@ -157,10 +154,8 @@ class SuccessiveHalving:
         human = self._human[start:end]
         for name, own in calibrated.items():
             peers = [rows for other, rows in calibrated.items() if other != name]
-            reference = np.where(human >= 0, human, _consensus(peers, anchors))
-            is_same = is_answered(own) & (np.nan_to_num(own).argmax(axis=1) == reference)
-            is_known = reference >= 0
-            self._credits[name] += np.where(is_known, is_same, np.nan).tolist()
+            reference = np.where(human >= 0, human, consensus(peers, anchors))
+            self._credits[name] += credit(own, reference).tolist()
 
     def _ranked(self) -> list[str]:
         """Return the templates, those that were asked longest first, then by their score."""
@@ -170,25 +165,7 @@ class SuccessiveHalving:
 
     def _figures(self, name: str) -> TemplateFigures:
         credits = np.array(self._credits[name])
-        n_texts = len(credits)
-        human = self._human[:n_texts]
-        is_known = ~np.isnan(credits)
-        weights = np.where(human >= 0, _HUMAN_WEIGHT, 1.0)[is_known]
-        known = credits[is_known]
-        agreement = float(np.average(known, weights=weights)) if len(known) else 0.0
-        variance = agreement * (1 - agreement) * float((weights**2).sum())
-        error = math.sqrt(variance) / float(weights.sum()) if len(known) else 1.0
-        by_people = credits[(human >= 0) & is_known]
-        return TemplateFigures(
-            template=name,
-            n_texts=n_texts,
-            n_read=int(is_answered(self._posteriors[name]).sum()),
-            agreement=agreement,
-            standard_error=error,
-            unmoved=_unmoved(self._posteriors[name]),
-            accuracy=float(by_people.mean()) if len(by_people) else None,
-            n_human=len(by_people),
-        )
+        return figures_of(name, self._posteriors[name], credits, self._human[: len(credits)])
 
     def runner_up(self) -> str:
         """Return the second template where it is nearly as good and labels other texts, else ""."""
@@ -204,6 +181,41 @@ class SuccessiveHalving:
         labels = [np.nan_to_num(calibrate(each)).argmax(axis=1)[both] for each in rows]
         differ = float((labels[0] != labels[1]).mean()) >= _MIN_DISAGREEMENT
         return second.template if differ else ""
+
+
+def credit(log_posteriors: Floats, reference: NDArray[np.intp]) -> Floats:
+    """Return 1 (n,) where the label is the reference, 0 elsewhere, NaN where there is none."""
+    is_same = np.nan_to_num(log_posteriors, nan=-np.inf).argmax(axis=1) == reference
+    is_same &= is_answered(log_posteriors)
+    return np.where(reference >= 0, is_same.astype(float), np.nan)
+
+
+def figures_of(
+    name: str, posteriors: Floats, credits: Floats, human: NDArray[np.intp]
+) -> TemplateFigures:
+    """Return a template's figures.
+
+    Args:
+        posteriors: its answers (n, K).
+        credits: see `credit`, (n,).
+        human: people's classes (n,), -1 where there is none.
+    """
+    is_known = ~np.isnan(credits)
+    weights = np.where(human >= 0, _HUMAN_WEIGHT, 1.0)[is_known]
+    known = credits[is_known]
+    agreement = float(np.average(known, weights=weights)) if len(known) else 0.0
+    variance = agreement * (1 - agreement) * float((weights**2).sum())
+    by_people = credits[(human >= 0) & is_known]
+    return TemplateFigures(
+        template=name,
+        n_texts=len(credits),
+        n_read=int(is_answered(posteriors).sum()),
+        agreement=agreement,
+        standard_error=math.sqrt(variance) / float(weights.sum()) if len(known) else 1.0,
+        unmoved=_unmoved(posteriors),
+        accuracy=float(by_people.mean()) if len(by_people) else None,
+        n_human=len(by_people),
+    )
 
 
 def _rungs(n_templates: int) -> list[tuple[int, int]]:
@@ -280,7 +292,7 @@ def _unmoved(posteriors: Floats) -> float:
     return float((posteriors[rows].argmax(axis=1) == calibrated.argmax(axis=1)).mean())
 
 
-def _consensus(peers: Sequence[Floats], anchors: Sequence[Floats]) -> NDArray[np.intp]:
+def consensus(peers: Sequence[Floats], anchors: Sequence[Floats]) -> NDArray[np.intp]:
     """Return the labels (n,) of the peers' mean plus the anchors' mean, -1 where there is none.
 
     Two templates agree with each other alike, so that only the anchors tell a lone peer's worth.

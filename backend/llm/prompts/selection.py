@@ -17,6 +17,10 @@ from backend.llm.prompts.comparison import (
     SelectionEvidence,
     SuccessiveHalving,
     TemplateFigures,
+    calibrate,
+    consensus,
+    credit,
+    figures_of,
     posterior_rows,
 )
 from backend.llm.prompts.few_shot import (
@@ -28,11 +32,12 @@ from backend.llm.prompts.few_shot import (
 from backend.llm.prompts.second_opinion import SecondOpinion
 
 MAX_UNUSED_PROMPTS = 160
-MAX_TRIAL_PROMPTS = 80
-_MIN_TRIAL_PROMPTS = 16
+MAX_TRIAL_PROMPTS = 160
+_MIN_TRIAL_PROMPTS = 32
 _NO_SHOTS = "no shots"
-_MIN_GAIN = 0.02
-"""Demonstrations make every prompt longer, and so have to be better by more than nothing."""
+_MAX_LOSS = 0.02
+"""How far demonstrations may score lower and are kept: they help a capable model by two or three
+points, which is less than the trial can see, and harm a small one by ten or more."""
 _SEED = 0
 
 
@@ -55,11 +60,11 @@ class TemplateReport:
     @property
     def n_unused(self) -> int:
         """Return how many prompts went to templates and demonstrations that are not used."""
-        n_templates = sum(row.n_texts for row in self.figures if row.template != self.chosen)
-        tried = [row.n_texts for row in self.trial if row.template != _NO_SHOTS]
+        n_unused = sum(row.n_texts for row in self.figures if row.template != self.chosen)
+        n_tried = sum(row.n_texts for row in self.trial if row.template != _NO_SHOTS)
         if not self.demonstrations:
-            return n_templates + sum(tried)
-        return n_templates + sum(tried) - max(tried) + self.figures[0].n_texts
+            return n_unused + n_tried
+        return n_unused + n_tried - self.trial[0].n_texts + self.figures[0].n_texts
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as plain values."""
@@ -88,7 +93,7 @@ class PromptBudget:
     @property
     def max_tried(self) -> int:
         """Return how many prompts may go to demonstrations that are then not used."""
-        return min(MAX_TRIAL_PROMPTS, self.n_texts // 5)
+        return min(MAX_TRIAL_PROMPTS, 3 * self.n_texts // 10)
 
     def second_share(self, n_unused: int) -> float:
         """Return the share of the texts that may be asked about twice, after the selection."""
@@ -116,9 +121,10 @@ class TemplateSelector:
             LanguageModelError: the model cannot be reached.
         """
         names = self._annotator.templates(question)
+        if len(names) < 2:
+            return TemplateReport(question.name, names[0], "the server takes no other template")
         halving = SuccessiveHalving(question, names, examples, evidence)
-        if len(names) > 1:
-            halving.run(partial(self._ask, question), budget.max_unused)
+        halving.run(partial(self._ask, question), budget.max_unused)
         figures = halving.figures()
         if not any(row.n_read for row in figures):
             return TemplateReport(question.name, names[0], "no template got an answer")
@@ -126,7 +132,7 @@ class TemplateSelector:
         first = halving.posteriors(report.chosen)
         can_show = question.kind.is_exclusive and len(question.labels) <= MAX_LABELS
         if can_show and budget.max_tried >= _MIN_TRIAL_PROMPTS:
-            report, first = self._with_demonstrations(report, halving, evidence, budget)
+            report, first = self._with_demonstrations(report, halving, budget)
         second = halving.runner_up()
         if not second:
             return report
@@ -136,41 +142,42 @@ class TemplateSelector:
         return replace(report, second=opinion)
 
     def _with_demonstrations(
-        self,
-        report: TemplateReport,
-        halving: SuccessiveHalving,
-        evidence: SelectionEvidence,
-        budget: PromptBudget,
+        self, report: TemplateReport, halving: SuccessiveHalving, budget: PromptBudget
     ) -> tuple[TemplateReport, Floats]:
         """Return the report with the demonstrations that help, and the posteriors with them.
 
-        The posteriors (n, K) are of the texts that the selected template was asked about, NaN where
+        The reference is what the next template and the other annotators say, or people. The
+        posteriors (n, K) are of the texts that the selected template was asked about, NaN where
         these were not asked about with demonstrations.
         """
-        question, log_posteriors = halving.question, halving.calibrated(report.chosen)
-        examples = halving.examples[: len(log_posteriors[0])]
-        human = halving.human[: len(examples)]
-        make = partial(make_demonstrations, question, examples, log_posteriors, human, seed=_SEED)
-        by_name = {f"{n} shots": make(n_shots=n) for n in N_SHOTS}
+        question, first = halving.question, halving.posteriors(report.chosen)
+        examples, human = halving.examples[: len(first)], halving.human[: len(first)]
+        anchors = halving.anchors(report.chosen)
+        make = partial(make_demonstrations, question, examples, [calibrate(first), *anchors], human)
+        by_name = {f"{n} shots": make(n_shots=n, seed=_SEED) for n in N_SHOTS}
         shown = {one.example_id for each in by_name.values() for one in each}
         rows = [at for at, example in enumerate(examples) if example.id not in shown]
-        trial = SuccessiveHalving(
-            question, [_NO_SHOTS, *by_name], [examples[row] for row in rows], evidence
-        )
-
-        def ask(name: str, some: Sequence[Example]) -> Floats:
-            return self._ask(question, report.chosen, some, by_name.get(name, ()))
-
-        trial.run(ask, budget.max_tried)
-        figures = trial.figures()
-        best, without = figures[0], next(row for row in figures if row.template == _NO_SHOTS)
-        report = replace(report, trial=figures)
-        is_close = without.n_texts == best.n_texts and best.score - without.score < _MIN_GAIN
-        if best.template == _NO_SHOTS or is_close:
-            return report, halving.posteriors(report.chosen)
-        answers = trial.posteriors(best.template)
-        posteriors = np.full(halving.posteriors(report.chosen).shape, np.nan)
-        posteriors[rows[: len(answers)]] = answers
+        rows = rows[: budget.max_tried // len(N_SHOTS)]
+        answers = {_NO_SHOTS: first[rows]}
+        for name, demonstrations in by_name.items():
+            tried = [examples[row] for row in rows]
+            answers[name] = self._ask(question, report.chosen, tried, demonstrations)
+        for row in report.figures[1:2]:
+            second = np.full(first.shape, np.nan)
+            second[: row.n_texts] = halving.posteriors(row.template)[: len(first)]
+            anchors.append(calibrate(second))
+        agreed = consensus([], [rows_of[rows] for rows_of in anchors])
+        reference = np.where(human[rows] >= 0, human[rows], agreed)
+        figures = [
+            figures_of(name, own, credit(calibrate(own), reference), human[rows])
+            for name, own in answers.items()
+        ]
+        best = max(figures[1:], key=lambda row: row.score)
+        report = replace(report, trial=tuple(figures))
+        if best.n_read == 0 or best.score < figures[0].score - _MAX_LOSS:
+            return report, first
+        posteriors = np.full(first.shape, np.nan)
+        posteriors[rows] = answers[best.template]
         return replace(report, demonstrations=by_name[best.template]), posteriors
 
     def _ask(

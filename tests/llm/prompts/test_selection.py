@@ -77,8 +77,8 @@ def test_fewer_templates_are_asked_about_more_texts():
 @pytest.mark.parametrize("n_texts", [40, 200, 1000])
 def test_choosing_costs_less_than_labeling(n_texts):
     report = select(budget=PromptBudget(n_texts, 1.5))
-    assert 0 < report.n_unused <= max(20, 2 * n_texts // 3)
-    assert report.n_unused <= 300
+    assert 0 < report.n_unused <= max(20, 4 * n_texts // 5)
+    assert report.n_unused <= 420
 
 
 def test_other_annotators_tell_apart_templates_that_share_an_error():
@@ -194,7 +194,8 @@ def test_demonstrations_that_make_answers_better_are_kept():
         "positive",
         "negative",
     }
-    assert report.trial[0].template.endswith("shots")
+    figures = {row.template: row for row in report.trial}
+    assert figures["8 shots"].score > figures["no shots"].score
     assert json.loads(json.dumps(report.to_json()))["demonstrations"]
 
 
@@ -207,7 +208,7 @@ def test_demonstrations_that_make_answers_worse_are_not():
 
     report = select(is_misled)
     assert report.demonstrations == ()
-    assert report.trial[0].template == "no shots"
+    assert report.trial[0].score > max(row.score for row in report.trial[1:])
 
 
 def test_no_text_is_asked_about_with_its_own_answer():
