@@ -300,6 +300,8 @@ def _render_project(state: Mapping[str, Any]) -> RenderableType:
     cost = f", cost {state['llm_cost']:.2f}" if state["llm_cost"] else ""
     grid.add_row("LLM", f"{prompts}, {state['llm_seconds']:.0f} s{cost}")
     grid.add_row("", Text(state["llm_share"]))
+    for question, how in state["prompts"].items():
+        grid.add_row("prompt", Text(f"{question}: {how}"))
     if state["queue"] is not None:
         grid.add_row("queue", Text("\n".join(state["queue"]["words"])))
         for warning in state["queue"]["warnings"]:

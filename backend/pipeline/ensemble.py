@@ -36,10 +36,10 @@ from backend.llm.prompts.few_shot import demonstration_from_json
 from backend.llm.prompts.second_opinion import SecondOpinion
 from backend.llm.prompts.selection import PromptBudget, TemplateSelector
 from backend.pipeline.pool import MIN_TEXTS, AggregatedPool, Guidelines, Pool
+from backend.pipeline.status import FITTED
 from backend.store import Stores
 
 _LOG = logging.getLogger(__name__)
-_STATE = "label_model"
 _EARLY = "early_weak_labels"
 _NOT_SAMPLED = Abstention(AbstentionReason.NOT_SAMPLED, "the LLM labels a share of the tasks")
 
@@ -78,12 +78,12 @@ class AnnotatorEnsemble:
 
     def state(self, project: Project) -> EnsembleState:
         """Return what is fitted for the present questions; empty before `fit_sample`."""
-        stored = self.stores.state.current(project, _STATE)
+        stored = self.stores.state.current(project, FITTED)
         return EnsembleState(**stored) if stored else EnsembleState(project.question_version)
 
     def save_state(self, project: Project, state: EnsembleState) -> None:
         """Make a state the project's."""
-        self.stores.state.put(project.id, _STATE, asdict(state))
+        self.stores.state.put(project.id, FITTED, asdict(state))
 
     def fit_sample(self, pool: Pool) -> EnsembleState:
         """Select prompt templates and fit similarity and a first label model on a sample.

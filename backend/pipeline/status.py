@@ -12,7 +12,7 @@ from backend.domain.rounds import MAX_CHANGED, Round, RoundState
 from backend.evaluation.stopping import LearningPoint, advise_on_labels, advise_on_rounds
 from backend.store import Stores
 
-QUEUE, LLM_BUDGET = "queue", "llm_share"
+QUEUE, LLM_BUDGET, FITTED = "queue", "llm_share", "label_model"
 _MAX_ROUNDS = 20
 _PROGRESS = (
     *("n_tasks", "n_labelled", "n_published", "n_refused", "n_to_label", "n_human_labels"),
@@ -90,6 +90,7 @@ class StatusReporter:
             "labels_per_s": round(progress.labels_per_s, 2),
             **self._llm(project),
             "llm_share": read_llm_budget(stores, project).summary,
+            "prompts": self.prompts(project),
             "queue": self.queue(project),
             "versions": stores.projects.versions(project.id),
             **self._rounds(project),
@@ -102,6 +103,13 @@ class StatusReporter:
                 }
                 for problem in stores.jobs.problems(project.id)
             ],
+        }
+
+    def prompts(self, project: Project) -> dict[str, str]:
+        """Return by question how the LLM is asked, and why; empty before a template is selected."""
+        fitted = self.stores.state.current(project, FITTED) or {}
+        return {
+            name: _prompt_in_words(report) for name, report in fitted.get("reports", {}).items()
         }
 
     def queue(self, project: Project) -> dict[str, Any] | None:
@@ -191,6 +199,16 @@ class StatusReporter:
             "are_labels_paying": on_labels.is_paying,
             "figures": {**on_rounds.figures, **on_labels.figures},
         }
+
+
+def _prompt_in_words(report: Mapping[str, Any]) -> str:
+    """Return the selected template, its demonstrations and second template, and the reason."""
+    n_shots = len(report.get("demonstrations") or ())
+    second = report.get("second")
+    parts = [f"template {report['chosen']}"]
+    parts += [f"{n_shots} demonstrations"] if n_shots else []
+    parts += [f"{second['template']} as well where unsure"] if second else []
+    return f"{', '.join(parts)} ({report['why']})"
 
 
 def _health_in_words(health: Mapping[str, Any]) -> Iterator[str]:

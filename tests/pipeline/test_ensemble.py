@@ -10,12 +10,14 @@ from scipy.special import expit
 
 from backend.active_learning.holdout import holdout_seed, in_holdout
 from backend.domain.labels import Answer, Example, WeakLabel
+from backend.domain.llm_usage import Prices
 from backend.domain.projects import Project, ProjectId
 from backend.domain.questions import LabelDefinition, Question, QuestionKind, TaskSchema, TextField
 from backend.errors import LanguageModelUnavailable
 from backend.label_model.crowd import Consensus, ConsensusLabel
 from backend.pipeline.ensemble import AnnotatorEnsemble, EnsembleState
 from backend.pipeline.pool import Guidelines, Pool, label_positions
+from backend.pipeline.status import StatusReporter
 from tests.pipeline.conftest import FakeAnnotator, FakeEncoder, FakeSimilarity
 
 VALUES = ("a", "b", "c", "d", "e", "f")
@@ -168,6 +170,10 @@ def test_unsure_texts_are_asked_about_with_a_second_template(stores):
     assert len(twice) <= 0.5 * 200
     joined = {label.example_id for label in labels if "+" in label.prompt_version}
     assert joined == twice
+    second = ensemble.state(PROJECT).reports["tone"]["second"]["template"]
+    words = StatusReporter(stores, Prices(), max_cycles=1).prompts(PROJECT)["tone"]
+    assert words.startswith(f"template {first}, ")
+    assert f"{second} as well where unsure (" in words
 
 
 def test_one_prompt_per_text_asks_nobody_twice(stores):

@@ -395,6 +395,9 @@ def test_the_sample_is_fitted_when_the_llm_is_back(stores):
     house.annotator.failure = None
     house.prelabel(project_id)
     assert house.ensemble.state(project).templates == {"sentiment": "plain-hints"}
+    assert house.reporter.prompts(project) == {
+        "sentiment": "template plain-hints (the server takes no other template)"
+    }
 
 
 def test_what_the_llm_left_unanswered_is_asked_again_later_and_at_once_for_a_round(house):
