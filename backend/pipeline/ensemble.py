@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -295,23 +296,30 @@ class AnnotatorEnsemble:
             stored = state.reports.get(question.name, {}).get("second")
             if not stored:
                 continue
-            opinion = SecondOpinion.from_json(stored)
-            first = labels[at::n_questions]
-            rows = np.flatnonzero(opinion.is_unsure(posterior_rows(question, first))).tolist()
+            opinion, first = SecondOpinion.from_json(stored), labels[at::n_questions]
+            ask = partial(self._ask_again, opinion.template, question, guidelines, examples)
             try:
-                second = self.llm.annotate(
-                    TaskSchema((question,), guidelines.schema.headers),
-                    guidelines.instruction,
-                    [examples[row] for row in rows],
-                    prompt_context=PromptContext(templates={question.name: opinion.template}),
-                )
+                rows = posterior_rows(question, first)
+                joined[at::n_questions] = opinion.complete(first, rows, ask)
             except LanguageModelError as exc:
                 _LOG.warning("the LLM gave no second answers: %s", exc)
-                continue
-            both = opinion.join([first[row] for row in rows], second)
-            for row, label in zip(rows, both, strict=True):
-                joined[row * n_questions + at] = label
         return joined
+
+    def _ask_again(
+        self,
+        template: str,
+        question: Question,
+        guidelines: Guidelines,
+        examples: Sequence[Example],
+        rows: Sequence[int],
+    ) -> list[WeakLabel]:
+        """Return another template's labels of some examples on one question."""
+        return self.llm.annotate(
+            TaskSchema((question,), guidelines.schema.headers),
+            guidelines.instruction,
+            [examples[row] for row in rows],
+            prompt_context=PromptContext({question.name: template}),
+        )
 
     def _by_similarity(
         self, state: EnsembleState, guidelines: Guidelines, examples: Sequence[Example]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +14,7 @@ from backend.domain.labels import WeakLabel
 from backend.label_model.latent_class import Standardizer, is_answered
 
 Floats = NDArray[np.float64]
+AskAgain = Callable[[Sequence[int]], Sequence[WeakLabel]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,24 @@ class SecondOpinion:
         unsure = np.zeros(len(posteriors), dtype=bool)
         unsure[answered] = _margins(self.first.transform(posteriors[answered])) <= self.max_margin
         return unsure
+
+    def complete(
+        self, labels: Sequence[WeakLabel], posteriors: Floats, ask_again: AskAgain
+    ) -> list[WeakLabel]:
+        """Return the labels, those that are unsure joined with a second answer.
+
+        Args:
+            labels: the first answers about some texts.
+            posteriors: theirs (n, K), NaN rows for abstentions.
+            ask_again: returns the second template's labels of the texts at these positions.
+        """
+        joined = list(labels)
+        rows = np.flatnonzero(self.is_unsure(posteriors)).tolist()
+        if rows:
+            both = self.join([labels[row] for row in rows], ask_again(rows))
+            for row, label in zip(rows, both, strict=True):
+                joined[row] = label
+        return joined
 
     def join(self, first: Sequence[WeakLabel], second: Sequence[WeakLabel]) -> list[WeakLabel]:
         """Return the labels of both answers about the same texts, in the first one's scale."""

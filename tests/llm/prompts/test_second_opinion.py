@@ -91,3 +91,17 @@ def test_it_survives_its_json():
     assert again.join([weak(FIRST[0])], [weak(SECOND[0])]) == opinion.join(
         [weak(FIRST[0])], [weak(SECOND[0])]
     )
+
+
+def test_only_unsure_texts_are_asked_about_again():
+    opinion = SecondOpinion.fit("b", FIRST, SECOND, share=0.3)
+    assert opinion is not None
+    asked: list[int] = []
+
+    def ask_again(rows):
+        asked.extend(rows)
+        return [weak(SECOND[row]) for row in rows]
+
+    labels = opinion.complete([weak(row) for row in FIRST], FIRST, ask_again)
+    assert asked == np.flatnonzero(opinion.is_unsure(FIRST)).tolist()
+    assert [at for at, one in enumerate(labels) if one.prompt_version.endswith("+b")] == asked
