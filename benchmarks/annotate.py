@@ -7,9 +7,8 @@ texts only unlabeled posteriors are learned from, as in a project.
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +17,23 @@ from rich.console import Console
 
 from backend.domain.labels import Example, PromptContext, WeakLabel
 from backend.domain.llm_usage import track_usage
-from backend.domain.questions import Question, QuestionKind, TaskSchema
+from backend.domain.questions import Question, QuestionKind
 from backend.factories import connect_language_model
-from backend.llm.client.server import LLMClient
 from backend.llm.generation import can_generate
+from backend.llm.prompts.selection import TemplateReport
 from backend.self_training.similarity import SimilarityAnnotator
-from backend.services import Adapters, Services, build_services
+from backend.services import Adapters, build_services
 from backend.settings import Settings
-from benchmarks.datasets import Dataset, LabeledTask, load
+from benchmarks.annotate_bench import N_TIMED, PROJECT, Bench, timed_labels
+from benchmarks.annotate_prompts import (
+    prompt_context as picked_context,
+)
+from benchmarks.annotate_prompts import (
+    score_templates,
+    selection_notes,
+    with_second_answers,
+)
+from benchmarks.datasets import load
 from benchmarks.demonstrations import (
     FewShotPrompts,
     generate_and_retrieve,
@@ -46,7 +54,7 @@ from benchmarks.label_aggregation import (
     calibration_error,
     mean_accuracy,
 )
-from benchmarks.language_models import Call, DirectClient, RecordingLanguageModel
+from benchmarks.language_models import DirectClient, RecordingLanguageModel
 from benchmarks.report import Report
 from benchmarks.scores import (
     Score,
@@ -65,52 +73,9 @@ N_TRAIN_SETS = 100
 """Training texts where each costs a request per label."""
 N_WARM_UP_SPANS = 2
 """Spans are generated, not read from one token: seconds each on a small machine."""
-N_TIMED = 256
-"""Evaluated texts that the direct client sends as well."""
-N_SEQUENTIAL = 40
-N_SEQUENTIAL_SPANS = 2
 N_HUMAN_LABELS = (20, 50)
-N_PROJECT_TEXTS = 1000
+NPROJECT_TEXTS = 1000
 """Texts of the project whose budget the selection of the prompt template has."""
-_PROJECT = "benchmark"
-
-
-@dataclass(frozen=True, slots=True)
-class Bench:
-    """One data set as a project, with the services, the LLM client and its baselines."""
-
-    data: Dataset
-    services: Services
-    server: LLMClient
-    recorder: RecordingLanguageModel
-    schema: TaskSchema
-    direct: DirectClient
-
-    @property
-    def is_generated(self) -> bool:
-        """Return whether answers are generated, not read from one token."""
-        return self.schema.questions[0].kind is QuestionKind.SPANS
-
-    @property
-    def is_multilabel(self) -> bool:
-        """Return whether a text has any number of labels."""
-        return self.schema.questions[0].kind is QuestionKind.MULTIPLE_CHOICE
-
-    def examples(self, tasks: Sequence[LabeledTask]) -> list[Example]:
-        """Convert tasks to the annotators' examples."""
-        return [self.services.config.read_example(self.schema, each.task) for each in tasks]
-
-    def annotate(
-        self,
-        examples: Sequence[Example],
-        prompt_context: PromptContext | None = None,
-        purpose: str = "annotate",
-    ) -> list[WeakLabel]:
-        """Return the LLM annotator's weak labels, its usage counted under `purpose`."""
-        with track_usage(_PROJECT, purpose):
-            return self.services.annotator.annotate(
-                self.schema, self.data.instruction, examples, prompt_context=prompt_context
-            )
 
 
 def run(report: Report, *, console: Console, data: Path, limit: int | None, shots: int) -> None:
@@ -143,11 +108,26 @@ def _measure(report: Report, bench: Bench, n_shots: int) -> None:
     if bench.is_multilabel:
         pool = pool[:N_TRAIN_SETS]
     bench.annotate(pool[: N_WARM_UP_SPANS if bench.is_generated else N_WARM_UP], purpose="warm-up")
-    template = _select_template(report, bench, pool)
-    prompt_context, order, share = _few_shot_context(report, bench, pool, n_shots)
-    prompt_context = replace(prompt_context, templates={bench.schema.questions[0].name: template})
-    answers, speeds = _timed(bench, prompt_context, order)
-    report.results |= _scores(report, bench, answers, pool, prompt_context)
+    question = bench.schema.questions[0]
+    selected = _select_template(report, bench, pool)
+    shots, order, share = _few_shot_context(report, bench, pool, n_shots)
+    prompt_context = replace(picked_context(question, selected), shots=shots.shots)
+    answers, speeds = timed_labels(bench, prompt_context, order)
+    if question.kind.is_exclusive:
+        evaluated = bench.examples(bench.data.evaluated)
+        report.results |= score_templates(
+            bench.services.annotator,
+            question,
+            selected,
+            evaluated,
+            [int(each.gold) for each in bench.data.evaluated],  # type: ignore[arg-type]
+            bench.ask,
+        )
+        answers = with_second_answers(question, selected, evaluated, answers, bench.ask)
+    of_pool = bench.annotate(pool, prompt_context, "pool") if not bench.is_generated else []
+    if question.kind.is_exclusive:
+        of_pool = with_second_answers(question, selected, pool, of_pool, bench.ask)
+    report.results |= _scores(report, bench, answers, pool, of_pool)
     report.results |= _counts(bench, answers) | speeds | {"max_demonstration_share": share}
     report.notes |= {
         "model": bench.services.language_model.describe().name,
@@ -161,14 +141,14 @@ def _measure(report: Report, bench: Bench, n_shots: int) -> None:
     }
 
 
-def _select_template(report: Report, bench: Bench, pool: Sequence[Example]) -> str:
-    """Return the prompt template that a project would select without labels."""
-    with track_usage(_PROJECT, "template selection"):
-        selection = select_as_in_project(
-            bench.services, bench.schema, bench.data.instruction, pool, N_PROJECT_TEXTS
+def _select_template(report: Report, bench: Bench, pool: Sequence[Example]) -> TemplateReport:
+    """Return what a project would select without labels."""
+    with track_usage(PROJECT, "template selection"):
+        selected = select_as_in_project(
+            bench.services, bench.schema, bench.data.instruction, pool, NPROJECT_TEXTS
         )
-    report.notes |= {"form": selection.chosen, "form_why": selection.why}
-    return selection.chosen
+    report.notes |= selection_notes(selected, NPROJECT_TEXTS)
+    return selected
 
 
 def _few_shot_context(
@@ -178,7 +158,7 @@ def _few_shot_context(
     examples = bench.examples((*bench.data.evaluated, *bench.data.train))
     if n_shots == 0:
         return PromptContext(), tuple(range(len(bench.data.evaluated))), None
-    with track_usage(_PROJECT, "demonstrations"):
+    with track_usage(PROJECT, "demonstrations"):
         shots = _retrieved(bench, pool, examples, n_shots)
     report.notes |= shots.notes
     n_evaluated = len(bench.data.evaluated)
@@ -211,66 +191,12 @@ def _retrieved(
     )
 
 
-def _timed(
-    bench: Bench, prompt_context: PromptContext, order: Sequence[int]
-) -> tuple[list[WeakLabel], dict[str, Any]]:
-    """Label all evaluated texts in chunks, in turn with the direct client; return rates too."""
-    in_order = bench.examples(bench.data.evaluated)
-    examples = [in_order[at] for at in order]
-    chunk = bench.services.settings.annotate_chunk
-    answers: list[WeakLabel] = []
-    ours_s = direct_s = n_lookups = n_hits = 0.0
-    n_timed = 0
-    last_calls: tuple[list[Call], int] = ([], 0)
-    for start in range(0, len(examples), chunk):
-        some = examples[start : start + chunk]
-        bench.recorder.calls.clear()
-        before = bench.direct.prefix_cache_counts()
-        started = time.perf_counter()
-        answers += bench.annotate(some, prompt_context)
-        seconds = time.perf_counter() - started
-        after = bench.direct.prefix_cache_counts()
-        n_lookups, n_hits = n_lookups + after[0] - before[0], n_hits + after[1] - before[1]
-        if bench.recorder.calls:
-            last_calls = (list(bench.recorder.calls), len(some))
-        if start < N_TIMED:
-            ours_s += seconds
-            direct_s += bench.direct.batched_seconds(bench.recorder.calls)
-            n_timed += len(some)
-    by_id = {weak.example_id: weak for weak in answers}
-    return [by_id[example.id] for example in in_order], {
-        "labels_per_s": round(n_timed / ours_s, 2),
-        "ceiling_labels_per_s": round(n_timed / direct_s, 2) if direct_s else None,
-        "ratio": round(direct_s / ours_s, 3),
-        "sequential_labels_per_s": _sequential_rate(bench, answers, *last_calls),
-        "prefix_cache_hit_rate": round(n_hits / n_lookups, 4) if n_lookups else None,
-    }
-
-
-def _sequential_rate(
-    bench: Bench, answers: Sequence[WeakLabel], calls: Sequence[Call], n_texts: int
-) -> float:
-    """Return the texts per second when prompts are sent one after the other.
-
-    Raises:
-        RuntimeError: No chunk sent a prompt to the LLM.
-    """
-    if not calls:
-        why = next((weak.abstention.detail for weak in answers if weak.abstention), "unknown")
-        raise RuntimeError(f"the LLM was not asked about any text: {why}")
-    n_prompts = sum(len(prompts) for prompts, _ in calls)
-    prompts, decoding = calls[0]
-    few = prompts[: N_SEQUENTIAL_SPANS if bench.is_generated else N_SEQUENTIAL]
-    seconds = bench.direct.sequential_seconds([(few, decoding)])
-    return round(len(few) / seconds * n_texts / n_prompts, 2)
-
-
 def _scores(
     report: Report,
     bench: Bench,
     answers: Sequence[WeakLabel],
     pool: Sequence[Example],
-    prompt_context: PromptContext,
+    pool_labels: Sequence[WeakLabel],
 ) -> dict[str, Any]:
     question = bench.schema.questions[0]
     gold = [each.gold for each in bench.data.evaluated]
@@ -284,7 +210,7 @@ def _scores(
     rows_by_name = {"accuracy_raw": raw, "accuracy_embedding": similarity[:n]}
     results: dict[str, Any] = {}
     if question.kind.is_exclusive:
-        of_pool = posteriors(bench.annotate(pool, prompt_context, "pool"), len(question.labels))
+        of_pool = posteriors(pool_labels, len(question.labels))
         single_label = SingleLabelData(
             posteriors={LLM: np.vstack([raw, of_pool]), SIMILARITY: similarity},
             embeddings=_embeddings(bench, pool),
@@ -303,7 +229,7 @@ def _scores(
             for name in ("embedding", "combined", "calibrated")
         }
     if bench.is_multilabel:
-        of_pool = posteriors(bench.annotate(pool, prompt_context, "pool"), len(question.labels))
+        of_pool = posteriors(pool_labels, len(question.labels))
         multilabel = MultilabelData(
             {LLM: np.vstack([raw, of_pool]), SIMILARITY: similarity},
             n,
@@ -375,7 +301,7 @@ def _note_score(report: Report, name: str, score: Score) -> float:
 
 def _counts(bench: Bench, answers: Sequence[WeakLabel]) -> dict[str, Any]:
     usage = [
-        u for u in bench.services.stores.llm_cache.usage(_PROJECT) if u.scope.purpose == "annotate"
+        u for u in bench.services.stores.llm_cache.usage(PROJECT) if u.scope.purpose == "annotate"
     ]
     return {
         "n_abstentions": sum(weak.abstention is not None for weak in answers),

@@ -44,8 +44,13 @@ def test_every_figure_of_a_classification_is_measured(server, tmp_path, monkeypa
     assert min(results["labels_per_s"], results["sequential_labels_per_s"]) > 0
     assert results["ratio"] > 0
     assert results["tokens_out"] == 24
-    page = annotate_page([json.loads(report.read_text(encoding="utf-8"))])
-    assert "| reviews | 24 |" in page
+    written = json.loads(report.read_text(encoding="utf-8"))
+    page = annotate_page([written])
+    assert f"| reviews | {written['notes']['model']} | 24 |" in page
+    assert results["accuracy_picked"] - results["accuracy_best_template"] == pytest.approx(
+        results["picked_over_best"], abs=1e-3
+    )
+    assert written["notes"]["selection"]["chosen"] == written["notes"]["form"]
 
 
 def reported(server, tmp_path, monkeypatch, rows, *options):
@@ -145,25 +150,33 @@ def measured(name, *, shots=0, **figures):
     }
 
 
-def test_the_page_says_which_goals_are_missed_and_where():
-    right = {"accuracy_raw": 0.7, "accuracy_embedding": 0.8, "accuracy_calibrated": 0.76}
-    page = annotate_page(
-        [
-            measured("mr", ratio=1.0, accuracy_combined=0.795, **right),
-            measured("trec", ratio=0.9, accuracy_combined=0.75, **right),
-            measured("mr", shots=8, ratio=1.0, prefix_cache_hit_rate=0.7, accuracy_calibrated=0.75),
-        ]
-    )
-    assert "| ratio at least 0.95 | **no** | trec: 0.9 |" in page
-    assert "| mr: calibrated accuracy at least 0.77 | **no** | mr: 0.76 |" in page
-    assert "under the better one | **no** | trec: -0.05 |" in page
-    assert "above the better one on average | yes | +0.040 over 2 sets |" in page
-    assert "zero-shot on average | **no** | -0.010 (mr, 8 shots: -0.010) |" in page
-    assert "| prefix cache hit rate at least 0.6 | yes | 0.7 |" in page
+def test_the_page_says_by_model_which_goals_are_missed_and_where():
+    alone = {"accuracy_raw": 0.7, "accuracy_embedding": 0.8, "accuracy_calibrated": 0.76}
+    first = measured("mr", ratio=1.0, accuracy_combined=0.795, picked_over_best=-0.02, **alone)
+    second = measured("trec", ratio=0.9, accuracy_combined=0.75, picked_over_best=0.01, **alone)
+    large = measured("trec", ratio=1.0, accuracy_combined=0.9, picked_over_best=-0.05, **alone)
+    large["notes"]["model"] = "large"
+    page = annotate_page([first, second, large])
+    assert "| goal | large | tiny |" in page
+    assert "own rate at least .95 | yes: +1.000 | **no**: trec +0.900 |" in page
+    assert "best template on average | **no**: -0.050 over 1 | yes: -0.005 over 2 |" in page
+    assert "under the better annotator | yes: +0.100 | **no**: trec -0.050 |" in page
+    assert "| trec | large | 500 |" in page
+
+
+def test_demonstrations_are_compared_with_zero_shot_and_spans_by_their_own_limits():
+    shown = {"accuracy_with_demonstrations": 0.82, "accuracy_zero_shot": 0.85}
+    spans = measured("bc5cdr", accuracy_raw=0.55, n_abstentions=20)
+    spans["notes"]["precision"] = 0.5
+    page = annotate_page([measured("mr", **shown), spans])
+    assert "over .01 under zero-shot | **no**: mr -0.030 |" in page
+    assert "| bc5cdr: F1 at least .50 | yes: +0.550 |" in page
+    assert "| wnut17: F1 at least .20 | – |" in page
+    assert "abstentions under 2 % | **no**: bc5cdr +0.040 |" in page
 
 
 def test_several_labels_meet_goals_without_the_figures_that_they_do_not_have():
     figures = {"accuracy_raw": 0.2, "accuracy_embedding": 0.43, "accuracy_combined": 0.4}
     page = annotate_page([measured("intents", **figures)])
-    assert "under the better one | **no** | intents: -0.03 |" in page
-    assert "above the better one on average | yes | +0.410 over 1 sets |" in page
+    assert "under the better annotator | **no**: intents -0.030 |" in page
+    assert "with 20 labels .05 above on average | yes: +0.410 over 1 |" in page

@@ -1,0 +1,95 @@
+"""Measure what a project picks to ask the LLM with, against each prompt template by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from backend.domain.labels import Example, PromptContext, WeakLabel
+from backend.domain.questions import Question
+from backend.label_model.calibration import BatchCalibrator
+from backend.llm.annotator import LLMAnnotator
+from backend.llm.prompts.comparison import Floats, posterior_rows
+from backend.llm.prompts.selection import TemplateReport
+from benchmarks.scores import posteriors
+
+Ask = Callable[[Sequence[Example], PromptContext], list[WeakLabel]]
+"""Returns the LLM's labels of the examples."""
+
+
+def prompt_context(question: Question, report: TemplateReport) -> PromptContext:
+    """Return the selected template with the demonstrations that help."""
+    return PromptContext({question.name: report.chosen}, {question.name: report.demonstrations})
+
+
+def with_second_answers(
+    question: Question,
+    report: TemplateReport,
+    examples: Sequence[Example],
+    labels: Sequence[WeakLabel],
+    ask: Ask,
+) -> list[WeakLabel]:
+    """Return the labels as a project has them: joined with a second answer where unsure."""
+    opinion = report.second
+    if opinion is None:
+        return list(labels)
+    context = PromptContext({question.name: opinion.template})
+    return opinion.complete(
+        labels,
+        posterior_rows(question, labels),
+        lambda rows: ask([examples[row] for row in rows], context),
+    )
+
+
+def score_templates(
+    annotator: LLMAnnotator,
+    question: Question,
+    report: TemplateReport,
+    examples: Sequence[Example],
+    gold: Sequence[int],
+    ask: Ask,
+) -> dict[str, Any]:
+    """Return the calibrated accuracy of each template, and of the selected one with and without.
+
+    Calibrated without labels on the examples themselves, each template alone.
+    """
+    results: dict[str, Any] = {}
+    for template in annotator.templates(question):
+        labels = ask(examples, PromptContext({question.name: template}))
+        results[f"accuracy_template {template}"] = _accuracy(question, labels, gold)
+    selected = ask(examples, prompt_context(question, report))
+    joined = with_second_answers(question, report, examples, selected, ask)
+    best = max(results.values())
+    picked = _accuracy(question, joined, gold)
+    return results | {
+        "accuracy_best_template": best,
+        "accuracy_zero_shot": results[f"accuracy_template {report.chosen}"],
+        "accuracy_with_demonstrations": _accuracy(question, selected, gold),
+        "accuracy_picked": picked,
+        "picked_over_best": round(picked - best, 4),
+    }
+
+
+def selection_notes(report: TemplateReport, n_texts: int) -> Mapping[str, Any]:
+    """Return what was selected and its cost, for a report."""
+    second = report.second
+    return {
+        "form": report.chosen,
+        "form_why": report.why,
+        "second": second.template if second else "",
+        "n_demonstrations": len(report.demonstrations),
+        "selection": report.to_json(),
+        "prompts_unused_per_text": round(report.n_unused / n_texts, 3),
+    }
+
+
+def _accuracy(question: Question, labels: Sequence[WeakLabel], gold: Sequence[int]) -> float:
+    """Return the share of right labels after calibration; an abstention counts as wrong."""
+    rows: Floats = posteriors(labels, len(question.labels))
+    answered = np.isfinite(rows).all(axis=1)
+    if answered.any():
+        rows[answered] = BatchCalibrator.fit(rows[answered]).apply(rows[answered])
+    best = np.where(answered, np.nan_to_num(rows).argmax(axis=1), -1)
+    return round(float((best == np.asarray(gold)).mean()), 4)
