@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from backend.domain.labels import (
 )
 from backend.domain.ports import Encoder, PoolAnnotator
 from backend.domain.projects import Project
-from backend.domain.questions import Question, TaskSchema
+from backend.domain.questions import Question
 from backend.errors import LanguageModelError
 from backend.label_model.labels_matrix import AggregatedMatrix, LabelsMatrix, has_label
 from backend.label_model.multilabel import (
@@ -32,10 +31,8 @@ from backend.label_model.multilabel import (
 )
 from backend.label_model.single_label import HUMAN, LabelModel, aggregate, fit_label_model
 from backend.llm.annotator import LLMAnnotator
-from backend.llm.prompts.comparison import SelectionEvidence, posterior_rows
-from backend.llm.prompts.few_shot import demonstration_from_json
-from backend.llm.prompts.second_opinion import SecondOpinion
-from backend.llm.prompts.selection import PromptBudget, TemplateSelector
+from backend.llm.prompts.selection import PromptBudget
+from backend.pipeline.llm_prompts import LLMPrompter
 from backend.pipeline.pool import MIN_TEXTS, AggregatedPool, Guidelines, Pool
 from backend.pipeline.status import FITTED
 from backend.store import Stores
@@ -110,7 +107,7 @@ class AnnotatorEnsemble:
         if not choices:
             return state
         pool = pool.restrict(*choices)
-        state = self._select_templates(pool, state)
+        state = self._select_prompts(pool, state)
         labels = self._label(state, pool.guidelines, pool.examples)
         copied = ("example_id", "question", "annotator", "annotator_kind", "prompt_version")
         human_ids = {i for of_question in human.values() for i in of_question}
@@ -235,21 +232,14 @@ class AnnotatorEnsemble:
         """Return one unit vector (n, d) per example for the texts that a question is about."""
         return self.encoder.embed([example.text_of(question) for example in examples])
 
-    def _select_templates(self, pool: Pool, state: EnsembleState) -> EnsembleState:
+    def _select_prompts(self, pool: Pool, state: EnsembleState) -> EnsembleState:
         usable = [e for e in pool.examples if not e.missing]
         if len(usable) < MIN_TEXTS:
             return state
-        selector = TemplateSelector(self.llm, pool.guidelines.schema, pool.guidelines.instruction)
-        n_tasks = len(self.stores.tasks.ids(pool.project.id))
-        budget = PromptBudget(max(n_tasks, len(usable)), self.prompts_per_text)
-        by_similarity = self._by_similarity(state, pool.guidelines, usable)
-        reports = {}
-        for question in pool.questions:
-            human = _human_sets(pool, question)
-            asked = sorted(usable, key=lambda e: e.id not in human)
-            others = [label for label in by_similarity if label.question == question.name]
-            evidence = SelectionEvidence(human, others)
-            reports[question.name] = selector.select_template(question, asked, evidence, budget)
+        n_tasks = max(len(usable), len(self.stores.tasks.ids(pool.project.id)))
+        others = self._by_similarity(state, pool.guidelines, usable)
+        budget = PromptBudget(n_tasks, self.prompts_per_text)
+        reports = LLMPrompter(self.llm).select(pool, usable, others, budget)
         return replace(
             state,
             templates={name: report.chosen for name, report in reports.items()},
@@ -265,15 +255,9 @@ class AnnotatorEnsemble:
     ) -> list[WeakLabel]:
         by_similarity = self._by_similarity(state, guidelines, examples)
         try:
-            by_llm = self.llm.annotate(
-                guidelines.schema,
-                guidelines.instruction,
-                examples,
-                prompt_context=_prompt_context(state),
-                deadline_s=deadline_s,
+            by_llm = LLMPrompter(self.llm, state.reports).label(
+                guidelines, examples, deadline_s=deadline_s
             )
-            if deadline_s is None:  # an annotator does not wait for a second answer
-                by_llm = self._with_second_opinions(state, guidelines, examples, by_llm)
         except LanguageModelError as exc:
             if not by_similarity:
                 raise
@@ -281,45 +265,6 @@ class AnnotatorEnsemble:
             unreachable = Abstention(AbstentionReason.UNREACHABLE, str(exc))
             by_llm = _llm_abstentions(guidelines, examples, unreachable)
         return [*by_llm, *by_similarity]
-
-    def _with_second_opinions(
-        self,
-        state: EnsembleState,
-        guidelines: Guidelines,
-        examples: Sequence[Example],
-        labels: Sequence[WeakLabel],
-    ) -> list[WeakLabel]:
-        """Return the LLM's labels, those that are unsure joined with a second template's."""
-        joined = list(labels)
-        n_questions = len(guidelines.schema.questions)
-        for at, question in enumerate(guidelines.schema.questions):
-            stored = state.reports.get(question.name, {}).get("second")
-            if not stored:
-                continue
-            opinion, first = SecondOpinion.from_json(stored), labels[at::n_questions]
-            ask = partial(self._ask_again, opinion.template, question, guidelines, examples)
-            try:
-                rows = posterior_rows(question, first)
-                joined[at::n_questions] = opinion.complete(first, rows, ask)
-            except LanguageModelError as exc:
-                _LOG.warning("the LLM gave no second answers: %s", exc)
-        return joined
-
-    def _ask_again(
-        self,
-        template: str,
-        question: Question,
-        guidelines: Guidelines,
-        examples: Sequence[Example],
-        rows: Sequence[int],
-    ) -> list[WeakLabel]:
-        """Return another template's labels of some examples on one question."""
-        return self.llm.annotate(
-            TaskSchema((question,), guidelines.schema.headers),
-            guidelines.instruction,
-            [examples[row] for row in rows],
-            prompt_context=PromptContext({question.name: template}),
-        )
 
     def _by_similarity(
         self, state: EnsembleState, guidelines: Guidelines, examples: Sequence[Example]
@@ -348,22 +293,6 @@ class AnnotatorEnsemble:
         human = pool.human.get(question.name, {})
         known = {row_of[i]: label for i, label in human.items() if i in row_of}
         return fit_label_model(posteriors, self.embed(question, pool.examples).astype(float), known)
-
-
-def _prompt_context(state: EnsembleState) -> PromptContext:
-    """Return the selected templates and the demonstrations that help."""
-    demonstrations = {
-        name: tuple(map(demonstration_from_json, report.get("demonstrations", ())))
-        for name, report in state.reports.items()
-    }
-    return PromptContext(state.templates, demonstrations)
-
-
-def _human_sets(pool: Pool, question: Question) -> Mapping[int, frozenset[int]]:
-    """Return the positions of the labels that people gave, by example id."""
-    if question.kind.is_multilabel:
-        return pool.human_sets.get(question.name, {})
-    return {i: frozenset({at}) for i, at in pool.human.get(question.name, {}).items()}
 
 
 def _aggregate_multilabel(
