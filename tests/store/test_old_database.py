@@ -163,6 +163,7 @@ def test_annotators_have_their_kind_and_aggregated_labels_their_source(house):
 @pytest.mark.parametrize("part", PARTS)
 def test_the_status_shows_what_it_showed(house, part):
     shown = json.loads(json.dumps(status_of(house, part), default=str))
+    assert all("template plain-" in how for how in shown.pop("prompts").values())  # new since
     assert shown == EXPECTED[part]["status"] | {"labels_per_s": shown["labels_per_s"]}
 
 
