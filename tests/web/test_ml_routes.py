@@ -170,7 +170,7 @@ def test_a_text_that_was_cut_says_so(client):
     client.post("/setup", json=setup_body())
     answer = client.post("/predict", json=predict_body("good " * 10_000))
     (region,) = answer.get_json()["results"][0]["result"]
-    assert "beginning" in region["meta"]["text"][0]
+    assert "too long for the model" in region["meta"]["text"][0]
 
 
 def test_no_tasks_is_no_results(client):
