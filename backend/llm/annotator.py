@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from backend.domain.labels import (
     Abstention,
     AbstentionReason,
+    Demonstration,
     Example,
     PromptContext,
     WeakLabel,
@@ -22,6 +25,7 @@ from backend.llm.classification import (
     ask_shortlist,
     ask_single_label,
 )
+from backend.llm.generation import GenerationRequest, generate_demonstrations
 from backend.llm.prompt_batch import (
     LLMCall,
     PromptBatch,
@@ -105,6 +109,23 @@ class LLMAnnotator:
     def templates(self, question: Question, *, deadline_s: float | None = None) -> tuple[str, ...]:
         """Return the names of the prompt templates that word a question for the model's server."""
         return available_templates(self._model.describe(deadline_s=deadline_s), question)
+
+    def write_demonstrations(
+        self,
+        schema: TaskSchema,
+        question: Question,
+        instruction: str,
+        examples: Sequence[Example],
+        n_per_class: int,
+    ) -> tuple[Demonstration, ...]:
+        """Return texts that the model writes for each label, in the style of the examples.
+
+        Raises:
+            LanguageModelError: the model cannot be reached.
+        """
+        request = GenerationRequest(schema, question, instruction, examples, n_per_class)
+        rng = np.random.default_rng(len(examples))
+        return generate_demonstrations(self._model, self, request, rng=rng).demonstrations
 
     def _ask(
         self, call: LLMCall, question: Question, examples: Sequence[Example]

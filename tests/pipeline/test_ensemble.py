@@ -127,6 +127,9 @@ class TwoTemplates:
     def templates(self, question: Question) -> tuple[str, ...]:
         return ("plain-options", "plain-hints")
 
+    def write_demonstrations(self, schema, question, instruction, examples, n_per_class):
+        return ()
+
     def annotate(self, schema, instruction, examples, *, prompt_context=None, deadline_s=None):
         (question,) = schema.questions
         template = prompt_context.templates[question.name]

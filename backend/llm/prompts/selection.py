@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from backend.domain.labels import Demonstration, Example, PromptContext
 from backend.domain.questions import Question, TaskSchema
@@ -32,7 +33,7 @@ from backend.llm.prompts.few_shot import (
 from backend.llm.prompts.second_opinion import SecondOpinion
 
 MAX_UNUSED_PROMPTS = 160
-MAX_TRIAL_PROMPTS = 160
+MAX_TRIAL_PROMPTS = 180
 _MIN_TRIAL_PROMPTS = 32
 _NO_SHOTS = "no shots"
 _MAX_LOSS = 0.02
@@ -155,9 +156,10 @@ class TemplateSelector:
         anchors = halving.anchors(report.chosen)
         make = partial(make_demonstrations, question, examples, [calibrate(first), *anchors], human)
         by_name = {f"{n} shots": make(n_shots=n, seed=_SEED) for n in N_SHOTS}
+        by_name |= self._self_made(question, examples, human)
         shown = {one.example_id for each in by_name.values() for one in each}
         rows = [at for at, example in enumerate(examples) if example.id not in shown]
-        rows = rows[: budget.max_tried // len(N_SHOTS)]
+        rows = rows[: budget.max_tried // len(by_name)]
         answers = {_NO_SHOTS: first[rows]}
         for name, demonstrations in by_name.items():
             tried = [examples[row] for row in rows]
@@ -179,6 +181,25 @@ class TemplateSelector:
         posteriors = np.full(first.shape, np.nan)
         posteriors[rows] = answers[best.template]
         return replace(report, demonstrations=by_name[best.template]), posteriors
+
+    def _self_made(
+        self, question: Question, examples: Sequence[Example], human: NDArray[np.intp]
+    ) -> dict[str, tuple[Demonstration, ...]]:
+        """Return demonstrations that the model writes, by their name; none where people labeled.
+
+        Also none where it cannot write one for every label.
+        """
+        if (human >= 0).any():
+            return {}
+        n_labels = len(question.labels)
+        n_each = max(1, max(N_SHOTS) // n_labels)
+        written = self._annotator.write_demonstrations(
+            self._schema, question, self._instruction, examples, n_each
+        )
+        if len({one.answer.labels for one in written}) < n_labels:
+            return {}
+        order = np.random.default_rng(_SEED).permutation(len(written))
+        return {f"{len(written)} self-made shots": tuple(written[at] for at in order)}
 
     def _ask(
         self,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from backend.domain.labels import Example, WeakLabel
+from backend.domain.labels import Answer, Demonstration, Example, WeakLabel
 from backend.domain.questions import LabelDefinition, Question, QuestionKind, TaskSchema, TextField
 from backend.llm.annotator import LLMAnnotator
 from backend.llm.prompts.comparison import SelectionEvidence
@@ -180,6 +180,8 @@ def shots_of(prompt: str) -> int:
 
 def test_demonstrations_that_make_answers_better_are_kept():
     def learns(prompt: str) -> dict[str, float]:
+        if prompt.endswith('"'):  # a text is to be written
+            return {}
         number = int(prompt.rsplit("number ", 1)[1].split('"')[0])
         is_good = '"a good' in prompt.rsplit("\nText:", 1)[1]
         knows = shots_of(prompt) > 3 or number % 3 > 0
@@ -222,3 +224,23 @@ def test_no_text_is_asked_about_with_its_own_answer():
 
 def test_small_projects_are_spared_the_trial():
     assert select(budget=PromptBudget(60, 1.5)).trial == ()
+
+
+def test_texts_that_the_model_writes_are_tried_where_nobody_labeled():
+    class Writer(LLMAnnotator):
+        def write_demonstrations(self, schema, question, instruction, examples, n_per_class):
+            return tuple(
+                Demonstration({"text": f"made {n}"}, Answer((label.value,)), "generated")
+                for label in question.labels
+                for n in range(n_per_class)
+            )
+
+    def selected(evidence: SelectionEvidence) -> TemplateReport:
+        model = FakeLanguageModel(understands, has_chat=True, n_context_tokens=2048)
+        selector = TemplateSelector(Writer(model), TaskSchema((QUESTION,)), "")
+        return selector.select_template(QUESTION, EXAMPLES, evidence, BUDGET)
+
+    names = [row.template for row in selected(SelectionEvidence({}, SIMILARITY)).trial]
+    assert names == ["no shots", "4 shots", "8 shots", "8 self-made shots"]
+    names = [row.template for row in selected(SelectionEvidence(GOLD, SIMILARITY)).trial]
+    assert names == ["no shots", "4 shots", "8 shots"]
