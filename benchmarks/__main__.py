@@ -53,7 +53,7 @@ def annotate(
     json_file: Annotated[Path, typer.Option("--json", help="Report to write.")],
     data: Annotated[Path, typer.Option(help="JSONL with a text and a gold answer per row.")],
     limit: Annotated[int | None, typer.Option(help="Evaluated texts, drawn; default: all.")] = None,
-    shots: Annotated[int, typer.Option(help="Demonstrations in each prompt.")] = 0,
+    shots: Annotated[int, typer.Option(help="Gold demonstrations in each prompt, for spans.")] = 0,
 ) -> None:
     """Measure the annotators' accuracy, calibration and speed on one data set."""
     from benchmarks.annotate import run

@@ -19,7 +19,6 @@ from backend.domain.labels import Example, PromptContext, WeakLabel
 from backend.domain.llm_usage import track_usage
 from backend.domain.questions import Question, QuestionKind
 from backend.factories import connect_language_model
-from backend.llm.generation import can_generate
 from backend.llm.prompts.selection import TemplateReport
 from backend.self_training.similarity import SimilarityAnnotator
 from backend.services import Adapters, build_services
@@ -36,7 +35,6 @@ from benchmarks.annotate_prompts import (
 from benchmarks.datasets import load
 from benchmarks.demonstrations import (
     FewShotPrompts,
-    generate_and_retrieve,
     retrieve_gold_spans,
 )
 from benchmarks.label_aggregation import (
@@ -92,9 +90,8 @@ def run(report: Report, *, console: Console, data: Path, limit: int | None, shot
         recorder = RecordingLanguageModel(server)
         services = build_services(settings, Adapters(language_model=recorder))
         schema = services.config.read_schema(dataset.label_config)
-        takes_shots = can_generate(schema.questions[0]) or schema.questions[0].kind.has_spans
-        if shots and not takes_shots:
-            raise ValueError(f"no demonstrations can be made for {dataset.name}; leave --shots out")
+        if shots and not schema.questions[0].kind.has_spans:
+            raise ValueError(f"--shots is for spans; of {dataset.name} a project decides by itself")
         bench = Bench(dataset, services, server, recorder, schema, DirectClient(settings, server))
         try:
             _measure(report, bench, shots)
@@ -172,23 +169,11 @@ def _few_shot_context(
 def _retrieved(
     bench: Bench, pool: Sequence[Example], examples: Sequence[Example], n_shots: int
 ) -> FewShotPrompts:
-    """Return generated demonstrations; for spans, training texts with their gold spans."""
+    """Return training texts with their gold spans as demonstrations."""
     question = bench.schema.questions[0]
-    if question.kind.has_spans:
-        gold = [each.gold for each in bench.data.train]
-        labeled = [
-            (e, spans) for e, spans in zip(pool, gold, strict=True) if isinstance(spans, tuple)
-        ]
-        return retrieve_gold_spans(bench.services, question, labeled, examples, n_shots=n_shots)
-    return generate_and_retrieve(
-        bench.services,
-        bench.schema,
-        bench.data.instruction,
-        pool,
-        examples,
-        n_shots=n_shots,
-        seed=SEED,
-    )
+    gold = [each.gold for each in bench.data.train]
+    labeled = [(e, spans) for e, spans in zip(pool, gold, strict=True) if isinstance(spans, tuple)]
+    return retrieve_gold_spans(bench.services, question, labeled, examples, n_shots=n_shots)
 
 
 def _scores(

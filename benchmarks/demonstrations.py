@@ -8,16 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from backend.demonstrations.pool_selection import pool_size_per_class
-from backend.demonstrations.retrieval import DemonstrationPool, Texts, retrieve, retrieve_paper
+from backend.demonstrations.retrieval import DemonstrationPool, Texts, retrieve_paper
 from backend.domain.labels import Answer, Demonstration, Example, PromptContext, Span
-from backend.domain.questions import Question, TaskSchema
-from backend.llm.generation import (
-    GenerationRequest,
-    can_generate,
-    confident_demonstrations,
-    generate_demonstrations,
-)
+from backend.domain.questions import Question
 from backend.services import Services
 
 
@@ -32,65 +25,6 @@ class FewShotPrompts:
     order: tuple[int, ...]
     share: float
     notes: dict[str, object]
-
-
-def generate_and_retrieve(
-    services: Services,
-    schema: TaskSchema,
-    instruction: str,
-    pool: Sequence[Example],
-    examples: Sequence[Example],
-    *,
-    n_shots: int,
-    seed: int,
-) -> FewShotPrompts:
-    """Generate demonstrations with the LLM and retrieve `n_shots` for each example.
-
-    Labels with too few generated ones are filled up with the pool texts that the LLM labels most
-    confidently.
-
-    Raises:
-        ValueError: The question takes no demonstrations.
-    """
-    question = schema.questions[0]
-    if not can_generate(question):
-        raise ValueError(f"no demonstrations can be made for a question of kind {question.kind}")
-    rng = np.random.default_rng(seed)
-    n_per_class = pool_size_per_class(len(question.labels), n_shots)
-    request = GenerationRequest(schema, question, instruction, pool, n_per_class)
-    generated = generate_demonstrations(
-        services.language_model, services.annotator, request, rng=rng
-    )
-    demonstrations = list(generated.demonstrations)
-    demonstrations += _confident_ones(services, request, demonstrations)
-    vectors = services.encoder.embed([_joined(question, d.texts) for d in demonstrations])
-    values = [label.value for label in question.labels]
-    demonstration_pool = DemonstrationPool(
-        vectors,
-        np.array([values.index(d.answer.labels[0]) for d in demonstrations], dtype=np.intp),
-        [d.example_id for d in demonstrations],
-        [_joined(question, d.texts) for d in demonstrations],
-    )
-    texts = [_joined(question, example.texts) for example in examples]
-    to_label = Texts(services.encoder.embed(texts), [example.id for example in examples], texts)
-    retrieval = retrieve(to_label, demonstration_pool, n_shots, rng=rng, seed=seed)
-    counts = Counter(at for rows in retrieval.shots for at in rows)
-    shots = {
-        example.id: tuple(demonstrations[at] for at in rows)
-        for example, rows in zip(examples, retrieval.shots, strict=True)
-    }
-    return FewShotPrompts(
-        prompt_context=PromptContext(shots={question.name: shots}),
-        order=tuple(retrieval.order.tolist()),
-        share=max(counts.values(), default=0) / len(retrieval.shots),
-        notes={
-            "n_demonstrations": len(demonstrations),
-            "n_generated": generated.counts["n_kept"],
-            "n_written": generated.counts["n_asked"],
-            "n_shots": max(map(len, retrieval.shots), default=0),
-            "n_shot_sets": len(set(retrieval.shots)),
-        },
-    )
 
 
 def retrieve_gold_spans(
@@ -130,33 +64,6 @@ def retrieve_gold_spans(
             "n_shots": max(map(len, retrieval.shots), default=0),
         },
     )
-
-
-def _confident_ones(
-    services: Services, request: GenerationRequest, generated: Sequence[Demonstration]
-) -> list[Demonstration]:
-    question = request.question
-    n_found = {label.value: 0 for label in question.labels}
-    for demonstration in generated:
-        n_found[demonstration.answer.labels[0]] += 1
-    if min(n_found.values()) >= request.n_per_class:
-        return []
-    weak = services.annotator.annotate(request.schema, request.instruction, request.examples)
-    texts = [_joined(question, example.texts) for example in request.examples]
-    confident = confident_demonstrations(
-        question,
-        request.examples,
-        weak,
-        services.encoder.embed(texts),
-        n_per_class=request.n_per_class,
-    )
-    kept: list[Demonstration] = []
-    for demonstration in confident:
-        label = demonstration.answer.labels[0]
-        if n_found[label] < request.n_per_class:
-            n_found[label] += 1
-            kept.append(demonstration)
-    return kept
 
 
 def _joined(question: Question, texts: object) -> str:

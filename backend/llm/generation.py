@@ -1,4 +1,4 @@
-"""Demonstrations without any label: texts that the LLM writes, or its most confident answers."""
+"""Demonstrations without any label: texts that the LLM writes."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.feature_extraction.text import HashingVectorizer
 
-from backend.demonstrations.pool_selection import PoolEvidence, class_members, select_pool
-from backend.domain.labels import Answer, Demonstration, Example, WeakLabel
+from backend.domain.labels import Answer, Demonstration, Example
 from backend.domain.ports import Annotator, Completion, Decoding, LanguageModel
 from backend.domain.questions import LabelDefinition, Question, TaskSchema
 from backend.llm.prompts.templates import clean_instruction, display_name, one_line, slot_text
@@ -128,46 +127,6 @@ def generate_demonstrations(
         for texts in of_label
     )
     return Generated(demonstrations, counts)
-
-
-def confident_demonstrations(
-    question: Question,
-    examples: Sequence[Example],
-    weak_labels: Sequence[WeakLabel],
-    embeddings: NDArray[np.float32],
-    *,
-    n_per_class: int,
-) -> tuple[Demonstration, ...]:
-    """Return diverse pool texts with the annotator's most confident labels, label by label.
-
-    A fifth of each label's texts with the highest probability is looked at, and their medoids are
-    taken (`select_pool`).
-
-    Args:
-        weak_labels: answers about `examples` in their order, calibrated if they can be: a biased
-            annotator has no text at all for the labels that it never gives.
-        embeddings: unit vectors, shape (n, d).
-    """
-    n_labels = len(question.labels)
-    probabilities = np.full((len(examples), n_labels), np.nan)
-    for at, weak in enumerate(weak_labels):
-        if len(weak.probabilities) == n_labels:
-            probabilities[at] = weak.probabilities
-    is_read = np.isfinite(probabilities).all(axis=1)
-    best = np.where(is_read[:, None], probabilities, -1.0).argmax(axis=1)
-    losses = -np.log(np.clip(probabilities[np.arange(len(examples)), best], 1e-12, 1.0))
-    evidence = PoolEvidence(class_members(best, is_read, n_labels), losses, embeddings)
-    names = [text_field.name for text_field in question.fields]
-    return tuple(
-        Demonstration(
-            {name: examples[at].texts[name] for name in names if name in examples[at].texts},
-            Answer(labels=(label.value,)),
-            "weak",
-            examples[at].id,
-        )
-        for label, rows in zip(question.labels, select_pool(evidence, n_per_class), strict=True)
-        for at in rows.tolist()
-    )
 
 
 def ngram_overlap(

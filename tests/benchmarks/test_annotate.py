@@ -81,21 +81,12 @@ def test_several_labels_are_aggregated_with_and_without_human_labels(server, tmp
     assert report["results"]["tokens_out"] == 12 * 3
 
 
-@pytest.mark.parametrize("key", ["label", "labels"])
-def test_examples_are_shown_from_a_model_that_can_write_none(server, tmp_path, monkeypatch, key):
+def test_demonstrations_are_for_spans_alone(server, tmp_path, monkeypatch):
     def rows(split, n):
-        label = ("red", "round")[n % 2]
-        return {"text": f"{split} {n}", key: label if key == "label" else [label]}
+        return {"text": f"{split} {n}", "label": ("red", "round")[n % 2]}
 
-    server.n_context_tokens = 2000
-    report = reported(server, tmp_path, monkeypatch, rows, "--shots", "2")
-    assert report["notes"]["n_generated"] == 0
-    assert report["notes"]["n_demonstrations"] > 0
-    assert 1 <= report["notes"]["n_shots"] <= 2
-    assert 0 < report["results"]["max_demonstration_share"] <= 1
-    asked = [str(prompt) for prompts in server.lists() for prompt in prompts]
-    evaluated = [prompt for prompt in asked if "test 1" in prompt]
-    assert max(prompt.count("train ") for prompt in evaluated) >= 1
+    with pytest.raises(ValueError, match="--shots is for spans"):
+        reported(server, tmp_path, monkeypatch, rows, "--shots", "2")
 
 
 def test_spans_are_asked_even_of_a_small_context(server, tmp_path, monkeypatch):

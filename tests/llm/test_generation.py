@@ -1,4 +1,4 @@
-"""Demonstrations that the LLM writes, its most confident ones, and near-duplicates."""
+"""Demonstrations that the LLM writes, and near-duplicates."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from backend.domain.questions import LabelDefinition, Question, QuestionKind, Ta
 from backend.llm.generation import (
     GenerationRequest,
     can_generate,
-    confident_demonstrations,
     generate_demonstrations,
     ngram_overlap,
 )
@@ -258,22 +257,6 @@ def weak(example_id, *probabilities):
 def units(n):
     angles = np.linspace(0, 3, n)
     return np.column_stack([np.cos(angles), np.sin(angles)]).astype(np.float32)
-
-
-def test_the_most_confident_texts_of_each_label_are_taken():
-    labels = [weak(0, 0.9, 0.1), weak(1, 0.99, 0.01), weak(2, 0.2, 0.8), weak(3)]
-    found = confident_demonstrations(QUESTION, POOL, labels, units(4), n_per_class=1)
-    assert [(one.example_id, one.answer.labels) for one in found] == [(1, ("pos",)), (2, ("neg",))]
-    assert [one.source for one in found] == ["weak", "weak"]
-    assert found[0].texts == {"review": "we saw it on a Monday"}
-
-
-def test_a_label_that_is_never_given_and_a_pool_without_answers_have_none():
-    labels = [weak(at, 0.9, 0.1) for at in range(4)]
-    found = confident_demonstrations(QUESTION, POOL, labels, units(4), n_per_class=2)
-    assert {one.answer.labels for one in found} == {("pos",)}
-    nothing = [weak(at) for at in range(4)]
-    assert confident_demonstrations(QUESTION, POOL, nothing, units(4), n_per_class=2) == ()
 
 
 def test_shared_ngrams_are_counted_over_all_and_over_the_text_s_own():
