@@ -177,8 +177,8 @@ class Settings:
     llm_prompts_per_text: float = _setting(
         1.5,
         "prompts",
-        "on average, the choice of the prompt template included; above 1 texts where the LLM is "
-        "unsure are asked about with a second template",
+        "on average, the choice of the prompt included from some 600 texts on; above 1 texts where "
+        "the LLM is unsure are asked about with a second template",
     )
     llm_share: float = _setting(
         0.0,

@@ -13,8 +13,8 @@ from backend.domain.labels import Answer, Demonstration, Example
 from backend.domain.questions import Question
 from backend.label_model.latent_class import Floats, is_answered
 
-N_SHOTS = (4, 8)
-"""Numbers of demonstrations that are tried."""
+N_SHOTS = (8, 4)
+"""Numbers of demonstrations that are tried, the first also in a small project."""
 MAX_LABELS = 12
 """A demonstration of each of more labels would be longer than what is asked."""
 _CONFIDENT_SHARE = 0.25

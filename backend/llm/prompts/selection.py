@@ -35,6 +35,8 @@ from backend.llm.prompts.second_opinion import SecondOpinion
 MAX_UNUSED_PROMPTS = 160
 MAX_TRIAL_PROMPTS = 180
 _MIN_TRIAL_PROMPTS = 32
+_MIN_TRIAL_TEXTS = 48
+"""On fewer texts a small project compares fewer kinds of demonstrations."""
 _NO_SHOTS = "no shots"
 _MAX_LOSS = 0.02
 """How far demonstrations may score lower and are kept: they help a capable model by two or three
@@ -94,7 +96,7 @@ class PromptBudget:
     @property
     def max_tried(self) -> int:
         """Return how many prompts may go to demonstrations that are then not used."""
-        return min(MAX_TRIAL_PROMPTS, 3 * self.n_texts // 10)
+        return min(MAX_TRIAL_PROMPTS, self.n_texts // 5)
 
     def second_share(self, n_unused: int) -> float:
         """Return the share of the texts that may be asked about twice, after the selection."""
@@ -155,8 +157,10 @@ class TemplateSelector:
         examples, human = halving.examples[: len(first)], halving.human[: len(first)]
         anchors = halving.anchors(report.chosen)
         make = partial(make_demonstrations, question, examples, [calibrate(first), *anchors], human)
-        by_name = {f"{n} shots": make(n_shots=n, seed=_SEED) for n in N_SHOTS}
-        by_name |= self._self_made(question, examples, human)
+        n_arms = max(1, budget.max_tried // _MIN_TRIAL_TEXTS)
+        by_name = {f"{n} shots": make(n_shots=n, seed=_SEED) for n in N_SHOTS[:n_arms]}
+        if n_arms > len(N_SHOTS):
+            by_name |= self._self_made(question, examples, human)
         shown = {one.example_id for each in by_name.values() for one in each}
         rows = [at for at, example in enumerate(examples) if example.id not in shown]
         rows = rows[: budget.max_tried // len(by_name)]
