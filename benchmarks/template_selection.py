@@ -26,6 +26,7 @@ from backend.llm.prompts.comparison import (
     Floats,
     SelectionEvidence,
     SuccessiveHalving,
+    mass_rows,
     posterior_rows,
 )
 from backend.llm.prompts.selection import PromptBudget, TemplateReport, TemplateSelector
@@ -44,11 +45,12 @@ _N_TEXTS = 1000
 
 @dataclass(frozen=True, slots=True)
 class TemplateTrial:
-    """All templates' posteriors (n, K) of the same texts, and their gold labels, shape (n,)."""
+    """All templates' posteriors (n, K) and label masses (n,), and the texts' gold labels (n,)."""
 
     question: Question
     examples: Sequence[Example]
     posteriors: Mapping[str, Floats]
+    masses: Mapping[str, Floats]
     similarity: Sequence[WeakLabel]
     gold: NDArray[np.int_]
 
@@ -68,8 +70,9 @@ class TemplateTrial:
         evidence = SelectionEvidence(human, self.similarity)
         halving = SuccessiveHalving(self.question, list(self.posteriors), examples, evidence)
 
-        def ask(template: str, some: Sequence[Example]) -> Floats:
-            return self.posteriors[template][[row_of[example.id] for example in some]]
+        def ask(template: str, some: Sequence[Example]) -> tuple[Floats, Floats]:
+            rows = [row_of[example.id] for example in some]
+            return self.posteriors[template][rows], self.masses[template][rows]
 
         halving.run(ask, budget.max_unused)
         return halving.figures()[0].template
@@ -104,7 +107,7 @@ def measure(
     (question,) = schema.questions
     examples = [config.read_example(schema, each.task) for each in dataset.train]
     annotator = LLMAnnotator(model)
-    posteriors = {}
+    posteriors, masses = {}, {}
     for template in annotator.templates(question):
         started_at = time.monotonic()
         prompt_context = PromptContext(templates={question.name: template})
@@ -112,11 +115,12 @@ def measure(
             schema, dataset.instruction, examples, prompt_context=prompt_context
         )
         posteriors[template] = posterior_rows(question, weak)
+        masses[template] = mass_rows(question, weak)
         per_s = len(examples) / (time.monotonic() - started_at)
         console.print(f"{dataset.name} {template}: {per_s:.0f} texts/s")
     gold = np.array([each.gold for each in dataset.train], dtype=int)
     by_similarity = similarity_labels(similarity, schema, dataset.instruction, examples)
-    return TemplateTrial(question, examples, posteriors, by_similarity, gold)
+    return TemplateTrial(question, examples, posteriors, masses, by_similarity, gold)
 
 
 def figures(trial: TemplateTrial, n_draws: int, rng: np.random.Generator) -> Mapping[str, Any]:

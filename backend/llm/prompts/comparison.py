@@ -15,8 +15,8 @@ from backend.label_model.calibration import BatchCalibrator
 from backend.label_model.latent_class import is_answered, log_probabilities
 
 Floats = NDArray[np.float64]
-AskTemplate = Callable[[str, Sequence[Example]], Floats]
-"""Returns a template's `posterior_rows` on the examples, NaN rows for abstentions."""
+AskTemplate = Callable[[str, Sequence[Example]], tuple[Floats, Floats]]
+"""Returns a template's `posterior_rows` and `mass_rows` on the examples."""
 
 _MAX_FIRST_TEXTS = 32
 _MIN_FIRST_TEXTS = 4
@@ -26,6 +26,10 @@ _HUMAN_WEIGHT = 4.0
 _UNMOVED_WEIGHT = 0.25
 """Of the share of labels that calibration leaves, against the agreement; chosen on training texts
 of sst2, trec, ag_news, sms_spam, tweet_emotion and tweet_offensive with a 1.5B model."""
+_MASS_WEIGHT = 0.1
+_FULL_MASS = 0.1
+"""A model that puts less than a tenth of its probability on the labels does not answer; a small
+one is then at chance however well its templates agree."""
 _MIN_DISAGREEMENT = 0.08
 """Two templates that label nearly all texts alike are no two opinions."""
 _MAX_SECOND_DEFICIT = 0.1
@@ -44,6 +48,7 @@ class TemplateFigures:
         standard_error: of the agreement.
         unmoved: share of the texts whose label is the same before and after calibration: a prompt
             that prefers a label whatever the text tells less about the text.
+        label_mass: the model's mean probability of the labels; None where it is not reported.
         accuracy: share of people's labels that it gave; None without any.
         n_human: number of people's labels.
     """
@@ -54,13 +59,15 @@ class TemplateFigures:
     agreement: float
     standard_error: float
     unmoved: float
+    label_mass: float | None
     accuracy: float | None
     n_human: int
 
     @property
     def score(self) -> float:
-        """Return the agreement, and a part of what calibration leaves."""
-        return self.agreement + _UNMOVED_WEIGHT * self.unmoved
+        """Return the agreement and a part of what calibration leaves, less for a low label mass."""
+        mass = 1.0 if self.label_mass is None else min(1.0, self.label_mass / _FULL_MASS)
+        return self.agreement + _UNMOVED_WEIGHT * self.unmoved - _MASS_WEIGHT * (1 - mass)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +113,7 @@ class SuccessiveHalving:
         self._n_rows = len(self._human) // max(1, len(examples))
         n_classes = 2 if question.kind.is_multilabel else len(question.labels)
         self._posteriors: dict[str, Floats] = {name: np.empty((0, n_classes)) for name in templates}
+        self._masses: dict[str, Floats] = {name: np.empty(0) for name in templates}
         self._credits: dict[str, list[float]] = {name: [] for name in templates}
 
     def run(self, ask: AskTemplate, max_unused: int) -> None:
@@ -125,7 +133,9 @@ class SuccessiveHalving:
             if not some:
                 break
             for name in self._alive:
-                self._posteriors[name] = np.vstack([self._posteriors[name], ask(name, some)])
+                posteriors, masses = ask(name, some)
+                self._posteriors[name] = np.vstack([self._posteriors[name], posteriors])
+                self._masses[name] = np.append(self._masses[name], masses)
             self._compare(n_done * self._n_rows, (n_done + len(some)) * self._n_rows)
             n_done += len(some)
 
@@ -165,7 +175,12 @@ class SuccessiveHalving:
 
     def _figures(self, name: str) -> TemplateFigures:
         credits = np.array(self._credits[name])
-        return figures_of(name, self._posteriors[name], credits, self._human[: len(credits)])
+        answers = self._posteriors[name], self._masses[name]
+        return figures_of(name, answers, credits, self._human[: len(credits)])
+
+    def masses(self, name: str) -> Floats:
+        """Return a template's label masses (n,) of the texts that it was asked about."""
+        return self._masses[name]
 
     def runner_up(self) -> str:
         """Return the second template where it is nearly as good and labels other texts, else ""."""
@@ -191,15 +206,17 @@ def credit(log_posteriors: Floats, reference: NDArray[np.intp]) -> Floats:
 
 
 def figures_of(
-    name: str, posteriors: Floats, credits: Floats, human: NDArray[np.intp]
+    name: str, answers: tuple[Floats, Floats], credits: Floats, human: NDArray[np.intp]
 ) -> TemplateFigures:
     """Return a template's figures.
 
     Args:
-        posteriors: its answers (n, K).
+        answers: its posteriors (n, K) and label masses (n,).
         credits: see `credit`, (n,).
         human: people's classes (n,), -1 where there is none.
     """
+    posteriors, masses = answers
+    masses = masses[~np.isnan(masses)]
     is_known = ~np.isnan(credits)
     weights = np.where(human >= 0, _HUMAN_WEIGHT, 1.0)[is_known]
     known = credits[is_known]
@@ -213,6 +230,7 @@ def figures_of(
         agreement=agreement,
         standard_error=math.sqrt(variance) / float(weights.sum()) if len(known) else 1.0,
         unmoved=_unmoved(posteriors),
+        label_mass=float(masses.mean()) if len(masses) else None,
         accuracy=float(by_people.mean()) if len(by_people) else None,
         n_human=len(by_people),
     )
@@ -239,6 +257,13 @@ def posterior_rows(question: Question, weak_labels: Sequence[WeakLabel]) -> Floa
     if not question.kind.is_multilabel:
         return matrix
     return np.stack([matrix.ravel(), 1 - matrix.ravel()], axis=1)
+
+
+def mass_rows(question: Question, weak_labels: Sequence[WeakLabel]) -> Floats:
+    """Return the label mass by row of `posterior_rows`, NaN where none is reported."""
+    masses = [math.nan if weak.label_mass is None else weak.label_mass for weak in weak_labels]
+    n_each = len(question.labels) if question.kind.is_multilabel else 1
+    return np.repeat(np.array(masses, dtype=np.float64), n_each)
 
 
 def _human_rows(

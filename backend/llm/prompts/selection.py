@@ -22,6 +22,7 @@ from backend.llm.prompts.comparison import (
     consensus,
     credit,
     figures_of,
+    mass_rows,
     posterior_rows,
 )
 from backend.llm.prompts.few_shot import (
@@ -39,7 +40,7 @@ _MIN_TRIAL_TEXTS = 48
 """On fewer texts a small project compares fewer kinds of demonstrations."""
 _NO_SHOTS = "no shots"
 _MAX_LOSS = 0.02
-"""How far demonstrations may score lower and are kept: they help a capable model by two or three
+"""How far demonstrations may agree less and are kept: they help a capable model by two or three
 points, which is less than the trial can see, and harm a small one by ten or more."""
 _SEED = 0
 
@@ -164,7 +165,7 @@ class TemplateSelector:
         shown = {one.example_id for each in by_name.values() for one in each}
         rows = [at for at, example in enumerate(examples) if example.id not in shown]
         rows = rows[: budget.max_tried // len(by_name)]
-        answers = {_NO_SHOTS: first[rows]}
+        answers = {_NO_SHOTS: (first[rows], halving.masses(report.chosen)[rows])}
         for name, demonstrations in by_name.items():
             tried = [examples[row] for row in rows]
             answers[name] = self._ask(question, report.chosen, tried, demonstrations)
@@ -175,15 +176,15 @@ class TemplateSelector:
         agreed = consensus([], [rows_of[rows] for rows_of in anchors])
         reference = np.where(human[rows] >= 0, human[rows], agreed)
         figures = [
-            figures_of(name, own, credit(calibrate(own), reference), human[rows])
+            figures_of(name, own, credit(calibrate(own[0]), reference), human[rows])
             for name, own in answers.items()
         ]
-        best = max(figures[1:], key=lambda row: row.score)
+        best = max(figures[1:], key=lambda row: row.agreement)
         report = replace(report, trial=tuple(figures))
-        if best.n_read == 0 or best.score < figures[0].score - _MAX_LOSS:
+        if best.n_read == 0 or best.agreement < figures[0].agreement - _MAX_LOSS:
             return report, first
         posteriors = np.full(first.shape, np.nan)
-        posteriors[rows] = answers[best.template]
+        posteriors[rows] = answers[best.template][0]
         return replace(report, demonstrations=by_name[best.template]), posteriors
 
     def _self_made(
@@ -211,13 +212,14 @@ class TemplateSelector:
         template: str,
         examples: Sequence[Example],
         demonstrations: tuple[Demonstration, ...] = (),
-    ) -> Floats:
+    ) -> tuple[Floats, Floats]:
+        """Return posteriors and label masses by row."""
         context = PromptContext({question.name: template}, {question.name: demonstrations})
         schema = TaskSchema((question,), self._schema.headers)
         weak_labels = self._annotator.annotate(
             schema, self._instruction, examples, prompt_context=context
         )
-        return posterior_rows(question, weak_labels)
+        return posterior_rows(question, weak_labels), mass_rows(question, weak_labels)
 
 
 def _why(figures: Sequence[TemplateFigures]) -> str:
