@@ -181,5 +181,8 @@ class PredictionService:
             if label.abstention is None or not label.abstention.reason.is_transient
         ]
         self.stores.labels.save(project, lasting, predictions)
+        current = self.stores.projects.get(project.id)
+        if current is None or current.model_version != project.model_version:
+            return {}  # a newer version is on its way to Label Studio: this one would be a double
         ours = self.stores.labels.offer(project, [p.task_id for p in predictions])
         return {p.task_id: p for p in predictions if p.task_id in ours}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -51,6 +51,13 @@ def test_a_live_label_is_kept(house):
     project = house.projects.get(house.connected(0))
     house.prediction.predict(project, tasks("good"))
     house.annotator.failure = LanguageModelUnavailable("down")
+    assert house.prediction.predict(project, tasks("good"))[0] is not None
+
+
+def test_a_label_of_a_version_that_was_replaced_meanwhile_is_not_returned(house):
+    project = house.projects.get(house.connected(0))
+    before = replace(project, model_version="freeal-0-20260101-000000")
+    assert house.prediction.predict(before, tasks("good")) == [None]
     assert house.prediction.predict(project, tasks("good"))[0] is not None
 
 
