@@ -304,10 +304,8 @@ class Settings:
             )
         if bool(self.basic_auth_user) != bool(self.basic_auth_pass):
             raise SettingsError("set both BASIC_AUTH_USER and BASIC_AUTH_PASS, or neither")
-        if self.llm_prompts_per_text < 1:
-            raise SettingsError(
-                f"LLM_PROMPTS_PER_TEXT={self.llm_prompts_per_text}: expected at least 1"
-            )
+        if (n_prompts := self.llm_prompts_per_text) < 1:
+            raise SettingsError(f"LLM_PROMPTS_PER_TEXT={n_prompts}: expected at least 1")
         if self.llm_share > 1:
             raise SettingsError(f"LLM_SHARE={self.llm_share}: expected at most 1")
 
@@ -353,9 +351,8 @@ class Settings:
 def settings_table() -> str:
     """Return every setting as a Markdown table; docs/operations.md holds exactly this."""
     lines = ["| variable | default | unit | why |", "|---|---|---|---|"]
-    defaults = Settings()
     for spec in fields(Settings):
-        value = getattr(defaults, spec.name)
+        value: Any = spec.default
         shown = str(value).lower() if isinstance(value, bool) else str(value)
         is_empty = isinstance(value, Secret) or value in ("", ())
         unit, reason = spec.metadata["unit"], spec.metadata["reason"]

@@ -131,3 +131,9 @@ def test_a_removed_setting_warns_with_the_reason(caplog, monkeypatch):
     monkeypatch.setitem(REMOVED, "OLD_SETTING", "nothing reads it")
     assert Settings.from_env({"OLD_SETTING": "1"}) == Settings()
     assert "OLD_SETTING is ignored: nothing reads it" in caplog.text
+
+
+@pytest.mark.parametrize(("name", "value"), [("LLM_PROMPTS_PER_TEXT", "0.9"), ("LLM_SHARE", "1.1")])
+def test_shares_and_averages_out_of_range_are_refused(name, value):
+    with pytest.raises(SettingsError, match=f"{name}={value}: expected at"):
+        Settings.from_env({name: value})
