@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from backend.errors import SettingsError
+from backend.setting_values import Secret, as_text, parse_value, with_driver
 
 RENAMED = {
     "SLM_MODEL": "STUDENT_MODEL",
@@ -30,33 +31,6 @@ _CHOICES = {
     "round_recipe": ("default", "paper"),
     "log_level": ("DEBUG", "INFO", "WARNING", "ERROR"),
 }
-
-
-class Secret:
-    """A value that is masked in its repr and str; `reveal` returns it."""
-
-    __slots__ = ("_value",)
-
-    def __init__(self, value: str) -> None:
-        self._value = value
-
-    def reveal(self) -> str:
-        """Return the value itself."""
-        return self._value
-
-    def __bool__(self) -> bool:
-        return bool(self._value)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Secret) and other._value == self._value
-
-    def __hash__(self) -> int:
-        return hash(self._value)
-
-    def __repr__(self) -> str:
-        return "Secret('***')" if self._value else "Secret('')"
-
-    __str__ = __repr__
 
 
 def _setting(default: Any, unit: str, reason: str) -> Any:
@@ -272,14 +246,14 @@ class Settings:
         for spec in fields(cls):
             env = variable(spec.name)
             if env in given:
-                values[spec.name] = _parse(env, str(spec.type), given[env])
+                values[spec.name] = parse_value(env, str(spec.type), given[env])
         settings = cls(**values)
         settings._check()
         return settings
 
     def to_env(self) -> dict[str, str]:
         """Return the environment from which `from_env` reads these settings, for a child."""
-        return {variable(spec.name): _as_text(getattr(self, spec.name)) for spec in fields(self)}
+        return {variable(spec.name): as_text(getattr(self, spec.name)) for spec in fields(self)}
 
     def _check(self) -> None:
         for spec in fields(self):
@@ -320,7 +294,7 @@ class Settings:
         """The database URL for SQLAlchemy, with the default filled in."""
         if not self.database_url:
             return f"sqlite:///{self.home.absolute() / 'freeal.db'}"
-        return _with_driver(self.database_url.reveal())
+        return with_driver(self.database_url.reveal())
 
     @property
     def jobs_url(self) -> str:
@@ -330,7 +304,7 @@ class Settings:
         url = self.database_url.reveal()
         if url.startswith("sqlite"):
             return f"{url.removesuffix('.db')}-jobs.db"
-        return _with_driver(url)
+        return with_driver(url)
 
     @property
     def definitions_folder(self) -> Path:
@@ -359,42 +333,3 @@ def settings_table() -> str:
         cells = (f"`{variable(spec.name)}`", "" if is_empty else f"`{shown}`", unit, reason)
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
-
-
-def _with_driver(url: str) -> str:
-    for prefix in ("postgres://", "postgresql://"):
-        if url.startswith(prefix):
-            return "postgresql+psycopg://" + url.removeprefix(prefix)
-    return url
-
-
-def _as_text(value: Any) -> str:
-    """Return the text from which `_parse` makes the value; a secret's is its own."""
-    if isinstance(value, Secret):
-        return value.reveal()
-    return ",".join(value) if isinstance(value, tuple) else str(value)
-
-
-def _hosts(raw: str) -> tuple[str, ...]:
-    return tuple(host.strip().lower() for host in raw.split(",") if host.strip())
-
-
-_BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-_PARSERS: dict[str, Callable[[str], Any]] = {
-    "str": str,
-    "int": int,
-    "float": float,
-    "bool": lambda raw: _BOOLEANS[raw.lower()],
-    "Path": Path,
-    "Secret": Secret,
-    "tuple[str, ...]": _hosts,
-}
-
-
-def _parse(env: str, type_name: str, raw: str) -> Any:
-    """Return a variable's text as a value of the named type; raises SettingsError."""
-    try:
-        return _PARSERS[type_name](raw)
-    except (ValueError, KeyError) as exc:
-        shown = "***" if type_name == "Secret" else raw
-        raise SettingsError(f"{env}={shown!r}: expected {type_name}") from exc

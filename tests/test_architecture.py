@@ -48,7 +48,9 @@ LAYERS = {
     "labelstudio": set(),
     "store": set(),
     "pipeline": {"active_learning", "demonstrations", "evaluation", "label_model", "llm", "store"},
-    "launcher": {"evaluation", "labelstudio", "services", "settings", "supervise"},
+    "launcher": {
+        *("evaluation", "labelstudio", "services", "setting_values", "settings", "supervise"),
+    },
     "web": {"services"},
 }
 NUMERIC = ("evaluation", "demonstrations", "label_model", "active_learning")

@@ -16,7 +16,8 @@ from backend.domain.projects import ProjectId
 from backend.errors import LanguageModelUnavailable, PlatformUnauthorized
 from backend.labelstudio.admin import MlBackend, Webhook
 from backend.launcher.embedded_models import GB, MPNET
-from backend.settings import Secret, Settings
+from backend.setting_values import Secret
+from backend.settings import Settings
 from backend.store import Database, JobStore, ProjectStore
 from tests.conftest import SENTIMENT
 from tests.fakes import FakeLanguageModel, FakePlatform

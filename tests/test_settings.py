@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from backend.errors import SettingsError
-from backend.settings import REMOVED, RENAMED, Secret, Settings, settings_table, variable
+from backend.setting_values import Secret
+from backend.settings import REMOVED, RENAMED, Settings, settings_table, variable
 
 ROOT = Path(__file__).parent.parent
 

@@ -8,7 +8,8 @@ import sys
 import time
 
 from backend.launcher.child_process import Command
-from backend.settings import Secret, Settings
+from backend.setting_values import Secret
+from backend.settings import Settings
 from backend.supervise import SupervisedProcess, web_command, worker_command
 
 APPEND = "import os, sys, time; open(sys.argv[1], 'a').write(f'{os.getpid()}\\n'); "

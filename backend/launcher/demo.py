@@ -22,7 +22,8 @@ from backend.launcher.label_studio_server import LabelStudioServer, start_label_
 from backend.launcher.processes import Processes, free_port
 from backend.launcher.vllm_server import LanguageModelServer, start_language_model
 from backend.services import Services, build_services
-from backend.settings import Secret, Settings
+from backend.setting_values import Secret
+from backend.settings import Settings
 from backend.supervise import web_command, worker_command
 
 _FOLDER = Path(__file__).parent / "sample"

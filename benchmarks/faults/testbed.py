@@ -29,7 +29,8 @@ from backend.launcher.label_studio_server import LabelStudioServer, start_label_
 from backend.launcher.processes import Processes
 from backend.launcher.vllm_server import start_language_model
 from backend.services import build_services
-from backend.settings import Secret, Settings
+from backend.setting_values import Secret
+from backend.settings import Settings
 from backend.supervise import web_command
 from benchmarks.faults.checks import HumanLabels
 from benchmarks.faults.llm_proxy import LLMProxy

@@ -30,7 +30,8 @@ from backend.launcher.model_files import ensure_language_model
 from backend.launcher.processes import LOOPBACK, Processes
 from backend.launcher.vllm_server import start_language_model
 from backend.services import Services, build_services
-from backend.settings import Secret, Settings
+from backend.setting_values import Secret
+from backend.settings import Settings
 from backend.supervise import web_command, worker_command
 from tests.label_studio_user import LabelStudioUser
 

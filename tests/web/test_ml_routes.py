@@ -10,7 +10,7 @@ import pytest
 
 from backend.domain.projects import ProjectId
 from backend.errors import LanguageModelUnavailable
-from backend.settings import Secret
+from backend.setting_values import Secret
 from tests.conftest import SENTIMENT, TOPIC
 
 ONE, TWO = "1.1795215594", "2.1795215595"
