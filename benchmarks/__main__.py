@@ -54,12 +54,15 @@ def annotate(
     data: Annotated[Path, typer.Option(help="JSONL with a text and a gold answer per row.")],
     limit: Annotated[int | None, typer.Option(help="Evaluated texts, drawn; default: all.")] = None,
     shots: Annotated[int, typer.Option(help="Gold demonstrations in each prompt, for spans.")] = 0,
+    answers: Annotated[
+        Path | None, typer.Option(help="Folder that keeps the LLM's answers; no speed then.")
+    ] = None,
 ) -> None:
     """Measure the annotators' accuracy, calibration and speed on one data set."""
     from benchmarks.annotate import run
 
     report = Report("annotate", {"data": data.name, "limit": limit, "shots": shots})
-    run(report, console=_console, data=data, limit=limit, shots=shots)
+    run(report, console=_console, data=data, limit=limit, shots=shots, answers=answers)
     _finish(report, json_file)
 
 

@@ -23,7 +23,7 @@ from backend.llm.prompts.selection import TemplateReport
 from backend.self_training.similarity import SimilarityAnnotator
 from backend.services import Adapters, build_services
 from backend.settings import Settings
-from benchmarks.annotate_bench import N_TIMED, PROJECT, Bench, timed_labels
+from benchmarks.annotate_bench import N_TIMED, PROJECT, Bench, label_texts
 from benchmarks.annotate_prompts import (
     prompt_context as picked_context,
 )
@@ -52,7 +52,7 @@ from benchmarks.label_aggregation import (
     calibration_error,
     mean_accuracy,
 )
-from benchmarks.language_models import DirectClient, RecordingLanguageModel
+from benchmarks.language_models import DirectClient, RecordingLanguageModel, cached_language_model
 from benchmarks.report import Report
 from benchmarks.scores import (
     Score,
@@ -76,8 +76,16 @@ NPROJECT_TEXTS = 1000
 """Texts of the project whose budget the selection of the prompt template has."""
 
 
-def run(report: Report, *, console: Console, data: Path, limit: int | None, shots: int) -> None:
-    """Measure one data set.
+def run(
+    report: Report,
+    *,
+    console: Console,
+    data: Path,
+    limit: int | None,
+    shots: int,
+    answers: Path | None = None,
+) -> None:
+    """Measure one data set; not its speed where the LLM's answers are kept in a folder.
 
     Raises:
         ValueError: With `shots` for a question that takes no demonstrations.
@@ -87,12 +95,14 @@ def run(report: Report, *, console: Console, data: Path, limit: int | None, shot
     with tempfile.TemporaryDirectory() as folder:
         settings = replace(Settings.from_env(), home=Path(folder), log_level="WARNING")
         server = connect_language_model(settings)
-        recorder = RecordingLanguageModel(server)
+        model = server if answers is None else cached_language_model(server, answers)
+        recorder = RecordingLanguageModel(model)
         services = build_services(settings, Adapters(language_model=recorder))
         schema = services.config.read_schema(dataset.label_config)
         if shots and not schema.questions[0].kind.has_spans:
             raise ValueError(f"--shots is for spans; of {dataset.name} a project decides by itself")
-        bench = Bench(dataset, services, server, recorder, schema, DirectClient(settings, server))
+        direct = DirectClient(settings, server) if answers is None else None
+        bench = Bench(dataset, services, recorder, schema, direct)
         try:
             _measure(report, bench, shots)
         finally:
@@ -109,7 +119,7 @@ def _measure(report: Report, bench: Bench, n_shots: int) -> None:
     selected = _select_template(report, bench, pool)
     shots, order, share = _few_shot_context(report, bench, pool, n_shots)
     prompt_context = replace(picked_context(question, selected), shots=shots.shots)
-    answers, speeds = timed_labels(bench, prompt_context, order)
+    answers, speeds = label_texts(bench, prompt_context, order)
     if question.kind.is_exclusive:
         evaluated = bench.examples(bench.data.evaluated)
         report.results |= score_templates(

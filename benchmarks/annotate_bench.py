@@ -10,7 +10,6 @@ from typing import Any
 from backend.domain.labels import Example, PromptContext, WeakLabel
 from backend.domain.llm_usage import track_usage
 from backend.domain.questions import QuestionKind, TaskSchema
-from backend.llm.client.server import LLMClient
 from backend.services import Services
 from benchmarks.datasets import Dataset, LabeledTask
 from benchmarks.language_models import Call, DirectClient, RecordingLanguageModel
@@ -24,14 +23,13 @@ N_SEQUENTIAL_SPANS = 2
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """One data set as a project, with the services, the LLM client and its baselines."""
+    """One data set as a project, with its services; `direct` is the baseline of speed, if any."""
 
     data: Dataset
     services: Services
-    server: LLMClient
     recorder: RecordingLanguageModel
     schema: TaskSchema
-    direct: DirectClient
+    direct: DirectClient | None
 
     @property
     def is_generated(self) -> bool:
@@ -64,12 +62,24 @@ class Bench:
         return self.annotate(examples, prompt_context, "templates")
 
 
-def timed_labels(
+def label_texts(
     bench: Bench, prompt_context: PromptContext, order: Sequence[int]
 ) -> tuple[list[WeakLabel], dict[str, Any]]:
-    """Label all evaluated texts in chunks, in turn with the direct client; return rates too."""
+    """Label all evaluated texts in chunks; return rates too where there is a direct client."""
     in_order = bench.examples(bench.data.evaluated)
     examples = [in_order[at] for at in order]
+    if bench.direct is None:
+        answers, rates = bench.annotate(examples, prompt_context), dict[str, Any]()
+    else:
+        answers, rates = _timed_labels(bench, bench.direct, examples, prompt_context)
+    by_id = {weak.example_id: weak for weak in answers}
+    return [by_id[example.id] for example in in_order], rates
+
+
+def _timed_labels(
+    bench: Bench, direct: DirectClient, examples: Sequence[Example], prompt_context: PromptContext
+) -> tuple[list[WeakLabel], dict[str, Any]]:
+    """Label texts in chunks, in turn with the direct client."""
     chunk = bench.services.settings.annotate_chunk
     answers: list[WeakLabel] = []
     ours_s = direct_s = n_lookups = n_hits = 0.0
@@ -78,30 +88,36 @@ def timed_labels(
     for start in range(0, len(examples), chunk):
         some = examples[start : start + chunk]
         bench.recorder.calls.clear()
-        before = bench.direct.prefix_cache_counts()
+        before = direct.prefix_cache_counts()
         started = time.perf_counter()
         answers += bench.annotate(some, prompt_context)
         seconds = time.perf_counter() - started
-        after = bench.direct.prefix_cache_counts()
+        after = direct.prefix_cache_counts()
         n_lookups, n_hits = n_lookups + after[0] - before[0], n_hits + after[1] - before[1]
         if bench.recorder.calls:
             last_calls = (list(bench.recorder.calls), len(some))
         if start < N_TIMED:
             ours_s += seconds
-            direct_s += bench.direct.batched_seconds(bench.recorder.calls)
+            direct_s += direct.batched_seconds(bench.recorder.calls)
             n_timed += len(some)
-    by_id = {weak.example_id: weak for weak in answers}
-    return [by_id[example.id] for example in in_order], {
+    return answers, {
         "labels_per_s": round(n_timed / ours_s, 2),
         "ceiling_labels_per_s": round(n_timed / direct_s, 2) if direct_s else None,
         "ratio": round(direct_s / ours_s, 3),
-        "sequential_labels_per_s": _sequential_rate(bench, answers, *last_calls),
+        "sequential_labels_per_s": _sequential_rate(
+            direct, answers, *last_calls, is_generated=bench.is_generated
+        ),
         "prefix_cache_hit_rate": round(n_hits / n_lookups, 4) if n_lookups else None,
     }
 
 
 def _sequential_rate(
-    bench: Bench, answers: Sequence[WeakLabel], calls: Sequence[Call], n_texts: int
+    direct: DirectClient,
+    answers: Sequence[WeakLabel],
+    calls: Sequence[Call],
+    n_texts: int,
+    *,
+    is_generated: bool,
 ) -> float:
     """Return the texts per second when prompts are sent one after the other.
 
@@ -113,6 +129,6 @@ def _sequential_rate(
         raise RuntimeError(f"the LLM was not asked about any text: {why}")
     n_prompts = sum(len(prompts) for prompts, _ in calls)
     prompts, decoding = calls[0]
-    few = prompts[: N_SEQUENTIAL_SPANS if bench.is_generated else N_SEQUENTIAL]
-    seconds = bench.direct.sequential_seconds([(few, decoding)])
+    few = prompts[: N_SEQUENTIAL_SPANS if is_generated else N_SEQUENTIAL]
+    seconds = direct.sequential_seconds([(few, decoding)])
     return round(len(few) / seconds * n_texts / n_prompts, 2)
