@@ -300,6 +300,8 @@ def _render_project(state: Mapping[str, Any]) -> RenderableType:
     cost = f", cost {state['llm_cost']:.2f}" if state["llm_cost"] else ""
     grid.add_row("LLM", f"{prompts}, {state['llm_seconds']:.0f} s{cost}")
     grid.add_row("", Text(state["llm_share"]))
+    for question, how in state["questions"].items():
+        grid.add_row("question", Text(f"{question}: {how}"))
     for question, how in state["prompts"].items():
         grid.add_row("prompt", Text(f"{question}: {how}"))
     if state["queue"] is not None:
@@ -325,18 +327,29 @@ def _round_rows(state: Mapping[str, Any]) -> list[tuple[str, str]]:
         text = f"{where}{took} ({one['reason']})"
         if one["state"] == "running" and progress:
             text += f": {progress}"
-        fused = one["metrics"].get("accuracies", {}).get("fused")
-        if fused:
-            text += f"; right {fused['value']:.1%} ({fused['low']:.1%} to {fused['high']:.1%})"
-        if one["state"] == "refused":
-            text += f"; {one['metrics'].get('gate', {}).get('reason', '')}"
         if one["error"]:
             text += f"; {one['error']}"
         rows.append((f"round {one['number']}", escape(text)))
+        rows += [
+            ("", escape(f"{question}: {text}"))
+            for question, figures in one["metrics"].get("questions", {}).items()
+            if (text := _figures_in_words(figures))
+        ]
     if rows:
-        rows.append(("advice", escape(state["advice"]["rounds"])))
-        rows.append(("", escape(state["advice"]["labels"])))
+        for question, advice in state["advice"].items():
+            rows.append(("advice", escape(f"{question}: {advice['rounds']}")))
+            rows.append(("", escape(advice["labels"])))
     return rows
+
+
+def _figures_in_words(figures: Mapping[str, Any]) -> str:
+    """Return how good a round's labels of a question are, and what was decided about them."""
+    parts = []
+    if fused := figures.get("accuracies", {}).get("fused"):
+        parts.append(f"right {fused['value']:.1%} ({fused['low']:.1%} to {fused['high']:.1%})")
+    parts += [reason for reason in (figures.get("gate", {}).get("reason"),) if reason]
+    parts += [f"not learned: {figures['error']}"] if figures.get("error") else []
+    return "; ".join(parts)
 
 
 def _render_bar(done: int, total: int) -> RenderableType:

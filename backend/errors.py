@@ -69,6 +69,10 @@ class TrainingCancelled(TrainingError):
     """The training was asked to stop and stopped between two batches."""
 
 
+class NothingLearned(BackendError):
+    """No question of a project could be learned in a round."""
+
+
 class TrainingDiverged(TrainingError):
     """The loss is NaN or infinite; nothing of this training is kept."""
 

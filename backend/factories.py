@@ -19,11 +19,12 @@ if TYPE_CHECKING:
 
     from backend.domain.ports import Encoder, LanguageModel
     from backend.domain.rounds import RoundRecipeName
+    from backend.domain.span_student import SpanStudent
     from backend.domain.student import Student
     from backend.labelstudio.client import LabelStudioPlatform
     from backend.llm.client.server import LLMClient
     from backend.pipeline.release import MakeStrategy
-    from backend.pipeline.rounds.context import StudentFactory
+    from backend.pipeline.rounds.students import StudentFactory, TaggerFactory
     from backend.settings import Settings
 
 _N_PUBLISHED_HEAD = 200
@@ -127,6 +128,23 @@ def student_factory(settings: Settings, encoder: Encoder) -> StudentFactory:
         chosen = RECIPES["paper" if recipe == "paper" else settings.student_recipe]
         base, _ = pretrained_source(settings.student_model, settings.home)
         return SelfTrainer(base, recipe=chosen, encoder=encoder)
+
+    return make
+
+
+def tagger_factory(settings: Settings) -> TaggerFactory:
+    """Return a function that builds the student of questions about spans for a round's recipe.
+
+    A recipe that only classifiers have is the default one.
+    """
+
+    def make(recipe: RoundRecipeName) -> SpanStudent:
+        from backend.domain.student import RECIPES
+        from backend.self_training.tagger_training import SpanTrainer
+
+        is_plain = recipe == "paper" or settings.student_recipe == "plain"
+        base, _ = pretrained_source(settings.student_model, settings.home)
+        return SpanTrainer(base, recipe=RECIPES["plain" if is_plain else "default"])
 
     return make
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from backend.pipeline.predict import PredictionService
     from backend.pipeline.prelabel import PrelabelSteps
     from backend.pipeline.release import MakeStrategy, ReleaseBuilder
-    from backend.pipeline.rounds.context import StudentFactory
+    from backend.pipeline.rounds.students import StudentFactory, StudentTrainers, TaggerFactory
     from backend.pipeline.rounds.workflow import RoundSteps
     from backend.self_training.similarity import SimilarityAnnotator
 
@@ -38,6 +38,7 @@ class Adapters:
     language_model: LanguageModel | None = None
     encoder: Encoder | None = None
     make_student: StudentFactory | None = None
+    make_tagger: TaggerFactory | None = None
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,9 @@ class Services:
     def reporter(self) -> StatusReporter:
         """Return the use case of status pages."""
         prices = Prices(self.settings.llm_price_in, self.settings.llm_price_out)
-        return StatusReporter(self.stores, prices, max_cycles=self.settings.round_limit)
+        return StatusReporter(
+            self.stores, self.config, prices, max_cycles=self.settings.round_limit
+        )
 
     @cached_property
     def exporter(self) -> Exporter:
@@ -181,13 +184,14 @@ class Services:
             llm_share=settings.llm_share or None,
             chunk=settings.annotate_chunk,
         )
-        context = RoundContext(stores, self.models, plan, round_recipes(ensemble))
+        recipes = round_recipes(ensemble)
+        context = RoundContext(stores, self.guidelines, self.models, plan, recipes)
         policy = RoundPolicy(settings.round_min_tasks, settings.round_every)
         views = Paraphrases(settings.student_views, Paraphraser(self.language_model).paraphrase)
         return RoundSteps(
             self._prelabel_steps,
             RoundScheduler(context, self.guidelines, stores, policy),
-            TrainStep(context, aggregator, self.make_student, views),
+            TrainStep(context, aggregator, self.student_trainers, views),
             RelabelStep(context, aggregator, ensemble, self.guidelines, stores),
             PromoteStep(context, aggregator, ensemble, self._releases, stores),
         )
@@ -213,7 +217,7 @@ class Services:
             self.ensemble, self.guidelines, stores, self._make_strategy, share
         )
         orderer = Orderer(self.aggregator, self._releases, stores, plan)
-        student = StudentPredictor(stores, self.models, self.make_student)
+        student = StudentPredictor(stores, self.models, self.student_trainers)
         labeler = Labeler(self.ensemble, self.guidelines, self.config, stores, student)
         return PrelabelSteps(
             Synchronizer(self.platform, self.config, stores, plan, orderer.is_due),
@@ -249,6 +253,21 @@ class Services:
         from backend.factories import student_factory
 
         return self.given.make_student or student_factory(self.settings, self.encoder)
+
+    @cached_property
+    def student_trainers(self) -> StudentTrainers:
+        """Return what trains the students of rounds, by kind of question."""
+        from backend.factories import tagger_factory
+        from backend.pipeline.rounds.students import (
+            ClassifierTrainer,
+            StudentTrainers,
+            TaggerTrainer,
+        )
+
+        make_tagger = self.given.make_tagger or tagger_factory(self.settings)
+        return StudentTrainers(
+            ClassifierTrainer(self.make_student), TaggerTrainer(make_tagger, self.encoder)
+        )
 
     @property
     def models(self) -> Path:

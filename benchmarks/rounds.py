@@ -24,10 +24,9 @@ from backend.domain.projects import ProjectId
 from backend.domain.student import PoolTexts
 from backend.factories import connect_language_model
 from backend.label_model.labels_matrix import align_rows
-from backend.pipeline.pool import Pool, round_question
+from backend.pipeline.pool import Pool
 from backend.pipeline.prelabel import prelabel
-from backend.pipeline.rounds.context import RoundArtifacts, student_name
-from backend.pipeline.rounds.promote import FINAL
+from backend.pipeline.rounds.context import FINAL, RoundArtifacts, artifacts, student_name
 from backend.pipeline.rounds.workflow import run_round
 from backend.services import Adapters, Services, build_services
 from backend.settings import Settings
@@ -208,7 +207,11 @@ def _pool_scores(simulation: SimulatedProject) -> dict[str, Any]:
 
 
 def _files(services: Services, project_id: ProjectId, number: int) -> RoundArtifacts:
-    return RoundArtifacts(services.models / project_id / str(number))
+    project = services.stores.projects.get(project_id)
+    if project is None:
+        raise ValueError("the project is not there")
+    question = services.guidelines.read(project).schema.learned[0]
+    return artifacts(services.models / project_id / str(number), question)
 
 
 def _cycles(simulation: SimulatedProject, number: int) -> list[dict[str, Any]]:
@@ -241,11 +244,8 @@ def _test_scores(simulation: SimulatedProject) -> dict[str, Any]:
     history = services.stores.rounds.history(simulation.platform.project_id)
     if project is None or not history:
         return {}
-    schema = services.config.read_schema(simulation.data.label_config)
-    question = round_question(schema)
-    if question is None:
-        return {}
     guidelines = services.guidelines.read(project)
+    question = guidelines.schema.learned[0]
     tasks = [each.task for each in simulation.data.evaluated]
     examples = services.guidelines.examples(guidelines, tasks)
     gold = np.array([each.gold for each in simulation.data.evaluated])
@@ -259,11 +259,8 @@ def _test_scores(simulation: SimulatedProject) -> dict[str, Any]:
     }
     recipe = history[-1].recipe
     files = _files(services, project.id, history[-1].number)
-    texts = PoolTexts(
-        tuple(example.id for example in examples), tuple(e.text_of(question) for e in examples)
-    )
-    model = services.make_student(recipe).load(files.model(history[-1].metrics.get("n_cycles", 0)))
-    predicted = model.predict(texts).probabilities
+    model = services.make_student(recipe).load(files.model(files.n_cycles))
+    predicted = model.predict(PoolTexts.of(question, examples)).probabilities
     matrix = matrix.with_annotator(student_name(recipe), predicted, AnnotatorKind.STUDENT, "")
     result = services.ensemble.aggregate(pool.with_matrix(question, matrix))
     aggregated = result.posteriors(question)
@@ -277,7 +274,7 @@ def _results(simulation: SimulatedProject, steps: Sequence[dict[str, Any]]) -> d
     services, project_id = simulation.services, simulation.platform.project_id
     first, last = steps[0], steps[-1]
     history = services.stores.rounds.history(project_id)
-    metrics = dict(history[-1].metrics) if history else {}
+    metrics = _figures(simulation)
     usage = services.stores.llm_cache.usage(project_id)
     estimate = metrics.get("accuracies", {}).get("fused")
     return {
@@ -297,6 +294,12 @@ def _results(simulation: SimulatedProject, steps: Sequence[dict[str, Any]]) -> d
     }
 
 
+def _figures(simulation: SimulatedProject) -> dict[str, Any]:
+    """Return what the last round measured about the question; empty before the first."""
+    history = simulation.services.stores.rounds.history(simulation.platform.project_id)
+    return dict(next(iter(history[-1].figures.values()), {})) if history else {}
+
+
 def _interval_coverage(simulation: SimulatedProject) -> dict[str, float]:
     """Return the coverage of the estimated accuracy's interval over drawn random holdouts.
 
@@ -312,7 +315,7 @@ def _interval_coverage(simulation: SimulatedProject) -> dict[str, float]:
         return {}
     gold = np.array([simulation.gold[int(i)] for i in stored["ids"]], dtype=np.int64)
     source = LabelSource("fused", np.nan_to_num(stored["probabilities"], nan=0.0))
-    n_holdout = int(history[-1].metrics.get("n_audited", 0))
+    n_holdout = int(_figures(simulation).get("n_audited", 0))
     sizes = {"interval_coverage": n_holdout, "interval_coverage_100": _N_LABELED}
     return {
         name: _coverage(source, gold, n, np.random.default_rng([simulation.config.seed, n]))

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from backend.domain.span_student import SpanTrainingSet
 from backend.domain.student import Recipe
-from backend.self_training.tagger_training import SpanTrainer, SpanTrainingSet
+from backend.self_training.tagger_training import SpanTrainer
 from benchmarks.noisy_spans import NoisySpans, load_spans
 from benchmarks.report import Report
 from benchmarks.scores import span_f1

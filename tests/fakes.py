@@ -7,16 +7,17 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from backend.domain.labels import Abstention, AbstentionReason, HumanLabel, Region
+from backend.domain.labels import Abstention, AbstentionReason, HumanLabel, Region, Span
 from backend.domain.ports import Completion, Decoding, LanguageModelInfo, Prompt
 from backend.domain.projects import Prediction, ProjectId, ProjectInfo, Task
+from backend.domain.span_student import SpanOutput, SpanTrainingSet
 from backend.domain.student import (
     PoolTexts,
     StudentOutput,
@@ -212,6 +213,8 @@ class FakePlatform:
 class FakeSmallModel:
     """A small model that believes a word: texts with "good" in them are of the first label.
 
+    Where several labels may hold, those hold that are named in the text.
+
     It says so with a probability that depends on the seed, so that two trainings differ; `fits`
     records the training sets, `failure` is raised by the next training and then forgotten. With
     `is_wrong` it says the opposite.
@@ -230,9 +233,12 @@ class FakeSmallModel:
         (hooks or TrainingHooks()).on_progress(TrainingProgress("final", 1, 1, 0.5))
         self.fits.append(data)
         sure = 0.80 + 0.01 * (seed % 10)
-        model = FakeFittedModel(data.labels, 1 - sure if self.is_wrong else sure)
+        sure = 1 - sure if self.is_wrong else sure
+        model = FakeFittedModel(data.labels, sure, data.kind.is_multilabel)
         answers = model.predict(data.pool)
         agrees = answers.probabilities.argmax(axis=1) == data.hard_labels
+        if data.kind.is_multilabel:
+            agrees = ((answers.probabilities > 0.5) == (data.targets > 0.5)).all(axis=1)
         clean = np.where(data.has_label, np.where(agrees, 0.9, 0.1), 0.5)
         return model, StudentOutput(
             answers,
@@ -245,7 +251,7 @@ class FakeSmallModel:
 
     def load(self, folder: Path) -> FakeFittedModel:
         stored = json.loads((folder / "fake.json").read_text())
-        return FakeFittedModel(tuple(stored["labels"]), stored["sure"])
+        return FakeFittedModel(**stored | {"labels": tuple(stored["labels"])})
 
 
 @dataclass(frozen=True)
@@ -254,14 +260,80 @@ class FakeFittedModel:
 
     labels: tuple[str, ...]
     sure: float
+    has_many: bool = False
 
     def predict(self, pool: PoolTexts) -> StudentPrediction:
         rest = (1 - self.sure) / (len(self.labels) - 1)
         probabilities = np.full((len(pool), len(self.labels)), rest)
         for row, text in enumerate(pool.texts):
             probabilities[row, 0 if "good" in text else 1] = self.sure
+            if self.has_many:
+                holds = [label in text for label in self.labels]
+                probabilities[row] = np.where(holds, self.sure, 1 - self.sure)
         vectors = np.tile(np.array([[1.0, 0.0]], dtype=np.float32), (len(pool), 1))
         return StudentPrediction(probabilities, vectors)
+
+    def save(self, folder: Path, *, card: Mapping[str, str] | None = None) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "fake.json").write_text(json.dumps(asdict(self)))
+        if card is not None:
+            (folder / "README.md").write_text("\n".join(card.values()))
+
+
+@dataclass
+class FakeTagger:
+    """A tagger that believes a letter: capitalized words are spans of the first label.
+
+    Its probability depends on the seed; `fits` records the training sets, `failure` is raised by
+    the next training and then forgotten. With `is_blind` it finds nothing.
+    """
+
+    fits: list[SpanTrainingSet] = field(default_factory=list)
+    failure: BaseException | None = None
+    is_blind: bool = False
+
+    def fit(
+        self, data: SpanTrainingSet, *, seed: int = 0, hooks: TrainingHooks | None = None
+    ) -> tuple[FakeFittedTagger, SpanOutput]:
+        if self.failure is not None:
+            failure, self.failure = self.failure, None
+            raise failure
+        (hooks or TrainingHooks()).on_progress(TrainingProgress("spans", 1, 1, 0.5))
+        self.fits.append(data)
+        tagger = FakeFittedTagger(data.labels, 0.80 + 0.01 * (seed % 10), self.is_blind)
+        found = tuple(tagger.predict(data.texts))
+        agrees = [
+            {(s.start, s.end, s.label) for s in given or ()}
+            == {(s.start, s.end, s.label) for s in own}
+            for given, own in zip(data.spans, found, strict=True)
+        ]
+        clean = np.where([spans is None for spans in data.spans], 0.5, np.where(agrees, 0.9, 0.1))
+        issues = np.flatnonzero(~np.array(agrees))
+        return tagger, SpanOutput(found, found, clean, issues, TrainingReport("fake", {}))
+
+    def load(self, folder: Path) -> FakeFittedTagger:
+        stored = json.loads((folder / "fake.json").read_text())
+        return FakeFittedTagger(tuple(stored["labels"]), stored["sure"])
+
+
+@dataclass(frozen=True)
+class FakeFittedTagger:
+    """What `FakeTagger` learned."""
+
+    labels: tuple[str, ...]
+    sure: float
+    is_blind: bool = False
+
+    def predict(self, texts: Sequence[str]) -> list[tuple[Span, ...]]:
+        if self.is_blind:
+            return [()] * len(texts)
+        return [
+            tuple(
+                Span(*found.span(), self.labels[0], self.sure)
+                for found in re.finditer(r"\b[A-Z]\w*", text)
+            )
+            for text in texts
+        ]
 
     def save(self, folder: Path, *, card: Mapping[str, str] | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Flag, StrEnum, auto
 
+MIN_LABELS = 2
+"""Labels under which no annotator can be told from a constant."""
+
 
 class Trait(Flag):
     """What an answer to a question holds, and what sets its kind apart from others."""
@@ -122,6 +125,15 @@ class Question:
         """Return the text that the answer is attached to."""
         return self.fields[0]
 
+    @property
+    def not_learned_because(self) -> str | None:
+        """Return why rounds do not learn the question, None where they do."""
+        if not self.labels or self.kind.is_free_text:
+            return "answers are no labels: the LLM answers alone"
+        if self.kind.has_posterior and len(self.labels) < MIN_LABELS:
+            return "there is only one label, so that annotators cannot be compared"
+        return None
+
 
 @dataclass(frozen=True, slots=True)
 class TaskSchema:
@@ -134,3 +146,8 @@ class TaskSchema:
     questions: tuple[Question, ...]
     headers: tuple[str, ...] = ()
     unsupported: tuple[str, ...] = ()
+
+    @property
+    def learned(self) -> tuple[Question, ...]:
+        """Return the questions that rounds learn, in the config's order."""
+        return tuple(q for q in self.questions if q.not_learned_because is None)

@@ -14,6 +14,8 @@ RoundRecipeName = Literal["default", "paper"]
 """`default`: the best measured; `paper`: FreeAL's four rounds as published, people left out."""
 
 
+QUESTIONS = "questions"
+"""Key of a round's figures by question, in its metrics."""
 MAX_CHANGED = 0.02
 """Share of changed labels up to which a cycle leaves labels stable."""
 
@@ -33,8 +35,8 @@ class Round:
     """One round of a project.
 
     `number` counts from 1 per project; `n_human` labels by people existed when it began. `step` and
-    `progress` (JSON) are its present position, `metrics` (JSON) what it measured. `model_version`
-    is the release that it made, None without one.
+    `progress` (JSON) are its present position, `metrics` (JSON) what it measured, by question.
+    `model_version` is the release that it made, None without one.
     """
 
     project_id: ProjectId
@@ -51,6 +53,12 @@ class Round:
     metrics: Mapping[str, Any] = field(default_factory=dict)
     model_version: str | None = None
     error: str | None = None
+
+    @property
+    def figures(self) -> Mapping[str, Mapping[str, Any]]:
+        """Return what was measured, by question."""
+        found: Mapping[str, Mapping[str, Any]] = self.metrics.get(QUESTIONS, {})
+        return found
 
     @property
     def seconds(self) -> float | None:

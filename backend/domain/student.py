@@ -10,7 +10,8 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.domain.questions import QuestionKind
+from backend.domain.labels import Example
+from backend.domain.questions import Question, QuestionKind
 from backend.errors import InvalidRequest, TrainingCancelled
 
 RecipeName = Literal["plain", "paper", "default", "probe"]
@@ -29,6 +30,23 @@ class PoolTexts:
         lengths = {len(self.ids), len(self.texts)} | ({len(self.pairs)} if self.pairs else set())
         if len(lengths) > 1:
             raise InvalidRequest(f"ids, texts and pairs have different lengths: {sorted(lengths)}")
+
+    @classmethod
+    def of(cls, question: Question, examples: Sequence[Example]) -> PoolTexts:
+        """Return the texts that a question is about, in order.
+
+        Of several fields the first is the text and the others, one below the other, its second one.
+        """
+        ids = tuple(example.id for example in examples)
+        if len(question.fields) < 2:
+            return cls(ids, tuple(example.text_of(question) for example in examples))
+        first, others = replace(question, fields=question.fields[:1]), question.fields[1:]
+        texts = tuple(example.text_of(first) for example in examples)
+        seconds = tuple(
+            "\n".join(filter(None, (e.texts.get(f.name, "").strip() for f in others)))
+            for e in examples
+        )
+        return cls(ids, texts, seconds)
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +41,13 @@ class Estimate:
     def width(self) -> float:
         """Return the width of the interval."""
         return self.high - self.low
+
+
+def micro_f1(found: Sequence[frozenset[Any]], truth: Sequence[frozenset[Any]]) -> float:
+    """Return the F1 of the parts of n answers, counted over all; 1 where there are none at all."""
+    n_right = sum(len(ours & theirs) for ours, theirs in zip(found, truth, strict=True))
+    n_all = sum(map(len, found)) + sum(map(len, truth))
+    return 2 * n_right / n_all if n_all else 1.0
 
 
 def share_interval(n_hits: int, n: int) -> tuple[float, float]:

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.domain.labels import Abstention, AbstentionReason, AnnotatorKind, Example, WeakLabel
+from backend.domain.labels import (
+    Abstention,
+    AbstentionReason,
+    AnnotatorKind,
+    Example,
+    Span,
+    WeakLabel,
+)
 from backend.domain.questions import Question
 from backend.label_model.latent_class import Floats
 
@@ -16,13 +24,17 @@ AGGREGATED = "fused"
 """Name of the annotator of aggregated labels."""
 _NO_LABEL = Abstention(AbstentionReason.UNREADABLE, "no annotator gave a label")
 
+SpanRows = tuple[tuple[Span, ...] | None, ...]
+"""Spans of n examples; None where there is no answer."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LabelsMatrix:
-    """Posteriors of all annotators on one question; row i is about `example_ids[i]`.
+    """Labels of all annotators on one question; row i is about `example_ids[i]`.
 
-    `example_ids` (n,); `posteriors` holds (n, K) by annotator, NaN rows being abstentions; `kinds`
-    and `versions` (of the prompt or the round) are by annotator too.
+    `example_ids` (n,); `posteriors` holds (n, K) by annotator, NaN rows being abstentions; `spans`
+    holds those of a question about spans; `kinds` and `versions` (of the prompt or the round) are
+    by annotator too.
     """
 
     example_ids: NDArray[np.int64]
@@ -30,6 +42,7 @@ class LabelsMatrix:
     posteriors: Mapping[str, Floats] = field(default_factory=dict)
     kinds: Mapping[str, AnnotatorKind] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
+    spans: Mapping[str, SpanRows] = field(default_factory=dict)
 
     @classmethod
     def read(
@@ -39,24 +52,36 @@ class LabelsMatrix:
         row_of = {example.id: row for row, example in enumerate(examples)}
         shape = (len(examples), len(question.labels))
         found: dict[str, Floats] = {}
+        spans: dict[str, list[tuple[Span, ...] | None]] = {}
         kinds: dict[str, AnnotatorKind] = {}
         versions: dict[str, str] = {}
         for label in weak_labels:
-            has_posterior = label.question == question.name and bool(label.probabilities)
+            is_given = label.abstention is None and label.example_id in row_of
             is_annotator = label.annotator_kind is not AnnotatorKind.AGGREGATED
-            fits = len(label.probabilities) == shape[1] and label.example_id in row_of
-            if has_posterior and is_annotator and fits:
+            if label.question != question.name or not is_given or not is_annotator:
+                continue
+            row = row_of[label.example_id]
+            if question.kind.has_spans and label.spans is not None:
+                spans.setdefault(label.annotator, [None] * shape[0])[row] = label.spans
+            elif label.probabilities and len(label.probabilities) == shape[1]:
                 array = found.setdefault(label.annotator, np.full(shape, np.nan))
-                array[row_of[label.example_id]] = label.probabilities
-                kinds[label.annotator] = label.annotator_kind
-                versions[label.annotator] = label.prompt_version
+                array[row] = label.probabilities
+            else:
+                continue
+            kinds[label.annotator] = label.annotator_kind
+            versions[label.annotator] = label.prompt_version
         ids = np.array([example.id for example in examples], dtype=np.int64)
-        return cls(ids, shape[1], found, kinds, versions)
+        rows = {name: tuple(of_annotator) for name, of_annotator in spans.items()}
+        return cls(ids, shape[1], found, kinds, versions, rows)
 
     def select(self, is_wanted: Callable[[AnnotatorKind], bool]) -> LabelsMatrix:
         """Return the annotators of some kinds alone."""
-        kept = {n: p for n, p in self.posteriors.items() if is_wanted(self.kinds[n])}
-        return replace(self, posteriors=kept)
+        names = {name for name, kind in self.kinds.items() if is_wanted(kind)}
+        return replace(
+            self,
+            posteriors={n: p for n, p in self.posteriors.items() if n in names},
+            spans={n: rows for n, rows in self.spans.items() if n in names},
+        )
 
     def with_annotator(
         self, name: str, posteriors: Floats, kind: AnnotatorKind, version: str
@@ -69,6 +94,28 @@ class LabelsMatrix:
             kinds={**self.kinds, name: kind},
             versions={**self.versions, name: version},
         )
+
+    def with_spans(
+        self, name: str, spans: SpanRows, kind: AnnotatorKind, version: str
+    ) -> LabelsMatrix:
+        """Return the matrix with one more annotator of spans."""
+        return replace(
+            self,
+            spans={**self.spans, name: spans},
+            kinds={**self.kinds, name: kind},
+            versions={**self.versions, name: version},
+        )
+
+    def combined_spans(self, *kinds: AnnotatorKind) -> SpanRows:
+        """Return the spans (n,) of annotators of these kinds, a later kind replacing."""
+        names = [n for kind in kinds for n in self.spans if self.kinds[n] is kind]
+        combined: list[tuple[Span, ...] | None] = [None] * len(self.example_ids)
+        for name in names:
+            combined = [
+                old if new is None else new
+                for old, new in zip(combined, self.spans[name], strict=True)
+            ]
+        return tuple(combined)
 
     def combined(self, *kinds: AnnotatorKind) -> Floats:
         """Return the posteriors (n, K) of annotators of these kinds, a later kind replacing."""
@@ -86,33 +133,42 @@ class LabelsMatrix:
         return combined
 
     def weak_labels(self, question: Question) -> list[WeakLabel]:
-        """Return every posterior as a weak label, annotator by annotator."""
-        return [
-            WeakLabel(
-                int(self.example_ids[row]),
-                question.name,
-                name,
-                self.versions[name],
-                probabilities=tuple(posteriors[row].tolist()),
-                annotator_kind=self.kinds[name],
-            )
-            for name, posteriors in self.posteriors.items()
-            for row in np.flatnonzero(has_label(posteriors))
+        """Return every label as a weak label, annotator by annotator."""
+
+        def label(name: str, row: int, **given: Any) -> WeakLabel:
+            example_id, kind = int(self.example_ids[row]), self.kinds[name]
+            version = self.versions[name]
+            return WeakLabel(example_id, question.name, name, version, annotator_kind=kind, **given)
+
+        posteriors = [
+            label(name, row, probabilities=tuple(rows[row].tolist()))
+            for name, rows in self.posteriors.items()
+            for row in np.flatnonzero(has_label(rows)).tolist()
+        ]
+        return posteriors + [
+            label(name, row, spans=spans)
+            for name, rows in self.spans.items()
+            for row, spans in enumerate(rows)
+            if spans is not None
         ]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AggregatedMatrix:
-    """One posterior per example on one question.
+    """One label per example on one question.
 
     `probabilities` (n, K), NaN rows where no annotator gave a label; `sources` (n,): "human",
     "agreement", "combination" or the only annotator's name, None where nothing was aggregated and
     the first label stands; `annotator_posteriors`: calibrated (n, K) by annotator, NaN if absent.
+    On a question about spans `spans` (n,) holds the labels, and `confidences` (n,) the probability
+    that an example's are right as a whole.
     """
 
     probabilities: Floats
     sources: Sequence[str | None]
     annotator_posteriors: Mapping[str, Floats]
+    spans: SpanRows | None = None
+    confidences: Floats | None = None
 
     def weak_labels(
         self, question: Question, examples: Sequence[Example], first_labels: Mapping[int, WeakLabel]
@@ -134,7 +190,7 @@ class AggregatedMatrix:
                 example.id,
                 question.name,
                 AGGREGATED,
-                probabilities=tuple(self.probabilities[row].tolist()),
+                **self._answer(row),
                 label_mass=first.label_mass if first and question.kind.is_exclusive else None,
                 annotator_posteriors={
                     n: tuple(p.tolist()) for n, p in own.items() if np.isfinite(p).all()
@@ -146,6 +202,12 @@ class AggregatedMatrix:
             )
             labels.append(label)
         return labels
+
+    def _answer(self, row: int) -> dict[str, Any]:
+        if self.spans is None:
+            return {"probabilities": tuple(self.probabilities[row].tolist())}
+        confidence = None if self.confidences is None else float(self.confidences[row])
+        return {"spans": self.spans[row], "confidence": confidence}
 
 
 def has_label(posteriors: Floats) -> NDArray[np.bool_]:

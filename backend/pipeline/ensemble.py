@@ -17,6 +17,7 @@ from backend.domain.labels import (
     AnnotatorKind,
     Example,
     PromptContext,
+    Span,
     WeakLabel,
 )
 from backend.domain.ports import Encoder, PoolAnnotator
@@ -29,7 +30,14 @@ from backend.label_model.multilabel import (
     aggregate_multilabel,
     fit_multilabel_model,
 )
-from backend.label_model.single_label import HUMAN, LabelModel, aggregate, fit_label_model
+from backend.label_model.single_label import (
+    COMBINATION,
+    HUMAN,
+    LabelModel,
+    aggregate,
+    fit_label_model,
+)
+from backend.label_model.spans import SpanModel, aggregate_spans, fit_span_model
 from backend.llm.annotator import LLMAnnotator
 from backend.llm.prompts.selection import PromptBudget
 from backend.pipeline.llm_prompts import LLMPrompter
@@ -39,6 +47,7 @@ from backend.store import Stores
 
 _LOG = logging.getLogger(__name__)
 _EARLY = "early_weak_labels"
+_MIN_SPAN_ANNOTATORS = 2
 _NOT_SAMPLED = Abstention(AbstentionReason.NOT_SAMPLED, "the LLM labels a share of the tasks")
 
 
@@ -209,6 +218,8 @@ class AnnotatorEnsemble:
         """Return the aggregated posteriors on one question, human labels being certain."""
         matrix = pool.matrices[question.name]
         fitted = state.label_model.get(question.name)
+        if question.kind.has_spans:
+            return _aggregate_spans(matrix, fitted, pool.human_spans.get(question.name, {}))
         if question.kind.is_multilabel and matrix.posteriors:
             return _aggregate_multilabel(matrix, fitted)
         if fitted is None or not matrix.posteriors or not _has_label_model(question):
@@ -277,7 +288,9 @@ class AnnotatorEnsemble:
 
     def _fit_label_model(
         self, pool: Pool, question: Question
-    ) -> LabelModel | MultilabelModel | None:
+    ) -> LabelModel | MultilabelModel | SpanModel | None:
+        if question.kind.has_spans:
+            return _fit_span_model(pool, question)
         posteriors = pool.matrices[question.name].posteriors
         n_labeled = max((int(np.isfinite(p[:, 0]).sum()) for p in posteriors.values()), default=0)
         if not _has_label_model(question) or n_labeled < MIN_TEXTS:
@@ -303,11 +316,46 @@ def _aggregate_multilabel(
     is_given = {name: has_label(p) for name, p in posteriors.items()}
     by_row = [[n for n in posteriors if is_given[n][row]] for row in range(len(matrix.example_ids))]
     sources = [
-        None if not names else "combination" if len(names) > 1 else names[0] for names in by_row
+        None if not names else COMBINATION if len(names) > 1 else names[0] for names in by_row
     ]
     aggregated = aggregate_multilabel(posteriors, model)
     is_any = np.any(list(is_given.values()), axis=0)[:, None]
     return AggregatedMatrix(np.where(is_any, aggregated, np.nan), sources, posteriors)
+
+
+def _fit_span_model(pool: Pool, question: Question) -> SpanModel | None:
+    """Fit the rates of annotators of spans; one alone has nobody to be compared with."""
+    spans = pool.matrices[question.name].spans
+    n_answers = [sum(row is not None for row in rows) for rows in spans.values()]
+    if len(spans) < _MIN_SPAN_ANNOTATORS or max(n_answers) < MIN_TEXTS:
+        return None
+    people = pool.human_spans.get(question.name, {})
+    rows = enumerate(pool.example_ids.tolist())
+    return fit_span_model(spans, {row: people[i] for row, i in rows if i in people})
+
+
+def _aggregate_spans(
+    matrix: LabelsMatrix, fitted: Mapping[str, Any] | None, people: Mapping[int, tuple[Span, ...]]
+) -> AggregatedMatrix:
+    """Return the annotators' spans in one, people's being certain; the LLM's without a model."""
+    n_rows = len(matrix.example_ids)
+    empty = np.full((n_rows, matrix.n_labels), np.nan)
+    if fitted is None:
+        return AggregatedMatrix(
+            empty, [None] * n_rows, {}, matrix.combined_spans(AnnotatorKind.LLM)
+        )
+    found, certainties = aggregate_spans(matrix.spans, SpanModel.from_json(fitted))
+    spans, sources = list(found), [_source_of(matrix, row) for row in range(n_rows)]
+    for row, example_id in enumerate(matrix.example_ids.tolist()):
+        if example_id in people:
+            spans[row], certainties[row], sources[row] = people[example_id], 1.0, HUMAN
+    kept = [None if own is None else source for own, source in zip(spans, sources, strict=True)]
+    return AggregatedMatrix(empty, kept, {}, tuple(spans), certainties)
+
+
+def _source_of(matrix: LabelsMatrix, row: int) -> str | None:
+    names = [name for name, rows in matrix.spans.items() if rows[row] is not None]
+    return None if not names else COMBINATION if len(names) > 1 else names[0]
 
 
 def _llm_abstentions(

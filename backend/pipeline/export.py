@@ -11,6 +11,7 @@ from backend.domain.labels import WeakLabel
 from backend.domain.ports import ConfigReader
 from backend.domain.projects import Project, Task
 from backend.domain.questions import Question
+from backend.domain.rounds import QUESTIONS
 from backend.errors import ExportFailed
 from backend.files import replacing_folder
 from backend.label_model.crowd import ConsensusLabel
@@ -23,9 +24,9 @@ from backend.pipeline.export_formats import (
     export_label_studio,
 )
 from backend.pipeline.pool import Guidelines, GuidelinesReader
-from backend.pipeline.release import MODEL_FROM
-from backend.pipeline.rounds.context import RoundArtifacts
-from backend.pipeline.rounds.train import MODEL_CARD, round_section
+from backend.pipeline.release import MODEL_FROM, learned_from
+from backend.pipeline.rounds.context import artifacts
+from backend.pipeline.rounds.model_card import MODEL_CARD, round_section
 from backend.store import Stores
 
 _THRESHOLD = 0.5
@@ -67,7 +68,7 @@ class Exporter:
                 guidelines.schema, labels, version, task
             ),
         )
-        return Exported(n_rows, self._copy_model(project, folder / "model"))
+        return Exported(n_rows, self._copy_models(project, guidelines, folder / "model"))
 
     def _rows(self, project: Project, guidelines: Guidelines) -> Iterator[ExportRow]:
         consensus = self.guidelines.consensus(project, guidelines)
@@ -85,19 +86,28 @@ class Exporter:
                 elif label is not None:
                     yield _model_row(task, question, label)
 
-    def _copy_model(self, project: Project, folder: Path) -> Path | None:
+    def _copy_models(self, project: Project, guidelines: Guidelines, folder: Path) -> Path | None:
+        """Copy the served students; of several questions, each into a folder of its own."""
         provenance = self.stores.releases.provenance(project.id, project.model_version)
-        if MODEL_FROM not in provenance:
-            return None
-        number, cycle = provenance[MODEL_FROM]
-        source = RoundArtifacts(self.models / project.id / str(number)).model(int(cycle))
-        if not source.exists():
+        measured = provenance.get("metrics", {}).get(QUESTIONS, {})
+        models: dict[str, tuple[Path, str]] = {}
+        for question in guidelines.schema.learned:
+            source = learned_from(self.stores, project, question)
+            if MODEL_FROM in source:
+                number, cycle = source[MODEL_FROM]
+                files = artifacts(self.models / project.id / str(number), question)
+                if files.model(cycle).exists():
+                    section = round_section(measured.get(question.name, {}))
+                    models[files.folder.name] = (files.model(cycle), section)
+        if not models:
             return None
         try:
             with replacing_folder(folder) as fresh:
-                shutil.copytree(source, fresh)
-                with (fresh / MODEL_CARD).open("a", encoding="utf-8") as card:
-                    card.write(round_section(provenance.get("metrics", {})))
+                for name, (model, section) in models.items():
+                    target = fresh if len(guidelines.schema.learned) == 1 else fresh / name
+                    shutil.copytree(model, target)
+                    with (target / MODEL_CARD).open("a", encoding="utf-8") as card:
+                        card.write(section)
         except OSError as exc:
             raise ExportFailed(f"cannot write {folder}: {exc.strerror or exc}") from exc
         return folder

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from backend.domain.definitions import Definitions, with_definitions
-from backend.domain.labels import AbstentionReason, AnnotatorKind, Example, WeakLabel
+from backend.domain.labels import AbstentionReason, AnnotatorKind, Example, Span, WeakLabel
 from backend.domain.ports import ConfigReader
 from backend.domain.projects import Project, Task
 from backend.domain.questions import Question, TaskSchema
 from backend.label_model.crowd import Consensus, HumanAnswer, estimate_consensus, is_evidence
+from backend.label_model.label_tables import LabelTable, Posteriors, SpanTable
 from backend.label_model.labels_matrix import AggregatedMatrix, LabelsMatrix, first_labels
 from backend.store import Stores
+
+T = TypeVar("T")
 
 MIN_TEXTS = 20
 """Texts under which neither a label model is fitted nor a round is made."""
@@ -29,15 +33,19 @@ class Guidelines:
     schema: TaskSchema
     instruction: str
 
+    def restrict(self, *questions: Question) -> Guidelines:
+        """Return the guidelines of some questions alone."""
+        return replace(self, schema=replace(self.schema, questions=questions))
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pool:
     """Tasks of a project with what people and annotators say about them, ascending by id.
 
-    `tasks` and `examples` share their order. `human` holds the class index by example id of each
-    exclusive question, `human_sets` the positions of all labels that hold of each multiple choice;
-    `human_ids` are the examples with an answer to any question. `matrices` and `first_labels`
-    are the weak labels by question.
+    `tasks` and `examples` share their order. By question and example id, `human` holds the class
+    index of each exclusive question, `human_sets` the positions of all labels that hold of each
+    multiple choice, `human_spans` the spans; `human_ids` are the examples with an answer to any
+    question. `matrices` and `first_labels` are the weak labels by question.
     """
 
     project: Project
@@ -46,6 +54,7 @@ class Pool:
     examples: Sequence[Example]
     human: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
     human_sets: Mapping[str, Mapping[int, frozenset[int]]] = field(default_factory=dict)
+    human_spans: Mapping[str, Mapping[int, tuple[Span, ...]]] = field(default_factory=dict)
     human_ids: frozenset[int] = frozenset()
     matrices: Mapping[str, LabelsMatrix] = field(default_factory=dict)
     first_labels: Mapping[str, Mapping[int, WeakLabel]] = field(default_factory=dict)
@@ -83,16 +92,49 @@ class Pool:
 
     def restrict(self, *questions: Question) -> Pool:
         """Return the pool with some of its questions alone."""
-        schema = replace(self.guidelines.schema, questions=questions)
-        return replace(self, guidelines=replace(self.guidelines, schema=schema))
+        return replace(self, guidelines=self.guidelines.restrict(*questions))
 
     def with_matrix(self, question: Question, matrix: LabelsMatrix) -> Pool:
         """Return the pool with other weak labels on one question."""
         return replace(self, matrices={**self.matrices, question.name: matrix})
 
-    def without_human(self) -> Pool:
-        """Return the pool as if people had answered nothing."""
-        return replace(self, human={}, human_sets={})
+    def human_table(self, question: Question) -> LabelTable:
+        """Return people's labels in the pool's order, certain where there are any."""
+        ids, name = self.example_ids, question.name
+        if question.kind.has_spans:
+            spans = self.human_spans.get(name, {})
+            return SpanTable(ids, tuple(spans.get(int(i)) for i in ids))
+        sets = self.human_sets.get(name, {}) if question.kind.is_multilabel else {}
+        sets = {**sets, **{i: frozenset({at}) for i, at in self.human.get(name, {}).items()}}
+        posteriors = np.full((len(ids), len(question.labels)), np.nan)
+        for row, example_id in enumerate(ids.tolist()):
+            if example_id in sets:
+                posteriors[row] = 0.0
+                posteriors[row, sorted(sets[example_id])] = 1.0
+        return Posteriors(ids, posteriors, question.kind.is_exclusive)
+
+    def with_annotator(
+        self, question: Question, labels: LabelTable, name: str, kind: AnnotatorKind, version: str
+    ) -> Pool:
+        """Return the pool with one more annotator's labels on a question."""
+        labels = labels.align(self.example_ids)
+        matrix = labels.joined_to(self.matrices[question.name], name, kind, version)
+        return self.with_matrix(question, matrix)
+
+    def without_human(self, question: Question, ids: Collection[int] | None = None) -> Pool:
+        """Return the pool as if people had not answered a question about these examples, or any."""
+
+        def left(answers: Mapping[str, Mapping[int, T]]) -> dict[str, Mapping[int, T]]:
+            own = answers.get(question.name, {})
+            kept = {} if ids is None else {i: one for i, one in own.items() if i not in ids}
+            return {**answers, question.name: kept}
+
+        return replace(
+            self,
+            human=left(self.human),
+            human_sets=left(self.human_sets),
+            human_spans=left(self.human_spans),
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -180,14 +222,9 @@ class GuidelinesReader:
             self.examples(guidelines, tasks),
             human={q.name: class_indices(q, consensus[q.name]) for q in questions},
             human_sets={q.name: label_positions(q, consensus[q.name]) for q in questions},
+            human_spans={q.name: human_spans(q, consensus[q.name]) for q in questions},
             human_ids=human_ids,
         )
-
-
-def round_question(schema: TaskSchema) -> Question | None:
-    """Return the question that rounds are made for: the first exclusive one with two labels."""
-    fitting = (q for q in schema.questions if q.kind.is_exclusive and len(q.labels) > 1)
-    return next(fitting, None)
 
 
 def class_indices(question: Question, consensus: Consensus) -> Mapping[int, int]:
@@ -211,3 +248,10 @@ def label_positions(question: Question, consensus: Consensus) -> Mapping[int, fr
         example_id: frozenset(index[value] for value in label.answer.labels if value in index)
         for example_id, label in consensus.labels.items()
     }
+
+
+def human_spans(question: Question, consensus: Consensus) -> Mapping[int, tuple[Span, ...]]:
+    """Return people's answers to a question about spans by example id."""
+    if not question.kind.has_spans:
+        return {}
+    return {example_id: label.answer.spans for example_id, label in consensus.labels.items()}

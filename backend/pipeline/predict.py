@@ -7,21 +7,28 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from backend.domain.labels import AnnotatorKind, Example, WeakLabel
 from backend.domain.llm_usage import track_usage
 from backend.domain.ports import ConfigReader
 from backend.domain.projects import JobKind, Prediction, Project, Task
+from backend.domain.questions import Question
 from backend.domain.rounds import RoundRecipeName
-from backend.domain.student import FittedStudent, PoolTexts
 from backend.errors import BackendError, EmbeddedModelError, LanguageModelError
 from backend.label_model.labels_matrix import LabelsMatrix
 from backend.pipeline.ensemble import AnnotatorEnsemble
-from backend.pipeline.pool import Guidelines, GuidelinesReader, Pool, round_question
-from backend.pipeline.release import LABELS_FROM, MODEL_FROM, RECIPE, queue_score, valid_prediction
-from backend.pipeline.rounds.context import RoundArtifacts, StudentFactory, student_name
+from backend.pipeline.pool import Guidelines, GuidelinesReader, Pool
+from backend.pipeline.release import (
+    LABELS_FROM,
+    MODEL_FROM,
+    RECIPE,
+    learned_from,
+    queue_score,
+    valid_prediction,
+)
+from backend.pipeline.rounds.context import artifacts, student_name
+from backend.pipeline.rounds.students import StudentTrainers
 from backend.pipeline.status import read_queue
 from backend.store import Stores
 
@@ -89,46 +96,54 @@ class Labeler:
 
 @dataclass
 class StudentPredictor:
-    """Labels texts with the student that the served version was made with; keeps it loaded."""
+    """Labels texts with the students that the served version was made with; keeps them loaded."""
 
     stores: Stores
     folder: Path
-    make: StudentFactory
-    _loaded: tuple[Path, FittedStudent] | None = field(default=None, init=False)
+    trainers: StudentTrainers
+    _loaded: dict[Path, Any] = field(default_factory=dict, init=False)
 
     def weak_labels(
         self, project: Project, guidelines: Guidelines, examples: Sequence[Example]
     ) -> list[WeakLabel]:
-        """Return the student's labels of texts that it was not trained on.
+        """Return the students' labels of texts that they were not trained on.
 
-        Empty where the served labels come from no round, since the label model knows no student
-        then; where its files cannot be read any more; and after a round of the paper's recipe,
-        which has no label model.
+        None of a question whose served labels come from no round, since the label model knows no
+        student then; of one whose files cannot be read any more; and after a round of the paper's
+        recipe, which has no label model.
         """
-        provenance = self.stores.releases.provenance(project.id, project.model_version)
-        question = round_question(guidelines.schema)
-        is_known = provenance.get(RECIPE) == _RECIPE and {LABELS_FROM, MODEL_FROM} <= set(
-            provenance
-        )
-        if not is_known or question is None or not examples:
+        if not examples:
             return []
-        number, cycle = provenance[MODEL_FROM]
-        folder = RoundArtifacts(self.folder / project.id / str(number)).model(cycle)
-        try:
-            if self._loaded is None or self._loaded[0] != folder:
-                self._loaded = None  # two models at a time would be too many on a small machine
-                self._loaded = (folder, self.make(_RECIPE).load(folder))
-        except (BackendError, OSError) as exc:
-            _LOG.warning("project=%s the student of round %s: %s", project.id, number, exc)
+        found = {}
+        for question in guidelines.schema.learned:
+            source = learned_from(self.stores, project, question)
+            if source.get(RECIPE) == _RECIPE and {LABELS_FROM, MODEL_FROM} <= set(source):
+                number, cycle = source[MODEL_FROM]
+                files = artifacts(self.folder / project.id / str(number), question)
+                found[question.name] = (question, number, files.model(cycle))
+        used = {folder for _, _, folder in found.values()}
+        self._loaded = {folder: one for folder, one in self._loaded.items() if folder in used}
+        labels: list[WeakLabel] = []
+        for question, number, folder in found.values():
+            try:
+                labels += self._predicted(question, number, folder, examples)
+            except (BackendError, OSError) as exc:
+                line = "project=%s question=%s the student of round %s: %s"
+                _LOG.warning(line, project.id, question.name, number, exc)
+        return labels
+
+    def _predicted(
+        self, question: Question, number: int, folder: Path, examples: Sequence[Example]
+    ) -> list[WeakLabel]:
+        trainer = self.trainers.of(question)
+        if folder not in self._loaded:
+            self._loaded[folder] = trainer.load(_RECIPE, folder)
+        table = trainer.predict(self._loaded[folder], question, examples)
+        if table is None:
             return []
-        student = self._loaded[1]
-        if student.labels != tuple(label.value for label in question.labels):
-            return []
-        ids = tuple(example.id for example in examples)
-        texts = PoolTexts(ids, tuple(example.text_of(question) for example in examples))
-        matrix = LabelsMatrix(np.array(ids, dtype=np.int64), len(question.labels)).with_annotator(
+        matrix = table.joined_to(
+            LabelsMatrix(table.ids, len(question.labels)),
             student_name(_RECIPE),
-            student.predict(texts).probabilities,
             AnnotatorKind.STUDENT,
             f"round {number}",
         )

@@ -15,6 +15,7 @@ from backend.domain.labels import AnnotatorKind, WeakLabel
 from backend.domain.llm_usage import track_usage
 from backend.domain.ports import ConfigReader
 from backend.domain.projects import Prediction, Project, ProjectId, QueuePlace, QueueState, Task
+from backend.domain.questions import Question
 from backend.errors import UnsupportedLabelConfig
 from backend.evaluation.metrics import mean_pairwise_kappa
 from backend.llm.prompts.templates import describe_task
@@ -26,10 +27,9 @@ from backend.pipeline.sync import PrelabelPlan
 from backend.store import Stores
 
 _LOG = logging.getLogger(__name__)
-LABELS_FROM, MODEL_FROM, RECIPE = "labels_from", "model_from", "recipe"
-_INHERITED = (LABELS_FROM, MODEL_FROM, RECIPE)
-"""Provenance of a release: the round of its labels, round and cycle of its student, the round's
-recipe. A release that only brings another order has them from the one that it replaces.
+LEARNED, LABELS_FROM, MODEL_FROM, RECIPE = "learned", "labels_from", "model_from", "recipe"
+"""Provenance of a release by question: the round of its labels, round and cycle of its student, the
+round's recipe. A release that only brings another order has them from the one that it replaces.
 """
 ORDERING = "ordering"
 """Source of problems with the ordering."""
@@ -67,7 +67,7 @@ class ReleaseBuilder:
         places = _places(project.id, view, ordering)
         predictions = self._predictions(aggregated, places)
         served = self.stores.releases.provenance(project.id, project.model_version)
-        inherited = {key: served[key] for key in _INHERITED if key in served}
+        inherited = {LEARNED: served[LEARNED]} if LEARNED in served else {}
         draft = self.stores.releases.draft(
             project, predictions, places, {**inherited, **provenance, "strategy": strategy.name}
         )
@@ -176,6 +176,13 @@ class Orderer:
             return {"is_ordered": 0}
         self.stores.jobs.clear_problem(project_id, ORDERING)
         return {"is_ordered": 1}
+
+
+def learned_from(stores: Stores, project: Project, question: Question) -> Mapping[str, Any]:
+    """Return what the served labels and student of a question come from; empty before a round."""
+    provenance = stores.releases.provenance(project.id, project.model_version)
+    found: Mapping[str, Any] = provenance.get(LEARNED, {}).get(question.name, {})
+    return found
 
 
 def valid_prediction(

@@ -7,8 +7,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from backend.domain.llm_usage import LLMBudget, Prices
+from backend.domain.ports import ConfigReader
 from backend.domain.projects import Project, QueuePlace, QueueState
+from backend.domain.questions import Question
 from backend.domain.rounds import MAX_CHANGED, Round, RoundState
+from backend.errors import UnsupportedLabelConfig
 from backend.evaluation.stopping import LearningPoint, advise_on_labels, advise_on_rounds
 from backend.store import Stores
 
@@ -56,6 +59,7 @@ class StatusReporter:
     """
 
     stores: Stores
+    config: ConfigReader
     prices: Prices
     max_cycles: int
 
@@ -91,6 +95,7 @@ class StatusReporter:
             **self._llm(project),
             "llm_share": read_llm_budget(stores, project).summary,
             "prompts": self.prompts(project),
+            "questions": {q.name: _learning_in_words(q) for q in self._questions(project)},
             "queue": self.queue(project),
             "versions": stores.projects.versions(project.id),
             **self._rounds(project),
@@ -177,16 +182,27 @@ class StatusReporter:
                 }
                 for made in history[-_MAX_ROUNDS:]
             ],
-            "advice": self._advice(history),
+            "advice": {
+                question.name: self._advice(history, question.name)
+                for question in self._questions(project)
+                if question.not_learned_because is None
+            },
         }
 
-    def _advice(self, history: Sequence[Round]) -> dict[str, Any]:
+    def _questions(self, project: Project) -> tuple[Question, ...]:
+        try:
+            return self.config.read_schema(project.label_config).questions
+        except UnsupportedLabelConfig:
+            return ()
+
+    def _advice(self, history: Sequence[Round], question: str) -> dict[str, Any]:
         released = [made for made in history if made.state is RoundState.RELEASED]
-        changed = [share for made in released[-1:] for share in made.metrics.get("changed", [])]
+        measured = [(made.n_human, made.figures.get(question, {})) for made in released]
+        changed = [share for _, figures in measured[-1:] for share in figures.get("changed", [])]
         points = [
-            LearningPoint(made.n_human, fused["value"], fused["high"] - fused["low"])
-            for made in released
-            if (fused := made.metrics.get("accuracies", {}).get("fused")) is not None
+            LearningPoint(n_human, fused["value"], fused["high"] - fused["low"])
+            for n_human, figures in measured
+            if (fused := figures.get("accuracies", {}).get("fused")) is not None
         ]
         on_rounds = advise_on_rounds(
             changed, max_changed=MAX_CHANGED, max_rounds=1 + self.max_cycles
@@ -199,6 +215,11 @@ class StatusReporter:
             "are_labels_paying": on_labels.is_paying,
             "figures": {**on_rounds.figures, **on_labels.figures},
         }
+
+
+def _learning_in_words(question: Question) -> str:
+    reason = question.not_learned_because
+    return "learned in rounds" if reason is None else f"not learned in rounds: {reason}"
 
 
 def _prompt_in_words(report: Mapping[str, Any]) -> str:

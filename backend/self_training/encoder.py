@@ -209,3 +209,9 @@ class CachedEncoder:
 
 def _key(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def base_name(base: str) -> str:
+    """Return the name of a base model, a hub's or a folder's; "" is the embedded encoder."""
+    folder = Path(base or str(embedded_encoder_folder()))
+    return folder.name if folder.is_dir() else base

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +17,7 @@ from backend.domain.student import (
 )
 from backend.self_training import noise
 from backend.self_training.embedding_probe import cross_fit, embed_pool
-from backend.self_training.encoder import embedded_encoder_folder
+from backend.self_training.encoder import base_name
 from backend.self_training.noise import Floats, assign_folds
 from backend.self_training.training_context import TrainingContext, TrainingTargets
 
@@ -213,9 +212,7 @@ def student_output(
     notes: tuple[str, ...] = (),
 ) -> StudentOutput:
     """Return predictions and label quality with a report of the training."""
-    base = context.base or str(embedded_encoder_folder())
-    base = Path(base).name if Path(base).is_dir() else base
-    name = context.recipe.name
+    name, base = context.recipe.name, base_name(context.base)
     report = TrainingReport(name, dict(context.seconds), dict(figures or {}), notes, base)
     data, score = context.data, quality.score
     issues = noise.label_issues(score, data.has_label, data.pool.ids)

@@ -68,6 +68,11 @@ class SpanTagger(PretrainedModel[TaggerSpec]):
         spec = {"span_labels": list(self.spec.labels), "max_tokens": self.spec.max_tokens}
         self.write(folder, spec, card=card, task="token-classification")
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Return the labels of its spans."""
+        return self.spec.labels
+
     def tokenize(self, texts: Sequence[str]) -> tuple[Tokens, list[Words]]:
         """Return the texts' tokens and words."""
         pad_id = self.tokenizer.pad_token_id or 0

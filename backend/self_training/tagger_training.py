@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import starmap
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,49 +15,17 @@ from torch import Tensor
 from torch.nn import functional
 
 from backend.domain.labels import Span
-from backend.domain.student import Recipe, TrainingHooks
-from backend.errors import InvalidRequest
+from backend.domain.span_student import SpanOutput, SpanTrainingSet
+from backend.domain.student import Recipe, TrainingHooks, TrainingReport
 from backend.self_training import noise
 from backend.self_training.checkpoint import fingerprint
+from backend.self_training.encoder import base_name
 from backend.self_training.noise import Floats
 from backend.self_training.tagger import SpanTagger, TaggerSpec, Words, tag_words
 from backend.self_training.trainer import Objective, TrainingLoop, TrainingStage, TrainingStep
 
 _MIN_WEIGHT = 0.05
 _MIN_PROBABILITY = 1e-12
-
-
-@dataclass(frozen=True, slots=True)
-class SpanTrainingSet:
-    """Texts with spans: None where nobody labelled the text, empty where it has none."""
-
-    ids: tuple[int, ...]
-    texts: tuple[str, ...]
-    labels: tuple[str, ...]
-    spans: tuple[tuple[Span, ...] | None, ...]
-    is_human: NDArray[np.bool_]
-
-    def __post_init__(self) -> None:
-        lengths = {len(self.ids), len(self.texts), len(self.spans), len(self.is_human)}
-        if len(lengths) > 1:
-            raise InvalidRequest(f"ids, texts, spans and is_human differ in length: {lengths}")
-        if not self.labels or all(spans is None for spans in self.spans):
-            raise InvalidRequest("nothing to learn from: no text has spans; label some first")
-
-
-@dataclass(frozen=True, slots=True)
-class SpanOutput:
-    """Predicted spans of a pool, and the quality of the given ones.
-
-    Args:
-        predicted: by the finished model.
-        label_quality_score: (n,), probability of a text's spans being right as a whole.
-        label_issues: rows with spans given, the likeliest errors first.
-    """
-
-    predicted: tuple[tuple[Span, ...], ...]
-    label_quality_score: Floats
-    label_issues: NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,18 +50,28 @@ class SpanTrainer:
         Raises like `Student.fit`. Cost: `n_folds` trainings (one, without folds).
         """
         spec = TaggerSpec(data.labels, self.base, self.recipe.max_tokens)
+        started = time.perf_counter()
         training = _SpanTraining(data, self.recipe, spec, seed, hooks or TrainingHooks())
         targets, weights = training.given, training.given_weights
+        held_out = None
         if self.recipe.n_folds:
-            targets = training.posterior(training.cross_fit())
+            held_out = training.cross_fit()
+            targets = training.posterior(held_out)
             weights = training.confidence_weights(targets)
+        crossed_at = time.perf_counter()
         model = training.fine_tune("spans", targets, weights)
         probabilities = training.predict(model)
-        by_text = np.split(probabilities, training.first_word[1:-1])
-        predicted = tuple(starmap(model.decode, zip(training.words, by_text, strict=True)))
-        score = training.quality_score(targets if self.recipe.n_folds else probabilities)
+        predicted = training.decode(model, probabilities)
+        crossed = predicted if held_out is None else training.decode(model, held_out)
+        score = training.quality_score(probabilities if held_out is None else targets)
         issues = noise.label_issues(score, training.has_spans, data.ids)
-        return model, SpanOutput(predicted, score, issues)
+        seconds = {"cross-fit": crossed_at - started, "final": time.perf_counter() - crossed_at}
+        report = TrainingReport(self.recipe.name, seconds, base=base_name(self.base))
+        return model, SpanOutput(predicted, crossed, score, issues, report)
+
+    def load(self, folder: Path) -> SpanTagger:
+        """Read what `SpanTagger.save` wrote; raises InvalidRequest."""
+        return SpanTagger.load(folder)
 
 
 @dataclass
@@ -147,6 +127,11 @@ class _SpanTraining:
         rows = np.arange(len(self.words)) if rows is None else rows
         words, check = [self.words[row] for row in rows], self.hooks.raise_if_cancelled
         return np.concatenate(model.predict_tags(self.tokens.subset(rows), words, check))
+
+    def decode(self, model: SpanTagger, probabilities: Floats) -> tuple[tuple[Span, ...], ...]:
+        """Return the spans of each text by the tag probabilities (w, tags) of all words."""
+        by_text = np.split(probabilities, self.first_word[1:-1])
+        return tuple(starmap(model.decode, zip(self.words, by_text, strict=True)))
 
     def cross_fit(self) -> Floats:
         """Return tag probabilities by models that did not see the text, shape (w, tags)."""

@@ -69,11 +69,19 @@ class LabelStore(Repository):
             upsert(connection, t.predictions, rows, keep=("result", "score", "created_at"))
 
     def replace(
-        self, project: Project, annotators: Sequence[str], weak_labels: Sequence[WeakLabel]
+        self,
+        project: Project,
+        question: str,
+        annotators: Sequence[str],
+        weak_labels: Sequence[WeakLabel],
     ) -> None:
-        """Replace all weak labels of these annotators, in one transaction."""
+        """Replace all weak labels of these annotators on a question, in one transaction."""
         table, moment = t.weak_labels, now()
-        is_replaced = sa.and_(of_question(project, table), table.c.annotator.in_(list(annotators)))
+        is_replaced = sa.and_(
+            of_question(project, table),
+            table.c.question == question,
+            table.c.annotator.in_(list(annotators)),
+        )
         with self._db.write() as connection:
             connection.execute(sa.delete(table).where(is_replaced))
             upsert(connection, table, [_row(project, label, moment) for label in weak_labels])

@@ -52,7 +52,9 @@ class _StateCollector(Collector):
         rounds = _gauge("rounds", "rounds by state", "project", "state")
         seconds = _gauge("round_seconds", "how long the last finished round took", "project")
         sources = _gauge(
-            "labels_by_source", "labels of the last round by what decided them", "project", "source"
+            "labels_by_source",
+            "labels of the last round by what decided them",
+            *("project", "question", "source"),
         )
         problems = _gauge("problems", "what keeps work from going on", "project", "source")
         for project in overview["projects"]:
@@ -61,8 +63,9 @@ class _StateCollector(Collector):
                 rounds.add_metric([name, state], n_rounds)
             for last in [row for row in project["rounds"] if row["seconds"] is not None][-1:]:
                 seconds.add_metric([name], last["seconds"])
-                for source, n_labels in last["metrics"].get("sources", {}).items():
-                    sources.add_metric([name, source], n_labels)
+                for question, figures in last["metrics"].get("questions", {}).items():
+                    for source, n_labels in figures.get("sources", {}).items():
+                        sources.add_metric([name, question, source], n_labels)
             for problem in project["problems"]:
                 problems.add_metric([name, problem["source"]], problem["n_times"])
         yield from (rounds, seconds, sources, problems)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from backend.domain.labels import (
     AnnotatorKind,
     Example,
     PromptContext,
+    Span,
     WeakLabel,
 )
 from backend.domain.llm_usage import Prices
@@ -41,13 +43,14 @@ from backend.pipeline.rounds.promote import PromoteStep
 from backend.pipeline.rounds.recipes import round_recipes
 from backend.pipeline.rounds.relabel import RelabelStep
 from backend.pipeline.rounds.scheduler import RoundPolicy, RoundScheduler
+from backend.pipeline.rounds.students import ClassifierTrainer, StudentTrainers, TaggerTrainer
 from backend.pipeline.rounds.train import Paraphrases, TrainStep
 from backend.pipeline.rounds.workflow import RoundSteps, run_round
 from backend.pipeline.status import StatusReporter
 from backend.pipeline.sync import PrelabelPlan, Synchronizer
 from backend.store import Stores
 from tests.conftest import SENTIMENT
-from tests.fakes import FakePlatform, FakeSmallModel
+from tests.fakes import FakePlatform, FakeSmallModel, FakeTagger
 
 CHUNK = 4
 LARGE_CHUNK = 10  # for 30 texts and more: three chunks say what eight do, and sooner
@@ -59,10 +62,15 @@ class KilledHere(BaseException):
 
 @dataclass
 class FakeAnnotator:
-    """Says Positive to texts with "good" in them; `failure` is raised while it is set."""
+    """Says what `answer` says; `failure` is raised while it is set.
+
+    It has no answer about `unreadable` texts and to the questions of these names.
+    """
 
     failure: BackendError | None = None
     unreadable: set[int] = field(default_factory=set)
+    silent_about: set[str] = field(default_factory=set)
+    shots: list[Mapping[str, Mapping[int, Any]]] = field(default_factory=list)
     asked: list[int] = field(default_factory=list)
     injection_flags: dict[int, str] = field(default_factory=dict)
 
@@ -83,21 +91,34 @@ class FakeAnnotator:
         if self.failure is not None:
             raise self.failure
         self.asked += [example.id for example in examples]
-        return [self._label(schema, example) for example in examples]
+        self.shots += [prompt_context.shots] if prompt_context and prompt_context.shots else []
+        return [self._label(q, example) for example in examples for q in schema.questions]
 
-    def _label(self, schema: TaskSchema, example: Example) -> WeakLabel:
-        question = schema.questions[0]
+    def _label(self, question: Question, example: Example) -> WeakLabel:
         start = (example.id, question.name, "fake", "v1")
         if example.missing:
             return WeakLabel(*start, abstention=next(iter(example.missing.values())))
-        if example.id in self.unreadable:
+        if example.id in self.unreadable or question.name in self.silent_about:
             return WeakLabel(*start, abstention=Abstention(AbstentionReason.UNREADABLE))
-        is_good = "good" in next(iter(example.texts.values()))
-        return WeakLabel(
-            *start,
-            (0.9, 0.1) if is_good else (0.2, 0.8),
-            injection_flag=self.injection_flags.get(example.id),
-        )
+        flag = self.injection_flags.get(example.id)
+        return WeakLabel(*start, injection_flag=flag, **answer(question, example))
+
+
+def answer(question: Question, example: Example) -> dict[str, Any]:
+    """Return what everybody here would say: names are spans, and a label holds where it is named.
+
+    "good" stands for the first label of an exclusive question.
+    """
+    text, labels = next(iter(example.texts.values())), question.labels
+    if question.kind.has_spans:
+        found = re.finditer(r"\b[A-Z]\w*", text)
+        return {"spans": tuple(Span(*each.span(), labels[0].value, 0.9) for each in found)}
+    if question.kind.is_multilabel:
+        return {"probabilities": tuple(0.9 if one.value in text else 0.1 for one in labels)}
+    if not labels:
+        return {"text": "7"}
+    rest = (0.0,) * (len(labels) - 2)
+    return {"probabilities": (0.9, 0.1, *rest) if "good" in text else (0.2, 0.8, *rest)}
 
 
 class FakeSimilarity:
@@ -127,9 +148,12 @@ class FakeSimilarity:
     ) -> list[WeakLabel]:
         if self.is_silent:
             return []
-        heard = FakeAnnotator().annotate(schema, instruction, examples)
         kind = AnnotatorKind.SIMILARITY
-        return [replace(vote, annotator=self.name, annotator_kind=kind) for vote in heard]
+        return [
+            replace(vote, annotator=self.name, annotator_kind=kind)
+            for vote in FakeAnnotator().annotate(schema, instruction, examples)
+            if vote.probabilities
+        ]
 
 
 class FakeEncoder:
@@ -248,6 +272,11 @@ class House:
     def _make_annotators(self) -> None:
         self.annotator, self.similarity = FakeAnnotator(), FakeSimilarity()
         self.student = FakeSmallModel()
+        self.tagger = FakeTagger()
+        self._trainers = StudentTrainers(
+            ClassifierTrainer(lambda recipe: self.student),
+            TaggerTrainer(lambda recipe: self.tagger, FakeEncoder()),
+        )
         self.ensemble = AnnotatorEnsemble(
             self.annotator, self.similarity, FakeEncoder(), self.stores
         )
@@ -255,9 +284,9 @@ class House:
     def _make_aggregation(self, make_strategy: MakeStrategy, *, share: float | None) -> None:
         stores = self.stores
         self.releaser = ReleaseBuilder(self.ensemble, self._config, stores, make_strategy)
-        self.reporter = StatusReporter(stores, Prices(), max_cycles=3)
+        self.reporter = StatusReporter(stores, self._config, Prices(), max_cycles=3)
         self.guidelines = GuidelinesReader(self._config, stores)
-        student = StudentPredictor(stores, self._folder, lambda recipe: self.student)
+        student = StudentPredictor(stores, self._folder, self._trainers)
         self._labeler = Labeler(self.ensemble, self.guidelines, self._config, stores, student)
         self.budget = LLMBudgetPlanner(
             self.ensemble, self.guidelines, stores, make_strategy, share=share
@@ -278,12 +307,13 @@ class House:
         self, prelabel_steps: PrelabelSteps, plan: RoundPlan, policy: RoundPolicy
     ) -> RoundSteps:
         stores, aggregator, ensemble = self.stores, self.aggregator, self.ensemble
-        context = RoundContext(stores, self._folder, plan, round_recipes(ensemble))
+        recipes = round_recipes(ensemble)
+        context = RoundContext(stores, self.guidelines, self._folder, plan, recipes)
         self.scheduler = RoundScheduler(context, self.guidelines, stores, policy)
         return RoundSteps(
             prelabel_steps,
             self.scheduler,
-            TrainStep(context, aggregator, lambda recipe: self.student, self.paraphrases),
+            TrainStep(context, aggregator, self._trainers, self.paraphrases),
             RelabelStep(context, aggregator, ensemble, self.guidelines, stores),
             PromoteStep(context, aggregator, ensemble, self.releaser, stores),
         )
@@ -295,12 +325,16 @@ class House:
         run_round(project_id, steps, self.round_steps, is_asked=is_asked)
         return steps
 
-    def connected(self, n_texts: int = 10, label_config: str = SENTIMENT) -> ProjectId:
+    def connected(
+        self,
+        n_texts: int = 10,
+        label_config: str = SENTIMENT,
+        *,
+        text_of: Callable[[int], str] = lambda i: f"{'good' if i % 2 else 'bad'} {i}",
+    ) -> ProjectId:
         """Make a project in Label Studio, with texts, and connect it."""
         number = self.platform.create_project(label_config)
-        self.platform.import_tasks(
-            number, [{"text": f"{'good' if i % 2 else 'bad'} {i}"} for i in range(n_texts)]
-        )
+        self.platform.import_tasks(number, [{"text": text_of(i)} for i in range(n_texts)])
         project_id = self.platform.projects[number].info.id
         self.events.connect(project_id, label_config)
         return project_id

@@ -18,8 +18,9 @@ from backend.labelstudio.label_config import LabelConfigReader
 from backend.pipeline.ensemble import AnnotatorEnsemble
 from backend.pipeline.pool import Guidelines, GuidelinesReader
 from backend.pipeline.predict import Labeler, StudentPredictor
-from backend.pipeline.rounds.context import RoundArtifacts
-from tests.fakes import FakeSmallModel
+from backend.pipeline.rounds.context import artifacts
+from backend.pipeline.rounds.students import ClassifierTrainer, StudentTrainers, TaggerTrainer
+from tests.fakes import FakeSmallModel, FakeTagger
 from tests.pipeline.conftest import FakeEncoder, FakeSimilarity
 
 
@@ -174,7 +175,7 @@ class Releases:
         return self
 
     def provenance(self, project_id: ProjectId, version: str) -> dict[str, Any]:
-        return self.made_from
+        return {"learned": {"q": self.made_from}}
 
 
 @pytest.fixture
@@ -183,10 +184,16 @@ def labels_of(tmp_path):
     has = np.array([True])
     data = TrainingSet(pool, ("good", "bad"), np.array([[1.0, 0.0]]), has, ~has)
     model, _ = FakeSmallModel().fit(data)
-    model.save(RoundArtifacts(tmp_path / SERVED_PROJECT.id / "3").model(1))
+    question = guidelines_of("good", "bad").schema.questions[0]
+    model.save(artifacts(tmp_path / SERVED_PROJECT.id / "3", question).model(1))
+
+    trainers = StudentTrainers(
+        ClassifierTrainer(lambda recipe: FakeSmallModel()),
+        TaggerTrainer(lambda recipe: FakeTagger(), FakeEncoder()),
+    )
 
     def votes(releases: Releases, about: Guidelines | None = None):
-        student_predictor = StudentPredictor(releases, tmp_path, lambda recipe: FakeSmallModel())
+        student_predictor = StudentPredictor(releases, tmp_path, trainers)
         return student_predictor.weak_labels(
             SERVED_PROJECT, about or guidelines_of("good", "bad"), EXAMPLES
         )

@@ -9,11 +9,12 @@ import pytest
 from transformers import pipeline
 
 from backend.domain.labels import Span
+from backend.domain.span_student import SpanTrainingSet
 from backend.domain.student import PLAIN, Recipe, TrainingHooks
 from backend.errors import InvalidRequest, TrainingCancelled
 from backend.self_training.classifier import TextClassifier
 from backend.self_training.tagger import SpanTagger, TaggerSpec, Words, tag_words
-from backend.self_training.tagger_training import SpanTrainer, SpanTrainingSet
+from backend.self_training.tagger_training import SpanTrainer
 from tests.self_training.conftest import BAD, GOOD, reviews
 
 LABELS = ("praise", "blame")

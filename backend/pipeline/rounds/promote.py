@@ -3,58 +3,91 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.active_learning.holdout import (
-    LabelSource,
-    estimate_accuracies,
-    estimate_kappas,
-    holdout_seed,
-    in_holdout,
-)
-from backend.domain.labels import AnnotatorKind
+from backend.domain.labels import AnnotatorKind, WeakLabel
 from backend.domain.projects import ProjectId
 from backend.domain.questions import Question
-from backend.domain.rounds import MAX_CHANGED, RoundState
+from backend.domain.rounds import MAX_CHANGED, QUESTIONS, RoundState
+from backend.errors import NothingLearned
 from backend.evaluation.gate import GateDecision, PairedOutcomes, decide_promotion
-from backend.evaluation.selective_prediction import accept_rule
 from backend.evaluation.stopping import advise_on_rounds
-from backend.label_model.labels_matrix import AGGREGATED, align_rows, has_label
+from backend.label_model.label_tables import LabelTable, aggregated_table, stored_table
+from backend.label_model.labels_matrix import AGGREGATED, AggregatedMatrix
 from backend.pipeline.aggregate import Aggregator
 from backend.pipeline.ensemble import AnnotatorEnsemble, EnsembleState
-from backend.pipeline.pool import AggregatedPool, Pool, round_question
-from backend.pipeline.release import LABELS_FROM, MODEL_FROM, RECIPE, ReleaseBuilder
+from backend.pipeline.pool import AggregatedPool, Pool
+from backend.pipeline.release import (
+    LABELS_FROM,
+    LEARNED,
+    MODEL_FROM,
+    RECIPE,
+    ReleaseBuilder,
+    learned_from,
+)
 from backend.pipeline.rounds.context import (
+    FINAL,
+    FUSED,
     STOPPED,
     ActiveRound,
     RoundArtifacts,
     RoundContext,
+    Turn,
+    artifacts,
     student_name,
 )
-from backend.pipeline.rounds.train import with_relabeled
+from backend.pipeline.rounds.figures import round_figures
+from backend.pipeline.rounds.students import trained_table
+from backend.pipeline.rounds.train import pool_of
 from backend.store import Stores
 
 _LOG = logging.getLogger(__name__)
 _KIND, _KIND_REORDERED = "round", "round without better labels"
-FINAL = "final"
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _RoundLabels:
-    """A cycle's labels before they are saved, the state to save with them, the student's (n, K)."""
+class RoundLabels:
+    """A cycle's labels of one question before they are saved.
 
-    aggregated: AggregatedPool
-    question: Question
+    `pool` is that of this question alone, with the votes of all annotators of the round; `state` is
+    saved with the labels; `student` holds the student's own.
+    """
+
+    active: ActiveRound
+    pool: Pool
+    matrix: AggregatedMatrix
     state: EnsembleState | None
-    student: Floats
+    student: LabelTable
+
+    @property
+    def question(self) -> Question:
+        """Return the question."""
+        return self.active.question
+
+    @property
+    def table(self) -> LabelTable:
+        """Return the aggregated labels."""
+        return aggregated_table(self.question, self.pool.example_ids, self.matrix)
+
+    @property
+    def labels(self) -> Sequence[WeakLabel]:
+        """Return the aggregated labels, one per example."""
+        return AggregatedPool.of(self.pool, {self.question.name: self.matrix}).labels
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Verdict:
+    """What is decided about a question's labels, and its figures."""
+
+    made: RoundLabels
+    decision: GateDecision
+    figures: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -67,79 +100,119 @@ class PromoteStep:
     releases: ReleaseBuilder
     stores: Stores
 
-    def aggregate(self, project_id: ProjectId, *, cycle: int) -> dict[str, int]:
+    def aggregate(self, project_id: ProjectId, *, turn: Turn) -> dict[str, int]:
         """Aggregate this cycle's labels; a step. `is_stable`: no other cycle is worth it."""
-        return self.context.run(project_id, lambda active: self._aggregate(active, cycle))
+        return self.context.run(
+            project_id, turn.question, lambda active: self._aggregate(active, turn.cycle)
+        )
 
-    def release(self, project_id: ProjectId, *, cycle: int) -> dict[str, int]:
-        """Draft a release of the last cycle's labels unless it would be worse; a step."""
-        return self.context.run(project_id, lambda active: self._release(active, cycle))
+    def release(self, project_id: ProjectId) -> dict[str, int]:
+        """Draft a release of the labels of the last cycles unless all would be worse; a step."""
+        return self.context.run_all(project_id, self._release)
 
     def _aggregate(self, active: ActiveRound, cycle: int) -> dict[str, int]:
-        if not active.files.has(f"fused-{cycle}"):
+        if not active.files.has(f"{FUSED}-{cycle}"):
             self.context.note(active, f"fuse {cycle}", cycle=cycle)
             made = self._labels(active, cycle)
             if made is None:
                 return dict(STOPPED)
-            ids = made.aggregated.pool.example_ids
-            posteriors = made.aggregated.posteriors(made.question)
-            active.files.write(f"fused-{cycle}", ids=ids, probabilities=posteriors)
-        changed = changed_shares(active.files, cycle)
+            active.files.write(f"{FUSED}-{cycle}", **made.table.arrays)
+        changed = changed_shares(active.question, active.files, cycle)
         max_rounds = 1 + self.context.plan.max_cycles
         advice = advise_on_rounds(changed, max_changed=MAX_CHANGED, max_rounds=max_rounds)
         is_stable = active.recipe.has_one_cycle or advice.is_converged
         return {"is_stable": int(is_stable), "changed_per_mille": round(1000 * changed[-1])}
 
-    def _labels(self, active: ActiveRound, cycle: int) -> _RoundLabels | None:
-        pool = self.aggregator.pool(active.project, has_round_labels=False)
-        question = round_question(pool.guidelines.schema)
+    def _labels(self, active: ActiveRound, cycle: int) -> RoundLabels | None:
+        question, recipe = active.question, active.recipe
         trained = active.files.read(f"train-{cycle}")
-        if question is None or trained is None:
+        if trained is None:
             return None
-        student = align_rows(trained["ids"], trained[active.recipe.student_key], pool.example_ids)
-        pool = with_relabeled(pool, question, active.files, cycle)
-        matrix = pool.matrices[question.name].with_annotator(
-            student_name(active.round.recipe),
-            student,
-            AnnotatorKind.STUDENT,
-            f"round {active.round.number}",
-        )
-        pool = pool.with_matrix(question, matrix)
-        aggregated, state = active.recipe.aggregate(pool, question)
-        return _RoundLabels(aggregated, question, state, student)
+        pool = pool_of(self.aggregator, active, cycle)
+        student = trained_table(question, trained, recipe.student_key).align(pool.example_ids)
+        matrix = student.joined_to(pool.matrices[question.name], *_student_of(active))
+        pool = pool.with_matrix(question, matrix).restrict(question)
+        aggregated, state = recipe.aggregate(pool, question)
+        return RoundLabels(active, pool, aggregated, state, student)
 
-    def _release(self, active: ActiveRound, cycle: int) -> dict[str, int]:
-        released = self._released(active)
+    def _release(self, turns: Sequence[ActiveRound]) -> dict[str, int]:
+        first = turns[0]
+        released = self._released(first)
         if released is not None:
-            return self._finish(active, *released)
-        self.context.note(active, "release", cycle=cycle)
-        made = self._labels(active, cycle)
-        if made is None:
-            return dict(STOPPED)
-        held_out = active.recipe.held_out(made.aggregated, made.question)
-        ids = made.aggregated.pool.example_ids
-        active.files.write(FINAL, ids=ids, probabilities=held_out)
-        decision = self._decide(active, made, held_out)
-        is_better = decision.labels_may_replace
-        metrics = self._measure(active, made, held_out, decision, cycle)
-        if not decision.is_promoted:
-            self.stores.rounds.finish(active.round, RoundState.REFUSED, metrics=metrics)
-            _LOG.info("project=%s round=%d %s", active.project.id, active.round.number, decision)
+            return self._finish(first, *released)
+        self.context.note(first, "release")
+        verdicts, failures = [], {}
+        for active in turns:
+            made = None if active.files.failure else self._labels(active, active.files.n_cycles)
+            if made is not None:
+                verdicts.append(self._judge(made))
+            else:
+                failures[active.question.name] = active.files.failure or "no labels were made"
+        figures: dict[str, Any] = {v.made.question.name: v.figures for v in verdicts}
+        figures |= {name: {"error": reason} for name, reason in failures.items()}
+        metrics = {QUESTIONS: figures}
+        if not verdicts:
+            reasons = (f"{name}: {reason}" for name, reason in failures.items())
+            raise NothingLearned("; ".join(reasons))
+        if not any(verdict.decision.is_promoted for verdict in verdicts):
+            self.stores.rounds.finish(first.round, RoundState.REFUSED, metrics=metrics)
+            _LOG.info("project=%s round=%d refused", first.project.id, first.round.number)
             return {"is_released": 0}
-        if is_better:
-            self._save(active, made)
+        return self._finish(first, metrics, self._draft(first, verdicts, metrics))
+
+    def _judge(self, made: RoundLabels) -> _Verdict:
+        """Return what is decided about a question's labels."""
+        active = made.active
+        held_out = active.recipe.held_out(made.pool, made.question, made.table)
+        active.files.write(FINAL, **held_out.arrays)
+        decision = self._decide(made, held_out)
+        line = "project=%s round=%d question=%s %s"
+        _LOG.info(line, active.project.id, active.round.number, made.question.name, decision.reason)
+        figures = {
+            **round_figures(made.pool, made.question, made.labels, made.student, held_out),
+            "n_cycles": active.files.n_cycles,
+            "changed": changed_shares(made.question, active.files, active.files.n_cycles),
+            "gate": {
+                "is_promoted": decision.is_promoted,
+                "is_better": decision.labels_may_replace,
+                "reason": decision.reason,
+            },
+            "gate_figures": dict(decision.figures),
+        }
+        return _Verdict(made, decision, figures)
+
+    def _draft(
+        self, first: ActiveRound, verdicts: Sequence[_Verdict], metrics: Mapping[str, Any]
+    ) -> str:
+        """Save the labels that replace served ones, and draft a release; return its version."""
+        promoted = [verdict for verdict in verdicts if verdict.decision.is_promoted]
+        better = [v.made for v in promoted if v.decision.labels_may_replace]
+        for made in better:
+            self._save(made)
+        aggregated = self._composed(first, [v.made for v in promoted], better)
+        names = {made.question.name for made in better}
+        sources = {
+            v.made.question.name: self._source(v.made, is_better=v.made.question.name in names)
+            for v in promoted
+        }
+        served = self.stores.releases.provenance(first.project.id, first.project.model_version)
         draft = self.releases.draft(
-            made.aggregated if is_better else self._with_served_labels(made),
+            aggregated,
             {
-                "kind": _KIND if is_better else _KIND_REORDERED,
-                "round": active.round.number,
-                RECIPE: active.round.recipe,
-                MODEL_FROM: [active.round.number, cycle],
-                **({LABELS_FROM: active.round.number} if is_better else {}),
+                "kind": _KIND if better else _KIND_REORDERED,
+                "round": first.round.number,
+                LEARNED: {**served.get(LEARNED, {}), **sources},
                 "metrics": metrics,
             },
         )
-        return self._finish(active, metrics, draft.model_version)
+        return draft.model_version
+
+    def _source(self, made: RoundLabels, *, is_better: bool) -> dict[str, Any]:
+        """Return what a question's labels and student come from."""
+        active, number = made.active, made.active.round.number
+        served = learned_from(self.stores, active.project, made.question)
+        made_from = {RECIPE: active.round.recipe, MODEL_FROM: [number, active.files.n_cycles]}
+        return {**served, **made_from, **({LABELS_FROM: number} if is_better else {})}
 
     def _released(self, active: ActiveRound) -> tuple[Mapping[str, Any], str] | None:
         """Return the metrics and the version of the draft that this round made before a kill."""
@@ -163,169 +236,125 @@ class PromoteStep:
         )
         return {"is_released": 1}
 
-    def _save(self, active: ActiveRound, made: _RoundLabels) -> None:
-        """Make the round's weak labels, label model and aggregated labels the project's."""
-        project, labels = active.project, self.stores.labels
-        matrix = made.aggregated.pool.matrices[made.question.name]
+    def _save(self, made: RoundLabels) -> None:
+        """Make a question's weak labels, label model and aggregated labels the project's."""
+        project, question, labels = made.pool.project, made.question, self.stores.labels
+        of_round = made.pool.matrices[question.name].select(lambda kind: kind.is_from_round)
         earlier = {
             label.annotator
             for label in labels.weak_labels(project)
-            if label.annotator_kind.is_from_round
+            if label.question == question.name and label.annotator_kind.is_from_round
         }
-        of_round = matrix.select(lambda kind: kind.is_from_round).weak_labels(made.question)
-        labels.replace(project, sorted(earlier), of_round)
+        labels.replace(project, question.name, sorted(earlier), of_round.weak_labels(question))
         if made.state is not None:
-            self.ensemble.save_state(project, made.state)
-        labels.save(project, made.aggregated.labels, [])
+            saved = self.ensemble.state(project)
+            own = {question.name: made.state.label_model.get(question.name)}
+            fitted = {**saved.label_model, **{name: one for name, one in own.items() if one}}
+            state = replace(saved, label_model=fitted, n_human=made.state.n_human)
+            self.ensemble.save_state(project, state)
+        labels.save(project, made.labels, [])
 
-    def _with_served_labels(self, made: _RoundLabels) -> AggregatedPool:
-        """Return the labels that are served now; the round's own where there is none yet.
+    def _composed(
+        self, first: ActiveRound, promoted: Sequence[RoundLabels], better: Sequence[RoundLabels]
+    ) -> AggregatedPool:
+        """Return the round's labels where they are better, else those served; the latter's else.
 
-        The annotators' posteriors stay the round's, so that the queue uses the student's.
+        Questions that nothing is served for yet have the round's labels, or the first annotators'.
+        The posteriors of annotators are the round's, so that the queue uses the student's.
         """
-        aggregated = made.aggregated
+        pool = self.aggregator.pool(first.project, has_round_labels=False)
+        own = {made.question.name: made for made in promoted}
+        for made in promoted:
+            pool = pool.with_matrix(made.question, made.pool.matrices[made.question.name])
+        replaced = {made.question.name for made in better}
+        base = self.ensemble.aggregate(pool)
+        matrices = {**base.matrices, **{name: made.matrix for name, made in own.items()}}
         stored = {
             (label.example_id, label.question): label
-            for label in self.stores.labels.weak_labels(aggregated.pool.project)
+            for label in self.stores.labels.weak_labels(first.project)
             if label.annotator == AGGREGATED
         }
         labels = [
-            replace(
+            label
+            if label.question in replaced
+            else replace(
                 stored.get((label.example_id, label.question), label),
                 annotator_posteriors=label.annotator_posteriors,
             )
-            for label in aggregated.labels
+            for label in AggregatedPool.of(pool, matrices).labels
         ]
-        matrices = dict(aggregated.matrices)
-        for q in aggregated.pool.questions:
-            rows = [label.probabilities for label in labels if label.question == q.name]
-            missing = (np.nan,) * len(q.labels)
-            posteriors = np.array([row or missing for row in rows], dtype=np.float64)
-            matrices[q.name] = replace(
-                matrices[q.name], probabilities=posteriors.reshape(len(rows), len(q.labels))
-            )
-        return AggregatedPool(aggregated.pool, matrices, labels)
-
-    def _measure(
-        self,
-        active: ActiveRound,
-        made: _RoundLabels,
-        held_out: Floats,
-        decision: GateDecision,
-        cycle: int,
-    ) -> dict[str, Any]:
-        pool, question = made.aggregated.pool, made.question
-        matrix = pool.matrices[question.name]
-        similarity = matrix.select(lambda kind: kind is AnnotatorKind.SIMILARITY).posteriors
-        first = next(iter(similarity.values()), None)
-        llm = matrix.combined(AnnotatorKind.LLM, AnnotatorKind.LLM_DEMONSTRATIONS)
-        sources = {} if first is None else {"similarity": first}
-        sources |= {"small-model": made.student, "llm": llm, AGGREGATED: held_out}
-        of_question = [v for v in made.aggregated.labels if v.question == question.name]
-        counts = Counter(label.source for label in of_question)
-        return {
-            **measure(pool, question, sources),
-            "sources": dict(counts),
-            "n_cycles": cycle,
-            "changed": changed_shares(active.files, cycle),
-            "gate": {
-                "is_promoted": decision.is_promoted,
-                "is_better": decision.labels_may_replace,
-                "reason": decision.reason,
-            },
-            "gate_figures": dict(decision.figures),
+        kept = {
+            q.name: _with_labels(matrices[q.name], q, labels)
+            for q in pool.questions
+            if q.name not in replaced
         }
+        return AggregatedPool(pool, {**matrices, **kept}, labels)
 
-    def _decide(self, active: ActiveRound, made: _RoundLabels, challenger: Floats) -> GateDecision:
+    def _decide(self, made: RoundLabels, challenger: LabelTable) -> GateDecision:
         """Compare held-out labels with those served, on people's labels or the student's."""
-        pool, ids = made.aggregated.pool, made.aggregated.pool.example_ids
-        human = pool.human[made.question.name]
-        champion = self._champion(active, made)
-        has_both = has_label(champion) & has_label(challenger)
-        is_human = np.isin(ids, list(human))
-        judged = np.flatnonzero(has_both & is_human)
-        truth = np.array([human[int(ids[row])] for row in judged], dtype=np.int64)
-        has_student = has_label(made.student)
-        rest = np.flatnonzero(has_both & ~is_human & has_student)
-        without_student = active.recipe.without_student(made.aggregated, made.question)
+        pool, question, student = made.pool, made.question, made.student
+        champion, people = self._champion(made), pool.human_table(question)
+        has_both = champion.has_label & challenger.has_label
+        judged = np.flatnonzero(has_both & people.has_label)
+        rest = np.flatnonzero(has_both & ~people.has_label & student.has_label)
+        recipe = made.active.recipe
+        without_student = recipe.without_student(pool, question, made.table)
         return decide_promotion(
-            _pair(champion[judged], challenger[judged], truth),
-            _pair(champion[rest], without_student[rest], made.student[rest].argmax(axis=1)),
-            rng=active.rng(0),
+            _pair(champion, challenger, people, judged),
+            _pair(champion, without_student, student, rest),
+            rng=made.active.rng(0),
         )
 
-    def _champion(self, active: ActiveRound, made: _RoundLabels) -> Floats:
-        """Return the served posteriors (n, K), made without each text's human label.
+    def _champion(self, made: RoundLabels) -> LabelTable:
+        """Return the served labels, made without each text's human label.
 
         Before the first round these are the aggregated labels of the first annotators.
         """
-        pool = made.aggregated.pool
-        project = active.project
-        provenance = self.stores.releases.provenance(project.id, project.model_version)
-        if LABELS_FROM in provenance:
-            files = self.context.files(project.id, int(provenance[LABELS_FROM]))
-            stored = files.read(FINAL)
+        active, question, ids = made.active, made.question, made.pool.example_ids
+        source = learned_from(self.stores, active.project, question)
+        if LABELS_FROM in source:
+            folder = self.context.folder / active.project.id / str(source[LABELS_FROM])
+            stored = artifacts(folder, question).read(FINAL)
             if stored is not None:
-                return align_rows(stored["ids"], stored["probabilities"], pool.example_ids)
-        matrix = pool.matrices[made.question.name]
-        first = matrix.select(lambda kind: not kind.is_from_round)
-        return active.recipe.without_human(pool, made.question, first)
+                return stored_table(question, stored).align(ids)
+        return active.recipe.without_human(made.pool, question, lambda kind: not kind.is_from_round)
 
 
-def changed_shares(files: RoundArtifacts, cycle: int) -> list[float]:
+def changed_shares(question: Question, files: RoundArtifacts, cycle: int) -> list[float]:
     """Return which share of the labels each cycle changed, the first against the targets."""
     first = files.read("train-0")
-    labels = [] if first is None else [(first["ids"], first["targets"])]
+    tables = [] if first is None else [trained_table(question, first, "targets")]
     for number in range(1, cycle + 1):
-        aggregated = files.read(f"fused-{number}")
+        aggregated = files.read(f"{FUSED}-{number}")
         if aggregated is not None:
-            labels.append((aggregated["ids"], aggregated["probabilities"]))
+            tables.append(stored_table(question, aggregated))
     shares = []
-    for (old_ids, old), (new_ids, new) in pairwise(labels):
-        before = align_rows(old_ids, old, new_ids)
-        known = has_label(before) & has_label(new)
-        is_changed = before[known].argmax(axis=1) != new[known].argmax(axis=1)
-        shares.append(float(is_changed.mean()) if known.any() else 0.0)
+    for old, new in pairwise(tables):
+        before = old.align(new.ids)
+        known = before.has_label & new.has_label
+        shares.append(float(before.differs(new)[known].mean()) if known.any() else 0.0)
     return shares
 
 
-def _pair(champion: Floats, challenger: Floats, truth: NDArray[np.int64]) -> PairedOutcomes | None:
-    if len(truth) == 0:
+def _student_of(active: ActiveRound) -> tuple[str, AnnotatorKind, str]:
+    name, version = student_name(active.round.recipe), f"round {active.round.number}"
+    return name, AnnotatorKind.STUDENT, version
+
+
+def _pair(
+    champion: LabelTable, challenger: LabelTable, truth: LabelTable, rows: NDArray[np.intp]
+) -> PairedOutcomes | None:
+    """Return which answers are right as a whole."""
+    if len(rows) == 0:
         return None
-    return PairedOutcomes(champion.argmax(axis=1) == truth, challenger.argmax(axis=1) == truth)
+    return PairedOutcomes(~champion.differs(truth)[rows], ~challenger.differs(truth)[rows])
 
 
-def measure(
-    pool: Pool, question: Question, sources: Mapping[str, NDArray[np.float64]]
-) -> dict[str, Any]:
-    """Return the figures of a round, JSON-ready; without held-out human labels only counts.
-
-    Args:
-        sources: Posteriors (n, K) by name; the last is the round's own labels, held out, whose
-            confidences stand for the texts without a human label.
-    """
-    human = pool.human[question.name]
-    seed = holdout_seed(pool.project.id)
-    row_of = {int(i): row for row, i in enumerate(pool.example_ids)}
-    held_out = {
-        row_of[i]: label for i, label in human.items() if i in row_of and in_holdout(i, seed=seed)
-    }
-    figures: dict[str, Any] = {
-        "n_texts": len(pool.examples),
-        "n_human": len(human),
-        "n_audited": len(held_out),
-    }
-    if not held_out:
-        return figures
-    named = [LabelSource(name, np.nan_to_num(p, nan=0.0)) for name, p in sources.items()]
-    own = named[-1]
-    accuracies = estimate_accuracies(named, held_out, reference=own)
-    kappas = estimate_kappas(named, held_out)
-    rows = np.array(sorted(held_out), dtype=np.int64)
-    truth = np.array([held_out[int(row)] for row in rows], dtype=np.int64)
-    is_right = own.labels[rows] == truth
-    return figures | {
-        "accuracies": {name: asdict(found) for name, found in accuracies.items()},
-        "kappas": {name: asdict(found) for name, found in kappas.items()},
-        "accept": asdict(accept_rule(own.confidences[rows], is_right, own.confidences)),
-    }
+def _with_labels(
+    matrix: AggregatedMatrix, question: Question, labels: Sequence[WeakLabel]
+) -> AggregatedMatrix:
+    """Return aggregated labels with the posteriors of weak labels in their place."""
+    missing = (np.nan,) * len(question.labels)
+    rows = [label.probabilities or missing for label in labels if label.question == question.name]
+    posteriors = np.array(rows, dtype=np.float64).reshape(len(rows), len(question.labels))
+    return replace(matrix, probabilities=posteriors)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
@@ -25,19 +25,24 @@ from backend.demonstrations.retrieval import (
 from backend.domain.labels import AnnotatorKind
 from backend.domain.questions import Question
 from backend.domain.rounds import RoundRecipeName
-from backend.label_model.labels_matrix import AggregatedMatrix, LabelsMatrix, has_label, rows_by_id
+from backend.label_model.label_tables import (
+    LabelTable,
+    aggregated_table,
+    combined_table,
+    with_table,
+)
+from backend.label_model.labels_matrix import AggregatedMatrix, rows_by_id
 from backend.pipeline.ensemble import AnnotatorEnsemble, EnsembleState
-from backend.pipeline.pool import AggregatedPool, Pool
+from backend.pipeline.pool import Pool
 
-Floats = NDArray[np.float64]
 _N_FOLDS = 5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StudentTargets:
-    """Training targets (n, K), NaN rows without a label, and which rows are people's (n,)."""
+    """Training targets, and which rows are people's (n,)."""
 
-    targets: Floats
+    labels: LabelTable
     is_human: NDArray[np.bool_]
 
 
@@ -45,10 +50,11 @@ class StudentTargets:
 class RoundRecipe:
     """What a round trains on, demonstrates and makes its labels of: the best that was measured.
 
-    `student_key` names the array of a training that holds the student's posteriors for others.
-    `learns_from_people`: human labels are training targets and demonstrations. `has_views`: the
-    student sees paraphrases. `has_one_cycle`: labels count as stable after the first cycle.
-    `n_shots` in-context examples per prompt; None: as the settings say.
+    Every method is about one question, whatever its kind. `student_key` names the array of a
+    training that holds the student's labels for others. `learns_from_people`: human labels are
+    training targets and demonstrations. `has_views`: the student sees paraphrases. `has_one_cycle`:
+    labels count as stable after the first cycle. `n_shots` in-context examples per prompt; None: as
+    the settings say.
     """
 
     student_key: ClassVar[Literal["cross_fitted", "prediction"]] = "cross_fitted"
@@ -60,16 +66,15 @@ class RoundRecipe:
     ensemble: AnnotatorEnsemble
 
     def targets(self, pool: Pool, question: Question) -> StudentTargets:
-        """Return aggregated posteriors; texts that the LLM was never asked about have none."""
-        matrix, human = pool.matrices[question.name], pool.human[question.name]
-        only = pool.restrict(question)
-        state = self.ensemble.fit(only, is_saved=False)
-        targets = self.ensemble.aggregate_question(only, question, state).probabilities.copy()
-        relabeled = has_label(matrix.combined(AnnotatorKind.LLM_DEMONSTRATIONS))
-        is_human = np.isin(matrix.example_ids, list(human))
-        is_unlabeled = np.isin(matrix.example_ids, list(pool.not_sampled_ids))
-        targets[is_unlabeled & ~relabeled & ~is_human] = np.nan
-        return StudentTargets(targets, is_human)
+        """Return aggregated labels; texts that the LLM was never asked about have none."""
+        pool, people = pool.restrict(question), pool.human_table(question)
+        labels = self._aggregated(pool, question, self.ensemble.fit(pool, is_saved=False))
+        labels = labels.overlay(people.has_label, people)
+        matrix = pool.matrices[question.name]
+        relabeled = combined_table(question, matrix, AnnotatorKind.LLM_DEMONSTRATIONS).has_label
+        is_unlabeled = np.isin(pool.example_ids, list(pool.not_sampled_ids))
+        is_dropped = is_unlabeled & ~relabeled & ~people.has_label
+        return StudentTargets(labels.without(is_dropped), people.has_label)
 
     def embeddings(
         self, pool: Pool, question: Question, trained: Mapping[str, NDArray[Any]]
@@ -90,44 +95,45 @@ class RoundRecipe:
 
     def aggregate(
         self, pool: Pool, question: Question
-    ) -> tuple[AggregatedPool, EnsembleState | None]:
+    ) -> tuple[AggregatedMatrix, EnsembleState | None]:
         """Return the round's labels, of all annotators, and the state to save with them."""
+        pool = pool.restrict(question)
         state = self.ensemble.fit(pool, is_saved=False)
-        return self.ensemble.aggregate(pool, state), state
+        return self.ensemble.aggregate_question(pool, question, state), state
 
-    def held_out(self, aggregated: AggregatedPool, question: Question) -> Floats:
-        """Return posteriors (n, K); those of texts with a human label are made without it.
+    def held_out(self, pool: Pool, question: Question, labels: LabelTable) -> LabelTable:
+        """Return aggregated labels; those of texts with a human label are made without it.
 
         The label model is fitted without each fifth of the human labels, which is then aggregated.
-        The student's posteriors are cross-fitted already. What stays is that other texts' training
+        The student's labels are cross-fitted already. What stays is that other texts' training
         targets knew all human labels, through the label model's few weights. Cost: 5 fits.
         """
-        pool = aggregated.pool.restrict(question)
-        held_out = aggregated.posteriors(question).copy()
-        human = pool.human[question.name]
-        row_of = {int(i): row for row, i in enumerate(pool.example_ids)}
-        answered = sorted(set(human) & set(row_of))
+        pool = pool.restrict(question)
+        answered = np.flatnonzero(pool.human_table(question).has_label)
+        unanswered = pool.without_human(question)
         for fold in range(min(_N_FOLDS, len(answered))):
-            ids = answered[fold::_N_FOLDS]
-            others = {i: label for i, label in human.items() if i not in set(ids)}
-            without_fold = replace(pool, human={**pool.human, question.name: others})
-            state = self.ensemble.fit(without_fold, is_saved=False)
-            found = self.ensemble.aggregate_question(pool.without_human(), question, state)
-            rows = [row_of[i] for i in ids]
-            held_out[rows] = found.probabilities[rows]
-        return held_out
+            rows = answered[fold::_N_FOLDS]
+            others = pool.without_human(question, set(pool.example_ids[rows].tolist()))
+            state = self.ensemble.fit(others, is_saved=False)
+            found = self._aggregated(unanswered, question, state)
+            labels = labels.overlay(np.isin(np.arange(len(labels.ids)), rows), found)
+        return labels
 
-    def without_human(self, pool: Pool, question: Question, matrix: LabelsMatrix) -> Floats:
-        """Return the aggregated posteriors (n, K) of some annotators, human labels left out."""
-        pool = pool.restrict(question).with_matrix(question, matrix).without_human()
-        state = self.ensemble.fit(pool, is_saved=False)
-        return self.ensemble.aggregate_question(pool, question, state).probabilities
+    def without_human(
+        self, pool: Pool, question: Question, is_wanted: Callable[[AnnotatorKind], bool]
+    ) -> LabelTable:
+        """Return the aggregated labels of annotators of some kinds, human labels left out."""
+        matrix = pool.matrices[question.name].select(is_wanted)
+        pool = pool.restrict(question).with_matrix(question, matrix).without_human(question)
+        return self._aggregated(pool, question, self.ensemble.fit(pool, is_saved=False))
 
-    def without_student(self, aggregated: AggregatedPool, question: Question) -> Floats:
-        """Return posteriors (n, K) without the student and people, for the student to judge."""
-        pool = aggregated.pool
-        others = pool.matrices[question.name].select(lambda kind: kind is not AnnotatorKind.STUDENT)
-        return self.without_human(pool, question, others)
+    def without_student(self, pool: Pool, question: Question, labels: LabelTable) -> LabelTable:
+        """Return labels made without the student and people, for the student to judge."""
+        return self.without_human(pool, question, lambda kind: kind is not AnnotatorKind.STUDENT)
+
+    def _aggregated(self, pool: Pool, question: Question, state: EnsembleState) -> LabelTable:
+        matrix = self.ensemble.aggregate_question(pool, question, state)
+        return aggregated_table(question, pool.example_ids, matrix)
 
 
 class PaperRecipe(RoundRecipe):
@@ -140,11 +146,10 @@ class PaperRecipe(RoundRecipe):
     n_shots = 10
 
     def targets(self, pool: Pool, question: Question) -> StudentTargets:
-        """Return the LLM's newest posteriors."""
-        targets = pool.matrices[question.name].combined(
-            AnnotatorKind.LLM, AnnotatorKind.LLM_DEMONSTRATIONS
-        )
-        return StudentTargets(targets, np.zeros(len(targets), dtype=bool))
+        """Return the LLM's newest labels."""
+        kinds = (AnnotatorKind.LLM, AnnotatorKind.LLM_DEMONSTRATIONS)
+        labels = combined_table(question, pool.matrices[question.name], *kinds)
+        return StudentTargets(labels, np.zeros(len(labels.ids), dtype=bool))
 
     def embeddings(
         self, pool: Pool, question: Question, trained: Mapping[str, NDArray[Any]]
@@ -167,37 +172,40 @@ class PaperRecipe(RoundRecipe):
 
     def aggregate(
         self, pool: Pool, question: Question
-    ) -> tuple[AggregatedPool, EnsembleState | None]:
-        """Return the student's posteriors as labels, the saved label model's elsewhere."""
-        before = self.ensemble.aggregate(pool)
-        matrix, old = pool.matrices[question.name], before.matrices[question.name]
-        student = matrix.combined(AnnotatorKind.STUDENT)
-        names = [n for n in matrix.posteriors if matrix.kinds[n] is AnnotatorKind.STUDENT]
-        is_given = has_label(student)
+    ) -> tuple[AggregatedMatrix, EnsembleState | None]:
+        """Return the student's labels, the saved label model's elsewhere."""
+        pool, matrix = pool.restrict(question), pool.matrices[question.name]
+        state = self.ensemble.state(pool.project)
+        before = self.ensemble.aggregate_question(pool, question, state)
+        student = combined_table(question, matrix, AnnotatorKind.STUDENT)
+        name = next(n for n, kind in matrix.kinds.items() if kind is AnnotatorKind.STUDENT)
+        is_given = student.has_label
+        labels = aggregated_table(question, pool.example_ids, before).overlay(is_given, student)
         own = {
-            name: np.where(is_given[:, None], np.nan, posteriors)
-            for name, posteriors in old.annotator_posteriors.items()
+            annotator: np.where(is_given[:, None], np.nan, posteriors)
+            for annotator, posteriors in before.annotator_posteriors.items()
         }
-        replaced = AggregatedMatrix(
-            np.where(is_given[:, None], student, old.probabilities),
-            [
-                names[0] if is_student else source
-                for is_student, source in zip(is_given, old.sources, strict=True)
-            ],
-            own | {name: student for name in names},
+        pairs = zip(is_given.tolist(), before.sources, strict=True)
+        replaced = replace(
+            with_table(before, labels),
+            sources=[name if is_student else source for is_student, source in pairs],
+            annotator_posteriors=own | dict(matrix.select(_is_student).posteriors),
         )
-        matrices = {**before.matrices, question.name: replaced}
-        return AggregatedPool.of(pool, matrices), None
+        return replaced, None
 
-    def held_out(self, aggregated: AggregatedPool, question: Question) -> Floats:
+    def held_out(self, pool: Pool, question: Question, labels: LabelTable) -> LabelTable:
         """Return the labels themselves: people's had no part in them."""
-        return aggregated.posteriors(question)
+        return labels
 
-    def without_student(self, aggregated: AggregatedPool, question: Question) -> Floats:
+    def without_student(self, pool: Pool, question: Question, labels: LabelTable) -> LabelTable:
         """Return the labels themselves, as published."""
-        return aggregated.posteriors(question)
+        return labels
 
 
 def round_recipes(ensemble: AnnotatorEnsemble) -> dict[RoundRecipeName, RoundRecipe]:
     """Return the recipes by name."""
     return {"default": RoundRecipe(ensemble), "paper": PaperRecipe(ensemble)}
+
+
+def _is_student(kind: AnnotatorKind) -> bool:
+    return kind is AnnotatorKind.STUDENT

@@ -6,21 +6,32 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from backend.demonstrations.pool_selection import PoolEvidence, class_members
 from backend.demonstrations.retrieval import DemonstrationPool, Texts
-from backend.domain.labels import AbstentionReason, Answer, Demonstration, Example, PromptContext
+from backend.domain.labels import AbstentionReason, Demonstration, Example, PromptContext
 from backend.domain.llm_usage import track_usage
 from backend.domain.projects import Project, ProjectId
 from backend.domain.questions import Question
-from backend.label_model.labels_matrix import align_rows, has_label
+from backend.label_model.label_tables import (
+    LabelTable,
+    answer_of,
+    given_table,
+    read_table,
+    representative_classes,
+    stored_table,
+)
+from backend.label_model.labels_matrix import align_rows
 from backend.pipeline.aggregate import Aggregator
 from backend.pipeline.ensemble import AnnotatorEnsemble
-from backend.pipeline.pool import Guidelines, GuidelinesReader, Pool, round_question
-from backend.pipeline.rounds.context import STOPPED, ActiveRound, Arrays, RoundContext
+from backend.pipeline.pool import Guidelines, GuidelinesReader, Pool
+from backend.pipeline.rounds.context import STOPPED, ActiveRound, Arrays, RoundContext, Turn
+from backend.pipeline.rounds.students import trained_table
 from backend.store import Stores
 
 _LOG = logging.getLogger(__name__)
@@ -41,13 +52,17 @@ class RelabelStep:
     guidelines: GuidelinesReader
     stores: Stores
 
-    def select(self, project_id: ProjectId, *, cycle: int) -> dict[str, int]:
+    def select(self, project_id: ProjectId, *, turn: Turn) -> dict[str, int]:
         """Select demonstrations and the texts to relabel in this cycle, counted from 1; a step."""
-        return self.context.run(project_id, lambda active: self._select(active, cycle))
+        return self.context.run(
+            project_id, turn.question, lambda active: self._select(active, turn.cycle)
+        )
 
-    def relabel(self, project_id: ProjectId, *, cycle: int) -> dict[str, int]:
+    def relabel(self, project_id: ProjectId, *, turn: Turn) -> dict[str, int]:
         """Ask the LLM about the next chunk; a step. `is_done`: all were asked."""
-        return self.context.run(project_id, lambda active: self._relabel(active, cycle))
+        return self.context.run(
+            project_id, turn.question, lambda active: self._relabel(active, turn.cycle)
+        )
 
     def _select(self, active: ActiveRound, cycle: int) -> dict[str, int]:
         if active.files.has(f"shots-{cycle}"):
@@ -56,46 +71,45 @@ class RelabelStep:
         if trained is None:
             return dict(STOPPED)
         self.context.note(active, f"select {cycle}", cycle=cycle)
-        pool = self.aggregator.pool(active.project, has_round_labels=False)
-        question = round_question(pool.guidelines.schema)
-        if question is None:
-            return dict(STOPPED)
-        evidence = _evidence(active, pool, question, trained)
-        targets = align_rows(trained["ids"], trained["targets"], pool.example_ids)
-        asked = self._rows_to_ask(active.project, evidence, np.nan_to_num(targets).max(axis=1))
+        pool, question = (
+            self.aggregator.pool(active.project, has_round_labels=False),
+            active.question,
+        )
+        evidence = _evidence(active, pool, trained)
+        of_pool = evidence.of_pool
+        asked = self._rows_to_ask(active.project, evidence)
         n_shots = active.recipe.n_shots or self.context.plan.n_shots
-        by_class = active.recipe.select_demonstrations(evidence, n_shots)
+        by_class = active.recipe.select_demonstrations(of_pool, n_shots)
         rows = np.concatenate(by_class).astype(np.intp)
         classes = np.repeat(np.arange(len(by_class)), [len(found) for found in by_class])
         ids, texts = _texts_of(pool, question, rows)
         retrieval = active.recipe.retrieve(
-            Texts(evidence.embeddings[asked], *_texts_of(pool, question, asked)),
-            DemonstrationPool(evidence.embeddings[rows], classes, ids, texts),
+            Texts(of_pool.embeddings[asked], *_texts_of(pool, question, asked)),
+            DemonstrationPool(of_pool.embeddings[rows], classes, ids, texts),
             n_shots,
             active.rng(cycle),
         )
         order = retrieval.order.astype(np.intp)
+        answers = evidence.answers.align(pool.example_ids[rows])
         active.files.write(
             f"shots-{cycle}",
             asked=pool.example_ids[asked][order],
             shots=_padded(retrieval.shots)[order],
             demonstrations=pool.example_ids[rows],
-            classes=classes,
-            is_human=np.asarray(evidence.is_human)[rows],
+            answers=answers.content,
+            is_human=evidence.is_human[rows],
         )
         return {"is_selected": 1, "n_demonstrations": len(rows), "n_asked": len(asked)}
 
-    def _rows_to_ask(
-        self, project: Project, evidence: PoolEvidence, confidence: NDArray[np.float64]
-    ) -> NDArray[np.intp]:
+    def _rows_to_ask(self, project: Project, evidence: _Evidence) -> NDArray[np.intp]:
         """Return the rows that are neither clean nor people's; the least certain if not all.
 
         The LLM is asked about all, a set share of the pool, or an hour's worth.
         """
-        is_clean = np.asarray(evidence.is_human).copy()
+        is_clean, of_pool = evidence.is_human.copy(), evidence.of_pool
         n_texts = len(is_clean)
-        for at in range(evidence.is_candidate.shape[1]):
-            ranked = evidence.ranked(at)
+        for at in range(of_pool.is_candidate.shape[1]):
+            ranked = of_pool.ranked(at)
             is_clean[ranked[: math.ceil(_CLEAN_SHARE * len(ranked))]] = True
         rows = np.flatnonzero(~is_clean)
         share = self.context.plan.llm_share
@@ -106,7 +120,8 @@ class RelabelStep:
             _LOG.info("project=%s the LLM is asked about %.0f %%", project.id, 100 * share)
         n_max = math.ceil(share * n_texts)
         if len(rows) > n_max:
-            rows = np.sort(rows[np.argsort(confidence[rows], kind="stable")[:n_max]])
+            order = np.argsort(evidence.confidence[rows], kind="stable")
+            rows = np.sort(rows[order[:n_max]])
         return rows
 
     def _relabel(self, active: ActiveRound, cycle: int) -> dict[str, int]:
@@ -130,34 +145,27 @@ class RelabelStep:
         return {"n_labelled": n_labeled, "is_done": int(is_done)}
 
     def _ask(self, active: ActiveRound, selected: Arrays, chunk: slice, name: str) -> int:
-        project = active.project
-        guidelines = self.guidelines.read(project)
-        question = round_question(guidelines.schema)
-        if question is None:
-            return 0
+        project, question = active.project, active.question
+        guidelines = self.guidelines.read(project).restrict(question)
         examples = self._examples(project, guidelines, selected["asked"][chunk])
         shots = self._shots(project, guidelines, question, selected)
         context = PromptContext(shots={question.name: shots})
         with track_usage(project.id, f"round {active.round.number}"):
-            answers = self.ensemble.label_with_demonstrations(
-                project, guidelines, examples, context
-            )
-        labels = [label for label in answers if label.question == question.name]
+            labels = self.ensemble.label_with_demonstrations(project, guidelines, examples, context)
         for label in labels:
             if label.abstention and label.abstention.reason is AbstentionReason.UNREACHABLE:
                 raise OSError(f"the LLM did not answer: {label.abstention.detail}")
-        given = [label for label in labels if len(label.probabilities) == len(question.labels)]
-        posteriors = np.array([label.probabilities for label in given], dtype=np.float64)
+        given = given_table(question, labels)
+        first = next((label for label in labels if label.abstention is None), None)
         tokens = [sum(a.n_tokens_in for a in labels), sum(a.n_tokens_out for a in labels)]
         active.files.write(
             name,
-            ids=np.array([label.example_id for label in given], dtype=np.int64),
-            probabilities=posteriors.reshape(len(given), len(question.labels)),
-            annotator=np.array(given[0].annotator if given else "llm"),
-            version=np.array(given[0].prompt_version if given else ""),
+            **given.arrays,
+            annotator=np.array(first.annotator if first else "llm"),
+            version=np.array(first.prompt_version if first else ""),
             n_tokens=np.array(tokens),
         )
-        return len(given)
+        return len(given.ids)
 
     def _examples(
         self, project: Project, guidelines: Guidelines, ids: NDArray[np.int64]
@@ -169,49 +177,59 @@ class RelabelStep:
         self, project: Project, guidelines: Guidelines, question: Question, selected: Arrays
     ) -> dict[int, tuple[Demonstration, ...]]:
         """Return the in-context examples by id of the asked text."""
-        ids = selected["demonstrations"]
+        ids, is_human = selected["demonstrations"], selected["is_human"]
         examples = {e.id: e for e in self._examples(project, guidelines, ids)}
+        answers = read_table(question, ids, selected["answers"]).parts
         known: dict[int, Demonstration] = {}
-        classes, is_human = selected["classes"], selected["is_human"]
         for at, example in enumerate(examples.get(int(i)) for i in ids):
             if example is not None:
                 names = [f.name for f in question.fields if f.name in example.texts]
                 texts = {name: example.texts[name] for name in names}
-                answer = Answer(labels=(question.labels[classes[at]].value,))
-                known[at] = Demonstration(
-                    texts, answer, "human" if is_human[at] else "weak", example.id
-                )
+                source: Literal["human", "weak"] = "human" if is_human[at] else "weak"
+                answer = answer_of(question, answers[at])
+                known[at] = Demonstration(texts, answer, source, example.id)
         return {
             int(i): tuple(known[at] for at in row if at in known)
             for i, row in zip(selected["asked"], selected["shots"], strict=True)
         }
 
 
-def _evidence(active: ActiveRound, pool: Pool, question: Question, trained: Arrays) -> PoolEvidence:
-    """Compare each text's label with the student's posterior; people's labels are their own.
+@dataclass(frozen=True, slots=True, eq=False)
+class _Evidence:
+    """What is known of each label before demonstrations are selected, of n texts.
 
-    By default the posterior is of a student that did not see the label; as published, of the one
-    that learned it.
+    `answers` are the labels that a text would demonstrate; `confidence` (n,) is that of the labels
+    that the student learned.
     """
-    recipe, ids = active.recipe, pool.example_ids
-    targets = align_rows(trained["ids"], trained["targets"], ids)
-    student = align_rows(trained["ids"], trained[recipe.student_key], ids)
+
+    of_pool: PoolEvidence
+    answers: LabelTable
+    is_human: NDArray[np.bool_]
+    confidence: NDArray[np.float64]
+
+
+def _evidence(active: ActiveRound, pool: Pool, trained: Arrays) -> _Evidence:
+    """Compare each text's label with the student's; people's labels are their own.
+
+    By default the student is one that did not see the label; as published, the one that learned it.
+    """
+    question, recipe, ids = active.question, active.recipe, pool.example_ids
+    targets = trained_table(question, trained, "targets").align(ids)
+    student = trained_table(question, trained, recipe.student_key).align(ids)
     quality = align_rows(trained["ids"], trained["clean"][:, None], ids)[:, 0]
-    has_both = has_label(targets) & has_label(student)
-    human = pool.human[question.name] if recipe.learns_from_people else {}
-    is_human = np.isin(ids, list(human))
-    labels = np.nan_to_num(targets, nan=-1.0).argmax(axis=1).astype(np.intp)
-    for row in np.flatnonzero(is_human):
-        labels[row] = human[int(ids[row])]
-    of_label = np.nan_to_num(student, nan=0.0)[np.arange(len(ids)), labels]
-    agrees = has_both & (np.nan_to_num(student, nan=-1.0).argmax(axis=1) == labels)
-    return PoolEvidence(
-        is_candidate=class_members(labels, agrees | is_human, len(question.labels)),
-        losses=-np.log(np.clip(of_label, 1e-12, 1.0)),
+    people = pool.human_table(question)
+    is_human = people.has_label & recipe.learns_from_people
+    answers = targets.overlay(is_human, people)
+    agrees = targets.has_label & student.has_label & ~answers.differs(student)
+    classes, n_classes = representative_classes(question, answers)
+    of_pool = PoolEvidence(
+        is_candidate=class_members(classes, agrees | is_human, n_classes),
+        losses=student.losses(answers),
         embeddings=recipe.embeddings(pool, question, trained),
         is_human=is_human,
         label_quality_score=np.where(is_human, 1.0, np.nan_to_num(quality, nan=0.0)),
     )
+    return _Evidence(of_pool, answers, is_human, targets.confidences)
 
 
 def _texts_of(
@@ -234,10 +252,11 @@ def _join(active: ActiveRound, parts: Sequence[str], name: str) -> None:
     """Write the labels of all chunks as one file."""
     read = [part for part in map(active.files.read, parts) if part is not None]
     if read:
+        tables = [stored_table(active.question, part) for part in read]
+        joined = reduce(lambda one, other: one.append(other), tables)
         active.files.write(
             name,
-            ids=np.concatenate([part["ids"] for part in read]),
-            probabilities=np.concatenate([part["probabilities"] for part in read]),
+            **joined.arrays,
             annotator=np.array(f"{read[0]['annotator']}{_SUFFIX}"),
             version=read[0]["version"],
             n_tokens=np.sum([part["n_tokens"] for part in read], axis=0),

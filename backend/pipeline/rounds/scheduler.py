@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from backend.domain.labels import AbstentionReason
 from backend.domain.projects import Progress, Project, ProjectId
 from backend.domain.rounds import RoundState
 from backend.errors import LanguageModelUnavailable, UnsupportedLabelConfig
-from backend.pipeline.pool import MIN_TEXTS, GuidelinesReader, round_question
-from backend.pipeline.rounds.context import STOPPED, RoundContext
+from backend.pipeline.pool import MIN_TEXTS, GuidelinesReader
+from backend.pipeline.rounds.context import STOPPED, ActiveRound, RoundContext
 from backend.store import Stores
 
 _MAX_UNREACHABLE = 0.1
@@ -68,17 +69,18 @@ class RoundScheduler:
         opened = self.stores.rounds.open(
             project, recipe=self.context.plan.recipe, reason=reason, n_human=progress.n_human_labels
         )
-        return self.context.run(project_id, lambda _: _begun(opened.number, progress))
+        begun = {"round": opened.number}
+        return self.context.run_all(project_id, lambda turns: begun | _begun(turns, progress))
 
     def _has_question(self, project: Project) -> bool:
         try:
-            return round_question(self.guidelines.read(project).schema) is not None
+            return bool(self.guidelines.read(project).schema.learned)
         except UnsupportedLabelConfig:
             return False
 
 
-def _begun(number: int, progress: Progress) -> dict[str, int]:
+def _begun(turns: Sequence[ActiveRound], progress: Progress) -> dict[str, int]:
     n_unreachable = progress.abstentions.get(AbstentionReason.UNREACHABLE, 0)
-    if n_unreachable > _MAX_UNREACHABLE * progress.n_tasks:
+    if n_unreachable > _MAX_UNREACHABLE * progress.n_tasks * len(turns):
         raise LanguageModelUnavailable(f"the LLM could not be reached about {n_unreachable} tasks")
-    return {"round": number}
+    return {"n_questions": len(turns)}

@@ -1,4 +1,4 @@
-"""The durable workflow of a FreeAL round: train, select, relabel, train, aggregate, release."""
+"""The durable workflow of a FreeAL round: question by question, then one release of all."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from functools import partial
 from backend.domain.ports import StepRunner
 from backend.domain.projects import ProjectId
 from backend.pipeline.prelabel import PrelabelSteps, prelabel, publish
+from backend.pipeline.rounds.context import Turn
 from backend.pipeline.rounds.promote import PromoteStep
 from backend.pipeline.rounds.relabel import RelabelStep
 from backend.pipeline.rounds.scheduler import RoundScheduler
@@ -28,7 +29,7 @@ class RoundSteps:
 def run_round(
     project_id: ProjectId, runner: StepRunner, steps: RoundSteps, *, is_asked: bool = False
 ) -> None:
-    """Label what has no label yet, then relabel and train until labels are stable, and release.
+    """Label what has no label yet, then learn each question until its labels are stable; release.
 
     A finished step leaves a file, or a row in the database, by which it is known: run again, it
     does nothing. A round that cannot go on now (the LLM is down) stays open and is taken up again.
@@ -36,38 +37,38 @@ def run_round(
     a changed one may be lost.
     """
     prelabel(project_id, runner, steps.prelabel, is_thorough=True)
-    begin = partial(steps.scheduler.begin, is_asked=is_asked)
-    if runner.run("begin", begin, project_id).get("is_stopped"):
+    begun = runner.run("begin", partial(steps.scheduler.begin, is_asked=is_asked), project_id)
+    if begun.get("is_stopped"):
         return
-    cycle = 0
-    is_stable = False
-    if not _train(project_id, runner, steps, cycle):
-        return
-    while not is_stable:
-        cycle += 1
-        if not _relabel(project_id, runner, steps, cycle):
+    for question in range(begun.get("n_questions", 1)):
+        if _learn(project_id, runner, steps, question).get("is_stopped"):
             return
-        if not _train(project_id, runner, steps, cycle):
-            return
-        counts = runner.run("fuse", partial(steps.promote.aggregate, cycle=cycle), project_id)
-        if counts.get("is_stopped"):
-            return
-        is_stable = bool(counts["is_stable"])
-    runner.run("release", partial(steps.promote.release, cycle=cycle), project_id)
+    runner.run("release", steps.promote.release, project_id)
     publish(project_id, runner, steps.prelabel)
 
 
-def _train(project_id: ProjectId, runner: StepRunner, steps: RoundSteps, cycle: int) -> bool:
-    counts = runner.run("train", partial(steps.train.train, cycle=cycle), project_id)
-    return not counts.get("is_stopped")
+def _learn(
+    project_id: ProjectId, runner: StepRunner, steps: RoundSteps, question: int
+) -> dict[str, int]:
+    """Make a question's labels, cycle by cycle, until they are stable; return the last counts.
+
+    Demonstrations are selected and the LLM is asked again, chunk by chunk, before each training but
+    the first. `is_stopped`: the round cannot go on now; `is_given_up`: this question cannot.
+    """
+    turn = Turn(question, 0)
+    counts = runner.run("train", partial(steps.train.train, turn=turn), project_id)
+    while not _is_over(counts):
+        turn = Turn(question, turn.cycle + 1)
+        counts = runner.run("select", partial(steps.relabel.select, turn=turn), project_id)
+        relabel = partial(steps.relabel.relabel, turn=turn)
+        while not _is_over(counts) and not counts.get("is_done"):
+            counts = runner.run("refine", relabel, project_id)
+        if not _is_over(counts):
+            counts = runner.run("train", partial(steps.train.train, turn=turn), project_id)
+        if not _is_over(counts):
+            counts = runner.run("fuse", partial(steps.promote.aggregate, turn=turn), project_id)
+    return counts
 
 
-def _relabel(project_id: ProjectId, runner: StepRunner, steps: RoundSteps, cycle: int) -> bool:
-    """Select demonstrations and ask the LLM again, chunk by chunk; False: it cannot go on now."""
-    selected = runner.run("select", partial(steps.relabel.select, cycle=cycle), project_id)
-    if selected.get("is_stopped"):
-        return False
-    while True:
-        counts = runner.run("refine", partial(steps.relabel.relabel, cycle=cycle), project_id)
-        if counts.get("is_stopped") or counts["is_done"]:
-            return not counts.get("is_stopped")
+def _is_over(counts: dict[str, int]) -> bool:
+    return any(counts.get(name) for name in ("is_stopped", "is_given_up", "is_stable"))

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from backend.domain.llm_usage import current_scope
-from backend.domain.student import StudentOutput, StudentPrediction, TrainingReport
+from backend.domain.questions import LabelDefinition, Question, QuestionKind, TextField
+from backend.domain.student import TrainingReport
 from backend.errors import LanguageModelUnavailable
 from backend.pipeline.rounds.context import RoundPlan
-from backend.pipeline.rounds.train import Paraphrases, model_card, round_section
+from backend.pipeline.rounds.model_card import TrainedOn, model_card, round_section
+from backend.pipeline.rounds.train import Paraphrases
 from tests.pipeline.conftest import CHUNK, House
-from tests.self_training.conftest import training_set
 
 N_TEXTS = 24
 
@@ -65,7 +66,7 @@ def test_a_field_of_the_tasks_holds_paraphrases_where_it_is_filled(build):
     learned = house.student.fits[0]
     assert learned.views == learned.pool.texts
     assert Paraphrases("absent", lambda texts: []).of(
-        house.aggregator.pool(house.projects.get(project_id)), None
+        house.aggregator.pool(house.projects.get(project_id)), learned.pool.texts
     ) == (None,) * len(learned.pool)
 
 
@@ -87,25 +88,27 @@ def test_a_round_waits_while_the_paraphrasing_llm_is_down(build, paraphraser):
     assert house.student.fits
 
 
-def test_a_card_tells_counts_and_labels_and_no_text():
-    data = training_set(("secret one", "secret two", "secret three"), np.array([0, 1, 1]))
-    data.is_human[0] = True
-    data.has_label[2] = False
-    nothing = np.zeros((3, 2))
-    output = StudentOutput(
-        StudentPrediction(nothing, nothing.astype(np.float32)),
-        nothing,
-        np.zeros(3),
-        nothing,
-        np.zeros(3, dtype=np.int64),
-        TrainingReport("default", {"final": 1.5}, {"held_out_agreement": 0.9}, base="tiny"),
-    )
-    card = model_card(data, output, question="topic", n_round=2)
+@pytest.mark.parametrize(
+    ("kind", "words", "task"),
+    [
+        ("single_choice", "A single choice classifier", "text-classification"),
+        ("multiple_choice", "A multiple choice classifier", "text-classification"),
+        ("spans", "A span tagger", "token-classification"),
+    ],
+)
+def test_a_card_tells_counts_and_labels_and_no_text(kind, words, task):
+    labels = tuple(LabelDefinition(value, value) for value in ("label 0", "label 1"))
+    question = Question("topic", (TextField("text", "text"),), QuestionKind(kind), labels)
+    has_label, is_human = np.array([True, True, False]), np.array([True, False, False])
+    report = TrainingReport("default", {"final": 1.5}, {"held_out_agreement": 0.9}, base="tiny")
+    card = model_card(TrainedOn(question, has_label, is_human, 2), report)
     assert card["Data"] == ("3 texts: 1 labelled by people, 1 by an annotator, 1 without a label.")
     assert "- 1: label 1" in card["Labels"]
-    assert "`topic`, fine-tuned from `tiny`" in card["What it is"]
+    assert card["What it is"].startswith(
+        f"{words} for the question `topic`, fine-tuned from `tiny`"
+    )
     assert "held_out_agreement: 0.9" in card["Figures"]
-    assert "secret" not in "".join(card.values())
+    assert f'pipeline("{task}"' in card["Use"]
 
 
 def test_a_round_s_section_tells_what_it_measured():
