@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from backend.errors import SettingsError
+from backend.log_lines import LogFormatter
 from backend.setting_values import Secret, as_text, parse_value, with_driver
 
 RENAMED = {
@@ -23,7 +24,6 @@ REMOVED: dict[str, str] = {"SLM_PROCESSES": "a training always runs in one proce
 """Variable that is ignored, with a warning -> the reason."""
 
 _LOG = logging.getLogger(__name__)
-_LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
 _QUIET_LIBRARIES = ("httpx", "httpcore", "urllib3", "alembic", "sqlalchemy.engine", "dbos")
 _MAY_BE_ZERO = ("round_every", "llm_context_tokens")
 _CHOICES = {
@@ -285,7 +285,9 @@ class Settings:
 
     def configure_logging(self) -> None:
         """Log to standard error at this level; libraries from WARNING on only."""
-        logging.basicConfig(format=_LOG_FORMAT, level=self.log_level, force=True)
+        handler = logging.StreamHandler()
+        handler.setFormatter(LogFormatter())
+        logging.basicConfig(handlers=[handler], level=self.log_level, force=True)
         for name in _QUIET_LIBRARIES:
             logging.getLogger(name).setLevel(logging.WARNING)
 
