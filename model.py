@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from backend.domain.projects import Prediction, Project, ProjectId, Task
+from backend.domain.projects import Prediction, Project, ProjectId, Task, is_project_id, is_row_id
 from backend.errors import InvalidRequest
-from backend.labelstudio.events import read_event
+from backend.labelstudio.events import read_event, read_task
 from backend.settings import Settings
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ class FreeALBackend(LabelStudioMLBase):  # type: ignore[misc]
     def _project(
         self, tasks: Sequence[Any], connect: Callable[[ProjectId, str], Project]
     ) -> Project:
-        if "." in self.project_id and self.label_config:
+        if is_project_id(self.project_id) and self.label_config:
             return connect(ProjectId(self.project_id), self.label_config)
         known = self._known_project(tasks)
         if not self.label_config:
@@ -143,17 +143,17 @@ class FreeALBackend(LabelStudioMLBase):  # type: ignore[misc]
         return connect(project_id, self.label_config)
 
     def _known_project(self, tasks: Sequence[Any]) -> Project | None:
-        if "." in self.project_id:
-            return self._services().stores.projects.get(ProjectId(self.project_id))
-        return self._services().stores.projects.find(self._platform_id(tasks))
+        projects = self._services().stores.projects
+        return projects.named(self.project_id) or projects.find(self._platform_id(tasks))
 
     def _platform_id(self, tasks: Sequence[Any]) -> int:
         """Return Label Studio's project number: given, or on the tasks; 0 when nobody says it."""
-        if self.project_id.isdigit():
+        if is_project_id(f"{self.project_id}.0"):
             return int(self.project_id)
-        numbers = {task.get("project") for task in tasks if isinstance(task, dict)}
-        number = numbers.pop() if len(numbers) == 1 else None
-        return number if isinstance(number, int) else 0
+        numbers = [task.get("project") for task in tasks if isinstance(task, dict)]
+        if not numbers or any(number != numbers[0] for number in numbers):
+            return 0
+        return numbers[0] if is_row_id(numbers[0]) else 0
 
 
 def _as_json(prediction: Prediction | None) -> dict[str, Any]:
@@ -167,7 +167,7 @@ def _as_json(prediction: Prediction | None) -> dict[str, Any]:
 
 
 def _read_task(task: Any) -> Task | None:
-    if not isinstance(task, dict) or not isinstance(task.get("data"), dict):
+    try:
+        return read_task(task)
+    except InvalidRequest:
         return None
-    task_id = task.get("id")
-    return Task(id=task_id, data=task["data"]) if isinstance(task_id, int) else None

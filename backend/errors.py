@@ -29,6 +29,10 @@ class StoreUnavailable(BackendError):
     """The database cannot be read or written (HTTP 503)."""
 
 
+class StoreRefused(BackendError):
+    """The database refused a statement; trying again gives the same answer."""
+
+
 class ExportFailed(BackendError):
     """A file of labels cannot be written."""
 

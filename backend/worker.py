@@ -11,14 +11,17 @@ from contextlib import contextmanager
 from functools import partial
 
 from backend.domain.ports import Jobs
-from backend.domain.projects import JobKind
-from backend.errors import BackendError, SettingsError
+from backend.domain.projects import JobKind, Project, ProjectId
+from backend.errors import BackendError, SettingsError, StoreUnavailable
 from backend.factories import pretrained_source
 from backend.jobs import DurableJobs
 from backend.pipeline.prelabel import prelabel
 from backend.pipeline.rounds.workflow import run_round
 from backend.services import Services
 from backend.settings import Settings
+
+WORKER = "worker"
+"""Source of problems with a project that a pass over all projects runs into."""
 
 _LOG = logging.getLogger(__name__)
 _DISPATCH_INTERVAL_S = 0.5
@@ -43,22 +46,42 @@ class Dispatcher:
         requests = self._services.stores.jobs
         n_new = 0
         for project_id, kind, requested_at in requests.job_requests():
-            if self._jobs.submit(project_id, kind):
-                requests.drop_request(project_id, kind, requested_at)
-                n_new += 1
+            with self._isolated(project_id):
+                if self._jobs.submit(project_id, kind):
+                    requests.drop_request(project_id, kind, requested_at)
+                    n_new += 1
         return n_new
 
     def request_due_jobs(self) -> None:
         """Request a job for each connected project that has work due."""
+        for project in self._services.stores.projects.all():
+            if project.is_connected:
+                with self._isolated(project.id):
+                    self._request_due_job(project)
+
+    def _request_due_job(self, project: Project) -> None:
         stores, steps = self._services.stores, self._services.round_steps
-        for project in (p for p in stores.projects.all() if p.is_connected):
-            prelabel_reason = steps.prelabel.synchronizer.work_due(project.id)
-            round_reason = steps.scheduler.due(project)
-            reason = round_reason or prelabel_reason
-            if reason is not None:
-                _LOG.debug("project=%s needs work: %s", project.id, reason)
-                kind = JobKind.ROUND if round_reason else JobKind.PRELABEL
-                stores.jobs.request_job(project.id, kind, reason)
+        prelabel_reason = steps.prelabel.synchronizer.work_due(project.id)
+        round_reason = steps.scheduler.due(project)
+        if any(problem.source == WORKER for problem in stores.jobs.problems(project.id)):
+            stores.jobs.clear_problem(project.id, WORKER)
+        reason = round_reason or prelabel_reason
+        if reason is not None:
+            _LOG.debug("project=%s needs work: %s", project.id, reason)
+            kind = JobKind.ROUND if round_reason else JobKind.PRELABEL
+            stores.jobs.request_job(project.id, kind, reason)
+
+    @contextmanager
+    def _isolated(self, project_id: ProjectId) -> Iterator[None]:
+        """Note the failure of one project, and let the others go on."""
+        try:
+            yield
+        except StoreUnavailable:
+            raise
+        except Exception as exc:
+            _LOG.exception("project=%s is left out of this pass", project_id)
+            message = f"the worker cannot look after it ({type(exc).__name__}); see its log"
+            self._services.stores.jobs.note_problem(project_id, WORKER, message)
 
 
 def run_worker(services: Services, stop: threading.Event) -> None:

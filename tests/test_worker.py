@@ -79,6 +79,44 @@ def test_training_is_requested_at_once(services, project_id):
     assert kinds == {"prelabel", "round-now"}
 
 
+def test_a_project_that_fails_leaves_the_others_their_pass(services, project_id, monkeypatch):
+    (request,) = services.stores.jobs.job_requests()
+    services.stores.jobs.drop_request(*request)
+    number = services.platform.create_project(SENTIMENT)
+    other = services.platform.projects[number].info.id
+    services.stores.projects.save(other, label_config=SENTIMENT)
+    synchronizer = type(services.round_steps.prelabel.synchronizer)
+    work_due = synchronizer.work_due
+
+    def failing(self, asked):
+        if asked == project_id:
+            raise RecursionError("too deep")
+        return work_due(self, asked)
+
+    monkeypatch.setattr(synchronizer, "work_due", failing)
+    dispatcher = Dispatcher(services, FakeJobs())
+    dispatcher.request_due_jobs()
+    assert [asked for asked, _, _ in services.stores.jobs.job_requests()] == [other]
+    (problem,) = services.stores.jobs.problems(project_id)
+    assert (problem.source, "RecursionError" in problem.message) == ("worker", True)
+    monkeypatch.setattr(synchronizer, "work_due", work_due)
+    dispatcher.request_due_jobs()
+    assert services.stores.jobs.problems(project_id) == []
+
+
+def test_a_job_that_cannot_be_submitted_leaves_the_others_theirs(services, project_id):
+    services.stores.jobs.request_job(ProjectId("\u00b2.1"), "prelabel", "poisoned")
+    services.stores.jobs.request_job(ProjectId("9.1"), "prelabel", "after it")
+
+    class PickyJobs(FakeJobs):
+        def submit(self, project_id: ProjectId, kind: str) -> bool:
+            if not project_id.isascii():
+                raise ValueError(project_id)
+            return super().submit(project_id, kind)
+
+    assert Dispatcher(services, PickyJobs()).dispatch() == 2
+
+
 def test_an_unfinished_round_is_continued(services, project_id):
     (request,) = services.stores.jobs.job_requests()
     services.stores.jobs.drop_request(*request)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -11,11 +12,48 @@ from enum import StrEnum
 from typing import Any, NewType
 
 from backend.domain.labels import HumanLabel, Region
+from backend.errors import InvalidRequest
 
 ProjectId = NewType("ProjectId", str)
 """Identifies a project: "<id>.<unix creation time>", so that a reused id is another project."""
+_PROJECT_ID = re.compile(r"(0|[1-9][0-9]{0,17})\.(0|[1-9][0-9]{0,17})")
+MAX_NESTING = 100
+"""Lists and objects within each other; data nested deeper are not read."""
 UNCERTAINTY_SAMPLING = "Uncertainty sampling"
 """Label Studio's name for serving the tasks with the lowest prediction score first."""
+
+
+def parse_project_id(value: object) -> ProjectId:
+    """Return a value as a project's id; raises InvalidRequest for any other writing of one."""
+    if not isinstance(value, str) or not is_project_id(value):
+        raise InvalidRequest("'project' must be '<id>.<unix creation time>', as Label Studio sends")
+    return ProjectId(value)
+
+
+def is_project_id(value: str) -> bool:
+    """Return whether a value is a project's id in its only writing."""
+    return _PROJECT_ID.fullmatch(value) is not None
+
+
+def is_row_id(value: object) -> bool:
+    """Return whether a value can be the number of a row in Label Studio's database."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**63
+
+
+def is_nested_deeper(value: Any, limit: int = MAX_NESTING) -> bool:
+    """Return whether lists and objects lie in each other deeper than `limit`; never recurses."""
+    level = [value]
+    for _ in range(limit):
+        level = [
+            item
+            for outer in level
+            if isinstance(outer, Mapping | list)
+            for item in (outer.values() if isinstance(outer, Mapping) else outer)
+            if isinstance(item, Mapping | list)
+        ]
+        if not level:
+            return False
+    return True
 
 
 class JobKind(StrEnum):
@@ -100,6 +138,11 @@ class Project:
     def platform_id(self) -> int:
         """Return Label Studio's own number of the project."""
         return int(self.id.split(".", 1)[0])
+
+    @property
+    def created_s(self) -> int:
+        """Return when Label Studio made the project, in seconds since 1970."""
+        return int(self.id.split(".", 1)[1])
 
 
 @dataclass(frozen=True, slots=True)

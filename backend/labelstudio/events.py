@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -9,11 +10,22 @@ from html import unescape
 from typing import Any, TypeVar
 
 from backend.domain.labels import HumanLabel
-from backend.domain.projects import Event, ProjectId, ProjectInfo, Task
+from backend.domain.projects import (
+    MAX_NESTING,
+    Event,
+    ProjectInfo,
+    Task,
+    is_nested_deeper,
+    is_row_id,
+    parse_project_id,
+)
 from backend.errors import InvalidRequest
 
 _T = TypeVar("_T")
+_LOG = logging.getLogger(__name__)
 _MAX_INSTRUCTION = 20_000  # characters; far more than a prompt has room for
+_FIRST_YEAR = 1970
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 _BLOCK_END = re.compile(r"(?i)<\s*(br|/p|/div|/li|/ul|/ol|/tr|/h[1-6])\b[^<>]*>")
 _MARKUP = re.compile(r"<!--.*?(?:-->|\Z)|</?[a-zA-Z][^<>]*>", re.DOTALL)
 
@@ -66,7 +78,7 @@ def read_project(project: Mapping[str, Any]) -> ProjectInfo:
     created_at = _time(project.get("created_at"), "the project's 'created_at'")
     kept, skipped = _count(project, "total_annotations"), _count(project, "skipped_annotations")
     return ProjectInfo(
-        id=ProjectId(f"{_id(project)}.{int(created_at.timestamp())}"),
+        id=parse_project_id(f"{_id(project)}.{int(created_at.timestamp())}"),
         label_config=_text(project, "label_config"),
         title=_text(project, "title"),
         instruction=plain_text(_text(project, "expert_instruction")),
@@ -78,17 +90,19 @@ def read_project(project: Mapping[str, Any]) -> ProjectInfo:
     )
 
 
-def read_task(task: Mapping[str, Any]) -> Task:
+def read_task(task: object) -> Task:
     """Return a task without annotations and predictions, which webhooks leave out."""
-    return Task(id=_id(task), data=_object(task.get("data"), "a task's 'data'"))
+    read = _object(task, "a task")
+    return Task(id=_id(read), data=_flat(_object(read.get("data"), "a task's 'data'")))
 
 
-def read_annotation(annotation: Mapping[str, Any]) -> HumanLabel:
+def read_annotation(value: object) -> HumanLabel:
     """Return an annotation as the API and the webhooks describe it.
 
     "Create annotations from predictions" names the prediction and leaves the lead time empty. A
     person who accepts or corrects a prediction in the editor sends a lead time with it.
     """
+    annotation = _object(value, "an annotation")
     result = annotation.get("result") or []
     if not isinstance(result, list) or not all(isinstance(region, dict) for region in result):
         raise InvalidRequest("an annotation's 'result' is not a list of regions")
@@ -98,8 +112,8 @@ def read_annotation(annotation: Mapping[str, Any]) -> HumanLabel:
     return HumanLabel(
         annotation_id=_id(annotation),
         task_id=_id(annotation, "task"),
-        annotator_id=annotator if _is_id(annotator) else None,
-        result=tuple(result),
+        annotator_id=annotator if is_row_id(annotator) else None,
+        result=tuple(_flat(result)),
         was_cancelled=bool(annotation.get("was_cancelled")),
         is_ground_truth=bool(annotation.get("ground_truth")),
         updated_at=_time(changed_at, "an annotation's 'updated_at'"),
@@ -111,12 +125,23 @@ def read_annotation(annotation: Mapping[str, Any]) -> HumanLabel:
 def _each(
     body: Mapping[str, Any], key: str | None, read: Callable[[Mapping[str, Any]], _T]
 ) -> tuple[_T, ...]:
-    """Read the object under a key, or each of a list of them."""
+    """Read the object under a key, or each of a list of them.
+
+    One that cannot be read is left out; raises InvalidRequest where none can.
+    """
     items = body.get(key) if key else None
     if items is None:
         return ()
     listed: list[Any] = items if isinstance(items, list) else [items]
-    return tuple(read(_object(item, f"an element of {key!r}")) for item in listed)
+    read_items: list[_T] = []
+    for item in listed:
+        try:
+            read_items.append(read(_object(item, f"an element of {key!r}")))
+        except InvalidRequest as exc:
+            if len(listed) == 1:
+                raise
+            _LOG.warning("one of %d %s is left out: %s", len(listed), key, exc)
+    return tuple(read_items)
 
 
 def _object(value: object, what: str) -> Mapping[str, Any]:
@@ -125,14 +150,17 @@ def _object(value: object, what: str) -> Mapping[str, Any]:
     return value
 
 
-def _is_id(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**63
-
-
 def _id(item: Mapping[str, Any], key: str = "id") -> int:
     value = item.get(key)
-    if not isinstance(value, int) or not _is_id(value):
-        raise InvalidRequest(f"{key!r} is {value!r:.40}, expected a positive number")
+    if not isinstance(value, int) or not is_row_id(value):
+        raise InvalidRequest(f"{key!r} is {type(value).__name__}, expected a positive number")
+    return value
+
+
+def _flat(value: _T) -> _T:
+    """Return a value that is not nested too deep to be written down again."""
+    if is_nested_deeper(value):
+        raise InvalidRequest(f"data are nested deeper than {MAX_NESTING} lists and objects")
     return value
 
 
@@ -142,7 +170,7 @@ def _text(item: Mapping[str, Any], key: str) -> str:
         return ""
     if not isinstance(value, str):
         raise InvalidRequest(f"the project's {key!r} is {type(value).__name__}, expected a text")
-    return value
+    return _UNSTORABLE.sub("\N{REPLACEMENT CHARACTER}", value)
 
 
 def _count(project: Mapping[str, Any], name: str) -> int | None:
@@ -151,12 +179,15 @@ def _count(project: Mapping[str, Any], name: str) -> int | None:
 
 
 def _time(value: object, what: str) -> datetime:
-    """Return a time with its zone; Label Studio's own times are UTC."""
+    """Return a time in UTC, as Label Studio's own times are."""
     try:
         time = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
-    except ValueError as exc:
-        raise InvalidRequest(f"{what} is {value!r:.40}, expected an ISO 8601 time") from exc
-    return time if time.tzinfo else time.replace(tzinfo=UTC)
+        time = time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
+    except (ValueError, OverflowError) as exc:
+        raise InvalidRequest(f"{what} is not a time as ISO 8601 writes it") from exc
+    if time.year < _FIRST_YEAR:
+        raise InvalidRequest(f"{what} is before {_FIRST_YEAR}, and Label Studio is younger")
+    return time
 
 
 def plain_text(html: str) -> str:

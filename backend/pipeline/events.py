@@ -55,7 +55,7 @@ class EventService:
     def receive(self, event: Event) -> bool:
         """Apply an event; return whether it was news."""
         if event.project is None:
-            _LOG.info("event %s without a project is passed over", event.action)
+            _LOG.info("event %.64s without a project is passed over", event.action)
             return False
         project_id = event.project.id
         self._recent.pop(project_id, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -11,10 +12,11 @@ from backend.domain.ports import ConfigReader
 from backend.domain.projects import Project, QueuePlace, QueueState
 from backend.domain.questions import Question
 from backend.domain.rounds import MAX_CHANGED, Round, RoundState
-from backend.errors import UnsupportedLabelConfig
+from backend.errors import StoreUnavailable, UnsupportedLabelConfig
 from backend.evaluation.stopping import LearningPoint, advise_on_labels, advise_on_rounds
 from backend.store import Stores
 
+_LOG = logging.getLogger(__name__)
 QUEUE, LLM_BUDGET, FITTED = "queue", "llm_share", "label_model"
 _MAX_ROUNDS = 20
 _PROGRESS = (
@@ -64,18 +66,27 @@ class StatusReporter:
     max_cycles: int
 
     def overview(self) -> dict[str, Any]:
-        """Return the state of all projects as JSON-ready values."""
-        return {
-            "workers": self.stores.jobs.live_workers(),
-            "projects": [self.project(project) for project in self.stores.projects.all()],
-        }
+        """Return the state of all projects as JSON-ready values.
+
+        `unreadable`: the ids of projects whose state cannot be told; the log has the reason.
+        """
+        states: list[dict[str, Any]] = []
+        unreadable: list[str] = []
+        for project in self.stores.projects.all():
+            try:
+                states.append(self.project(project))
+            except StoreUnavailable:
+                raise
+            except Exception:
+                _LOG.exception("project=%s its state cannot be told", project.id)
+                unreadable.append(project.id)
+        workers = self.stores.jobs.live_workers()
+        return {"workers": workers, "projects": states, "unreadable": unreadable}
 
     def find(self, name: str) -> dict[str, Any] | None:
         """Return the state of a project by Label Studio's number or by our id, None if unknown."""
-        for project in reversed(self.stores.projects.all()):
-            if name in (project.id, str(project.platform_id)):
-                return self.project(project)
-        return None
+        project = self.stores.projects.named(name)
+        return None if project is None else self.project(project)
 
     def project(self, project: Project) -> dict[str, Any]:
         """Return one project's state; counts, seconds and labels per second."""

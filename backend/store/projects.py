@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from backend.domain.projects import Project, ProjectId, SyncState
+from backend.domain.projects import Project, ProjectId, SyncState, is_project_id
 from backend.store import tables as t
 from backend.store.database import Repository, now, upsert
 
@@ -56,7 +56,7 @@ class ProjectStore(Repository):
 
     def get(self, project_id: ProjectId) -> Project | None:
         """Return a project, or None when it was never connected."""
-        rows = self._db.fetch(_by_id(project_id))
+        rows = self._db.fetch(_by_id(project_id)) if is_project_id(project_id) else ()
         return _project(rows[0]) if rows else None
 
     def connected(self, project_id: ProjectId) -> Project | None:
@@ -65,14 +65,34 @@ class ProjectStore(Repository):
         return project if project and project.is_connected else None
 
     def find(self, platform_id: int) -> Project | None:
-        """Return the newest project with Label Studio's number `platform_id`."""
-        matching = [p for p in self.all() if p.platform_id == platform_id]
-        return max(matching, key=lambda p: float(p.id)) if matching else None
+        """Return the project with Label Studio's number `platform_id`.
+
+        Of several it is one that Label Studio uses, then one that it has confirmed, then the
+        newest: whoever invents another creation time does not stand in for it.
+        """
+        table = t.projects
+        has_number = table.c.id.startswith(f"{platform_id}.", autoescape=True)
+        is_confirmed = sa.or_(
+            table.c.full_sync_at.is_not(None), table.c.served_version.is_not(None)
+        )
+        rows = self._db.fetch(
+            sa.select(table, is_confirmed.label("is_confirmed")).where(has_number)
+        )
+        found = [(_project(row), bool(row.is_confirmed)) for row in rows if is_project_id(row.id)]
+        if not found:
+            return None
+        return max(found, key=lambda one: (one[0].is_connected, one[1], one[0].created_s))[0]
+
+    def named(self, name: str) -> Project | None:
+        """Return a project by Label Studio's number of it or by its whole id."""
+        if is_project_id(name):
+            return self.get(ProjectId(name))
+        return self.find(int(name)) if is_project_id(f"{name}.0") else None
 
     def all(self) -> list[Project]:
         """Return all projects, by id."""
-        rows = self._db.fetch(sa.select(t.projects))
-        return sorted((_project(row) for row in rows), key=lambda p: float(p.id))
+        rows = [row for row in self._db.fetch(sa.select(t.projects)) if is_project_id(row.id)]
+        return sorted(map(_project, rows), key=lambda p: (p.platform_id, p.created_s))
 
     def disconnect(self, project_id: ProjectId) -> None:
         """Stop working for a project; it starts again when Label Studio calls /setup."""

@@ -68,6 +68,8 @@ class _StateCollector(Collector):
                         sources.add_metric([name, question, source], n_labels)
             for problem in project["problems"]:
                 problems.add_metric([name, problem["source"]], problem["n_times"])
+        for name in overview["unreadable"]:
+            problems.add_metric([name, "status"], 1)
         yield from (rounds, seconds, sources, problems)
 
 

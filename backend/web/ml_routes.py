@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from flask import Blueprint, Response, jsonify, request
 
-from backend.domain.projects import ProjectId
+from backend.domain.projects import parse_project_id
 from backend.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -33,7 +33,8 @@ def ml_blueprint(services: Services, make_backend: Callable[..., Any]) -> Bluepr
     def setup() -> Response:
         payload = _json_object()
         backend = make_backend(
-            project_id=_project_id(payload), label_config=_label_config(payload, "schema")
+            project_id=parse_project_id(payload.get("project")),
+            label_config=_label_config(payload, "schema"),
         )
         return jsonify({"model_version": backend.connect()})
 
@@ -44,7 +45,8 @@ def ml_blueprint(services: Services, make_backend: Callable[..., Any]) -> Bluepr
         if not isinstance(tasks, list):
             raise InvalidRequest("the request has no list of tasks under 'tasks'")
         backend = make_backend(
-            project_id=_project_id(payload), label_config=_label_config(payload, "label_config")
+            project_id=parse_project_id(payload.get("project")),
+            label_config=_label_config(payload, "label_config"),
         )
         return jsonify({"results": backend.predict(tasks)})
 
@@ -59,14 +61,14 @@ def ml_blueprint(services: Services, make_backend: Callable[..., Any]) -> Bluepr
 
     @blueprint.get("/versions")
     def versions() -> Response:
-        body = request.get_json(force=True, silent=True)
-        project = request.args.get("project") or (body or {}).get("project")
-        projects, found = services.stores.projects, []
-        if project:
-            found = projects.versions(ProjectId(str(project)))
-        else:  # Label Studio does not say which project it means
-            connected = [each for each in projects.all() if each.is_connected]
-            found = projects.versions(connected[0].id) if len(connected) == 1 else []
+        body = _json_object() if request.get_data() else {}
+        name = request.args.get("project") or body.get("project")
+        projects = services.stores.projects
+        if name is None:  # Label Studio does not say which project it means
+            named = [each for each in projects.all() if each.is_connected]
+        else:
+            named = [each for each in [projects.named(str(name))] if each is not None]
+        found = projects.versions(named[0].id) if len(named) == 1 else []
         return jsonify({"versions": found})
 
     @blueprint.get("/status/<project>")
@@ -74,25 +76,21 @@ def ml_blueprint(services: Services, make_backend: Callable[..., Any]) -> Bluepr
         """Report on a project; it is named by Label Studio's number or by our id."""
         report = services.reporter.find(project)
         if report is None:
-            return jsonify({"error": f"project {project} is not connected"}), 404
+            return jsonify({"error": "this project is not connected"}), 404
         return jsonify(report), 200
 
     return blueprint
 
 
 def _json_object() -> dict[str, Any]:
-    payload = request.get_json(force=True, silent=True)
+    """Return the request's body; one task may be nested deep, the body around it may not."""
+    try:
+        payload = request.get_json(force=True, silent=True)
+    except RecursionError as exc:
+        raise InvalidRequest("the request body is nested too deep") from exc
     if not isinstance(payload, dict):
         raise InvalidRequest("the request body is not a JSON object")
     return payload
-
-
-def _project_id(payload: dict[str, Any]) -> str:
-    value = payload.get("project")
-    number, _, created = str(value).partition(".")
-    if not isinstance(value, str) or not number.isdigit() or not created.isdigit():
-        raise InvalidRequest("'project' must be '<id>.<unix creation time>', as Label Studio sends")
-    return value
 
 
 def _label_config(payload: dict[str, Any], key: str) -> str:

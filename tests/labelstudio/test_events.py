@@ -222,3 +222,45 @@ def test_a_prediction_that_a_person_submits_in_the_editor_is_their_opinion():
     body["annotation"] |= {"parent_prediction": 4003, "lead_time": 2.5}
     (accepted,) = read_event(body).annotations
     assert not accepted.is_copied
+
+
+def nested(depth: int) -> Any:
+    value: Any = "deep"
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    "bad", [None, 5, {"id": 2**63, "data": {}}, {"id": 2, "data": {"text": nested(960)}}]
+)
+def test_one_bad_task_costs_itself(bad: Any):
+    body = recorded("TASKS_CREATED")
+    good = body["tasks"][0]
+    body["tasks"] = [bad, good]
+    assert read_event(body).tasks == (Task(good["id"], good["data"]),)
+    body["tasks"] = [bad]
+    with pytest.raises(InvalidRequest):
+        read_event(body)
+
+
+@pytest.mark.parametrize(
+    "time", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "1969-12-31T00:00:00Z"]
+)
+def test_a_date_that_no_calendar_of_ours_holds_is_refused(time: str):
+    body = recorded("ANNOTATION_CREATED")
+    body["annotation"]["updated_at"] = time
+    with pytest.raises(InvalidRequest, match="updated_at"):
+        read_event(body)
+    body = recorded("START_TRAINING")
+    body["project"]["created_at"] = time
+    with pytest.raises(InvalidRequest, match="created_at"):
+        read_event(body)
+
+
+def test_a_title_is_stored_as_every_database_can():
+    body = recorded("START_TRAINING")
+    body["project"]["title"] = "a\0b\ud83d"
+    event = read_event(body)
+    assert event.project is not None
+    assert event.project.title == "a\N{REPLACEMENT CHARACTER}b\N{REPLACEMENT CHARACTER}"

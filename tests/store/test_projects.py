@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
+import sqlalchemy as sa
+
 from backend.domain.projects import ProjectId
 from backend.store import StateStore
+from backend.store import tables as t
 from tests.conftest import SENTIMENT, TOPIC
 
+START = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 ONE, TWO = ProjectId("1.1795215594"), ProjectId("2.1795215595")
 
 
@@ -59,3 +65,36 @@ def test_state_is_kept_by_project_and_name(database):
     assert StateStore(database).get(ONE, "label_model") == {"llm": 0.7, "similarity": [1, 2]}
     assert store.get(ONE, "templates") is None
     assert store.get(ProjectId("9.9"), "label_model") is None
+
+
+def test_a_stored_project_without_a_proper_id_is_passed_over(projects, database):
+    good = projects.save(ONE, label_config=SENTIMENT)[0]
+    for strange in ("\u00b2.1", "seven.1", "7.1e9"):
+        row = {"id": strange, "label_config": SENTIMENT, "model_version": "v", "created_at": START}
+        database.execute(sa.insert(t.projects).values({**row, "question_version": "v"}))
+    assert projects.all() == [good]
+    assert projects.find(7) is None
+    assert projects.get(ProjectId("\u00b2.1")) is None
+
+
+def test_an_invented_creation_time_does_not_stand_in_for_a_confirmed_project(projects):
+    real = projects.save(ProjectId("7.1795215594"), label_config=SENTIMENT)[0]
+    projects.note_full_sync(real.id, 1.0, 0)
+    projects.save(ProjectId("7.9999999999"), label_config=SENTIMENT)
+    assert projects.find(7) == projects.named("7") == real
+    assert projects.named("7.9999999999").id == "7.9999999999"
+
+
+def test_a_project_that_label_studio_uses_comes_before_one_that_is_gone(projects):
+    gone = projects.save(ProjectId("7.1795215594"), label_config=SENTIMENT)[0]
+    projects.note_full_sync(gone.id, 1.0, 0)
+    projects.disconnect(gone.id)
+    new = projects.save(ProjectId("7.1795215600"), label_config=SENTIMENT)[0]
+    assert projects.find(7) == new
+
+
+def test_a_number_finds_no_other_number_that_begins_alike(projects):
+    projects.save(ProjectId("17.1795215594"), label_config=SENTIMENT)
+    projects.save(ProjectId("70.1795215594"), label_config=SENTIMENT)
+    assert projects.find(7) is None
+    assert [projects.named(name) for name in ("7", "%", "07", "", "\u00b2", "7.1")] == [None] * 6
