@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import fields
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
@@ -17,6 +17,7 @@ from backend.store.database import Repository, execute_for, insert_into, insert_
 from backend.store.jobs import request_job
 from backend.store.tables import existing, human_answers
 
+_MAX_AHEAD = timedelta(days=1)
 _LABEL_FIELDS = [field.name for field in fields(HumanLabel)]
 
 
@@ -89,7 +90,8 @@ class TaskStore(Repository):
             existing(tasks, project_id), tasks.c.created_at < started_at
         )
         stored_labels = sa.select(labels.c.annotation_id).where(
-            existing(labels, project_id), labels.c.updated_at < started_at
+            existing(labels, project_id),
+            sa.or_(labels.c.updated_at < started_at, labels.c.updated_at > now() + _MAX_AHEAD),
         )
         with self._db.write() as connection:
             gone_tasks = sorted(set(connection.execute(stored_tasks).scalars()) - task_ids)
@@ -172,9 +174,19 @@ def _save_tasks(connection: sa.Connection, project_id: ProjectId, tasks: Sequenc
 def _save_human_labels(
     connection: sa.Connection, project_id: ProjectId, labels: Sequence[HumanLabel]
 ) -> None:
+    """Save each label's newest state; one of over a day from now is taken as of now.
+
+    A clock that is wrong by years would otherwise keep its label from ever changing again.
+    """
+    moment = now()
+    latest = moment + _MAX_AHEAD
     rows = [
         {name: getattr(label, name) for name in _LABEL_FIELDS}
-        | {"project_id": project_id, "result": list(label.result)}
+        | {
+            "project_id": project_id,
+            "result": list(label.result),
+            "updated_at": label.updated_at if label.updated_at <= latest else moment,
+        }
         for label in labels
     ]
     if rows:
@@ -183,7 +195,10 @@ def _save_human_labels(
         newer_wins = statement.on_conflict_do_update(
             index_elements=["project_id", "annotation_id"],
             set_={name: new[name] for name in _LABEL_FIELDS},
-            where=t.human_labels.c.updated_at <= new.updated_at,
+            where=sa.or_(
+                t.human_labels.c.updated_at <= new.updated_at,
+                t.human_labels.c.updated_at > latest,
+            ),
         )
         connection.execute(newer_wins, rows)
 

@@ -8,12 +8,14 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from backend.domain.labels import HumanLabel, WeakLabel
 from backend.domain.projects import Event, ProjectId, Task
 from backend.store import Database, TaskStore
+from backend.store import tables as t
 
 ONE, TWO = ProjectId("1.1795215594"), ProjectId("2.1795215595")
 START = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
@@ -173,3 +175,27 @@ def test_whether_an_annotation_was_copied_from_a_prediction_is_kept(tasks):
     assert [label.is_copied for label in tasks.human_labels(ONE)] == [True]
     tasks.apply(ONE, created(annotation(1, minute=1)), None)  # a person has corrected it
     assert [label.is_copied for label in tasks.human_labels(ONE)] == [False]
+
+
+def test_a_label_from_a_clock_that_is_wrong_by_years_can_be_changed_and_closed(tasks):
+    far = datetime(9999, 12, 31, tzinfo=UTC)
+    tasks.apply(ONE, created(replace(annotation(1), updated_at=far)), None)
+    listed_at = datetime.now(UTC) + timedelta(seconds=1)
+    tasks.save_listing(
+        ONE,
+        [Task(1, {}, (replace(annotation(1, choice="Negative"), updated_at=listed_at),))],
+        listed_at,
+    )
+    (label,) = tasks.human_labels(ONE)
+    assert label.result[0]["value"] == {"choices": ["Negative"]}
+    tasks.close_listing(ONE, listed_at + timedelta(seconds=1), {1}, set())
+    assert tasks.human_labels(ONE) == []
+
+
+def test_a_label_that_an_earlier_release_stored_from_the_far_future_is_replaced(tasks, database):
+    tasks.apply(ONE, created(annotation(1)), None)
+    table = t.human_labels
+    database.execute(sa.update(table).values(updated_at=datetime(9999, 1, 1, tzinfo=UTC)))
+    tasks.apply(ONE, created(annotation(1, minute=1, choice="Negative")), None)
+    (label,) = tasks.human_labels(ONE)
+    assert label.result[0]["value"] == {"choices": ["Negative"]}
