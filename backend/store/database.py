@@ -15,7 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
 
-from backend.errors import StoreUnavailable
+from backend.errors import SettingsError, StoreRefused, StoreUnavailable
 
 VERSION_TABLE = "freeal_version"
 
@@ -25,6 +25,7 @@ _BUSY_TIMEOUT_S = 15
 _WAL_RETRY_S = 0.01
 _MIGRATION_LOCK_ID = 7_261_239
 _MAX_IN_LIST = 1_000
+_REFUSALS = (sa.exc.IntegrityError, sa.exc.ProgrammingError, sa.exc.DataError)
 
 
 class Database:
@@ -35,8 +36,16 @@ class Database:
     """
 
     def __init__(self, url: str) -> None:
-        self._url = sa.make_url(url)
-        self._engine = _engine(self._url)
+        try:
+            self._url = sa.make_url(url)
+            self._engine = _engine(self._url)
+        except (sa.exc.ArgumentError, ValueError, ImportError) as exc:
+            raise SettingsError(
+                f"DATABASE_URL cannot be used ({type(exc).__name__}): expected "
+                "postgresql://user:password@host:port/name, with %40 for @ and %2F for / in the "
+                "password, or sqlite:////path/to/file.db"
+            ) from None  # the exception shows the URL, which holds a password
+        self._name = _name(self._url)
         self._reader = self._engine.execution_options(freeal_reader=True)
         is_sqlite = self._url.get_backend_name() == "sqlite"
         self._writer_lock = threading.Lock() if is_sqlite else nullcontext()
@@ -61,13 +70,16 @@ class Database:
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except (sa.exc.IntegrityError, sa.exc.ProgrammingError, sa.exc.DataError):
-            raise
-        except (sa.exc.DatabaseError, sa.exc.InterfaceError, sa.exc.TimeoutError) as exc:
-            reason = str(getattr(exc, "orig", None) or exc).splitlines()[0]
+        except (sa.exc.StatementError, sa.exc.TimeoutError) as exc:
+            cause = getattr(exc, "orig", None) or exc
+            is_failure = isinstance(exc, sa.exc.DBAPIError | sa.exc.TimeoutError)
+            if isinstance(exc, _REFUSALS) or not is_failure:
+                # the messages repeat the values, which can be texts of tasks
+                what = getattr(cause, "sqlstate", None) or type(cause).__name__
+                raise StoreRefused(f"{self._name} refuses a statement ({what})") from None
             raise StoreUnavailable(
-                f"database {self._url.render_as_string()} failed: {reason}; check that it exists, "
-                "is writable and has space left"
+                f"{self._name} failed: {str(cause).splitlines()[0]}; check that it exists, is "
+                "writable and has space left"
             ) from exc
 
     def migrate(self, *, revision: str = "head") -> None:
@@ -76,7 +88,8 @@ class Database:
             try:
                 Path(self._url.database).parent.mkdir(parents=True, exist_ok=True)
             except OSError as exc:
-                raise StoreUnavailable(f"cannot create the database's folder: {exc}") from exc
+                reason = exc.strerror or type(exc).__name__
+                raise StoreUnavailable(f"cannot create the database's folder: {reason}") from exc
         if self._revision() == max(file.name[:4] for file in _VERSIONS.glob("[0-9]*.py")):
             return  # importing Alembic takes half a second, which every command would pay
         from alembic import command
@@ -207,11 +220,22 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
+def _name(url: sa.URL) -> str:
+    """Return a database's name for messages: no user, no password, no path, no options."""
+    if url.get_backend_name() == "sqlite":
+        return f"the SQLite database {Path(url.database or ':memory:').name}"
+    return f"the {url.get_backend_name()} database {url.database or ''} at {url.host or 'a socket'}"
+
+
 def _engine(url: sa.URL) -> sa.Engine:
+    """Return the engine; its errors leave out the statements' values, which hold task texts."""
     if url.get_backend_name() != "sqlite":
-        return sa.create_engine(url, pool_pre_ping=True, pool_size=10, max_overflow=10)
+        return sa.create_engine(
+            url, pool_pre_ping=True, pool_size=10, max_overflow=10, hide_parameters=True
+        )
     engine = sa.create_engine(
         url,
+        hide_parameters=True,
         connect_args={"timeout": _BUSY_TIMEOUT_S, "check_same_thread": False},
         pool_size=10,
         max_overflow=10,

@@ -6,6 +6,7 @@ Human labels and weak labels never share a table.
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,6 +15,7 @@ import sqlalchemy as sa
 from backend.domain.labels import AnnotatorKind
 from backend.domain.projects import Project, ProjectId
 
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 metadata = sa.MetaData(
     naming_convention={
         "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -36,6 +38,36 @@ class Json(sa.types.TypeDecorator[Any]):
         return None if value is None else json.loads(value)
 
 
+class Text(sa.types.TypeDecorator[str]):
+    """Store text; null bytes and lone surrogates, which PostgreSQL refuses, become U+FFFD."""
+
+    impl = sa.Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: sa.Dialect) -> str | None:
+        return None if value is None else _UNSTORABLE.sub("\N{REPLACEMENT CHARACTER}", value)
+
+
+class Name(sa.types.TypeDecorator[str]):
+    """Store a name of at most `length` characters; both databases refuse or cut a longer one."""
+
+    impl = sa.String
+    cache_ok = True
+
+    def __init__(self, length: int, *, is_cut: bool = False) -> None:
+        super().__init__(length)
+        self.length = length
+        self.is_cut = is_cut
+
+    def process_bind_param(self, value: str | None, dialect: sa.Dialect) -> str | None:
+        if value is None:
+            return None
+        name = _UNSTORABLE.sub("\N{REPLACEMENT CHARACTER}", value)
+        if len(name) > self.length and not self.is_cut:
+            raise ValueError(f"a name has {len(name)} characters, more than {self.length}")
+        return name[: self.length]
+
+
 class Moment(sa.types.TypeDecorator[datetime]):
     """Store a point in time as naive UTC, read it as aware UTC."""
 
@@ -51,21 +83,21 @@ class Moment(sa.types.TypeDecorator[datetime]):
 
 def _table(name: str, *columns: Any) -> sa.Table:
     """Return a table whose primary key begins with the project."""
-    key = sa.Column("project_id", sa.String(64), primary_key=True)
+    key: sa.Column[str] = sa.Column("project_id", Name(64), primary_key=True)
     return sa.Table(name, metadata, key, *columns)
 
 
 projects = sa.Table(
     "projects",
     metadata,
-    sa.Column("id", sa.String(64), primary_key=True),
-    sa.Column("title", sa.Text, nullable=False, default=""),
-    sa.Column("label_config", sa.Text, nullable=False),
-    sa.Column("instruction", sa.Text, nullable=False, default=""),
-    sa.Column("model_version", sa.String(128), nullable=False),
-    sa.Column("question_version", sa.String(128), nullable=False),
+    sa.Column("id", Name(64), primary_key=True),
+    sa.Column("title", Text, nullable=False, default=""),
+    sa.Column("label_config", Text, nullable=False),
+    sa.Column("instruction", Text, nullable=False, default=""),
+    sa.Column("model_version", Name(128), nullable=False),
+    sa.Column("question_version", Name(128), nullable=False),
     sa.Column("is_connected", sa.Boolean, nullable=False, default=True),
-    sa.Column("served_version", sa.String(128)),
+    sa.Column("served_version", Name(128)),
     sa.Column("full_sync_at", Moment),
     sa.Column("full_sync_s", sa.Float, nullable=False, default=0.0),
     sa.Column("n_foreign_predictions", sa.Integer, nullable=False, default=0),
@@ -74,10 +106,10 @@ projects = sa.Table(
 
 model_versions = _table(
     "model_versions",
-    sa.Column("name", sa.String(128), primary_key=True),
+    sa.Column("name", Name(128), primary_key=True),
     sa.Column("number", sa.Integer, nullable=False),
-    sa.Column("question_version", sa.String(128), nullable=False),
-    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("question_version", Name(128), nullable=False),
+    sa.Column("state", Name(16), nullable=False),
     sa.Column("provenance", Json, nullable=False),
     sa.Column("created_at", Moment, nullable=False),
     sa.Column("withdrawn_at", Moment),
@@ -87,7 +119,7 @@ tasks = _table(
     "tasks",
     sa.Column("id", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("data", Json, nullable=False),
-    sa.Column("digest", sa.String(32), nullable=False),
+    sa.Column("digest", Name(32), nullable=False),
     sa.Column("created_at", Moment, nullable=False),
     sa.Column("deleted_at", Moment),
 )
@@ -108,22 +140,22 @@ human_labels = _table(
 
 weak_labels = _table(
     "weak_labels",
-    sa.Column("question_version", sa.String(128), primary_key=True),
+    sa.Column("question_version", Name(128), primary_key=True),
     sa.Column("task_id", sa.BigInteger, primary_key=True, autoincrement=False),
-    sa.Column("question", sa.String(256), primary_key=True),
-    sa.Column("annotator", sa.String(256), primary_key=True),
-    sa.Column("annotator_kind", sa.String(32), nullable=False),
-    sa.Column("source", sa.String(256), nullable=False, default=""),
-    sa.Column("prompt_version", sa.String(64), nullable=False),
+    sa.Column("question", Name(256), primary_key=True),
+    sa.Column("annotator", Name(256), primary_key=True),
+    sa.Column("annotator_kind", Name(32), nullable=False),
+    sa.Column("source", Name(256, is_cut=True), nullable=False, default=""),
+    sa.Column("prompt_version", Name(64), nullable=False),
     sa.Column("probabilities", Json),
     sa.Column("spans", Json),
-    sa.Column("text", sa.Text),
-    sa.Column("abstention", sa.String(32)),
-    sa.Column("abstention_detail", sa.Text),
+    sa.Column("text", Text),
+    sa.Column("abstention", Name(32)),
+    sa.Column("abstention_detail", Text),
     sa.Column("confidence", sa.Float),
     sa.Column("label_mass", sa.Float),
     sa.Column("annotator_posteriors", Json),
-    sa.Column("injection_flag", sa.Text),
+    sa.Column("injection_flag", Text),
     sa.Column("is_truncated", sa.Boolean, nullable=False, default=False),
     sa.Column("n_tokens_in", sa.Integer, nullable=False, default=0),
     sa.Column("n_tokens_out", sa.Integer, nullable=False, default=0),
@@ -133,7 +165,7 @@ weak_labels = _table(
 
 predictions = _table(
     "predictions",
-    sa.Column("model_version", sa.String(128), primary_key=True),
+    sa.Column("model_version", Name(128), primary_key=True),
     sa.Column("task_id", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("result", Json, nullable=False),
     sa.Column("score", sa.Float, nullable=False),
@@ -141,32 +173,32 @@ predictions = _table(
     sa.Column("offered_at", Moment),
     sa.Column("sent_at", Moment),
     sa.Column("published_at", Moment),
-    sa.Column("refusal", sa.Text),
+    sa.Column("refusal", Text),
     sa.Index(None, "project_id", "model_version", "published_at"),
 )
 
 queue_places = _table(
     "queue_places",
-    sa.Column("model_version", sa.String(128), primary_key=True),
+    sa.Column("model_version", Name(128), primary_key=True),
     sa.Column("task_id", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("position", sa.Integer, nullable=False),
-    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("reason", Text, nullable=False),
     sa.Column("is_holdout", sa.Boolean, nullable=False, default=False),
 )
 
 rounds = _table(
     "rounds",
     sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("question_version", sa.String(128), nullable=False),
-    sa.Column("recipe", sa.String(16), nullable=False),
-    sa.Column("reason", sa.Text, nullable=False),
-    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("question_version", Name(128), nullable=False),
+    sa.Column("recipe", Name(16), nullable=False),
+    sa.Column("reason", Text, nullable=False),
+    sa.Column("state", Name(16), nullable=False),
     sa.Column("n_human", sa.Integer, nullable=False),
-    sa.Column("step", sa.String(64), nullable=False),
+    sa.Column("step", Name(64), nullable=False),
     sa.Column("progress", Json, nullable=False),
     sa.Column("metrics", Json, nullable=False),
-    sa.Column("model_version", sa.String(128)),
-    sa.Column("error", sa.Text),
+    sa.Column("model_version", Name(128)),
+    sa.Column("error", Text),
     sa.Column("started_at", Moment, nullable=False),
     sa.Column("finished_at", Moment),
 )
@@ -175,14 +207,14 @@ llm_answers = sa.Table(
     "llm_answers",
     metadata,
     sa.Column("key", sa.LargeBinary(16), primary_key=True),
-    sa.Column("answer", sa.Text, nullable=False),
+    sa.Column("answer", Text, nullable=False),
     sa.Column("day", sa.Integer, nullable=False, index=True),
     sqlite_with_rowid=False,
 )
 
 llm_usage = _table(
     "llm_usage",
-    sa.Column("purpose", sa.String(64), primary_key=True),
+    sa.Column("purpose", Name(64), primary_key=True),
     sa.Column("n_calls", sa.BigInteger, nullable=False),
     sa.Column("n_prompts", sa.BigInteger, nullable=False),
     sa.Column("n_cache_hits", sa.BigInteger, nullable=False),
@@ -193,7 +225,7 @@ llm_usage = _table(
 
 project_state = _table(
     "project_state",
-    sa.Column("name", sa.String(64), primary_key=True),
+    sa.Column("name", Name(64), primary_key=True),
     sa.Column("value", Json),
     sa.Column("updated_at", Moment, nullable=False),
 )
@@ -202,24 +234,24 @@ events = sa.Table(
     "events",
     metadata,
     sa.Column("id", sa.Integer, primary_key=True),
-    sa.Column("project_id", sa.String(64), nullable=False),
-    sa.Column("key", sa.String(64), nullable=False),
-    sa.Column("action", sa.String(64), nullable=False),
+    sa.Column("project_id", Name(64), nullable=False),
+    sa.Column("key", Name(64), nullable=False),
+    sa.Column("action", Name(64), nullable=False),
     sa.Column("received_at", Moment, nullable=False),
     sa.UniqueConstraint("project_id", "key"),
 )
 
 job_requests = _table(
     "job_requests",
-    sa.Column("kind", sa.String(32), primary_key=True),
-    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("kind", Name(32), primary_key=True),
+    sa.Column("reason", Text, nullable=False),
     sa.Column("requested_at", Moment, nullable=False),
 )
 
 problems = _table(
     "problems",
-    sa.Column("source", sa.String(64), primary_key=True),
-    sa.Column("message", sa.Text, nullable=False),
+    sa.Column("source", Name(64), primary_key=True),
+    sa.Column("message", Text, nullable=False),
     sa.Column("first_seen_at", Moment, nullable=False),
     sa.Column("last_seen_at", Moment, nullable=False),
     sa.Column("n_times", sa.Integer, nullable=False),
@@ -228,7 +260,7 @@ problems = _table(
 workers = sa.Table(
     "workers",
     metadata,
-    sa.Column("id", sa.String(128), primary_key=True),
+    sa.Column("id", Name(128), primary_key=True),
     sa.Column("started_at", Moment, nullable=False),
     sa.Column("seen_at", Moment, nullable=False),
 )

@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any
 from flask import Flask, Response, jsonify, request
 from werkzeug.exceptions import HTTPException
 
-from backend.errors import BackendError, InvalidRequest, StoreUnavailable
+from backend.errors import (
+    BackendError,
+    InvalidRequest,
+    LanguageModelError,
+    PlatformError,
+    StoreUnavailable,
+)
 from backend.web.metrics import metrics_blueprint
 from backend.web.ml_routes import ml_blueprint
 
@@ -19,6 +25,13 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 _MAX_REASON = 300  # characters of the status line
+_FAILED = (500, "unexpected error; the backend's log has the details")
+# In answers no paths, addresses and names of databases: these are in the log.
+_FAILURES = {
+    StoreUnavailable: (503, "the database cannot be read or written; the backend's log says why"),
+    PlatformError: (502, "Label Studio gave no usable answer; the backend's log says why"),
+    LanguageModelError: (502, "the LLM server gave no usable answer; the backend's log says why"),
+}
 _HTTP_ERRORS = {
     404: "there is no such route; see docs/operations.md",
     405: "this route takes another HTTP method",
@@ -45,12 +58,15 @@ def build_app(services: Services, make_backend: Callable[..., Any]) -> Flask:
         if isinstance(error, InvalidRequest):
             return _error(400, str(error))
         _LOG.error("%s %s: %s", request.method, request.path, error)
-        return _error(503 if isinstance(error, StoreUnavailable) else 502, str(error))
+        status, message = next(
+            (answer for kind, answer in _FAILURES.items() if isinstance(error, kind)), _FAILED
+        )
+        return _error(status, message)
 
     @app.errorhandler(Exception)
     def unexpected(error: Exception) -> Response:
         _LOG.error("%s %s failed", request.method, request.path, exc_info=error)
-        return _error(500, "unexpected error; the backend's log has the details")
+        return _error(*_FAILED)
 
     return app
 
@@ -80,6 +96,7 @@ def _authentication(services: Services) -> Callable[[], Response | None]:
 def _error(status: int, message: str) -> Response:
     """Put one sentence into the body and the status line: Label Studio shows the latter only."""
     response: Response = jsonify({"error": message})
-    reason = " ".join(message.split()).encode("latin-1", "replace").decode("latin-1")
-    response.status = f"{status} {reason[:_MAX_REASON]}"
+    words = " ".join(message.split()).encode("latin-1", "replace").decode("latin-1")
+    reason = "".join(char if char.isprintable() else "?" for char in words[:_MAX_REASON])
+    response.status = f"{status} {reason}"
     return response

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import traceback
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -12,7 +13,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from backend.domain.projects import ProjectId
-from backend.errors import StoreUnavailable
+from backend.errors import SettingsError, StoreRefused, StoreUnavailable
 from backend.store import Database, JobStore
 from backend.store.tables import metadata, workers
 
@@ -83,6 +84,71 @@ def test_a_password_in_the_database_url_is_never_shown():
     with pytest.raises(StoreUnavailable) as caught:
         database.check_writable()
     assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql+psycopg://127.0.0.1:1/none?user=me&password=s3cret",
+        "sqlite:////nowhere/s3cret/f.db",
+    ],
+)
+def test_neither_a_password_among_the_options_nor_a_folder_is_shown(url):
+    database = Database(url)
+    with pytest.raises(StoreUnavailable) as caught:
+        database.check_writable()
+    assert "s3cret" not in str(caught.value)
+    database.close()
+
+
+@pytest.mark.parametrize(
+    "url", ["s3cret", "postgresql://u:s3cret@db:port/x", "nosuch://u:s3cret@db/x", "://s3cret"]
+)
+def test_a_malformed_url_is_refused_with_an_example_and_without_itself(url):
+    with pytest.raises(SettingsError, match="DATABASE_URL.*postgresql://") as caught:
+        Database(url)
+    assert "s3cret" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_values_of_a_failed_statement_are_in_no_message_and_no_traceback(database, project):
+    with database.write() as connection:
+        connection.execute(sa.text("CREATE TABLE strict_ones (id INTEGER NOT NULL CHECK (id < 5))"))
+        connection.execute(sa.text("CREATE TABLE texts (id INTEGER, words VARCHAR NOT NULL)"))
+    table = sa.table("strict_ones", sa.column("id"))
+    for values in ([{"id": 8_765_432}], [{"id": None}]):
+        with pytest.raises(StoreRefused) as caught:
+            database.execute(sa.insert(table).values(values))
+        assert "8765432" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_full_disk_shows_no_texts(tmp_path):
+    database = Database(f"sqlite:///{tmp_path / 'freeal.db'}")
+    database.execute(sa.text("CREATE TABLE texts (words TEXT)"))
+    with database.read() as connection:
+        n_pages = connection.execute(sa.text("PRAGMA page_count")).scalar()
+    table = sa.table("texts", sa.column("words"))
+    words = "".join(map(chr, range(ord("a"), ord("z"))))
+    with pytest.raises(StoreUnavailable, match="full") as caught, database.write() as connection:
+        connection.execute(sa.text(f"PRAGMA max_page_count={n_pages}"))
+        connection.execute(sa.insert(table), [{"words": words * 9_000}] * 9)
+    assert words not in "".join(traceback.format_exception(caught.value))
+    database.close()
+
+
+def test_null_bytes_and_lone_surrogates_are_stored_alike_in_both_databases(projects):
+    strange = "a\0b\ud800c"
+    saved, _ = projects.save(ProjectId("3.1"), label_config="<View/>", title=strange)
+    assert (
+        saved.title
+        == projects.get(saved.id).title
+        == "a\N{REPLACEMENT CHARACTER}b\N{REPLACEMENT CHARACTER}c"
+    )
+
+
+def test_a_name_that_one_database_would_refuse_is_refused_by_both(database, jobs):
+    with pytest.raises(StoreRefused):
+        jobs.note_problem(ProjectId("1.1"), "x" * 65, "a message of any length " * 1_000)
+    assert jobs.problems(ProjectId("1.1")) == []
 
 
 def test_a_transaction_that_fails_half_way_leaves_nothing(database):
