@@ -47,11 +47,16 @@ _errors = Console(stderr=True)
 
 @contextmanager
 def _errors_as_sentences() -> Iterator[None]:
-    """Print our own errors as one sentence and exit with 2, which says: cannot run as it is."""
+    """Print our own errors as one sentence and exit with 2, which says: cannot run as it is.
+
+    So are those of the operating system: a full disk, a folder that cannot be written.
+    """
     try:
         yield
-    except BackendError as exc:
-        _errors.print(f"[bold red]Error:[/] {exc}", highlight=False, soft_wrap=True)
+    except BrokenPipeError:
+        raise
+    except (BackendError, OSError) as exc:
+        _errors.print("[bold red]Error:[/]", escape(str(exc)), highlight=False, soft_wrap=True)
         raise typer.Exit(_CANNOT_START) from exc
 
 
@@ -205,7 +210,7 @@ def export(
 
 
 def _project(services: Services, number: str) -> Project:
-    project = services.stores.projects.find(int(number)) if number.isdecimal() else None
+    project = services.stores.projects.named(number)
     if project is None:
         raise InvalidRequest(
             f"project {number!r} was never connected; `python -m backend status` lists projects"

@@ -12,6 +12,7 @@ from dbos import error as dbos_error
 
 from backend.domain.ports import Step, StepRunner
 from backend.domain.projects import ProjectId
+from backend.errors import StoreUnavailable
 
 _LOG = logging.getLogger(__name__)
 _NAME = "freeal"
@@ -49,14 +50,33 @@ class DurableJobs:
             "console_log_level": "WARNING",
         }
         DBOS(config=config)
+        log = logging.getLogger("dbos")
+        log.handlers.clear()  # its lines are written as all others are
+        log.propagate = True
         self._workflows = {kind: _register(kind, body) for kind, body in workflows.items()}
 
     def launch(self) -> None:
-        """Create DBOS's tables if need be, resume interrupted workflows and start the queue."""
-        DBOS.launch()
-        DBOS.register_queue(
-            _NAME, worker_concurrency=_N_PARALLEL, polling_interval_sec=_POLLING_INTERVAL_S
-        )
+        """Create DBOS's tables if need be, resume interrupted workflows and start the queue.
+
+        Raises StoreUnavailable: whatever DBOS runs into here, its database is the reason.
+        """
+        log = logging.getLogger("dbos")
+        level = log.level
+        log.setLevel(logging.CRITICAL)  # it would write the whole traceback of what is raised here
+        try:
+            DBOS.launch()
+            DBOS.register_queue(
+                _NAME, worker_concurrency=_N_PARALLEL, polling_interval_sec=_POLLING_INTERVAL_S
+            )
+        except Exception as exc:
+            DBOS.destroy()
+            reason = str(getattr(exc, "orig", None) or type(exc).__name__).splitlines()[0]
+            raise StoreUnavailable(
+                f"the database of jobs failed: {reason}; check that it is writable and has space "
+                "left"
+            ) from exc
+        finally:
+            log.setLevel(level)
 
     def submit(self, project_id: ProjectId, kind: str) -> bool:
         """Enqueue a job; False while any job of the project is queued or running.

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import asdict
 
 import pytest
@@ -104,3 +107,33 @@ def test_a_setting_that_cannot_be_used_is_one_sentence_and_exit_code_two(run, mo
 
 def test_settings_prints_the_table(run):
     assert run("settings").stdout == settings_table()
+
+
+@pytest.mark.parametrize("command", ["worker", "status", "doctor", "export 7"])
+@pytest.mark.parametrize("url", ["no url", "postgresql://u:hush@db:port/x"])
+def test_a_malformed_database_url_is_one_sentence(run, monkeypatch, command, url):
+    monkeypatch.setenv("DATABASE_URL", url)
+    result = run(*command.split())
+    assert "DATABASE_URL cannot be used" in result.output
+    assert "Traceback" not in result.output
+    assert "hush" not in result.output
+    assert not isinstance(result.exception, Exception) or isinstance(result.exception, SystemExit)
+
+
+def test_a_home_that_cannot_be_written_is_one_sentence(run, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("FREEAL_HOME", str(tmp_path / "file"))
+    result = run("worker")
+    assert result.exit_code == 2
+    assert "Error:" in result.output
+    assert "Traceback" not in result.output
+
+
+def test_the_worker_says_in_one_sentence_that_its_jobs_cannot_be_kept(run, tmp_path):
+    (tmp_path / "jobs.db").write_text("this is no database, " * 100)
+    environment = {**os.environ, "FREEAL_HOME": str(tmp_path)}  # DBOS has one instance a process
+    command = [sys.executable, "-m", "backend", "worker"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 2
+    assert "the database of jobs failed: file is not a database" in done.stderr
+    assert "Traceback" not in done.stderr
