@@ -248,7 +248,8 @@ class _ProjectChecks:
 
     def label_config(self, info: ProjectInfo) -> Iterator[Finding]:
         try:
-            schema = LabelConfigReader(RemoteTexts(())).read_schema(info.label_config)
+            reader = LabelConfigReader(RemoteTexts(()), skip=self.settings.skip_controls)
+            schema = reader.read_schema(info.label_config)
         except BackendError as exc:
             yield Finding(self.subject, "failure", str(exc), "see docs/label-configs.md")
             return

@@ -95,7 +95,8 @@ class Services:
 
         key = self.settings.label_studio_api_key.reveal()
         files = StoredFiles(self.settings.label_studio_url, key)
-        return LabelConfigReader(RemoteTexts(self.settings.allowed_data_hosts, stored_files=files))
+        texts = RemoteTexts(self.settings.allowed_data_hosts, stored_files=files)
+        return LabelConfigReader(texts, skip=self.settings.skip_controls)
 
     @cached_property
     def annotator(self) -> LLMAnnotator:

@@ -215,6 +215,12 @@ class Settings:
     allowed_data_hosts: tuple[str, ...] = _setting(
         (), "host,host", "task texts that are URLs are fetched from these hosts only; empty: never"
     )
+    skip_controls: tuple[str, ...] = _setting(
+        (),
+        "name,name",
+        "controls of these names are left to people in every project; a config does the same for "
+        "itself with <!-- freeal: skip=name -->",
+    )
     definitions_dir: str = _setting(
         "", "folder", "label definitions: <project number>.yaml; empty: definitions in FREEAL_HOME"
     )

@@ -8,7 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal
 
-from backend.domain.questions import Question
+from backend.domain.questions import LabelDefinition, Question
 
 Region = dict[str, Any]
 """One element of a Label Studio result list; only `labelstudio.label_config` looks inside."""
@@ -38,8 +38,10 @@ class AbstentionReason(StrEnum):
 
     NO_TEXT = "no_text"
     REMOTE_TEXT = "remote_text"
+    UNSUITABLE = "unsuitable"
     REJECTED = "rejected"
     NOT_SAMPLED = "not_sampled"
+    NOT_SHOWN = "not_shown"
 
     UNREADABLE = "unreadable"
     UNREACHABLE = "unreachable"
@@ -58,18 +60,23 @@ class Abstention:
     detail: str = ""
 
 
+_BLANK = Abstention(AbstentionReason.NO_TEXT, "the text is blank")
+
+
 @dataclass(frozen=True, slots=True)
 class Example:
     """A task as an annotator reads it: its texts by field name.
 
     A field without a usable text is absent from `texts` and explained in `missing`; `truncated`
-    names the fields whose texts were cut.
+    names the fields whose texts were cut. `options` holds the labels that the task brings, by
+    question.
     """
 
     id: int
     texts: Mapping[str, str]
     missing: Mapping[str, Abstention] = field(default_factory=dict)
     truncated: frozenset[str] = frozenset()
+    options: Mapping[str, tuple[LabelDefinition, ...]] = field(default_factory=dict)
 
     def truncate(self, max_chars: int) -> Example:
         """Return the example with each text cut to its first characters."""
@@ -80,9 +87,26 @@ class Example:
         return replace(self, texts=texts, truncated=cut)
 
     def text_of(self, question: Question) -> str:
-        """Return what a question is about as one text, a line per field; "" without the first."""
+        """Return what a question is about, a line per field; "" where it cannot be asked."""
+        if self.why_not_asked(question):
+            return ""
         texts = [self.texts.get(field.name, "").strip() for field in question.fields]
-        return "\n".join(text for text in texts if text) if texts and texts[0] else ""
+        return "\n".join(text for text in texts if text)
+
+    def why_not_asked(self, question: Question) -> Abstention | None:
+        """Return why a question cannot be asked about the example; None where it can.
+
+        The text that the answer is attached to is needed, and so are both sides of a comparison.
+        Any other may be blank, but neither lost on its way nor something else than a text.
+        """
+        for position, text_field in enumerate(question.fields):
+            if self.texts.get(text_field.name, "").strip():
+                continue
+            is_needed = position == 0 or question.kind.compares_texts
+            why = self.missing.get(text_field.name, _BLANK)
+            if is_needed or why.reason is not AbstentionReason.NO_TEXT:
+                return why
+        return None
 
 
 @dataclass(frozen=True, slots=True)

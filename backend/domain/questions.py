@@ -19,6 +19,12 @@ class Trait(Flag):
     ORDINAL = auto()
     NUMERIC = auto()
     COMPARES_TEXTS = auto()
+    DATED = auto()
+    FROM_TASK = auto()
+    SEVERAL = auto()
+    RANKED = auto()
+    PER_REGION = auto()
+    LINKS = auto()
 
 
 class QuestionKind(StrEnum):
@@ -35,6 +41,12 @@ class QuestionKind(StrEnum):
     PAIRWISE = "pairwise", "pairwise", Trait.EXCLUSIVE | Trait.COMPARES_TEXTS
     SPANS = "spans", "spans", Trait.SPANS
     FREE_TEXT = "free_text", "text", Trait.FREE_TEXT
+    DATE_TIME = "date_time", "date", Trait.FREE_TEXT | Trait.DATED
+    TASK_CHOICE = "task_choice", "option", Trait.FREE_TEXT | Trait.FROM_TASK
+    TASK_CHOICES = "task_choices", "options", Trait.FREE_TEXT | Trait.FROM_TASK | Trait.SEVERAL
+    RANKING = "ranking", "ranking", Trait.FREE_TEXT | Trait.FROM_TASK | Trait.RANKED
+    REGION = "region", "region", Trait.FREE_TEXT | Trait.PER_REGION
+    RELATION = "relation", "relation", Trait.FREE_TEXT | Trait.LINKS
 
     prompt_prefix: str
     is_exclusive: bool  # exactly one label is right: a posterior over the labels sums to 1
@@ -46,6 +58,12 @@ class QuestionKind(StrEnum):
     is_ordinal: bool  # the labels run from low to high
     is_numeric: bool  # an answer is a number
     compares_texts: bool  # an answer is about all texts of the question alike
+    is_dated: bool  # an answer is a date, a time or both
+    is_from_task: bool  # each task brings its own labels
+    takes_several: bool  # of the labels that a task brings any number may hold
+    is_ranked: bool  # an answer puts all that the task brings in order
+    is_per_region: bool  # asked about each span of another question, or each turn of a dialogue
+    links_regions: bool  # an answer connects spans of another question
 
     def __new__(
         cls, value: str, prompt_prefix: str = "", traits: Trait = Trait.EXCLUSIVE
@@ -62,6 +80,12 @@ class QuestionKind(StrEnum):
         kind.is_ordinal = Trait.ORDINAL in traits
         kind.is_numeric = Trait.NUMERIC in traits
         kind.compares_texts = Trait.COMPARES_TEXTS in traits
+        kind.is_dated = Trait.DATED in traits
+        kind.is_from_task = Trait.FROM_TASK in traits
+        kind.takes_several = Trait.SEVERAL in traits
+        kind.is_ranked = Trait.RANKED in traits
+        kind.is_per_region = Trait.PER_REGION in traits
+        kind.links_regions = Trait.LINKS in traits
         return kind
 
 
@@ -84,13 +108,17 @@ class TextFormat(StrEnum):
     PLAIN = "plain"
     HTML = "html"
     DIALOGUE = "dialogue"
+    TABLE = "table"
+    LIST = "list"
 
 
 @dataclass(frozen=True, slots=True)
 class TextField:
     """Where a text comes from: the object tag's name and the key in a task's data.
 
-    `turn_keys` are a dialogue's keys of the speaker and of the turn's text.
+    `turn_keys` are a dialogue's keys of the speaker and of the turn's text. `template` is the
+    text with `$field`s in it, where it is not one field alone. `has_messages`: the turns are
+    regions of their own, told by their roles.
     """
 
     name: str
@@ -98,6 +126,23 @@ class TextField:
     is_url: bool = False
     format: TextFormat = TextFormat.PLAIN
     turn_keys: tuple[str, str] = ("author", "text")
+    template: str = ""
+    has_messages: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """When a question is shown: an answer to another question holds one of these labels.
+
+    Args:
+        question: "": whichever choice.
+        values: stored values or shown names; none: any answer.
+        is_selected: False turns it round: the question is shown without such an answer.
+    """
+
+    question: str = ""
+    values: tuple[str, ...] = ()
+    is_selected: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +155,15 @@ class Question:
     none. `bounds` are a number's least and greatest value, infinite where there is none, and `step`
     is the distance of possible values. `tag` is the control tag; only `labelstudio.label_config`
     looks at it.
+
+    Args:
+        headers: instructions that stand above this question alone.
+        conditions: the question is asked where all of them hold.
+        options: the labels as the config has them, with `$field`s, where each task brings its own.
+        inner: what is asked about each region, or about each item of a ranking.
+        region_of: the question whose spans are the regions; "": the turns of the first field.
+        only: the labels of the regions, or the roles of the turns, that are asked about; none: all.
+        date_format: how a date is stored, as `strftime` has it.
     """
 
     name: str
@@ -119,6 +173,13 @@ class Question:
     bounds: tuple[float, float] | None = None
     step: float | None = None
     tag: str = ""
+    headers: tuple[str, ...] = ()
+    conditions: tuple[Condition, ...] = ()
+    options: tuple[LabelDefinition, ...] = ()
+    inner: Question | None = None
+    region_of: str = ""
+    only: tuple[str, ...] = ()
+    date_format: str = ""
 
     @property
     def field(self) -> TextField:
@@ -130,6 +191,8 @@ class Question:
         """Return why rounds do not learn the question, None where they do."""
         if not self.labels or self.kind.is_free_text:
             return "answers are no labels: the LLM answers alone"
+        if self.conditions:
+            return "it is asked about a part of the tasks alone"
         if self.kind.has_posterior and len(self.labels) < MIN_LABELS:
             return "there is only one label, so that annotators cannot be compared"
         return None
@@ -139,8 +202,8 @@ class Question:
 class TaskSchema:
     """What a project asks, read from its label config alone.
 
-    `headers` are the config's own instructions to annotators; `unsupported` names the control
-    tags that are left alone.
+    `headers` are the config's own instructions to annotators, for all questions; `unsupported`
+    names the control tags that are left alone, each with the reason.
     """
 
     questions: tuple[Question, ...]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
+from backend.domain.decisions import is_shown, parents_first, selected_labels
 from backend.domain.labels import (
     Abstention,
     AbstentionReason,
@@ -15,7 +17,7 @@ from backend.domain.labels import (
     WeakLabel,
 )
 from backend.domain.ports import LanguageModel
-from backend.domain.questions import Question, TaskSchema
+from backend.domain.questions import LabelDefinition, Question, TaskSchema
 from backend.errors import LanguageModelError, UnsupportedLabelConfig
 from backend.llm.classification import (
     MAX_LABELS_AT_ONCE,
@@ -35,10 +37,13 @@ from backend.llm.prompts.templates import (
     prompt_version,
 )
 from backend.llm.prompts.truncation import Deadline
+from backend.llm.regions import Answers, ask_regions, ask_relations
 from backend.llm.spans import ask_spans
+from backend.llm.task_labels import ask_ranking, ask_task_choice
 from backend.llm.values import ask_free_text
 
 _MAX_CACHED_TEXTS = 4096
+_NOT_SHOWN = Abstention(AbstentionReason.NOT_SHOWN, "not shown beside the other answers")
 
 
 class LLMAnnotator:
@@ -88,10 +93,11 @@ class LLMAnnotator:
             deadline=deadline,
             tokens=self._tokens,
         )
-        answers, errors = [], []
-        for question in schema.questions:
+        answers: dict[str, tuple[Question, Sequence[WeakLabel]]] = {}
+        errors = []
+        for question in parents_first(schema.questions):
             try:
-                answers.append(self._ask(call, question, examples))
+                labels = self._ask_where_shown(call, question, examples, answers)
             except (UnsupportedLabelConfig, LanguageModelError) as exc:
                 reason = AbstentionReason.REJECTED
                 if isinstance(exc, LanguageModelError):
@@ -99,12 +105,14 @@ class LLMAnnotator:
                     errors.append(exc)
                 version = prompt_version(question, call.template_for(question))
                 batch = PromptBatch(call, question, version)
-                answers.append(batch.abstain(Abstention(reason, str(exc)), examples))
+                labels = batch.abstain(Abstention(reason, str(exc)), examples)
+            answers[question.name] = (question, labels)
         if len(self._tokens) > _MAX_CACHED_TEXTS:
             self._tokens.clear()
         if len(errors) == len(schema.questions):
             raise errors[0]
-        return [label for of_example in zip(*answers, strict=True) for label in of_example]
+        columns = [answers[question.name][1] for question in schema.questions]
+        return [label for of_example in zip(*columns, strict=True) for label in of_example]
 
     def templates(self, question: Question, *, deadline_s: float | None = None) -> tuple[str, ...]:
         """Return the names of the prompt templates that word a question for the model's server."""
@@ -127,11 +135,46 @@ class LLMAnnotator:
         rng = np.random.default_rng(len(examples))
         return generate_demonstrations(self._model, self, request, rng=rng).demonstrations
 
+    def _ask_where_shown(
+        self, call: LLMCall, question: Question, examples: Sequence[Example], before: Answers
+    ) -> list[WeakLabel]:
+        """Ask about those examples for which the answers so far show the question.
+
+        Conditions on questions that are not in this call are taken to hold.
+        """
+        known = tuple(c for c in question.conditions if c.question in before or not c.question)
+        at_hand = replace(question, conditions=known)
+        shown = [
+            at
+            for at in range(len(examples))
+            if is_shown(at_hand, {name: _selected(*of, at) for name, of in before.items()})
+        ]
+        asked = [examples[at] for at in shown]
+        part = {name: (of[0], [of[1][at] for at in shown]) for name, of in before.items()}
+        if question.kind.is_per_region:
+            found = ask_regions(call, question, asked, part, self._ask)
+        elif question.kind.links_regions:
+            found = ask_relations(call, question, asked, part, self._ask)
+        else:
+            found = self._ask(call, question, asked)
+        labels = dict(zip(shown, found, strict=True))
+        batch = PromptBatch(call, question, "")
+        return [
+            labels[at] if at in labels else batch.label(example, _NOT_SHOWN)
+            for at, example in enumerate(examples)
+        ]
+
     def _ask(
         self, call: LLMCall, question: Question, examples: Sequence[Example]
     ) -> list[WeakLabel]:
+        if not examples:
+            return []
         if question.kind.has_spans:
             return ask_spans(call, question, examples)
+        if question.kind.is_ranked:
+            return ask_ranking(call, question, examples, self._ask)
+        if question.kind.is_from_task:
+            return ask_task_choice(call, question, examples)
         if question.kind.is_free_text or not question.labels:
             return ask_free_text(call, question, examples)
         is_long = len(question.labels) > MAX_LABELS_AT_ONCE and not question.kind.is_ordinal
@@ -142,3 +185,7 @@ class LLMAnnotator:
         if shortlist is not None:
             return ask_shortlist(call, question, examples, shortlist)
         return ask_single_label(call, question, examples)
+
+
+def _selected(question: Question, labels: Sequence[WeakLabel], at: int) -> list[LabelDefinition]:
+    return selected_labels(question, labels[at]) or []

@@ -166,7 +166,8 @@ class _TextWriter:
         self._question = request.question
         self._deadline_s = request.deadline_s
         self._rng = rng
-        headers = [one_line(header) for header in request.schema.headers]
+        shown = (*request.schema.headers, *request.question.headers)
+        headers = [one_line(header) for header in shown]
         lines = [clean_instruction(request.instruction), *headers]
         self._opening = "".join(f"{line[:_MAX_LINE_CHARS]}\n" for line in lines if line)
         names = [text_field.name for text_field in request.question.fields]

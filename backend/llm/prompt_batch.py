@@ -29,7 +29,6 @@ from backend.llm.prompts.templates import (
 )
 from backend.llm.prompts.truncation import Deadline, PromptTruncator, TruncatedPrompt
 
-_NO_TEXT = Abstention(AbstentionReason.NO_TEXT, "the text is blank")
 _ONLY_THOUGHTS = (
     "the model was still thinking when its answer reached the limit; serve it with thinking off"
 )
@@ -186,20 +185,9 @@ class PromptBatch:
         return shots
 
     def texts(self, example: Example) -> dict[str, str] | Abstention:
-        """Return the texts by field as they may stand in a prompt, or why there are none.
-
-        The text that the answer is attached to is needed, and so are both sides of a comparison.
-        Any other may be blank, but not lost on its way.
-        """
+        """Return the texts by field as they may stand in a prompt, or why there are none."""
         texts = self._slots(example.texts)
-        for position, text_field in enumerate(self._question.fields):
-            if text_field.name in texts:
-                continue
-            is_needed = position == 0 or self._question.kind.compares_texts
-            why = example.missing.get(text_field.name, _NO_TEXT)
-            if is_needed or why.reason is not AbstentionReason.NO_TEXT:
-                return why
-        return texts
+        return replace(example, texts=texts).why_not_asked(self._question) or texts
 
     def _slots(self, texts: Mapping[str, str]) -> dict[str, str]:
         slots = {

@@ -42,7 +42,7 @@ def check_spans(
     pieces from wrong ones when they are asked about each. Cost: one request of one token per span,
     all in one list; those about one text share a prefix.
     """
-    system = "\n".join([*instruction_lines(call.schema, call.instruction), _ROLE])
+    system = "\n".join([*instruction_lines(call.schema, call.instruction, question), _ROLE])
     meanings = _meanings(question)
     prompts = []
     for each in named:

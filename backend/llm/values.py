@@ -11,6 +11,7 @@ from typing import Any
 from backend.domain.labels import Abstention, AbstentionReason, Demonstration, Example, WeakLabel
 from backend.domain.ports import Completion, Decoding
 from backend.domain.questions import Question, TaskSchema
+from backend.llm.date_answers import parse_date
 from backend.llm.number_answers import parse_number
 from backend.llm.prompt_batch import LLMCall, PromptBatch, mean_probability
 from backend.llm.prompts.layout import Layout
@@ -41,6 +42,7 @@ _CLOSING = re.compile(
     r"(?:let me know|i hope (?:this|that)|feel free|is there anything|if you (?:have|need))\b.*",
     re.IGNORECASE,
 )
+_DATE_PARTS = {"Y": "YYYY", "m": "MM", "d": "DD", "H": "hh", "M": "mm", "S": "ss", "y": "YY"}
 _QUOTES = {
     '"': '"',
     "'": "'",
@@ -69,7 +71,7 @@ def ask_free_text(
     layout = writing_layout(call.schema, question, call.instruction, is_chat=template.is_chat)
     batch = PromptBatch(call, question, prompt_version(question, template))
     decoding = Decoding(
-        max_tokens=_MAX_NUMBER_TOKENS if question.kind.is_numeric else _MAX_TEXT_TOKENS,
+        max_tokens=_MAX_TEXT_TOKENS if _is_long(question) else _MAX_NUMBER_TOKENS,
         model=call.info.name,
         stop=() if template.is_chat else ("\n",),
         n_logprobs=int(call.has_logprobs),
@@ -82,11 +84,13 @@ def writing_layout(
     schema: TaskSchema, question: Question, instruction: str, *, is_chat: bool
 ) -> Layout:
     """Return the layout of a question with a written answer."""
-    lines = instruction_lines(schema, instruction)
+    lines = instruction_lines(schema, instruction, question)
     name = display_name(question.name)
     kind = _number_range(question) if question.kind.is_numeric else ""
+    form = f"{kind} in digits" if kind else f"the {name.lower()}"
+    if question.kind.is_dated:
+        kind = form = f"a date or time as {_shown_format(question.date_format)}"
     if is_chat:
-        form = f"{kind} in digits" if kind else f"the {name.lower()}"
         lines.append(
             f"Write the {name.lower()} of the {display_name(question.field.name).lower()}."
         )
@@ -94,6 +98,15 @@ def writing_layout(
     elif kind:
         lines.append(f"{name}: {kind}")
     return replace(question_layout(question, lines, name), is_chat=is_chat)
+
+
+def _is_long(question: Question) -> bool:
+    return not (question.kind.is_numeric or question.kind.is_dated)
+
+
+def _shown_format(date_format: str) -> str:
+    """Return a `strftime` format as people write it: YYYY-MM-DD."""
+    return re.sub("%([a-zA-Z])", lambda match: _DATE_PARTS.get(match[1], match[0]), date_format)
 
 
 def _number_range(question: Question) -> str:
@@ -150,7 +163,10 @@ def _without_quotes(line: str) -> str:
 def _parse(question: Question, completion: Completion) -> Mapping[str, Any] | Abstention:
     is_cut = completion.finish_reason == "length"
     text: str | None
-    if question.kind.is_numeric:
+    if question.kind.is_dated:
+        text = parse_date(completion.text, question.date_format)
+        problem = "the model's answer is not one date in the form that was asked for"
+    elif question.kind.is_numeric:
         text = parse_number(completion.text, question.bounds, question.step)
         if is_cut and completion.text.rstrip()[-1:].isdigit():
             text = None  # more digits may follow

@@ -148,7 +148,7 @@ class SimilarityAnnotator:
         subtracted first; ties and missing texts keep the label space's order.
         """
         n = min(n, len(question.labels))
-        present = [i for i, example in enumerate(examples) if _text(question, example)]
+        present = [i for i, example in enumerate(examples) if example.text_of(question)]
         nearest = [tuple(range(n))] * len(examples)
         if not present or n == 0:
             return nearest
@@ -196,7 +196,7 @@ class SimilarityAnnotator:
         return (calibrator or BatchCalibrator.fit(raw)).apply(raw)
 
     def _vectors(self, question: Question, examples: Sequence[Example]) -> Floats:
-        texts = [_text(question, example) for example in examples]
+        texts = [example.text_of(question) for example in examples]
         return self.encoder.embed(texts).astype(float)
 
     def _definitions(self, question: Question) -> Floats:
@@ -219,18 +219,13 @@ def _fit_multilabel(cosines: Floats) -> SimilarityFit:
 
 def _can_answer(question: Question, example: Example) -> bool:
     has_labels = len(question.labels) > 0 and question.kind.has_posterior
-    return has_labels and bool(_text(question, example))
-
-
-def _text(question: Question, example: Example) -> str:
-    texts = [example.texts.get(each.name, "").strip() for each in question.fields]
-    return "\n".join(text for text in texts if text) if texts and texts[0] else ""
+    return has_labels and bool(example.text_of(question))
 
 
 def _reason(question: Question, example: Example) -> Abstention:
-    if not _text(question, example):
-        missing = example.missing.get(question.field.name)
-        return missing or Abstention(AbstentionReason.NO_TEXT, "the text is empty")
+    why = example.why_not_asked(question)
+    if why is not None:
+        return why
     return Abstention(
         AbstentionReason.REJECTED, f"similarity to label definitions answers no {question.kind}"
     )

@@ -24,6 +24,7 @@ from backend.store.tables import (
 
 _RATE_WINDOW = timedelta(seconds=60)
 _TRANSIENT = [reason for reason in AbstentionReason if reason.is_transient]
+_NOT_ASKED = (AbstentionReason.NOT_SAMPLED, AbstentionReason.NOT_SHOWN)
 _IS_UNPUBLISHED = sa.and_(t.predictions.c.published_at.is_(None), t.predictions.c.refusal.is_(None))
 _STORED = sa.select(t.predictions, t.tasks.c.digest).where(
     t.tasks.c.project_id == t.predictions.c.project_id,
@@ -223,9 +224,7 @@ class LabelStore(Repository):
         query = sa.select(*(q.scalar_subquery().label(name) for name, q in counts.items()))
         column = weak.c.abstention
         by_reason = (
-            sa.select(column, n)
-            .where(by_llm(project), column != AbstentionReason.NOT_SAMPLED)
-            .group_by(column)
+            sa.select(column, n).where(by_llm(project), column.not_in(_NOT_ASKED)).group_by(column)
         )
         with self._db.read() as connection:
             abstentions = {reason: count for reason, count in connection.execute(by_reason)}

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from xml.etree import ElementTree
 
+from backend.domain.decisions import decide
 from backend.domain.labels import Answer, WeakLabel
 from backend.domain.questions import LabelDefinition, Question, QuestionKind
 from backend.labelstudio.label_config.tags import (
@@ -15,8 +16,14 @@ from backend.labelstudio.label_config.tags import (
     RegionValues,
     TaskData,
     UnsupportedTag,
-    decide,
+    check_fixed,
     listed_labels,
+)
+from backend.labelstudio.label_config.task_labels import (
+    comes_with_task,
+    read_task_choice,
+    task_choice,
+    write_task_choice,
 )
 
 PATH_SEPARATOR = " / "
@@ -30,9 +37,16 @@ _KIND_BY_CHOICE = {
 class _ChoiceTag(ControlTag):
     """What both tags share; a result's key is the tag's name."""
 
-    kinds = (QuestionKind.SINGLE_CHOICE, QuestionKind.MULTIPLE_CHOICE)
+    kinds = (
+        QuestionKind.SINGLE_CHOICE,
+        QuestionKind.MULTIPLE_CHOICE,
+        QuestionKind.TASK_CHOICE,
+        QuestionKind.TASK_CHOICES,
+    )
 
     def write(self, question: Question, weak_label: WeakLabel, data: TaskData) -> RegionSet | None:
+        if question.kind.is_from_task:
+            return write_task_choice(question, weak_label, data)
         decision = decide(question, weak_label)
         if decision is None:
             return None
@@ -52,6 +66,8 @@ class _ChoiceTag(ControlTag):
                     chosen.add(tuple(item))
                 elif isinstance(item, str):
                     chosen.add(item)
+        if question.kind.is_from_task:
+            return read_task_choice(question, chosen)
         labels = [label.value for label in question.labels if (label.path or label.value) in chosen]
         if not labels or (question.kind.is_exclusive and len(labels) != 1):
             return None
@@ -68,6 +84,8 @@ class Choices(_ChoiceTag):
         kind = _KIND_BY_CHOICE.get(choice)
         if kind is None:
             raise UnsupportedTag(f'choice="{choice}"')
+        if comes_with_task(element):
+            return task_choice(element, takes_several=kind.is_multilabel)
         if element.element.find(".//Choice//Choice") is None:
             return _question(element, kind, listed_labels(element))
         if not element.is_set("allowNested"):
@@ -83,6 +101,7 @@ class Taxonomy(_ChoiceTag):
     name = "Taxonomy"
 
     def question(self, element: ControlElement) -> Question:
+        check_fixed(element)
         if element.is_set("labeling"):
             raise UnsupportedTag('labeling="true"')
         is_single = element.attribute("maxUsages") == "1"

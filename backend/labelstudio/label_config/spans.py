@@ -13,6 +13,7 @@ from backend.labelstudio.label_config.tags import (
     RegionValues,
     TaskData,
     UnsupportedTag,
+    check_fixed,
     listed_labels,
 )
 from backend.labelstudio.label_config.texts import SpanText, check_offsets, read_span_text
@@ -27,6 +28,7 @@ class _SpanTag(ControlTag):
         self.name, self.over = name, over
 
     def question(self, element: ControlElement) -> Question:
+        check_fixed(element)
         check_offsets(element.parsed.objects[0])
         labels = listed_labels(element)
         if not labels:
@@ -38,17 +40,18 @@ class _SpanTag(ControlTag):
         if text is None or weak_label.spans is None:
             return None
         known = {label.value for label in question.labels}
-        regions = []
+        regions, places = [], []
         for span in weak_label.spans:
             is_piece = span.label in known and 0 <= span.start < span.end
             value = text.write_span(span.start, span.end) if is_piece else None
             if value is not None:
                 value[self.name.lower()] = [span.label]
                 regions.append((value, span.probability))
+                places.append((span.start, span.end))
         confidence = weak_label.confidence
         if confidence is None:
             confidence = min((each for _, each in regions), default=UNKNOWN_CONFIDENCE)
-        return RegionSet(tuple(regions), confidence)
+        return RegionSet(tuple(regions), confidence, tuple(places))
 
     def read(self, question: Question, values: RegionValues, data: TaskData) -> Answer | None:
         text = _text_of(question, data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pkgutil
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,9 +16,10 @@ from xml.etree import ElementTree
 from backend.domain.labels import Answer, WeakLabel
 from backend.domain.questions import LabelDefinition, Question, QuestionKind
 
-_MIN_PROBABILITY = 0.5  # from here on a label of a multiple choice is selected
 UNKNOWN_CONFIDENCE = 0.5  # stands in where an annotator gave no confidence
 
+VARIABLE = re.compile(r"\$(\w+(?:(?:\.|\[)\w+\]?)*)")
+"""A task's field in an attribute, as Label Studio's editor fills it in."""
 TaskData = Mapping[str, Any] | None  # None where a task's data are not at hand
 RegionValues = Sequence[Mapping[str, Any]]  # of a person's regions for one question
 
@@ -28,24 +30,20 @@ class UnsupportedTag(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ControlElement:
-    """A control tag in a config: as the SDK parsed it, and as it is written.
-
-    `condition` is that of an element around it, under which alone it is shown.
-    """
+    """A control tag in a config: as the SDK parsed it, and as it is written."""
 
     parsed: Any
     element: ElementTree.Element
-    condition: str | None = None
 
     @property
     def title(self) -> str:
         """How people recognise it: tag and name."""
-        return f'{self.element.tag} "{self.element.get("name")}"'
+        name = self.element.get("name")
+        return f'{self.element.tag} "{name}"' if name else str(self.element.tag)
 
     def attribute(self, name: str) -> str | None:
-        """Return an attribute's value; Label Studio does not mind its upper and lower case."""
-        value = self.parsed.get_attr(name)
-        return None if value is None else str(value)
+        """Return an attribute's value; None where it is not there or blank."""
+        return (self.element.get(name) or "").strip() or None
 
     def is_set(self, name: str) -> bool:
         """Return whether an attribute says "true"."""
@@ -54,10 +52,14 @@ class ControlElement:
 
 @dataclass(frozen=True, slots=True)
 class RegionSet:
-    """Each region's value and confidence, none for "there is none"; the confidence in the whole."""
+    """Each region's value and confidence, none for "there is none"; the confidence in the whole.
+
+    `places` are the first and last characters of regions that are pieces of a text.
+    """
 
     regions: tuple[tuple[dict[str, Any], float], ...]
     confidence: float
+    places: tuple[tuple[int, int], ...] = ()
 
 
 class ControlTag(ABC):
@@ -69,12 +71,17 @@ class ControlTag(ABC):
 
     name: str
     kinds: tuple[QuestionKind, ...]
-    over: tuple[str, ...] = ("Text", "HyperText", "Paragraphs")
+    over: tuple[str, ...] = ("Text", "HyperText", "Paragraphs", "Chat", "Table", "List")
     n_objects: int = 1
+    needs_no_target: bool = False  # it is about the regions of other questions
 
     @abstractmethod
     def question(self, element: ControlElement) -> Question:
         """Return what an element asks, yet without texts; raises UnsupportedTag."""
+
+    def question_about(self, element: ControlElement, questions: Sequence[Question]) -> Question:
+        """Return what an element asks beside these questions, with texts; raises UnsupportedTag."""
+        raise UnsupportedTag
 
     @abstractmethod
     def write(self, question: Question, weak_label: WeakLabel, data: TaskData) -> RegionSet | None:
@@ -102,27 +109,23 @@ def tag_of(question: Question) -> ControlTag:
     return next(tag for tag in tags.values() if question.kind in tag.kinds)
 
 
-def decide(question: Question, weak_label: WeakLabel) -> tuple[list[LabelDefinition], float] | None:
-    """Return the labels that a posterior selects, and the confidence in the least sure decision.
-
-    That is the likeliest label of an exclusive question, the first of equals, with its probability;
-    else every label of at least one half, where leaving a label out is a decision of
-    confidence 1 - p. None without one probability per label.
-    """
-    probabilities = weak_label.probabilities
-    if not question.labels or len(probabilities) != len(question.labels):
-        return None
-    if question.kind.is_exclusive:
-        best = max(probabilities)
-        return [question.labels[probabilities.index(best)]], float(best)
-    pairs = zip(question.labels, probabilities, strict=True)
-    selected = [label for label, probability in pairs if probability >= _MIN_PROBABILITY]
-    return selected, float(min(max(p, 1 - p) for p in probabilities))
+def check_fixed(element: ControlElement) -> None:
+    """Raise UnsupportedTag where a control's labels or text come with each task."""
+    value = element.attribute("apiUrl") or element.attribute("value") or ""
+    if element.attribute("apiUrl") or VARIABLE.search(value):
+        raise UnsupportedTag(f'value="{value}": it comes with each task')
 
 
 def listed_labels(element: ControlElement) -> tuple[LabelDefinition, ...]:
-    """Return the labels right below a control tag: alias or value, value as its name, and hint."""
+    """Return the labels right below a control tag: alias or value, value as its name, and hint.
+
+    A hint that each task brings is shown beside its text instead.
+    """
     return tuple(
-        LabelDefinition(value, str(label.get_attr("value", value)), label.get_attr("hint"))
+        LabelDefinition(value, str(label.get_attr("value", value)), _hint(label.get_attr("hint")))
         for value, label in element.parsed.labels_attrs.items()
     )
+
+
+def _hint(text: str | None) -> str | None:
+    return None if text is None or VARIABLE.search(text) else text

@@ -7,6 +7,7 @@ from dataclasses import replace
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
+from backend.domain.decisions import decide
 from backend.domain.labels import Answer, WeakLabel
 from backend.domain.questions import LabelDefinition, Question, QuestionKind
 from backend.labelstudio.label_config.tags import (
@@ -17,7 +18,7 @@ from backend.labelstudio.label_config.tags import (
     RegionValues,
     TaskData,
     UnsupportedTag,
-    decide,
+    check_fixed,
 )
 
 _MAX_NUMBER_LABELS = 21
@@ -129,6 +130,7 @@ class TextArea(ControlTag):
     kinds = (QuestionKind.FREE_TEXT,)
 
     def question(self, element: ControlElement) -> Question:
+        check_fixed(element)
         return Question(element.parsed.name, (), QuestionKind.FREE_TEXT)
 
     def write(self, question: Question, weak_label: WeakLabel, data: TaskData) -> RegionSet | None:

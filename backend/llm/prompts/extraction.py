@@ -57,7 +57,7 @@ def extraction_prompt(
     may have none: small models name something in every text otherwise.
     """
     name = display_name(question.name)
-    lines = [*instruction_lines(schema, instruction), "Types:"]
+    lines = [*instruction_lines(schema, instruction, question), "Types:"]
     for label, label_name in zip(question.labels, spans.names, strict=True):
         hint = one_line(label.hint or "")
         lines.append(f"- {label_name}: {hint}" if hint else f"- {label_name}")

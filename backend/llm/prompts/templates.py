@@ -14,7 +14,7 @@ from backend.llm.prompts.verbalizer import Verbalizer, answer_names
 
 _MAX_LINE_CHARS = 300
 _MAX_LONG_LINE = 1000
-_MAX_LINES = 5
+_MAX_INSTRUCTION = 4000
 SPECIAL_TOKEN = re.compile(
     r"<(?=\||/?(?:s|bos|eos|pad|unk|start_of_turn|end_of_turn)>)|\[(?=/?INST\])", re.IGNORECASE
 )
@@ -94,7 +94,7 @@ def choice_layout(
     computes it once. A conversation names the answers again below the text, where instruct models
     look for them.
     """
-    lines = instruction_lines(schema, instruction)
+    lines = instruction_lines(schema, instruction, question)
     if template.is_chat:
         return _choice_conversation(question, lines, template, words)
     lines += _plain_lines(question, template, words)
@@ -165,7 +165,7 @@ def yes_no_layout(
     label = question.labels[label_index]
     name = answer_names(question.labels)[label_index]
     meaning = one_line(label.hint or "")[:_MAX_LINE_CHARS]
-    lines = instruction_lines(schema, instruction)
+    lines = instruction_lines(schema, instruction, question)
     if template.is_chat:
         is_meant = f" ({meaning})" if meaning else ""
         return _chat_layout(
@@ -215,10 +215,19 @@ def _meanings_by_word(question: Question, words: Verbalizer) -> list[tuple[str, 
     return found
 
 
-def instruction_lines(schema: TaskSchema, instruction: str) -> list[str]:
-    """Return the instruction and the headers, a line each, of limited length and number."""
-    lines = [clean_instruction(instruction), *(one_line(header) for header in schema.headers)]
-    return [line[:_MAX_LONG_LINE] for line in lines if line][:_MAX_LINES]
+def instruction_lines(
+    schema: TaskSchema, instruction: str, question: Question | None = None
+) -> list[str]:
+    """Return the instruction and the headers, a line each, of limited length.
+
+    With a question its own headers come last; those that do not fit are dropped from the middle.
+    """
+    own = () if question is None else question.headers
+    lines = [clean_instruction(instruction), *map(one_line, (*schema.headers, *own))]
+    lines = [line[:_MAX_LONG_LINE] for line in lines if line]
+    while len(lines) > 2 and sum(map(len, lines)) > _MAX_INSTRUCTION:
+        del lines[len(lines) // 2]
+    return lines
 
 
 def describe_task(schema: TaskSchema, instruction: str) -> str:

@@ -55,10 +55,8 @@ class TestSchema:
         twice = CHOICES.replace("</Choices>", '<Choice value="Negative"/></Choices>')
         assert len(reader.read_schema(config(twice)).questions[0].labels) == 3
 
-    def test_headers_are_read_in_order_without_those_from_the_task(self):
-        headers = (
-            '<Header value="First  &amp; foremost"/><Header>Second</Header><Header value="$q"/>'
-        )
+    def test_headers_are_read_in_order(self):
+        headers = '<Header value="First  &amp; foremost"/><Header>Second</Header>'
         asked = reader.read_schema(config(headers, CHOICES, '<Header value="Third"/>'))
         assert asked.headers == ("First & foremost", "Second", "Third")
 
@@ -69,11 +67,17 @@ class TestSchema:
     @pytest.mark.parametrize(
         ("tag", "named"),
         [
-            ('<DateTime name="x" toName="text"/>', 'DateTime "x"'),
-            ('<Relations name="x" toName="text"/>', 'Relations "x"'),
             (
-                '<Choices name="x" toName="text" value="$options"/>',
-                'Choices "x" (value="$options": it comes with each task)',
+                '<VectorLabels name="x" toName="text"><Label value="a"/></VectorLabels>',
+                'VectorLabels "x" (it asks for something else than a label, a span or a text)',
+            ),
+            (
+                '<Relations><Relation value="a"/></Relations>',
+                "Relations (no regions are marked in a text)",
+            ),
+            (
+                '<Taxonomy name="x" toName="text" value="$options"/>',
+                'Taxonomy "x" (value="$options": it comes with each task)',
             ),
             (
                 '<Choices name="x" toName="text"><Choice value="a"><Choice value="b"/></Choice>'
@@ -87,21 +91,12 @@ class TestSchema:
             ),
             (
                 CHOICES.replace('name="sentiment"', 'name="x" perRegion="true"'),
-                'Choices "x" (perRegion="true")',
+                'Choices "x" (perRegion="true", and no regions are marked in its text)',
             ),
             (
-                CHOICES.replace('name="sentiment"', 'name="x" visibleWhen="choice-selected"'),
-                'Choices "x" (visibleWhen="choice-selected")',
-            ),
-            (
-                '<Image name="image" value="$image"/>'
-                + CHOICES.replace("sentiment", "x").replace('toName="text"', 'toName="image"'),
+                '<Image name="logo" value="https://site.example/logo.png"/>'
+                + CHOICES.replace("sentiment", "x").replace('toName="text"', 'toName="logo"'),
                 'Choices "x" (over Image)',
-            ),
-            (
-                '<Text name="more" value="Title: $title"/>'
-                + CHOICES.replace("sentiment", "x").replace('toName="text"', 'toName="more"'),
-                'Choices "x" (over a Text whose value is not one "$field")',
             ),
             (
                 '<Text name="more" value="$more" encoding="base64"/>'
@@ -116,12 +111,12 @@ class TestSchema:
         assert asked.unsupported == (named,)
 
     def test_a_config_that_asks_nothing_for_us_says_what_is_there_and_what_to_do(self):
-        xml = config('<DateTime name="day" toName="text"/>')
+        xml = config('<VectorLabels name="day" toName="text"><Label value="a"/></VectorLabels>')
         with pytest.raises(UnsupportedLabelConfig) as caught:
             reader.read_schema(xml)
         message = str(caught.value)
-        assert 'found: DateTime "day"' in message
-        assert "Choices, Taxonomy, Labels" in message
+        assert 'found: VectorLabels "day"' in message
+        assert "Choices, Taxonomy" in message
         assert "docs/label-configs.md" in message
 
     @pytest.mark.parametrize(
@@ -194,18 +189,17 @@ class TestSchema:
 
 
 class TestConditionalQuestions:
-    @pytest.mark.parametrize("name", ["perRegion", "perItem"])
-    def test_questions_about_regions_and_items_are_named(self, name):
+    def test_questions_about_items_are_named(self):
         for tag in ("Rating", "Number", "TextArea"):
-            (named,) = unsupported(f'<{tag} name="x" toName="text" {name}="true"/>')
-            assert named == f'{tag} "x" ({name}="true")'
+            (named,) = unsupported(f'<{tag} name="x" toName="text" perItem="true"/>')
+            assert named == f'{tag} "x" (perItem="true")'
 
     def test_questions_within_a_conditional_view_are_named(self):
         (named,) = unsupported(
             '<View visibleWhen="region-selected"><View>'
             '<Rating name="x" toName="text"/></View></View>'
         )
-        assert named == 'Rating "x" (inside a View with visibleWhen="region-selected")'
+        assert named == 'Rating "x" (shown only while a region is selected, and not perRegion)'
 
 
 class TestExample:
@@ -219,14 +213,20 @@ class TestExample:
 
     @pytest.mark.parametrize(
         "data",
-        [{}, {"text": None}, {"text": ""}, {"text": " \n"}, {"text": ["a"]}, {"text": {"a": 1}}]
-        + [{"text": float("nan")}],
+        [{}, {"text": None}, {"text": ""}, {"text": " \n"}, {"text": float("nan")}],
     )
     def test_a_missing_text_is_explained(self, data: dict[str, object]):
         example = reader.read_example(SCHEMA, Task(1, data))
         assert example.texts == {}
         assert example.missing["text"].reason is AbstentionReason.NO_TEXT
         assert "'text'" in example.missing["text"].detail
+
+    @pytest.mark.parametrize(("value", "kind"), [(["a"], "list"), ({"a": 1}, "dict")])
+    def test_what_is_no_text_is_said(self, value: object, kind: str):
+        missing = reader.read_example(SCHEMA, Task(1, {"text": value})).missing["text"]
+        assert missing == Abstention(
+            AbstentionReason.UNSUITABLE, f"'text' holds a {kind}, not a text"
+        )
 
     def test_a_text_is_always_one_that_can_be_stored(self):
         (text,) = reader.read_example(SCHEMA, Task(1, {"text": "a\ud800b"})).texts.values()

@@ -142,7 +142,7 @@ class TestSeveralTexts:
     pair = (
         '<Text name="premise" value="$a"/>',
         '<HyperText name="claim" value="$b"/>',
-        '<Image name="image" value="$i"/>',
+        '<Image name="image" value="$i"/><!-- freeal: ignore=image -->',
     )
     choice = '<Choices name="q" toName="claim"><Choice value="Yes"/><Choice value="No"/></Choices>'
 
@@ -178,7 +178,7 @@ class TestSeveralTexts:
         [
             ('<Pairwise name="x" toName="text"/>', "not over two tags"),
             (
-                '<Image name="i" value="$i"/><Pairwise name="x" toName="text,i"/>',
+                '<Image name="i" value="i.png"/><Pairwise name="x" toName="text,i"/>',
                 "over Image",
             ),
             (
