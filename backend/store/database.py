@@ -7,7 +7,8 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,16 +17,23 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
 
 from backend.errors import SettingsError, StoreRefused, StoreUnavailable
-
-VERSION_TABLE = "freeal_version"
+from backend.store.snapshot import copy_sqlite, dump_postgresql, load_postgresql
+from backend.store.upgrade import read_revision, upgrade
 
 _LOG = logging.getLogger(__name__)
-_VERSIONS = Path(__file__).parent / "migrations" / "versions"
 _BUSY_TIMEOUT_S = 15
 _WAL_RETRY_S = 0.01
-_MIGRATION_LOCK_ID = 7_261_239
 _MAX_IN_LIST = 1_000
 _REFUSALS = (sa.exc.IntegrityError, sa.exc.ProgrammingError, sa.exc.DataError)
+_PAGES_AT_ONCE = 1_000
+_MAX_SLOT_WAIT_S = 0.5
+_MAX_IDLE_WAL_BYTES = 64 * 1024**2
+_PATIENCE_S: ContextVar[float] = ContextVar("patience_s", default=_BUSY_TIMEOUT_S)
+_WRITE_CHECK = (
+    "INSERT INTO workers (id, started_at, seen_at) "
+    "VALUES ('check', CURRENT_TIMESTAMP, CURRENT_TIMESTAMP)",
+    "DELETE FROM workers WHERE id = 'check'",
+)
 
 
 class Database:
@@ -35,7 +43,12 @@ class Database:
     can lose the last transactions, which the next sync with Label Studio repairs.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, max_writers: int | None = None) -> None:
+        """Connect at the first use.
+
+        `max_writers`: how many threads may write, or wait for their turn, at a time; further ones
+        fail after half a second, so that a locked database does not take all threads of a process.
+        """
         try:
             self._url = sa.make_url(url)
             self._engine = _engine(self._url)
@@ -46,9 +59,19 @@ class Database:
                 "password, or sqlite:////path/to/file.db"
             ) from None  # the exception shows the URL, which holds a password
         self._name = _name(self._url)
+        self._slots = threading.BoundedSemaphore(max_writers) if max_writers else None
         self._reader = self._engine.execution_options(freeal_reader=True)
-        is_sqlite = self._url.get_backend_name() == "sqlite"
-        self._writer_lock = threading.Lock() if is_sqlite else nullcontext()
+        self._writer_lock = threading.Lock() if self.is_sqlite else None
+
+    @property
+    def kind(self) -> str:
+        """The kind of database: "sqlite" or "postgresql"."""
+        return self._url.get_backend_name()
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether this is an SQLite file, not a server."""
+        return self.kind == "sqlite"
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
@@ -63,8 +86,29 @@ class Database:
         SQLite's writers wait for each other by trying again after up to 100 ms; the threads of one
         process wait for a lock here instead, at no cost.
         """
-        with self._translated(), self._writer_lock, self._engine.begin() as connection:
+        with self._translated(), self._writer_turn(), self._writer().begin() as connection:
             yield connection
+
+    @contextmanager
+    def waiting_at_most(self, seconds: float) -> Iterator[None]:
+        """Let writes in this block, in this thread, wait for others no longer than this."""
+        token = _PATIENCE_S.set(seconds)
+        try:
+            yield
+        finally:
+            _PATIENCE_S.reset(token)
+
+    def _writer(self) -> sa.Engine:
+        seconds = _PATIENCE_S.get()
+        if seconds == _BUSY_TIMEOUT_S:
+            return self._engine
+        return self._engine.execution_options(freeal_patience_s=seconds)
+
+    @contextmanager
+    def _writer_turn(self) -> Iterator[None]:
+        """Hold a slot, and the lock that the threads of one process share for SQLite."""
+        with _held(self._slots, _MAX_SLOT_WAIT_S), _held(self._writer_lock, _PATIENCE_S.get()):
+            yield
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -84,38 +128,66 @@ class Database:
 
     def migrate(self, *, revision: str = "head") -> None:
         """Create the tables or upgrade them; safe to run from several processes."""
-        if self._url.database and self._url.get_backend_name() == "sqlite":
+        if self._url.database and self.is_sqlite:
             try:
                 Path(self._url.database).parent.mkdir(parents=True, exist_ok=True)
             except OSError as exc:
                 reason = exc.strerror or type(exc).__name__
                 raise StoreUnavailable(f"cannot create the database's folder: {reason}") from exc
-        if self._revision() == max(file.name[:4] for file in _VERSIONS.glob("[0-9]*.py")):
-            return  # importing Alembic takes half a second, which every command would pay
-        from alembic import command
-        from alembic.config import Config
+        upgrade(self, revision)
 
-        config = Config()
-        config.set_main_option("script_location", str(_VERSIONS.parent))
-        with self.write() as connection:
-            if connection.dialect.name == "postgresql":
-                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MIGRATION_LOCK_ID)))
-            config.attributes["connection"] = connection
-            command.upgrade(config, revision)
-
-    def _revision(self) -> str | None:
-        """Return the revision of the tables, None before the first migration."""
+    def revision(self) -> str | None:
+        """Return the revision of the tables, None where there are none."""
         with self.read() as connection:
-            if not sa.inspect(connection).has_table(VERSION_TABLE):
-                return None
-            column: sa.ColumnClause[str] = sa.column("version_num")
-            return connection.execute(
-                sa.select(column).select_from(sa.table(VERSION_TABLE))
-            ).scalar()
+            return read_revision(connection)
 
-    def check_writable(self) -> None:
-        """Raise StoreUnavailable unless a transaction can be written."""
-        self.execute(sa.text("DELETE FROM problems WHERE project_id = '' AND source = 'check'"))
+    def dump(self, file: Path) -> None:
+        """Write the whole database to a file, as it is at one moment; raises StoreUnavailable."""
+        if self.is_sqlite:
+            copy_sqlite(Path(self._url.database or ""), file)
+        else:
+            dump_postgresql(self._url, file)
+
+    def load(self, file: Path) -> None:
+        """Replace the whole database by a dumped one; raises StoreUnavailable."""
+        if self.is_sqlite:
+            copy_sqlite(file, Path(self._url.database or ""))
+        else:
+            load_postgresql(self._url, file)
+
+    def check_writable(self, *, timeout_s: float = _BUSY_TIMEOUT_S) -> None:
+        """Write and delete a row; raises StoreUnavailable, after `timeout_s` at the latest."""
+        with self.waiting_at_most(timeout_s), self.write() as connection:
+            for statement in _WRITE_CHECK:
+                connection.execute(sa.text(statement))
+
+    def compact(self, *, is_partial: bool = False) -> None:
+        """Give the space of deleted rows back to the disk; PostgreSQL does so by itself.
+
+        The whole file is written anew, which stops writers for seconds; `is_partial` moves a few
+        pages at a time, which they do not notice.
+        """
+        if not self.is_sqlite:
+            return
+        try:
+            with self._translated(), closing(self._engine.raw_connection()) as pooled:
+                cursor = pooled.cursor()
+                if not is_partial:
+                    cursor.execute("PRAGMA auto_vacuum=INCREMENTAL")
+                    cursor.execute("VACUUM")
+                while is_partial and self._free_some(cursor):
+                    continue
+                cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        except sqlite3.Error as exc:
+            raise StoreUnavailable(f"the database cannot be made smaller: {exc}") from exc
+
+    def _free_some(self, cursor: Any) -> bool:
+        """Move some pages to the end of the file and cut it; return whether that freed any."""
+        (before,) = cursor.execute("PRAGMA freelist_count").fetchone()
+        with self._writer_turn():
+            cursor.execute(f"PRAGMA incremental_vacuum({_PAGES_AT_ONCE})").fetchall()
+        (after,) = cursor.execute("PRAGMA freelist_count").fetchone()
+        return bool(after < before)
 
     def fetch(self, query: sa.Executable) -> Sequence[Any]:
         """Return a query's rows; raises StoreUnavailable."""
@@ -220,6 +292,19 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
+@contextmanager
+def _held(lock: threading.Lock | threading.Semaphore | None, seconds: float) -> Iterator[None]:
+    if lock is None:
+        yield
+        return
+    if not lock.acquire(timeout=seconds):
+        raise StoreUnavailable("the database is busy: other writes wait for it")
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def _name(url: sa.URL) -> str:
     """Return a database's name for messages: no user, no password, no path, no options."""
     if url.get_backend_name() == "sqlite":
@@ -230,9 +315,11 @@ def _name(url: sa.URL) -> str:
 def _engine(url: sa.URL) -> sa.Engine:
     """Return the engine; its errors leave out the statements' values, which hold task texts."""
     if url.get_backend_name() != "sqlite":
-        return sa.create_engine(
+        engine = sa.create_engine(
             url, pool_pre_ping=True, pool_size=10, max_overflow=10, hide_parameters=True
         )
+        sa.event.listen(engine, "begin", _begin_postgresql)
+        return engine
     engine = sa.create_engine(
         url,
         hide_parameters=True,
@@ -249,8 +336,11 @@ def _prepare_sqlite(connection: Any, _: Any) -> None:
     connection.isolation_level = None
     cursor = connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout={_BUSY_TIMEOUT_S}000")
+    if cursor.execute("PRAGMA page_count").fetchone() == (0,):  # on others it would wait to write
+        cursor.execute("PRAGMA auto_vacuum=INCREMENTAL")
     _set_wal_mode(cursor)
     cursor.execute("PRAGMA synchronous=NORMAL")
+    cursor.execute(f"PRAGMA journal_size_limit={_MAX_IDLE_WAL_BYTES}")
     cursor.close()
 
 
@@ -272,5 +362,16 @@ def _set_wal_mode(cursor: sqlite3.Cursor) -> None:
 
 
 def _begin_sqlite(connection: sa.Connection) -> None:
-    is_reader = connection.get_execution_options().get("freeal_reader", False)
-    connection.exec_driver_sql("BEGIN" if is_reader else "BEGIN IMMEDIATE")
+    options = connection.get_execution_options()
+    if options.get("freeal_reader", False):
+        connection.exec_driver_sql("BEGIN")
+        return
+    patience_ms = int(1_000 * options.get("freeal_patience_s", _BUSY_TIMEOUT_S))
+    connection.exec_driver_sql(f"PRAGMA busy_timeout={patience_ms}")
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _begin_postgresql(connection: sa.Connection) -> None:
+    seconds = connection.get_execution_options().get("freeal_patience_s")
+    if seconds is not None:
+        connection.exec_driver_sql(f"SET LOCAL lock_timeout = {int(1_000 * seconds)}")

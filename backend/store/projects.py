@@ -12,8 +12,8 @@ from backend.domain.projects import Project, ProjectId, SyncState, is_project_id
 from backend.store import tables as t
 from backend.store.database import Repository, now, upsert
 
-WRITING, DRAFT, RELEASED = "writing", "draft", "released"
-"""States of a model version. Only a released one can be superseded."""
+WRITING, DRAFT, RELEASED, EXPIRED = "writing", "draft", "released", "expired"
+"""States of a model version. Only a released one can be superseded; an expired one is deleted."""
 
 
 class ProjectStore(Repository):
@@ -46,7 +46,7 @@ class ProjectStore(Repository):
             if is_new_question:
                 version = start_version(connection, project_id, provenance or {})
                 values |= {"model_version": version, "question_version": version}
-            values["is_connected"] = True
+            values |= {"is_connected": True, "disconnected_at": None}
             if row is None:
                 values |= {"id": project_id, "created_at": now()}
                 connection.execute(sa.insert(table).values(values))
@@ -95,8 +95,14 @@ class ProjectStore(Repository):
         return sorted(map(_project, rows), key=lambda p: (p.platform_id, p.created_s))
 
     def disconnect(self, project_id: ProjectId) -> None:
-        """Stop working for a project; it starts again when Label Studio calls /setup."""
-        self._update(project_id, is_connected=False)
+        """Stop working for a project; it starts again when Label Studio calls /setup.
+
+        Its data is deleted after a grace, counted from the first of several calls.
+        """
+        table = t.projects
+        is_connected = sa.and_(table.c.id == project_id, table.c.is_connected)
+        values = {"is_connected": False, "disconnected_at": now()}
+        self._db.execute(sa.update(table).where(is_connected).values(values))
 
     def versions(self, project_id: ProjectId) -> list[str]:
         """Return the project's model versions, newest first."""

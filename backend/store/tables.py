@@ -15,6 +15,8 @@ import sqlalchemy as sa
 from backend.domain.labels import AnnotatorKind
 from backend.domain.projects import Project, ProjectId
 
+VERSION_TABLE = "freeal_version"
+"""Holds the revision of the tables."""
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 metadata = sa.MetaData(
     naming_convention={
@@ -97,6 +99,7 @@ projects = sa.Table(
     sa.Column("model_version", Name(128), nullable=False),
     sa.Column("question_version", Name(128), nullable=False),
     sa.Column("is_connected", sa.Boolean, nullable=False, default=True),
+    sa.Column("disconnected_at", Moment),
     sa.Column("served_version", Name(128)),
     sa.Column("full_sync_at", Moment),
     sa.Column("full_sync_s", sa.Float, nullable=False, default=0.0),

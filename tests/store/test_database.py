@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 import traceback
+from contextlib import closing
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -14,8 +16,9 @@ from alembic.migration import MigrationContext
 
 from backend.domain.projects import ProjectId
 from backend.errors import SettingsError, StoreRefused, StoreUnavailable
-from backend.store import Database, JobStore
+from backend.store import Database, JobStore, upgrade
 from backend.store.tables import metadata, workers
+from backend.store.upgrade import known_revisions
 
 
 def test_the_migrations_make_exactly_the_tables_that_the_code_names(database):
@@ -182,3 +185,104 @@ def test_moments_come_back_as_the_same_instant_in_utc(database):
         stored = connection.execute(sa.select(workers.c.seen_at)).scalar_one()
     assert stored == moment
     assert stored.tzinfo is UTC
+
+
+def test_a_database_of_a_newer_version_is_refused_in_words(database):
+    with database.write() as connection:
+        connection.execute(sa.text("UPDATE freeal_version SET version_num = '9999'"))
+    with pytest.raises(StoreUnavailable, match=r"version 9999.*newer backend.*backup"):
+        database.migrate()
+
+
+def test_an_older_database_is_copied_before_it_is_upgraded(database_url, tmp_path):
+    database = Database(database_url)
+    database.migrate(revision="0006")
+    with database.write() as connection:
+        connection.execute(
+            sa.text(
+                "INSERT INTO projects (id, title, label_config, instruction, model_version, "
+                "question_version, is_connected, full_sync_s, n_foreign_predictions, created_at) "
+                "VALUES ('1.1', 'a title', '', '', 'v', 'v', true, 0, 0, '2026-11-20')"
+            )
+        )
+    database.migrate()
+    database.migrate()
+    newest = known_revisions()[-1]
+    if database.is_sqlite:
+        (path,) = tmp_path.glob("*.before-*")
+        assert path.name == f"freeal.db.before-{newest}"
+        assert path.stat().st_mode & 0o077 == 0
+        with closing(sqlite3.connect(path)) as copy:
+            found = copy.execute("SELECT title, version_num FROM projects, freeal_version")
+            assert found.fetchall() == [("a title", "0006")]
+    else:
+        schema = f"before_{newest}"
+        query = f"SELECT title FROM {schema}.projects"  # noqa: S608
+        assert database.fetch_value(sa.text(query)) == "a title"
+    database.close()
+
+
+def test_a_new_database_is_not_copied(database, tmp_path):
+    database.migrate()
+    assert list(tmp_path.glob("*.before-*")) == []
+
+
+def test_an_upgrade_that_cannot_copy_changes_nothing(tmp_path, monkeypatch):
+    database = Database(f"sqlite:///{tmp_path / 'freeal.db'}")
+    database.migrate(revision="0006")
+    with database.write() as connection:
+        connection.execute(
+            sa.text(
+                "INSERT INTO projects (id, title, label_config, instruction, model_version, "
+                "question_version, is_connected, full_sync_s, n_foreign_predictions, created_at) "
+                "VALUES ('1.1', 'a title', '', '', 'v', 'v', true, 0, 0, '2026-11-20')"
+            )
+        )
+
+    def fail(source, target):
+        raise StoreUnavailable("the database cannot be copied (No space left on device)")
+
+    monkeypatch.setattr(upgrade, "copy_sqlite", fail)
+    with pytest.raises(StoreUnavailable, match="No space left"):
+        database.migrate()
+    assert database.fetch_value(sa.text("SELECT version_num FROM freeal_version")) == "0006"
+    database.close()
+
+
+def test_a_full_disk_or_a_locked_file_is_told_within_the_given_time(database, tmp_path):
+    if not database.is_sqlite:
+        pytest.skip("a file of SQLite is locked here")
+    holder = sqlite3.connect(tmp_path / "freeal.db", isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+    started_at = time.monotonic()
+    with pytest.raises(StoreUnavailable, match="locked"):
+        database.check_writable(timeout_s=0.2)
+    assert time.monotonic() - started_at < 5
+    holder.rollback()
+    holder.close()
+    database.check_writable(timeout_s=0.2)
+
+
+def test_a_check_leaves_nothing_behind(database):
+    database.check_writable()
+    assert JobStore(database).live_workers() == []
+
+
+def test_a_thread_waits_for_another_one_no_longer_than_it_may(database):
+    if not database.is_sqlite:
+        pytest.skip("the threads of one process share a lock for SQLite")
+    is_held, done = threading.Event(), threading.Event()
+
+    def hold():
+        with database.write():
+            is_held.set()
+            done.wait(30)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    is_held.wait(30)
+    with pytest.raises(StoreUnavailable, match="busy"), database.waiting_at_most(0.1):
+        JobStore(database).request_job(ProjectId("1.1"), "prelabel", "test")
+    done.set()
+    holder.join()
+    JobStore(database).request_job(ProjectId("1.1"), "prelabel", "test")

@@ -2,8 +2,7 @@
 
 from alembic import context
 
-from backend.store.database import VERSION_TABLE
-from backend.store.tables import metadata
+from backend.store.tables import VERSION_TABLE, metadata
 
 context.configure(
     connection=context.config.attributes["connection"],
