@@ -6,6 +6,7 @@ import argparse
 
 from flask import Flask
 
+from backend.files import keep_private
 from backend.services import build_services
 from backend.settings import Settings
 from backend.web.app import build_app
@@ -15,7 +16,10 @@ from model import FreeALBackend
 def create_app(settings: Settings) -> Flask:
     """Build the services and the application; raises SettingsError and StoreUnavailable."""
     settings.configure_logging()
-    services = build_services(settings, fetches_models=False)
+    keep_private(settings.home)
+    # of the web process's threads some are left for /health, whatever the others wait for
+    max_writers = max(1, settings.web_threads // 4)
+    services = build_services(settings, fetches_models=False, max_writers=max_writers)
     FreeALBackend.services = services
     return build_app(services, FreeALBackend)
 

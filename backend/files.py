@@ -1,14 +1,51 @@
-"""Write files and folders whole under a temporary name first, and lock files."""
+"""Write files and folders whole, lock them, close them to others and tell their sizes."""
 
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
+
+_LOG = logging.getLogger(__name__)
+_OTHERS = 0o077
+
+
+def keep_private(folder: Path) -> None:
+    """Close a folder and its files to other users, and what this process makes from now on.
+
+    What belongs to somebody else stays as it is, with a warning.
+    """
+    os.umask(_OTHERS)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for path in (folder, *(file for file in folder.iterdir() if file.is_file())):
+            mode = path.stat().st_mode
+            if mode & _OTHERS:
+                path.chmod(mode & ~_OTHERS)
+    except OSError as exc:
+        _LOG.warning("FREEAL_HOME cannot be closed to other users: %s", exc.strerror)
+
+
+def folder_sizes(folder: Path) -> dict[str, int]:
+    """Return the bytes of each file and folder in a folder, by name; of hard links each counts."""
+    if not folder.is_dir():
+        return {}
+    return {path.name: _size(path) for path in folder.iterdir()}
+
+
+def _size(path: Path) -> int:
+    """Return a file's or a folder's bytes; what disappears meanwhile has none."""
+    try:
+        if path.is_dir() and not path.is_symlink():
+            return sum(map(_size, path.iterdir()))
+        return path.lstat().st_size
+    except OSError:
+        return 0
 
 
 @contextmanager
