@@ -27,6 +27,6 @@ VOLUME /data
 EXPOSE 9090
 
 HEALTHCHECK --interval=15s --timeout=5s --start-period=60s --retries=4 \
-    CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:9090/health', timeout=4)"]
+    CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:9090/ready', timeout=4)"]
 
 CMD ["python", "-m", "backend", "serve"]

@@ -21,12 +21,20 @@ class UnknownModelVersion(InvalidRequest):
     """No release of that name answers what the project asks now."""
 
 
+class ProjectInUse(InvalidRequest):
+    """The data of a project cannot be deleted while Label Studio uses it."""
+
+
 class UnsuitableDefinitions(UnsupportedLabelConfig):
     """The file of label definitions is malformed, or names what the label config does not have."""
 
 
 class StoreUnavailable(BackendError):
     """The database cannot be read or written (HTTP 503)."""
+
+
+class BackupUnusable(BackendError):
+    """A backup cannot be written, or does not fit where it is to be restored."""
 
 
 class StoreRefused(BackendError):

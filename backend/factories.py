@@ -5,11 +5,12 @@ Each function imports what it builds, so that a command loads no more than it us
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from backend.errors import EmbeddedModelError, SettingsError
+from backend.errors import EmbeddedModelError, PlatformUnavailable, SettingsError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,7 +28,10 @@ if TYPE_CHECKING:
     from backend.pipeline.rounds.students import StudentFactory, TaggerFactory
     from backend.settings import Settings
 
+EMBEDDINGS = "embeddings"
+"""Folder of the cached vectors in FREEAL_HOME."""
 _N_PUBLISHED_HEAD = 200
+_GREETING_S = 1.5
 
 
 def connect_language_model(settings: Settings) -> LLMClient:
@@ -46,6 +50,38 @@ def connect_language_model(settings: Settings) -> LLMClient:
             concurrency=settings.llm_concurrency,
         ),
     )
+
+
+def llm_greeting(settings: Settings) -> Callable[[], None]:
+    """Return a function that asks the LLM server for its models, which it answers however busy.
+
+    It raises LanguageModelUnavailable, and LanguageModelRejected where the server has no such list
+    or refuses the key.
+    """
+    from backend.llm.client.connection import ServerConnection
+
+    key = settings.llm_api_key.reveal()
+    connection = ServerConnection(settings.llm_base_url, api_key=key, n_connections=1)
+
+    def greet() -> None:
+        url = f"{connection.base_url}/models"
+        connection.exchange(url, until=time.monotonic() + _GREETING_S)
+
+    return greet
+
+
+def label_studio_greeting(settings: Settings) -> Callable[[], None]:
+    """Return a function that raises PlatformUnavailable unless Label Studio answers."""
+    from backend.labelstudio.admin import LabelStudioAdmin
+
+    key = settings.label_studio_api_key.reveal()
+    admin = LabelStudioAdmin(settings.label_studio_url, key, timeout_s=_GREETING_S)
+
+    def greet() -> None:
+        if not admin.is_healthy():
+            raise PlatformUnavailable("Label Studio does not answer")
+
+    return greet
 
 
 def connect_platform(settings: Settings) -> LabelStudioPlatform:
@@ -101,14 +137,15 @@ class LazyEncoder:
 
     @cached_property
     def _encoder(self) -> Encoder:
-        from backend.self_training.encoder import CachedEncoder, SentenceEncoder
+        from backend.self_training.embedding_cache import CachedEncoder
+        from backend.self_training.encoder import SentenceEncoder
 
         settings = self._settings
         model, name = pretrained_source(
             settings.encoder_model, settings.home, fetches=self._fetches
         )
         encoder = SentenceEncoder(model, name=name)
-        return CachedEncoder(encoder, settings.home / "embeddings")
+        return CachedEncoder(encoder, settings.home / EMBEDDINGS)
 
     @property
     def name(self) -> str:
@@ -116,6 +153,17 @@ class LazyEncoder:
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         return self._encoder.embed(texts)
+
+
+def embedding_trimmer(home: Path) -> Callable[[int], int]:
+    """Return a function that deletes cached vectors until they take at most so many bytes."""
+
+    def trim(max_bytes: int) -> int:
+        from backend.self_training.embedding_cache import trim_embeddings
+
+        return trim_embeddings(home / EMBEDDINGS, max_bytes)
+
+    return trim
 
 
 def student_factory(settings: Settings, encoder: Encoder) -> StudentFactory:

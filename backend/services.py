@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from backend.pipeline.pool import GuidelinesReader
     from backend.pipeline.predict import PredictionService
     from backend.pipeline.prelabel import PrelabelSteps
+    from backend.pipeline.readiness import Readiness
     from backend.pipeline.release import MakeStrategy, ReleaseBuilder
+    from backend.pipeline.retention import Housekeeper
     from backend.pipeline.rounds.students import StudentFactory, StudentTrainers, TaggerFactory
     from backend.pipeline.rounds.workflow import RoundSteps
     from backend.self_training.similarity import SimilarityAnnotator
@@ -147,6 +149,7 @@ class Services:
             self.stores,
             deadline_s=self.settings.predict_deadline_s,
             live_limit=self.settings.live_predict_limit,
+            max_parallel=max(1, self.settings.web_threads // 2),
         )
 
     @cached_property
@@ -158,11 +161,47 @@ class Services:
         )
 
     @cached_property
+    def readiness(self) -> Readiness:
+        """Return the use case of /ready."""
+        from backend.factories import label_studio_greeting, llm_greeting
+        from backend.pipeline import readiness as parts
+
+        settings, jobs = self.settings, self.stores.jobs
+        return parts.Readiness(
+            {
+                "database": partial(parts.check_database, self.database),
+                "disk": partial(parts.check_disk, settings.home),
+                "worker": partial(parts.check_worker, jobs),
+                "llm": partial(parts.check_server, llm_greeting(settings)),
+                "label_studio": partial(parts.check_server, label_studio_greeting(settings)),
+                "queue": partial(parts.check_queue, jobs),
+            }
+        )
+
+    @cached_property
     def exporter(self) -> Exporter:
         """Return the use case of exports."""
         from backend.pipeline.export import Exporter
 
         return Exporter(self.guidelines, self.config, self.stores, self.models)
+
+    @cached_property
+    def housekeeper(self) -> Housekeeper:
+        """Return what deletes data that nothing needs any more."""
+        from backend.factories import embedding_trimmer
+        from backend.pipeline.retention import Housekeeper, RetentionPlan
+
+        settings = self.settings
+        plan = RetentionPlan(
+            keep_releases=settings.keep_releases,
+            events_days=settings.keep_events_days,
+            llm_cache_days=settings.llm_cache_days,
+            llm_cache_mb=settings.llm_cache_mb,
+            embedding_cache_mb=settings.embedding_cache_mb,
+            grace_days=settings.project_grace_days,
+            manages_queue=settings.manage_queue,
+        )
+        return Housekeeper(self.stores, self.models, plan, embedding_trimmer(settings.home))
 
     @cached_property
     def round_steps(self) -> RoundSteps:
@@ -277,18 +316,23 @@ class Services:
 
 
 def build_services(
-    settings: Settings, given: Adapters | None = None, *, fetches_models: bool = True
+    settings: Settings,
+    given: Adapters | None = None,
+    *,
+    fetches_models: bool = True,
+    max_writers: int | None = None,
 ) -> Services:
     """Bring the database up to date and return the parts, not built yet.
 
     `given` parts take the place of those of the settings, in tests and benchmarks.
     `fetches_models`: whether embedded models that are not there yet are downloaded at first use.
+    `max_writers`: how many threads may wait for the database at a time; None: all.
 
     Raises:
         StoreUnavailable: The database cannot be opened.
         SettingsError: There is no query strategy of that name.
     """
-    database = Database(settings.state_url)
+    database = Database(settings.state_url, max_writers=max_writers)
     database.migrate()
     services = Services(settings, database, Stores(database), given or Adapters(), fetches_models)
     if settings.query_strategy not in ("activellm", "random"):

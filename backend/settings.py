@@ -106,6 +106,21 @@ class Settings:
     llm_cache_days: int = _setting(
         90, "days", "answers are kept this long, so that none is paid twice"
     )
+    llm_cache_mb: int = _setting(
+        1024, "MB", "when the answers take more, the oldest are deleted; one takes 0.1 to 1 kB"
+    )
+    embedding_cache_mb: int = _setting(
+        1024, "MB", "1.5 kB per text and encoder; a pool that does not fit is embedded anew"
+    )
+    keep_releases: int = _setting(
+        3, "releases", "of each project, with predictions and model, for `rollback`"
+    )
+    keep_events_days: int = _setting(
+        30, "days", "an event that comes twice in this time counts once"
+    )
+    project_grace_days: int = _setting(
+        30, "days", "after that the data of a project that was removed is deleted"
+    )
     llm_price_in: float = _setting(
         0.0, "per million tokens", "what prompts cost, for the status and metrics"
     )
@@ -225,7 +240,7 @@ class Settings:
         "", "folder", "label definitions: <project number>.yaml; empty: definitions in FREEAL_HOME"
     )
     basic_auth_user: str = _setting(
-        "", "name", "with BASIC_AUTH_PASS: asked for on all routes but /health"
+        "", "name", "with BASIC_AUTH_PASS: asked for on all routes but /health and /ready"
     )
     basic_auth_pass: Secret = _setting(Secret(""), "secret", "see above")
     worker_id: str = _setting(

@@ -27,6 +27,7 @@ _LOG = logging.getLogger(__name__)
 _DISPATCH_INTERVAL_S = 0.5
 _HEARTBEAT_INTERVAL_S = 5.0
 _CLEANUP_INTERVAL_S = 3600.0
+_HOUSEKEEPING_INTERVAL_S = 6 * 3600.0
 _STOP_WAIT_S = 3  # a short step ends in this time, and is not repeated at the next start
 
 
@@ -91,7 +92,7 @@ def run_worker(services: Services, stop: threading.Event) -> None:
         SettingsError: another worker of this name runs on this machine.
         EmbeddedModelError: an encoder that the settings name cannot be had.
     """
-    settings, stores = services.settings, services.stores
+    settings = services.settings
     with _exclusive(settings):
         for model in {settings.encoder_model, settings.student_model}:
             pretrained_source(model, settings.home)
@@ -108,14 +109,16 @@ def run_worker(services: Services, stop: threading.Event) -> None:
         jobs.launch()
         _LOG.info("worker=%s started", settings.own_worker_id)
         dispatcher = Dispatcher(services, jobs)
-        # apart: it asks Label Studio, which may take long to answer
-        due = {dispatcher.request_due_jobs: settings.sync_interval_s}
-        threading.Thread(target=_repeat, args=(due, stop), daemon=True).start()
+        # apart: Label Studio may take long to answer, and much may be to delete
+        for action, interval_s in (
+            (dispatcher.request_due_jobs, settings.sync_interval_s),
+            (services.housekeeper.run, _HOUSEKEEPING_INTERVAL_S),
+        ):
+            threading.Thread(target=_repeat, args=({action: interval_s}, stop), daemon=True).start()
         actions: dict[Callable[[], object], float] = {
             partial(_send_heartbeat, services, jobs): _HEARTBEAT_INTERVAL_S,
             dispatcher.dispatch: _DISPATCH_INTERVAL_S,
             jobs.delete_finished: _CLEANUP_INTERVAL_S,
-            partial(stores.llm_cache.forget, settings.llm_cache_days): _CLEANUP_INTERVAL_S,
         }
         try:
             _repeat(actions, stop)

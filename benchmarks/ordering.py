@@ -163,7 +163,8 @@ def _vectors(
 
 
 def _encoder(cache: Path) -> Any:
-    from backend.self_training.encoder import CachedEncoder, SentenceEncoder
+    from backend.self_training.embedding_cache import CachedEncoder
+    from backend.self_training.encoder import SentenceEncoder
 
     return CachedEncoder(SentenceEncoder(), cache)
 

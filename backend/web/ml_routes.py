@@ -26,8 +26,13 @@ def ml_blueprint(services: Services, make_backend: Callable[..., Any]) -> Bluepr
     @blueprint.get("/")
     @blueprint.get("/health")
     def health() -> Response:
-        services.database.check_writable()
+        """Say that this process answers, and look at nothing else: `/ready` does."""
         return jsonify({"status": "UP", "model_class": "FreeALBackend"})
+
+    @blueprint.get("/ready")
+    def ready() -> tuple[Response, int]:
+        report = services.readiness.report()
+        return jsonify(report), 200 if report["is_ready"] else 503
 
     @blueprint.post("/setup")
     def setup() -> Response:

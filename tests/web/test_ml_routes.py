@@ -51,18 +51,6 @@ def choices(answer):
     ]
 
 
-def test_health_is_up_and_is_503_with_the_reason_when_the_database_is_not(services, client):
-    assert client.get("/health").get_json()["status"] == "UP"
-    services.database.close()
-    path = services.settings.home / "freeal.db"
-    for name in (path, path.with_name("freeal.db-wal"), path.with_name("freeal.db-shm")):
-        name.unlink(missing_ok=True)
-    path.mkdir()
-    answer = client.get("/health")
-    assert answer.status_code == 503
-    assert "database" in answer.get_json()["error"]
-
-
 @pytest.mark.parametrize("extra", [None, {"a": 1}, '{"a": 1}', "text", [1]])
 def test_setup_answers_with_the_version_that_predictions_carry(client, extra):
     version = client.post("/setup", json=setup_body(extra_params=extra)).get_json()["model_version"]
