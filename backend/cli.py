@@ -23,6 +23,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from backend.errors import BackendError, InvalidRequest
+from backend.files import keep_private
 from backend.launcher.embedded_models import language_model_names
 from backend.settings import Settings, settings_table
 
@@ -41,12 +42,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="FreeAL for Label Studio: pre-annotate a text project with your own LLM.",
 )
-_console = Console()
+console = Console()
 _errors = Console(stderr=True)
 
 
 @contextmanager
-def _errors_as_sentences() -> Iterator[None]:
+def errors_as_sentences() -> Iterator[None]:
     """Print our own errors as one sentence and exit with 2, which says: cannot run as it is.
 
     So are those of the operating system: a full disk, a folder that cannot be written.
@@ -60,17 +61,18 @@ def _errors_as_sentences() -> Iterator[None]:
         raise typer.Exit(_CANNOT_START) from exc
 
 
-def _settings() -> Settings:
+def read_settings() -> Settings:
     settings = Settings.from_env()
     settings.configure_logging()
+    keep_private(settings.home)
     return settings
 
 
 @contextmanager
-def _services() -> Iterator[Services]:
+def open_services() -> Iterator[Services]:
     from backend.services import build_services
 
-    with _errors_as_sentences(), closing(build_services(_settings())) as services:
+    with errors_as_sentences(), closing(build_services(read_settings())) as services:
         yield services
 
 
@@ -83,8 +85,8 @@ def serve() -> None:
     """Start the web process and the worker; Ctrl-C stops both."""
     from backend.supervise import serve as run
 
-    with _errors_as_sentences():
-        raise typer.Exit(run(_settings()))
+    with errors_as_sentences():
+        raise typer.Exit(run(read_settings()))
 
 
 @app.command()
@@ -96,8 +98,8 @@ def worker() -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda signum, frame: stop.set())
-    with _errors_as_sentences():
-        run_worker(build_services(_settings()), stop)
+    with errors_as_sentences():
+        run_worker(build_services(read_settings()), stop)
     # Running steps end here, as in a kill: they are checkpointed, and the next worker resumes.
     logging.shutdown()
     os._exit(0)
@@ -119,12 +121,12 @@ def llm(
     from backend.launcher.processes import Processes
     from backend.launcher.vllm_server import start_language_model
 
-    with _errors_as_sentences():
-        settings = _settings()
-        with Processes(home=settings.home, console=_console) as processes:
+    with errors_as_sentences():
+        settings = read_settings()
+        with Processes(home=settings.home, console=console) as processes:
             server = start_language_model(processes, model=model, port=port)
             server.wait(processes)
-            _console.print(f"[bold green]LLM_BASE_URL={server.base_url}[/]", soft_wrap=True)
+            console.print(f"[bold green]LLM_BASE_URL={server.base_url}[/]", soft_wrap=True)
             processes.watch()
 
 
@@ -135,7 +137,7 @@ def status(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Refresh until Ctrl-C.")] = False,
 ) -> None:
     """Show how far each project is, at what rate, and what keeps it from going on."""
-    with _services() as services:
+    with open_services() as services:
 
         def overview() -> dict[str, object]:
             state = services.reporter.overview()
@@ -151,12 +153,12 @@ def status(
         if as_json:
             typer.echo(json.dumps(overview(), indent=2))
         elif follow:
-            with Live(_render_status(overview()), console=_console) as live:
+            with Live(_render_status(overview()), console=console) as live:
                 while True:
                     threading.Event().wait(1.0)
                     live.update(_render_status(overview()))
         else:
-            _console.print(_render_status(overview()))
+            console.print(_render_status(overview()))
 
 
 @app.command(name="round")
@@ -168,18 +170,18 @@ def make_round(
     from backend.domain.projects import JobKind
     from backend.domain.rounds import RoundState
 
-    with _services() as services:
-        target = _project(services, project)
+    with open_services() as services:
+        target = project_of(services, project)
         if not cancel:
             reason = "asked for on the command line"
             services.stores.jobs.request_job(target.id, JobKind.ROUND_NOW, reason)
-            _console.print(f"A round is asked for: python -m backend status {project} -f")
+            console.print(f"A round is asked for: python -m backend status {project} -f")
             return
         running = services.stores.rounds.running(target.id)
         if running is None:
-            _console.print("No round is running.")
+            console.print("No round is running.")
         elif services.stores.rounds.finish(running, RoundState.CANCELLED):
-            _console.print(f"Round {running.number} is cancelled.")
+            console.print(f"Round {running.number} is cancelled.")
 
 
 @app.command()
@@ -190,11 +192,11 @@ def rollback(
     """Make Label Studio show an earlier model version again, in its own order."""
     from backend.domain.projects import JobKind
 
-    with _services() as services:
-        target = _project(services, project)
+    with open_services() as services:
+        target = project_of(services, project)
         services.stores.releases.restore(target, version)
         services.stores.jobs.request_job(target.id, JobKind.PRELABEL, "rollback")
-        _console.print(f"The worker publishes {version} and then serves it.", soft_wrap=True)
+        console.print(f"The worker publishes {version} and then serves it.", soft_wrap=True)
 
 
 @app.command()
@@ -203,13 +205,13 @@ def export(
     out: Annotated[Path, typer.Option(help="The folder to write.")] = Path("export"),
 ) -> None:
     """Write all labels (JSONL, CSV, Label Studio JSON) and the student model."""
-    with _services() as services:
-        result = services.exporter.export(_project(services, project), out)
+    with open_services() as services:
+        result = services.exporter.export(project_of(services, project), out)
         model = f"and the model {result.model}" if result.model else "(no round has made a model)"
-        _console.print(f"{result.n_rows} labels in {out} {model}", soft_wrap=True)
+        console.print(f"{result.n_rows} labels in {out} {model}", soft_wrap=True)
 
 
-def _project(services: Services, number: str) -> Project:
+def project_of(services: Services, number: str) -> Project:
     project = services.stores.projects.named(number)
     if project is None:
         raise InvalidRequest(
@@ -225,14 +227,14 @@ def queue(
     as_json: _AsJson = False,
 ) -> None:
     """Show which tasks annotators get next, and why."""
-    with _services() as services:
-        target = _project(services, project)
+    with open_services() as services:
+        target = project_of(services, project)
         upcoming = services.reporter.upcoming(target, limit)
         state = services.reporter.queue(target)
         if as_json:
             typer.echo(json.dumps({**asdict(upcoming), "queue": state}, indent=2))
         else:
-            _console.print(_render_queue(upcoming, state))
+            console.print(_render_queue(upcoming, state))
 
 
 @app.command()
@@ -243,14 +245,14 @@ def doctor(
     from backend.doctor import diagnose
 
     has_failed = False
-    with _errors_as_sentences(), _console.status("Checking; a slow LLM server can take minutes"):
-        for finding in diagnose(_settings(), fix=fix):
+    with errors_as_sentences(), console.status("Checking; a slow LLM server can take minutes"):
+        for finding in diagnose(read_settings(), fix=fix):
             text = Text(f"{finding.subject}: {finding.message}")
             if finding.remedy:
                 text.append(f"\n→ {finding.remedy}", style="bold")
             table = Table.grid(Column(no_wrap=True, width=_STATE_WIDTH), "", padding=(0, 2))
             table.add_row(Text.from_markup(_STATES[finding.state]), text)
-            _console.print(table)
+            console.print(table)
             has_failed |= finding.state == "failure"
     raise typer.Exit(int(has_failed))
 
@@ -264,9 +266,9 @@ def demo(
     """Start Label Studio, vLLM and this backend, and pre-annotate a project."""
     from backend.launcher.demo import run_demo
 
-    with _errors_as_sentences():
+    with errors_as_sentences():
         raise typer.Exit(
-            run_demo(_settings(), console=_console, data=data, config=config, once=once)
+            run_demo(read_settings(), console=console, data=data, config=config, once=once)
         )
 
 

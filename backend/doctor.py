@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,6 +15,7 @@ from backend.domain.ports import Decoding, LanguageModel, LanguageModelInfo
 from backend.domain.projects import UNCERTAINTY_SAMPLING, Project, ProjectInfo
 from backend.errors import BackendError, PlatformUnauthorized
 from backend.factories import connect_language_model
+from backend.files import folder_sizes
 from backend.labelstudio.admin import LabelStudioAdmin, MlBackend, TokenKind, Webhook, read_token
 from backend.labelstudio.client import LabelStudioPlatform
 from backend.labelstudio.label_config import LabelConfigReader
@@ -22,10 +23,11 @@ from backend.labelstudio.remote_text import RemoteTexts
 from backend.launcher.embedded_models import ENCODERS, LANGUAGE_MODELS
 from backend.launcher.machine import free_disk
 from backend.settings import Settings
-from backend.store import Database, JobStore, ProjectStore
+from backend.store import Database, JobStore, ProjectStore, RetentionStore
 
 _GIGABYTE = 1024**3
 _MIN_FREE_GB = 2
+_N_LARGEST = 5
 _MAX_FAST_S = 5.0
 _MAX_WAIT_S = 60.0
 _SSRF_REMEDY = (
@@ -65,6 +67,7 @@ def diagnose(
         model = connect_language_model(settings)
         servers = Servers(LabelStudioAdmin(*address), LabelStudioPlatform(*address), model)
     yield _check_disk(settings)
+    yield _check_space(settings)
     yield from _check_embedded_models(settings)
     yield from _check_language_model(servers.language_model)
     yield from _check_database(settings)
@@ -78,6 +81,30 @@ def _check_disk(settings: Settings) -> Finding:
         return Finding("disk", "ok", f"{free:.0f} GB are free at FREEAL_HOME")
     remedy = f"free at least {_MIN_FREE_GB} GB, or set FREEAL_HOME to a larger disk"
     return Finding("disk", "failure", f"{free:.1f} GB are free at FREEAL_HOME", remedy)
+
+
+def _check_space(settings: Settings) -> Finding:
+    """Say what takes the space at FREEAL_HOME, and which tables of the database do."""
+    sizes = folder_sizes(settings.home)
+    parts = [f"FREEAL_HOME has {_megabytes(sum(sizes.values()))}: {_largest(sizes)}"]
+    try:
+        with closing(Database(settings.state_url)) as database:
+            tables = RetentionStore(database).table_sizes() if database.revision() else {}
+    except BackendError:
+        tables = {}
+    if tables:
+        parts.append(f"the database has {_megabytes(sum(tables.values()))}: {_largest(tables)}")
+    return Finding("space", "ok", "; ".join(parts))
+
+
+def _largest(sizes: Mapping[str, int]) -> str:
+    """Return the largest parts in words, the largest first."""
+    found = sorted(sizes.items(), key=lambda item: -item[1])[:_N_LARGEST]
+    return ", ".join(f"{name} {_megabytes(size)}" for name, size in found) or "nothing"
+
+
+def _megabytes(n_bytes: int) -> str:
+    return f"{n_bytes / 2**20:,.1f} MB"
 
 
 def _check_embedded_models(settings: Settings) -> Iterator[Finding]:

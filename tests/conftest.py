@@ -6,6 +6,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -42,9 +43,16 @@ TOPIC = SENTIMENT.replace("sentiment", "topic").replace("Positive", "Sport")
 @pytest.fixture
 def database_url(tmp_path: Path) -> Iterator[str]:
     """An empty database of the test's own: SQLite, or on the server in TEST_POSTGRESQL_URL."""
+    with empty_database(tmp_path) as url:
+        yield url
+
+
+@contextmanager
+def empty_database(folder: Path) -> Iterator[str]:
+    """Make a database where the tests run, and delete it."""
     server = os.environ.get("TEST_POSTGRESQL_URL")
     if not server:
-        yield f"sqlite:///{tmp_path / 'freeal.db'}"
+        yield f"sqlite:///{folder / 'freeal.db'}"
         return
     name = f"t{uuid.uuid4().hex}"
     engine = sa.create_engine(f"{server}/postgres", isolation_level="AUTOCOMMIT")

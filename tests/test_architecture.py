@@ -33,7 +33,7 @@ HOMES = {
     "skactiveml": ("backend/active_learning/baselines.py",),
     "flask": ("backend/web/", "_wsgi.py"),
     "werkzeug": ("backend/web/",),
-    "typer": ("backend/cli.py", "backend/__main__.py"),
+    "typer": ("backend/cli.py", "backend/data_commands.py", "backend/__main__.py"),
 }
 
 # package -> packages of ours that it may import, besides itself, `domain`, `errors` and `files`

@@ -39,6 +39,18 @@ def test_status_without_a_project_names_the_next_steps(run):
     assert "python -m backend worker" in result.stdout
 
 
+def test_what_a_command_writes_is_closed_to_other_users(run, tmp_path):
+    before = os.umask(0o022)
+    try:
+        tmp_path.chmod(0o755)
+        run("status")
+        paths = [tmp_path, *tmp_path.rglob("*")]
+        assert [path.name for path in paths if path.stat().st_mode & 0o077] == []
+        assert tmp_path / "freeal.db" in paths
+    finally:
+        os.umask(before)
+
+
 def test_status_shows_a_project_for_people_and_programs(run, tmp_path):
     services = build_services(
         Settings(home=tmp_path), Adapters(FakePlatform(), FakeLanguageModel())

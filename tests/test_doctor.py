@@ -116,6 +116,16 @@ def test_with_label_studio_down_a_missing_token_is_a_finding_too(deployment):
     assert "token" in [finding.subject for finding in deployment.with_state("failure")]
 
 
+def test_what_takes_the_space_is_told_largest_first(deployment, tmp_path):
+    (tmp_path / "models" / "1.1795215594").mkdir(parents=True)
+    (tmp_path / "models" / "1.1795215594" / "weights").write_bytes(bytes(20 * 2**20))
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "worker.log").write_bytes(bytes(2**20))
+    space = only(finding for finding in deployment.findings() if finding.subject == "space")
+    assert "models 20.0 MB, logs 1.0 MB" in space.message
+    assert "the database has" in space.message
+
+
 def test_findings_come_one_by_one(deployment):
     """Earlier findings are shown while a slow LLM server has not answered yet."""
     servers = Servers(deployment.admin, deployment.platform, deployment.model)

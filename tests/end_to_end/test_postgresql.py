@@ -30,7 +30,8 @@ def server() -> Iterator[str]:
 
 
 def test_stores_and_workflows_do_the_same_on_postgresql(server):
-    command = [sys.executable, "-m", "pytest", "-q", "tests/store", "tests/pipeline"]
+    suites = ("tests/store", "tests/pipeline", "tests/test_backup.py")
+    command = [sys.executable, "-m", "pytest", "-q", *suites]
     environment = {**os.environ, "TEST_POSTGRESQL_URL": server}
     run = subprocess.run(
         command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False

@@ -1,0 +1,80 @@
+"""Commands that delete what is stored."""
+
+from __future__ import annotations
+
+import pytest
+from typer.testing import CliRunner
+
+from backend.data_commands import app
+from backend.services import Adapters, build_services
+from backend.settings import Settings
+from tests.conftest import SENTIMENT
+from tests.fakes import FakeLanguageModel, FakePlatform
+
+ONE, TWO = "7.1795215594", "8.1795215595"
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    monkeypatch.setenv("FREEAL_HOME", str(tmp_path))
+
+    def invoke(*words, answer=None):
+        return CliRunner().invoke(app, words, env={"COLUMNS": "200"}, input=answer)
+
+    return invoke
+
+
+@pytest.fixture
+def services(tmp_path):
+    """Two projects, of which the first was removed in Label Studio."""
+    adapters = Adapters(FakePlatform(), FakeLanguageModel())
+    services = build_services(Settings(home=tmp_path), adapters)
+    for project_id in (ONE, TWO):
+        services.events.connect(project_id, SENTIMENT)
+        (services.models / project_id / "1").mkdir(parents=True)
+    services.stores.projects.disconnect(ONE)
+    yield services
+    services.close()
+
+
+def present(services):
+    return [project.id for project in services.stores.projects.all()]
+
+
+def test_a_removed_project_is_deleted_after_a_question(run, services):
+    assert run("purge", "7", answer="n\n").exit_code == 1
+    assert present(services) == [ONE, TWO]
+    assert f"Project {ONE} is deleted" in run("purge", "7", answer="y\n").stdout
+    assert present(services) == [TWO]
+    assert [folder.name for folder in services.models.iterdir()] == [TWO]
+
+
+def test_a_connected_project_is_refused_with_what_to_do(run, services):
+    result = run("purge", "8", "--yes")
+    assert result.exit_code == 2
+    assert "Settings > Model" in result.stderr
+    assert present(services) == [ONE, TWO]
+
+
+def test_all_that_were_removed_long_enough_ago_are_deleted(run, services):
+    assert "No project was removed" in run("purge", "--all", "--older-than", "30d", "--yes").stdout
+    assert present(services) == [ONE, TWO]
+    run("purge", "--all", "--yes")
+    assert present(services) == [TWO]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "say --all"),
+        (("7", "--all"), "say --all"),
+        (("--all", "--older-than", "long"), "expected days"),
+        (("--all", "--older-than", "-1d"), "expected days"),
+        (("9", "--yes"), "never connected"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_and_deletes_nothing(run, services, words, said):
+    result = run("purge", *words)
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert present(services) == [ONE, TWO]
