@@ -207,6 +207,7 @@ class Services:
     def round_steps(self) -> RoundSteps:
         """Return the steps of the worker's workflows."""
         from backend.llm.paraphraser import Paraphraser
+        from backend.pipeline.rounds.cleanup import RoundCleaner
         from backend.pipeline.rounds.context import RoundContext, RoundPlan
         from backend.pipeline.rounds.promote import PromoteStep
         from backend.pipeline.rounds.recipes import round_recipes
@@ -234,6 +235,7 @@ class Services:
             TrainStep(context, aggregator, self.student_trainers, views),
             RelabelStep(context, aggregator, ensemble, self.guidelines, stores),
             PromoteStep(context, aggregator, ensemble, self._releases, stores),
+            RoundCleaner(context, stores),
         )
 
     @cached_property

@@ -113,6 +113,7 @@ def run_worker(services: Services, stop: threading.Event) -> None:
         for action, interval_s in (
             (dispatcher.request_due_jobs, settings.sync_interval_s),
             (services.housekeeper.run, _HOUSEKEEPING_INTERVAL_S),
+            (steps.cleaner.clean_all, _HOUSEKEEPING_INTERVAL_S),
         ):
             threading.Thread(target=_repeat, args=({action: interval_s}, stop), daemon=True).start()
         actions: dict[Callable[[], object], float] = {

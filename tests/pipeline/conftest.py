@@ -38,6 +38,7 @@ from backend.pipeline.predict import Labeler, PredictionService, StudentPredicto
 from backend.pipeline.prelabel import PreAnnotator, PrelabelSteps, prelabel
 from backend.pipeline.publish import Publisher
 from backend.pipeline.release import MakeStrategy, Orderer, ReleaseBuilder
+from backend.pipeline.rounds.cleanup import RoundCleaner
 from backend.pipeline.rounds.context import RoundContext, RoundPlan
 from backend.pipeline.rounds.promote import PromoteStep
 from backend.pipeline.rounds.recipes import round_recipes
@@ -316,6 +317,7 @@ class House:
             TrainStep(context, aggregator, self._trainers, self.paraphrases),
             RelabelStep(context, aggregator, ensemble, self.guidelines, stores),
             PromoteStep(context, aggregator, ensemble, self.releaser, stores),
+            RoundCleaner(context, stores),
         )
 
     def round(

@@ -8,6 +8,7 @@ from functools import partial
 from backend.domain.ports import StepRunner
 from backend.domain.projects import ProjectId
 from backend.pipeline.prelabel import PrelabelSteps, prelabel, publish
+from backend.pipeline.rounds.cleanup import RoundCleaner
 from backend.pipeline.rounds.context import Turn
 from backend.pipeline.rounds.promote import PromoteStep
 from backend.pipeline.rounds.relabel import RelabelStep
@@ -24,6 +25,7 @@ class RoundSteps:
     train: TrainStep
     relabel: RelabelStep
     promote: PromoteStep
+    cleaner: RoundCleaner
 
 
 def run_round(
@@ -40,7 +42,15 @@ def run_round(
     begun = runner.run("begin", partial(steps.scheduler.begin, is_asked=is_asked), project_id)
     if begun.get("is_stopped"):
         return
-    for question in range(begun.get("n_questions", 1)):
+    _learn_all(project_id, runner, steps, n_questions=begun.get("n_questions", 1))
+    runner.run("clean", steps.cleaner.clean, project_id)
+
+
+def _learn_all(
+    project_id: ProjectId, runner: StepRunner, steps: RoundSteps, *, n_questions: int
+) -> None:
+    """Learn each question, then release; stop where a step says that the round cannot go on."""
+    for question in range(n_questions):
         if _learn(project_id, runner, steps, question).get("is_stopped"):
             return
     runner.run("release", steps.promote.release, project_id)
