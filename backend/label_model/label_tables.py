@@ -6,7 +6,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,8 @@ from backend.label_model.labels_matrix import (
 from backend.label_model.latent_class import Floats
 
 _MIN_PROBABILITY = 1e-12
+_ABSENT = 0.25
+"""Of a span that an aggregated answer leaves out: it was found too unlikely to be kept."""
 _HOLDS = 0.5
 """Probability from which a label of a multiple choice holds."""
 
@@ -63,6 +65,10 @@ class LabelTable(ABC):
     @abstractmethod
     def parts(self) -> list[Parts]:
         """Return each row's answer; empty where nothing holds, and where there is none."""
+
+    @abstractmethod
+    def certainty(self, row: int, part: Part) -> float:
+        """Return the probability that a part belongs to a row's answer."""
 
     @abstractmethod
     def losses(self, answers: Self) -> Floats:
@@ -139,6 +145,12 @@ class Posteriors(LabelTable):
     def parts(self) -> list[Parts]:
         """Return the positions of the labels that hold."""
         return [frozenset(np.flatnonzero(row).tolist()) for row in self.holds]
+
+    def certainty(self, row: int, part: Part) -> float:
+        """Return a label's probability; without a posterior that of knowing nothing."""
+        known = float(self.probabilities[row, cast(int, part)])
+        n_labels = self.probabilities.shape[1]
+        return known if np.isfinite(known) else 1 / n_labels if self.is_exclusive else 0.5
 
     def losses(self, answers: Self) -> Floats:
         """Return the loss on each answer: cross-entropy, the mean over several labels."""
@@ -217,6 +229,14 @@ class SpanTable(LabelTable):
     def parts(self) -> list[Parts]:
         """Return the places and labels of each row's spans."""
         return [span_parts(spans or ()) for spans in self.spans]
+
+    def certainty(self, row: int, part: Part) -> float:
+        """Return a span's probability; one that is not there is as likely as not, or less."""
+        spans = self.spans[row]
+        if spans is None:
+            return 0.5
+        known: dict[Part, float] = {(s.start, s.end, s.label): s.probability for s in spans}
+        return known.get(part, _ABSENT)
 
     def losses(self, answers: Self) -> Floats:
         """Return the loss on each answer: of its spans, and of those that it does not have."""

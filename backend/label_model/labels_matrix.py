@@ -83,6 +83,14 @@ class LabelsMatrix:
             spans={n: rows for n, rows in self.spans.items() if n in names},
         )
 
+    def without(self, annotator: str) -> LabelsMatrix:
+        """Return the matrix without one annotator; an unknown one is not missed."""
+        return replace(
+            self,
+            posteriors={n: p for n, p in self.posteriors.items() if n != annotator},
+            spans={n: rows for n, rows in self.spans.items() if n != annotator},
+        )
+
     def with_annotator(
         self, name: str, posteriors: Floats, kind: AnnotatorKind, version: str
     ) -> LabelsMatrix:
