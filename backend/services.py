@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from backend.pipeline.ensemble import AnnotatorEnsemble
     from backend.pipeline.export import Exporter
     from backend.pipeline.pool import GuidelinesReader
-    from backend.pipeline.predict import PredictionService
+    from backend.pipeline.predict import PredictionService, StudentPredictor
     from backend.pipeline.prelabel import PrelabelSteps
     from backend.pipeline.readiness import Readiness
     from backend.pipeline.release import MakeStrategy, ReleaseBuilder
@@ -145,12 +145,21 @@ class Services:
         from backend.pipeline.predict import Labeler, PredictionService
 
         return PredictionService(
-            lambda: Labeler(self.ensemble, self.guidelines, self.config, self.stores),
+            lambda: Labeler(
+                self.ensemble, self.guidelines, self.config, self.stores, self.student_predictor
+            ),
             self.stores,
             deadline_s=self.settings.predict_deadline_s,
             live_limit=self.settings.live_predict_limit,
             max_parallel=max(1, self.settings.web_threads // 2),
         )
+
+    @cached_property
+    def student_predictor(self) -> StudentPredictor:
+        """Return what labels texts with the served version's students."""
+        from backend.pipeline.predict import StudentPredictor
+
+        return StudentPredictor(self.stores, self.models, self.student_trainers)
 
     @cached_property
     def reporter(self) -> StatusReporter:
@@ -241,7 +250,7 @@ class Services:
     @cached_property
     def _prelabel_steps(self) -> PrelabelSteps:
         from backend.pipeline.llm_budget import LLMBudgetPlanner
-        from backend.pipeline.predict import Labeler, StudentPredictor
+        from backend.pipeline.predict import Labeler
         from backend.pipeline.prelabel import PreAnnotator, PrelabelSteps
         from backend.pipeline.publish import Publisher
         from backend.pipeline.release import Orderer
@@ -259,8 +268,9 @@ class Services:
             self.ensemble, self.guidelines, stores, self._make_strategy, share
         )
         orderer = Orderer(self.aggregator, self._releases, stores, plan)
-        student = StudentPredictor(stores, self.models, self.student_trainers)
-        labeler = Labeler(self.ensemble, self.guidelines, self.config, stores, student)
+        labeler = Labeler(
+            self.ensemble, self.guidelines, self.config, stores, self.student_predictor
+        )
         return PrelabelSteps(
             Synchronizer(self.platform, self.config, stores, plan, orderer.is_due),
             PreAnnotator(labeler, self.aggregator, budget, stores, plan),

@@ -183,6 +183,12 @@ class AnnotatorEnsemble:
         abstentions = _llm_abstentions(guidelines, others, _NOT_SAMPLED)
         return [*labels, *abstentions, *self._by_similarity(state, guidelines, others)]
 
+    def label_by_similarity(
+        self, project: Project, guidelines: Guidelines, examples: Sequence[Example]
+    ) -> list[WeakLabel]:
+        """Return the weak labels of similarity alone, which takes milliseconds."""
+        return self._by_similarity(self.state(project), guidelines, examples)
+
     def early_weak_labels(self, project: Project) -> list[WeakLabel]:
         """Return the labels of texts that people had answered before `fit_sample`."""
         stored = self.stores.state.current(project, _EARLY)
@@ -273,8 +279,7 @@ class AnnotatorEnsemble:
             if not by_similarity:
                 raise
             _LOG.warning("the LLM does not answer, similarity does: %s", exc)
-            unreachable = Abstention(AbstentionReason.UNREACHABLE, str(exc))
-            by_llm = _llm_abstentions(guidelines, examples, unreachable)
+            by_llm = llm_unreachable(guidelines, examples, exc)
         return [*by_llm, *by_similarity]
 
     def _by_similarity(
@@ -356,6 +361,14 @@ def _aggregate_spans(
 def _source_of(matrix: LabelsMatrix, row: int) -> str | None:
     names = [name for name, rows in matrix.spans.items() if rows[row] is not None]
     return None if not names else COMBINATION if len(names) > 1 else names[0]
+
+
+def llm_unreachable(
+    guidelines: Guidelines, examples: Sequence[Example], error: LanguageModelError
+) -> list[WeakLabel]:
+    """Return abstentions that the LLM is asked again about."""
+    unreachable = Abstention(AbstentionReason.UNREACHABLE, str(error))
+    return _llm_abstentions(guidelines, examples, unreachable)
 
 
 def _llm_abstentions(

@@ -23,7 +23,7 @@ from backend.errors import (
     StoreUnavailable,
 )
 from backend.label_model.labels_matrix import LabelsMatrix
-from backend.pipeline.ensemble import AnnotatorEnsemble
+from backend.pipeline.ensemble import AnnotatorEnsemble, llm_unreachable
 from backend.pipeline.pool import Guidelines, GuidelinesReader, Pool
 from backend.pipeline.release import (
     LABELS_FROM,
@@ -49,7 +49,7 @@ LANGUAGE_MODEL = "llm"
 class Labeler:
     """Turns tasks into weak labels and predictions, for the worker and for /predict.
 
-    The worker's has a `student` too, the one of an earlier round; it takes seconds to load.
+    `student` is that of an earlier round; it takes seconds to load, and milliseconds to answer.
     """
 
     ensemble: AnnotatorEnsemble
@@ -65,12 +65,14 @@ class Labeler:
         *,
         deadline_s: float | None = None,
         not_sampled: Collection[int] = (),
+        at_once: bool = False,
     ) -> tuple[list[WeakLabel], list[Prediction]]:
         """Answer every question about every task.
 
         Args:
             deadline_s: Seconds after which the LLM's answer is not waited for.
             not_sampled: Ids of tasks that the LLM is not asked about.
+            at_once: Whether to leave the LLM to a later call where students answer all questions.
 
         Returns:
             All weak labels, abstentions included, and one valid prediction for each task with a
@@ -82,11 +84,20 @@ class Labeler:
         """
         guidelines = self.guidelines.read(project)
         examples = self.guidelines.examples(guidelines, tasks)
-        labels = self.ensemble.collect(
-            project, guidelines, examples, deadline_s=deadline_s, not_sampled=not_sampled
-        )
-        if self.student is not None:
-            labels += self.student.weak_labels(project, guidelines, examples)
+        student = self.student.weak_labels(project, guidelines, examples) if self.student else []
+        is_enough = {q.name for q in guidelines.schema.questions} <= {v.question for v in student}
+        try:
+            if at_once and is_enough:
+                labels = self.ensemble.label_by_similarity(project, guidelines, examples)
+            else:
+                labels = self.ensemble.collect(
+                    project, guidelines, examples, deadline_s=deadline_s, not_sampled=not_sampled
+                )
+        except LanguageModelError as exc:
+            if not student:
+                raise
+            labels = llm_unreachable(guidelines, examples, exc)
+        labels += student
         pool = Pool(project, guidelines, tasks, examples).with_weak_labels(labels)
         aggregated = self.ensemble.aggregate(pool).labels
         queue = read_queue(self.stores, project)
@@ -109,6 +120,7 @@ class StudentPredictor:
     folder: Path
     trainers: StudentTrainers
     _loaded: dict[Path, Any] = field(default_factory=dict, init=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def weak_labels(
         self, project: Project, guidelines: Guidelines, examples: Sequence[Example]
@@ -129,14 +141,15 @@ class StudentPredictor:
                 files = artifacts(self.folder / project.id / str(number), question)
                 found[question.name] = (question, number, files.model(cycle))
         used = {folder for _, _, folder in found.values()}
-        self._loaded = {folder: one for folder, one in self._loaded.items() if folder in used}
         labels: list[WeakLabel] = []
-        for question, number, folder in found.values():
-            try:
-                labels += self._predicted(question, number, folder, examples)
-            except (BackendError, OSError) as exc:
-                line = "project=%s question=%s the student of round %s: %s"
-                _LOG.warning(line, project.id, question.name, number, exc)
+        with self._lock:  # the web process has several threads
+            self._loaded = {folder: one for folder, one in self._loaded.items() if folder in used}
+            for question, number, folder in found.values():
+                try:
+                    labels += self._predicted(question, number, folder, examples)
+                except (BackendError, OSError) as exc:
+                    line = "project=%s question=%s the student of round %s: %s"
+                    _LOG.warning(line, project.id, question.name, number, exc)
         return labels
 
     def _predicted(
@@ -164,6 +177,8 @@ class PredictionService:
     At most `max_parallel` calls wait for the LLM at a time: the others leave their tasks to the
     worker, so that the process has threads left for what is stored. So do calls that find the
     database locked.
+    After a round whose labels are served its students answer at once, without the LLM. Its answer
+    is then the worker's to get: it is in the next release of the labels.
     """
 
     labeler: Callable[[], Labeler]
@@ -213,7 +228,7 @@ class PredictionService:
         try:
             with track_usage(project.id, "predict"):
                 weak_labels, predictions = self.labeler().label(
-                    project, tasks, deadline_s=self.deadline_s
+                    project, tasks, deadline_s=self.deadline_s, at_once=True
                 )
         except LanguageModelError as exc:
             self.stores.jobs.note_problem(project.id, LANGUAGE_MODEL, str(exc))
@@ -227,6 +242,8 @@ class PredictionService:
             if label.abstention is None or not label.abstention.reason.is_transient
         ]
         self.stores.labels.save(project, lasting, predictions)
+        if not any(label.annotator_kind is AnnotatorKind.LLM for label in lasting):
+            self.stores.jobs.request_job(project.id, JobKind.PRELABEL, "the LLM is to be asked")
         current = self.stores.projects.get(project.id)
         if current is None or current.model_version != project.model_version:
             return {}  # a newer version is on its way to Label Studio: this one would be a double

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from backend.domain.definitions import Definitions
-from backend.domain.labels import Example, Span, WeakLabel
+from backend.domain.labels import AnnotatorKind, Example, Span, WeakLabel
 from backend.domain.projects import Project, ProjectId, Task
 from backend.domain.questions import LabelDefinition, Question, QuestionKind, TaskSchema, TextField
 from backend.domain.student import PoolTexts, TrainingSet
@@ -88,6 +88,54 @@ def test_a_passing_failure_is_not_kept_as_an_abstention(house):
     house.annotator.unreadable = {100}
     assert house.prediction.predict(project, tasks("good")) == [None]
     assert house.labels.progress(project).n_to_label == 1
+
+
+class Student:
+    """Answers for a question by itself, and counts how often."""
+
+    def __init__(self) -> None:
+        self.n_asked = 0
+
+    def weak_labels(self, project, guidelines, examples):
+        self.n_asked += len(examples)
+        name, kind = "small-model:default", AnnotatorKind.STUDENT
+        return [
+            WeakLabel(e.id, "sentiment", name, "round 1", (0.7, 0.3), annotator_kind=kind)
+            for e in examples
+        ]
+
+
+def with_student(house):
+    house._labeler = replace(house._labeler, student=Student())
+    house.pre_annotator.labeler = house._labeler
+    return house
+
+
+def test_a_student_answers_new_tasks_at_once_and_the_llm_later(house):
+    project = house.projects.get(with_student(house).connected(3))
+    remote = house.remote(project.id)
+    asked = [Task(task_id, data) for task_id, data in remote.tasks.items()]
+    answers = house.prediction.predict(project, asked)
+    choices = [answer.result[0]["value"]["choices"] for answer in answers]
+    assert choices == [["Positive"]] * 3
+    assert house.annotator.asked == []
+    assert [request[1] for request in house.jobs.job_requests()] == ["prelabel"]
+    assert house.labels.progress(project).n_to_label == 3
+    house.prelabel(project.id)
+    assert sorted(house.annotator.asked) == sorted(remote.tasks)
+    assert house.labels.progress(project).n_to_label == 0
+
+
+def test_a_student_goes_on_while_the_llm_is_down(house):
+    project_id = with_student(house).connected(3)
+    house.annotator.failure = LanguageModelUnavailable("down")
+    house.prelabel(project_id)
+    labels = house.labels.weak_labels(house.projects.get(project_id))
+    fused = [label for label in labels if label.annotator == "fused"]
+    assert [label.source for label in fused] == ["small-model:default"] * 3
+    assert len(house.remote(project_id).predictions) == 3
+    reasons = {label.abstention.reason for label in labels if label.annotator == "llm"}
+    assert {str(reason) for reason in reasons} == {"unreachable"}
 
 
 NER = (
