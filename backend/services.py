@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from backend.domain.llm_usage import Prices
 from backend.domain.ports import Encoder, LabelingPlatform, LanguageModel
@@ -16,6 +16,7 @@ from backend.settings import Settings
 from backend.store import Database, Stores
 
 if TYPE_CHECKING:
+    from backend.domain.rounds import LabelsChange
     from backend.labelstudio.label_config import LabelConfigReader
     from backend.llm.annotator import LLMAnnotator
     from backend.pipeline.aggregate import Aggregator
@@ -233,6 +234,7 @@ class Services:
             n_shots=settings.round_shots,
             llm_share=settings.llm_share or None,
             chunk=settings.annotate_chunk,
+            labels_change=cast("LabelsChange", settings.labels_change),
         )
         recipes = round_recipes(ensemble)
         context = RoundContext(stores, self.guidelines, self.models, plan, recipes)

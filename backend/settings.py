@@ -29,6 +29,7 @@ _MAY_BE_ZERO = ("round_every", "llm_context_tokens")
 _CHOICES = {
     "student_recipe": ("default", "plain", "probe"),
     "round_recipe": ("default", "paper"),
+    "labels_change": ("evidence", "people", "never"),
     "log_level": ("DEBUG", "INFO", "WARNING", "ERROR"),
 }
 
@@ -161,6 +162,12 @@ class Settings:
     )
     round_limit: int = _setting(
         1, "cycles", "of relabeling and training in one round, at most; 1 is FreeAL's number"
+    )
+    labels_change: str = _setting(
+        "evidence",
+        "evidence/people/never",
+        "on what a round's labels replace the served ones: people's answers, and where they are "
+        "too few the annotators' evidence; people's answers alone; nothing",
     )
     round_shots: int = _setting(8, "examples", "in-context examples of a refined answer")
     llm_prompts_per_text: float = _setting(

@@ -289,6 +289,7 @@ def _results(simulation: SimulatedProject, steps: Sequence[dict[str, Any]]) -> d
         "interval": estimate and [round(estimate["low"], 4), round(estimate["high"], 4)],
         "state": str(history[-1].state) if history else None,
         "gate": metrics.get("gate"),
+        "expected_gain": metrics.get("expected_gain"),
         "changed": metrics.get("changed"),
         "steps": list(steps),
     }

@@ -13,6 +13,8 @@ from backend.domain.projects import ProjectId
 RoundRecipeName = Literal["default", "paper"]
 """`default`: the best measured; `paper`: FreeAL's four rounds as published, people left out."""
 
+LabelsChange = Literal["evidence", "people", "never"]
+"""On what served labels change: people's answers or evidence, people's answers alone, nothing."""
 
 QUESTIONS = "questions"
 """Key of a round's figures by question, in its metrics."""

@@ -53,16 +53,21 @@ class GateDecision:
     figures: Mapping[str, float]
 
     @property
+    def is_by_people(self) -> bool:
+        """Return whether human labels decided."""
+        return "n_won" in self.figures
+
+    @property
     def labels_may_replace(self) -> bool:
         """Return whether human labels allow the challenger's labels to replace the champion's.
 
-        Never without human labels: a model that learned from none makes labels worse on some
-        projects. With them, unless the champion wins by more than a standard error: people answer
-        clear texts early on, about which versions hardly differ.
+        Never without human labels; there `evaluation.expected_gain` weighs the evidence. With them,
+        unless the champion wins by more than a standard error: people answer clear texts early on,
+        about which versions hardly differ.
         """
-        won, lost = (self.figures.get(name) for name in ("n_won", "n_lost"))
-        if not self.is_promoted or won is None or lost is None:
+        if not self.is_promoted or not self.is_by_people:
             return False
+        won, lost = self.figures["n_won"], self.figures["n_lost"]
         return bool(lost - won <= (won + lost) ** 0.5)
 
 

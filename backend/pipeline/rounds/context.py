@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from backend.domain.projects import Project, ProjectId
 from backend.domain.questions import Question
-from backend.domain.rounds import Round, RoundRecipeName, RoundState
+from backend.domain.rounds import LabelsChange, Round, RoundRecipeName, RoundState
 from backend.errors import BackendError, LanguageModelError, StoreUnavailable, TrainingCancelled
 from backend.files import replacing_file
 from backend.pipeline.pool import GuidelinesReader
@@ -41,7 +41,7 @@ class RoundPlan:
 
     `max_cycles` of relabeling and training; `n_shots` in-context examples per prompt. `llm_share`
     in (0, 1] of the pool is asked again in each cycle; None: as much as the measured rate answers
-    in an hour. `chunk` texts are asked in one step.
+    in an hour. `chunk` texts are asked in one step. `labels_change`: on what served labels change.
     """
 
     recipe: RoundRecipeName = "default"
@@ -49,6 +49,7 @@ class RoundPlan:
     n_shots: int = 8
     llm_share: float | None = None
     chunk: int = 256
+    labels_change: LabelsChange = "evidence"
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,13 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.domain.labels import AnnotatorKind, WeakLabel
-from backend.domain.projects import ProjectId
+from backend.domain.projects import Project, ProjectId
 from backend.domain.questions import Question
 from backend.domain.rounds import MAX_CHANGED, QUESTIONS, RoundState
 from backend.errors import NothingLearned
 from backend.evaluation.gate import GateDecision, PairedOutcomes, decide_promotion
 from backend.evaluation.stopping import advise_on_rounds
-from backend.label_model.label_tables import LabelTable, aggregated_table, stored_table
+from backend.label_model.label_tables import (
+    LabelTable,
+    aggregated_table,
+    given_table,
+    stored_table,
+)
 from backend.label_model.labels_matrix import AGGREGATED, AggregatedMatrix
 from backend.pipeline.aggregate import Aggregator
 from backend.pipeline.ensemble import AnnotatorEnsemble, EnsembleState
@@ -42,6 +47,7 @@ from backend.pipeline.rounds.context import (
     artifacts,
     student_name,
 )
+from backend.pipeline.rounds.evidence import ChangeRule, LabelChange
 from backend.pipeline.rounds.figures import round_figures
 from backend.pipeline.rounds.students import trained_table
 from backend.pipeline.rounds.train import pool_of
@@ -87,6 +93,7 @@ class _Verdict:
 
     made: RoundLabels
     decision: GateDecision
+    change: LabelChange
     figures: Mapping[str, Any]
 
 
@@ -164,33 +171,46 @@ class PromoteStep:
         """Return what is decided about a question's labels."""
         active = made.active
         held_out = active.recipe.held_out(made.pool, made.question, made.table)
-        active.files.write(FINAL, **held_out.arrays)
         decision = self._decide(made, held_out)
+        served = given_table(made.question, self._served(active.project))
+        served = served.align(made.pool.example_ids)
+        rule = ChangeRule(self.ensemble, self.context.plan.labels_change)
+        change = rule.decide(made.pool, made.question, (served, made.table), decision)
+        if change.is_any:  # people's answers are no labels that were made without them
+            is_kept = change.is_kept & ~made.pool.human_table(made.question).has_label
+            held_out = held_out.overlay(is_kept, served)
+        active.files.write(FINAL, **held_out.arrays)
         line = "project=%s round=%d question=%s %s"
-        _LOG.info(line, active.project.id, active.round.number, made.question.name, decision.reason)
+        _LOG.info(line, active.project.id, active.round.number, made.question.name, change.reason)
         figures = {
             **round_figures(made.pool, made.question, made.labels, made.student, held_out),
             "n_cycles": active.files.n_cycles,
             "changed": changed_shares(made.question, active.files, active.files.n_cycles),
             "gate": {
                 "is_promoted": decision.is_promoted,
-                "is_better": decision.labels_may_replace,
-                "reason": decision.reason,
+                "is_better": change.is_any,
+                "reason": change.reason,
             },
             "gate_figures": dict(decision.figures),
+            "expected_gain": None if change.gain is None else change.gain.to_json(),
         }
-        return _Verdict(made, decision, figures)
+        return _Verdict(made, decision, change, figures)
+
+    def _served(self, project: Project) -> list[WeakLabel]:
+        """Return the aggregated labels that are served now."""
+        labels = self.stores.labels.weak_labels(project)
+        return [label for label in labels if label.annotator == AGGREGATED]
 
     def _draft(
         self, first: ActiveRound, verdicts: Sequence[_Verdict], metrics: Mapping[str, Any]
     ) -> str:
         """Save the labels that replace served ones, and draft a release; return its version."""
         promoted = [verdict for verdict in verdicts if verdict.decision.is_promoted]
-        better = [v.made for v in promoted if v.decision.labels_may_replace]
-        for made in better:
-            self._save(made)
-        aggregated = self._composed(first, [v.made for v in promoted], better)
-        names = {made.question.name for made in better}
+        aggregated = self._composed(first, promoted)
+        names = {v.made.question.name for v in promoted if v.change.is_any}
+        for verdict in promoted:
+            if verdict.change.is_any:
+                self._save(verdict.made, aggregated.labels)
         sources = {
             v.made.question.name: self._source(v.made, is_better=v.made.question.name in names)
             for v in promoted
@@ -199,7 +219,7 @@ class PromoteStep:
         draft = self.releases.draft(
             aggregated,
             {
-                "kind": _KIND if better else _KIND_REORDERED,
+                "kind": _KIND if names else _KIND_REORDERED,
                 "round": first.round.number,
                 LEARNED: {**served.get(LEARNED, {}), **sources},
                 "metrics": metrics,
@@ -236,7 +256,7 @@ class PromoteStep:
         )
         return {"is_released": 1}
 
-    def _save(self, made: RoundLabels) -> None:
+    def _save(self, made: RoundLabels, aggregated: Sequence[WeakLabel]) -> None:
         """Make a question's weak labels, label model and aggregated labels the project's."""
         project, question, labels = made.pool.project, made.question, self.stores.labels
         of_round = made.pool.matrices[question.name].select(lambda kind: kind.is_from_round)
@@ -252,43 +272,35 @@ class PromoteStep:
             fitted = {**saved.label_model, **{name: one for name, one in own.items() if one}}
             state = replace(saved, label_model=fitted, n_human=made.state.n_human)
             self.ensemble.save_state(project, state)
-        labels.save(project, made.labels, [])
+        labels.save(project, [one for one in aggregated if one.question == question.name], [])
 
-    def _composed(
-        self, first: ActiveRound, promoted: Sequence[RoundLabels], better: Sequence[RoundLabels]
-    ) -> AggregatedPool:
-        """Return the round's labels where they are better, else those served; the latter's else.
+    def _composed(self, first: ActiveRound, promoted: Sequence[_Verdict]) -> AggregatedPool:
+        """Return the round's labels where they replace those served, which stay elsewhere.
 
-        Questions that nothing is served for yet have the round's labels, or the first annotators'.
-        The posteriors of annotators are the round's, so that the queue uses the student's.
+        Where nothing is served yet, these are the round's labels, or the first annotators'. The
+        posteriors of annotators are the round's, so that the queue uses the student's.
         """
         pool = self.aggregator.pool(first.project, has_round_labels=False)
-        own = {made.question.name: made for made in promoted}
-        for made in promoted:
+        own = {verdict.made.question.name: verdict.made for verdict in promoted}
+        for made in own.values():
             pool = pool.with_matrix(made.question, made.pool.matrices[made.question.name])
-        replaced = {made.question.name for made in better}
         base = self.ensemble.aggregate(pool)
         matrices = {**base.matrices, **{name: made.matrix for name, made in own.items()}}
-        stored = {
-            (label.example_id, label.question): label
-            for label in self.stores.labels.weak_labels(first.project)
-            if label.annotator == AGGREGATED
-        }
-        labels = [
-            label
-            if label.question in replaced
-            else replace(
-                stored.get((label.example_id, label.question), label),
-                annotator_posteriors=label.annotator_posteriors,
-            )
-            for label in AggregatedPool.of(pool, matrices).labels
-        ]
-        kept = {
-            q.name: _with_labels(matrices[q.name], q, labels)
-            for q in pool.questions
-            if q.name not in replaced
-        }
-        return AggregatedPool(pool, {**matrices, **kept}, labels)
+        ids = pool.example_ids
+        kept = {v.made.question.name: set(ids[v.change.is_kept].tolist()) for v in promoted}
+        replaced = {v.made.question.name for v in promoted if v.change.is_any}
+        stored = {(v.example_id, v.question): v for v in self._served(first.project)}
+
+        def composed(label: WeakLabel) -> WeakLabel:
+            is_kept = label.example_id in kept.get(label.question, ())
+            if label.question in replaced and not is_kept:
+                return label
+            served = stored.get((label.example_id, label.question), label)
+            return replace(served, annotator_posteriors=label.annotator_posteriors)
+
+        labels = [composed(label) for label in AggregatedPool.of(pool, matrices).labels]
+        final = {q.name: _with_labels(matrices[q.name], q, labels) for q in pool.questions}
+        return AggregatedPool(pool, final, labels)
 
     def _decide(self, made: RoundLabels, challenger: LabelTable) -> GateDecision:
         """Compare held-out labels with those served, on people's labels or the student's."""

@@ -1,0 +1,119 @@
+"""Labels change where people say so, and without people where the annotators' evidence does."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from backend.domain.labels import AnnotatorKind
+from backend.evaluation.gate import GateDecision
+from backend.label_model.label_tables import Posteriors, aggregated_table
+from backend.pipeline.pool import Pool
+from backend.pipeline.rounds.evidence import ChangeRule
+from tests.pipeline.conftest import House
+
+N = 80
+BY_AGREEMENT = GateDecision(True, "promoted: it agrees", {"n": 80.0})
+KINDS = {
+    "fake": AnnotatorKind.LLM,
+    "similarity:fake": AnnotatorKind.SIMILARITY,
+    "fake+shots": AnnotatorKind.LLM_DEMONSTRATIONS,
+    "small-model:default": AnnotatorKind.STUDENT,
+}
+
+
+def by_people(won, lost, *, is_promoted=True):
+    return GateDecision(is_promoted, "on 24 human labels", {"n_won": won, "n_lost": lost})
+
+
+def posteriors(truth, share_right, rng, sure=0.85):
+    """Return an annotator that errs by itself, with this share of right answers."""
+    labels = np.where(rng.random(N) < share_right, truth, 1 - truth)
+    return np.where(np.eye(2)[labels] == 1, sure, 1 - sure)
+
+
+@pytest.fixture
+def house(stores, tmp_path) -> House:
+    return House(stores, folder=tmp_path, chunk=N)
+
+
+@pytest.fixture
+def case(house):
+    """A pool whose served labels are the LLM's, and that three better annotators answered too."""
+    project_id = house.connected(N)
+    house.prelabel(project_id)
+    pool: Pool = house.aggregator.pool(house.projects.get(project_id))
+    (question,) = pool.questions
+    rng, truth = np.random.default_rng(5), np.arange(N) % 2
+    shares = {"fake": 0.65, "similarity:fake": 0.85, "fake+shots": 0.9, "small-model:default": 0.9}
+    matrix = pool.matrices[question.name]
+    for name, share in shares.items():
+        matrix = matrix.with_annotator(name, posteriors(truth, share, rng), KINDS[name], "1")
+    pool = pool.with_matrix(question, matrix)
+    state = house.ensemble.fit(pool, is_saved=False)
+    found = aggregated_table(
+        question, pool.example_ids, house.ensemble.aggregate_question(pool, question, state)
+    )
+    served = Posteriors(pool.example_ids, matrix.posteriors["fake"])
+    return pool, question, (served, found), truth
+
+
+def decide(house, case, rule, gate=BY_AGREEMENT):
+    pool, question, labels, _ = case
+    return ChangeRule(house.ensemble, rule).decide(pool, question, labels, gate)
+
+
+def test_without_people_labels_change_on_evidence_that_stands_in_the_reason(house, case):
+    change = decide(house, case, "evidence")
+    _, _, (served, found), truth = case
+    differs = served.differs(found)
+    changes = differs & ~change.is_kept
+    assert change.is_any
+    assert change.gain.low > 0
+    n_served, n_all = int(changes.sum()), int(differs.sum())
+    assert change.reason == f"expected {change.gain}: served, {n_served} of {n_all} changed texts"
+    right = found.content.argmax(axis=1) == truth
+    assert right[changes].mean() > 0.8
+
+
+def test_the_true_gain_lies_in_the_interval(house, case):
+    change = decide(house, case, "evidence")
+    _, _, (served, found), truth = case
+    changes = served.differs(found) & ~change.is_kept
+    after = np.where(changes, found.content.argmax(axis=1), served.content.argmax(axis=1))
+    gained = (after == truth).mean() - (served.content.argmax(axis=1) == truth).mean()
+    assert change.gain.low <= gained <= change.gain.high
+
+
+def test_a_change_that_annotators_speak_against_is_not_made(house, case):
+    pool, question, (better, worse), truth = case
+    change = decide(house, (pool, question, (worse, better), truth), "evidence")
+    assert not change.is_any
+    assert change.gain.value < 0
+    assert change.reason == f"expected {change.gain}: not served"
+    assert change.is_kept.sum() == better.differs(worse).sum()
+
+
+@pytest.mark.parametrize("rule", ["people", "never"])
+def test_the_setting_keeps_labels_as_they_are(house, case, rule):
+    change = decide(house, case, rule)
+    assert not change.is_any
+    assert f"LABELS_CHANGE={rule}" in change.reason
+
+
+@pytest.mark.parametrize("rule", ["evidence", "people"])
+@pytest.mark.parametrize(("won", "lost", "is_any"), [(9, 3, True), (0, 5, False)])
+def test_people_decide_where_they_have_answered(house, case, rule, won, lost, is_any):
+    change = decide(house, case, rule, by_people(won, lost))
+    assert change.is_any is is_any
+    assert change.gain is None
+    assert change.reason == "on 24 human labels"
+    _, _, (served, found), _ = case
+    assert change.is_kept.sum() == (0 if is_any else served.differs(found).sum())
+
+
+def test_nothing_changes_by_a_version_that_fell_apart_or_where_nothing_may(house, case):
+    refused = GateDecision(False, "refused: it agrees less", {"n": 80.0})
+    assert decide(house, case, "evidence", refused).reason == "refused: it agrees less"
+    assert not decide(house, case, "evidence", refused).is_any
+    assert not decide(house, case, "never", by_people(9, 0)).is_any
