@@ -22,6 +22,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Column, Table
 from rich.text import Text
 
+from backend.cli_tables import issues_table, queue_table
 from backend.errors import BackendError, InvalidRequest
 from backend.files import keep_private
 from backend.launcher.embedded_models import language_model_names
@@ -29,7 +30,6 @@ from backend.settings import Settings, settings_table
 
 if TYPE_CHECKING:
     from backend.domain.projects import Project
-    from backend.pipeline.status import Upcoming
     from backend.services import Services
 
 _CANNOT_START = 2
@@ -234,7 +234,22 @@ def queue(
         if as_json:
             typer.echo(json.dumps({**asdict(upcoming), "queue": state}, indent=2))
         else:
-            console.print(_render_queue(upcoming, state))
+            console.print(queue_table(upcoming, state))
+
+
+@app.command()
+def issues(
+    project: _ProjectNumber,
+    limit: Annotated[int, typer.Option(help="How many errors.", min=1)] = 20,
+    as_json: _AsJson = False,
+) -> None:
+    """Show probable errors in the labels, people's included, and who objects."""
+    with open_services() as services:
+        found = services.issues.issues(project_of(services, project))
+        if as_json:
+            typer.echo(json.dumps(found, indent=2))
+        else:
+            console.print(issues_table(found, limit))
 
 
 @app.command()
@@ -373,20 +388,3 @@ def _time_left(seconds: float | None) -> str:
         return "nothing left"
     minutes, rest = divmod(int(seconds), 60)
     return f"{minutes} min {rest} s left" if minutes else f"{rest} s left"
-
-
-def _render_queue(upcoming: Upcoming, state: Mapping[str, Any] | None) -> RenderableType:
-    """Render the next tasks of a queue with reasons, below its summary and warnings."""
-    if state is None:
-        return Text("The queue has no order yet: it gets one when all tasks have a label.")
-    numbers = (Column("place", justify="right"), Column("task", justify="right"))
-    table = Table(*numbers, "", "why", box=None, pad_edge=False)
-    for at, place in enumerate(upcoming.places):
-        tag = "audit" if place.is_holdout else ""
-        table.add_row(str(at + 1), str(place.task_id), tag, Text(place.reason))
-    lines = [*state["words"], *(f"Warning: {warning}" for warning in state["warnings"])]
-    lines.append(f"{upcoming.n_open:,} tasks wait in this order")
-    if upcoming.n_later:
-        later = "tasks came later and stand among them by how unsure they are"
-        lines.append(f"{upcoming.n_later:,} {later}")
-    return Group(*(Text(line) for line in lines), Text(), table)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from backend.pipeline.aggregate import Aggregator
     from backend.pipeline.ensemble import AnnotatorEnsemble
     from backend.pipeline.export import Exporter
+    from backend.pipeline.issues import IssueReader
     from backend.pipeline.pool import GuidelinesReader
     from backend.pipeline.predict import PredictionService, StudentPredictor
     from backend.pipeline.prelabel import PrelabelSteps
@@ -187,6 +188,13 @@ class Services:
                 "queue": partial(parts.check_queue, jobs),
             }
         )
+
+    @cached_property
+    def issues(self) -> IssueReader:
+        """Return the use case of probable label errors."""
+        from backend.pipeline.issues import IssueReader
+
+        return IssueReader(self.stores)
 
     @cached_property
     def exporter(self) -> Exporter:

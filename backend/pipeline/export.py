@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from backend.domain.labels import WeakLabel
@@ -23,6 +23,7 @@ from backend.pipeline.export_formats import (
     export_jsonl,
     export_label_studio,
 )
+from backend.pipeline.issues import IssueReader
 from backend.pipeline.pool import Guidelines, GuidelinesReader
 from backend.pipeline.release import MODEL_FROM, learned_from
 from backend.pipeline.rounds.context import artifacts
@@ -77,14 +78,16 @@ class Exporter:
             for label in self.stores.labels.weak_labels(project)
             if label.annotator == AGGREGATED and label.abstention is None
         }
+        issues = IssueReader(self.stores).by_answer(project)
         for task in self.stores.tasks.get(project.id, self.stores.tasks.ids(project.id)):
             for question in guidelines.schema.questions:
                 human = consensus[question.name].labels.get(task.id)
                 label = aggregated.get((task.id, question.name))
+                doubts = tuple(issues.get((task.id, question.name), ()))
                 if human is not None:
-                    yield _human_row(task, question, human)
+                    yield replace(_human_row(task, question, human), issues=doubts)
                 elif label is not None:
-                    yield _model_row(task, question, label)
+                    yield replace(_model_row(task, question, label), issues=doubts)
 
     def _copy_models(self, project: Project, guidelines: Guidelines, folder: Path) -> Path | None:
         """Copy the served students; of several questions, each into a folder of its own."""

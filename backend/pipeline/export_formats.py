@@ -21,7 +21,17 @@ from backend.files import replacing_file
 HUMAN = "human"
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 _NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
-_COLUMNS = ("task_id", "question", "label", "spans", "text", "source", "probability", "annotators")
+_COLUMNS = (
+    "task_id",
+    "question",
+    "label",
+    "spans",
+    "text",
+    "source",
+    "probability",
+    "annotators",
+    "issues",
+)
 
 WriteResult = Callable[[Sequence[WeakLabel], Task], Prediction | None]
 """Puts one task's labels into Label Studio's form; None when there is no answer in them."""
@@ -33,7 +43,8 @@ class ExportRow:
 
     `labels`, `spans` or `text` hold the answer, as in `Answer`, and `probabilities` (K,) the
     posterior that `labels` come from. `source` is "human" or "fused"; `probability` in [0, 1] is
-    that the answer is right, None if unknown; `annotators` are those who answered.
+    that the answer is right, None if unknown; `annotators` are those who answered; `issues` are
+    probable errors, as `LabelIssue.to_json` writes them.
     """
 
     task_id: int
@@ -46,6 +57,7 @@ class ExportRow:
     probability: float | None = None
     probabilities: tuple[float, ...] = ()
     annotators: tuple[str, ...] = ()
+    issues: tuple[Mapping[str, Any], ...] = ()
 
 
 def export_jsonl(rows: Iterable[ExportRow], path: Path) -> int:
@@ -78,6 +90,7 @@ def export_csv(rows: Iterable[ExportRow], path: Path, *, data_keys: Sequence[str
             if row.question.kind.is_multilabel:
                 entry["label"] = list(row.labels)
             entry["annotators"] = ", ".join(row.annotators)
+            entry["issues"] = entry["issues"] or None
             values = [entry.get(column) for column in _COLUMNS]
             writer.writerow([_cell(v) for v in (*values, *map(row.data.get, data_keys))])
 
@@ -129,6 +142,7 @@ def _as_object(row: ExportRow) -> dict[str, Any]:
         "source": row.source,
         "probability": row.probability,
         "annotators": list(row.annotators),
+        "issues": [dict(issue) for issue in row.issues],
         "data": dict(row.data),
     }
 

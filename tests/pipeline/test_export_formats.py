@@ -66,6 +66,7 @@ def test_each_answer_is_a_line_of_json_with_its_source(tmp_path):
         "source": "human",
         "probability": 1.0,
         "annotators": ["1", "2"],
+        "issues": [],
         "data": {"text": "good"},
     }
     assert second["spans"] == [{"start": 0, "end": 3, "label": "PER", "probability": 0.7}]

@@ -18,6 +18,7 @@ from backend.domain.rounds import MAX_CHANGED, QUESTIONS, RoundState
 from backend.errors import NothingLearned
 from backend.evaluation.gate import GateDecision, PairedOutcomes, decide_promotion
 from backend.evaluation.stopping import advise_on_rounds
+from backend.label_model.label_issues import LabelIssue
 from backend.label_model.label_tables import (
     LabelTable,
     aggregated_table,
@@ -27,6 +28,7 @@ from backend.label_model.label_tables import (
 from backend.label_model.labels_matrix import AGGREGATED, AggregatedMatrix
 from backend.pipeline.aggregate import Aggregator
 from backend.pipeline.ensemble import AnnotatorEnsemble, EnsembleState
+from backend.pipeline.issues import round_issues, save_issues
 from backend.pipeline.pool import AggregatedPool, Pool
 from backend.pipeline.release import (
     LABELS_FROM,
@@ -95,6 +97,7 @@ class _Verdict:
     decision: GateDecision
     change: LabelChange
     figures: Mapping[str, Any]
+    issues: Sequence[LabelIssue]
 
 
 @dataclass(frozen=True)
@@ -161,6 +164,8 @@ class PromoteStep:
         if not verdicts:
             reasons = (f"{name}: {reason}" for name, reason in failures.items())
             raise NothingLearned("; ".join(reasons))
+        issues = [issue for verdict in verdicts for issue in verdict.issues]
+        save_issues(self.stores, first.project, issues)
         if not any(verdict.decision.is_promoted for verdict in verdicts):
             self.stores.rounds.finish(first.round, RoundState.REFUSED, metrics=metrics)
             _LOG.info("project=%s round=%d refused", first.project.id, first.round.number)
@@ -176,6 +181,8 @@ class PromoteStep:
         served = served.align(made.pool.example_ids)
         rule = ChangeRule(self.ensemble, self.context.plan.labels_change)
         change = rule.decide(made.pool, made.question, (served, made.table), decision)
+        in_use = change.apply(served, made.table)
+        issues = round_issues(made.pool, made.question, (in_use, held_out), made.matrix)
         if change.is_any:  # people's answers are no labels that were made without them
             is_kept = change.is_kept & ~made.pool.human_table(made.question).has_label
             held_out = held_out.overlay(is_kept, served)
@@ -192,9 +199,10 @@ class PromoteStep:
                 "reason": change.reason,
             },
             "gate_figures": dict(decision.figures),
+            "n_issues": len(issues),
             "expected_gain": None if change.gain is None else change.gain.to_json(),
         }
-        return _Verdict(made, decision, change, figures)
+        return _Verdict(made, decision, change, figures, issues)
 
     def _served(self, project: Project) -> list[WeakLabel]:
         """Return the aggregated labels that are served now."""

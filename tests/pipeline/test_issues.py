@@ -1,0 +1,72 @@
+"""A round's probable errors are stored, read while they stand, and exported."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from backend.label_model.label_issues import IssueKind, LabelIssue
+from backend.pipeline.issues import LABEL_ISSUES, IssueReader, save_issues
+from tests.pipeline.conftest import House
+from tests.pipeline.people import people_answer
+
+
+@pytest.fixture
+def house(stores, tmp_path) -> House:
+    return House(stores, folder=tmp_path, chunk=20)
+
+
+def issue(task_id, probability, *, is_human=False):
+    says = {"fake": ("Negative", 0.8)}
+    given = ("Positive", "Negative", is_human, probability, says)
+    return LabelIssue(task_id, "sentiment", IssueKind.WRONG, *given)
+
+
+def ids_of(house, project):
+    return [one["task_id"] for one in IssueReader(house.stores).issues(project)]
+
+
+def test_errors_are_ranked_and_stand_until_the_question_changes(house):
+    project_id = house.connected(6)
+    house.prelabel(project_id)
+    project = house.projects.get(project_id)
+    first, second, *_ = house.tasks.ids(project_id)
+    save_issues(house.stores, project, [issue(first, 0.5), issue(second, 0.9), issue(99_999, 0.8)])
+    assert ids_of(house, project) == [second, first]
+    stored = house.stores.state.get(project_id, LABEL_ISSUES)
+    house.stores.state.put(project_id, LABEL_ISSUES, stored | {"question_version": "other"})
+    assert ids_of(house, project) == []
+
+
+def test_an_error_that_people_have_looked_at_since_is_gone(house):
+    project_id = house.connected(6)
+    house.prelabel(project_id)
+    project = house.projects.get(project_id)
+    answered = list(people_answer(house, project_id, 2))
+    house.prelabel(project_id)
+    others = [i for i in house.tasks.ids(project_id) if i not in answered]
+    issues = [issue(answered[0], 0.9, is_human=True), issue(others[0], 0.6)]
+    save_issues(house.stores, project, issues)
+    stored = house.stores.state.get(project_id, LABEL_ISSUES)
+    newest = max(label.updated_at for label in house.tasks.human_labels(project_id))
+    for seconds, standing in ((1, [answered[0], others[0]]), (-1, [others[0]])):
+        found_at = (newest + timedelta(seconds=seconds)).astimezone(UTC).isoformat()
+        house.stores.state.put(project_id, LABEL_ISSUES, stored | {"found_at": found_at})
+        assert ids_of(house, project) == standing
+    assert datetime.fromisoformat(stored["found_at"]).tzinfo is not None
+
+
+def test_an_export_has_the_errors_beside_the_labels(house, tmp_path):
+    project_id = house.connected(6)
+    house.prelabel(project_id)
+    project = house.projects.get(project_id)
+    task_id = house.tasks.ids(project_id)[0]
+    save_issues(house.stores, project, [issue(task_id, 0.9)])
+    house.exporter.export(project, tmp_path / "out")
+    lines = (tmp_path / "out" / "labels.jsonl").read_text().splitlines()
+    rows = {row["task_id"]: row for row in map(json.loads, lines)}
+    assert [one["suggested"] for one in rows[task_id]["issues"]] == ["Negative"]
+    assert all(row["issues"] == [] for i, row in rows.items() if i != task_id)
+    assert '""error_probability"": 0.9' in (tmp_path / "out" / "labels.csv").read_text()
