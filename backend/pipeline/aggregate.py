@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from backend.domain.labels import AnnotatorKind
+from backend.domain.labels import AnnotatorKind, WeakLabel
 from backend.domain.projects import Project
+from backend.domain.questions import Question
+from backend.label_model.label_tables import aggregated_table, given_table
 from backend.pipeline.ensemble import AnnotatorEnsemble
 from backend.pipeline.pool import MIN_TEXTS, N_SAMPLED, AggregatedPool, GuidelinesReader, Pool
 from backend.store import Stores
@@ -54,10 +57,38 @@ class Aggregator:
         self.ensemble.fit_sample(self.guidelines.pool(project, is_sample=True))
         return True
 
-    def aggregate(self, project: Project) -> AggregatedPool:
-        """Fit the label model to all labels of a project, aggregate them, and save both."""
+    def aggregate(self, project: Project, *, settled: Collection[str] = ()) -> AggregatedPool:
+        """Fit the label model to all labels of a project, aggregate them, and save both.
+
+        Args:
+            project: the project.
+            settled: questions whose served labels a round decided about: they change in the next
+                round or by people's answers, not because the label model was fitted again.
+        """
         pool = self.pool(project)
         self.ensemble.fit(pool)
         aggregated = self.ensemble.aggregate(pool)
+        served = [
+            label
+            for label in self.stores.labels.weak_labels(project)
+            if label.annotator_kind is AnnotatorKind.AGGREGATED
+        ]
+        kept = {
+            q.name: _changed_ids(aggregated, q, served) for q in pool.questions if q.name in settled
+        }
+        aggregated = aggregated.keep(
+            served, lambda label: label.example_id in kept.get(label.question, ())
+        )
         self.stores.labels.save(project, aggregated.labels, [])
         return aggregated
+
+
+def _changed_ids(
+    aggregated: AggregatedPool, question: Question, served: Sequence[WeakLabel]
+) -> set[int]:
+    """Return the examples without an answer by people whose label is not the served one."""
+    pool = aggregated.pool
+    ids = pool.example_ids
+    found = aggregated_table(question, ids, aggregated.matrices[question.name])
+    differs = given_table(question, served).align(ids).differs(found)
+    return set(ids[differs & ~pool.human_table(question).has_label].tolist())

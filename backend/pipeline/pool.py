@@ -155,6 +155,28 @@ class AggregatedPool:
         labels = [label for of_example in zip(*columns, strict=True) for label in of_example]
         return cls(pool, matrices, labels)
 
+    def keep(
+        self, served: Sequence[WeakLabel], is_kept: Callable[[WeakLabel], bool]
+    ) -> AggregatedPool:
+        """Return the pool with the served labels in place of some, where there are any.
+
+        The annotators' posteriors stay those of this pool, so that the queue uses them.
+        """
+        known = {(label.example_id, label.question): label for label in served}
+        labels = [
+            replace(
+                known.get((label.example_id, label.question), label),
+                annotator_posteriors=label.annotator_posteriors,
+            )
+            if is_kept(label)
+            else label
+            for label in self.labels
+        ]
+        matrices = {
+            q.name: _with_posteriors(self.matrices[q.name], q, labels) for q in self.pool.questions
+        }
+        return AggregatedPool(self.pool, matrices, labels)
+
     def posteriors(self, question: Question) -> NDArray[np.float64]:
         """Return the aggregated posteriors (n, K) of a question, NaN rows without a label."""
         return self.matrices[question.name].probabilities
@@ -255,3 +277,13 @@ def human_spans(question: Question, consensus: Consensus) -> Mapping[int, tuple[
     if not question.kind.has_spans:
         return {}
     return {example_id: label.answer.spans for example_id, label in consensus.labels.items()}
+
+
+def _with_posteriors(
+    matrix: AggregatedMatrix, question: Question, labels: Sequence[WeakLabel]
+) -> AggregatedMatrix:
+    """Return aggregated labels with the posteriors of weak labels in their place."""
+    missing = (np.nan,) * len(question.labels)
+    rows = [label.probabilities or missing for label in labels if label.question == question.name]
+    posteriors = np.array(rows, dtype=np.float64).reshape(len(rows), len(question.labels))
+    return replace(matrix, probabilities=posteriors)

@@ -170,7 +170,10 @@ class Orderer:
         if project is None or not self.is_due(project):
             return {"is_ordered": 0}
         try:
-            self.releases.draft(self.aggregator.aggregate(project), {"kind": "ordering"})
+            learned = self.stores.releases.provenance(project.id, project.model_version)
+            settled = [n for n, source in learned.get(LEARNED, {}).items() if LABELS_FROM in source]
+            aggregated = self.aggregator.aggregate(project, settled=settled)
+            self.releases.draft(aggregated, {"kind": "ordering"})
         except UnsupportedLabelConfig as exc:
             self.stores.jobs.note_problem(project_id, ORDERING, str(exc))
             return {"is_ordered": 0}

@@ -297,18 +297,12 @@ class PromoteStep:
         ids = pool.example_ids
         kept = {v.made.question.name: set(ids[v.change.is_kept].tolist()) for v in promoted}
         replaced = {v.made.question.name for v in promoted if v.change.is_any}
-        stored = {(v.example_id, v.question): v for v in self._served(first.project)}
-
-        def composed(label: WeakLabel) -> WeakLabel:
-            is_kept = label.example_id in kept.get(label.question, ())
-            if label.question in replaced and not is_kept:
-                return label
-            served = stored.get((label.example_id, label.question), label)
-            return replace(served, annotator_posteriors=label.annotator_posteriors)
-
-        labels = [composed(label) for label in AggregatedPool.of(pool, matrices).labels]
-        final = {q.name: _with_labels(matrices[q.name], q, labels) for q in pool.questions}
-        return AggregatedPool(pool, final, labels)
+        return AggregatedPool.of(pool, matrices).keep(
+            self._served(first.project),
+            lambda label: (
+                label.question not in replaced or label.example_id in kept[label.question]
+            ),
+        )
 
     def _decide(self, made: RoundLabels, challenger: LabelTable) -> GateDecision:
         """Compare held-out labels with those served, on people's labels or the student's."""
@@ -368,13 +362,3 @@ def _pair(
     if len(rows) == 0:
         return None
     return PairedOutcomes(~champion.differs(truth)[rows], ~challenger.differs(truth)[rows])
-
-
-def _with_labels(
-    matrix: AggregatedMatrix, question: Question, labels: Sequence[WeakLabel]
-) -> AggregatedMatrix:
-    """Return aggregated labels with the posteriors of weak labels in their place."""
-    missing = (np.nan,) * len(question.labels)
-    rows = [label.probabilities or missing for label in labels if label.question == question.name]
-    posteriors = np.array(rows, dtype=np.float64).reshape(len(rows), len(question.labels))
-    return replace(matrix, probabilities=posteriors)
