@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from backend.domain.labels import MIN_HUMAN_LABELS, Span
 from backend.label_model.labels_matrix import SpanRows
 from backend.label_model.latent_class import Floats
 
-_PRIOR_OF_MARK, _PRIOR_OF_NONE = (14.0, 6.0), (6.0, 14.0)
+_PRIOR_OF_MARK, _PRIOR_OF_NONE = (14.0, 6.0), (2.0, 18.0)
 """Pseudo-counts of marks and omissions at a place that holds a span, and at one that does not."""
 _PRIOR_SHARE = (5.0, 5.0)
 _HUMAN_WEIGHT = 10.0
@@ -23,7 +23,7 @@ _INVERSE_TEMPERATURE = 0.8
 _N_STEPS = 50
 _MIN_WEIGHT = 0.1
 _MIN_RATE = 1e-3
-_KEPT_FROM = 0.5
+_MAX_THRESHOLD = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,28 +46,34 @@ class SpanModel:
     """A fitted model of plain numbers.
 
     `share` of the places that some annotator names hold a span; `per_text` spans are expected in a
-    text; `n_human` texts with a human label were used.
+    text; places are kept whose probability is at least `threshold`; `n_human` texts with a human
+    label were used.
     """
 
     annotators: Mapping[str, SpanAnnotator]
     share: float
     per_text: float
+    threshold: float = 0.5
     n_human: int = 0
 
-    def place_probabilities(self, marks: Floats, names: Sequence[str]) -> Floats:
+    def place_probabilities(
+        self,
+        marks: Floats,
+        names: Sequence[str],
+        inverse_temperature: float = _INVERSE_TEMPERATURE,
+    ) -> Floats:
         """Return the probability (m,) that each place holds a span.
 
         Args:
             marks: (m, A), the probability with which each annotator marks it, NaN where it has no
                 answer about the text.
             names: the annotators' names.
+            inverse_temperature: of the evidence.
         """
-        true = np.array([self.annotators[name].sensitivity for name in names])
-        false = np.array([self.annotators[name].false_rate for name in names])
-        marked = np.log(true / false)
-        omitted = np.log((1 - true) / (1 - false))
-        evidence = np.nan_to_num(marks * marked + (1 - marks) * omitted).sum(axis=1)
-        return np.asarray(expit(logit(self.share) + _INVERSE_TEMPERATURE * evidence))
+        rates = [(a.sensitivity, a.false_rate) for a in map(self.annotators.__getitem__, names)]
+        true, false = np.array(rates).reshape(-1, 2).T
+        evidence = _log_likelihoods(marks, true) - _log_likelihoods(marks, false)
+        return np.asarray(expit(logit(self.share) + inverse_temperature * evidence))
 
     def missed(self, names: Sequence[str]) -> float:
         """Return how many spans of a text are expected that none of these annotators marks."""
@@ -82,7 +88,7 @@ class SpanModel:
     def from_json(cls, data: Mapping[str, Any]) -> SpanModel:
         """Read what `to_json` wrote."""
         annotators = {name: SpanAnnotator(**rates) for name, rates in data["annotators"].items()}
-        return cls(annotators, data["share"], data["per_text"], data["n_human"])
+        return cls(**{**data, "annotators": annotators})
 
 
 def aggregate_spans(votes: Mapping[str, SpanRows], model: SpanModel) -> tuple[SpanRows, Floats]:
@@ -118,10 +124,12 @@ def fit_span_model(
     """Fit the rates of annotators of spans by expectation maximization.
 
     The idea: whether a place that anybody marks holds a span is hidden; given it, annotators mark
-    it or not independently, each with two rates (Dawid and Skene 1979, two classes). Overlapping
-    spans are one place, whatever their borders and labels. A mark counts by its own probability.
-    Places in texts that people have answered are known and count tenfold, those that only people
-    marked too; they are used from 20 texts on.
+    it or not independently, each with two rates (Dawid and Skene 1979, two classes). A place that
+    nobody marks is never seen, so the likelihoods are those of a place with at least one mark, and
+    unseen places count as expected from the rates. Overlapping spans are one place, whatever their
+    borders and labels. A mark counts by its own probability. Places in texts that people have
+    answered are known and count tenfold, those that only people marked too; they are used from 20
+    texts on.
 
     **Deviations**: priors of 20 places on each rate, because two annotators alone determine none;
     no annotator marks more often where there is nothing. Cost: 50 passes over the places.
@@ -134,42 +142,81 @@ def fit_span_model(
     names = list(votes)
     marks, truth = _places(votes, human)
     is_known = np.isfinite(truth)
-    importance = np.where(is_known, _HUMAN_WEIGHT, 1.0)
-    is_given = np.isfinite(marks)
-    filled = np.nan_to_num(marks)
-    n_given = np.maximum(is_given.sum(axis=1), 1)
-    holds = np.where(is_known, truth, filled.sum(axis=1) / n_given)
-    model = _with_rates(names, filled, is_given, holds, importance)
+    n_given = np.maximum(np.isfinite(marks).sum(axis=1), 1)
+    holds = np.where(is_known, truth, np.nansum(marks, axis=1) / n_given)
+    model = SpanModel({name: SpanAnnotator(0.7, 0.1) for name in names}, 0.5, 0.0)
     for _ in range(_N_STEPS):
-        holds = np.where(is_known, truth, model.place_probabilities(marks, names))
-        model = _with_rates(names, filled, is_given, holds, importance)
+        model = _with_rates(model, marks, holds, is_known)
+        holds = np.where(is_known, truth, model.place_probabilities(marks, names, 1.0))
     n_rows = max(1, len(next(iter(votes.values()), ())))
-    per_text = float(holds.sum()) / n_rows
-    return SpanModel(model.annotators, model.share, per_text, len(human))
+    model = replace(model, per_text=float(holds.sum()) / n_rows, n_human=len(human))
+    probabilities = model.place_probabilities(marks, names)
+    n_missed = n_rows * model.missed(names)
+    return replace(model, threshold=_best_threshold(probabilities, n_missed))
+
+
+def _best_threshold(probabilities: Floats, n_missed: float) -> float:
+    """Return the probability from which places are kept: where the expected F1 is highest.
+
+    That is at most one half: a place that holds a span rather than not is kept anyway (Lipton et
+    al. 2014, arXiv 1402.1892).
+    """
+    ranked = np.sort(probabilities)[::-1]
+    if not len(ranked):
+        return _MAX_THRESHOLD
+    f1 = 2 * ranked.cumsum() / (np.arange(1, len(ranked) + 1) + ranked.sum() + n_missed)
+    return float(min(_MAX_THRESHOLD, ranked[int(f1.argmax())]))
 
 
 def _with_rates(
-    names: Sequence[str],
-    marks: Floats,
-    is_given: NDArray[np.bool_],
-    holds: Floats,
-    importance: Floats,
+    model: SpanModel, marks: Floats, holds: Floats, is_known: NDArray[np.bool_]
 ) -> SpanModel:
-    """Return the model whose rates fit the places, of which `holds` (m,) hold a span."""
-    annotators = {}
-    for at, name in enumerate(names):
-        yes = importance * is_given[:, at] * holds
-        no = importance * is_given[:, at] * (1 - holds)
-        true = _rate(marks[:, at], yes, _PRIOR_OF_MARK)
-        false = _rate(marks[:, at], no, _PRIOR_OF_NONE)
-        annotators[name] = SpanAnnotator(true, min(true, false))
-    share = _rate(holds, importance, _PRIOR_SHARE)
-    return SpanModel(annotators, share, 0.0)
+    """Return the model with rates that fit the places, of which `holds` (m,) hold a span.
+
+    In texts that people have answered (`is_known`) no place that holds a span is unseen.
+    """
+    importance = np.where(is_known, _HUMAN_WEIGHT, 1.0)
+    names = list(model.annotators)
+    sensitivities = [model.annotators[name].sensitivity for name in names]
+    false_rates = [model.annotators[name].false_rate for name in names]
+    unseen = [_unseen(np.isfinite(marks), np.array(r)) for r in (sensitivities, false_rates)]
+    n_true = importance * holds * np.where(is_known, 1.0, 1 / (1 - unseen[0]))
+    n_false = importance * (1 - holds) / (1 - unseen[1])
+    true = _rates(marks, importance * holds, n_true, _PRIOR_OF_MARK)
+    false = _rates(marks, importance * (1 - holds), n_false, _PRIOR_OF_NONE)
+    annotators = {
+        name: SpanAnnotator(float(yes), float(min(yes, no)))
+        for name, yes, no in zip(names, true, false, strict=True)
+    }
+    seen, right = float(importance.sum()), float(importance @ holds)
+    share = (_PRIOR_SHARE[0] + right) / (sum(_PRIOR_SHARE) + seen)
+    return replace(model, annotators=annotators, share=share)
 
 
-def _rate(hits: Floats, weights: Floats, prior: tuple[float, float]) -> float:
-    rate = (prior[0] + float(hits @ weights)) / (sum(prior) + float(weights.sum()))
-    return min(max(rate, _MIN_RATE), 1 - _MIN_RATE)
+def _rates(marks: Floats, weights: Floats, n_places: Floats, prior: tuple[float, float]) -> Floats:
+    """Return how often each annotator (A,) marks a place, those that nobody marks included.
+
+    Args:
+        marks: (m, A), NaN where an annotator has no answer.
+        weights: (m,), how much each place counts.
+        n_places: (m,), for how many places each stands, unseen ones included.
+        prior: pseudo-counts of marks and omissions.
+    """
+    n_marks, n_all = weights @ np.nan_to_num(marks), n_places @ np.isfinite(marks)
+    rates = (prior[0] + n_marks) / (sum(prior) + n_all)
+    return np.asarray(np.clip(rates, _MIN_RATE, 1 - _MIN_RATE))
+
+
+def _log_likelihoods(marks: Floats, rates: Floats) -> Floats:
+    """Return the log-probability (m,) of each place's marks, given that there is one."""
+    logs = np.nan_to_num(marks * np.log(rates) + (1 - marks) * np.log(1 - rates)).sum(axis=1)
+    return np.asarray(logs - np.log(1 - _unseen(np.isfinite(marks), rates)))
+
+
+def _unseen(is_given: NDArray[np.bool_], rates: Floats) -> Floats:
+    """Return the probability (m,) that none of those who have an answer marks a place."""
+    omitted = np.where(is_given, 1 - rates, 1.0).prod(axis=1)
+    return np.asarray(np.clip(omitted, 0.0, 1 - _MIN_RATE))
 
 
 def _places(
@@ -223,7 +270,7 @@ def _decide(
     ):
         span = Span(*key, probability)
         rivals = [other for other in kept if _overlaps(span, other)]
-        if place <= _KEPT_FROM:
+        if place < model.threshold:
             doubts += [] if rivals else [1 - place]
         elif all(_marks_both(exact, key, _key(other)) for other in rivals):
             kept.append(span)

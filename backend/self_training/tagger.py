@@ -13,6 +13,7 @@ from transformers import AutoModelForTokenClassification
 
 from backend.domain.labels import Span
 from backend.self_training.pretrained import PretrainedModel, create_model, load_model
+from backend.self_training.text_pieces import TextPieces
 from backend.self_training.tokens import Tokens, truncate
 
 OUTSIDE = "O"
@@ -102,9 +103,15 @@ class SpanTagger(PretrainedModel[TaggerSpec]):
 
     def predict(self, texts: Sequence[str]) -> list[tuple[Span, ...]]:
         """Return each text's spans with their probabilities, in order."""
-        tokens, words = self.tokenize(texts)
+        pieces = self.cut(texts)
+        tokens, words = self.tokenize(pieces.texts)
         probabilities = self.predict_tags(tokens, words)
-        return [self.decode(*pair) for pair in zip(words, probabilities, strict=True)]
+        found = [self.decode(*pair) for pair in zip(words, probabilities, strict=True)]
+        return list(pieces.joined(found))
+
+    def cut(self, texts: Sequence[str]) -> TextPieces:
+        """Return the texts in pieces that are read whole."""
+        return TextPieces.cut(texts, self.tokenizer, self.spec.max_tokens)
 
     def decode(self, words: Words, probabilities: NDArray[np.float64]) -> tuple[Span, ...]:
         """Read spans off the words' likeliest tags.

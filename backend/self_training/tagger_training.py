@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 from itertools import starmap
 from pathlib import Path
 
@@ -47,11 +47,17 @@ class SpanTrainer:
         in easy O's. FreeAL's own variant was never published; this is a new one (confident learning
         on tokens: Wang and Mueller 2022, arXiv 2210.03920).
 
+        A text that is too long for the model is learned in pieces, all in one fold.
+
         Raises like `Student.fit`. Cost: `n_folds` trainings (one, without folds).
         """
         spec = TaggerSpec(data.labels, self.base, self.recipe.max_tokens)
         started = time.perf_counter()
-        training = _SpanTraining(data, self.recipe, spec, seed, hooks or TrainingHooks())
+        tagger = SpanTagger.create(spec, seed=seed)
+        pieces = tagger.cut(data.texts)
+        keys = tuple(data.texts[row] for row in pieces.rows)
+        options = _Options(self.recipe, spec, seed, hooks or TrainingHooks())
+        training = _SpanTraining(pieces.of(data), keys, options, tagger)
         targets, weights = training.given, training.given_weights
         held_out = None
         if self.recipe.n_folds:
@@ -61,10 +67,13 @@ class SpanTrainer:
         crossed_at = time.perf_counter()
         model = training.fine_tune("spans", targets, weights)
         probabilities = training.predict(model)
-        predicted = training.decode(model, probabilities)
-        crossed = predicted if held_out is None else training.decode(model, held_out)
-        score = training.quality_score(probabilities if held_out is None else targets)
-        issues = noise.label_issues(score, training.has_spans, data.ids)
+        predicted = pieces.joined(training.decode(model, probabilities))
+        crossed = predicted
+        if held_out is not None:
+            crossed = pieces.joined(training.decode(model, held_out))
+        score = pieces.least(training.quality_score(probabilities if held_out is None else targets))
+        has_spans = np.array([spans is not None for spans in data.spans])
+        issues = noise.label_issues(score, has_spans, data.ids)
         seconds = {"cross-fit": crossed_at - started, "final": time.perf_counter() - crossed_at}
         report = TrainingReport(self.recipe.name, seconds, base=base_name(self.base))
         return model, SpanOutput(predicted, crossed, score, issues, report)
@@ -74,18 +83,32 @@ class SpanTrainer:
         return SpanTagger.load(folder)
 
 
-@dataclass
-class _SpanTraining:
-    """One training's data as w words of all texts in a row, with one-hot tags (w, tags)."""
+@dataclass(frozen=True, slots=True)
+class _Options:
+    """Options of one training."""
 
-    data: SpanTrainingSet
     recipe: Recipe
     spec: TaggerSpec
     seed: int
     hooks: TrainingHooks
 
-    def __post_init__(self) -> None:
-        data, tagger = self.data, SpanTagger.create(self.spec, seed=self.seed)
+
+@dataclass
+class _SpanTraining:
+    """One training's data as w words of all texts in a row, with one-hot tags (w, tags).
+
+    `keys` are equal for texts that share a fold; `tagger` splits texts into words.
+    """
+
+    data: SpanTrainingSet
+    keys: tuple[str, ...]
+    options: _Options
+    tagger: InitVar[SpanTagger]
+
+    def __post_init__(self, tagger: SpanTagger) -> None:
+        data, options = self.data, self.options
+        self.recipe, self.spec = options.recipe, options.spec
+        self.seed, self.hooks = options.seed, options.hooks
         self.tokens, self.words = tagger.tokenize(data.texts)
         self.has_spans = np.array([spans is not None for spans in data.spans])
         tags = [
@@ -138,7 +161,7 @@ class _SpanTraining:
         n_folds = self.recipe.n_folds
         n_spans = np.array([len(spans or ()) for spans in self.data.spans])
         rng = np.random.default_rng(self.seed)
-        folds = noise.assign_folds(self.data.texts, n_spans, n_folds=n_folds, rng=rng)
+        folds = noise.assign_folds(self.keys, n_spans, n_folds=n_folds, rng=rng)
         out = self.given.copy()
         for fold in range(n_folds):
             rows = np.flatnonzero(self.has_spans & (folds != fold))

@@ -15,6 +15,7 @@ from backend.domain.projects import Project, ProjectId
 from backend.domain.questions import LabelDefinition, Question, QuestionKind, TaskSchema, TextField
 from backend.errors import LanguageModelUnavailable
 from backend.label_model.crowd import Consensus, ConsensusLabel
+from backend.labelstudio.label_config import LabelConfigReader
 from backend.pipeline.ensemble import AnnotatorEnsemble, EnsembleState
 from backend.pipeline.pool import Guidelines, Pool, label_positions
 from backend.pipeline.status import StatusReporter
@@ -174,7 +175,9 @@ def test_unsure_texts_are_asked_about_with_a_second_template(stores):
     joined = {label.example_id for label in labels if "+" in label.prompt_version}
     assert joined == twice
     second = ensemble.state(PROJECT).reports["tone"]["second"]["template"]
-    words = StatusReporter(stores, Prices(), max_cycles=1).prompts(PROJECT)["tone"]
+    words = StatusReporter(
+        stores, LabelConfigReader(lambda *_: ""), Prices(), max_cycles=1
+    ).prompts(PROJECT)["tone"]
     assert words.startswith(f"template {first}, ")
     assert f"{second} as well where unsure (" in words
 

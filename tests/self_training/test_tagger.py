@@ -123,3 +123,29 @@ def test_a_saved_tagger_predicts_the_same_here_and_in_a_plain_pipeline(tiny_base
     assert theirs == expected
     with pytest.raises(InvalidRequest, match="no student of this project: 'kind'"):
         TextClassifier.load(folder)
+
+
+def test_a_long_text_is_learned_and_read_in_pieces(tiny_base):
+    data = span_set(60)
+    n_long = 40
+    long = " ".join(data.texts[:n_long])
+    starts = np.cumsum([0, *(len(text) + 1 for text in data.texts[:n_long])])
+    spans = tuple(
+        replace(span, start=span.start + int(at), end=span.end + int(at))
+        for at, each in zip(starts, data.spans[:n_long], strict=False)
+        for span in each
+    )
+    joined = SpanTrainingSet(
+        (1, 2, *range(3, 63)),
+        (long, long, *data.texts),
+        LABELS,
+        (spans, None, *data.spans),
+        np.zeros(62, dtype=bool),
+    )
+    tagger, output = SpanTrainer(tiny_base, recipe=RECIPE).fit(joined)
+    assert len(output.predicted) == len(output.cross_fitted) == 62
+    assert output.predicted[0] == output.predicted[1]
+    assert output.predicted[0][-1].end > len(long) // 2
+    assert all(long[s.start : s.end] in (*GOOD, *BAD) for s in output.predicted[0])
+    assert tagger.predict([long]) == [output.predicted[0]]
+    assert 0 < output.label_quality_score[0] <= 1
