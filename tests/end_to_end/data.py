@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import random
 from dataclasses import dataclass
 from itertools import cycle, islice
 
@@ -41,3 +42,56 @@ def _sst2() -> list[Review]:
 def _review(line: str) -> Review:
     row = json.loads(line)
     return Review(row["text"], row["label"].capitalize())
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """A made-up note about a visit, with what it holds by construction.
+
+    `people` and `places` are (start, end) of names, `topics` what it speaks of, `label` "Positive"
+    or "Negative".
+    """
+
+    text: str
+    people: tuple[tuple[int, int], ...]
+    places: tuple[tuple[int, int], ...]
+    topics: tuple[str, ...]
+    label: str
+
+
+_PEOPLE = ("Ada Berg", "Tomas Lind", "Mira Okafor", "Jonas Weil", "Lucia Ferro", "Ivan Petrov")
+_PLACES = ("Oslo", "Lisbon", "Nairobi", "Kyoto", "Montreal", "Vienna", "Cape Town")
+_OPENINGS = (
+    "{person} from {place} writes: ",
+    "{person} stayed with us in {place}. ",
+    "After the trip to {place}, {person} told us: ",
+    "A guest in {place} writes: ",
+    "{person} writes: ",
+)
+_CLAUSES = {
+    "price": ("the price was very fair", "the bill was far too high"),
+    "staff": ("the staff was kind and quick", "the staff was rude and slow"),
+    "food": ("the food was delicious", "the food was cold and stale"),
+    "room": ("the room was bright and clean", "the room was dark and dirty"),
+}
+
+
+def visits(n: int) -> list[Visit]:
+    """Return n different notes, the same ones every time."""
+    rng = random.Random(0)  # noqa: S311
+    return [_visit(rng, number) for number in range(n)]
+
+
+def _visit(rng: random.Random, number: int) -> Visit:
+    person, place = rng.choice(_PEOPLE), rng.choice(_PLACES)
+    opening = rng.choice(_OPENINGS).format(person=person, place=place)
+    topics = tuple(sorted(rng.sample(sorted(_CLAUSES), rng.choice((1, 1, 2)))))
+    is_good = rng.random() < 0.5
+    said = " and ".join(_CLAUSES[topic][0 if is_good else 1] for topic in topics)
+    text = f"{opening}{said} (visit {number})."
+
+    def named(name: str) -> tuple[tuple[int, int], ...]:
+        start = text.find(name)
+        return ((start, start + len(name)),) if start >= 0 else ()
+
+    return Visit(text, named(person), named(place), topics, "Positive" if is_good else "Negative")

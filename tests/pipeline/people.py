@@ -46,7 +46,7 @@ def outcome(house, project_id) -> dict[str, object]:
         "predictions": {row.task_id: (row.result, row.score) for row in rows},
         "places": house.releases.places(project),
         "votes": {
-            (label.example_id, label.annotator): label.probabilities
+            (label.example_id, label.question, label.annotator): (label.probabilities, label.spans)
             for label in house.labels.weak_labels(project)
         },
         "round": (last.number, last.state, last.metrics),

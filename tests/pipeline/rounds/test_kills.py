@@ -13,14 +13,20 @@ import pytest
 
 from backend.domain.projects import ProjectId
 from backend.store import Database, Stores
+from tests.conftest import SENTIMENT
 from tests.fakes import FakePlatform
 from tests.pipeline.conftest import LARGE_CHUNK, House, KilledHere, ReplayingSteps
 from tests.pipeline.people import N_TEXTS, outcome, people_answer
 
+NAMES = '<Labels name="names" toName="text"><Label value="Person"/></Labels>'
+
 
 @dataclass(frozen=True)
 class Labelled:
-    """A project of 30 texts, labelled once, with 12 answers by people that nobody has seen."""
+    """A project of 30 texts, labelled once, with 12 answers by people that nobody has seen.
+
+    One asks a choice, one a choice and spans.
+    """
 
     file: Path
     platform: FakePlatform
@@ -32,6 +38,11 @@ class Labelled:
         shutil.copy(self.file, folder)
         with opened(folder, copy.deepcopy(self.platform)) as house:
             yield house
+
+
+def text_of(number: int) -> str:
+    name = "Ada" if number % 3 else "nobody"
+    return f"{'good' if number % 2 else 'bad'} says {name} {number}"
 
 
 @contextmanager
@@ -49,12 +60,13 @@ def opened(folder: Path, platform: FakePlatform) -> Iterator[House]:
     database.close()
 
 
-@pytest.fixture(scope="module")
-def labelled(tmp_path_factory, migrated_file) -> Labelled:
+@pytest.fixture(scope="module", params=["", NAMES], ids=["choice", "choice-and-spans"])
+def labelled(tmp_path_factory, migrated_file, request) -> Labelled:
     folder = tmp_path_factory.mktemp("labelled")
     shutil.copy(migrated_file, folder)
     with opened(folder, FakePlatform()) as house:
-        project_id = house.connected(N_TEXTS)
+        config = SENTIMENT.replace("</View>", f"{request.param}</View>")
+        project_id = house.connected(N_TEXTS, config, text_of=text_of)
         house.prelabel(project_id)
         people_answer(house, project_id, 12)
     return Labelled(folder / "freeal.db", house.platform, project_id)
@@ -77,7 +89,8 @@ def kills(steps: list[str]) -> list[int]:
     begun = steps.index("begin")
     first = {name: at for at, name in reversed(list(enumerate(steps, 1))) if at > begun}
     last = {name: at for at, name in enumerate(steps, 1) if at > begun}
-    return sorted({*first.values(), last["train"], last["refine"], last["draft"]})
+    names = ("train", "select", "refine", "fuse", "draft")
+    return sorted({*first.values(), *(last[name] for name in names)})
 
 
 def outcome_after_kill(
