@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -64,15 +64,20 @@ class SpanModel:
     ) -> Floats:
         """Return the probability (m,) that each place holds a span.
 
+        `share` is that of places that anybody marks; of all possible ones it is as much lower as
+        the rates say.
+
         Args:
             marks: (m, A), the probability with which each annotator marks it, NaN where it has no
                 answer about the text.
             names: the annotators' names.
             inverse_temperature: of the evidence.
         """
-        rates = [(a.sensitivity, a.false_rate) for a in map(self.annotators.__getitem__, names)]
-        true, false = np.array(rates).reshape(-1, 2).T
+        everybody = _rates_of(self.annotators.values())
+        true, false = _rates_of(self.annotators[name] for name in names)
+        unseen_true, unseen_false = (1 - everybody).prod(axis=1)
         evidence = _log_likelihoods(marks, true) - _log_likelihoods(marks, false)
+        evidence += np.log((1 - unseen_false) / (1 - unseen_true))
         return np.asarray(expit(logit(self.share) + inverse_temperature * evidence))
 
     def missed(self, names: Sequence[str]) -> float:
@@ -208,9 +213,14 @@ def _rates(marks: Floats, weights: Floats, n_places: Floats, prior: tuple[float,
 
 
 def _log_likelihoods(marks: Floats, rates: Floats) -> Floats:
-    """Return the log-probability (m,) of each place's marks, given that there is one."""
-    logs = np.nan_to_num(marks * np.log(rates) + (1 - marks) * np.log(1 - rates)).sum(axis=1)
-    return np.asarray(logs - np.log(1 - _unseen(np.isfinite(marks), rates)))
+    """Return the log-probability (m,) of each place's marks."""
+    logs = marks * np.log(rates) + (1 - marks) * np.log(1 - rates)
+    return np.asarray(np.nan_to_num(logs).sum(axis=1))
+
+
+def _rates_of(annotators: Iterable[SpanAnnotator]) -> Floats:
+    """Return sensitivities and false rates, shape (2, A)."""
+    return np.array([(one.sensitivity, one.false_rate) for one in annotators]).reshape(-1, 2).T
 
 
 def _unseen(is_given: NDArray[np.bool_], rates: Floats) -> Floats:

@@ -82,6 +82,13 @@ def test_who_has_no_answer_says_nothing_and_rows_without_any_have_none():
     assert 0 < certain[0] < certain[2] <= 1
 
 
+def test_one_annotator_alone_is_believed_as_far_as_its_marks_tell():
+    fitted = SpanModel({"a": SpanAnnotator(0.8, 0.1), "b": EQUAL, "c": EQUAL}, 0.45, 1.0)
+    votes = {"a": ((at(0, 3),),), "b": (None,), "c": (None,)}
+    (spans,), _ = aggregate_spans(votes, fitted)
+    assert [span.probability > 0.5 for span in spans] == [True]
+
+
 def test_annotators_that_the_model_does_not_know_are_left_out():
     votes = {"new": ((at(0, 3),),), "a": ((),)}
     assert aggregate_spans(votes, model(a=EQUAL))[0] == ((),)

@@ -44,7 +44,8 @@ def test_the_tagger_learns_and_its_spans_are_aggregated_with_the_llm_s(house, tm
     files = artifacts(tmp_path / project_id / "1", question)
     fused = files.read("fused-1")
     assert len(fused["ids"]) == N_TEXTS
-    tagger = SpanTagger.load(files.model(1))
+    model = files.model(files.n_cycles)
+    tagger = SpanTagger.load(model)
     found = tagger.predict([text_of(number) for number in range(N_TEXTS)])
     is_right = [
         [text_of(row)[s.start : s.end].lower() in GOOD and s.label == "praise" for s in spans]
@@ -52,6 +53,6 @@ def test_the_tagger_learns_and_its_spans_are_aggregated_with_the_llm_s(house, tm
     ]
     assert np.mean([right for of_text in is_right for right in of_text]) > 0.8
     assert sum(map(len, is_right)) > 0.5 * N_TEXTS / 2
-    card = (files.model(1) / "README.md").read_text()
+    card = (model / "README.md").read_text()
     assert "A span tagger for the question `parts`" in card
     assert 'pipeline("token-classification"' in card
