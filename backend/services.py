@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from backend.domain.rounds import LabelsChange
     from backend.labelstudio.label_config import LabelConfigReader
     from backend.llm.annotator import LLMAnnotator
+    from backend.llm.client.cache import CachedLanguageModel
     from backend.pipeline.aggregate import Aggregator
     from backend.pipeline.ensemble import AnnotatorEnsemble
     from backend.pipeline.export import Exporter
@@ -75,7 +76,7 @@ class Services:
         return self.given.platform or connect_platform(self.settings)
 
     @cached_property
-    def language_model(self) -> LanguageModel:
+    def language_model(self) -> CachedLanguageModel:
         """Return the LLM with the cache of its answers."""
         from backend.factories import connect_language_model
         from backend.llm.client.cache import CachedLanguageModel
@@ -107,7 +108,8 @@ class Services:
         """Return the annotator that prompts the LLM."""
         from backend.llm.annotator import LLMAnnotator
 
-        return LLMAnnotator(self.language_model, shortlist=self.similarity.shortlist)
+        model = self.language_model
+        return LLMAnnotator(model, shortlist=self.similarity.shortlist, discard=model.discard)
 
     @cached_property
     def similarity(self) -> SimilarityAnnotator:

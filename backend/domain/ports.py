@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 from backend.domain.labels import Answer, Example, PromptContext, Region, WeakLabel
@@ -101,6 +102,7 @@ class Completion:
     began, in the model's thoughts. `failure`
     says, without the prompt, why there is no answer; `was_refused` tells that the server refused
     this prompt, so that a retry gives the same. `is_from_cache`: nothing was paid for it.
+    `cache_key` names the stored answer, so that one that cannot be read can be dropped.
     """
 
     text: str = ""
@@ -113,6 +115,7 @@ class Completion:
     was_refused: bool = False
     n_tokens_in: int = 0
     n_tokens_out: int = 0
+    cache_key: bytes | None = None
 
 
 class LanguageModel(Protocol):
@@ -178,6 +181,10 @@ class PoolAnnotator(Protocol):
         """Return the annotator's name in weak labels."""
         ...
 
+    def can_answer(self, question: Question) -> bool:
+        """Return whether the annotator can know anything about a question like this."""
+        ...
+
     def learn(
         self, question: Question, examples: Sequence[Example], human: Mapping[int, int]
     ) -> dict[str, Any]:
@@ -212,8 +219,8 @@ class LabelingPlatform(Protocol):
         """Return the project's present description."""
         ...
 
-    def tasks(self, platform_id: int) -> Iterator[Task]:
-        """Yield every task with its annotations and the ids of its predictions."""
+    def tasks(self, platform_id: int, *, updated_since: datetime | None = None) -> Iterator[Task]:
+        """Yield every task, or those updated since, with annotations and ids of predictions."""
         ...
 
     def import_predictions(self, platform_id: int, predictions: Sequence[Prediction]) -> int:

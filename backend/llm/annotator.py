@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -16,7 +16,7 @@ from backend.domain.labels import (
     PromptContext,
     WeakLabel,
 )
-from backend.domain.ports import LanguageModel
+from backend.domain.ports import Completion, LanguageModel
 from backend.domain.questions import LabelDefinition, Question, TaskSchema
 from backend.errors import LanguageModelError, UnsupportedLabelConfig
 from backend.llm.classification import (
@@ -54,6 +54,8 @@ class LLMAnnotator:
     Args:
         shortlist: picks the labels to show where a question has more than `MAX_LABELS_AT_ONCE`;
             without it such a question is abstained from.
+        discard: forgets stored completions; called with those that cannot be read, so that the
+            next attempt does not get them again.
     """
 
     def __init__(
@@ -61,9 +63,11 @@ class LLMAnnotator:
         model: LanguageModel,
         *,
         shortlist: Shortlist | None = None,
+        discard: Callable[[Sequence[Completion]], None] = lambda completions: None,
     ) -> None:
         self._model = model
         self._shortlist = shortlist
+        self._discard = discard
         self._tokens: dict[tuple[str, str], tuple[int, ...]] = {}
 
     def annotate(
@@ -107,6 +111,8 @@ class LLMAnnotator:
                 batch = PromptBatch(call, question, version)
                 labels = batch.abstain(Abstention(reason, str(exc)), examples)
             answers[question.name] = (question, labels)
+        if call.unreadable:
+            self._discard(call.unreadable)
         if len(self._tokens) > _MAX_CACHED_TEXTS:
             self._tokens.clear()
         if len(errors) == len(schema.questions):

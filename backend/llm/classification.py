@@ -114,9 +114,9 @@ def ask_multilabel(
     completions = _complete(call, batch, prompts, words, is_chat=template.is_chat)
     for (row, index), prompt, completion in zip(cells, prompts, completions, strict=True):
         answers[row].append((index, prompt, completion))
-    parse = partial(_parse, words)
+    read = partial(call.read, parse=partial(_parse, words))
     return [
-        batch.weak_label(example, *_combined(of_example, parse, len(question.labels)))
+        batch.weak_label(example, *_combined(of_example, read, len(question.labels)))
         for example, of_example in zip(examples, answers, strict=True)
     ]
 
@@ -212,8 +212,8 @@ def _combined(
     def parse_all(_: Completion) -> Mapping[str, Any] | Abstention:
         probabilities = [UNLISTED_PROBABILITY] * n_labels
         masses = []
-        for index, completion in given:
-            answer = failure_of(completion) or parse(completion)
+        read = [(index, parse(completion)) for index, completion in given]
+        for index, answer in read:
             if isinstance(answer, Abstention):
                 return answer
             probabilities[index] = float(answer["probabilities"][0])

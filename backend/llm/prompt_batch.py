@@ -34,6 +34,8 @@ _ONLY_THOUGHTS = (
 )
 _NO_ANSWER = Abstention(AbstentionReason.UNREADABLE, "the model was not asked")
 
+_MAX_MASKED = 80
+
 ParseAnswer = Callable[[Completion], Mapping[str, Any] | Abstention]
 """Returns the fields of a weak label that a completion gives."""
 FormatAnswer = Callable[[Demonstration], str | None]
@@ -44,7 +46,8 @@ FormatAnswer = Callable[[Demonstration], str | None]
 class LLMCall:
     """One call of an annotator: the model, the project's task, the prompt context, the deadline.
 
-    `tokens` caches the tokens of answer words by model and text.
+    `tokens` caches the tokens of answer words by model and text; `unreadable` collects the
+    completions that hold no answer.
     """
 
     model: LanguageModel
@@ -54,6 +57,23 @@ class LLMCall:
     prompt_context: PromptContext
     deadline: Deadline
     tokens: dict[tuple[str, str], tuple[int, ...]] = field(default_factory=dict)
+    unreadable: list[Completion] = field(default_factory=list)
+
+    def read(self, completion: Completion, parse: ParseAnswer) -> Mapping[str, Any] | Abstention:
+        """Return the fields of a weak label, or why there are none.
+
+        The detail of an unreadable answer shows its form with all words masked.
+        """
+        answer = failure_of(completion) or parse(completion)
+        if not isinstance(answer, Abstention) or answer.reason is not AbstentionReason.UNREADABLE:
+            return answer
+        return self.unread(completion, answer)
+
+    def unread(self, completion: Completion, why: Abstention) -> Abstention:
+        """Note a completion that cannot be read; return why, with the answer's form."""
+        self.unreadable.append(completion)
+        shown = masked(completion.text)
+        return replace(why, detail=f"{why.detail}: {shown}") if shown else why
 
     @property
     def has_logprobs(self) -> bool:
@@ -154,7 +174,7 @@ class PromptBatch:
         if completion is None:
             return self.label(example, prompt.abstention or _NO_ANSWER)
         return replace(
-            self.label(example, failure_of(completion) or parse(completion)),
+            self.label(example, self._call.read(completion, parse)),
             is_truncated=prompt.is_truncated,
             n_tokens_in=completion.n_tokens_in,
             n_tokens_out=completion.n_tokens_out,
@@ -222,6 +242,13 @@ def failure_of(completion: Completion) -> Abstention | None:
         return Abstention(reasons.UNREADABLE, _ONLY_THOUGHTS)
     reason = reasons.REJECTED if completion.was_refused else reasons.UNREACHABLE
     return None if completion.failure is None else Abstention(reason, completion.failure)
+
+
+def masked(text: str) -> str:
+    """Return the form of a text in at most 80 characters: letters are x, digits are 0."""
+    form = "".join("x" if c.isalpha() else "0" if c.isdigit() else c for c in text[:400])
+    form = " ".join(form.split())
+    return f"{form[:_MAX_MASKED]}\u2026" if len(form) > _MAX_MASKED else form
 
 
 def mean_probability(completion: Completion) -> float | None:

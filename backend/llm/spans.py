@@ -60,6 +60,7 @@ class _AnswerSet:
     found: list[tuple[Window, Sequence[Span]]] = field(default_factory=list)
     failure: Abstention | None = None
     n_unread: int = 0
+    why_unread: Abstention = _NO_LIST
     n_named: int = 0
     n_lost: int = 0
     is_partial: bool = False
@@ -93,7 +94,7 @@ class _AnswerSet:
         if failure is not None:
             return failure
         if not self.found:
-            return _NO_LIST
+            return self.why_unread
         share = 1 - self.n_lost / max(1, self.n_named)
         share *= len(self.found) / (len(self.found) + self.n_unread)
         per_token = self._mean_probability()
@@ -218,6 +219,7 @@ class _SpanAsker:
         is_cut = completion.finish_reason == "length"
         if parsed is None and not is_cut:
             answers.n_unread += 1
+            answers.why_unread = self._call.unread(completion, _NO_LIST)
             return []
         answers.logprobs.append((completion.mean_logprob, completion.n_tokens_out))
         if mentions or not is_cut:

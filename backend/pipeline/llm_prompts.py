@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from backend.domain.labels import Example, PromptContext, WeakLabel
+from backend.domain.labels import AbstentionReason, Example, PromptContext, WeakLabel
 from backend.domain.questions import Question, TaskSchema
 from backend.errors import LanguageModelError
 from backend.llm.annotator import LLMAnnotator
@@ -19,6 +19,7 @@ from backend.llm.prompts.selection import PromptBudget, TemplateReport, Template
 from backend.pipeline.pool import Guidelines, Pool
 
 _LOG = logging.getLogger(__name__)
+_N_TRIED = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,8 @@ class LLMPrompter:
     ) -> list[WeakLabel]:
         """Return the LLM's labels, example by example; raises LanguageModelError.
 
-        Under a deadline somebody waits, and nothing is asked twice.
+        What cannot be read is asked for by another template. Under a deadline somebody waits, and
+        nothing is asked twice.
         """
         labels = self.llm.annotate(
             guidelines.schema,
@@ -78,6 +80,8 @@ class LLMPrompter:
             return labels
         n_questions = len(guidelines.schema.questions)
         for at, question in enumerate(guidelines.schema.questions):
+            own = labels[at::n_questions]
+            labels[at::n_questions] = self._with_unread_again(question, guidelines, examples, own)
             stored = self.reports.get(question.name, {}).get("second")
             if not stored:
                 continue
@@ -89,6 +93,35 @@ class LLMPrompter:
             except LanguageModelError as exc:
                 _LOG.warning("the LLM gave no second answers: %s", exc)
         return labels
+
+    def _with_unread_again(
+        self,
+        question: Question,
+        guidelines: Guidelines,
+        examples: Sequence[Example],
+        labels: Sequence[WeakLabel],
+    ) -> list[WeakLabel]:
+        """Return a question's labels, those that could not be read made by another template.
+
+        Some are tried first: where none of their new answers can be read either, the others stay
+        as they are, since a server out of order would be asked everything twice.
+        """
+        found = list(labels)
+        unread = [row for row, label in enumerate(labels) if _is_unreadable(label)]
+        if not unread:
+            return found
+        names = self.llm.templates(question)
+        used = self.reports.get(question.name, {}).get("chosen", names[0] if names else "")
+        template = next((name for name in names if name != used), None)
+        for rows in (unread[:_N_TRIED], unread[_N_TRIED:]):
+            if template is None or not rows:
+                break
+            again = self._ask_again(template, question, guidelines, examples, rows)
+            for row, label in zip(rows, again, strict=True):
+                found[row] = _with_cost_of(found[row], label)
+            if all(map(_is_unreadable, again)):
+                break
+        return found
 
     def _ask_again(
         self,
@@ -122,3 +155,14 @@ def _human_sets(pool: Pool, question: Question) -> Mapping[int, frozenset[int]]:
     if question.kind.is_multilabel:
         return pool.human_sets.get(question.name, {})
     return {i: frozenset({at}) for i, at in pool.human.get(question.name, {}).items()}
+
+
+def _is_unreadable(label: WeakLabel) -> bool:
+    """Return whether the model answered, in a form that cannot be read."""
+    return label.abstention is not None and label.abstention.reason is AbstentionReason.UNREADABLE
+
+
+def _with_cost_of(first: WeakLabel, second: WeakLabel) -> WeakLabel:
+    """Return the second label with the tokens of both."""
+    n_in, n_out = first.n_tokens_in + second.n_tokens_in, first.n_tokens_out + second.n_tokens_out
+    return replace(second, n_tokens_in=n_in, n_tokens_out=n_out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,6 +32,8 @@ _MULTILABEL_INVERSE_TEMPERATURE = 2.0
 _MAX_LABEL_SHARE = 0.5
 _N_PSEUDO_LABELS = 50
 _MAX_TEXTS = 4000
+_WORD = re.compile(r"[^\W\d_]{2}|[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
+"""Two letters, or one character of a script that writes words with one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +87,18 @@ class SimilarityAnnotator:
         """Return the annotator's name in weak labels."""
         return f"similarity:{self.encoder.name}"
 
+    def can_answer(self, question: Question) -> bool:
+        """Return whether the labels mean something by themselves, each and every one.
+
+        Values of a scale and the sides of a comparison do not: what lies near "5" or near a column
+        titled "right" says nothing about a text. Nor do labels without a word in name and hint.
+        """
+        kind = question.kind
+        if not kind.has_posterior or kind.is_ordinal or kind.compares_texts:
+            return False
+        texts = [definition_text(label) for label in question.labels]
+        return bool(texts) and all(_WORD.search(text) for text in texts)
+
     def annotate(
         self,
         schema: TaskSchema,
@@ -95,7 +110,7 @@ class SimilarityAnnotator:
     ) -> list[WeakLabel]:
         """Label every example for every question, example by example in the given order.
 
-        Abstains on spans and free text.
+        Abstains on what `can_answer` says no to.
         """
         columns = [self._annotate(question, examples) for question in schema.questions]
         return [weak for row in zip(*columns, strict=True) for weak in row]
@@ -108,7 +123,7 @@ class SimilarityAnnotator:
         At most 4,000 texts without a human label are used, evenly spread over `examples`. `human`
         holds the class index by example id, for exclusive questions only.
         """
-        usable = [example for example in examples if _can_answer(question, example)]
+        usable = [example for example in examples if example.text_of(question)]
         labelled = [example for example in usable if example.id in human]
         others = [example for example in usable if example.id not in human]
         others = others[:: max(1, -(-len(others) // _MAX_TEXTS))]
@@ -131,7 +146,8 @@ class SimilarityAnnotator:
         self, question: Question, examples: Sequence[Example], human: Mapping[int, int]
     ) -> dict[str, Any]:
         """Return `fit` as JSON; empty for questions that it cannot answer."""
-        is_answered = any(_can_answer(question, example) for example in examples)
+        has_text = any(example.text_of(question) for example in examples)
+        is_answered = has_text and self.can_answer(question)
         return self.fit(question, examples, human).to_json() if is_answered else {}
 
     def recall(self, learned: Mapping[str, Mapping[str, Any]]) -> SimilarityAnnotator:
@@ -161,7 +177,8 @@ class SimilarityAnnotator:
         return nearest
 
     def _annotate(self, question: Question, examples: Sequence[Example]) -> list[WeakLabel]:
-        present = [i for i, example in enumerate(examples) if _can_answer(question, example)]
+        is_asked = self.can_answer(question)
+        present = [i for i, example in enumerate(examples) if is_asked and example.text_of(question)]
         posteriors = self._posteriors(question, [examples[i] for i in present])
         row_of = {i: row for row, i in enumerate(present)}
         return [
@@ -217,9 +234,6 @@ def _fit_multilabel(cosines: Floats) -> SimilarityFit:
     return SimilarityFit(mean=tuple(cosines.mean(axis=0)), spread=tuple(spread))
 
 
-def _can_answer(question: Question, example: Example) -> bool:
-    has_labels = len(question.labels) > 0 and question.kind.has_posterior
-    return has_labels and bool(example.text_of(question))
 
 
 def _reason(question: Question, example: Example) -> Abstention:
@@ -227,5 +241,5 @@ def _reason(question: Question, example: Example) -> Abstention:
     if why is not None:
         return why
     return Abstention(
-        AbstentionReason.REJECTED, f"similarity to label definitions answers no {question.kind}"
+        AbstentionReason.REJECTED, "the labels say nothing that a text could be similar to"
     )

@@ -46,6 +46,12 @@ class LLMCache(Repository):
             upsert(connection, t.llm_answers, rows, keep=("answer", "day"))
             upsert(connection, t.llm_usage, [counters], add=_COUNTERS)
 
+    def discard(self, keys: Sequence[bytes]) -> None:
+        """Delete answers by key; those that are not there are passed over."""
+        table = t.llm_answers
+        with self._db.write() as connection:
+            execute_for(connection, sa.delete(table), table.c.key, list(dict.fromkeys(keys)))
+
     def forget(self, older_than_days: int) -> int:
         """Delete the answers stored longer ago than this; return how many."""
         first_day = (date.today() - _FIRST_DAY).days - older_than_days

@@ -250,3 +250,20 @@ def test_questions_over_another_field_read_that_field(model):
     first, second = model.prompts
     assert 'Text: "body"\n' in first
     assert 'Title: "heading"\nTone:' in second
+
+
+def test_an_answer_that_cannot_be_read_is_dropped_and_shown_masked(model):
+    model.n_top_logprobs = 0
+    model.thinks = lambda prompt: {"<html>502 Bad gateway of Ann</html>": 0.9}
+    dropped = []
+    annotator = LLMAnnotator(model, discard=dropped.extend)
+    (weak,) = annotator.annotate(SCHEMA, "", [example(1, "nice")])
+    assert weak.abstention.reason is AbstentionReason.UNREADABLE
+    assert weak.abstention.detail.endswith(": <xxxx>000 xxx xxxxxxx xx xxx</xxxx>")
+    assert [completion.text for completion in dropped] == ["<html>502 Bad gateway of Ann</html>"]
+
+
+def test_answers_that_can_be_read_are_kept(model):
+    dropped = []
+    LLMAnnotator(model, discard=dropped.extend).annotate(SCHEMA, "", [example(1, "nice")])
+    assert dropped == []

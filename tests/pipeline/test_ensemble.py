@@ -9,7 +9,7 @@ import pytest
 from scipy.special import expit
 
 from backend.active_learning.holdout import holdout_seed, in_holdout
-from backend.domain.labels import Answer, Example, WeakLabel
+from backend.domain.labels import Abstention, AbstentionReason, Answer, Example, WeakLabel
 from backend.domain.llm_usage import Prices
 from backend.domain.projects import Project, ProjectId
 from backend.domain.questions import LabelDefinition, Question, QuestionKind, TaskSchema, TextField
@@ -124,6 +124,7 @@ class TwoTemplates:
 
     asked: list[tuple[str, int]] = field(default_factory=list)
     fails_for: str = ""
+    unread_by: tuple[str, ...] = ()
 
     def templates(self, question: Question) -> tuple[str, ...]:
         return ("plain-options", "plain-hints")
@@ -141,6 +142,9 @@ class TwoTemplates:
 
     def _label(self, question: Question, template: str, example: Example) -> WeakLabel:
         text = example.texts["t"]
+        if template in self.unread_by:
+            why = Abstention(AbstentionReason.UNREADABLE, "no label")
+            return WeakLabel(example.id, question.name, "llm:m", template, abstention=why)
         p = 0.9 if "good" in text else 0.1
         if "hard" in text:
             p = 0.55 if (template == "plain-hints") == ("good" in text) else 0.45
@@ -204,3 +208,23 @@ def test_first_answers_stay_where_the_second_ones_do_not_come(stores):
     labels = ensemble.collect(PROJECT, guidelines, examples)
     assert all(label.abstention is None for label in labels)
     assert not any("+" in label.prompt_version for label in labels)
+
+
+def test_what_cannot_be_read_is_asked_for_by_another_template(stores):
+    annotator = TwoTemplates()
+    ensemble, guidelines, examples = two_template_project(stores, annotator, prompts_per_text=1.0)
+    chosen = ensemble.state(PROJECT).templates["tone"]
+    (other,) = {"plain-options", "plain-hints"} - {chosen}
+    annotator.unread_by = (chosen,)
+    labels = ensemble.collect(PROJECT, guidelines, examples)
+    assert all(label.abstention is None for label in labels)
+    assert {template for template, _ in annotator.asked} == {chosen, other}
+
+
+def test_a_server_whose_answers_cannot_be_read_at_all_is_not_asked_everything_twice(stores):
+    annotator = TwoTemplates()
+    ensemble, guidelines, examples = two_template_project(stores, annotator, prompts_per_text=1.0)
+    annotator.unread_by = ("plain-options", "plain-hints")
+    labels = ensemble.collect(PROJECT, guidelines, examples)
+    assert all(label.abstention is not None for label in labels)
+    assert len(annotator.asked) == 200 + 8

@@ -51,6 +51,34 @@ def test_one_text_alone_is_answered_as_in_its_pool():
     )
 
 
+@pytest.mark.parametrize(
+    ("kind", "names", "expected"),
+    [
+        (QuestionKind.SINGLE_CHOICE, ("sport", "money"), True),
+        (QuestionKind.MULTIPLE_CHOICE, ("sport", "money"), True),
+        (QuestionKind.SINGLE_CHOICE, ("\u4f53\u80b2", "\u91d1\u878d"), True),
+        (QuestionKind.SINGLE_CHOICE, ("1", "2", "3"), False),
+        (QuestionKind.SINGLE_CHOICE, ("A", "B"), False),
+        (QuestionKind.RATING, ("1", "2", "3"), False),
+        (QuestionKind.RATING, ("bad", "good"), False),
+        (QuestionKind.NUMBER, ("0", "1"), False),
+        (QuestionKind.PAIRWISE, ("left", "right"), False),
+        (QuestionKind.SPANS, ("Person",), False),
+    ],
+)
+def test_it_answers_only_where_labels_mean_something(annotator, kind, names, expected):
+    asked = Question("q", FIELDS, kind, tuple(LabelDefinition(name, name) for name in names))
+    assert annotator.can_answer(asked) is expected
+    assert bool(annotator.learn(asked, POOL, {})) is expected
+    (weak,) = annotate(annotator, asked, POOL[:1])
+    assert (weak.abstention is None) is expected
+
+
+def test_a_hint_gives_a_label_without_a_word_its_meaning(annotator):
+    labels = (LabelDefinition("1", "1", "sport"), LabelDefinition("2", "2", "money"))
+    assert annotator.can_answer(Question("q", FIELDS, QuestionKind.SINGLE_CHOICE, labels))
+
+
 def test_human_labels_teach_what_the_definitions_do_not_say():
     pool = [Example(i, {"text": words}) for i, words in enumerate(["red", "blue"] * 60)]
     annotator = SimilarityAnnotator(BagOfWordsEncoder())

@@ -34,6 +34,10 @@ class CompletionCache(Protocol):
         """Keep completions and add to the usage of its scope; raises StoreUnavailable."""
         ...
 
+    def discard(self, keys: Sequence[bytes]) -> None:
+        """Forget completions; raises StoreUnavailable."""
+        ...
+
 
 class CachedLanguageModel:
     """The `LanguageModel` port over another one, with a cache of all completions.
@@ -93,6 +97,14 @@ class CachedLanguageModel:
         seconds = time.monotonic() - sent_at if misses else 0.0
         self._keep(new, len(prompts), seconds)
         return _in_order(keys, hits, new)
+
+    def discard(self, completions: Sequence[Completion]) -> None:
+        """Forget completions that hold no readable answer: the next request asks the model."""
+        keys = [one.cache_key for one in completions if one.cache_key is not None]
+        try:
+            self._store.discard(keys)
+        except StoreUnavailable as exc:
+            _log.warning("%d unreadable answers cannot be dropped: %s", len(keys), exc)
 
     def _keep(self, new: dict[bytes, Completion], n_prompts: int, seconds: float) -> None:
         usage = Usage(
@@ -160,5 +172,5 @@ def _in_order(
         if key in seen:
             completion = replace(completion, n_tokens_in=0, n_tokens_out=0, is_from_cache=True)
         seen.add(key)
-        completions.append(completion)
+        completions.append(replace(completion, cache_key=key))
     return completions

@@ -28,6 +28,9 @@ class BrokenStore:
     def keep(self, answers, usage):
         raise StoreUnavailable("gone")
 
+    def discard(self, keys):
+        raise StoreUnavailable("gone")
+
 
 @pytest.fixture
 def store(database: Database) -> LLMCache:
@@ -47,6 +50,17 @@ def test_a_second_run_asks_nothing_and_gets_the_same(store):
     assert [answer.text for answer in after] == [answer.text for answer in before]
     assert not any(answer.is_from_cache for answer in before)
     assert all(answer.is_from_cache and answer.n_tokens_in == 0 for answer in after)
+
+
+def test_a_discarded_answer_is_asked_for_again_and_the_others_are_not(store):
+    model = fake()
+    cached = CachedLanguageModel(model, store)
+    good, bad = cached.complete(["good", "bad"], GREEDY)
+    cached.discard([bad, Completion("never stored")])
+    again = cached.complete(["good", "bad"], GREEDY)
+    assert model.prompts == ["good", "bad", "bad"]
+    assert [answer.is_from_cache for answer in again] == [True, False]
+    CachedLanguageModel(model, BrokenStore()).discard([good])
 
 
 def test_the_misses_of_a_call_go_out_together_and_in_order(store):
