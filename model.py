@@ -73,7 +73,8 @@ class FreeALBackend(LabelStudioMLBase):  # type: ignore[misc]
 
         Raises UnsupportedLabelConfig.
         """
-        return self._project([], self._services().events.connect).model_version
+        project = self._project([], self._services().events.connect)
+        return project.model_version if project else ""
 
     def predict(
         self,
@@ -88,6 +89,8 @@ class FreeALBackend(LabelStudioMLBase):  # type: ignore[misc]
             return [{} for _ in tasks]
         services = self._services()
         project = self._project(tasks, services.events.recent)
+        if project is None:  # its new questions are not asked yet
+            return [{} for _ in tasks]
         predictions = iter(services.prediction.predict(project, readable))
         return [{} if task is None else _as_json(next(predictions)) for task in parsed]
 
@@ -130,8 +133,8 @@ class FreeALBackend(LabelStudioMLBase):  # type: ignore[misc]
         return cls.services
 
     def _project(
-        self, tasks: Sequence[Any], connect: Callable[[ProjectId, str], Project]
-    ) -> Project:
+        self, tasks: Sequence[Any], connect: Callable[[ProjectId, str], Project | None]
+    ) -> Project | None:
         if is_project_id(self.project_id) and self.label_config:
             return connect(ProjectId(self.project_id), self.label_config)
         known = self._known_project(tasks)

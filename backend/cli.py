@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from backend.services import Services
 
 _CANNOT_START = 2
-_MAX_ROUNDS_SHOWN = 3
+_MAX_ROUNDS_SHOWN, _MAX_UNREADABLE_SHOWN = 3, 3
 _STATE_WIDTH = 4
 _STATES = {"ok": "[green]ok[/]", "warning": "[yellow]note[/]", "failure": "[bold red]FAIL[/]"}
 app = typer.Typer(
@@ -305,7 +305,7 @@ def _render_status(overview: Mapping[str, Any]) -> RenderableType:
 
 def _render_project(state: Mapping[str, Any]) -> RenderableType:
     grid = Table.grid(Column(justify="right", style="dim"), "", padding=(0, 2))
-    done = state["n_tasks"] - state["n_to_label"]
+    done = state["n_tasks"] - state["n_without_label"]
     grid.add_row("labelled", _render_bar(done, state["n_tasks"]))
     grid.add_row("published", _render_bar(state["n_published"], state["n_labelled"]))
     left = _time_left(state["seconds_left"])
@@ -315,6 +315,8 @@ def _render_project(state: Mapping[str, Any]) -> RenderableType:
     if state["n_abstained"]:
         reasons = ", ".join(f"{reason}: {n}" for reason, n in state["abstentions"].items())
         grid.add_row("no label", reasons)
+    for answer in state["unreadable_answers"][:_MAX_UNREADABLE_SHOWN]:
+        grid.add_row("unreadable", Text(answer))
     served = state["served_version"] or "none"
     grid.add_row("version", escape(f"{state['model_version']} (served: {served})"))
     grid.add_row("tokens", f"{state['n_tokens_in']:,} in, {state['n_tokens_out']:,} out")

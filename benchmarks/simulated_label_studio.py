@@ -50,8 +50,10 @@ class SimulatedPlatform:
             n_predictions=len(self._predictions),
         )
 
-    def tasks(self, platform_id: int) -> Iterator[Task]:
-        """Yield every task with its annotations and predictions."""
+    def tasks(self, platform_id: int, *, updated_since: datetime | None = None) -> Iterator[Task]:
+        """Yield every task with its annotations and predictions; none is ever edited."""
+        if updated_since is not None:
+            return
         annotations: dict[int, list[HumanLabel]] = {}
         for label in self._annotations.values():
             annotations.setdefault(label.task_id, []).append(label)

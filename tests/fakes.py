@@ -46,6 +46,7 @@ class _FakeProject:
     tasks: dict[int, Mapping[str, Any]] = field(default_factory=dict)
     annotations: dict[int, HumanLabel] = field(default_factory=dict)
     predictions: dict[int, Prediction] = field(default_factory=dict)
+    updated: dict[int, datetime] = field(default_factory=dict)
 
 
 class FakePlatform:
@@ -128,9 +129,18 @@ class FakePlatform:
             n_predictions=len(project.predictions),
         )
 
-    def tasks(self, platform_id: int) -> Iterator[Task]:
+    def edit_task(self, task_id: int, data: Mapping[str, Any]) -> None:
+        """Replace a task's data; Label Studio sends no webhook for it."""
+        project = next(p for p in self.projects.values() if task_id in p.tasks)
+        project.tasks[task_id] = data
+        project.updated[task_id] = datetime.now(UTC)
+
+    def tasks(self, platform_id: int, *, updated_since: datetime | None = None) -> Iterator[Task]:
         project = self._asked("tasks", platform_id)
+        is_updated = project.updated.get
         for task_id in sorted(project.tasks):
+            if updated_since and (is_updated(task_id) or updated_since) <= updated_since:
+                continue
             if task_id in project.tasks:  # it can be deleted while this is listed
                 yield self._listed(project, task_id)
 

@@ -213,7 +213,11 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Counts of a project's pre-annotation; `n_to_label` tasks have no answer yet."""
+    """Counts of a project's pre-annotation.
+
+    The LLM is still to be asked about `n_to_label` tasks; `n_without_label` tasks have neither an
+    answer by people nor a prediction, whether asked about or not.
+    """
 
     n_tasks: int
     n_human_labelled: int
@@ -223,6 +227,7 @@ class Progress:
     n_abstained: int
     n_human_labels: int
     n_refused: int = 0
+    n_without_label: int = 0
     abstentions: Mapping[str, int] = field(default_factory=dict)
     labels_per_s: float = 0.0
     n_tokens_in: int = 0

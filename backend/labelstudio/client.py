@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from label_studio_sdk.core.api_error import ApiError
@@ -145,8 +146,10 @@ class LabelStudioPlatform:
         with self._connection.calling(f"read project {platform_id}") as client:
             return read_project(client.projects.get(id=platform_id).model_dump())
 
-    def tasks(self, platform_id: int) -> Iterator[Task]:
+    def tasks(self, platform_id: int, *, updated_since: datetime | None = None) -> Iterator[Task]:
         """Yield every task in the order of ids, with its annotations and its predictions' ids.
+
+        With `updated_since` only those that were edited or annotated from then on.
 
         Pages go by id, not by number, so tasks that are deleted meanwhile make it miss no others.
         The data is as it was imported and as webhooks give it: links into cloud storages are not
@@ -155,7 +158,12 @@ class LabelStudioPlatform:
         last_id, n_left = 0, 1
         while n_left > 0:
             with self._connection.calling(f"list the tasks of project {platform_id}") as client:
-                query = {"filters": data_manager_filters("id", "greater", "Number", last_id)}
+                filters = data_manager_filters("id", "greater", "Number", last_id)
+                if updated_since is not None:
+                    since = updated_since.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
+                    is_new = data_manager_filters("updated_at", "greater", "Datetime", since)
+                    filters["items"] += is_new["items"]
+                query = {"filters": filters}
                 page = self._page(client, platform_id, {**query, "ordering": ["tasks:id"]})
                 tasks = [_read_task(task) for task in page.items or ()]
                 n_left = (page.response.total or 0) - len(tasks) if tasks else 0

@@ -79,7 +79,7 @@ class Aggregator:
         aggregated = aggregated.keep(
             served, lambda label: label.example_id in kept.get(label.question, ())
         )
-        self.stores.labels.save(project, aggregated.labels, [])
+        self.stores.labels.save(project, aggregated.labels, [], tasks=pool.tasks)
         return aggregated
 
 

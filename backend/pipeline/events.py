@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from backend.domain.ports import ConfigReader
 from backend.domain.projects import Event, JobKind, Project, ProjectId
 from backend.errors import UnsupportedLabelConfig
+from backend.pipeline.config_change import asks_the_same, note_asked
 from backend.store import Stores
 
 _LOG = logging.getLogger(__name__)
@@ -30,27 +31,35 @@ class EventService:
     _recent: dict[ProjectId, tuple[Project, float]] = field(default_factory=dict, init=False)
 
     def connect(self, project_id: ProjectId, label_config: str) -> Project:
-        """Register a project; raises UnsupportedLabelConfig."""
+        """Register a project; raises UnsupportedLabelConfig.
+
+        A known project that asks something else by now is followed by the worker.
+        """
         self.config.read_schema(label_config)
         known = self.stores.projects.get(project_id)
-        if known is not None and known.is_connected and known.label_config == label_config:
+        if known is None:
+            known, _ = self.stores.projects.save(project_id, label_config=label_config)
+        elif not asks_the_same(self.config, known, label_config):
+            note_asked(self.stores, known, label_config, known.instruction)
+        elif known.is_connected:
             return known
-        project, _ = self.stores.projects.save(project_id, label_config=label_config)
+        project = self.stores.projects.reconnect(known)
         self.stores.jobs.request_job(project_id, JobKind.PRELABEL, "connected")
         _LOG.info("project=%s connected version=%s", project_id, project.model_version)
         return project
 
-    def recent(self, project_id: ProjectId, label_config: str) -> Project:
+    def recent(self, project_id: ProjectId, label_config: str) -> Project | None:
         """Return a project as `connect` does, or as it was less than a second ago.
 
-        Each /predict comes through here; a version that is new takes up to a second to be seen.
+        None while it is about to ask something else: what is stored answers another question. Each
+        /predict comes through here; a version that is new takes up to a second to be seen.
         """
         known, read_at = self._recent.get(project_id, (None, 0.0))
         is_fresh = time.monotonic() - read_at < _RECENT_S
         if known is None or not is_fresh or known.label_config != label_config:
             known = self.connect(project_id, label_config)
             self._recent[project_id] = (known, time.monotonic())
-        return known
+        return known if asks_the_same(self.config, known, label_config) else None
 
     def receive(self, event: Event) -> bool:
         """Apply an event; return whether it was news."""
@@ -59,24 +68,24 @@ class EventService:
             return False
         project_id = event.project.id
         self._recent.pop(project_id, None)
-        self._adopt(event)
+        self._note_asked(event)
         kind = _JOB_OF_EVENT.get(event.action)
         is_news = self.stores.tasks.apply(project_id, event, (kind, event.action) if kind else None)
         _LOG.debug("project=%s event=%s news=%s", project_id, event.action, is_news)
         return is_news
 
-    def _adopt(self, event: Event) -> None:
-        """Follow a changed label config or instruction; one that we cannot label changes nothing.
+    def _note_asked(self, event: Event) -> None:
+        """Note a changed label config or instruction; one that we cannot label changes nothing.
 
-        The next sync says so in the project's status.
+        The worker follows it once it has settled, and the next sync says what cannot be labeled.
         """
         info = event.project
         if info is None or not info.label_config:
             return
         known = self.stores.projects.get(info.id)
-        if known is None or (known.label_config, known.instruction) == (
-            info.label_config,
-            info.instruction,
+        if known is None or (
+            asks_the_same(self.config, known, info.label_config)
+            and known.instruction == info.instruction
         ):
             return
         try:
@@ -84,7 +93,5 @@ class EventService:
         except UnsupportedLabelConfig as exc:
             _LOG.warning("project=%s changed its label config: %s", info.id, exc)
             return
-        self.stores.projects.save(
-            info.id, label_config=info.label_config, title=info.title, instruction=info.instruction
-        )
+        note_asked(self.stores, known, info.label_config, info.instruction)
         self.stores.jobs.request_job(info.id, JobKind.PRELABEL, "the project asks something new")

@@ -194,7 +194,8 @@ class PredictionService:
     def predict(self, project: Project, tasks: Sequence[Task]) -> list[Prediction | None]:
         """Return each task's prediction under the project's version, None where there is none.
 
-        Tasks left without one are given to the worker.
+        Tasks left without one are given to the worker, and so are those whose text has changed: a
+        live label of the new text is returned, and nothing is stored under the old one.
         """
         with self.stores.waiting_at_most(_MAX_WRITE_WAIT_S):
             found = self.stores.labels.predictions(project, tasks)
@@ -209,10 +210,10 @@ class PredictionService:
         live: dict[int, Prediction] = {}
         has_slot = self._slots.acquire(blocking=False)
         try:
-            self.stores.tasks.save(project.id, missing)
+            changed = self.stores.tasks.save(project.id, missing)
             if has_slot:
-                live = self._label(project, missing[: self.live_limit])
-            if len(live) < len(missing):
+                live = self._label(project, missing[: self.live_limit], changed)
+            if len(live) < len(missing) or changed:
                 self.stores.jobs.request_job(project.id, JobKind.PRELABEL, "asked for by /predict")
         except StoreUnavailable as exc:
             _LOG.warning("project=%s no live labels: %s", project.id, exc)
@@ -223,7 +224,9 @@ class PredictionService:
         _LOG.info(line, project.id, len(missing), len(live), time.monotonic() - started)
         return live
 
-    def _label(self, project: Project, tasks: Sequence[Task]) -> dict[int, Prediction]:
+    def _label(
+        self, project: Project, tasks: Sequence[Task], changed: Collection[int]
+    ) -> dict[int, Prediction]:
         """Label tasks now; leave out what the worker has sent to Label Studio meanwhile."""
         try:
             with track_usage(project.id, "predict"):
@@ -241,11 +244,12 @@ class PredictionService:
             for label in weak_labels
             if label.abstention is None or not label.abstention.reason.is_transient
         ]
-        self.stores.labels.save(project, lasting, predictions)
+        self.stores.labels.save(project, lasting, predictions, tasks=tasks)
         if not any(label.annotator_kind is AnnotatorKind.LLM for label in lasting):
             self.stores.jobs.request_job(project.id, JobKind.PRELABEL, "the LLM is to be asked")
         current = self.stores.projects.get(project.id)
         if current is None or current.model_version != project.model_version:
             return {}  # a newer version is on its way to Label Studio: this one would be a double
-        ours = self.stores.labels.offer(project, [p.task_id for p in predictions])
+        stored = [p.task_id for p in predictions if p.task_id not in changed]
+        ours = {*self.stores.labels.offer(project, stored), *changed}
         return {p.task_id: p for p in predictions if p.task_id in ours}

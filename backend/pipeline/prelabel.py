@@ -7,16 +7,17 @@ import time
 from dataclasses import dataclass, field
 from functools import partial
 
+from backend.domain.labels import AbstentionReason
 from backend.domain.llm_usage import track_usage
 from backend.domain.ports import StepRunner
-from backend.domain.projects import ProjectId
+from backend.domain.projects import Project, ProjectId
 from backend.errors import LanguageModelError, UnsupportedLabelConfig
 from backend.pipeline.aggregate import Aggregator
 from backend.pipeline.llm_budget import LLMBudgetPlanner
 from backend.pipeline.predict import LANGUAGE_MODEL, Labeler
 from backend.pipeline.publish import Publisher
 from backend.pipeline.release import Orderer
-from backend.pipeline.status import read_llm_budget
+from backend.pipeline.status import read_llm_budget, request_release
 from backend.pipeline.sync import PrelabelPlan, Synchronizer
 from backend.store import Stores
 
@@ -24,6 +25,7 @@ _LOG = logging.getLogger(__name__)
 _FIRST_SIZE = 16
 _TARGET_S = 60.0
 _MAX_GROWTH = 4
+_PATIENCE_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +83,29 @@ class PreAnnotator:
     def reopen(self, project_id: ProjectId, *, is_thorough: bool = False) -> dict[str, int]:
         """Forget abstentions of answers that did not come or could not be read; a step.
 
-        Only those older than the setting says, unless `is_thorough`.
+        Only those older than the setting says, unless `is_thorough`. Those that did not come are
+        forgotten as soon as the LLM answers one of them: its return is noticed, not waited for.
         """
-        project = self.stores.projects.get(project_id)
+        project, labels = self.stores.projects.get(project_id), self.stores.labels
         if project is None:
             return {"n_reopened": 0}
         older_than_s = 0.0 if is_thorough else self.plan.retry_abstentions_s
-        n = self.stores.labels.reopen_transient_abstentions(project, older_than_s)
+        n = labels.reopen(project, older_than_s=older_than_s)
+        task_id = labels.unreachable_task(project)
+        if task_id is not None and self._is_answered(project, task_id):
+            n += labels.reopen(project, reasons=[AbstentionReason.UNREACHABLE])
         return {"n_reopened": n}
+
+    def _is_answered(self, project: Project, task_id: int) -> bool:
+        """Return whether the LLM answers about a task now; what it says is cached."""
+        tasks = self.stores.tasks.get(project.id, [task_id])
+        try:
+            with track_usage(project.id, "annotate"):
+                labels, _ = self.labeler.label(project, tasks, deadline_s=_PATIENCE_S)
+        except (LanguageModelError, UnsupportedLabelConfig):
+            return False
+        abstentions = [label.abstention for label in labels if label.abstention is not None]
+        return all(why.reason is not AbstentionReason.UNREACHABLE for why in abstentions)
 
     def annotate_chunk(self, project_id: ProjectId) -> dict[str, int]:
         """Label the next chunk; a step. `is_done`: nothing more can be labeled now."""
@@ -111,7 +128,9 @@ class PreAnnotator:
             stores.jobs.note_problem(project_id, LANGUAGE_MODEL, str(exc))
             _LOG.warning("project=%s cannot label: %s", project_id, exc)
             return {"n_labelled": 0, "is_done": 1}
-        stores.labels.save(project, weak_labels, predictions)
+        n_outdated = stores.labels.save(project, weak_labels, predictions, tasks=tasks)
+        if n_outdated:
+            request_release(stores, project, f"{n_outdated} tasks have another label now")
         self._sizes[project_id] = size.after(len(tasks), time.monotonic() - started_at)
         stores.jobs.clear_problem(project_id, LANGUAGE_MODEL)
         return {"n_labelled": len(predictions), "is_done": int(len(tasks) < size.size)}
@@ -140,7 +159,8 @@ def prelabel(
     """
     sync = partial(steps.synchronizer.sync, is_thorough=is_thorough)
     reopen = partial(steps.annotator.reopen, is_thorough=is_thorough)
-    runner.run("sync", sync, project_id)
+    if runner.run("sync", sync, project_id).get("is_stopped"):
+        return
     runner.run("study", steps.annotator.fit_sample, project_id)
     runner.run("reopen", reopen, project_id)
     is_labeled = False

@@ -22,7 +22,7 @@ from backend.llm.prompts.templates import describe_task
 from backend.pipeline.aggregate import Aggregator
 from backend.pipeline.ensemble import AnnotatorEnsemble
 from backend.pipeline.pool import AggregatedPool, Pool
-from backend.pipeline.status import QUEUE, read_queue
+from backend.pipeline.status import OUTDATED, QUEUE, read_queue
 from backend.pipeline.sync import PrelabelPlan
 from backend.store import Stores
 
@@ -146,12 +146,19 @@ class Orderer:
     plan: PrelabelPlan
 
     def is_due(self, project: Project) -> bool:
-        """Return whether the pool is labeled and its queue has no order, or an outgrown one."""
+        """Return whether the pool is labeled, and its queue has no order or an outgrown one.
+
+        It is due too when what is served is outdated: labels have changed since it was drafted.
+        """
         stores = self.stores
-        if not self.plan.manages_queue or stores.releases.pending(project) is not None:
+        if stores.releases.pending(project) is not None:
             return False
         progress = stores.labels.progress(project)
-        if progress.n_to_label or not progress.n_labelled:
+        if progress.n_to_label:
+            return False
+        if stores.state.current(project, OUTDATED) is not None:
+            return True
+        if not (self.plan.manages_queue and progress.n_labelled):
             return False
         queue = read_queue(stores, project)
         return queue is None or progress.n_tasks > queue.n_tasks * _GROWTH
@@ -178,6 +185,7 @@ class Orderer:
             self.stores.jobs.note_problem(project_id, ORDERING, str(exc))
             return {"is_ordered": 0}
         self.stores.jobs.clear_problem(project_id, ORDERING)
+        self.stores.state.put(project_id, OUTDATED, None)
         return {"is_ordered": 1}
 
 

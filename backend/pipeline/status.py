@@ -18,10 +18,20 @@ from backend.store import Stores
 
 _LOG = logging.getLogger(__name__)
 QUEUE, LLM_BUDGET, FITTED = "queue", "llm_share", "label_model"
+OUTDATED = "outdated"
+"""State of a project whose served predictions say something else than its labels."""
 _MAX_ROUNDS = 20
+_MAX_UNREADABLE = 10
 _PROGRESS = (
     *("n_tasks", "n_labelled", "n_published", "n_refused", "n_to_label", "n_human_labels"),
-    *("n_abstained", "seconds_left", "n_tokens_in", "n_tokens_out", "is_complete"),
+    *(
+        "n_without_label",
+        "n_abstained",
+        "seconds_left",
+        "n_tokens_in",
+        "n_tokens_out",
+        "is_complete",
+    ),
 )
 _ROUND = ("number", "recipe", "reason", "n_human", "step", "model_version", "error", "seconds")
 
@@ -38,6 +48,13 @@ def read_llm_budget(stores: Stores, project: Project) -> LLMBudget:
     if not stored:
         return LLMBudget(project.question_version)
     return LLMBudget(**stored | {"left_out": tuple(stored["left_out"])})
+
+
+def request_release(stores: Stores, project: Project, why: str) -> None:
+    """Have what is served replaced by a release of the present labels."""
+    state = {"question_version": project.question_version, "why": why}
+    stores.state.put(project.id, OUTDATED, state)
+    _LOG.info("project=%s a new release is due: %s", project.id, why)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +119,7 @@ class StatusReporter:
             **{name: getattr(progress, name) for name in _PROGRESS},
             "n_human_labelled_tasks": progress.n_human_labelled,
             "abstentions": dict(progress.abstentions),
+            "unreadable_answers": stores.labels.unreadable(project, _MAX_UNREADABLE),
             "labels_per_s": round(progress.labels_per_s, 2),
             **self._llm(project),
             "llm_share": read_llm_budget(stores, project).summary,

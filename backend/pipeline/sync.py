@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 
+from backend.domain.labels import AbstentionReason
 from backend.domain.ports import ConfigReader, LabelingPlatform
 from backend.domain.projects import (
     UNCERTAINTY_SAMPLING,
@@ -18,11 +19,21 @@ from backend.domain.projects import (
     Task,
 )
 from backend.errors import PlatformError, UnsupportedLabelConfig
+from backend.pipeline.config_change import (
+    ASKED,
+    asks_the_same,
+    carry_over,
+    compare,
+    has_settled,
+    note_asked,
+)
 from backend.store import Stores
 
 _LOG = logging.getLogger(__name__)
 _PAGE = 500
 _LISTING_SHARE = 0.1
+_LOOKED_AT = "edits_looked_at"
+_CLOCK_SKEW = timedelta(minutes=2)
 PLATFORM = "label-studio"
 LABEL_CONFIG = "label-config"
 
@@ -33,6 +44,8 @@ class PrelabelPlan:
 
     `manages_queue`: Label Studio is told which version to serve and how to order its queue.
     `patience_s`: what /predict gave away is looked up in Label Studio only after that long.
+    `settle_s`: a label config that asks something new is followed once it stays for that long, so
+    that several changes in a row start one version.
     """
 
     annotate_chunk: int = 256
@@ -41,6 +54,7 @@ class PrelabelPlan:
     full_sync_interval_s: float = 3600.0
     retry_abstentions_s: float = 3600.0
     patience_s: float = 30.0
+    settle_s: float = 60.0
 
 
 @dataclass(frozen=True)
@@ -60,13 +74,17 @@ class Synchronizer:
     def work_due(self, project_id: ProjectId) -> str | None:
         """Return why a project needs its worker now, or None; asks Label Studio once."""
         project, info = self._refreshed(project_id) or (None, None)
-        if project is None:
+        if project is None or self._is_settling(project):
             return None
         if info is not None and self._is_listing_due(project, info):
             return "tasks or annotations have changed"
+        self._follow_edits(project)
         progress = self.stores.labels.progress(project)
         if progress.n_to_label:
             return f"{progress.n_to_label} tasks have no label"
+        n_unreachable = progress.abstentions.get(AbstentionReason.UNREACHABLE, 0)
+        if n_unreachable:
+            return f"the LLM could not be reached about {n_unreachable} tasks"
         if not progress.is_complete:
             return "predictions are not published yet"
         if self.is_order_due(project):
@@ -85,8 +103,11 @@ class Synchronizer:
         before, and its webhook may have been lost.
         """
         project, info = self._refreshed(project_id) or (None, None)
-        if project is None or info is None:
+        if project is None or self._is_settling(project):
+            return {"n_listed": 0, "is_stopped": 1}
+        if info is None:
             return {"n_listed": 0}
+        self._follow_edits(project)
         is_due = self._is_listing_due(project, info)
         if not is_due and not (is_thorough and self._may_list(project.id)):
             return {"n_listed": 0}
@@ -122,17 +143,56 @@ class Synchronizer:
             self.config.read_schema(info.label_config)
         except UnsupportedLabelConfig as exc:
             self.stores.jobs.note_problem(project.id, LABEL_CONFIG, str(exc))
+            self.stores.state.put(project.id, ASKED, None)
             return project
         self.stores.jobs.clear_problem(project.id, LABEL_CONFIG)
+        is_same = asks_the_same(self.config, project, info.label_config)
+        if not is_same or project.instruction != info.instruction:
+            note_asked(self.stores, project, info.label_config, info.instruction)
+            if not has_settled(self.stores, project, self.plan.settle_s):
+                return project
         saved, is_new_question = self.stores.projects.save(
             project.id,
             label_config=info.label_config,
             title=info.title,
             instruction=info.instruction,
+            asks_the_same=is_same,
         )
+        self.stores.state.put(project.id, ASKED, None)
         if is_new_question:
             _LOG.info("project=%s asks something new: version=%s", saved.id, saved.model_version)
+            if project.instruction == info.instruction:
+                self._carry_over(project, saved)
         return saved
+
+    def _carry_over(self, before: Project, after: Project) -> None:
+        try:
+            schemas = (self.config.read_schema(each.label_config) for each in (before, after))
+            carry_over(self.stores, before, after, compare(*schemas))
+        except UnsupportedLabelConfig:
+            return  # the reader has learned to refuse the old one: nothing is kept
+
+    def _is_settling(self, project: Project) -> bool:
+        """Return whether the project is to ask something new, as soon as it is sure what."""
+        return self.stores.state.get(project.id, ASKED) is not None
+
+    def _follow_edits(self, project: Project) -> None:
+        """Take up edits of tasks since the last look, of which no webhook tells.
+
+        Labels and predictions of a text that was changed go at once, here and in Label Studio.
+        """
+        started_at = datetime.now(UTC)
+        looked = self.stores.state.get(project.id, _LOOKED_AT)
+        since = datetime.fromisoformat(looked) if looked else started_at
+        try:
+            edited = self.platform.tasks(project.platform_id, updated_since=since - _CLOCK_SKEW)
+            while page := list(islice(edited, _PAGE)):
+                changed = self.stores.tasks.save_listing(project.id, page, started_at)
+                self._reconcile(project, [t for t in page if t.id in set(changed)], set(changed))
+        except PlatformError as exc:
+            self.stores.jobs.note_problem(project.id, PLATFORM, str(exc))
+            return
+        self.stores.state.put(project.id, _LOOKED_AT, started_at.isoformat())
 
     def _is_listing_due(self, project: Project, info: ProjectInfo) -> bool:
         state = self.stores.projects.sync_state(project.id)

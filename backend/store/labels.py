@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import fields
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -52,23 +52,40 @@ class LabelStore(Repository):
         ]
 
     def save(
-        self, project: Project, weak_labels: Sequence[WeakLabel], predictions: Sequence[Prediction]
-    ) -> None:
+        self,
+        project: Project,
+        weak_labels: Sequence[WeakLabel],
+        predictions: Sequence[Prediction],
+        *,
+        tasks: Sequence[Task] = (),
+    ) -> int:
         """Save a chunk's weak labels and predictions in one transaction.
 
         A stored prediction stays, with its marks: while the worker labels a chunk, /predict may
         label a task of it and return the answer. If another release is served meanwhile, the
         predictions belong to that one.
+
+        Args:
+            tasks: the tasks as they were labeled: of those whose data is another one by now,
+                nothing is saved.
+
+        Returns:
+            How many stored predictions say something else than the new ones, and so are outdated.
         """
         moment, table = now(), t.projects
         serving = sa.select(table.c.model_version).where(
             table.c.id == project.id, table.c.question_version == project.question_version
         )
         with self._db.write() as connection:
+            gone = changed_tasks(connection, project.id, tasks)
+            labels = [_row(project, w, moment) for w in weak_labels if w.example_id not in gone]
+            kept = [p for p in predictions if p.task_id not in gone]
             served = connection.execute(serving).scalar() or project.model_version
-            rows = [prediction_row(project.id, served, p, moment) for p in predictions]
-            upsert(connection, t.weak_labels, [_row(project, w, moment) for w in weak_labels])
+            n_outdated = _count_outdated(connection, replace(project, model_version=served), kept)
+            rows = [prediction_row(project.id, served, p, moment) for p in kept]
+            upsert(connection, t.weak_labels, labels)
             upsert(connection, t.predictions, rows, keep=("result", "score", "created_at"))
+            return n_outdated
 
     def replace(
         self,
@@ -95,12 +112,34 @@ class LabelStore(Repository):
         query = query.order_by(table.c.task_id, table.c.question, table.c.annotator)
         return [_weak_label(row) for row in self._db.fetch(query)]
 
-    def reopen_transient_abstentions(self, project: Project, older_than_s: float) -> int:
+    def reopen(
+        self,
+        project: Project,
+        *,
+        older_than_s: float = 0.0,
+        reasons: Sequence[AbstentionReason] = _TRANSIENT,
+    ) -> int:
         """Delete abstentions that a new attempt may end; return how many."""
         table = t.weak_labels
         is_old = table.c.created_at < now() - timedelta(seconds=older_than_s)
-        is_transient = sa.and_(of_question(project, table), table.c.abstention.in_(_TRANSIENT))
-        return self._db.execute(sa.delete(table).where(is_transient, is_old))
+        is_reopened = sa.and_(of_question(project, table), table.c.abstention.in_(list(reasons)))
+        return self._db.execute(sa.delete(table).where(is_reopened, is_old))
+
+    def unreachable_task(self, project: Project) -> int | None:
+        """Return a task that the LLM could not be reached about, None without one."""
+        weak = t.weak_labels
+        is_waiting = weak.c.abstention == AbstentionReason.UNREACHABLE
+        query = sa.select(weak.c.task_id).where(by_llm(project), is_waiting).limit(1)
+        task_id: int | None = self._db.fetch_value(query)
+        return task_id
+
+    def unreadable(self, project: Project, limit: int) -> list[str]:
+        """Return what is known of the last answers that could not be read, newest first."""
+        weak = t.weak_labels
+        is_unread = weak.c.abstention == AbstentionReason.UNREADABLE
+        query = sa.select(weak.c.task_id, weak.c.question, weak.c.abstention_detail)
+        query = query.where(by_llm(project), is_unread).order_by(weak.c.created_at.desc())
+        return [f"task {row[0]}, {row[1]}: {row[2]}" for row in self._db.fetch(query.limit(limit))]
 
     def predictions(self, project: Project, tasks: Sequence[Task]) -> dict[int, Prediction]:
         """Return the stored predictions of the project's version for these texts, by task.
@@ -209,10 +248,15 @@ class LabelStore(Repository):
         """Count a project's tasks, labels and predictions, and the LLM's labels per second."""
         weak, human, predictions = t.weak_labels, t.human_labels, t.predictions
         is_human, is_present = human_answers(project.id), of_version(project, predictions)
+        has_answer = sa.or_(
+            sa.exists().where(is_human, human.c.task_id == t.tasks.c.id),
+            sa.exists().where(is_present, predictions.c.task_id == t.tasks.c.id),
+        )
         n = sa.func.count()
         counts = {
             "n_tasks": sa.select(n).where(existing(t.tasks, project.id)),
             "n_to_label": sa.select(n).where(is_unlabeled(project)),
+            "n_without_label": sa.select(n).where(existing(t.tasks, project.id), ~has_answer),
             "n_human_labels": sa.select(n).where(is_human),
             "n_human_labelled": sa.select(sa.func.count(human.c.task_id.distinct())).where(
                 is_human
@@ -239,6 +283,30 @@ class LabelStore(Repository):
                 abstentions=abstentions,
                 labels_per_s=_rate(connection, project),
             )
+
+
+def changed_tasks(connection: sa.Connection, project_id: str, tasks: Sequence[Task]) -> set[int]:
+    """Return which of the tasks are stored with other data than these have."""
+    table = t.tasks
+    query = sa.select(table.c.id, table.c.digest).where(table.c.project_id == project_id)
+    rows = execute_for(connection, query, table.c.id, [task.id for task in tasks])
+    stored = {row.id: row.digest for row in rows}
+    return {task.id for task in tasks if stored.get(task.id, task.digest()) != task.digest()}
+
+
+def _count_outdated(
+    connection: sa.Connection, project: Project, predictions: Sequence[Prediction]
+) -> int:
+    table = t.predictions
+    query = sa.select(table.c.task_id, table.c.result).where(of_version(project, table))
+    rows = execute_for(connection, query, table.c.task_id, [p.task_id for p in predictions])
+    stored = {row.task_id: _values(row.result) for row in rows}
+    return sum(stored.get(p.task_id, _values(p.result)) != _values(p.result) for p in predictions)
+
+
+def _values(result: Sequence[Mapping[str, Any]]) -> list[tuple[Any, Any]]:
+    """Return what a prediction says, without its scores."""
+    return [(region.get("from_name"), region.get("value")) for region in result]
 
 
 def prediction_row(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -27,21 +27,23 @@ class ProjectStore(Repository):
         title: str | None = None,
         instruction: str | None = None,
         provenance: Mapping[str, Any] | None = None,
+        asks_the_same: bool = False,
     ) -> tuple[Project, bool]:
         """Create or update a project; return it and whether what it asks has changed.
 
         A new label config or instruction starts a new model version, because every label under
-        the old one answered another question. None leaves a value as it is.
+        the old one answered another question; not if the config only has another text and
+        `asks_the_same`. None leaves a value as it is.
         """
         table = t.projects
         given = {"label_config": label_config, "title": title, "instruction": instruction}
         values: dict[str, Any] = {name: v for name, v in given.items() if v is not None}
         with self._db.write() as connection:
             row = connection.execute(_by_id(project_id)).first()
-            is_new_question = row is None or any(
-                getattr(row, name) != values[name]
-                for name in ("label_config", "instruction")
-                if name in values
+            is_same = asks_the_same or label_config == getattr(row, "label_config", None)
+            is_instructed = "instruction" not in values or row is None
+            is_new_question = row is None or not (
+                is_same and (is_instructed or row.instruction == values["instruction"])
             )
             if is_new_question:
                 version = start_version(connection, project_id, provenance or {})
@@ -103,6 +105,11 @@ class ProjectStore(Repository):
         is_connected = sa.and_(table.c.id == project_id, table.c.is_connected)
         values = {"is_connected": False, "disconnected_at": now()}
         self._db.execute(sa.update(table).where(is_connected).values(values))
+
+    def reconnect(self, project: Project) -> Project:
+        """Work for a project again, as it was left."""
+        self._update(project.id, is_connected=True)
+        return replace(project, is_connected=True)
 
     def versions(self, project_id: ProjectId) -> list[str]:
         """Return the project's model versions, newest first."""

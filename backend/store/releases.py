@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -101,6 +101,18 @@ class ReleaseStore(Repository):
             table.c.project_id == project_id, table.c.name == model_version
         )
         return dict(self._db.fetch_value(query) or {})
+
+    def inherit(self, before: Project, after: Project, *, questions: Collection[str]) -> None:
+        """Give a release the provenance of the one that it follows, as far as these questions."""
+        table = t.model_versions
+        known = {
+            name: {key: one for key, one in value.items() if key in questions}
+            if isinstance(value, dict)
+            else value
+            for name, value in self.provenance(before.id, before.model_version).items()
+        }
+        is_after = sa.and_(table.c.project_id == after.id, table.c.name == after.model_version)
+        self._db.execute(sa.update(table).where(is_after).values(provenance=known))
 
     def places(self, project: Project) -> list[QueuePlace]:
         """Return the queue of the project's release, first place first."""

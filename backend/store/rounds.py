@@ -11,6 +11,7 @@ from backend.domain.projects import Project, ProjectId
 from backend.domain.rounds import Round, RoundRecipeName, RoundState
 from backend.store import tables as t
 from backend.store.database import Repository, now
+from backend.store.tables import of_question
 
 _OUTDATED = "the project asks something else now"
 
@@ -52,6 +53,13 @@ class RoundStore(Repository):
                 }
                 connection.execute(sa.insert(table).values(values))
             return _round(connection.execute(running).one())
+
+    def carry_over(self, before: Project, after: Project) -> None:
+        """Have the finished rounds of an earlier question version count for the present one."""
+        table = t.rounds
+        is_carried = sa.and_(of_question(before, table), table.c.state.not_in([RoundState.RUNNING]))
+        values = {"question_version": after.question_version}
+        self._db.execute(sa.update(table).where(is_carried).values(values))
 
     def running(self, project_id: ProjectId) -> Round | None:
         """Return the project's running round, None without one."""

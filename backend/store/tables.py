@@ -293,8 +293,8 @@ def human_answers(project_id: ProjectId) -> sa.ColumnElement[bool]:
 
 def by_llm(project: Project) -> sa.ColumnElement[bool]:
     """Return the condition for the LLM's answers and abstentions: only these close a task."""
-    kinds = (AnnotatorKind.LLM, AnnotatorKind.LLM_DEMONSTRATIONS)
-    return sa.and_(of_question(project, weak_labels), weak_labels.c.annotator_kind.in_(kinds))
+    is_llm = weak_labels.c.annotator_kind == AnnotatorKind.LLM
+    return sa.and_(of_question(project, weak_labels), is_llm)
 
 
 def is_unlabeled(project: Project) -> sa.ColumnElement[bool]:

@@ -7,14 +7,16 @@ import json
 from collections.abc import Sequence
 from dataclasses import fields
 from datetime import datetime, timedelta
+from typing import Any
 
 import sqlalchemy as sa
 
 from backend.domain.labels import HumanLabel
-from backend.domain.projects import Event, ProjectId, Task
+from backend.domain.projects import Event, JobKind, ProjectId, Task
 from backend.store import tables as t
 from backend.store.database import Repository, execute_for, insert_into, insert_new, now, upsert
 from backend.store.jobs import request_job
+from backend.store.labels import changed_tasks
 from backend.store.tables import existing, human_answers
 
 _MAX_AHEAD = timedelta(days=1)
@@ -37,7 +39,9 @@ class TaskStore(Repository):
         with self._db.write() as connection:
             if not _is_new(connection, project_id, event):
                 return False
-            _save_tasks(connection, project_id, event.tasks)
+            _add_tasks(connection, project_id, event.tasks)
+            if changed_tasks(connection, project_id, event.tasks):
+                request_job(connection, project_id, JobKind.PRELABEL, "a text has changed")
             _mark_tasks_deleted(connection, project_id, event.deleted_task_ids)
             _save_human_labels(connection, project_id, event.annotations)
             _mark_labels_deleted(connection, project_id, event.deleted_annotation_ids)
@@ -45,10 +49,15 @@ class TaskStore(Repository):
                 request_job(connection, project_id, *job)
             return True
 
-    def save(self, project_id: ProjectId, tasks: Sequence[Task]) -> None:
-        """Insert or update tasks."""
+    def save(self, project_id: ProjectId, tasks: Sequence[Task]) -> set[int]:
+        """Insert tasks that are new; return the known ones that have other data by now.
+
+        Those stay as they are: only a listing, which shows what Label Studio holds as their
+        predictions, can replace text and labels together.
+        """
         with self._db.write() as connection:
-            _save_tasks(connection, project_id, tasks)
+            _add_tasks(connection, project_id, tasks)
+            return changed_tasks(connection, project_id, tasks)
 
     def save_listing(
         self, project_id: ProjectId, tasks: Sequence[Task], started_at: datetime
@@ -60,15 +69,8 @@ class TaskStore(Repository):
         """
         with self._db.write() as connection:
             _restore(connection, project_id, tasks, started_at)
-            query = sa.select(t.tasks.c.id, t.tasks.c.digest).where(
-                t.tasks.c.project_id == project_id
-            )
-            rows = execute_for(connection, query, t.tasks.c.id, [task.id for task in tasks])
-            known = {row.id: row.digest for row in rows}
-            changed = [
-                task.id for task in tasks if known.get(task.id, task.digest()) != task.digest()
-            ]
-            _save_tasks(connection, project_id, tasks)
+            changed = sorted(changed_tasks(connection, project_id, tasks))
+            upsert(connection, t.tasks, _rows(project_id, tasks), keep=("created_at",))
             _delete_labels(connection, project_id, changed)
             for task in tasks:
                 _save_human_labels(connection, project_id, task.annotations or ())
@@ -157,8 +159,13 @@ def _is_new(connection: sa.Connection, project_id: ProjectId, event: Event) -> b
     return insert_new(connection, t.events, row)
 
 
-def _save_tasks(connection: sa.Connection, project_id: ProjectId, tasks: Sequence[Task]) -> None:
-    rows = [
+def _add_tasks(connection: sa.Connection, project_id: ProjectId, tasks: Sequence[Task]) -> None:
+    rows = _rows(project_id, tasks)
+    upsert(connection, t.tasks, rows, keep=("data", "digest", "created_at"))
+
+
+def _rows(project_id: ProjectId, tasks: Sequence[Task]) -> list[dict[str, Any]]:
+    return [
         {
             "project_id": project_id,
             "id": task.id,
@@ -168,7 +175,6 @@ def _save_tasks(connection: sa.Connection, project_id: ProjectId, tasks: Sequenc
         }
         for task in tasks
     ]
-    upsert(connection, t.tasks, rows, keep=("created_at",))
 
 
 def _save_human_labels(

@@ -69,6 +69,7 @@ class FakeAnnotator:
     """
 
     failure: BackendError | None = None
+    contradicts: bool = False
     unreadable: set[int] = field(default_factory=set)
     silent_about: set[str] = field(default_factory=set)
     shots: list[Mapping[str, Mapping[int, Any]]] = field(default_factory=list)
@@ -102,7 +103,10 @@ class FakeAnnotator:
         if example.id in self.unreadable or question.name in self.silent_about:
             return WeakLabel(*start, abstention=Abstention(AbstentionReason.UNREADABLE))
         flag = self.injection_flags.get(example.id)
-        return WeakLabel(*start, injection_flag=flag, **answer(question, example))
+        said = answer(question, example)
+        if self.contradicts:
+            said["probabilities"] = said["probabilities"][::-1]
+        return WeakLabel(*start, injection_flag=flag, **said)
 
 
 def answer(question: Question, example: Example) -> dict[str, Any]:
@@ -129,6 +133,9 @@ class FakeSimilarity:
 
     def __init__(self) -> None:
         self.is_silent = True
+
+    def can_answer(self, question: Question) -> bool:
+        return not self.is_silent
 
     def learn(
         self, question: Question, examples: Sequence[Example], human: Mapping[int, int]
@@ -252,6 +259,7 @@ class House:
             full_sync_interval_s=3600,
             retry_abstentions_s=0,
             patience_s=0,
+            settle_s=0,
         )
         self.orderer = Orderer(
             self.aggregator,

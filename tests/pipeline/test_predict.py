@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -81,6 +82,35 @@ def test_one_bad_task_leaves_the_others_alone(house):
     project = house.projects.get(house.connected(0))
     answers = house.prediction.predict(project, tasks("good", "", "bad"))
     assert [answer is not None for answer in answers] == [True, False, True]
+
+
+def test_an_edited_text_gets_a_label_of_its_own_and_the_old_one_goes(house):
+    project_id = house.connected(4)
+    house.prelabel(project_id)
+    project, remote = house.projects.get(project_id), house.remote(project_id)
+    first = min(remote.tasks)
+    house.platform.edit_task(first, {"text": "good after all"})
+    (answer,) = house.prediction.predict(project, [Task(first, {"text": "good after all"})])
+    assert answer.result[0]["value"] == {"choices": ["Positive"]}
+    house.platform.import_predictions(project.platform_id, [answer])  # Label Studio stores it
+    house.prelabel(project_id)
+    (row,) = (row for row in remote.predictions.values() if row.task_id == first)
+    assert row.result == answer.result
+    (again,) = house.prediction.predict(project, [Task(first, {"text": "good after all"})])
+    assert again.result == answer.result
+
+
+def test_a_text_that_changes_while_it_is_labelled_keeps_no_label(house):
+    project_id = house.connected(2)
+    house.synchronizer.sync(project_id)
+    project = house.projects.get(project_id)
+    task = house.labels.next_unlabelled(project, 1)
+    labels, predictions = house._labeler.label(project, task)
+    edited = [Task(task[0].id, {"text": "good after all"})]
+    house.tasks.save_listing(project_id, edited, datetime.now(UTC))
+    house.labels.save(project, labels, predictions, tasks=task)
+    assert house.labels.weak_labels(project) == []
+    assert house.labels.predictions(project, edited) == {}
 
 
 def test_a_passing_failure_is_not_kept_as_an_abstention(house):

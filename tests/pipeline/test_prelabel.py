@@ -400,6 +400,52 @@ def test_the_sample_is_fitted_when_the_llm_is_back(stores):
     }
 
 
+def with_similarity_alone(stores):
+    """A project that similarity labelled and published while the LLM was down."""
+    house = House(stores, orders_queue=True)
+    house.similarity.is_silent = False
+    house.pre_annotator.plan = replace(house.pre_annotator.plan, retry_abstentions_s=3600.0)
+    project_id = house.connected(24)
+    house.annotator.failure = LanguageModelUnavailable("down")
+    house.prelabel(project_id)
+    assert_each_task_has_one(house, project_id)
+    house.annotator.failure = None
+    return house, project_id
+
+
+def test_the_return_of_the_llm_is_noticed_and_what_it_says_is_published(stores):
+    house, project_id = with_similarity_alone(stores)
+    project = house.projects.get(project_id)
+    house.annotator.contradicts = True
+    assert house.synchronizer.work_due(project_id) == "the LLM could not be reached about 24 tasks"
+    house.prelabel(project_id)
+    assert set(house.annotator.asked) >= set(house.remote(project_id).tasks)
+    assert house.labels.progress(project).abstentions == {}
+    assert_each_task_has_one(house, project_id)
+    assert house.projects.get(project_id).model_version != project.model_version
+
+
+def test_while_the_llm_is_down_one_text_alone_is_asked_about(stores):
+    house, project_id = with_similarity_alone(stores)
+    house.annotator.failure = LanguageModelUnavailable("still down")
+    calls = []
+    label = house._labeler.label
+    house.pre_annotator.labeler = SimpleNamespace(
+        label=lambda project, tasks, **options: calls.append(len(tasks)) or label(project, tasks)
+    )
+    house.prelabel(project_id)
+    assert calls == [1]
+
+
+def test_tasks_without_an_answer_are_not_counted_as_labelled(house):
+    project_id = house.connected(4)
+    house.annotator.unreadable = set(house.remote(project_id).tasks)
+    house.prelabel(project_id)
+    state = house.reporter.project(house.projects.get(project_id))
+    assert (state["n_tasks"], state["n_without_label"], state["n_labelled"]) == (4, 4, 0)
+    assert len(state["unreadable_answers"]) == 4
+
+
 def test_what_the_llm_left_unanswered_is_asked_again_later_and_at_once_for_a_round(house):
     project_id = house.connected()
     plan = house.pre_annotator.plan

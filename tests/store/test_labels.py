@@ -70,8 +70,8 @@ def test_only_transient_abstentions_are_reopened(labels, project, three):
         [abstained(1, AbstentionReason.NO_TEXT), abstained(2, AbstentionReason.UNREADABLE)],
         [],
     )
-    assert labels.reopen_transient_abstentions(project, older_than_s=60) == 0
-    assert labels.reopen_transient_abstentions(project, older_than_s=0) == 1
+    assert labels.reopen(project, older_than_s=60) == 0
+    assert labels.reopen(project) == 1
     assert [task.id for task in labels.next_unlabelled(project, 9)] == [2, 3]
 
 
