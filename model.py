@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from backend.domain.projects import Prediction, Project, ProjectId, Task, is_project_id, is_row_id
@@ -68,12 +69,13 @@ class FreeALBackend(LabelStudioMLBase):  # type: ignore[misc]
         self.hostname = str(kwargs.get("hostname") or "")
         self.access_token = str(kwargs.get("access_token") or "")
 
-    def connect(self) -> str:
+    def connect(self, address: str = "") -> str:
         """Register the project; return the model version that it serves.
 
-        Raises UnsupportedLabelConfig.
+        `address` is where Label Studio has reached this backend. Raises UnsupportedLabelConfig.
         """
-        project = self._project([], self._services().events.connect)
+        connect = partial(self._services().events.connect, address=address)
+        project = self._project([], connect)
         return project.model_version if project else ""
 
     def predict(

@@ -185,6 +185,31 @@ def make_round(
 
 
 @app.command()
+def disconnect(
+    project: _ProjectNumber,
+    undo: Annotated[bool, typer.Option("--undo", help="Work for it again.")] = False,
+) -> None:
+    """Stop working for a project, keep its data, and put its queue back as it was."""
+    from backend.errors import PlatformError
+
+    with _services() as services:
+        target = _project(services, project)
+        if undo:
+            services.stores.projects.reconnect(target)
+            _console.print("The worker goes on as soon as Label Studio lists this backend in it.")
+            return
+        try:
+            services.connections.disconnect(target)
+        except PlatformError as exc:
+            _console.print(f"Its queue stays as it is: {exc}", soft_wrap=True, markup=False)
+        _console.print(
+            f"Nothing is done for project {project} any more. Remove the backend in its settings "
+            "too, or Label Studio goes on to ask for predictions.",
+            soft_wrap=True,
+        )
+
+
+@app.command()
 def rollback(
     project: _ProjectNumber,
     version: Annotated[str, typer.Argument(help="A model version; status lists them.")],
@@ -334,6 +359,8 @@ def _render_project(state: Mapping[str, Any]) -> RenderableType:
             grid.add_row("[bold red]queue[/]", Text(warning))
     for row in _round_rows(state):
         grid.add_row(*row)
+    if state["disconnected_why"]:
+        grid.add_row("[bold red]stopped[/]", Text(state["disconnected_why"]))
     for problem in state["problems"]:
         text = f"{problem['source']}: {problem['message']} ({problem['n_times']}x)"
         grid.add_row("[bold red]problem[/]", Text(text))

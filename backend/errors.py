@@ -73,6 +73,10 @@ class PlatformRejected(PlatformError):
     """Label Studio refused the request itself; trying again gives the same answer."""
 
 
+class PlatformNotFound(PlatformRejected):
+    """What was asked for is not there, or not for the token's user."""
+
+
 class TrainingError(BackendError):
     """The student could not be trained."""
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 from backend.domain.llm_usage import Prices
 from backend.domain.ports import Encoder, LabelingPlatform, LanguageModel
+from backend.pipeline.connection import Connections
 from backend.pipeline.events import EventService
 from backend.pipeline.status import StatusReporter
 from backend.pipeline.sync import PrelabelPlan, Synchronizer
@@ -74,6 +75,11 @@ class Services:
         from backend.factories import connect_platform
 
         return self.given.platform or connect_platform(self.settings)
+
+    @cached_property
+    def connections(self) -> Connections:
+        """Return the use case of connected projects."""
+        return Connections(self.platform, self.stores, self.settings.own_url)
 
     @cached_property
     def language_model(self) -> CachedLanguageModel:
@@ -284,9 +290,11 @@ class Services:
             self.ensemble, self.guidelines, self.config, stores, self.student_predictor
         )
         return PrelabelSteps(
-            Synchronizer(self.platform, self.config, stores, plan, orderer.is_due),
+            Synchronizer(
+                self.platform, self.connections, self.config, stores, plan, orderer.is_due
+            ),
             PreAnnotator(labeler, self.aggregator, budget, stores, plan),
-            Publisher(self.platform, stores, plan),
+            Publisher(self.platform, self.connections, stores, plan),
             orderer,
         )
 

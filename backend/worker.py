@@ -56,13 +56,15 @@ class Dispatcher:
     def request_due_jobs(self) -> None:
         """Request a job for each connected project that has work due."""
         for project in self._services.stores.projects.all():
-            if project.is_connected:
+            if project.is_followed:
                 with self._isolated(project.id):
                     self._request_due_job(project)
 
     def _request_due_job(self, project: Project) -> None:
         stores, steps = self._services.stores, self._services.round_steps
         prelabel_reason = steps.prelabel.synchronizer.work_due(project.id)
+        if stores.projects.connected(project.id) is None:
+            return
         round_reason = steps.scheduler.due(project)
         if any(problem.source == WORKER for problem in stores.jobs.problems(project.id)):
             stores.jobs.clear_problem(project.id, WORKER)

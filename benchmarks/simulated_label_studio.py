@@ -50,6 +50,10 @@ class SimulatedPlatform:
             n_predictions=len(self._predictions),
         )
 
+    def backends(self, platform_id: int) -> list[str]:
+        """Return this backend's address by default."""
+        return ["http://127.0.0.1:9090"]
+
     def tasks(self, platform_id: int, *, updated_since: datetime | None = None) -> Iterator[Task]:
         """Yield every task with its annotations and predictions; none is ever edited."""
         if updated_since is not None:
@@ -99,3 +103,9 @@ class SimulatedPlatform:
         self._info = replace(
             self._info, model_version=model_version, sampling="Uncertainty sampling"
         )
+
+    def restore_queue(
+        self, platform_id: int, *, model_version: str | None, sampling: str | None
+    ) -> None:
+        """Set model version and sampling."""
+        self._info = replace(self._info, model_version=model_version, sampling=sampling)

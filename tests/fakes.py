@@ -33,9 +33,13 @@ from backend.errors import (
     LanguageModelError,
     LanguageModelUnavailable,
     PlatformError,
+    PlatformNotFound,
     PlatformRejected,
 )
 from backend.labelstudio.label_config import LabelConfigReader
+
+OWN_ADDRESS = "http://127.0.0.1:9090"
+"""This backend's address in the settings' default, which new projects of the fake list."""
 
 
 @dataclass
@@ -47,6 +51,7 @@ class _FakeProject:
     annotations: dict[int, HumanLabel] = field(default_factory=dict)
     predictions: dict[int, Prediction] = field(default_factory=dict)
     updated: dict[int, datetime] = field(default_factory=dict)
+    backends: list[str] = field(default_factory=lambda: [OWN_ADDRESS])
 
 
 class FakePlatform:
@@ -100,7 +105,12 @@ class FakePlatform:
                     del rows[key]
 
     def annotate(
-        self, task_id: int, result: Sequence[Region], *, was_cancelled: bool = False
+        self,
+        task_id: int,
+        result: Sequence[Region],
+        *,
+        was_cancelled: bool = False,
+        is_copied: bool = False,
     ) -> int:
         """Submit an annotation, or skip the task; return the annotation's number."""
         project = next(p for p in self.projects.values() if task_id in p.tasks)
@@ -113,6 +123,7 @@ class FakePlatform:
             was_cancelled=was_cancelled,
             is_ground_truth=False,
             updated_at=datetime.now(UTC),
+            is_copied=is_copied,
         )
         return annotation_id
 
@@ -134,6 +145,9 @@ class FakePlatform:
         project = next(p for p in self.projects.values() if task_id in p.tasks)
         project.tasks[task_id] = data
         project.updated[task_id] = datetime.now(UTC)
+
+    def backends(self, platform_id: int) -> list[str]:
+        return list(self._asked("backends", platform_id).backends)
 
     def tasks(self, platform_id: int, *, updated_since: datetime | None = None) -> Iterator[Task]:
         project = self._asked("tasks", platform_id)
@@ -191,6 +205,16 @@ class FakePlatform:
             project.info, model_version=model_version, sampling="Uncertainty sampling"
         )
 
+    def restore_queue(
+        self, platform_id: int, *, model_version: str | None, sampling: str | None
+    ) -> None:
+        project = self._asked("restore_queue", platform_id)
+        rows = project.predictions.values()
+        is_there = any(row.model_version == model_version for row in rows)
+        project.info = replace(
+            project.info, model_version=model_version if is_there else None, sampling=sampling
+        )
+
     def _listed(self, project: _FakeProject, task_id: int) -> Task:
         by_version: dict[str, tuple[int, ...]] = {}
         for key, row in project.predictions.items():
@@ -210,7 +234,7 @@ class FakePlatform:
     def _asked(self, call: str, platform_id: int) -> _FakeProject:
         self._note(call)
         if platform_id not in self.projects:
-            raise PlatformRejected(f"there is no project {platform_id}")
+            raise PlatformNotFound(f"there is no project {platform_id}")
         return self.projects[platform_id]
 
     def _note(self, call: str) -> None:

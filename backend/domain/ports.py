@@ -219,6 +219,10 @@ class LabelingPlatform(Protocol):
         """Return the project's present description."""
         ...
 
+    def backends(self, platform_id: int) -> list[str]:
+        """Return the addresses of the ML backends that the project lists, the first one first."""
+        ...
+
     def tasks(self, platform_id: int, *, updated_since: datetime | None = None) -> Iterator[Task]:
         """Yield every task, or those updated since, with annotations and ids of predictions."""
         ...
@@ -243,6 +247,12 @@ class LabelingPlatform(Protocol):
 
     def serve_model_version(self, platform_id: int, model_version: str) -> None:
         """Make Label Studio show this version's predictions and order its queue by their score."""
+        ...
+
+    def restore_queue(
+        self, platform_id: int, *, model_version: str | None, sampling: str | None
+    ) -> None:
+        """Set what `serve_model_version` changes; a version that is not there becomes none."""
         ...
 
 

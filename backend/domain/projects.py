@@ -117,13 +117,27 @@ class Event:
     deleted_task_ids: tuple[int, ...] = ()
 
 
+class Disconnection(StrEnum):
+    """Why nothing is done for a project."""
+
+    REMOVED = "removed"
+    """Label Studio does not list this backend in it."""
+    DELETED = "deleted"
+    """It is not there any more, or not for the token's user."""
+    REFUSED = "refused"
+    """Label Studio refuses the token, which may work again."""
+    ASKED = "asked"
+    """Somebody disconnected it on the command line."""
+
+
 @dataclass(frozen=True, slots=True)
 class Project:
     """A project as this backend stores it.
 
     `question_version` changes with label config and instruction; weak labels belong to one.
     `model_version` is the release whose predictions Label Studio shows: several releases can answer
-    one question.
+    one question. `disconnection` (a `Disconnection`) and `disconnected_why` say why it is not
+    connected.
     """
 
     id: ProjectId
@@ -133,6 +147,13 @@ class Project:
     model_version: str
     question_version: str
     is_connected: bool
+    disconnection: str | None = None
+    disconnected_why: str | None = None
+
+    @property
+    def is_followed(self) -> bool:
+        """Whether Label Studio is asked about it: it is connected, or may be so again by itself."""
+        return self.is_connected or self.disconnection == Disconnection.REFUSED
 
     @property
     def platform_id(self) -> int:

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from label_studio_sdk.core.api_error import ApiError
@@ -15,6 +16,7 @@ from backend.domain.projects import UNCERTAINTY_SAMPLING, Prediction, ProjectInf
 from backend.errors import (
     InvalidRequest,
     PlatformError,
+    PlatformNotFound,
     PlatformRejected,
     PlatformUnauthorized,
     PlatformUnavailable,
@@ -26,6 +28,7 @@ if TYPE_CHECKING:  # loaded at the first call: the SDK's client brings pandas (9
     from label_studio_sdk import LabelStudio
     from label_studio_sdk.core.request_options import RequestOptions
 
+_USUAL_SAMPLING = "Sequential sampling"
 _PAGE = 500  # the rate does not depend on it (100 to 2,000 tried); one page took 1 to 5 s
 _DELETE_TIMEOUT_S = 600.0  # 80 to 2,000 rows a second were seen; a version can have 100,000
 _READING: RequestOptions = {"max_retries": 2}
@@ -120,9 +123,8 @@ class LabelStudioConnection:
             )
         if reason is None:
             return self._unexpected(purpose)
-        return PlatformRejected(
-            f"Label Studio at {self.url} refuses to {purpose} (HTTP {status}): {reason}"
-        )
+        kind = PlatformNotFound if status == 404 else PlatformRejected
+        return kind(f"Label Studio at {self.url} refuses to {purpose} (HTTP {status}): {reason}")
 
     def _unexpected(self, purpose: str) -> PlatformRejected:
         return PlatformRejected(
@@ -145,6 +147,11 @@ class LabelStudioPlatform:
         """Return the project's present description; see `read_project` for its counts."""
         with self._connection.calling(f"read project {platform_id}") as client:
             return read_project(client.projects.get(id=platform_id).model_dump())
+
+    def backends(self, platform_id: int) -> list[str]:
+        """Return the addresses of the project's ML backends; Label Studio calls each of them."""
+        with self._connection.calling(f"list the backends of project {platform_id}") as client:
+            return [str(backend.url) for backend in client.ml.list(project=platform_id)]
 
     def tasks(self, platform_id: int, *, updated_since: datetime | None = None) -> Iterator[Task]:
         """Yield every task in the order of ids, with its annotations and its predictions' ids.
@@ -250,6 +257,21 @@ class LabelStudioPlatform:
             client.projects.update(
                 id=platform_id, model_version=model_version, sampling=UNCERTAINTY_SAMPLING
             )
+
+    def restore_queue(
+        self, platform_id: int, *, model_version: str | None, sampling: str | None
+    ) -> None:
+        """Set what `serve_model_version` changes; a version that is not there becomes none."""
+        with self._connection.calling("put the queue back", shows_details=True) as client:
+            update = partial(
+                client.projects.update, id=platform_id, sampling=sampling or _USUAL_SAMPLING
+            )
+            try:
+                update(model_version=model_version or "")
+            except ApiError as exc:
+                if exc.status_code != 400:
+                    raise
+                update(model_version="")
 
     def _import(self, platform_id: int, predictions: Sequence[Prediction]) -> int:
         """Import in bulk what Label Studio's bulk import takes, and the rest one by one.

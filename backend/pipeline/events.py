@@ -7,9 +7,10 @@ import time
 from dataclasses import dataclass, field
 
 from backend.domain.ports import ConfigReader
-from backend.domain.projects import Event, JobKind, Project, ProjectId
+from backend.domain.projects import Disconnection, Event, JobKind, Project, ProjectId
 from backend.errors import UnsupportedLabelConfig
 from backend.pipeline.config_change import asks_the_same, note_asked
+from backend.pipeline.connection import note_reached
 from backend.store import Stores
 
 _LOG = logging.getLogger(__name__)
@@ -30,18 +31,27 @@ class EventService:
     stores: Stores
     _recent: dict[ProjectId, tuple[Project, float]] = field(default_factory=dict, init=False)
 
-    def connect(self, project_id: ProjectId, label_config: str) -> Project:
+    def connect(self, project_id: ProjectId, label_config: str, *, address: str = "") -> Project:
         """Register a project; raises UnsupportedLabelConfig.
 
-        A known project that asks something else by now is followed by the worker.
+        A known project that asks something else by now is followed by the worker, which does
+        nothing before it has seen that Label Studio lists this backend. One that was disconnected
+        on the command line stays so.
+
+        Args:
+            address: where Label Studio has reached this backend, "" if it cannot be told.
         """
         self.config.read_schema(label_config)
         known = self.stores.projects.get(project_id)
+        is_news = known is None or not known.is_connected
         if known is None:
             known, _ = self.stores.projects.save(project_id, label_config=label_config)
         elif not asks_the_same(self.config, known, label_config):
             note_asked(self.stores, known, label_config, known.instruction)
-        elif known.is_connected:
+            is_news = True
+        if address:
+            note_reached(self.stores, known, address)
+        if not is_news or known.disconnection == Disconnection.ASKED:
             return known
         project = self.stores.projects.reconnect(known)
         self.stores.jobs.request_job(project_id, JobKind.PRELABEL, "connected")
@@ -83,9 +93,13 @@ class EventService:
         if info is None or not info.label_config:
             return
         known = self.stores.projects.get(info.id)
-        if known is None or (
-            asks_the_same(self.config, known, info.label_config)
-            and known.instruction == info.instruction
+        if (
+            known is None
+            or not known.is_connected
+            or (
+                asks_the_same(self.config, known, info.label_config)
+                and known.instruction == info.instruction
+            )
         ):
             return
         try:

@@ -159,7 +159,8 @@ def prelabel(
     """
     sync = partial(steps.synchronizer.sync, is_thorough=is_thorough)
     reopen = partial(steps.annotator.reopen, is_thorough=is_thorough)
-    if runner.run("sync", sync, project_id).get("is_stopped"):
+    begun = runner.run("sync", sync, project_id)
+    if begun.get("is_stopped"):
         return
     runner.run("study", steps.annotator.fit_sample, project_id)
     runner.run("reopen", reopen, project_id)
@@ -173,6 +174,8 @@ def prelabel(
     ordered = runner.run("order", steps.orderer.order, project_id)
     if ordered["is_ordered"]:
         publish(project_id, runner, steps)
+    clear = partial(steps.synchronizer.clear_problems, started_at=begun["started_at"])
+    runner.run("clear", clear, project_id)
 
 
 def publish(project_id: ProjectId, runner: StepRunner, steps: PrelabelSteps) -> None:

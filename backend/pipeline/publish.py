@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from backend.domain.ports import LabelingPlatform
 from backend.domain.projects import Project, ProjectId
 from backend.errors import PlatformError, PlatformRejected
+from backend.pipeline.connection import Connections
 from backend.pipeline.sync import PrelabelPlan
 from backend.store import Stores
 
@@ -26,6 +27,7 @@ class Publisher:
     """
 
     platform: LabelingPlatform
+    connections: Connections
     stores: Stores
     plan: PrelabelPlan
 
@@ -112,6 +114,7 @@ class Publisher:
             if projects.served_version(project_id) != version:
                 if not self.stores.labels.has_published(project):
                     return {"is_served": 0}
+                self.connections.note_queue(project, self.platform.project(project.platform_id))
                 self.platform.serve_model_version(project.platform_id, version)
                 projects.note_served(project_id, version)
                 _LOG.info("project=%s serves version=%s", project_id, version)

@@ -114,6 +114,8 @@ class StatusReporter:
             "platform_id": project.platform_id,
             "title": project.title,
             "is_connected": project.is_connected,
+            "disconnection": project.disconnection,
+            "disconnected_why": project.disconnected_why,
             "model_version": project.model_version,
             "served_version": stores.projects.served_version(project.id),
             **{name: getattr(progress, name) for name in _PROGRESS},

@@ -27,6 +27,7 @@ from backend.pipeline.config_change import (
     has_settled,
     note_asked,
 )
+from backend.pipeline.connection import PLATFORM, Connections
 from backend.store import Stores
 
 _LOG = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ _PAGE = 500
 _LISTING_SHARE = 0.1
 _LOOKED_AT = "edits_looked_at"
 _CLOCK_SKEW = timedelta(minutes=2)
-PLATFORM = "label-studio"
+_MAX_PROBLEM_AGE = timedelta(minutes=1)
 LABEL_CONFIG = "label-config"
 
 
@@ -66,6 +67,7 @@ class Synchronizer:
     """
 
     platform: LabelingPlatform
+    connections: Connections
     config: ConfigReader
     stores: Stores
     plan: PrelabelPlan
@@ -94,45 +96,48 @@ class Synchronizer:
         is_served = self.stores.projects.served_version(project_id) is not None
         if self.plan.manages_queue and progress.n_published and not is_served:
             return "the queue's model version is not set"
+        problems = self.stores.jobs.problems(project_id)
+        if any(datetime.now(UTC) - each.last_seen_at > _MAX_PROBLEM_AGE for each in problems):
+            return "an earlier problem may be gone"
         return None
 
     def sync(self, project_id: ProjectId, *, is_thorough: bool = False) -> dict[str, int]:
         """Bring a project up to date; a step. Failures are recorded, not raised.
 
+        Its counts say when it began (`started_at`, s since 1970), and `is_stopped` where nothing
+        may be done for the project now.
+
         `is_thorough` lists also where the counts agree: an answer that was changed counts as
         before, and its webhook may have been lost.
         """
+        counts = {"n_listed": 0, "started_at": int(time.time())}
         project, info = self._refreshed(project_id) or (None, None)
         if project is None or self._is_settling(project):
-            return {"n_listed": 0, "is_stopped": 1}
+            return {**counts, "is_stopped": 1}
         if info is None:
-            return {"n_listed": 0}
+            return counts
         self._follow_edits(project)
         is_due = self._is_listing_due(project, info)
         if not is_due and not (is_thorough and self._may_list(project.id)):
-            return {"n_listed": 0}
+            return counts
         try:
-            return {"n_listed": self._list(project)}
+            return {**counts, "n_listed": self._list(project)}
         except PlatformError as exc:
             self.stores.jobs.note_problem(project_id, PLATFORM, str(exc))
-            return {"n_listed": 0}
+            return counts
+
+    def clear_problems(self, project_id: ProjectId, *, started_at: int) -> dict[str, int]:
+        """Forget the problems that a run which began then has not met again; a step."""
+        before = datetime.fromtimestamp(started_at, UTC)
+        return {"n_cleared": self.stores.jobs.clear_problems(project_id, before=before)}
 
     def _refreshed(self, project_id: ProjectId) -> tuple[Project, ProjectInfo | None] | None:
         """Return a connected project with its config as it is now in Label Studio."""
-        project = self.stores.projects.connected(project_id)
-        if project is None:
-            return None
-        try:
-            info = self.platform.project(project.platform_id)
-        except PlatformError as exc:
-            self.stores.jobs.note_problem(project_id, PLATFORM, str(exc))
-            return project, None
-        self.stores.jobs.clear_problem(project_id, PLATFORM)
-        if info.id != project_id:
-            _LOG.info("project=%s is gone, its number belongs to %s now", project_id, info.id)
-            self.stores.projects.disconnect(project_id)
-            return None
-        return self._adopt(project, info), info
+        project = self.stores.projects.get(project_id)
+        checked = self.connections.check(project) if project and project.is_followed else None
+        if checked is None or checked[1] is None:
+            return checked
+        return self._adopt(checked[0], checked[1]), checked[1]
 
     def _adopt(self, project: Project, info: ProjectInfo) -> Project:
         served = self.stores.projects.served_version(project.id)

@@ -51,6 +51,12 @@ class JobStore(Repository):
         is_problem = sa.and_(table.c.project_id == project_id, table.c.source == source)
         self._db.execute(sa.delete(table).where(is_problem))
 
+    def clear_problems(self, project_id: ProjectId, *, before: datetime) -> int:
+        """Delete the problems that were last seen before a moment; return how many."""
+        table = t.problems
+        is_old = sa.and_(table.c.project_id == project_id, table.c.last_seen_at < before)
+        return self._db.execute(sa.delete(table).where(is_old))
+
     def problems(self, project_id: ProjectId) -> list[Problem]:
         """Return a project's current problems, oldest first."""
         table = t.problems

@@ -8,7 +8,13 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from backend.domain.projects import Project, ProjectId, SyncState, is_project_id
+from backend.domain.projects import (
+    Disconnection,
+    Project,
+    ProjectId,
+    SyncState,
+    is_project_id,
+)
 from backend.store import tables as t
 from backend.store.database import Repository, now, upsert
 
@@ -48,9 +54,8 @@ class ProjectStore(Repository):
             if is_new_question:
                 version = start_version(connection, project_id, provenance or {})
                 values |= {"model_version": version, "question_version": version}
-            values |= {"is_connected": True, "disconnected_at": None}
             if row is None:
-                values |= {"id": project_id, "created_at": now()}
+                values |= {"id": project_id, "created_at": now(), "is_connected": True}
                 connection.execute(sa.insert(table).values(values))
             else:
                 connection.execute(sa.update(table).where(table.c.id == project_id).values(values))
@@ -96,20 +101,31 @@ class ProjectStore(Repository):
         rows = [row for row in self._db.fetch(sa.select(t.projects)) if is_project_id(row.id)]
         return sorted(map(_project, rows), key=lambda p: (p.platform_id, p.created_s))
 
-    def disconnect(self, project_id: ProjectId) -> None:
-        """Stop working for a project; it starts again when Label Studio calls /setup.
+    def disconnect(
+        self, project_id: ProjectId, reason: Disconnection = Disconnection.REMOVED, why: str = ""
+    ) -> None:
+        """Stop working for a project; what blocked its work is no problem now.
 
         Its data is deleted after a grace, counted from the first of several calls.
         """
         table = t.projects
-        is_connected = sa.and_(table.c.id == project_id, table.c.is_connected)
-        values = {"is_connected": False, "disconnected_at": now()}
-        self._db.execute(sa.update(table).where(is_connected).values(values))
+        is_own = table.c.id == project_id
+        with self._db.write() as connection:
+            connection.execute(
+                sa.update(table)
+                .where(is_own, table.c.is_connected)
+                .values(is_connected=False, disconnected_at=now())
+            )
+            reasons = {"disconnection": reason, "disconnected_why": why}
+            connection.execute(sa.update(table).where(is_own).values(reasons))
+            for other in (t.problems, t.job_requests):
+                connection.execute(sa.delete(other).where(other.c.project_id == project_id))
 
     def reconnect(self, project: Project) -> Project:
         """Work for a project again, as it was left."""
-        self._update(project.id, is_connected=True)
-        return replace(project, is_connected=True)
+        nothing: dict[str, Any] = {"disconnection": None, "disconnected_why": None}
+        self._update(project.id, is_connected=True, disconnected_at=None, **nothing)
+        return replace(project, is_connected=True, **nothing)
 
     def versions(self, project_id: ProjectId) -> list[str]:
         """Return the project's model versions, newest first."""

@@ -99,6 +99,8 @@ projects = sa.Table(
     sa.Column("model_version", Name(128), nullable=False),
     sa.Column("question_version", Name(128), nullable=False),
     sa.Column("is_connected", sa.Boolean, nullable=False, default=True),
+    sa.Column("disconnection", Name(16)),
+    sa.Column("disconnected_why", Text),
     sa.Column("disconnected_at", Moment),
     sa.Column("served_version", Name(128)),
     sa.Column("full_sync_at", Moment),
@@ -287,7 +289,15 @@ def existing(table: sa.Table, project_id: ProjectId) -> sa.ColumnElement[bool]:
 
 
 def human_answers(project_id: ProjectId) -> sa.ColumnElement[bool]:
-    """Return the condition for labels by people; a skipped task is not one."""
+    """Return the condition for labels by people.
+
+    A skipped task is none, and what was copied from predictions is nobody's.
+    """
+    return sa.and_(submitted(project_id), human_labels.c.is_copied.is_(False))
+
+
+def submitted(project_id: ProjectId) -> sa.ColumnElement[bool]:
+    """Return the condition for annotations that Label Studio has and nobody skipped."""
     return sa.and_(existing(human_labels, project_id), human_labels.c.was_cancelled.is_(False))
 
 

@@ -17,7 +17,7 @@ from backend.store import tables as t
 from backend.store.database import Repository, execute_for, insert_into, insert_new, now, upsert
 from backend.store.jobs import request_job
 from backend.store.labels import changed_tasks
-from backend.store.tables import existing, human_answers
+from backend.store.tables import existing, submitted
 
 _MAX_AHEAD = timedelta(days=1)
 _LABEL_FIELDS = [field.name for field in fields(HumanLabel)]
@@ -112,10 +112,10 @@ class TaskStore(Repository):
         return row[0], row[1]
 
     def human_labels(self, project_id: ProjectId) -> list[HumanLabel]:
-        """Return all labels by people, by annotation id; a skipped task is not a label."""
+        """Return all annotations, copies of predictions too, by id; a skipped task has none."""
         query = sa.select(*(t.human_labels.c[name] for name in _LABEL_FIELDS))
         rows = self._db.fetch(
-            query.where(human_answers(project_id)).order_by(t.human_labels.c.annotation_id)
+            query.where(submitted(project_id)).order_by(t.human_labels.c.annotation_id)
         )
         return [HumanLabel(**{**row._mapping, "result": tuple(row.result)}) for row in rows]
 

@@ -41,7 +41,7 @@ def ml_blueprint(services: Services, make_backend: Callable[..., Any]) -> Bluepr
             project_id=parse_project_id(payload.get("project")),
             label_config=_label_config(payload, "schema"),
         )
-        return jsonify({"model_version": backend.connect()})
+        return jsonify({"model_version": backend.connect(request.root_url)})
 
     @blueprint.post("/predict")
     def predict() -> Response:

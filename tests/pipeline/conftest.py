@@ -29,6 +29,7 @@ from backend.domain.questions import Question, TaskSchema
 from backend.errors import BackendError
 from backend.labelstudio.label_config import LabelConfigReader
 from backend.pipeline.aggregate import Aggregator
+from backend.pipeline.connection import Connections
 from backend.pipeline.ensemble import AnnotatorEnsemble
 from backend.pipeline.events import EventService
 from backend.pipeline.export import Exporter
@@ -51,7 +52,7 @@ from backend.pipeline.status import StatusReporter
 from backend.pipeline.sync import PrelabelPlan, Synchronizer
 from backend.store import Stores
 from tests.conftest import SENTIMENT
-from tests.fakes import FakePlatform, FakeSmallModel, FakeTagger
+from tests.fakes import OWN_ADDRESS, FakePlatform, FakeSmallModel, FakeTagger
 
 CHUNK = 4
 LARGE_CHUNK = 10  # for 30 texts and more: three chunks say what eight do, and sooner
@@ -303,13 +304,14 @@ class House:
         self.aggregator = Aggregator(self.ensemble, self.guidelines, stores)
 
     def _make_prelabel_steps(self, plan: PrelabelPlan) -> PrelabelSteps:
+        self.connections = Connections(self.platform, self.stores, OWN_ADDRESS)
         self.synchronizer = Synchronizer(
-            self.platform, self._config, self.stores, plan, self.orderer.is_due
+            self.platform, self.connections, self._config, self.stores, plan, self.orderer.is_due
         )
         self.pre_annotator = PreAnnotator(
             self._labeler, self.aggregator, self.budget, self.stores, plan
         )
-        self.publisher = Publisher(self.platform, self.stores, plan)
+        self.publisher = Publisher(self.platform, self.connections, self.stores, plan)
         return PrelabelSteps(self.synchronizer, self.pre_annotator, self.publisher, self.orderer)
 
     def _make_round_steps(

@@ -1,0 +1,15 @@
+"""Why a project is not connected; label models of several labels are fitted anew."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0008"
+down_revision = "0007"
+
+
+def upgrade() -> None:
+    """Apply."""
+    op.add_column("projects", sa.Column("disconnection", sa.String(length=16), nullable=True))
+    op.add_column("projects", sa.Column("disconnected_why", sa.Text(), nullable=True))
+    op.add_column("projects", sa.Column("disconnected_at", sa.DateTime(), nullable=True))
+    op.execute("DELETE FROM project_state WHERE name = 'label_model' AND value LIKE '%base_rates%'")
