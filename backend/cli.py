@@ -185,6 +185,25 @@ def make_round(
 
 
 @app.command()
+def relabel(
+    project: _ProjectNumber,
+    share: Annotated[
+        float, typer.Option(help="Share of the tasks to try it on.", min=0.001, max=1.0)
+    ] = 0.1,
+    force: Annotated[bool, typer.Option("--force", help="Whatever the trial says.")] = False,
+) -> None:
+    """Try the LLM that is served now, and have it label anew what another one labelled."""
+    with _services() as services:
+        target = _project(services, project)
+        services.annotator_change.ask(target, share=share, is_forced=force)
+        _console.print(
+            f"The worker tries it on {share:.0%} of the tasks, and goes on if that is expected to "
+            f"pay: python -m backend status {project} -f",
+            soft_wrap=True,
+        )
+
+
+@app.command()
 def disconnect(
     project: _ProjectNumber,
     undo: Annotated[bool, typer.Option("--undo", help="Work for it again.")] = False,
@@ -351,6 +370,8 @@ def _render_project(state: Mapping[str, Any]) -> RenderableType:
     grid.add_row("", Text(state["llm_share"]))
     for question, how in state["questions"].items():
         grid.add_row("question", Text(f"{question}: {how}"))
+    for words in state["labeled_words"]:
+        grid.add_row("labelled by", Text(words))
     for question, how in state["prompts"].items():
         grid.add_row("prompt", Text(f"{question}: {how}"))
     if state["queue"] is not None:

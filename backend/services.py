@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from backend.llm.annotator import LLMAnnotator
     from backend.llm.client.cache import CachedLanguageModel
     from backend.pipeline.aggregate import Aggregator
+    from backend.pipeline.annotator_change import AnnotatorChange
     from backend.pipeline.ensemble import AnnotatorEnsemble
     from backend.pipeline.export import Exporter
     from backend.pipeline.issues import IssueReader
@@ -297,6 +298,16 @@ class Services:
             Publisher(self.platform, self.connections, stores, plan),
             orderer,
         )
+
+    @cached_property
+    def annotator_change(self) -> AnnotatorChange:
+        """Return the use case of another LLM."""
+        from backend.pipeline.annotator_change import AnnotatorChange
+        from backend.pipeline.predict import Labeler
+
+        labeler = Labeler(self.ensemble, self.guidelines, self.config, self.stores)
+        chunk = self.settings.annotate_chunk
+        return AnnotatorChange(labeler, self.aggregator, self.stores, chunk)
 
     @cached_property
     def guidelines(self) -> GuidelinesReader:

@@ -7,16 +7,18 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 
 from backend.domain.ports import Jobs
 from backend.domain.projects import JobKind, Project, ProjectId
-from backend.errors import BackendError, SettingsError, StoreUnavailable
+from backend.errors import BackendError, LanguageModelError, SettingsError, StoreUnavailable
 from backend.factories import pretrained_source
 from backend.jobs import DurableJobs
+from backend.pipeline.annotator_change import change_annotator
 from backend.pipeline.prelabel import prelabel
 from backend.pipeline.rounds.workflow import run_round
+from backend.pipeline.status import LLM_NAME
 from backend.services import Services
 from backend.settings import Settings
 
@@ -28,6 +30,7 @@ _DISPATCH_INTERVAL_S = 0.5
 _HEARTBEAT_INTERVAL_S = 5.0
 _CLEANUP_INTERVAL_S = 3600.0
 _HOUSEKEEPING_INTERVAL_S = 6 * 3600.0
+_DESCRIBE_WAIT_S = 10.0
 _STOP_WAIT_S = 3  # a short step ends in this time, and is not repeated at the next start
 
 
@@ -66,6 +69,8 @@ class Dispatcher:
         if stores.projects.connected(project.id) is None:
             return
         round_reason = steps.scheduler.due(project)
+        if self._services.annotator_change.is_due(project):
+            stores.jobs.request_job(project.id, JobKind.RELABEL, "not finished")
         if any(problem.source == WORKER for problem in stores.jobs.problems(project.id)):
             stores.jobs.clear_problem(project.id, WORKER)
         reason = round_reason or prelabel_reason
@@ -104,6 +109,9 @@ def run_worker(services: Services, stop: threading.Event) -> None:
             executor_id=settings.own_worker_id,
             workflows={
                 JobKind.PRELABEL: partial(prelabel, steps=steps.prelabel),
+                JobKind.RELABEL: partial(
+                    change_annotator, change=services.annotator_change, steps=steps.prelabel
+                ),
                 JobKind.ROUND: partial(run_round, steps=steps),
                 JobKind.ROUND_NOW: partial(run_round, steps=steps, is_asked=True),
             },
@@ -112,11 +120,13 @@ def run_worker(services: Services, stop: threading.Event) -> None:
         _LOG.info("worker=%s started", settings.own_worker_id)
         dispatcher = Dispatcher(services, jobs)
         # apart: Label Studio may take long to answer, and much may be to delete
-        for action, interval_s in (
+        actions_apart: tuple[tuple[Callable[[], object], float], ...] = (
+            (partial(_note_llm, services), settings.sync_interval_s),
             (dispatcher.request_due_jobs, settings.sync_interval_s),
             (services.housekeeper.run, _HOUSEKEEPING_INTERVAL_S),
             (steps.cleaner.clean_all, _HOUSEKEEPING_INTERVAL_S),
-        ):
+        )
+        for action, interval_s in actions_apart:
             threading.Thread(target=_repeat, args=({action: interval_s}, stop), daemon=True).start()
         actions: dict[Callable[[], object], float] = {
             partial(_send_heartbeat, services, jobs): _HEARTBEAT_INTERVAL_S,
@@ -145,6 +155,13 @@ def _repeat(actions: Mapping[Callable[[], object], float], stop: threading.Event
                 _LOG.exception("worker: unexpected failure, continuing")
             next_at[action] = time.monotonic() + interval_s
         stop.wait(min(_DISPATCH_INTERVAL_S, *actions.values()))
+
+
+def _note_llm(services: Services) -> None:
+    """Record which LLM answers now, for status; one that does not answer is known already."""
+    with suppress(LanguageModelError):
+        name = services.ensemble.llm_name(deadline_s=_DESCRIBE_WAIT_S)
+        services.stores.state.put(ProjectId(""), LLM_NAME, name)
 
 
 def _send_heartbeat(services: Services, jobs: DurableJobs) -> None:

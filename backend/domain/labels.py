@@ -32,6 +32,11 @@ class AnnotatorKind(StrEnum):
         """Whether a round made the labels, so that the next round replaces them."""
         return self in (AnnotatorKind.LLM_DEMONSTRATIONS, AnnotatorKind.STUDENT)
 
+    @property
+    def is_llm(self) -> bool:
+        """Whether these are the LLM's first answers."""
+        return self is AnnotatorKind.LLM
+
 
 class AbstentionReason(StrEnum):
     """Why an annotator gave no label. The second group may go away by itself."""

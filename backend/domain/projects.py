@@ -60,6 +60,8 @@ class JobKind(StrEnum):
     """Kinds of background jobs."""
 
     PRELABEL = "prelabel"
+    RELABEL = "relabel"
+    """The LLM that is served now is tried, and labels what another one labeled if that pays."""
     ROUND = "round"
     """A round if one is due."""
     ROUND_NOW = "round-now"

@@ -81,6 +81,7 @@ def run_demo(
         try:
             _wait_for_labels(processes, admin, project, len(sample.rows))
             with closing(build_services(own)) as services:
+                _relabel(processes, services, project)
                 queue = _wait_for_order(processes, services, project)
             console.print(_summary(admin, project, sample, label_studio))
             for line in queue:
@@ -146,6 +147,25 @@ def _wait_for_labels(
                     f"only {n_predicted} of {n_texts} texts have a prediction; "
                     "`make status` and the logs in FREEAL_HOME/logs say why"
                 )
+            time.sleep(_POLL_S)
+
+
+def _relabel(processes: Processes, services: Services, number: int) -> None:
+    """Have the LLM that answers now label what an earlier demo's labeled, and wait for it."""
+    change, deadline = services.annotator_change, time.monotonic() + _DEADLINE_S
+    project = services.stores.projects.find(number)
+    if project is None:
+        return
+    name = services.ensemble.llm_name()
+    n_others = services.stores.labels.count_by_other_llms(project, name)
+    if not n_others:
+        return
+    change.ask(project, share=1.0, is_forced=True)
+    with processes.console.status(f"{name} labels anew what another LLM labelled"):
+        while change.is_due(project):
+            processes.check()
+            if time.monotonic() > deadline:
+                raise LauncherError("the logs in FREEAL_HOME/logs say why nothing is labelled anew")
             time.sleep(_POLL_S)
 
 

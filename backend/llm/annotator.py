@@ -31,6 +31,7 @@ from backend.llm.generation import GenerationRequest, generate_demonstrations
 from backend.llm.prompt_batch import (
     LLMCall,
     PromptBatch,
+    annotator_name,
 )
 from backend.llm.prompts.templates import (
     available_templates,
@@ -119,6 +120,10 @@ class LLMAnnotator:
             raise errors[0]
         columns = [answers[question.name][1] for question in schema.questions]
         return [label for of_example in zip(*columns, strict=True) for label in of_example]
+
+    def name(self, *, deadline_s: float | None = None) -> str:
+        """Return the annotator's name in weak labels; raises LanguageModelError."""
+        return annotator_name(self._model.describe(deadline_s=deadline_s))
 
     def templates(self, question: Question, *, deadline_s: float | None = None) -> tuple[str, ...]:
         """Return the names of the prompt templates that word a question for the model's server."""

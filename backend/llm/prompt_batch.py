@@ -228,7 +228,7 @@ class PromptBatch:
         return WeakLabel(
             example_id=example.id,
             question=self._question.name,
-            annotator=f"llm:{self._call.info.name}",
+            annotator=annotator_name(self._call.info),
             prompt_version=self._version,
             injection_flag=next((flag for flag in flags if flag is not None), None),
             **fields,
@@ -242,6 +242,11 @@ def failure_of(completion: Completion) -> Abstention | None:
         return Abstention(reasons.UNREADABLE, _ONLY_THOUGHTS)
     reason = reasons.REJECTED if completion.was_refused else reasons.UNREACHABLE
     return None if completion.failure is None else Abstention(reason, completion.failure)
+
+
+def annotator_name(info: LanguageModelInfo) -> str:
+    """Return the name under which a model's labels are stored."""
+    return f"llm:{info.name}"
 
 
 def masked(text: str) -> str:

@@ -91,6 +91,10 @@ class AnnotatorEnsemble:
         """Make a state the project's."""
         self.stores.state.put(project.id, FITTED, asdict(state))
 
+    def llm_name(self, *, deadline_s: float | None = None) -> str:
+        """Return the LLM's name in weak labels; raises LanguageModelError."""
+        return self.llm.name(deadline_s=deadline_s)
+
     def fit_sample(self, pool: Pool) -> EnsembleState:
         """Select prompt templates and fit similarity and a first label model on a sample.
 

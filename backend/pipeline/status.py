@@ -9,7 +9,7 @@ from typing import Any
 
 from backend.domain.llm_usage import LLMBudget, Prices
 from backend.domain.ports import ConfigReader
-from backend.domain.projects import Project, QueuePlace, QueueState
+from backend.domain.projects import Project, ProjectId, QueuePlace, QueueState
 from backend.domain.questions import Question
 from backend.domain.rounds import MAX_CHANGED, Round, RoundState
 from backend.errors import StoreUnavailable, UnsupportedLabelConfig
@@ -18,6 +18,8 @@ from backend.store import Stores
 
 _LOG = logging.getLogger(__name__)
 QUEUE, LLM_BUDGET, FITTED = "queue", "llm_share", "label_model"
+RELABEL, LLM_NAME = "relabel", "llm_name"
+"""States of a request to label anew, and of the LLM that answers now."""
 OUTDATED = "outdated"
 """State of a project whose served predictions say something else than its labels."""
 _MAX_ROUNDS = 20
@@ -127,6 +129,7 @@ class StatusReporter:
             "llm_share": read_llm_budget(stores, project).summary,
             "prompts": self.prompts(project),
             "questions": {q.name: _learning_in_words(q) for q in self._questions(project)},
+            **self._labeled_by(project),
             "queue": self.queue(project),
             "versions": stores.projects.versions(project.id),
             **self._rounds(project),
@@ -140,6 +143,21 @@ class StatusReporter:
                 for problem in stores.jobs.problems(project.id)
             ],
         }
+
+    def _labeled_by(self, project: Project) -> dict[str, Any]:
+        """Return which LLMs labeled how many tasks, which one answers now, and what to do."""
+        by_llm = self.stores.labels.labeled_by(project)
+        now = self.stores.state.get(ProjectId(""), LLM_NAME)
+        n_others = sum(n for name, n in by_llm.items() if name != now)
+        asked = self.stores.state.current(project, RELABEL)
+        words = [f"{n:,} tasks by {name}" for name, n in by_llm.items()]
+        if now and n_others and not (asked and asked["state"] in ("asked", "running")):
+            words.append(
+                f"{now} answers now: `python -m backend relabel {project.platform_id}` tries it"
+            )
+        if asked:
+            words.append(f"relabeling {asked['state']}: {asked['words']} ({asked['n_left']} left)")
+        return {"labeled_by": by_llm, "llm_now": now, "relabeling": asked, "labeled_words": words}
 
     def prompts(self, project: Project) -> dict[str, str]:
         """Return by question how the LLM is asked, and why; empty before a template is selected."""

@@ -24,6 +24,7 @@ from backend.store.tables import (
 )
 
 _RATE_WINDOW = timedelta(seconds=60)
+_FIRST_KINDS = [AnnotatorKind.LLM, AnnotatorKind.SIMILARITY]
 _TRANSIENT = [reason for reason in AbstentionReason if reason.is_transient]
 _NOT_ASKED = (AbstentionReason.NOT_SAMPLED, AbstentionReason.NOT_SHOWN)
 _IS_UNPUBLISHED = sa.and_(t.predictions.c.published_at.is_(None), t.predictions.c.refusal.is_(None))
@@ -58,6 +59,7 @@ class LabelStore(Repository):
         predictions: Sequence[Prediction],
         *,
         tasks: Sequence[Task] = (),
+        is_anew: bool = False,
     ) -> int:
         """Save a chunk's weak labels and predictions in one transaction.
 
@@ -68,6 +70,7 @@ class LabelStore(Repository):
         Args:
             tasks: the tasks as they were labeled: of those whose data is another one by now,
                 nothing is saved.
+            is_anew: whether earlier labels by LLMs and by similarity go.
 
         Returns:
             How many stored predictions say something else than the new ones, and so are outdated.
@@ -83,6 +86,11 @@ class LabelStore(Repository):
             served = connection.execute(serving).scalar() or project.model_version
             n_outdated = _count_outdated(connection, replace(project, model_version=served), kept)
             rows = [prediction_row(project.id, served, p, moment) for p in kept]
+            if is_anew:
+                ids = [task.id for task in tasks if task.id not in gone]
+                is_first = t.weak_labels.c.annotator_kind.in_(_FIRST_KINDS)
+                statement = sa.delete(t.weak_labels).where(of_question(project, t.weak_labels))
+                execute_for(connection, statement.where(is_first), t.weak_labels.c.task_id, ids)
             upsert(connection, t.weak_labels, labels)
             upsert(connection, t.predictions, rows, keep=("result", "score", "created_at"))
             return n_outdated
@@ -124,6 +132,25 @@ class LabelStore(Repository):
         is_old = table.c.created_at < now() - timedelta(seconds=older_than_s)
         is_reopened = sa.and_(of_question(project, table), table.c.abstention.in_(list(reasons)))
         return self._db.execute(sa.delete(table).where(is_reopened, is_old))
+
+    def labeled_by(self, project: Project) -> dict[str, int]:
+        """Return how many tasks each LLM has labeled, the busiest first."""
+        weak = t.weak_labels
+        n = sa.func.count(weak.c.task_id.distinct())
+        query = sa.select(weak.c.annotator, n).where(by_llm(project), weak.c.abstention.is_(None))
+        query = query.group_by(weak.c.annotator).order_by(n.desc(), weak.c.annotator)
+        return {row[0]: row[1] for row in self._db.fetch(query)}
+
+    def ids_by_other_llms(self, project: Project, annotator: str, limit: int) -> list[int]:
+        """Return the first tasks, by id, that carry another LLM's label."""
+        weak = t.weak_labels
+        query = sa.select(weak.c.task_id).distinct().where(_by_other_llm(project, annotator))
+        return self._db.fetch_column(query.order_by(weak.c.task_id).limit(limit))
+
+    def count_by_other_llms(self, project: Project, annotator: str) -> int:
+        """Return how many tasks carry another LLM's label."""
+        n = sa.func.count(t.weak_labels.c.task_id.distinct())
+        return int(self._db.fetch_value(sa.select(n).where(_by_other_llm(project, annotator))))
 
     def unreachable_task(self, project: Project) -> int | None:
         """Return a task that the LLM could not be reached about, None without one."""
@@ -283,6 +310,14 @@ class LabelStore(Repository):
                 abstentions=abstentions,
                 labels_per_s=_rate(connection, project),
             )
+
+
+def _by_other_llm(project: Project, annotator: str) -> sa.ColumnElement[bool]:
+    """Return the condition for labels by another LLM of tasks that Label Studio still has."""
+    weak = t.weak_labels
+    is_there = sa.exists().where(existing(t.tasks, project.id), t.tasks.c.id == weak.c.task_id)
+    is_label = sa.and_(weak.c.abstention.is_(None), weak.c.annotator != annotator)
+    return sa.and_(by_llm(project), is_label, is_there)
 
 
 def changed_tasks(connection: sa.Connection, project_id: str, tasks: Sequence[Task]) -> set[int]:

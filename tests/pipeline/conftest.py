@@ -29,6 +29,7 @@ from backend.domain.questions import Question, TaskSchema
 from backend.errors import BackendError
 from backend.labelstudio.label_config import LabelConfigReader
 from backend.pipeline.aggregate import Aggregator
+from backend.pipeline.annotator_change import AnnotatorChange
 from backend.pipeline.connection import Connections
 from backend.pipeline.ensemble import AnnotatorEnsemble
 from backend.pipeline.events import EventService
@@ -71,6 +72,7 @@ class FakeAnnotator:
 
     failure: BackendError | None = None
     contradicts: bool = False
+    llm: str = "fake"
     unreadable: set[int] = field(default_factory=set)
     silent_about: set[str] = field(default_factory=set)
     shots: list[Mapping[str, Mapping[int, Any]]] = field(default_factory=list)
@@ -81,6 +83,11 @@ class FakeAnnotator:
         if self.failure is not None:
             raise self.failure
         return ("plain-hints",)
+
+    def name(self, *, deadline_s: float | None = None) -> str:
+        if self.failure is not None:
+            raise self.failure
+        return self.llm
 
     def annotate(
         self,
@@ -98,7 +105,7 @@ class FakeAnnotator:
         return [self._label(q, example) for example in examples for q in schema.questions]
 
     def _label(self, question: Question, example: Example) -> WeakLabel:
-        start = (example.id, question.name, "fake", "v1")
+        start = (example.id, question.name, self.llm, "v1")
         if example.missing:
             return WeakLabel(*start, abstention=next(iter(example.missing.values())))
         if example.id in self.unreadable or question.name in self.silent_about:
@@ -277,6 +284,7 @@ class House:
             plan or RoundPlan(chunk=chunk, max_cycles=2, n_shots=2),
             policy or RoundPolicy(min_tasks=20, every=5),
         )
+        self.annotator_change = AnnotatorChange(self._labeler, self.aggregator, stores, chunk)
         self.exporter = Exporter(self.guidelines, self._config, stores, folder)
 
     def _make_annotators(self) -> None:

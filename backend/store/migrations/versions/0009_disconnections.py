@@ -3,13 +3,12 @@
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0008"
-down_revision = "0007"
+revision = "0009"
+down_revision = "0008"
 
 
 def upgrade() -> None:
     """Apply."""
     op.add_column("projects", sa.Column("disconnection", sa.String(length=16), nullable=True))
     op.add_column("projects", sa.Column("disconnected_why", sa.Text(), nullable=True))
-    op.add_column("projects", sa.Column("disconnected_at", sa.DateTime(), nullable=True))
     op.execute("DELETE FROM project_state WHERE name = 'label_model' AND value LIKE '%base_rates%'")

@@ -1,0 +1,265 @@
+"""Notice that another LLM answers now, try it on a sample, and have it label the project anew."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+
+from backend.domain.labels import MIN_HUMAN_LABELS, Answer, WeakLabel
+from backend.domain.llm_usage import track_usage
+from backend.domain.ports import StepRunner
+from backend.domain.projects import JobKind, Project, ProjectId
+from backend.domain.questions import Question
+from backend.errors import LanguageModelError, UnsupportedLabelConfig
+from backend.label_model.crowd import Consensus
+from backend.pipeline.aggregate import Aggregator
+from backend.pipeline.pool import Guidelines
+from backend.pipeline.predict import LANGUAGE_MODEL, Labeler
+from backend.pipeline.prelabel import PrelabelSteps, publish
+from backend.pipeline.status import RELABEL, request_release
+from backend.store import Stores
+
+_LOG = logging.getLogger(__name__)
+_MAX_SAMPLE = 400
+_PATIENCE_S = 10.0
+_N_RELEASES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Relabeling:
+    """A request to have the LLM that is served now label what another one labeled; JSON.
+
+    `state` is "asked", "running", "refused" or "done"; `words` say what the trial found, `n_left`
+    tasks are still labeled by another LLM.
+    """
+
+    question_version: str
+    share: float
+    is_forced: bool
+    state: str = "asked"
+    words: str = ""
+    n_asked: int = 0
+    n_left: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What a sample's new labels are like beside the old ones.
+
+    Of `n_judged` labels that can be judged, by people's answers or by the other annotators', the
+    old LLM's are right `n_old` times and the new one's `n_new` times; `n_swapped` were right with
+    one of the two alone.
+    """
+
+    n_sampled: int
+    n_changed: int
+    n_judged: int = 0
+    n_old: int = 0
+    n_new: int = 0
+    n_swapped: int = 0
+    judge: str = ""
+
+    @property
+    def pays(self) -> bool:
+        """Whether the gain is larger than its standard error, that of a paired comparison."""
+        return self.n_new - self.n_old > math.sqrt(self.n_swapped)
+
+    def in_words(self, old: str, new: str) -> str:
+        """Return what was found as a sentence."""
+        head = f"{new} labels {self.n_changed} of {self.n_sampled} tasks otherwise than {old}"
+        if not self.n_judged:
+            return f"{head}; nobody can tell which is better: no people's answers, nobody else"
+        verdict = "expected to pay" if self.pays else "not expected to pay"
+        shares = [f"{100 * n / self.n_judged:.0f} %" for n in (self.n_new, self.n_old)]
+        return (
+            f"{head}; on {self.n_judged} labels that {self.judge} it agrees with them on "
+            f"{shares[0]} and {old} on {shares[1]}: {verdict}"
+        )
+
+
+@dataclass(frozen=True)
+class AnnotatorChange:
+    """Compares the LLM that answers now with those that labeled a project, and replaces them."""
+
+    labeler: Labeler
+    aggregator: Aggregator
+    stores: Stores
+    chunk: int = 256
+
+    def ask(self, project: Project, *, share: float, is_forced: bool = False) -> None:
+        """Ask the worker to try the LLM, and to label anew if that is expected to pay."""
+        asked = Relabeling(project.question_version, share, is_forced)
+        self.stores.state.put(project.id, RELABEL, asdict(asked))
+        self.stores.jobs.request_job(project.id, JobKind.RELABEL, "asked for")
+
+    def request(self, project: Project) -> Relabeling | None:
+        """Return what was asked for last, None without anything."""
+        stored = self.stores.state.current(project, RELABEL)
+        return Relabeling(**stored) if stored else None
+
+    def is_due(self, project: Project) -> bool:
+        """Return whether a request waits or is not finished."""
+        asked = self.request(project)
+        return asked is not None and asked.state in ("asked", "running")
+
+    def try_sample(self, project_id: ProjectId) -> dict[str, int]:
+        """Fit prompts for the LLM, label a sample with it and compare; a step."""
+        project = self.stores.projects.connected(project_id)
+        asked = self.request(project) if project else None
+        if project is None or asked is None or asked.state != "asked":
+            return {"is_due": int(asked is not None and asked.state == "running")}
+        try:
+            with track_usage(project_id, "relabel"):
+                trial, old, new = self._trial(project, asked.share)
+        except (LanguageModelError, UnsupportedLabelConfig) as exc:
+            self.stores.jobs.note_problem(project_id, LANGUAGE_MODEL, str(exc))
+            return {"is_due": 0}
+        n_left = self.stores.labels.count_by_other_llms(project, new)
+        words = trial.in_words(old, new) if trial.n_sampled else f"{new} has labeled all of it"
+        is_due = n_left > 0 and (trial.pays or asked.is_forced)
+        state = "running" if is_due else "done" if not n_left else "refused"
+        found = replace(asked, state=state, words=words, n_asked=n_left, n_left=n_left)
+        self.stores.state.put(project_id, RELABEL, asdict(found))
+        _LOG.info("project=%s %s", project_id, words)
+        return {"is_due": int(is_due)}
+
+    def label_chunk(self, project_id: ProjectId) -> dict[str, int]:
+        """Label the next chunk anew; a step. `is_release_due`: a quarter more is done."""
+        project = self.stores.projects.connected(project_id)
+        asked = self.request(project) if project else None
+        if project is None or asked is None or asked.state != "running":
+            return {"is_done": 1, "is_release_due": 0}
+        labels = self.stores.labels
+        try:
+            new = self.labeler.ensemble.llm_name(deadline_s=_PATIENCE_S)
+            ids = labels.ids_by_other_llms(project, new, self.chunk)
+            tasks = self.stores.tasks.get(project_id, ids)
+            with track_usage(project_id, "relabel"):
+                weak_labels, predictions = self.labeler.label(project, tasks)
+        except (LanguageModelError, UnsupportedLabelConfig) as exc:
+            self.stores.jobs.note_problem(project_id, LANGUAGE_MODEL, str(exc))
+            return {"is_done": 1, "is_release_due": 0}
+        labels.save(project, weak_labels, predictions, tasks=tasks, is_anew=True)
+        n_left = labels.count_by_other_llms(project, new)
+        state = "running" if n_left and n_left < asked.n_left else "done"
+        left = replace(asked, state=state, n_left=n_left)
+        self.stores.state.put(project_id, RELABEL, asdict(left))
+        size = max(1, asked.n_asked // _N_RELEASES)
+        is_release_due = state == "done" or n_left // size < asked.n_left // size
+        if is_release_due:
+            request_release(self.stores, project, f"{new} has labeled more of it")
+        return {"is_done": int(state == "done"), "is_release_due": int(is_release_due)}
+
+    def _trial(self, project: Project, share: float) -> tuple[Trial, str, str]:
+        """Return the comparison, the names of the old LLM and of the new one."""
+        ensemble, guidelines = self.labeler.ensemble, self.labeler.guidelines
+        new = ensemble.llm_name(deadline_s=_PATIENCE_S)
+        before = self.stores.labels.weak_labels(project)
+        others = [w for w in before if w.annotator_kind.is_llm and w.abstention is None]
+        old_labels = {(w.example_id, w.question): w for w in others if w.annotator != new}
+        if not old_labels:
+            return Trial(0, 0), "", new
+        ensemble.fit_sample(guidelines.pool(project, is_sample=True))
+        read = guidelines.read(project)
+        people = _people(guidelines.consensus(project, read))
+        ids = _sample(sorted({i for i, _ in old_labels}), {i for i, _ in people}, share)
+        examples = guidelines.examples(read, self.stores.tasks.get(project.id, ids))
+        labels = ensemble.collect(project, read, examples)
+        own = {(w.example_id, w.question): w for w in labels if w.annotator == new}
+        rest = {(w.example_id, w.question): w for w in labels if not w.annotator_kind.is_llm}
+        pairs = {key: (old_labels[key], own[key]) for key in own if key in old_labels}
+        names = sorted({label.annotator for label in old_labels.values()})
+        return _compare(read, pairs, people, rest), ", ".join(names), new
+
+
+def change_annotator(
+    project_id: ProjectId, runner: StepRunner, change: AnnotatorChange, steps: PrelabelSteps
+) -> None:
+    """Try the LLM that is served now, and label a project anew with it if that pays.
+
+    Releases follow quarter by quarter, so that people see better labels before all are made.
+    """
+    if not runner.run("try", change.try_sample, project_id)["is_due"]:
+        return
+    is_done = False
+    while not is_done:
+        counts = runner.run("relabel", change.label_chunk, project_id)
+        is_done = bool(counts["is_done"])
+        if counts["is_release_due"]:
+            runner.run("order", steps.orderer.order, project_id)
+            publish(project_id, runner, steps)
+
+
+def _sample(ids: Sequence[int], judged: set[int], share: float) -> list[int]:
+    """Return a share of the ids, spread evenly: those that people answered first."""
+    n = min(_MAX_SAMPLE, max(MIN_HUMAN_LABELS, math.ceil(share * len(ids))))
+    known = [i for i in ids if i in judged][:n]
+    rest = [i for i in ids if i not in judged]
+    spread = rest[:: max(1, -(-len(rest) // n))][: n - len(known)] if n > len(known) else []
+    return sorted({*known, *spread})
+
+
+def _people(consensus: Mapping[str, Consensus]) -> dict[tuple[int, str], Answer]:
+    """Return people's consensus by example id and question."""
+    return {
+        (example_id, name): label.answer
+        for name, found in consensus.items()
+        for example_id, label in found.labels.items()
+    }
+
+
+def _compare(
+    guidelines: Guidelines,
+    pairs: Mapping[tuple[int, str], tuple[WeakLabel, WeakLabel]],
+    people: Mapping[tuple[int, str], Answer],
+    others: Mapping[tuple[int, str], WeakLabel],
+) -> Trial:
+    """Judge old and new labels by people where they answered enough, else by other annotators."""
+    questions = {question.name: question for question in guidelines.schema.questions}
+    said = {
+        key: tuple(_answer(questions[key[1]], label) for label in pair)
+        for key, pair in pairs.items()
+        if key[1] in questions
+    }
+    changed = {i for (i, _), (old, new) in said.items() if old != new}
+    trial = Trial(len({i for i, _ in said}), len(changed))
+    truth = {k: _given(people[k]) for k in said if k in people}
+    judge = "people gave"
+    if len(truth) < MIN_HUMAN_LABELS:
+        truth = {
+            k: _answer(questions[k[1]], others[k])
+            for k in said
+            if k in others and others[k].abstention is None
+        }
+        judge = "the other annotators gave"
+    right = [(said[k][0] == truth[k], said[k][1] == truth[k]) for k in truth]
+    return replace(
+        trial,
+        n_judged=len(right),
+        n_old=sum(old for old, _ in right),
+        n_new=sum(new for _, new in right),
+        n_swapped=sum(old != new for old, new in right),
+        judge=judge,
+    )
+
+
+def _answer(question: Question, label: WeakLabel) -> object:
+    """Return what a label says, in a form in which equal answers are equal."""
+    values = [one.value for one in question.labels]
+    if label.probabilities and question.kind.is_exclusive:
+        return frozenset({values[max(range(len(values)), key=label.probabilities.__getitem__)]})
+    if label.probabilities:
+        return frozenset(v for v, p in zip(values, label.probabilities, strict=True) if p >= 0.5)
+    if label.spans is not None:
+        return frozenset((span.start, span.end, span.label) for span in label.spans)
+    return label.text
+
+
+def _given(answer: Answer) -> object:
+    if answer.text is not None:
+        return answer.text
+    if answer.spans:
+        return frozenset((span.start, span.end, span.label) for span in answer.spans)
+    return frozenset(answer.labels)

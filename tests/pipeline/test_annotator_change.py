@@ -1,0 +1,126 @@
+"""Another LLM answers now: it is noticed, tried on a sample, and labels anew where that pays."""
+
+from __future__ import annotations
+
+import pytest
+
+from backend.domain.projects import ProjectId
+from backend.errors import LanguageModelUnavailable
+from backend.pipeline.annotator_change import Trial, change_annotator
+from backend.pipeline.status import LLM_NAME
+from tests.pipeline.conftest import LARGE_CHUNK, House, KilledHere, PlainSteps
+from tests.pipeline.people import people_answer
+
+
+@pytest.fixture
+def house(stores) -> House:
+    return House(stores, orders_queue=True, chunk=LARGE_CHUNK)
+
+
+def labelled_by(house, llm: str, *, is_wrong: bool, n_people: int = 24) -> ProjectId:
+    """A project that one LLM labelled, and of which people answered a part."""
+    house.annotator.llm, house.annotator.contradicts = llm, is_wrong
+    project_id = house.connected(40)
+    house.prelabel(project_id)
+    people_answer(house, project_id, n_people)
+    house.prelabel(project_id)
+    return project_id
+
+
+def serve_now(house, llm: str, *, is_wrong: bool = False) -> None:
+    house.annotator.llm, house.annotator.contradicts = llm, is_wrong
+    house.annotator.asked.clear()
+    house.stores.state.put(ProjectId(""), LLM_NAME, llm)
+
+
+def relabel(house, project_id, *, is_forced=False, steps=None):
+    project = house.projects.get(project_id)
+    if not house.annotator_change.is_due(project):
+        house.annotator_change.ask(project, share=0.5, is_forced=is_forced)
+    steps = steps or PlainSteps()
+    change_annotator(project_id, steps, house.annotator_change, house.round_steps.prelabel)
+    return house.annotator_change.request(house.projects.get(project_id))
+
+
+def served(house, project_id) -> dict[int, str]:
+    rows = house.remote(project_id).predictions.values()
+    return {row.task_id: row.result[0]["value"]["choices"][0] for row in rows}
+
+
+def test_status_says_who_labelled_what_and_who_answers_now(house):
+    project_id = labelled_by(house, "small", is_wrong=True, n_people=0)
+    serve_now(house, "large")
+    state = house.reporter.project(house.projects.get(project_id))
+    assert state["labeled_by"] == {"small": 40}
+    assert state["llm_now"] == "large"
+    assert any("python -m backend relabel" in words for words in state["labeled_words"])
+
+
+def test_a_better_llm_labels_anew_and_its_labels_are_served(house):
+    project_id = labelled_by(house, "small", is_wrong=True)
+    before = house.projects.get(project_id).model_version
+    serve_now(house, "large")
+    found = relabel(house, project_id)
+    assert (found.state, found.n_left) == ("done", 0)
+    assert found.words.endswith("expected to pay")
+    assert house.labels.labeled_by(house.projects.get(project_id)) == {"large": 40}
+    assert house.projects.get(project_id).model_version != before
+    texts = house.remote(project_id).tasks
+    answered = {label.task_id for label in house.tasks.human_labels(project_id)}
+    found = {i: label for i, label in served(house, project_id).items() if i not in answered}
+    assert len(found) == 16
+    for task_id, label in found.items():
+        assert label == ("Positive" if "good" in texts[task_id]["text"] else "Negative")
+
+
+def test_a_worse_llm_changes_nothing(house):
+    project_id = labelled_by(house, "large", is_wrong=False)
+    before = served(house, project_id)
+    serve_now(house, "small", is_wrong=True)
+    found = relabel(house, project_id)
+    assert found.state == "refused"
+    assert "not expected to pay" in found.words
+    assert served(house, project_id) == before
+
+
+def test_whoever_insists_gets_the_new_labels(house):
+    project_id = labelled_by(house, "large", is_wrong=False, n_people=0)
+    serve_now(house, "other")
+    assert relabel(house, project_id, is_forced=True).state == "done"
+    assert house.labels.labeled_by(house.projects.get(project_id)) == {"other": 40}
+
+
+def test_nothing_is_asked_where_one_llm_has_labelled_all(house):
+    project_id = labelled_by(house, "small", is_wrong=False, n_people=0)
+    serve_now(house, "small")
+    assert relabel(house, project_id).state == "done"
+    assert house.annotator.asked == []
+
+
+@pytest.mark.parametrize("step", ["try", "relabel", "publish"])
+def test_a_kill_loses_nothing(house, step):
+    project_id = labelled_by(house, "small", is_wrong=True)
+    serve_now(house, "large")
+    steps = PlainSteps()
+    steps.kill_after = (step, 1)
+    with pytest.raises(KilledHere):
+        relabel(house, project_id, steps=steps)
+    if house.annotator_change.is_due(house.projects.get(project_id)):
+        relabel(house, project_id)
+    house.prelabel(project_id)
+    assert house.labels.labeled_by(house.projects.get(project_id)) == {"large": 40}
+
+
+def test_an_llm_that_does_not_answer_is_tried_again_later(house):
+    project_id = labelled_by(house, "small", is_wrong=True)
+    serve_now(house, "large")
+    house.annotator.failure = LanguageModelUnavailable("down")
+    assert relabel(house, project_id).state == "asked"
+    house.annotator.failure = None
+    assert relabel(house, project_id).state == "done"
+
+
+def test_a_gain_within_its_error_is_none():
+    assert Trial(60, 20, n_judged=60, n_old=30, n_new=40, n_swapped=20).pays
+    assert not Trial(60, 20, n_judged=60, n_old=30, n_new=33, n_swapped=20).pays
+    assert "nobody can tell" in Trial(60, 20).in_words("a", "b")
