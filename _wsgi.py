@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 
 from flask import Flask
 
 from backend.files import keep_private
 from backend.services import build_services
-from backend.settings import Settings
+from backend.settings import Secret, Settings
 from backend.web.app import build_app
 from model import FreeALBackend
 
@@ -29,8 +30,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="FreeAL for Label Studio")
     parser.add_argument("-p", "--port", type=int, default=9090)
     parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--basic-auth-user", default="")
+    parser.add_argument("--basic-auth-pass", default="")
     options, _ = parser.parse_known_args()
-    create_app(Settings.from_env()).run(host=options.host, port=options.port)
+    user, password = options.basic_auth_user, options.basic_auth_pass
+    settings = Settings.from_env()
+    if user and password:
+        settings = replace(settings, basic_auth_user=user, basic_auth_pass=Secret(password))
+    create_app(settings).run(host=options.host, port=options.port)
 
 
 if __name__ == "__main__":

@@ -5,14 +5,30 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from backend.domain.projects import Prediction, Project, ProjectId, Task, is_project_id, is_row_id
-from backend.errors import InvalidRequest
+try:
+    from backend.domain.projects import (
+        Prediction,
+        Project,
+        ProjectId,
+        Task,
+        is_project_id,
+        is_row_id,
+    )
+except ModuleNotFoundError as exc:
+    raise ImportError(
+        "model.py is a part of FreeAL and needs the folder `backend` beside it, which "
+        "`label-studio-ml create --script` does not copy: start it from the checkout instead "
+        "(`label-studio-ml start .`), or put the checkout into PYTHONPATH"
+    ) from exc
+from backend.errors import InvalidRequest, PlatformError
 from backend.labelstudio.events import read_event, read_task
+from backend.labelstudio.sdk_views import label_interface, parsed_label_config
 from backend.settings import Settings
 
 if TYPE_CHECKING:
@@ -39,6 +55,7 @@ def _import_base_class() -> Any:
 
 
 LabelStudioMLBase = _import_base_class()
+_KEPT = ("label_config", "extra_params", "project_id")
 
 
 class FreeALBackend(LabelStudioMLBase):  # type: ignore[misc]
@@ -54,6 +71,7 @@ class FreeALBackend(LabelStudioMLBase):  # type: ignore[misc]
 
     # Plain attributes: in label-studio-ml 2.x the base class has read-only properties here.
     label_config: str | None = None
+    extra_params: Any = None
     train_output: dict[str, Any] = {}
 
     def __init__(
@@ -79,13 +97,17 @@ class FreeALBackend(LabelStudioMLBase):  # type: ignore[misc]
         return project.model_version if project else ""
 
     def predict(
-        self,
-        tasks: Sequence[Any],
-        context: Any = None,
-        **kwargs: Any,  # neither is needed
+        self, tasks: Sequence[Any], context: Any = None, **kwargs: Any
     ) -> list[dict[str, Any]]:
-        """Return one dict per task, in order; an empty one says: no prediction for this task."""
-        parsed = [_read_task(task) for task in tasks]
+        """Return one dict per task, in order; an empty one says: no prediction for this task.
+
+        A task without an id is labeled, and nothing of it is stored.
+        """
+        with _refusals(is_answered_here=context is None and not kwargs):
+            return self._predict(tasks)
+
+    def _predict(self, tasks: Sequence[Any]) -> list[dict[str, Any]]:
+        parsed = [_read_task(task, at) for at, task in enumerate(tasks)]
         readable = [task for task in parsed if task is not None]
         if not readable:
             return [{} for _ in tasks]
@@ -93,8 +115,12 @@ class FreeALBackend(LabelStudioMLBase):  # type: ignore[misc]
         project = self._project(tasks, services.events.recent)
         if project is None:  # its new questions are not asked yet
             return [{} for _ in tasks]
-        predictions = iter(services.prediction.predict(project, readable))
-        return [{} if task is None else _as_json(next(predictions)) for task in parsed]
+        stored = [task for task in readable if task.id > 0]
+        unnamed = [task for task in readable if task.id <= 0]
+        found = services.prediction.predict(project, stored) if stored else []
+        found += services.prediction.label(project, unnamed) if unnamed else []
+        by_id = {task.id: one for task, one in zip([*stored, *unnamed], found, strict=True)}
+        return [{} if task is None else _as_json(by_id[task.id]) for task in parsed]
 
     def fit(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Take an event: `fit(event, data)` from 2.x, `fit((), event=..., data=...)` from 1.0.9."""
@@ -114,15 +140,37 @@ class FreeALBackend(LabelStudioMLBase):  # type: ignore[misc]
         """The version that the project serves."""
         return self.connect()
 
+    @property
+    def label_interface(self) -> Any:
+        """Return the SDK's view of the label config, as 2.x offers it."""
+        return label_interface(self.label_config)
+
+    @property
+    def parsed_label_config(self) -> dict[str, Any]:
+        """Return the label config's control tags by name, as the base class offers them."""
+        return parsed_label_config(self.label_config)
+
+    def use_label_config(self, label_config: str) -> None:
+        """Take another label config; it is read when it is used."""
+        self.label_config = label_config
+
     def get(self, key: str) -> Any:
-        """Answer 2.x's look-up of the model version at /setup."""
-        return self.model_version if key == "model_version" else None
+        """Return the model version, at 2.x's /setup, or what 2.x keeps in its cache."""
+        if key != "model_version":
+            return getattr(self, key, None) if key in _KEPT else None
+        with _refusals(is_answered_here=False):
+            return self.model_version
 
     def set(self, key: str, value: Any) -> None:
         """Keep nothing: 2.x would write it to a file of its own."""
 
+    def has(self, key: str) -> bool:
+        """Return whether `get` returns anything."""
+        return self.get(key) is not None
+
     def set_extra_params(self, extra_params: Any) -> None:
         """Accept any extra parameters, an object or a string; none is needed."""
+        self.extra_params = extra_params
 
     def _services(self) -> Services:
         """Return this process's services; 1.0.9 forks, and connections must not be shared."""
@@ -144,8 +192,19 @@ class FreeALBackend(LabelStudioMLBase):  # type: ignore[misc]
             if known is None:
                 raise InvalidRequest("the project has no label config yet; call /setup first")
             return known
-        project_id = known.id if known else ProjectId(f"{self._platform_id(tasks)}.0")
-        return connect(project_id, self.label_config)
+        return connect(known.id if known else self._new_id(tasks), self.label_config)
+
+    def _new_id(self, tasks: Sequence[Any]) -> ProjectId:
+        """Return the id of a project that only its number is known of, as Label Studio tells it.
+
+        2.x cuts the creation time off, without which a number that is used again would go on as
+        the project before it.
+        """
+        number = self._platform_id(tasks)
+        try:
+            return self._services().platform.project(number).id
+        except PlatformError:
+            return ProjectId(f"{number}.0")
 
     def _known_project(self, tasks: Sequence[Any]) -> Project | None:
         projects = self._services().stores.projects
@@ -171,8 +230,24 @@ def _as_json(prediction: Prediction | None) -> dict[str, Any]:
     }
 
 
-def _read_task(task: Any) -> Task | None:
+def _read_task(task: Any, at: int) -> Task | None:
+    """Return a task; one without an id gets a number below 1 of its own."""
+    is_named = isinstance(task, dict) and "id" in task
     try:
-        return read_task(task)
-    except InvalidRequest:
+        read = read_task(task if is_named else {**task, "id": 1})
+    except (InvalidRequest, TypeError):
         return None
+    return read if is_named else replace(read, id=-at)
+
+
+@contextmanager
+def _refusals(*, is_answered_here: bool) -> Iterator[None]:
+    """Have label-studio-ml answer a caller's mistake with 400 and words, not with 500."""
+    try:
+        yield
+    except InvalidRequest as exc:
+        if is_answered_here:
+            raise
+        from label_studio_ml.exceptions import AnswerException
+
+        raise AnswerException(400, str(exc), {}) from exc

@@ -224,6 +224,19 @@ class PredictionService:
         _LOG.info(line, project.id, len(missing), len(live), time.monotonic() - started)
         return live
 
+    def label(self, project: Project, tasks: Sequence[Task]) -> list[Prediction | None]:
+        """Return live predictions of texts that belong to no task; nothing is stored."""
+        try:
+            with track_usage(project.id, "predict"):
+                _, predictions = self.labeler().label(
+                    project, tasks[: self.live_limit], deadline_s=self.deadline_s
+                )
+        except (LanguageModelError, EmbeddedModelError) as exc:
+            _LOG.info("project=%s %s", project.id, exc)
+            return [None for _ in tasks]
+        found = {prediction.task_id: prediction for prediction in predictions}
+        return [found.get(task.id) for task in tasks]
+
     def _label(
         self, project: Project, tasks: Sequence[Task], changed: Collection[int]
     ) -> dict[int, Prediction]:

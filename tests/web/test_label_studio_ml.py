@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 from label_studio_ml.api import init_app
+from label_studio_ml.exceptions import AnswerException
 
+import model
 from backend.domain.projects import ProjectId
 from model import FreeALBackend
 from tests.conftest import SENTIMENT, TOPIC
@@ -51,11 +57,59 @@ def test_webhooks_reach_the_store_under_init_app(bare, services):
 
 def test_two_dot_x_finds_the_model_version_and_may_set_parameters(services, client_for):
     client_for(services)
-    backend = FreeALBackend(project_id="1", label_config=SENTIMENT)
+    number = services.platform.create_project(SENTIMENT)
+    backend = FreeALBackend(project_id=str(number), label_config=SENTIMENT)
     backend.set_extra_params({"a": 1})
     backend.set("anything", "kept nowhere")
+    assert backend.extra_params == backend.get("extra_params") == {"a": 1}
     assert backend.get("model_version") == backend.model_version == backend.connect()
     assert backend.predict([{"id": 1, "data": {"text": "good"}}], context=None)[0]["result"]
+
+
+def test_two_dot_x_cuts_the_creation_time_off_and_the_project_is_the_real_one(services, client_for):
+    client_for(services)
+    number = services.platform.create_project(SENTIMENT)
+    FreeALBackend(project_id=str(number), label_config=SENTIMENT).get("model_version")
+    assert [p.id for p in services.stores.projects.all()] == [f"{number}.1795215594"]
+
+
+def test_attributes_of_two_dot_x_that_people_use_are_there(services, client_for):
+    client_for(services)
+    backend = FreeALBackend(project_id="1", label_config=SENTIMENT)
+    found = backend.label_interface.get_first_tag_occurence("Choices", "Text")
+    assert found == ("sentiment", "text", "text")
+    assert backend.parsed_label_config["sentiment"]["type"] == "Choices"
+    assert backend.has("label_config") and not backend.has("anything")
+    backend.use_label_config(TOPIC)
+    assert "topic" in backend.parsed_label_config
+
+
+def test_a_config_that_cannot_be_labelled_is_refused_in_words(bare, services):
+    number = services.platform.create_project(SENTIMENT)
+    backend = FreeALBackend(project_id=str(number), label_config="<View/>")
+    with bare.application.test_request_context(), pytest.raises(AnswerException) as refused:
+        backend.get("model_version")
+    assert refused.value.status == 400
+    assert "asks nothing that this backend can label" in refused.value.msg
+
+
+def test_a_task_without_an_id_is_labelled_and_not_stored(services, client_for):
+    client_for(services)
+    number = services.platform.create_project(SENTIMENT)
+    backend = FreeALBackend(project_id=str(number), label_config=SENTIMENT)
+    good, bad = backend.predict([{"data": {"text": "good"}}, {"data": {"text": "bad"}}], context={})
+    assert good["result"][0]["value"] == {"choices": ["Positive"]}
+    assert bad["result"][0]["value"] == {"choices": ["Negative"]}
+    assert services.stores.tasks.ids(services.stores.projects.find(number).id) == []
+
+
+def test_a_copy_without_the_package_says_what_is_missing(tmp_path):
+    shutil.copy(Path(model.__file__), tmp_path)
+    ended = subprocess.run(
+        [sys.executable, "-c", "import model"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert ended.returncode != 0
+    assert "start it from the checkout" in ended.stderr
 
 
 def test_two_dot_x_passes_events_by_position(services, client_for):
@@ -69,8 +123,8 @@ def test_two_dot_x_passes_events_by_position(services, client_for):
 
 def test_two_projects_keep_apart_under_two_dot_x(services, client_for):
     client_for(services)
-    first = FreeALBackend(project_id="1", label_config=SENTIMENT)
-    second = FreeALBackend(project_id="2", label_config=TOPIC)
-    first.connect()
-    second.connect()
-    assert [p.label_config for p in services.stores.projects.all()] == [SENTIMENT, TOPIC]
+    configs = [SENTIMENT, TOPIC]
+    for config in configs:
+        number = services.platform.create_project(config)
+        FreeALBackend(project_id=str(number), label_config=config).connect()
+    assert [p.label_config for p in services.stores.projects.all()] == configs

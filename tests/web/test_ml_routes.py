@@ -119,6 +119,15 @@ def test_predictions_come_in_order_with_their_confidence(client):
         assert 0.5 < result["score"] == result["result"][0]["score"] < 1
 
 
+def test_a_task_without_an_id_is_labelled_and_leaves_nothing_behind(client, services):
+    body = predict_body("good", "bad")
+    del body["tasks"][1]["id"]
+    results = client.post("/predict", json=body).get_json()["results"]
+    labels = [result["result"][0]["value"]["choices"][0] for result in results]
+    assert labels == ["Positive", "Negative"]
+    assert len(services.stores.tasks.ids(ProjectId(ONE))) == 1
+
+
 @pytest.mark.parametrize(
     "bad",
     [
@@ -128,7 +137,6 @@ def test_predictions_come_in_order_with_their_confidence(client):
         {"id": 2, "data": {"text": ["a"]}},
         {"id": 2, "data": "text"},
         {"id": "two", "data": {"text": "good"}},
-        {"data": {"text": "good"}},
         "task",
         None,
         [],
