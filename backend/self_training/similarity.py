@@ -176,7 +176,9 @@ class SimilarityAnnotator:
 
     def _annotate(self, question: Question, examples: Sequence[Example]) -> list[WeakLabel]:
         is_asked = self.can_answer(question)
-        present = [i for i, example in enumerate(examples) if is_asked and example.text_of(question)]
+        present = [
+            i for i, example in enumerate(examples) if is_asked and example.text_of(question)
+        ]
         posteriors = self._posteriors(question, [examples[i] for i in present])
         row_of = {i: row for row, i in enumerate(present)}
         return [
@@ -229,8 +231,6 @@ def _fit_multilabel(cosines: Floats) -> SimilarityFit:
         cosines = np.zeros((1, cosines.shape[1]))
     spread = np.where(cosines.std(axis=0) > 0, cosines.std(axis=0), 1.0)
     return SimilarityFit(mean=tuple(cosines.mean(axis=0)), spread=tuple(spread))
-
-
 
 
 def _reason(question: Question, example: Example) -> Abstention:

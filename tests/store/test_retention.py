@@ -183,7 +183,7 @@ def test_a_disconnected_project_is_found_after_its_grace_and_not_once_it_is_back
     stores.projects.disconnect(ONE)
     assert retention.disconnected_for(1) == []
     assert retention.disconnected_for(0) == [ONE]
-    stores.projects.save(ONE, label_config=SENTIMENT)
+    stores.projects.reconnect(project)
     assert retention.disconnected_for(0) == []
 
 
