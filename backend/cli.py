@@ -76,7 +76,7 @@ def open_services() -> Iterator[Services]:
         yield services
 
 
-_ProjectNumber = Annotated[str, typer.Argument(help="Project number.")]
+ProjectNumber = Annotated[str, typer.Argument(help="Project number.")]
 _AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
 
 
@@ -163,7 +163,7 @@ def status(
 
 @app.command(name="round")
 def make_round(
-    project: _ProjectNumber,
+    project: ProjectNumber,
     cancel: Annotated[bool, typer.Option("--cancel", help="End the one that runs.")] = False,
 ) -> None:
     """Ask the worker for a FreeAL round now, or end the one that runs."""
@@ -185,52 +185,8 @@ def make_round(
 
 
 @app.command()
-def relabel(
-    project: _ProjectNumber,
-    share: Annotated[
-        float, typer.Option(help="Share of the tasks to try it on.", min=0.001, max=1.0)
-    ] = 0.1,
-    force: Annotated[bool, typer.Option("--force", help="Whatever the trial says.")] = False,
-) -> None:
-    """Try the LLM that is served now, and have it label anew what another one labelled."""
-    with _services() as services:
-        target = _project(services, project)
-        services.annotator_change.ask(target, share=share, is_forced=force)
-        _console.print(
-            f"The worker tries it on {share:.0%} of the tasks, and goes on if that is expected to "
-            f"pay: python -m backend status {project} -f",
-            soft_wrap=True,
-        )
-
-
-@app.command()
-def disconnect(
-    project: _ProjectNumber,
-    undo: Annotated[bool, typer.Option("--undo", help="Work for it again.")] = False,
-) -> None:
-    """Stop working for a project, keep its data, and put its queue back as it was."""
-    from backend.errors import PlatformError
-
-    with _services() as services:
-        target = _project(services, project)
-        if undo:
-            services.stores.projects.reconnect(target)
-            _console.print("The worker goes on as soon as Label Studio lists this backend in it.")
-            return
-        try:
-            services.connections.disconnect(target)
-        except PlatformError as exc:
-            _console.print(f"Its queue stays as it is: {exc}", soft_wrap=True, markup=False)
-        _console.print(
-            f"Nothing is done for project {project} any more. Remove the backend in its settings "
-            "too, or Label Studio goes on to ask for predictions.",
-            soft_wrap=True,
-        )
-
-
-@app.command()
 def rollback(
-    project: _ProjectNumber,
+    project: ProjectNumber,
     version: Annotated[str, typer.Argument(help="A model version; status lists them.")],
 ) -> None:
     """Make Label Studio show an earlier model version again, in its own order."""
@@ -245,7 +201,7 @@ def rollback(
 
 @app.command()
 def export(
-    project: _ProjectNumber,
+    project: ProjectNumber,
     out: Annotated[Path, typer.Option(help="The folder to write.")] = Path("export"),
 ) -> None:
     """Write all labels (JSONL, CSV, Label Studio JSON) and the student model."""
@@ -266,7 +222,7 @@ def project_of(services: Services, number: str) -> Project:
 
 @app.command()
 def queue(
-    project: _ProjectNumber,
+    project: ProjectNumber,
     limit: Annotated[int, typer.Option(help="How many places.", min=1)] = 20,
     as_json: _AsJson = False,
 ) -> None:

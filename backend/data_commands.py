@@ -1,4 +1,4 @@
-"""Commands that delete, save and restore what is stored."""
+"""Commands about what is stored of projects: replace, leave, delete, save and restore it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from backend.cli import (
+    ProjectNumber,
     app,
     console,
     errors_as_sentences,
@@ -16,13 +17,55 @@ from backend.cli import (
     project_of,
     read_settings,
 )
-from backend.errors import InvalidRequest
+from backend.errors import InvalidRequest, PlatformError
 
 if TYPE_CHECKING:
     from backend.domain.projects import ProjectId
     from backend.services import Services
 
 _AGE = re.compile(r"(\d{1,5})\s*d?")
+
+
+@app.command()
+def relabel(
+    project: ProjectNumber,
+    share: Annotated[
+        float, typer.Option(help="Share of the tasks to try it on.", min=0.001, max=1.0)
+    ] = 0.1,
+    force: Annotated[bool, typer.Option("--force", help="Whatever the trial says.")] = False,
+) -> None:
+    """Try the LLM that is served now, and have it label anew what another one labelled."""
+    with open_services() as services:
+        target = project_of(services, project)
+        services.annotator_change.ask(target, share=share, is_forced=force)
+        console.print(
+            f"The worker tries it on {share:.0%} of the tasks, and goes on if that is expected to "
+            f"pay: python -m backend status {project} -f",
+            soft_wrap=True,
+        )
+
+
+@app.command()
+def disconnect(
+    project: ProjectNumber,
+    undo: Annotated[bool, typer.Option("--undo", help="Work for it again.")] = False,
+) -> None:
+    """Stop working for a project, keep its data, and put its queue back as it was."""
+    with open_services() as services:
+        target = project_of(services, project)
+        if undo:
+            services.stores.projects.reconnect(target)
+            console.print("The worker goes on as soon as Label Studio lists this backend in it.")
+            return
+        try:
+            services.connections.disconnect(target)
+        except PlatformError as exc:
+            console.print(f"Its queue stays as it is: {exc}", soft_wrap=True, markup=False)
+        console.print(
+            f"Nothing is done for project {project} any more. Remove the backend in its settings "
+            "too, or Label Studio goes on to ask for predictions.",
+            soft_wrap=True,
+        )
 
 
 @app.command()
