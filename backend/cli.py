@@ -239,7 +239,7 @@ def queue(
 
 @app.command()
 def issues(
-    project: _ProjectNumber,
+    project: ProjectNumber,
     limit: Annotated[int, typer.Option(help="How many errors.", min=1)] = 20,
     as_json: _AsJson = False,
 ) -> None:

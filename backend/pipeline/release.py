@@ -178,7 +178,12 @@ class Orderer:
             return {"is_ordered": 0}
         try:
             learned = self.stores.releases.provenance(project.id, project.model_version)
-            settled = [n for n, source in learned.get(LEARNED, {}).items() if LABELS_FROM in source]
+            is_outdated = self.stores.state.current(project, OUTDATED) is not None
+            settled = [
+                name
+                for name, source in learned.get(LEARNED, {}).items()
+                if LABELS_FROM in source and not is_outdated
+            ]
             aggregated = self.aggregator.aggregate(project, settled=settled)
             self.releases.draft(aggregated, {"kind": "ordering"})
         except UnsupportedLabelConfig as exc:
