@@ -50,7 +50,7 @@ def test_the_web_process_starts_without_heavy_modules(tmp_path):
     assert loaded(tmp_path, WEB) == "loaded:"
 
 
-@pytest.mark.parametrize("command", ["status", "queue 1", "doctor", "settings"])
+@pytest.mark.parametrize("command", ["status", "queue 1", "issues 1", "doctor", "settings"])
 def test_a_command_answers_without_heavy_modules(tmp_path, command):
     fill(tmp_path)
     assert loaded(tmp_path, COMMAND, *command.split()) == "loaded:"

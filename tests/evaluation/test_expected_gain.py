@@ -33,7 +33,7 @@ def test_the_interval_is_that_of_drawn_texts_and_of_shared_errors():
     drawn = 50 - 40**2 / 100  # all of 50 have an outcome, 40 points are expected
     reach = 1.645 * (drawn + (0.18 * 50) ** 2) ** 0.5 / 100
     assert gain.low == pytest.approx(0.4 - reach)
-    assert gain.high == pytest.approx(0.4 + reach)
+    assert gain.high == pytest.approx(0.4 + 2 * reach)
 
 
 def test_a_change_that_rests_on_one_annotator_gains_less_and_less_surely():
