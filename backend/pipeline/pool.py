@@ -45,7 +45,8 @@ class Pool:
     `tasks` and `examples` share their order. By question and example id, `human` holds the class
     index of each exclusive question, `human_sets` the positions of all labels that hold of each
     multiple choice, `human_spans` the spans; `human_ids` are the examples with an answer to any
-    question. `matrices` and `first_labels` are the weak labels by question.
+    question. `matrices` and `first_labels` are the weak labels by question. The LLM was not asked
+    about `not_sampled_ids`, and by question not about `not_shown_ids`: answers to others hide it.
     """
 
     project: Project
@@ -59,6 +60,7 @@ class Pool:
     matrices: Mapping[str, LabelsMatrix] = field(default_factory=dict)
     first_labels: Mapping[str, Mapping[int, WeakLabel]] = field(default_factory=dict)
     not_sampled_ids: frozenset[int] = frozenset()
+    not_shown_ids: Mapping[str, frozenset[int]] = field(default_factory=dict)
 
     @property
     def questions(self) -> tuple[Question, ...]:
@@ -83,12 +85,17 @@ class Pool:
                 for q in self.questions
             },
             first_labels={q.name: first_labels(q, by_question[q.name]) for q in self.questions},
-            not_sampled_ids=frozenset(
-                label.example_id
-                for label in weak_labels
-                if label.abstention and label.abstention.reason is AbstentionReason.NOT_SAMPLED
-            ),
+            not_sampled_ids=_abstained(weak_labels, AbstentionReason.NOT_SAMPLED),
+            not_shown_ids={
+                q.name: _abstained(by_question[q.name], AbstentionReason.NOT_SHOWN)
+                for q in self.questions
+            },
         )
+
+    def is_shown(self, question: Question) -> NDArray[np.bool_]:
+        """Return for which examples (n,) a question is shown beside the answers to others."""
+        hidden = self.not_shown_ids.get(question.name, frozenset())
+        return ~np.isin(self.example_ids, list(hidden))
 
     def restrict(self, *questions: Question) -> Pool:
         """Return the pool with some of its questions alone."""
@@ -247,6 +254,15 @@ class GuidelinesReader:
             human_spans={q.name: human_spans(q, consensus[q.name]) for q in questions},
             human_ids=human_ids,
         )
+
+
+def _abstained(weak_labels: Sequence[WeakLabel], reason: AbstentionReason) -> frozenset[int]:
+    """Return the ids of examples with an abstention for this reason."""
+    return frozenset(
+        label.example_id
+        for label in weak_labels
+        if label.abstention and label.abstention.reason is reason
+    )
 
 
 def class_indices(question: Question, consensus: Consensus) -> Mapping[int, int]:

@@ -67,7 +67,8 @@ class KilledHere(BaseException):
 class FakeAnnotator:
     """Says what `answer` says; `failure` is raised while it is set.
 
-    It has no answer about `unreadable` texts and to the questions of these names.
+    It has no answer about `unreadable` texts and to the questions that it is `silent_about`, and
+    finds those in `hides` to be shown for texts with this word alone.
     """
 
     failure: BackendError | None = None
@@ -75,6 +76,7 @@ class FakeAnnotator:
     llm: str = "fake"
     unreadable: set[int] = field(default_factory=set)
     silent_about: set[str] = field(default_factory=set)
+    hides: dict[str, str] = field(default_factory=dict)
     shots: list[Mapping[str, Mapping[int, Any]]] = field(default_factory=list)
     asked: list[int] = field(default_factory=list)
     injection_flags: dict[int, str] = field(default_factory=dict)
@@ -110,6 +112,8 @@ class FakeAnnotator:
             return WeakLabel(*start, abstention=next(iter(example.missing.values())))
         if example.id in self.unreadable or question.name in self.silent_about:
             return WeakLabel(*start, abstention=Abstention(AbstentionReason.UNREADABLE))
+        if question.name in self.hides and self.hides[question.name] not in str(example.texts):
+            return WeakLabel(*start, abstention=Abstention(AbstentionReason.NOT_SHOWN))
         flag = self.injection_flags.get(example.id)
         said = answer(question, example)
         if self.contradicts:

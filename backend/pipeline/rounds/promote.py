@@ -140,6 +140,7 @@ class PromoteStep:
             return None
         pool = pool_of(self.aggregator, active, cycle)
         student = trained_table(question, trained, recipe.student_key).align(pool.example_ids)
+        student = student.without(~pool.is_shown(question))
         matrix = student.joined_to(pool.matrices[question.name], *_student_of(active))
         pool = pool.with_matrix(question, matrix).restrict(question)
         aggregated, state = recipe.aggregate(pool, question)

@@ -66,14 +66,18 @@ class RoundRecipe:
     ensemble: AnnotatorEnsemble
 
     def targets(self, pool: Pool, question: Question) -> StudentTargets:
-        """Return aggregated labels; texts that the LLM was never asked about have none."""
+        """Return aggregated labels; texts that the LLM was never asked about have none.
+
+        Neither have texts beside whose other answers the question is not shown.
+        """
         pool, people = pool.restrict(question), pool.human_table(question)
         labels = self._aggregated(pool, question, self.ensemble.fit(pool, is_saved=False))
         labels = labels.overlay(people.has_label, people)
         matrix = pool.matrices[question.name]
         relabeled = combined_table(question, matrix, AnnotatorKind.LLM_DEMONSTRATIONS).has_label
         is_unlabeled = np.isin(pool.example_ids, list(pool.not_sampled_ids))
-        is_dropped = is_unlabeled & ~relabeled & ~people.has_label
+        is_dropped = (is_unlabeled & ~relabeled) | ~pool.is_shown(question)
+        is_dropped &= ~people.has_label
         return StudentTargets(labels.without(is_dropped), people.has_label)
 
     def embeddings(

@@ -102,16 +102,17 @@ class RelabelStep:
         return {"is_selected": 1, "n_demonstrations": len(rows), "n_asked": len(asked)}
 
     def _rows_to_ask(self, project: Project, evidence: _Evidence) -> NDArray[np.intp]:
-        """Return the rows that are neither clean nor people's; the least certain if not all.
+        """Return the rows that are shown, not clean and not people's.
 
-        The LLM is asked about all, a set share of the pool, or an hour's worth.
+        The LLM is asked about all, or about the least certain ones: a set share of the pool, or an
+        hour's worth.
         """
         is_clean, of_pool = evidence.is_human.copy(), evidence.of_pool
         n_texts = len(is_clean)
         for at in range(of_pool.is_candidate.shape[1]):
             ranked = of_pool.ranked(at)
             is_clean[ranked[: math.ceil(_CLEAN_SHARE * len(ranked))]] = True
-        rows = np.flatnonzero(~is_clean)
+        rows = np.flatnonzero(~is_clean & evidence.is_shown)
         share = self.context.plan.llm_share
         if share is None:
             rate = self.stores.labels.progress(project).labels_per_s
@@ -199,13 +200,14 @@ class _Evidence:
     """What is known of each label before demonstrations are selected, of n texts.
 
     `answers` are the labels that a text would demonstrate; `confidence` (n,) is that of the labels
-    that the student learned.
+    that the student learned; `is_shown` (n,): the question is asked about the text.
     """
 
     of_pool: PoolEvidence
     answers: LabelTable
     is_human: NDArray[np.bool_]
     confidence: NDArray[np.float64]
+    is_shown: NDArray[np.bool_]
 
 
 def _evidence(active: ActiveRound, pool: Pool, trained: Arrays) -> _Evidence:
@@ -229,7 +231,7 @@ def _evidence(active: ActiveRound, pool: Pool, trained: Arrays) -> _Evidence:
         is_human=is_human,
         label_quality_score=np.where(is_human, 1.0, np.nan_to_num(quality, nan=0.0)),
     )
-    return _Evidence(of_pool, answers, is_human, targets.confidences)
+    return _Evidence(of_pool, answers, is_human, targets.confidences, pool.is_shown(question))
 
 
 def _texts_of(
