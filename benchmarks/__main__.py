@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -256,6 +257,22 @@ def faults(
         run(report, config, console=_console)
     report.write(json_file)
     _console.print({k: v for k, v in report.results.items() if k != "cases"})
+
+
+@app.command()
+def retention(
+    json_file: Annotated[Path, typer.Option("--json", help="Report to write.")],
+    n_tasks: Annotated[int, typer.Option(help="Tasks in the project.")] = 10_000,
+    n_rounds: Annotated[int, typer.Option(help="Rounds in the year.")] = 100,
+    n_answers: Annotated[int, typer.Option(help="Annotations by people in the year.")] = 50_000,
+) -> None:
+    """Write what a busy project writes in a year, and weigh what stays on the disk."""
+    from benchmarks.retention import RetentionRun, run
+
+    config = RetentionRun(n_tasks=n_tasks, n_rounds=n_rounds, n_answers=n_answers)
+    report = Report("retention", asdict(config))
+    run(report, config, console=_console)
+    _finish(report, json_file)
 
 
 @app.command()

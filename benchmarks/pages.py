@@ -51,6 +51,19 @@ _STARTUP_MEANINGS = {
     "settings_s": "`python -m backend settings`, processor seconds",
 }
 
+_RETENTION_GOALS: Goals = (("peak_mb", "under 2,048", lambda value: value < 2_048),)
+_RETENTION_MEANINGS = {
+    "peak_mb": "`FREEAL_HOME` at most, MB",
+    "end_mb": "`FREEAL_HOME` after the last round, MB",
+    "database_mb": "of these the database with its log, MB",
+    "models_mb": "students and arrays of rounds, MB",
+    "embeddings_mb": "cached sentence vectors, MB",
+    "n_projects": "projects that are left",
+    "n_releases": "releases that can be rolled back to, the served one included",
+    "n_human_labels": "annotations by people of tasks that are left; none of these is deleted",
+    "housekeeping_s": "the longest housekeeping, s",
+}
+
 
 def write_pages() -> list[Path]:
     """Write every page whose JSON file is there; return the pages."""
@@ -133,9 +146,39 @@ def _goal_table(results: dict[str, Any], meanings: dict[str, str], goals: Goals)
         yield f"| `{name}` | {meanings[name]} | {value} | {goal} | {met} |"
 
 
+def _retention(report: dict[str, Any], source: str) -> str:
+    machine, tables = report["machine"], report["notes"]["tables_mb"]
+    lines = [
+        "# Retention: what a busy year leaves on the disk",
+        "",
+        f"Written by `python -m benchmarks pages` from `{source}`, which "
+        f"`python -m benchmarks retention --json docs/benchmarks/{source}` measured at commit "
+        f"`{report['commit']}` with {report['parameters']} on {machine['cores']} cores "
+        f"({machine['processor']}).",
+        "",
+        *_goal_table(report["results"], _RETENTION_MEANINGS, _RETENTION_GOALS),
+        "",
+        "The largest tables at the end, with their indexes: "
+        + ", ".join(f"`{name}` {size} MB" for name, size in tables.items())
+        + ".",
+        "",
+        "How it is measured: the product's own stores write to SQLite what people, Label Studio "
+        "and rounds write, in the number and size of real rows; nothing is computed, and no server "
+        "runs. Every round asks the LLM about all tasks anew, makes two students and a release; "
+        "some tasks are deleted and imported before it. The label config changes at times, which "
+        "starts all labels anew, and a second project is removed in the middle of the year. The "
+        "worker's housekeeping runs after each round, with the default settings, and then all "
+        "clocks are set back. The peak is before housekeeping. A training's checkpoints, which are "
+        "deleted when the round ends, are not part of it.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
 _PAGES: dict[str, Callable[[dict[str, Any], str], str]] = {
     "serving": _serving,
     "startup": _startup,
+    "retention": _retention,
     "faults": faults_page,
     "injection": injection_page,
 }

@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from backend.domain.projects import Project, ProjectId
 from backend.domain.rounds import RoundState
 from backend.errors import BackendError, ProjectInUse
-from backend.pipeline.release import LABELS_FROM
-from backend.pipeline.rounds.context import FINAL
+from backend.pipeline.release import LABELS_FROM, MODEL_FROM
+from backend.pipeline.rounds.context import FINAL, MODEL
 from backend.store import Stores
 
 _LOG = logging.getLogger(__name__)
@@ -72,30 +73,34 @@ class Housekeeper:
                 work()
 
     def prune(self, project: Project) -> None:
-        """Delete superseded releases beyond those that are kept, and arrays of ended rounds."""
+        """Delete superseded releases beyond those that are kept, and files of ended rounds."""
         gone = self.stores.retention.prune_releases(
             project, self.plan.keep_releases, even_unwithdrawn=not self.plan.manages_queue
         )
         if gone:
             _LOG.info("project=%s deleted releases=%s", project.id, ",".join(gone))
-        self._delete_arrays(project)
+        self._delete_files(project)
 
-    def _delete_arrays(self, project: Project) -> None:
-        """Delete the arrays of rounds that have ended, but for the labels of kept releases.
+    def _delete_files(self, project: Project) -> None:
+        """Delete the files of rounds that have ended, but for what kept releases are made of.
 
-        The next round compares its labels with these.
+        That is the student, and the labels, with which the next round compares its own.
         """
-        releases, projects = self.stores.releases, self.stores.projects
-        made_from = (
-            releases.provenance(project.id, name) for name in projects.versions(project.id)
-        )
-        sources = {number for found in made_from for number in _values(found, LABELS_FROM)}
+        releases, versions = self.stores.releases, self.stores.projects.versions(project.id)
+        made_from = [releases.provenance(project.id, name) for name in versions]
+        labels = {number for found in made_from for number in _values(found, LABELS_FROM)}
+        models = {tuple(pair) for found in made_from for pair in _values(found, MODEL_FROM)}
         for made in self.stores.rounds.history(project.id):
             if made.state is RoundState.RUNNING:
                 continue
-            for file in (self.models / project.id / str(made.number)).rglob("*.npz"):
-                if made.number not in sources or file.stem != FINAL:
+            folder, number = self.models / project.id / str(made.number), made.number
+            for file in folder.rglob("*.npz"):
+                if number not in labels or file.stem != FINAL:
                     file.unlink(missing_ok=True)
+            for path in [*folder.rglob("checkpoints"), *folder.rglob(f"{MODEL}-*")]:
+                cycle = path.name.removeprefix(f"{MODEL}-")
+                if not cycle.isdecimal() or (number, int(cycle)) not in models:
+                    shutil.rmtree(path, ignore_errors=True)
 
     def purge(self, project_id: ProjectId) -> None:
         """Delete all that is stored of a project, with its models; raises ProjectInUse."""
@@ -135,7 +140,7 @@ class Housekeeper:
         self.stores.llm_cache.trim(self.plan.llm_cache_mb * _MEGABYTE)
 
 
-def _values(stored: object, key: str) -> Iterator[object]:
+def _values(stored: object, key: str) -> Iterator[Any]:
     """Yield the values of a key wherever it stands in stored JSON."""
     if isinstance(stored, dict):
         for name, value in stored.items():

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from backend.domain.projects import ProjectId
 from backend.domain.rounds import RoundState
 from backend.errors import ProjectInUse, StoreUnavailable
-from backend.pipeline.release import LABELS_FROM
+from backend.pipeline.release import LABELS_FROM, MODEL_FROM
 from backend.pipeline.retention import Housekeeper, RetentionPlan
 from backend.pipeline.rounds.context import FINAL, RoundArtifacts
 from backend.store.tables import llm_answers
@@ -110,22 +110,26 @@ def test_a_purge_of_everything_empties_the_caches(housekeeper, stores, database,
     assert trimmed == [0]
 
 
-def test_arrays_of_ended_rounds_go_but_for_the_labels_of_kept_releases(housekeeper, stores):
+def test_files_of_ended_rounds_go_but_for_what_kept_releases_are_made_of(housekeeper, stores):
     def files(number):
         folder = housekeeper.models / ONE / str(number)
-        return sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*.npz"))
+        return sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*.*"))
 
     project = stores.projects.get(ONE)
     for number in (1, 2, 3):
         opened = stores.rounds.open(project, recipe="default", reason="asked for", n_human=0)
         assert opened.number == number
-        artifacts = RoundArtifacts(housekeeper.models / ONE / str(number))
+        artifacts = RoundArtifacts(housekeeper.models / ONE / str(number) / "topic-12ab34cd")
         for name in ("train-0", "fused-1", FINAL):
             artifacts.write(name, ids=np.arange(3))
+        for folder in (artifacts.model(0), artifacts.model(1), artifacts.folder / "checkpoints"):
+            folder.mkdir()
+            (folder / "weights.bin").write_text("weights")
         if number < 3:
             stores.rounds.finish(opened, RoundState.RELEASED)
-    stores.releases.promote(stores.releases.draft(project, [], [], {"made": {LABELS_FROM: 2}}))
+    source = {"topic": {LABELS_FROM: 1, MODEL_FROM: [2, 1]}}
+    stores.releases.promote(stores.releases.draft(project, [], [], {"learned": source}))
     housekeeper.run()
-    assert files(1) == []
-    assert files(2) == ["final.npz"]
-    assert files(3) == ["final.npz", "fused-1.npz", "train-0.npz"]
+    assert files(1) == ["topic-12ab34cd/final.npz"]
+    assert files(2) == ["topic-12ab34cd/model-1/weights.bin"]
+    assert len(files(3)) == 6

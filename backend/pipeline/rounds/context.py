@@ -27,7 +27,7 @@ _LOG = logging.getLogger(__name__)
 ROUNDS = "round"
 """Source of problems with a round."""
 STOPPED, GIVEN_UP = {"is_stopped": 1}, {"is_given_up": 1}
-FUSED, FINAL = "fused", "final"
+FUSED, FINAL, MODEL = "fused", "final", "model"
 """Names of the files of a cycle's aggregated labels, and of the last ones, held out."""
 _FAILURE = "failure.txt"
 _FIRST_FILE = "train-0.npz"
@@ -68,7 +68,7 @@ class RoundArtifacts:
 
     def model(self, cycle: int) -> Path:
         """Return the folder of the student that a cycle ended with."""
-        return self.folder / f"model-{cycle}"
+        return self.folder / f"{MODEL}-{cycle}"
 
     def read(self, name: str) -> Arrays | None:
         """Return the arrays of a file, None when it is not there."""
