@@ -29,8 +29,8 @@ def server() -> Iterator[str]:
         yield url
 
 
-def test_stores_and_workflows_do_the_same_on_postgresql(server):
-    suites = ("tests/store", "tests/pipeline", "tests/test_backup.py")
+def test_stores_workflows_and_routes_do_the_same_on_postgresql(server):
+    suites = ("tests/store", "tests/pipeline", "tests/web", "tests/test_backup.py")
     command = [sys.executable, "-m", "pytest", "-q", *suites]
     environment = {**os.environ, "TEST_POSTGRESQL_URL": server}
     run = subprocess.run(

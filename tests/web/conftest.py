@@ -10,6 +10,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from backend.services import Adapters, Services, build_services
+from backend.setting_values import Secret
 from backend.settings import Settings
 from backend.web.app import build_app
 from model import FreeALBackend
@@ -28,12 +29,13 @@ def language_model() -> FakeLanguageModel:
 
 
 @pytest.fixture
-def make_services(tmp_path, migrated_file, language_model):
-    shutil.copy(migrated_file, tmp_path / "freeal.db")
+def make_services(tmp_path, migrated_file, database_url, language_model):
+    if database_url.startswith("sqlite"):
+        shutil.copy(migrated_file, tmp_path / "freeal.db")
     made: list[Services] = []
 
     def make(**changes) -> Services:
-        settings = replace(Settings(home=tmp_path), **changes)
+        settings = replace(Settings(home=tmp_path, database_url=Secret(database_url)), **changes)
         made.append(build_services(settings, Adapters(FakePlatform(), language_model)))
         return made[-1]
 

@@ -24,6 +24,7 @@ def bare(services, client_for, tmp_path, monkeypatch):
     """label-studio-ml's own Flask application over our class."""
     client_for(services)
     monkeypatch.setenv("FREEAL_HOME", str(tmp_path))
+    monkeypatch.setenv("DATABASE_URL", services.settings.database_url.reveal())
     return init_app(model_class=FreeALBackend, model_dir=str(tmp_path / "jobs")).test_client()
 
 
