@@ -64,13 +64,15 @@ def back_up(settings: Settings, file: Path) -> Saved:
         BackupUnusable: the file cannot be written.
     """
     with closing(Database(settings.state_url)) as database:
-        database.migrate()
-        n_projects = len(ProjectStore(database).all())
+        revision = database.revision()
+        if revision is None:
+            raise BackupUnusable("there is no database yet: nothing has to be saved")
+        n_projects = ProjectStore(database).count()
         manifest = {
             "format": _FORMAT,
             "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
             "database": database.kind,
-            "revision": database.revision(),
+            "revision": revision,
             "n_projects": n_projects,
             "settings": _shareable(settings),
         }
@@ -84,7 +86,7 @@ def back_up(settings: Settings, file: Path) -> Saved:
                     _write(part, settings, manifest, copy)
         except OSError as exc:
             raise BackupUnusable(f"{file} cannot be written: {exc.strerror or exc}") from exc
-    return Saved(n_projects, str(manifest["revision"]), file.stat().st_size)
+    return Saved(n_projects, revision, file.stat().st_size)
 
 
 def restore(settings: Settings, file: Path) -> Restored:
@@ -107,7 +109,7 @@ def restore(settings: Settings, file: Path) -> Restored:
                 _restore_definitions(Path(scratch, _DEFINITIONS), settings.definitions_folder)
                 database.load(Path(scratch, _DATABASE))  # last: until here nothing is in use
                 database.migrate()
-                n_projects = len(ProjectStore(database).all())
+                n_projects = ProjectStore(database).count()
     except OSError as exc:
         raise BackupUnusable(f"{file} cannot be restored: {exc.strerror or exc}") from exc
     now = _shareable(settings)
@@ -171,7 +173,7 @@ def _check_fits(database: Database, manifest: Mapping[str, Any]) -> None:
             "restore it into one of its own kind"
         )
     check_known(str(manifest["revision"]))
-    if database.revision() is not None and ProjectStore(database).all():
+    if database.revision() is not None and ProjectStore(database).count():
         raise BackupUnusable(
             "this deployment has projects, which a backup would replace: set FREEAL_HOME (and "
             "DATABASE_URL) to an empty one"

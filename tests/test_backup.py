@@ -230,6 +230,25 @@ def test_a_member_that_points_outside_is_refused(saved, make, tmp_path):
     assert not (tmp_path / "outside").exists()
 
 
+def test_an_older_database_is_saved_as_it_is_and_upgraded_when_it_is_restored(make, tmp_path):
+    old, file = make("old"), tmp_path / "file"
+    with closing(old.database) as database:
+        database.migrate(revision="0006")
+    assert back_up(old.settings, file).revision == "0006"
+    with closing(old.database) as database:
+        assert database.revision() == "0006"
+    target = make("target")
+    restore(target.settings, file)
+    with closing(target.database) as database:
+        assert database.revision() > "0006"
+
+
+def test_without_a_database_there_is_nothing_to_save(make, tmp_path):
+    with pytest.raises(BackupUnusable, match="no database"):
+        back_up(make("empty").settings, tmp_path / "file")
+    assert not (tmp_path / "file").exists()
+
+
 def test_a_file_that_cannot_be_written_is_an_error_in_words(source, tmp_path):
     with pytest.raises(BackupUnusable, match="cannot be written"):
         back_up(source.settings, tmp_path / "absent" / "file")

@@ -101,6 +101,10 @@ class ProjectStore(Repository):
         rows = [row for row in self._db.fetch(sa.select(t.projects)) if is_project_id(row.id)]
         return sorted(map(_project, rows), key=lambda p: (p.platform_id, p.created_s))
 
+    def count(self) -> int:
+        """Return how many projects there are, in tables of any version."""
+        return int(self._db.fetch_value(sa.select(sa.func.count()).select_from(t.projects)))
+
     def disconnect(
         self, project_id: ProjectId, reason: Disconnection = Disconnection.REMOVED, why: str = ""
     ) -> None:

@@ -62,16 +62,16 @@ class RetentionStore(Repository):
         rows = self._db.fetch(query)
         released = [row for row in rows if row.state == RELEASED]
         kept = {row.name for row in released[:keep]} | {project.model_version}
-        expired = [
+        old = [
             row.name
-            for row in rows
-            if row.state == EXPIRED
-            or (row.state == RELEASED and (even_unwithdrawn or row.withdrawn_at is not None))
+            for row in released[keep:]
+            if row.name not in kept and (even_unwithdrawn or row.withdrawn_at is not None)
         ]
-        gone = [name for name in expired if name not in kept]
-        if gone:  # from here on no rollback can ask for them, even if this is interrupted
-            is_gone = sa.and_(of_project, versions.c.name.in_(gone), versions.c.state == RELEASED)
-            self._db.execute(sa.update(versions).where(is_gone).values(state=EXPIRED))
+        # in one statement: from here on no rollback asks for them, even if this is interrupted
+        is_old = sa.and_(of_project, versions.c.name.in_(old), versions.c.state == RELEASED)
+        self._db.execute(sa.update(versions).where(is_old).values(state=EXPIRED))
+        is_gone = sa.and_(of_project, versions.c.state == EXPIRED)
+        gone: list[str] = self._db.fetch_column(sa.select(versions.c.name).where(is_gone))
         for name in gone:
             self._delete_release(project.id, name)
         self._delete_former_labels(project)

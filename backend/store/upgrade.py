@@ -72,7 +72,10 @@ def upgrade(database: Database, revision: str = "head") -> None:
         config.attributes["connection"] = connection
         command.upgrade(config, revision)
     if present not in (None, newest):
-        database.compact()
+        try:
+            database.compact()
+        except StoreUnavailable as exc:
+            _LOG.warning("space of deleted rows is used again, but not given back: %s", exc)
 
 
 def _has_projects(connection: sa.Connection) -> bool:

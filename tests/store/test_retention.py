@@ -115,6 +115,24 @@ def test_an_interrupted_deletion_cannot_be_rolled_back_to_and_is_finished(
     assert rows(database, t.predictions) == 3
 
 
+def test_a_release_that_is_asked_for_meanwhile_stays(
+    database, stores, project, retention, release, monkeypatch
+):
+    old, new = release(), release()
+    fetch = database.fetch
+
+    def fetch_and_restore(query):
+        rows = fetch(query)
+        stores.releases.restore(new, old.model_version)
+        monkeypatch.setattr(database, "fetch", fetch)
+        return rows
+
+    monkeypatch.setattr(database, "fetch", fetch_and_restore)
+    assert old.model_version not in retention.prune_releases(new, 1, even_unwithdrawn=False)
+    assert stores.releases.pending(new) == old
+    assert len(stores.releases.places(old)) == 3
+
+
 def test_labels_of_a_former_question_go_with_its_last_release(
     database, stores, project, retention, release
 ):
