@@ -228,7 +228,13 @@ class Services:
             grace_days=settings.project_grace_days,
             manages_queue=settings.manage_queue,
         )
-        return Housekeeper(self.stores, self.models, plan, embedding_trimmer(settings.home))
+        return Housekeeper(
+            self.stores,
+            self.models,
+            plan,
+            embedding_trimmer(settings.home),
+            lambda project_id: self.round_steps.cleaner.clean(project_id, is_thorough=True),
+        )
 
     @cached_property
     def round_steps(self) -> RoundSteps:

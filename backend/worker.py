@@ -124,7 +124,6 @@ def run_worker(services: Services, stop: threading.Event) -> None:
             (partial(_note_llm, services), settings.sync_interval_s),
             (dispatcher.request_due_jobs, settings.sync_interval_s),
             (services.housekeeper.run, _HOUSEKEEPING_INTERVAL_S),
-            (steps.cleaner.clean_all, _HOUSEKEEPING_INTERVAL_S),
         )
         for action, interval_s in actions_apart:
             threading.Thread(target=_repeat, args=({action: interval_s}, stop), daemon=True).start()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import count
@@ -75,7 +75,7 @@ class RetentionRun:
 class _MadeUpEncoder:
     name = "made up"
 
-    def embed(self, texts: list[str]) -> NDArray[np.float32]:
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         return np.random.default_rng(0).normal(size=(len(texts), _N_DIMENSIONS)).astype(np.float32)
 
 

@@ -10,13 +10,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from backend.domain.projects import Project, ProjectId
-from backend.domain.rounds import RoundState
 from backend.errors import BackendError, ProjectInUse
-from backend.pipeline.release import LABELS_FROM, MODEL_FROM
-from backend.pipeline.rounds.context import FINAL, MODEL
 from backend.store import Stores
 
 _LOG = logging.getLogger(__name__)
@@ -44,13 +40,15 @@ class RetentionPlan:
 class Housekeeper:
     """Deletes by the plan; every part is safe to repeat and to interrupt.
 
-    `models` is the folder of the rounds' files, one per project.
+    `models` is the folder of the rounds' files, one per project. `trim_embeddings` deletes cached
+    vectors beyond so many bytes, `clean_rounds` the files of rounds that no release needs.
     """
 
     stores: Stores
     models: Path
     plan: RetentionPlan
     trim_embeddings: Callable[[int], object]
+    clean_rounds: Callable[[ProjectId], object]
 
     def run(self) -> None:
         """Delete all that is past its time; what fails is logged and does not stop the rest."""
@@ -79,35 +77,14 @@ class Housekeeper:
         )
         if gone:
             _LOG.info("project=%s deleted releases=%s", project.id, ",".join(gone))
-        self._delete_files(project)
-
-    def _delete_files(self, project: Project) -> None:
-        """Delete the files of rounds that have ended, but for what kept releases are made of.
-
-        That is the student, and the labels, with which the next round compares its own.
-        """
-        releases, versions = self.stores.releases, self.stores.projects.versions(project.id)
-        made_from = [releases.provenance(project.id, name) for name in versions]
-        labels = {number for found in made_from for number in _values(found, LABELS_FROM)}
-        models = {tuple(pair) for found in made_from for pair in _values(found, MODEL_FROM)}
-        for made in self.stores.rounds.history(project.id):
-            if made.state is RoundState.RUNNING:
-                continue
-            folder, number = self.models / project.id / str(made.number), made.number
-            for file in folder.rglob("*.npz"):
-                if number not in labels or file.stem != FINAL:
-                    file.unlink(missing_ok=True)
-            for path in [*folder.rglob("checkpoints"), *folder.rglob(f"{MODEL}-*")]:
-                cycle = path.name.removeprefix(f"{MODEL}-")
-                if not cycle.isdecimal() or (number, int(cycle)) not in models:
-                    shutil.rmtree(path, ignore_errors=True)
+        self.clean_rounds(project.id)
 
     def purge(self, project_id: ProjectId) -> None:
         """Delete all that is stored of a project, with its models; raises ProjectInUse."""
         if not self.stores.retention.delete_project(project_id):
             raise ProjectInUse(
-                f"project {project_id} is connected: remove this backend in its Settings > Model "
-                "first, or its data would come back"
+                f"project {project_id} is connected: `python -m backend disconnect` it, or remove "
+                "this backend in its Settings > Model, or its data would come back"
             )
         shutil.rmtree(self.models / project_id, ignore_errors=True)
         _LOG.info("project=%s is deleted", project_id)
@@ -138,13 +115,6 @@ class Housekeeper:
     def _trim_answers(self) -> None:
         self.stores.llm_cache.forget(self.plan.llm_cache_days)
         self.stores.llm_cache.trim(self.plan.llm_cache_mb * _MEGABYTE)
-
-
-def _values(stored: object, key: str) -> Iterator[Any]:
-    """Yield the values of a key wherever it stands in stored JSON."""
-    if isinstance(stored, dict):
-        for name, value in stored.items():
-            yield from (value,) if name == key else _values(value, key)
 
 
 @contextmanager

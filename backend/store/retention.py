@@ -68,7 +68,13 @@ class RetentionStore(Repository):
             if row.name not in kept and (even_unwithdrawn or row.withdrawn_at is not None)
         ]
         # in one statement: from here on no rollback asks for them, even if this is interrupted
-        is_old = sa.and_(of_project, versions.c.name.in_(old), versions.c.state == RELEASED)
+        served = sa.select(t.projects.c.model_version).where(t.projects.c.id == project.id)
+        is_old = sa.and_(
+            of_project,
+            versions.c.name.in_(old),
+            versions.c.state == RELEASED,
+            versions.c.name != served.scalar_subquery(),
+        )
         self._db.execute(sa.update(versions).where(is_old).values(state=EXPIRED))
         is_gone = sa.and_(of_project, versions.c.state == EXPIRED)
         gone: list[str] = self._db.fetch_column(sa.select(versions.c.name).where(is_gone))

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import os
 
-import numpy as np
 import pytest
 import sqlalchemy as sa
 
 from backend.domain.projects import ProjectId
-from backend.domain.rounds import RoundState
 from backend.errors import ProjectInUse, StoreUnavailable
-from backend.pipeline.release import LABELS_FROM, MODEL_FROM
 from backend.pipeline.retention import Housekeeper, RetentionPlan
-from backend.pipeline.rounds.context import FINAL, RoundArtifacts
 from backend.store.tables import llm_answers
 from tests.conftest import SENTIMENT
 
@@ -31,7 +27,7 @@ def housekeeper(stores, tmp_path, trimmed):
     for project_id in (ONE, TWO):
         stores.projects.save(project_id, label_config=SENTIMENT)
         (tmp_path / "models" / project_id / "1").mkdir(parents=True)
-    return Housekeeper(stores, tmp_path / "models", plan, trimmed.append)
+    return Housekeeper(stores, tmp_path / "models", plan, trimmed.append, lambda _: None)
 
 
 def folders(housekeeper):
@@ -108,28 +104,3 @@ def test_a_purge_of_everything_empties_the_caches(housekeeper, stores, database,
     housekeeper.purge_shared(0)
     assert database.fetch_value(sa.select(sa.func.count(llm_answers.c.day))) == 0
     assert trimmed == [0]
-
-
-def test_files_of_ended_rounds_go_but_for_what_kept_releases_are_made_of(housekeeper, stores):
-    def files(number):
-        folder = housekeeper.models / ONE / str(number)
-        return sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*.*"))
-
-    project = stores.projects.get(ONE)
-    for number in (1, 2, 3):
-        opened = stores.rounds.open(project, recipe="default", reason="asked for", n_human=0)
-        assert opened.number == number
-        artifacts = RoundArtifacts(housekeeper.models / ONE / str(number) / "topic-12ab34cd")
-        for name in ("train-0", "fused-1", FINAL):
-            artifacts.write(name, ids=np.arange(3))
-        for folder in (artifacts.model(0), artifacts.model(1), artifacts.folder / "checkpoints"):
-            folder.mkdir()
-            (folder / "weights.bin").write_text("weights")
-        if number < 3:
-            stores.rounds.finish(opened, RoundState.RELEASED)
-    source = {"topic": {LABELS_FROM: 1, MODEL_FROM: [2, 1]}}
-    stores.releases.promote(stores.releases.draft(project, [], [], {"learned": source}))
-    housekeeper.run()
-    assert files(1) == ["topic-12ab34cd/final.npz"]
-    assert files(2) == ["topic-12ab34cd/model-1/weights.bin"]
-    assert len(files(3)) == 6

@@ -1,87 +1,92 @@
-"""Delete what a finished round needs no more: checkpoints, and all but a few models."""
+"""Delete the files of rounds that have ended, but for what stored releases are made of."""
 
 from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from backend.domain.projects import Project, ProjectId
-from backend.domain.rounds import Round, RoundState
-from backend.pipeline.release import LEARNED, MODEL_FROM
-from backend.pipeline.rounds.context import RoundContext
+from backend.domain.projects import ProjectId
+from backend.domain.rounds import RoundState
+from backend.pipeline.release import LABELS_FROM, LEARNED, MODEL_FROM
+from backend.pipeline.rounds.context import FINAL, MODEL, RoundContext
 from backend.store import Stores
 
 _LOG = logging.getLogger(__name__)
-_N_MODELS_KEPT = 3
-_WITH_MODEL = (RoundState.RELEASED, RoundState.REFUSED)
+
+
+@dataclass(frozen=True, slots=True)
+class _Needed:
+    """The rounds whose labels, and the rounds and cycles whose students, releases are made of."""
+
+    labels: set[int]
+    models: set[tuple[int, int]]
 
 
 @dataclass(frozen=True)
 class RoundCleaner:
-    """Keeps weights and cards of the served model and of the last three rounds that made one."""
+    """Keeps students and labels of the releases that a rollback can ask for."""
 
     context: RoundContext
     stores: Stores
 
-    def clean_all(self) -> None:
-        """Clean the rounds of every project."""
-        for project in self.stores.projects.all():
-            self.clean(project.id)
+    def clean(self, project_id: ProjectId, *, is_thorough: bool = False) -> dict[str, int]:
+        """Delete checkpoints and students of the project's ended rounds; a step.
 
-    def clean(self, project_id: ProjectId) -> dict[str, int]:
-        """Delete checkpoints and old models of all rounds that have ended; a step.
-
-        A round's arrays stay: the next round compares its labels with theirs, and they are small.
+        Of a release the student labels later tasks, and the next round compares its labels with the
+        release's. All other arrays are for people who look at a round, and go if `is_thorough`.
         """
-        project = self.stores.projects.get(project_id)
-        if project is None:
-            return {"n_deleted": 0}
-        history = self.stores.rounds.history(project_id)
-        kept = self._kept(project, history)
+        needed = self._needed(project_id)
         n_deleted = 0
-        for made in history:
+        for made in self.stores.rounds.history(project_id):
             if made.state is not RoundState.RUNNING:
                 folder = self.context.folder / project_id / str(made.number)
-                n_deleted += _delete(_unneeded(folder, keeps_model=made.number in kept))
+                unneeded = [*_unneeded(folder, made.number, needed)]
+                unneeded += _unneeded_arrays(folder, made.number, needed) if is_thorough else ()
+                for path in unneeded:
+                    _delete(path)
+                    n_deleted += 1
         if n_deleted:
-            _LOG.info("project=%s n_deleted=%d folders of rounds", project_id, n_deleted)
+            _LOG.info("project=%s n_deleted=%d files of rounds", project_id, n_deleted)
         return {"n_deleted": n_deleted}
 
-    def _kept(self, project: Project, history: Iterable[Round]) -> set[int]:
-        """Return the numbers of the rounds whose model stays."""
+    def _needed(self, project_id: ProjectId) -> _Needed:
         releases = self.stores.releases
-        pending = releases.pending(project)
-        served = [project, *([] if pending is None else [pending])]
-        learned = [
+        sources = [
             source
-            for each in served
-            for source in releases.provenance(project.id, each.model_version)
-            .get(LEARNED, {})
-            .values()
+            for version in self.stores.projects.versions(project_id)
+            for source in releases.provenance(project_id, version).get(LEARNED, {}).values()
         ]
-        recent = [made.number for made in history if made.state in _WITH_MODEL]
-        return {
-            *recent[-_N_MODELS_KEPT:],
-            *(int(found[MODEL_FROM][0]) for found in learned if MODEL_FROM in found),
-        }
+        return _Needed(
+            {int(source[LABELS_FROM]) for source in sources if LABELS_FROM in source},
+            {
+                (int(source[MODEL_FROM][0]), int(source[MODEL_FROM][1]))
+                for source in sources
+                if MODEL_FROM in source
+            },
+        )
 
 
-def _unneeded(folder: Path, *, keeps_model: bool) -> Iterator[Path]:
-    """Yield the folders of a round to delete; of a question's models the last one may stay."""
+def _unneeded(folder: Path, number: int, needed: _Needed) -> Iterator[Path]:
+    """Yield the checkpoints and students of a round that can go."""
     yield from folder.rglob("checkpoints")
-    by_question: dict[Path, list[Path]] = {}
-    for model in folder.rglob("model-*"):
-        by_question.setdefault(model.parent, []).append(model)
-    for models in by_question.values():
-        models.sort(key=lambda model: int(model.name.rpartition("-")[2]))
-        yield from models[:-1] if keeps_model else models
+    for path in folder.rglob(f"{MODEL}-*"):
+        cycle = path.name.rpartition("-")[2]
+        if not cycle.isdecimal() or (number, int(cycle)) not in needed.models:
+            yield path
 
 
-def _delete(folders: Iterator[Path]) -> int:
-    found = list(folders)
-    for folder in found:
-        shutil.rmtree(folder, ignore_errors=True)
-    return len(found)
+def _unneeded_arrays(folder: Path, number: int, needed: _Needed) -> Iterator[Path]:
+    """Yield the arrays of a round that can go."""
+    for path in folder.rglob("*.npz"):
+        if path.stem != FINAL or number not in needed.labels:
+            yield path
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,11 +1,13 @@
-"""A finished round leaves its arrays, and the weights and cards of the models that are kept."""
+"""A finished round leaves what stored releases are made of, a running one all that it needs."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from backend.domain.rounds import RoundState
-from backend.pipeline.rounds.context import artifacts
+from backend.pipeline.release import LABELS_FROM, LEARNED, MODEL_FROM
+from backend.pipeline.rounds.context import FINAL, RoundArtifacts, artifacts
 from tests.pipeline.conftest import LARGE_CHUNK, House
 from tests.pipeline.people import N_TEXTS
 
@@ -48,6 +50,13 @@ def opened(house, project_id, state=None):
     return made.number
 
 
+def released(house, project_id, **source):
+    """Serve a release that is made of these files."""
+    project = house.projects.get(project_id)
+    provenance = {LEARNED: {"sentiment": source}}
+    house.releases.promote(house.releases.draft(project, [], [], provenance))
+
+
 def test_a_round_ends_with_its_last_model_alone(house):
     project_id = house.connected(N_TEXTS)
     house.prelabel(project_id)
@@ -56,26 +65,21 @@ def test_a_round_ends_with_its_last_model_alone(house):
     assert steps.ran.count("clean") == 1
     folder = folder_of(house, project_id, 1)
     assert models(folder) == [f"model-{made.figures['sentiment']['n_cycles']}"]
-    assert (folder / "final.npz").exists()
+    assert (folder / "train-0.npz").exists()
+    house.round_steps.cleaner.clean(project_id, is_thorough=True)
+    assert not (folder / "train-0.npz").exists()
 
 
-@pytest.mark.parametrize(
-    ("state", "left"),
-    [
-        (RoundState.RELEASED, ["model-10"]),
-        (RoundState.REFUSED, ["model-10"]),
-        (RoundState.FAILED, []),
-        (RoundState.CANCELLED, []),
-    ],
-)
-def test_checkpoints_go_however_the_round_ended(house, state, left):
+@pytest.mark.parametrize("state", [state for state in RoundState if state != RoundState.RUNNING])
+def test_nothing_stays_of_a_round_without_a_release_however_it_ended(house, state):
     project_id = house.connected(4)
-    number = opened(house, project_id, state)
-    folder = folder_of(house, project_id, number)
-    fill(folder, 0, 2, 10)  # the tenth cycle is after the second
-    house.round_steps.cleaner.clean_all()
-    assert models(folder) == left
-    assert not (folder / "checkpoints").exists()
+    folder = folder_of(house, project_id, opened(house, project_id, state))
+    fill(folder, 0, 2, 10)
+    RoundArtifacts(folder).write(FINAL, ids=np.arange(3))
+    house.round_steps.cleaner.clean(project_id)
+    assert [path.name for path in folder.iterdir()] == ["final.npz"]
+    house.round_steps.cleaner.clean(project_id, is_thorough=True)
+    assert list(folder.iterdir()) == []
 
 
 def test_a_round_that_runs_keeps_all_that_it_needs_to_go_on(house):
@@ -86,12 +90,20 @@ def test_a_round_that_runs_keeps_all_that_it_needs_to_go_on(house):
     assert models(folder) == ["model-0", "model-1"]
 
 
-def test_the_models_of_the_last_three_rounds_and_the_served_one_stay(house):
-    project_id = house.connected(N_TEXTS)
-    house.prelabel(project_id)
-    house.round(project_id)  # serves round 1
-    for _ in range(5):
-        fill(folder_of(house, project_id, opened(house, project_id, RoundState.REFUSED)), 0, 1)
-    house.round_steps.cleaner.clean(project_id)
-    kept = [n for n in range(1, 7) if models(folder_of(house, project_id, n))]
-    assert kept == [1, 4, 5, 6]
+def test_student_and_labels_of_every_stored_release_stay(house):
+    project_id = house.connected(4)
+    for _ in range(3):
+        folder = folder_of(house, project_id, opened(house, project_id, RoundState.RELEASED))
+        fill(folder, 1, 10)
+        for name in ("train-0", "fused-1", FINAL):
+            RoundArtifacts(folder).write(name, ids=np.arange(3))
+    released(house, project_id, **{LABELS_FROM: 1, MODEL_FROM: [1, 10]})
+    released(house, project_id, **{LABELS_FROM: 1, MODEL_FROM: [2, 1]})
+    house.round_steps.cleaner.clean(project_id, is_thorough=True)
+    left = [sorted(p.name for p in folder_of(house, project_id, n).iterdir()) for n in (1, 2, 3)]
+    assert left == [["final.npz", "model-10"], ["model-1"], []]
+    served = house.projects.get(project_id)
+    house.stores.retention.prune_releases(served, 1, even_unwithdrawn=True)
+    house.round_steps.cleaner.clean(project_id, is_thorough=True)
+    left = [sorted(p.name for p in folder_of(house, project_id, n).iterdir()) for n in (1, 2, 3)]
+    assert left == [["final.npz"], ["model-1"], []]
