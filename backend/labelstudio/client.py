@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from label_studio_sdk.core.api_error import ApiError
 
+from backend.domain.labels import Abstention, AbstentionReason
 from backend.domain.projects import UNCERTAINTY_SAMPLING, Prediction, ProjectInfo, Task
 from backend.errors import (
     InvalidRequest,
@@ -22,6 +23,7 @@ from backend.errors import (
     PlatformUnavailable,
 )
 from backend.labelstudio.events import plain_text, read_annotation, read_project
+from backend.labelstudio.label_config import LabelConfigReader
 
 if TYPE_CHECKING:  # loaded at the first call: the SDK's client brings pandas (90 MB, 0.8 s)
     import httpx
@@ -34,6 +36,7 @@ _DELETE_TIMEOUT_S = 600.0  # 80 to 2,000 rows a second were seen; a version can 
 _READING: RequestOptions = {"max_retries": 2}
 # What the SDK, whose models are unchecked, and we raise on answers that are not Label Studio's.
 _UNEXPECTED = (ValueError, TypeError, AttributeError, KeyError, InvalidRequest)
+_NOT_FETCHED = Abstention(AbstentionReason.REMOTE_TEXT, "no text is needed here")
 _REMEDY = (
     "make a personal access token in Label Studio (Account & Settings, Personal Access Token) "
     "and set LABEL_STUDIO_API_KEY to it"
@@ -138,6 +141,7 @@ class LabelStudioPlatform:
 
     def __init__(self, url: str, api_key: str, *, timeout_s: float = 60.0) -> None:
         self._connection = LabelStudioConnection(url, api_key, timeout_s=timeout_s)
+        self._reader = LabelConfigReader(lambda *_: _NOT_FETCHED)
 
     def close(self) -> None:
         """Close the connections that are open; the next call opens new ones."""
@@ -274,17 +278,22 @@ class LabelStudioPlatform:
                 update(model_version="")
 
     def _import(self, platform_id: int, predictions: Sequence[Prediction]) -> int:
-        """Import in bulk what Label Studio's bulk import takes, and the rest one by one.
+        """Import in bulk, and one by one what Label Studio drops and its editor shows all the same.
 
-        It drops nested choices, the only form in which its editor shows them (0.1 s each).
+        That are nested choices, choices that come with a task, and tags in lower case (0.1 s each).
         """
-        request: list[Any] = [_row(p) for p in predictions if not _has_nested_choices(p)]
-        n_created = 0
-        if request:
-            with self._connection.calling(f"store {len(request)} predictions") as client:
-                imported = client.projects.import_predictions(id=platform_id, request=request)
-                n_created = int(imported.created or 0)
-        for prediction in filter(_has_nested_choices, predictions):
+        request: list[Any] = [_row(prediction) for prediction in predictions]
+        with self._connection.calling(f"store {len(request)} predictions") as client:
+            imported = client.projects.import_predictions(id=platform_id, request=request)
+            n_created = int(imported.created or 0)
+        if n_created >= len(predictions):
+            return n_created
+        ids = [prediction.task_id for prediction in predictions]
+        present = self.predicted_task_ids(platform_id, ids, predictions[0].model_version)
+        config = self.project(platform_id).label_config
+        for prediction in predictions:
+            if prediction.task_id in present or self._reader.errors(config, prediction):
+                continue
             purpose = f"store a prediction of task {prediction.task_id}"
             with self._connection.calling(purpose) as client:
                 try:
@@ -338,14 +347,6 @@ def _row(prediction: Prediction) -> dict[str, Any]:
         "score": prediction.score,
         "model_version": prediction.model_version,
     }
-
-
-def _has_nested_choices(prediction: Prediction) -> bool:
-    return any(
-        isinstance(choice, list)
-        for region in prediction.result
-        for choice in region.get("value", {}).get("choices") or ()
-    )
 
 
 def _read_task(task: Any) -> Task:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import time
 from collections.abc import Iterable
 from urllib.parse import urljoin, urlsplit
@@ -15,6 +16,8 @@ from backend.labelstudio.stored_files import StoredFiles
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _MAX_REDIRECTS = 3
 _BLOCK = 65_536
+_NO_TEXTS = ("image/", "audio/", "video/", "font/", "application/pdf", "application/zip")
+_UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _LOGIN_PATH = "/user/login"
 _KEY_REMEDY = (
     "set LABEL_STUDIO_API_KEY to a personal access token of somebody who can open the project"
@@ -55,7 +58,7 @@ class RemoteTexts:
         self._max_bytes = max_bytes
 
     def __call__(self, url: str, task_id: int | None = None) -> str | Abstention:
-        """Return the text, decoded as UTF-8 with a replacement for what is not."""
+        """Return the text, read as UTF-8 or, by its mark, UTF-16; what is neither is replaced."""
         stored = self._stored_files and self._stored_files.address(url, task_id)
         try:
             body = self._fetch_stored(stored) if stored else self._fetch(url)
@@ -65,7 +68,8 @@ class RemoteTexts:
             who = "Label Studio" if stored else "the text's host"
             reason = f"{who} did not answer ({type(exc).__name__})"
             return Abstention(AbstentionReason.REMOTE_TEXT, reason)
-        return body.decode("utf-8-sig", "replace")
+        encoding = "utf-16" if body.startswith(_UTF16_MARKS) else "utf-8-sig"
+        return body.decode(encoding, "replace")
 
     def _fetch(self, url: str) -> bytes:
         deadline = time.monotonic() + self._timeout_s
@@ -133,9 +137,14 @@ class RemoteTexts:
     def _read(self, response: requests.Response, deadline: float) -> bytes:
         if response.status_code != 200:
             raise _Refused(f"the text's host answered HTTP {response.status_code}")
+        content_type = response.headers.get("Content-Type", "").split(";")[0].strip().lower()
+        if content_type.startswith(_NO_TEXTS):
+            raise _Refused(f"the link leads to {content_type}, not to a text")
         body = bytearray()
         while block := response.raw.read1(_BLOCK, decode_content=True):
             body += block
+            if b"\0" in block and not body.startswith(_UTF16_MARKS):
+                raise _Refused("the link leads to a file that is no text")
             if len(body) > self._max_bytes:
                 raise _Refused(f"the text is larger than {self._max_bytes} bytes")
             if time.monotonic() > deadline:

@@ -10,7 +10,8 @@ from urllib.parse import unquote, urlsplit
 
 import requests
 
-_CLOUD_SCHEMES = ("s3://", "gs://", "azure-blob://")
+_CLOUD_SCHEMES = ("s3://", "gs://", "azure-blob://", "azure://")
+_RESOLVED = re.compile(r"/tasks/(\d+)/(?:resolve|presign)/?\?fileuri=[\w=%-]+")
 _STORED_PATH = re.compile(
     r"/(?:data/upload/\d+/[^?#]+|data/local-files/?\?d=[^#]+|"
     r"storage-data/uploaded/?\?filepath=upload/[^#&]+)"
@@ -38,15 +39,18 @@ class StoredFiles:
     def address(self, link: str, task_id: int | None) -> str | None:
         """Return where a link of a task's data is served; None where it is none of these files.
 
-        A path of Label Studio's other than those under which it serves files is none: task data
-        is written by strangers, and the token reads more than they may.
+        A path of Label Studio's other than those under which it serves files is none, and so is a
+        cloud link that it has resolved for another task: task data is written by strangers, and the
+        token reads more than they may.
         """
         if link.lower().startswith(_CLOUD_SCHEMES):
             encoded = base64.urlsafe_b64encode(link.encode()).decode()
             return f"{self.url}/tasks/{task_id}/resolve/?fileuri={encoded}" if task_id else None
         path = link.removeprefix(self.url).removeprefix(urlsplit(self.url).path)
         is_safe = "\\" not in path and ".." not in re.split(r"[/=]", unquote(unquote(path)))
-        return self.url + path if is_safe and _STORED_PATH.fullmatch(path) else None
+        resolved = _RESOLVED.fullmatch(path)
+        is_stored = _STORED_PATH.fullmatch(path) or (resolved and resolved[1] == str(task_id))
+        return self.url + path if is_safe and is_stored else None
 
     def is_own(self, url: str) -> bool:
         """Return whether a URL leads to this Label Studio."""

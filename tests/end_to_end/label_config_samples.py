@@ -67,6 +67,37 @@ def shows_choices(*names: str) -> Callable[[Page], None]:
     return check
 
 
+def shows_in_region(piece: str, choice: str) -> Callable[[Page], None]:
+    """Expect this choice beside a marked piece of the text, once the piece is clicked."""
+
+    def check(page: Page) -> None:
+        page.locator(".htx-highlight").filter(has_text=piece).first.click()
+        shows_choices(choice)(page)
+
+    return check
+
+
+def shows_in_order(*texts: str) -> Callable[[Page], None]:
+    """Expect a ranking's items in this order."""
+
+    def check(page: Page) -> None:
+        items = page.locator(".htx-ranker-item")
+        expect(items).to_have_count(len(texts))
+        for item, text in zip(items.all(), texts, strict=True):
+            expect(item).to_contain_text(text)
+
+    return check
+
+
+def shows_date(date: str) -> Callable[[Page], None]:
+    """Expect this date in the field for it."""
+
+    def check(page: Page) -> None:
+        expect(page.locator("input[type=date]")).to_have_value(date)
+
+    return check
+
+
 def shows_marks(*texts: str, frame: bool = False) -> Callable[[Page], None]:
     """Expect exactly these pieces of the text to be marked, whatever they overlap."""
 
@@ -126,6 +157,8 @@ def certain(*spans: Span) -> Answer:
     return Answer(spans=tuple(Span(s.start, s.end, s.label) for s in spans))
 
 
+DOSE, DRUG = Span(5, 10, "Dose", 0.9), Span(14, 21, "Drug", 0.8)
+FOUNDER, COMPANY = Span(0, 8, "Person", 0.9), Span(17, 29, "Company", 0.8)
 KETTLE = span(REVIEW, "kettle", "product", 0.95)
 LOOKS = span(REVIEW, "boils fast and looks fine", "Praise", 0.7)
 BROKE = span(REVIEW, "the lid broke", "Complaint", 0.8)
@@ -275,6 +308,77 @@ SAMPLES = (
         ({"text": ["No decision before May."]},),
         {"summary": Answer(text="No decision before May.")},
         shows_text("No decision before May."),
+    ),
+    Sample(
+        "choices-of-task",
+        {"question": "What is the capital of France?", "first": "Lyon", "second": "Paris"},
+        (weak("answer", text="Paris", confidence=0.8),),
+        ({"choices": ["Paris"]},),
+        {"answer": Answer(text="Paris")},
+        shows_choices("Paris"),
+    ),
+    Sample(
+        "second-level",
+        {"text": "Three weeks, and still no parcel!"},
+        (weak("tone", 0.1, 0.9), weak("cause", 0.2, 0.8)),
+        ({"choices": ["Angry"]}, {"choices": ["Delay"]}),
+        {"tone": Answer(("Angry",)), "cause": Answer(("Delay",))},
+        shows_choices("Angry", "Delay"),
+        height=210,
+    ),
+    Sample(
+        "per-region",
+        {"text": "Take 20 mg of aspirin."},
+        (
+            weak("parts", spans=(DOSE, DRUG)),
+            weak("certainty", spans=(Span(5, 10, "sure", 0.7),)),
+        ),
+        (
+            {"start": 5, "end": 10, "text": "20 mg", "labels": ["Dose"]},
+            {"start": 14, "end": 21, "text": "aspirin", "labels": ["Drug"]},
+            {"start": 5, "end": 10, "text": "20 mg", "choices": ["sure"]},
+        ),
+        {"parts": certain(DOSE, DRUG), "certainty": Answer(spans=(Span(5, 10, "sure"),))},
+        shows_all(shows_marks("20 mg", "aspirin"), shows_in_region("20 mg", "sure")),
+        height=200,
+    ),
+    Sample(
+        "relations",
+        {"text": "Ada Berg started Kettle Works in Oslo."},
+        (
+            weak("names", spans=(FOUNDER, COMPANY)),
+            weak("relations", text='[[17, 29, 0, 8, "founded by"]]', confidence=0.7),
+        ),
+        (),
+        {
+            "names": certain(FOUNDER, COMPANY),
+            "relations": Answer(text='[[17, 29, 0, 8, "founded by"]]'),
+        },
+        shows_all(shows_marks("Ada Berg", "Kettle Works"), shows_text("founded by")),
+        height=200,
+    ),
+    Sample(
+        "ranker",
+        {
+            "question": "How do I descale a kettle?",
+            "items": [
+                {"id": "buy", "title": "Buy a new one", "body": "Kettles are cheap."},
+                {"id": "vinegar", "title": "With vinegar", "body": "Boil, wait, rinse."},
+            ],
+        },
+        (weak("rank", text='{"rank": ["vinegar", "buy"]}', confidence=0.8),),
+        ({"ranker": {"rank": ["vinegar", "buy"]}},),
+        {"rank": Answer(text='{"rank": ["vinegar", "buy"]}')},
+        shows_in_order("With vinegar", "Buy a new one"),
+        height=380,
+    ),
+    Sample(
+        "date-time",
+        {"text": "The bridge was opened on 4 March 2021."},
+        (weak("day", text="2021-03-04", confidence=0.8),),
+        ({"datetime": "2021-03-04"},),
+        {"day": Answer(text="2021-03-04")},
+        shows_date("2021-03-04"),
     ),
     Sample(
         "text-pair",

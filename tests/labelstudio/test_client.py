@@ -220,26 +220,41 @@ def test_a_refusal_of_task_data_does_not_repeat_the_data(
     admin.close()
 
 
-def test_nested_choices_are_stored_one_by_one_beside_the_bulk(
-    platform: LabelStudioPlatform, script: Script
+NESTED = """<View><Text name="text" value="$text"/>
+<Choices name="topic" toName="text" allowNested="true"><Choice value="a"><Choice value="b"/>
+<Choice value="c"/></Choice></Choices></View>"""
+OWN = """<View><Text name="text" value="$text"/><Choices name="topic" toName="text">
+<Choice value="$first"/><Choice value="$second"/></Choices></View>"""
+
+
+@pytest.mark.parametrize(
+    ("label_config", "choices"),
+    [
+        (NESTED, [["a", "b"]]),
+        (OWN, ["what the task brought"]),
+        (NESTED.replace("Choices", "choices").replace("Choice", "choice"), [["a", "c"]]),
+    ],
+)
+def test_what_the_bulk_drops_and_the_editor_shows_is_stored_one_by_one(
+    platform: LabelStudioPlatform, script: Script, label_config: str, choices: list[Any]
 ):
-    nested = Prediction(6, "v1", ({"type": "choices", "value": {"choices": [["a", "b"]]}},), 0.5)
-    gone = replace(nested, task_id=7)
+    common = {"from_name": "topic", "to_name": "text", "type": "choices"}
+    shown = Prediction(6, "v1", ({**common, "value": {"choices": choices}},), 0.5)
+    wrong = replace(shown, task_id=8, result=({**common, "from_name": "nothing", "value": {}},))
+    stored = replace(shown, task_id=5)
+    gone = replace(shown, task_id=7)
     answers = iter([(201, {"id": 1}), label_studio_says(400, "Validation error")])
-    script.answers["POST /api/projects/1/import/predictions"] = lambda: (201, {"created": 1})
-    script.answers["POST /api/predictions/"] = lambda: next(answers)
-    assert platform.import_predictions(1, [nested, PREDICTION, gone]) == 2
-    sent = [(path, body) for method, path, body in script.asked if method == "POST"]
-    assert [path for path, _ in sent] == [
-        "/api/projects/1/import/predictions",
-        "/api/predictions/",
-        "/api/predictions/",
-    ]
-    assert [item["task"] for item in sent[0][1]] == [5]
-    assert [(body["task"], body["result"]) for _, body in sent[1:]] == [
-        (6, [{"type": "choices", "value": {"choices": [["a", "b"]]}}]),
-        (7, [{"type": "choices", "value": {"choices": [["a", "b"]]}}]),
-    ]
+    listed = {"id": 5, "data": {}, "predictions": [{"id": 1, "model_version": "v1"}]}
+    script.answers = {
+        "POST /api/projects/1/import/predictions": lambda: (201, {"created": 1}),
+        "POST /api/predictions/": lambda: next(answers),
+        "GET /api/tasks/": lambda: (200, {"tasks": [listed], "total": 1}),
+        "GET /api/projects/1/": lambda: (200, {**PROJECT, "label_config": label_config}),
+    }
+    assert platform.import_predictions(1, [stored, shown, wrong, gone]) == 2
+    one_by_one = [body for method, path, body in script.asked if path == "/api/predictions/"]
+    assert [body["task"] for body in one_by_one] == [6, 7]
+    assert one_by_one[0]["result"] == list(shown.result)
 
 
 def test_a_server_that_is_down_is_unavailable(script: Script):

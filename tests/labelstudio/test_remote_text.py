@@ -41,6 +41,15 @@ class Texts(BaseHTTPRequestHandler):
     def get_bom(self) -> None:
         self.answer(b"\xef\xbb\xbfHello")
 
+    def get_utf16(self) -> None:
+        self.answer("Grüße".encode("utf-16"))
+
+    def get_picture(self) -> None:
+        self.answer(b"x", Content_Type="image/png; name=a")
+
+    def get_binary(self) -> None:
+        self.answer(b"PK\x03\x04\x00\x00")
+
     def get_zipped(self) -> None:
         self.answer(gzip.compress(b"x" * 100_000), Content_Encoding="gzip")
 
@@ -207,3 +216,14 @@ def test_no_other_url_leads_anywhere(url: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(socket, "create_connection", no_connection)
     monkeypatch.setattr(socket, "getaddrinfo", no_connection)
     assert "secret" not in refusal(RemoteTexts(["ok.test"])(url))
+
+
+def test_a_text_in_utf_16_is_read_by_its_mark(host: str):
+    assert fetched(host, "utf16") == "Grüße"
+
+
+@pytest.mark.parametrize(
+    ("path", "why"), [("picture", "leads to image/png"), ("binary", "a file that is no text")]
+)
+def test_what_is_no_text_is_not_read(host: str, path: str, why: str):
+    assert why in refusal(fetched(host, path))

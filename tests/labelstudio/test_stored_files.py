@@ -117,6 +117,7 @@ def refusal(answer: str | Abstention) -> str:
         ("/data/local-files/?d=letters/0001.txt", "from the disk"),
         ("s3://corpus/a b/0001.txt", "from the cloud"),
         ("gs://corpus/0001.txt", "through Label Studio"),
+        ("/tasks/7/resolve/?fileuri=Z3M6Ly9jb3JwdXMvMDAwMS50eHQ=", "through Label Studio"),
     ],
 )
 def test_every_link_that_label_studio_writes_is_read(server, link: str, text: str, key: str):
@@ -147,6 +148,7 @@ def test_a_personal_token_is_exchanged_once(server):
         ("/data/upload/3/secret.txt", LEGACY, "HTTP 403.*set LABEL_STUDIO_API_KEY"),
         ("/data/upload/3/gone.txt", LEGACY, "cloud storage settings"),
         ("azure-blob://corpus/0001.txt", LEGACY, "cloud storage settings"),
+        ("azure://corpus/0001.txt", LEGACY, "cloud storage settings"),
     ],
 )
 def test_what_cannot_be_read_says_what_to_do(server, link: str, key: str, why: str):

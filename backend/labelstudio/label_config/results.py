@@ -52,8 +52,7 @@ def write_prediction(
                 chosen[question.name] = selected
     if not result.confidences:
         return None
-    order = {question.name: at for at, question in enumerate(schema.questions)}
-    regions = sorted(result.regions, key=lambda r: order.get(r.get("from_name", ""), -1))
+    regions = sorted(result.regions, key=lambda region: "from_id" in region)  # relations last
     score = _score(min(result.confidences))
     return Prediction(weak_labels[0].example_id, model_version, tuple(regions), score)
 

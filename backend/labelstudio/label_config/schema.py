@@ -43,25 +43,27 @@ class SchemaReader:
     _unsupported: list[str] = field(default_factory=list)
 
     def read(self) -> TaskSchema:
-        """Return what the config asks."""
+        """Return what the config asks; questions about regions are read after what marks these."""
         headers, of_control = _headers(self.markup, {c.name for c in self.interface.controls})
-        regional: list[tuple[ControlElement, Visibility]] = []
-        for control in self._controls():
-            visibility = read_visibility(self.markup, control.element)
-            if visibility.is_per_region:
-                regional.append((control, visibility))
-                continue
-            with_headers = of_control.get(control.element, ())
-            self._try(control, lambda c=control, v=visibility: self._question(c, v), with_headers)
-        for control, visibility in regional:
-            with_headers = of_control.get(control.element, ())
-            self._try(control, lambda c=control, v=visibility: self._regional(c, v), with_headers)
+        controls = [(c, read_visibility(self.markup, c.element)) for c in self._controls()]
+        for is_late in (False, True):
+            for control, visibility in controls:
+                if _is_late(control, visibility) is is_late:
+                    self._add(control, visibility, of_control.get(control.element, ()))
         self._drop_unreachable()
+        order = {control.element.get("name"): at for at, (control, _) in enumerate(controls)}
+        self._questions.sort(key=lambda question: order.get(question.name, len(order)))
         return TaskSchema(tuple(self._questions), headers, tuple(self._unsupported))
 
-    def _try(self, control: ControlElement, read: Any, headers: tuple[str, ...]) -> None:
+    def _add(
+        self, control: ControlElement, visibility: Visibility, headers: tuple[str, ...]
+    ) -> None:
+        """Add the question that a control asks, or name the control with the reason."""
         try:
-            question = read()
+            if visibility.is_per_region:
+                question = self._regional(control, visibility)
+            else:
+                question = self._question(control, visibility)
         except UnsupportedTag as exc:
             self._unsupported.append(f"{control.title} ({str(exc) or _NOT_A_TEXT})")
         else:
@@ -181,9 +183,16 @@ def _parents(question: Question) -> set[str]:
 
 def _tag_of(control: ControlElement) -> ControlTag:
     tag = control_tags().get(str(control.element.tag).lower())
+    if tag is None and control.element.tag == "Chat":
+        raise UnsupportedTag("its messages are read, and written by people alone")
     if tag is None:
         raise UnsupportedTag
     return tag
+
+
+def _is_late(control: ControlElement, visibility: Visibility) -> bool:
+    tag = control_tags().get(str(control.element.tag).lower())
+    return visibility.is_per_region or (tag is not None and tag.needs_no_target)
 
 
 def _is_control(element: ElementTree.Element) -> bool:

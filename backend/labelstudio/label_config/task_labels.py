@@ -115,7 +115,9 @@ def _listed(choices: Any, path: tuple[str, ...], *, is_nested: bool) -> Iterator
             continue
         value = str(choice.get("alias") or choice["value"])
         html = choice.get("html")
-        name = " ".join(read_html(html).text.split()) if isinstance(html, str) else ""
+        name = str(choice["value"])
+        if isinstance(html, str) and html.strip():  # shown in its stead; a picture says nothing
+            name = " ".join(read_html(html).text.split())
         hint = choice.get("hint")
         step = (*path, value)
         below = list(_listed(choice.get("children"), step, is_nested=is_nested))
@@ -124,7 +126,7 @@ def _listed(choices: Any, path: tuple[str, ...], *, is_nested: bool) -> Iterator
         else:
             yield LabelDefinition(
                 " / ".join(step) if is_nested else value,
-                name or str(choice["value"]),
+                name,
                 hint if isinstance(hint, str) else None,
                 step if is_nested else (),
             )
