@@ -18,6 +18,7 @@ _MIN_PROBABILITY = 1e-4
 _MAX_RATE = 0.9
 _SURE = 0.9
 """An annotator's probability of a label that holds, before anything else is known of it."""
+_LEVEL = 0.2
 _MIN_SEPARATION = 1.0
 _MIN_VARIANCE = 0.25
 _INVERSE_TEMPERATURE = 0.8
@@ -39,10 +40,10 @@ _STRATUM_WEIGHTS = (0.2, 5.0)
 class MultilabelAnnotator:
     """Parameters of one annotator's log-odds.
 
-    `levels` (L,) are the log-odds that a typical text has of each label: the prompt's or the
-    definition's own preference, since a label holds for few texts. Above that level log-odds are
-    normal around `absent` where a label does not hold and around `present` where it does, with one
-    `variance`.
+    `levels` (L,) are the log-odds that a text without the label has of each: the prompt's or the
+    definition's own preference, taken from the lowest fifth of the texts, since even a frequent
+    label does not hold for all. Above that level log-odds are normal around `absent` where a label
+    does not hold and around `present` where it does, with one `variance`.
     """
 
     levels: tuple[float, ...]
@@ -59,10 +60,10 @@ class MultilabelAnnotator:
         """
         odds = _log_odds(probabilities)
         is_known = ~np.isnan(odds)
-        overall = float(np.median(odds[is_known])) if is_known.any() else 0.0
+        overall = float(np.quantile(odds[is_known], _LEVEL)) if is_known.any() else 0.0
         levels = np.array(
             [
-                np.median(column[known]) if known.any() else overall
+                np.quantile(column[known], _LEVEL) if known.any() else overall
                 for column, known in zip(odds.T, is_known.T, strict=True)
             ]
         )
@@ -70,9 +71,11 @@ class MultilabelAnnotator:
         levels = n_known * levels + _N_PRIOR_OF_LEVEL * overall
         levels = levels / (n_known + _N_PRIOR_OF_LEVEL)
         left = (odds - levels)[is_known]
-        variance = float((left**2).mean()) if len(left) else 1.0
-        present = max(float(logit(_SURE)) - float(np.median(levels)), _MIN_SEPARATION)
-        return cls(tuple(levels.tolist()), present, 0.0, max(variance, _MIN_VARIANCE))
+        absent = float(np.median(left)) if len(left) else 0.0
+        variance = float(((left - absent) ** 2).mean()) if len(left) else 1.0
+        present = float(logit(_SURE)) - float(np.median(levels))
+        present = max(present, absent + _MIN_SEPARATION)
+        return cls(tuple(levels.tolist()), present, absent, max(variance, _MIN_VARIANCE))
 
     def scores(self, probabilities: Floats) -> Floats:
         """Return log-odds above their level (n, L), NaN where the annotator abstained."""
@@ -247,11 +250,16 @@ def _maximize(
 
 
 def _own_rate(probabilities: Mapping[str, Floats]) -> float:
-    """Return the least of the shares of labels that the annotators claim to hold."""
+    """Return the least of the shares of labels that the annotators claim to hold.
+
+    One that says yes to most texts without a label claims what it says beyond that.
+    """
     claims = []
     for each in probabilities.values():
-        asked = each[np.isfinite(each) & (each != UNLISTED_PROBABILITY)]
-        claims += [float(asked.mean())] if len(asked) else []
+        odds = _log_odds(each)
+        asked = odds[~np.isnan(odds)]
+        if len(asked):
+            claims.append(float(expit(asked - max(0.0, 2 * float(np.median(asked)))).mean()))
     return min(max(min(claims, default=_MIN_PROBABILITY), _MIN_PROBABILITY), 0.5)
 
 

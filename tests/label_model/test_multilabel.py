@@ -112,6 +112,12 @@ def test_the_number_of_labels_is_learned_from_what_annotators_say(rng, per_text)
     assert f1(posterior, truth) > 0.95
 
 
+def test_a_label_of_most_texts_is_found_beside_rare_ones(rng):
+    truth = rng.random((200, 6)) < np.array([0.6, 0.5, 0.1, 0.05, 0.1, 0.02])
+    said = {"one": np.where(truth, 0.9, 0.1)}
+    assert ((fit_multilabel_model(said).posterior(said) >= 0.5) == truth).all()
+
+
 def test_an_annotator_who_says_yes_to_all_is_read_by_what_stands_out(rng):
     truth, probabilities = simulated_pool(rng, {"one": 3.5}, share=0.1)
     eager = {"one": expit(np.log(1 / (1 / probabilities["one"] - 1)) + 2)}
