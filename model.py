@@ -101,7 +101,7 @@ class FreeALBackend(LabelStudioMLBase):  # type: ignore[misc]
     ) -> list[dict[str, Any]]:
         """Return one dict per task, in order; an empty one says: no prediction for this task.
 
-        A task without an id is labeled, and nothing of it is stored.
+        A task without an id is labeled and nothing of it is stored; its dict can be an "error".
         """
         with _refusals(is_answered_here=context is None and not kwargs):
             return self._predict(tasks)
@@ -117,7 +117,8 @@ class FreeALBackend(LabelStudioMLBase):  # type: ignore[misc]
             return [{} for _ in tasks]
         stored = [task for task in readable if task.id > 0]
         unnamed = [task for task in readable if task.id <= 0]
-        found = services.prediction.predict(project, stored) if stored else []
+        found: list[Prediction | str | None] = []
+        found += services.prediction.predict(project, stored) if stored else []
         found += services.prediction.label(project, unnamed) if unnamed else []
         by_id = {task.id: one for task, one in zip([*stored, *unnamed], found, strict=True)}
         return [{} if task is None else _as_json(by_id[task.id]) for task in parsed]
@@ -220,9 +221,12 @@ class FreeALBackend(LabelStudioMLBase):  # type: ignore[misc]
         return numbers[0] if is_row_id(numbers[0]) else 0
 
 
-def _as_json(prediction: Prediction | None) -> dict[str, Any]:
+def _as_json(prediction: Prediction | str | None) -> dict[str, Any]:
+    """Return a prediction as Label Studio stores it, or the reason for whoever asks by hand."""
     if prediction is None:
         return {}
+    if isinstance(prediction, str):
+        return {"error": prediction}
     return {
         "result": list(prediction.result),
         "score": prediction.score,

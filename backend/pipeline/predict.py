@@ -224,18 +224,23 @@ class PredictionService:
         _LOG.info(line, project.id, len(missing), len(live), time.monotonic() - started)
         return live
 
-    def label(self, project: Project, tasks: Sequence[Task]) -> list[Prediction | None]:
-        """Return live predictions of texts that belong to no task; nothing is stored."""
+    def label(self, project: Project, tasks: Sequence[Task]) -> list[Prediction | str]:
+        """Return live predictions of texts that belong to no task, or why there is none.
+
+        Somebody has sent them by hand; nothing is stored.
+        """
+        tasks, n_left = tasks[: self.live_limit], len(tasks[self.live_limit :])
         try:
             with track_usage(project.id, "predict"):
-                _, predictions = self.labeler().label(
-                    project, tasks[: self.live_limit], deadline_s=self.deadline_s
+                labels, predictions = self.labeler().label(
+                    project, tasks, deadline_s=self.deadline_s
                 )
         except (LanguageModelError, EmbeddedModelError) as exc:
-            _LOG.info("project=%s %s", project.id, exc)
-            return [None for _ in tasks]
+            return [str(exc)] * (len(tasks) + n_left)
         found = {prediction.task_id: prediction for prediction in predictions}
-        return [found.get(task.id) for task in tasks]
+        reasons = {w.example_id: w.abstention.detail for w in labels if w.abstention is not None}
+        answers = [found.get(task.id) or reasons.get(task.id) or "no label" for task in tasks]
+        return [*answers, *["too many texts at once; see LIVE_PREDICT_LIMIT"] * n_left]
 
     def _label(
         self, project: Project, tasks: Sequence[Task], changed: Collection[int]

@@ -128,6 +128,18 @@ def test_a_task_without_an_id_is_labelled_and_leaves_nothing_behind(client, serv
     assert len(services.stores.tasks.ids(ProjectId(ONE))) == 1
 
 
+def test_a_text_sent_by_hand_is_told_why_it_has_no_label(client, language_model):
+    body = predict_body("good")
+    del body["tasks"][0]["id"]
+    language_model.failure = LanguageModelUnavailable("the LLM server does not answer")
+    (result,) = client.post("/predict", json=body).get_json()["results"]
+    assert result == {"error": "the LLM server does not answer"}
+    language_model.failure = None
+    body["tasks"][0]["data"] = {"text": "  "}
+    (result,) = client.post("/predict", json=body).get_json()["results"]
+    assert "is empty" in result["error"]
+
+
 @pytest.mark.parametrize(
     "bad",
     [
