@@ -33,7 +33,7 @@ from backend.settings import Settings
 from benchmarks.datasets import Dataset, load
 from benchmarks.language_models import cached_language_model
 from benchmarks.report import Report
-from benchmarks.simulated_label_studio import SimulatedPlatform
+from benchmarks.simulated_label_studio import BACKEND_URL, SimulatedPlatform
 
 _SEED = 0
 _N_TEST = 300
@@ -119,6 +119,7 @@ def run(report: Report, config: RoundsRun, *, console: Console) -> None:
         settings = replace(
             Settings.from_env(),
             home=Path(folder),
+            backend_url=BACKEND_URL,
             log_level="WARNING",
             round_recipe=config.recipe,
             student_recipe=config.student,

@@ -11,6 +11,8 @@ from backend.domain.labels import HumanLabel, Region
 from backend.domain.projects import Prediction, ProjectId, ProjectInfo, Task
 
 PLATFORM_ID = 1
+BACKEND_URL = "http://127.0.0.1:9090"
+"""The address under which the project lists this backend."""
 
 
 class SimulatedPlatform:
@@ -52,7 +54,7 @@ class SimulatedPlatform:
 
     def backends(self, platform_id: int) -> list[str]:
         """Return this backend's address by default."""
-        return ["http://127.0.0.1:9090"]
+        return [BACKEND_URL]
 
     def tasks(self, platform_id: int, *, updated_since: datetime | None = None) -> Iterator[Task]:
         """Yield every task with its annotations and predictions; none is ever edited."""
