@@ -33,6 +33,7 @@ def test_a_traceback_is_indented_with_the_texts_in_it(caplog):
     assert all(line.startswith("    ") for line in others)
 
 
-def test_control_characters_are_spelled_out(caplog):
-    logging.getLogger("tests").warning("\x1b[31mred\x00 \ud800 caf\u00e9 \u4e2d")
-    assert lines(caplog)[0].endswith("\\x1b[31mred\\x00 \\ud800 caf\u00e9 \u4e2d")
+def test_control_characters_are_spelled_out():
+    text = "\x1b[31mred\x00 \ud800 caf\u00e9 \u4e2d"
+    record = logging.LogRecord("tests", logging.WARNING, "", 0, text, None, None)
+    assert LogFormatter().format(record).endswith("\\x1b[31mred\\x00 \\ud800 caf\u00e9 \u4e2d")
