@@ -26,6 +26,11 @@ _ATTRIBUTES = (
     "encoding", "inline", "min", "max", "step", "only", "format", "required", "style", "labeling",
     "apiUrl", "title", "default", "sync",
 )  # fmt: skip
+_MAX_CHARACTERS = 500_000
+_MAX_ELEMENTS = 20_000
+_MAX_ATTRIBUTES = 200  # of one element
+_MAX_CONTROLS = 200
+_MAX_NAME = 200  # characters, of a control tag
 _ATTRIBUTE_NAMES = {name.lower(): name for name in _ATTRIBUTES}
 
 
@@ -66,14 +71,31 @@ def parse_markup(label_config: str, skip: frozenset[str] = frozenset()) -> Marku
     A document type declaration is refused before any parser sees what it declares: without one, XML
     has no entities that could expand ("billion laughs") or be fetched.
     """
+    if len(label_config) > _MAX_CHARACTERS:
+        raise unreadable(f"it has {len(label_config):,} characters, {_MAX_CHARACTERS:,} at most")
     try:
         _refuse_declarations(label_config)
         root = ElementTree.fromstring(label_config)  # noqa: S314
     except (expat.ExpatError, ElementTree.ParseError, RecursionError, ValueError) as exc:
         raise unreadable(str(exc)) from exc
     _normalize(root)
+    _check_size(root)
     parents = {child: parent for parent in root.iter() for child in parent}
     return Markup(root, _read_notes(label_config, skip), parents)
+
+
+def _check_size(root: ElementTree.Element) -> None:
+    """Refuse what takes longer to read than the next request can wait; raises."""
+    elements = list(root.iter())
+    names = [element.get("name", "") for element in elements if element.get("toName")]
+    for found, limit, what in (
+        (len(elements), _MAX_ELEMENTS, "elements"),
+        (max(len(element.attrib) for element in elements), _MAX_ATTRIBUTES, "attributes in a tag"),
+        (len(names), _MAX_CONTROLS, "control tags"),
+        (max(map(len, names), default=0), _MAX_NAME, "characters in a control tag's name"),
+    ):
+        if found > limit:
+            raise unreadable(f"it has {found:,} {what}, {limit:,} at most")
 
 
 def unreadable(why: str) -> UnsupportedLabelConfig:

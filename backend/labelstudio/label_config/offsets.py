@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html.parser import HTMLParser
@@ -36,6 +37,10 @@ _HEAD_TAGS = frozenset((
 _CELLS = frozenset(("td", "th"))
 _TABLES = frozenset(("table", "tbody", "thead", "tfoot", "tr", "colgroup"))
 _SPACE = " \t\n\f\r"
+_MAX_HTML = 1_000_000  # characters; what comes after them is not read
+_MAX_UNFINISHED = (
+    50  # tags that never end; the parser looks for the end of each in all that follows
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,12 +117,17 @@ def read_html(html: str) -> HtmlText:
     """Return an HTML document's visible text: one line per block, spaces collapsed."""
     parser = _Parser()
     try:
-        parser.feed(html.replace("\r\n", "\n").replace("\r", "\n"))
+        parser.feed(html[:_MAX_HTML].replace("\r\n", "\n").replace("\r", "\n"))
         parser.close()
-    except AssertionError:  # the standard library's way with a broken "<![": the rest is not read
+    except (AssertionError, _TooBroken):
+        # the first is the standard library's way with a broken "<![": the rest is not read
         parser.is_exact = False
     is_exact = parser.is_exact and "\0" not in html
     return HtmlText("".join(parser.chars), tuple(parser.positions), is_exact)
+
+
+class _TooBroken(Exception):
+    """A text has so many tags that never end that it is no HTML."""
 
 
 class _Parser(HTMLParser):
@@ -129,6 +139,7 @@ class _Parser(HTMLParser):
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
         self._is_page = False
+        self._n_unfinished = 0
         self._begin(is_in_body=False)
 
     def _begin(self, *, is_in_body: bool) -> None:
@@ -139,8 +150,36 @@ class _Parser(HTMLParser):
         self._offset = 0
         self._gap = ""
         self._unread: list[str] = []
+        self._n_unread: Counter[str] = Counter()
         self._parent = ""
         self._is_in_body = is_in_body
+
+    def parse_starttag(self, i: int) -> int:
+        """Return where a start tag ends, as `_bounded` says."""
+        return self._bounded(super().parse_starttag(i))
+
+    def parse_endtag(self, i: int) -> int:
+        """Return where an end tag ends, as `_bounded` says."""
+        return self._bounded(super().parse_endtag(i))
+
+    def parse_comment(self, i: int, report: bool = True) -> int:
+        """Return where a comment ends, as `_bounded` says."""
+        return self._bounded(super().parse_comment(i, report))
+
+    def parse_html_declaration(self, i: int) -> int:
+        """Return where a declaration ends, as `_bounded` says."""
+        return self._bounded(super().parse_html_declaration(i))
+
+    def parse_pi(self, i: int) -> int:
+        """Return where a processing instruction ends, as `_bounded` says."""
+        return self._bounded(super().parse_pi(i))
+
+    def _bounded(self, end: int) -> int:
+        """Return the end of a piece of markup; raises _TooBroken at the sixth that has none."""
+        self._n_unfinished += end < 0
+        if self._n_unfinished > _MAX_UNFINISHED:
+            raise _TooBroken
+        return end
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if tag == "body":
@@ -152,6 +191,7 @@ class _Parser(HTMLParser):
             is_in_head = self._is_page and not self._is_in_body and tag in _HEAD_TAGS
             self._is_in_body = self._is_in_body or tag not in _HEAD_TAGS
             self._unread.append(tag)
+            self._n_unread[tag] += 1
             self.is_exact = self.is_exact and (is_in_head or tag == "script")
         elif self._unread or (not self._is_in_body and tag in _HEAD_TAGS):
             pass
@@ -167,9 +207,11 @@ class _Parser(HTMLParser):
             self._parent = tag
 
     def handle_endtag(self, tag: str) -> None:
-        if tag in self._unread:
-            while self._unread.pop() != tag:
-                pass
+        if self._n_unread[tag]:
+            closed = ""
+            while closed != tag:
+                closed = self._unread.pop()
+                self._n_unread[closed] -= 1
         else:
             self._is_in_body = self._is_in_body or tag in ("body", "html", "br")
             self._separate(tag)

@@ -74,7 +74,7 @@ def _parse(label_config: str, skip: frozenset[str]) -> tuple[TaskSchema, Any]:
     return _parse_text(label_config, skip)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=16)
 def _parse_text(label_config: str, skip: frozenset[str]) -> tuple[TaskSchema, Any]:
     """Return what a valid config asks, and the SDK's view of it, only read from: threads share it.
 

@@ -24,6 +24,7 @@ from backend.labelstudio.label_config.tags import VARIABLE, UnsupportedTag
 
 _SPACED = re.compile(r"\$(\w[\w\s.\-\[\]]*)")
 """A value that may be one field with blanks in its name, or a field and a text."""
+_INDEX = re.compile("[0-9]{1,9}")
 _FORMATS = {
     "text": TextFormat.PLAIN,
     "markdown": TextFormat.PLAIN,
@@ -241,7 +242,7 @@ def look_up(data: Mapping[str, Any], key: str) -> Any:
     for part in filter(None, re.split(r"[.\[\]]+", key)):
         if isinstance(value, Mapping):
             value = value.get(part)
-        elif isinstance(value, list) and part.isdecimal() and int(part) < len(value):
+        elif isinstance(value, list) and _INDEX.fullmatch(part) and int(part) < len(value):
             value = value[int(part)]
         else:
             return None

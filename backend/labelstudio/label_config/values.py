@@ -62,9 +62,9 @@ class Rating(_ValueTag):
 
     def question(self, element: ControlElement) -> Question:
         raw = element.attribute("maxRating") or "5"
-        n_stars = int(raw) if raw.isdecimal() else 0
+        n_stars = int(raw) if raw.isdecimal() and len(raw) <= len(str(_MAX_RATING)) else 0
         if not 2 <= n_stars <= _MAX_RATING:
-            raise UnsupportedTag(f'maxRating="{raw}": expected 2 to {_MAX_RATING}')
+            raise UnsupportedTag(f'maxRating="{raw:.20}": expected 2 to {_MAX_RATING}')
         labels, bounds = _number_labels(Decimal(1), Decimal(1), n_stars), (1.0, float(n_stars))
         return Question(element.parsed.name, (), QuestionKind.RATING, labels, bounds)
 
