@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -22,20 +21,24 @@ from backend.errors import (
     PlatformUnauthorized,
     PlatformUnavailable,
 )
-from backend.labelstudio.events import plain_text, read_annotation, read_project
+from backend.labelstudio.events import plain_text, read_project
 from backend.labelstudio.label_config import LabelConfigReader
+from backend.labelstudio.task_pages import (
+    PAGE_SIZE,
+    page_of_tasks,
+    prediction_ids,
+    send_request,
+    task_of,
+)
 
 if TYPE_CHECKING:  # loaded at the first call: the SDK's client brings pandas (90 MB, 0.8 s)
     import httpx
     from label_studio_sdk import LabelStudio
-    from label_studio_sdk.core.request_options import RequestOptions
 
 _USUAL_SAMPLING = "Sequential sampling"
-_PAGE = 500  # the rate does not depend on it (100 to 2,000 tried); one page took 1 to 5 s
 _DELETE_TIMEOUT_S = 600.0  # 80 to 2,000 rows a second were seen; a version can have 100,000
-_READING: RequestOptions = {"max_retries": 2}
 # What the SDK, whose models are unchecked, and we raise on answers that are not Label Studio's.
-_UNEXPECTED = (ValueError, TypeError, AttributeError, KeyError, InvalidRequest)
+_UNEXPECTED = (ValueError, TypeError, AttributeError, KeyError, RecursionError, InvalidRequest)
 _NOT_FETCHED = Abstention(AbstentionReason.REMOTE_TEXT, "no text is needed here")
 _REMEDY = (
     "make a personal access token in Label Studio (Account & Settings, Personal Access Token) "
@@ -150,7 +153,10 @@ class LabelStudioPlatform:
     def project(self, platform_id: int) -> ProjectInfo:
         """Return the project's present description; see `read_project` for its counts."""
         with self._connection.calling(f"read project {platform_id}") as client:
-            return read_project(client.projects.get(id=platform_id).model_dump())
+            info = read_project(client.projects.get(id=platform_id).model_dump())
+            if info.platform_id != platform_id:
+                raise ValueError("the answer is about another project")
+            return info
 
     def backends(self, platform_id: int) -> list[str]:
         """Return the addresses of the project's ML backends; Label Studio calls each of them."""
@@ -165,6 +171,9 @@ class LabelStudioPlatform:
         Pages go by id, not by number, so tasks that are deleted meanwhile make it miss no others.
         The data is as it was imported and as webhooks give it: links into cloud storages are not
         resolved, because a resolved one differs at each call. Cost: 2 to 10 s per 1,000 tasks.
+
+        Data and annotations that cannot be read are left out, their task is listed. Raises
+        PlatformRejected where the answer is no listing of this project, or ends too early.
         """
         last_id, n_left = 0, 1
         while n_left > 0:
@@ -174,10 +183,10 @@ class LabelStudioPlatform:
                     since = updated_since.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
                     is_new = data_manager_filters("updated_at", "greater", "Datetime", since)
                     filters["items"] += is_new["items"]
-                query = {"filters": filters}
-                page = self._page(client, platform_id, {**query, "ordering": ["tasks:id"]})
-                tasks = [_read_task(task) for task in page.items or ()]
-                n_left = (page.response.total or 0) - len(tasks) if tasks else 0
+                query = {"filters": filters, "ordering": ["tasks:id"]}
+                rows, n_listed = page_of_tasks(client, platform_id, query)
+                tasks = [task_of(row) for row in rows]
+                n_left = n_listed - len(tasks)
             yield from tasks
             last_id = max((task.id for task in tasks), default=last_id)
 
@@ -193,7 +202,7 @@ class LabelStudioPlatform:
             return self._import(platform_id, predictions)
         except PlatformRejected:
             ids = [prediction.task_id for prediction in predictions]
-            existing = {int(task.id) for task in self._select(platform_id, ids, {})}
+            existing = {task["id"] for task in self._select(platform_id, ids, {})}
             left = [p for p in predictions if p.task_id in existing]
             if len(left) == len(predictions):
                 raise
@@ -210,9 +219,9 @@ class LabelStudioPlatform:
         column = "predictions_model_versions"
         query = {"filters": data_manager_filters(column, "contains", "List", [model_version])}
         return {
-            int(task.id)
+            task["id"]
             for task in self._select(platform_id, task_ids, query, fields="all")
-            if any(p.model_version == model_version for p in task.predictions or ())
+            if model_version in prediction_ids(task)
         }
 
     def delete_predictions(self, prediction_ids: Sequence[int]) -> None:
@@ -234,18 +243,13 @@ class LabelStudioPlatform:
         served = self.project(platform_id).model_version
         purpose = f"delete the predictions of model version {model_version!r}"
         with self._connection.calling(purpose, shows_details=True) as client:
-            response = client._client_wrapper.httpx_client.request(  # no method of the SDK's
+            send_request(
+                client,
                 f"api/projects/{platform_id}/model-versions/",
                 method="DELETE",
                 json={"model_version": model_version},
                 request_options={"timeout": _DELETE_TIMEOUT_S},
             )
-            if response.status_code >= 400:
-                is_json = "json" in response.headers.get("content-type", "")
-                body = response.json() if is_json else response.text
-                raise ApiError(status_code=response.status_code, body=body)
-            if response.content:
-                response.json()  # fails where this is not Label Studio's
         if served in (None, model_version) or self.project(platform_id).model_version == served:
             return
         with self._connection.calling(f"serve {served!r} again", shows_details=True) as client:
@@ -285,7 +289,9 @@ class LabelStudioPlatform:
         request: list[Any] = [_row(prediction) for prediction in predictions]
         with self._connection.calling(f"store {len(request)} predictions") as client:
             imported = client.projects.import_predictions(id=platform_id, request=request)
-            n_created = int(imported.created or 0)
+            if not isinstance(imported.created, int):
+                raise ValueError("the answer does not say how many were stored")
+            n_created = imported.created
         if n_created >= len(predictions):
             return n_created
         ids = [prediction.task_id for prediction in predictions]
@@ -311,27 +317,15 @@ class LabelStudioPlatform:
         query: dict[str, Any],
         *,
         fields: str = "task_only",
-    ) -> Iterator[Any]:
+    ) -> Iterator[Mapping[str, Any]]:
         """Yield those of the tasks that are there and meet the query."""
-        for start in range(0, len(task_ids), _PAGE):
-            chosen = {"all": False, "included": list(task_ids[start : start + _PAGE])}
+        for start in range(0, len(task_ids), PAGE_SIZE):
+            chosen = {"all": False, "included": list(task_ids[start : start + PAGE_SIZE])}
             with self._connection.calling(f"look up tasks of project {platform_id}") as client:
-                page = self._page(
+                rows, _ = page_of_tasks(
                     client, platform_id, {**query, "selectedItems": chosen}, fields=fields
                 )
-            yield from page.items or ()
-
-    def _page(
-        self, client: LabelStudio, platform_id: int, query: dict[str, Any], *, fields: str = "all"
-    ) -> Any:
-        return client.tasks.list(
-            project=platform_id,
-            query=json.dumps(query, separators=(",", ":")),
-            fields=fields,
-            page_size=_PAGE,
-            resolve_uri=False,
-            request_options=_READING,
-        )
+            yield from rows
 
 
 def data_manager_filters(column: str, operator: str, kind: str, value: Any) -> dict[str, Any]:
@@ -347,15 +341,6 @@ def _row(prediction: Prediction) -> dict[str, Any]:
         "score": prediction.score,
         "model_version": prediction.model_version,
     }
-
-
-def _read_task(task: Any) -> Task:
-    by_version: dict[str, tuple[int, ...]] = {}
-    for prediction in task.predictions or ():
-        version = prediction.model_version or ""
-        by_version[version] = (*by_version.get(version, ()), prediction.id)
-    annotations = tuple(read_annotation(annotation) for annotation in task.annotations or ())
-    return Task(task.id, task.data or {}, annotations, by_version)
 
 
 def _reason(body: Any, *, shows_details: bool) -> str | None:

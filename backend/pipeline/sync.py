@@ -36,7 +36,13 @@ _LISTING_SHARE = 0.1
 _LOOKED_AT = "edits_looked_at"
 _CLOCK_SKEW = timedelta(minutes=2)
 _MAX_PROBLEM_AGE = timedelta(minutes=1)
+_MASS_SHARE = 0.2
+_MIN_MASS = 20
+_MASS_REMOVAL = "mass_removal"
+_SECOND_LOOK = timedelta(minutes=2)
 LABEL_CONFIG = "label-config"
+LISTING = "listing"
+"""Sources of problems."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +127,7 @@ class Synchronizer:
         if not is_due and not (is_thorough and self._may_list(project.id)):
             return counts
         try:
-            return {**counts, "n_listed": self._list(project)}
+            return {**counts, "n_listed": self._list(project, info)}
         except PlatformError as exc:
             self.stores.jobs.note_problem(project_id, PLATFORM, str(exc))
             return counts
@@ -220,7 +226,7 @@ class Synchronizer:
         age = datetime.now(UTC) - state.full_sync_at
         return age.total_seconds() > state.full_sync_s / _LISTING_SHARE
 
-    def _list(self, project: Project) -> int:
+    def _list(self, project: Project, info: ProjectInfo) -> int:
         started_at, clock = datetime.now(UTC), time.monotonic()
         own = set(self.stores.projects.versions(project.id))
         task_ids: set[int] = set()
@@ -234,13 +240,56 @@ class Synchronizer:
             versions = [(v, ids) for t in page for v, ids in (t.prediction_ids or {}).items()]
             n_foreign += sum(len(ids) for version, ids in versions if version not in own)
             self._reconcile(project, page, set(changed))
-        n_tasks, n_labels = self.stores.tasks.close_listing(
-            project.id, started_at, task_ids, annotation_ids
-        )
+        n_tasks = n_labels = 0
+        listing = (started_at, task_ids, annotation_ids)
+        doubt = self._doubt(project, info, listing)
+        if doubt is None:
+            n_tasks, n_labels = self.stores.tasks.close_listing(project.id, *listing)
+            self.stores.jobs.clear_problem(project.id, LISTING)
+        else:
+            self.stores.jobs.note_problem(project.id, LISTING, doubt)
+            _LOG.warning("project=%s %s", project.id, doubt)
         self.stores.projects.note_full_sync(project.id, time.monotonic() - clock, n_foreign)
         line = "project=%s listed n_tasks=%d gone_tasks=%d gone_annotations=%d"
         _LOG.info(line, project.id, len(task_ids), n_tasks, n_labels)
         return len(task_ids)
+
+    def _doubt(
+        self, project: Project, info: ProjectInfo, listing: tuple[datetime, set[int], set[int]]
+    ) -> str | None:
+        """Return why nothing that a listing leaves out may be taken as deleted; None if it may.
+
+        A listing has to show as many rows as the project counts. Where much would go, a second one
+        has to say the same some minutes later: what is deleted here takes its labels with it.
+        """
+        _, task_ids, annotation_ids = listing
+        for listed, counted, what in (
+            (len(task_ids), info.n_tasks, "tasks"),
+            (len(annotation_ids), info.n_annotations, "annotations"),
+        ):
+            if counted is not None and listed < counted:
+                return f"the listing shows {listed:,} of {counted:,} {what}: nothing is removed"
+        gone = self.stores.tasks.unlisted(project.id, *listing)
+        kept = self.stores.tasks.counts(project.id)
+        n_gone = max(
+            (len(ids) for ids, n in zip(gone, kept, strict=True) if len(ids) > n * _MASS_SHARE),
+            default=0,
+        )
+        seen_at = self.stores.state.get(project.id, _MASS_REMOVAL)
+        if n_gone <= _MIN_MASS:
+            if seen_at is not None:
+                self.stores.state.put(project.id, _MASS_REMOVAL, None)
+            return None
+        now = datetime.now(UTC)
+        if seen_at is not None and now - datetime.fromisoformat(seen_at) >= _SECOND_LOOK:
+            self.stores.state.put(project.id, _MASS_REMOVAL, None)
+            return None
+        if seen_at is None:
+            self.stores.state.put(project.id, _MASS_REMOVAL, now.isoformat())
+        return (
+            f"{n_gone:,} rows are gone in Label Studio, over a fifth: they are removed here when a "
+            f"listing says the same in {_SECOND_LOOK.seconds // 60} minutes"
+        )
 
     def _reconcile(self, project: Project, page: Sequence[Task], changed: set[int]) -> None:
         """Make what we hold as published equal to what Label Studio has, without doubles."""

@@ -83,9 +83,23 @@ class TaskStore(Repository):
         task_ids: set[int],
         annotation_ids: set[int],
     ) -> tuple[int, int]:
-        """Mark as deleted what a full listing did not show; return how many tasks and labels.
+        """Mark as deleted what a full listing did not show; return how many tasks and labels."""
+        with self._db.write() as connection:
+            gone = self.unlisted(project_id, started_at, task_ids, annotation_ids)
+            _mark_tasks_deleted(connection, project_id, gone[0])
+            _mark_labels_deleted(connection, project_id, gone[1])
+            return len(gone[0]), len(gone[1])
 
-        Rows newer than the listing's start are left alone.
+    def unlisted(
+        self,
+        project_id: ProjectId,
+        started_at: datetime,
+        task_ids: set[int],
+        annotation_ids: set[int],
+    ) -> tuple[list[int], list[int]]:
+        """Return the ids of stored tasks and labels that a full listing did not show.
+
+        Rows newer than the listing's start are left out.
         """
         tasks, labels = t.tasks, t.human_labels
         stored_tasks = sa.select(tasks.c.id).where(
@@ -95,12 +109,9 @@ class TaskStore(Repository):
             existing(labels, project_id),
             sa.or_(labels.c.updated_at < started_at, labels.c.updated_at > now() + _MAX_AHEAD),
         )
-        with self._db.write() as connection:
-            gone_tasks = sorted(set(connection.execute(stored_tasks).scalars()) - task_ids)
-            gone_labels = sorted(set(connection.execute(stored_labels).scalars()) - annotation_ids)
-            _mark_tasks_deleted(connection, project_id, gone_tasks)
-            _mark_labels_deleted(connection, project_id, gone_labels)
-            return len(gone_tasks), len(gone_labels)
+        gone_tasks = set(self._db.fetch_column(stored_tasks)) - task_ids
+        gone_labels = set(self._db.fetch_column(stored_labels)) - annotation_ids
+        return sorted(gone_tasks), sorted(gone_labels)
 
     def counts(self, project_id: ProjectId) -> tuple[int, int]:
         """Return how many tasks and how many annotations (skipped ones too) exist."""

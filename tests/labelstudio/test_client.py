@@ -180,6 +180,72 @@ def test_a_listing_is_asked_for_again(platform: LabelStudioPlatform, script: Scr
     assert (task.id, task.data, task.annotations, task.prediction_ids) == (4, {"text": "a"}, (), {})
 
 
+ROW = {"id": 4, "data": {"text": "a"}, "project": 1}
+
+
+@pytest.mark.parametrize(
+    "page",
+    [{}, [], None, {"tasks": None, "total": 1}, {"tasks": {}, "total": 1}, {"tasks": []}]
+    + [{"tasks": [], "total": 50}, {"tasks": [ROW], "total": 0}, {"tasks": [None], "total": 1}]
+    + [{"tasks": [ROW | {"id": "4"}], "total": 1}, {"tasks": [ROW | {"project": 2}], "total": 1}]
+    + [{"tasks": [ROW], "total": "1"}, {"detail": "ok"}, "<html>Welcome</html>"],
+    ids=str,
+)
+def test_what_is_no_listing_of_the_project_is_refused(
+    page: Any, platform: LabelStudioPlatform, script: Script
+):
+    script.answers["GET /api/tasks/"] = lambda: (200, page)
+    refusal(PlatformRejected, lambda: list(platform.tasks(1)))
+    refusal(PlatformRejected, lambda: platform.predicted_task_ids(1, [4], "v1"))
+
+
+def test_a_listing_that_ends_before_its_end_is_refused(
+    platform: LabelStudioPlatform, script: Script
+):
+    pages = iter([(200, {"tasks": [ROW], "total": 2}), (200, {"tasks": [], "total": 1})])
+    script.answers["GET /api/tasks/"] = lambda: next(pages)
+    refusal(PlatformRejected, lambda: list(platform.tasks(1)))
+
+
+def test_an_answer_about_another_project_is_refused(platform: LabelStudioPlatform):
+    refusal(PlatformRejected, lambda: platform.project(2))
+
+
+@pytest.mark.parametrize("answer", [{}, {"created": None}, {"created": "one"}, []])
+def test_an_import_that_does_not_say_how_much_it_stored_is_no_success(
+    answer: Any, platform: LabelStudioPlatform, script: Script
+):
+    script.otherwise = lambda: (201, answer)
+    refusal(PlatformRejected, lambda: platform.import_predictions(1, [PREDICTION]))
+
+
+@pytest.mark.parametrize("depth", [150, 900])
+def test_data_nested_deep_cost_their_task_and_no_other(
+    depth: int, platform: LabelStudioPlatform, script: Script
+):
+    deep: Any = "deep"
+    for _ in range(depth):
+        deep = [deep]
+    rows = [ROW, {"id": 5, "data": {"text": deep}}, {"id": 6, "data": {"text": "c"}}]
+    script.answers["GET /api/tasks/"] = lambda: (200, {"tasks": rows, "total": 3})
+    assert [(task.id, dict(task.data)) for task in platform.tasks(1)] == [
+        (4, {"text": "a"}),
+        (5, {}),
+        (6, {"text": "c"}),
+    ]
+
+
+def test_an_annotation_that_cannot_be_read_costs_itself(
+    platform: LabelStudioPlatform, script: Script
+):
+    good = {"id": 8, "task": 4, "result": [], "updated_at": "2026-11-20T12:00:00Z"}
+    bad = [None, {}, good | {"id": -1}, good | {"updated_at": "0001-01-01T00:00:00+14:00"}]
+    page = {"tasks": [ROW | {"annotations": [*bad, good]}], "total": 1}
+    script.answers["GET /api/tasks/"] = lambda: (200, page)
+    (task,) = platform.tasks(1)
+    assert [annotation.annotation_id for annotation in task.annotations or ()] == [8]
+
+
 def test_a_page_from_a_proxy_in_between_is_unavailable(
     platform: LabelStudioPlatform, script: Script
 ):
