@@ -1,4 +1,4 @@
-"""What gunicorn and `label-studio-ml start` run: `gunicorn _wsgi:app`."""
+"""What a WSGI server (`_wsgi:app`) and `label-studio-ml start` run; see `python -m backend web`."""
 
 from __future__ import annotations
 
@@ -11,11 +11,15 @@ from backend.files import keep_private
 from backend.services import build_services
 from backend.settings import Secret, Settings
 from backend.web.app import build_app
+from backend.web.server import WebServerPlan, serve_application
 from model import FreeALBackend
+
+_made: dict[str, Flask] = {}
 
 
 def create_app(settings: Settings) -> Flask:
     """Build the services and the application; raises SettingsError and StoreUnavailable."""
+    settings.check_exposure()
     settings.configure_logging()
     keep_private(settings.home)
     # of the web process's threads some are left for /health, whatever the others wait for
@@ -25,8 +29,30 @@ def create_app(settings: Settings) -> Flask:
     return build_app(services, FreeALBackend)
 
 
+def serve_web(settings: Settings) -> None:
+    """Serve until SIGTERM; raises OSError where the port is taken, and what `create_app` does."""
+    application = create_app(settings)
+    plan = WebServerPlan(
+        settings.host,
+        settings.port,
+        n_threads=settings.web_threads,
+        max_body=settings.max_request_mb * 1024**2,
+        shares_port=settings.web_processes > 1,
+    )
+    serve_application(application.wsgi_app, plan)
+
+
+def __getattr__(name: str) -> Flask:
+    """Build `app` when a server asks for it, once."""
+    if name != "app":
+        raise AttributeError(name)
+    if not _made:
+        _made[name] = create_app(Settings.from_env())
+    return _made[name]
+
+
 def main() -> None:
-    """Serve with Flask's own server, as `label-studio-ml start` does; production is gunicorn."""
+    """Serve with Flask's own server, as `label-studio-ml start` does."""
     parser = argparse.ArgumentParser(description="FreeAL for Label Studio")
     parser.add_argument("-p", "--port", type=int, default=9090)
     parser.add_argument("--host", default="127.0.0.1")
@@ -42,5 +68,3 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
-else:
-    app = create_app(Settings.from_env())

@@ -23,6 +23,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from backend.cli_tables import issues_table, queue_table
+from backend.domain.audit import act_as, record
 from backend.errors import BackendError, InvalidRequest
 from backend.files import keep_private
 from backend.launcher.embedded_models import language_model_names
@@ -65,6 +66,7 @@ def read_settings() -> Settings:
     settings = Settings.from_env()
     settings.configure_logging()
     keep_private(settings.home)
+    act_as(f"command line uid={os.getuid()}")
     return settings
 
 
@@ -87,6 +89,19 @@ def serve() -> None:
 
     with errors_as_sentences():
         raise typer.Exit(run(read_settings()))
+
+
+@app.command()
+def web() -> None:
+    """Start one web process; behind a proxy several machines may run one each."""
+    from _wsgi import serve_web
+
+    with errors_as_sentences():
+        try:
+            serve_web(read_settings())
+        except OSError as exc:  # the port may be free again in a moment
+            _errors.print("[bold red]Error:[/]", escape(str(exc)), highlight=False)
+            raise typer.Exit(1) from exc
 
 
 @app.command()
@@ -175,40 +190,15 @@ def make_round(
         if not cancel:
             reason = "asked for on the command line"
             services.stores.jobs.request_job(target.id, JobKind.ROUND_NOW, reason)
+            record("started", target.id)
             console.print(f"A round is asked for: python -m backend status {project} -f")
             return
         running = services.stores.rounds.running(target.id)
         if running is None:
             console.print("No round is running.")
         elif services.stores.rounds.finish(running, RoundState.CANCELLED):
+            record("cancelled", target.id, f"round={running.number}")
             console.print(f"Round {running.number} is cancelled.")
-
-
-@app.command()
-def rollback(
-    project: ProjectNumber,
-    version: Annotated[str, typer.Argument(help="A model version; status lists them.")],
-) -> None:
-    """Make Label Studio show an earlier model version again, in its own order."""
-    from backend.domain.projects import JobKind
-
-    with open_services() as services:
-        target = project_of(services, project)
-        services.stores.releases.restore(target, version)
-        services.stores.jobs.request_job(target.id, JobKind.PRELABEL, "rollback")
-        console.print(f"The worker publishes {version} and then serves it.", soft_wrap=True)
-
-
-@app.command()
-def export(
-    project: ProjectNumber,
-    out: Annotated[Path, typer.Option(help="The folder to write.")] = Path("export"),
-) -> None:
-    """Write all labels (JSONL, CSV, Label Studio JSON) and the student model."""
-    with open_services() as services:
-        result = services.exporter.export(project_of(services, project), out)
-        model = f"and the model {result.model}" if result.model else "(no round has made a model)"
-        console.print(f"{result.n_rows} labels in {out} {model}", soft_wrap=True)
 
 
 def project_of(services: Services, number: str) -> Project:

@@ -1,4 +1,4 @@
-"""Commands about what is stored of projects: replace, leave, delete, save and restore it."""
+"""Commands about what is stored of projects: export, roll back, replace, delete, save, restore."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from backend.cli import (
     project_of,
     read_settings,
 )
+from backend.domain.audit import record
 from backend.errors import InvalidRequest, PlatformError
 
 if TYPE_CHECKING:
@@ -24,6 +25,36 @@ if TYPE_CHECKING:
     from backend.services import Services
 
 _AGE = re.compile(r"(\d{1,5})\s*d?")
+
+
+@app.command()
+def export(
+    project: ProjectNumber,
+    out: Annotated[Path, typer.Option(help="The folder to write.")] = Path("export"),
+) -> None:
+    """Write all labels (JSONL, CSV, Label Studio JSON) and the student model."""
+    with open_services() as services:
+        target = project_of(services, project)
+        result = services.exporter.export(target, out)
+        record("exported", target.id, f"n_rows={result.n_rows}")
+        model = f"and the model {result.model}" if result.model else "(no round has made a model)"
+        console.print(f"{result.n_rows} labels in {out} {model}", soft_wrap=True)
+
+
+@app.command()
+def rollback(
+    project: ProjectNumber,
+    version: Annotated[str, typer.Argument(help="A model version; status lists them.")],
+) -> None:
+    """Make Label Studio show an earlier model version again, in its own order."""
+    from backend.domain.projects import JobKind
+
+    with open_services() as services:
+        target = project_of(services, project)
+        services.stores.releases.restore(target, version)
+        services.stores.jobs.request_job(target.id, JobKind.PRELABEL, "rollback")
+        record("rolled-back", target.id, f"version={version}")
+        console.print(f"The worker publishes {version} and then serves it.", soft_wrap=True)
 
 
 @app.command()
@@ -38,6 +69,7 @@ def relabel(
     with open_services() as services:
         target = project_of(services, project)
         services.annotator_change.ask(target, share=share, is_forced=force)
+        record("relabeled", target.id)
         console.print(
             f"The worker tries it on {share:.0%} of the tasks, and goes on if that is expected to "
             f"pay: python -m backend status {project} -f",
@@ -55,8 +87,10 @@ def disconnect(
         target = project_of(services, project)
         if undo:
             services.stores.projects.reconnect(target)
+            record("reconnected", target.id)
             console.print("The worker goes on as soon as Label Studio lists this backend in it.")
             return
+        record("disconnected", target.id)
         try:
             services.connections.disconnect(target)
         except PlatformError as exc:
@@ -88,6 +122,7 @@ def purge(
             typer.confirm(f"Delete all that is stored of {', '.join(found)}?", abort=True)
         for project_id in found:
             services.housekeeper.purge(project_id)
+            record("purged", project_id)
             console.print(f"Project {project_id} is deleted.")
         if every:
             services.housekeeper.purge_shared(days)

@@ -58,7 +58,9 @@ class Settings:
         "URL",
         "empty: SQLite files in FREEAL_HOME; postgresql://... for several machines",
     )
-    host: str = _setting("127.0.0.1", "address", "0.0.0.0 only behind a firewall or proxy")
+    host: str = _setting(
+        "127.0.0.1", "address", "0.0.0.0 needs a password (BASIC_AUTH_USER), or ALLOW_OPEN"
+    )
     port: int = _setting(9090, "port", "what Label Studio's ML backends use by habit")
     web_processes: int = _setting(
         1, "processes", "a stored prediction takes milliseconds, so one is enough for most"
@@ -69,6 +71,20 @@ class Settings:
     backend_url: str = _setting(
         "", "URL", "this backend as Label Studio reaches it; empty: http://127.0.0.1:PORT"
     )
+    allow_open: bool = _setting(
+        False,
+        "true/false",
+        "listen beyond this machine without a password: only where no stranger reaches the port",
+    )
+    allowed_hosts: tuple[str, ...] = _setting(
+        (),
+        "host,host",
+        "names by which this backend is reached, besides addresses, localhost and BACKEND_URL's",
+    )
+    allowed_projects: tuple[str, ...] = _setting(
+        (), "number,number", "projects of Label Studio that may connect; empty: all"
+    )
+    max_projects: int = _setting(200, "projects", "more that are connected are refused at /setup")
     label_studio_url: str = _setting("http://localhost:8080", "URL", "where Label Studio answers")
     label_studio_api_key: Secret = _setting(
         Secret(""),
@@ -304,12 +320,25 @@ class Settings:
                 f"LLM_BASE_URL={self.llm_base_url!r}: expected one URL; put a load balancer in "
                 "front of several servers, or use vLLM's --data-parallel-size"
             )
+        for number in self.allowed_projects:
+            if not (number.isascii() and number.isdigit()):
+                raise SettingsError(f"ALLOWED_PROJECTS={number!r}: expected numbers with commas")
         if bool(self.basic_auth_user) != bool(self.basic_auth_pass):
             raise SettingsError("set both BASIC_AUTH_USER and BASIC_AUTH_PASS, or neither")
         if (n_prompts := self.llm_prompts_per_text) < 1:
             raise SettingsError(f"LLM_PROMPTS_PER_TEXT={n_prompts}: expected at least 1")
         if self.llm_share > 1:
             raise SettingsError(f"LLM_SHARE={self.llm_share}: expected at most 1")
+
+    def check_exposure(self) -> None:
+        """Raise SettingsError where strangers could reach this backend without a password."""
+        is_local = self.host == "localhost" or self.host.startswith(("127.", "::1"))
+        if not (is_local or self.basic_auth_user or self.allow_open):
+            raise SettingsError(
+                f"HOST={self.host} lets other machines ask without a password: set BASIC_AUTH_USER "
+                "and BASIC_AUTH_PASS, or HOST=127.0.0.1; ALLOW_OPEN=true if the network keeps "
+                "strangers away"
+            )
 
     def configure_logging(self) -> None:
         """Log to standard error at this level; libraries from WARNING on only."""

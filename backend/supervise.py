@@ -22,19 +22,8 @@ _CANNOT_START = 2
 
 
 def web_command(settings: Settings) -> Command:
-    """Return the command of the web process: gunicorn with threads."""
-    options = (
-        f"--bind={settings.host}:{settings.port}",
-        f"--workers={settings.web_processes}",
-        f"--threads={settings.web_threads}",
-        "--worker-class=gthread",
-        "--timeout=120",
-        "--graceful-timeout=10",
-        "--keep-alive=30",
-        "--no-control-socket",
-        "--log-level=warning",
-    )
-    argv = (sys.executable, "-m", "gunicorn", "_wsgi:app", *options)
+    """Return the command of one web process."""
+    argv = (sys.executable, "-m", "backend", "web")
     return Command("web", argv, folder=_ROOT, environment=_environment(settings))
 
 
@@ -93,7 +82,8 @@ def serve(settings: Settings) -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda signum, frame: stop.set())
-    commands = (web_command(settings), worker_command(settings))
+    settings.check_exposure()
+    commands = (*[web_command(settings)] * settings.web_processes, worker_command(settings))
     children = [SupervisedProcess(command) for command in commands]
     _LOG.info("serving at http://%s:%d", settings.host, settings.port)
     try:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import Any
 
 from label_studio_ml.api import init_app
 from label_studio_ml.model import LabelStudioMLBase
+
+from backend.settings import Settings
+from backend.web.server import WebServerPlan, serve_application
 
 RESULT = {
     "model_version": "bare",
@@ -36,4 +40,10 @@ class ConstantBackend(LabelStudioMLBase):  # type: ignore[misc]
         return {}
 
 
-app = init_app(model_class=ConstantBackend, model_dir=os.environ["MODEL_DIR"])
+if __name__ == "__main__":
+    app = init_app(model_class=ConstantBackend, model_dir=os.environ["MODEL_DIR"])
+    settings = Settings()
+    serve_application(
+        app.wsgi_app,
+        WebServerPlan(settings.host, int(sys.argv[1]), settings.web_threads, 2**26),
+    )

@@ -106,7 +106,7 @@ def _serving(report: dict[str, Any], source: str) -> str:
         "Label Studio makes them, in turn with the bare backend. Webhooks are posted on a fixed "
         "schedule, independent of the answers, and a call's time counts from the moment when it "
         "was due. The bare backend is label-studio-ml 1.0.9 answering constants under the same "
-        "gunicorn settings; its webhook forks a process each and is measured for 5 s, giving up "
+        "web server settings; its webhook forks a process each and is measured for 5 s, giving up "
         "after 1 s. The ceiling of the labeling rate sends the recorded prompts directly to the "
         "server, list after list, in turn with the backend.",
         "",

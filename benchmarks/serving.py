@@ -6,6 +6,7 @@ figures hardly do.
 
 from __future__ import annotations
 
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -208,12 +209,7 @@ def _start_servers(
     bare = processes.start(
         Command(
             name="bare",
-            argv=tuple(
-                a.replace("_wsgi:app", "benchmarks.constant_backend:app").replace(
-                    f":{settings.port}", f":{port}"
-                )
-                for a in web_command(settings).argv
-            ),
+            argv=(sys.executable, "-m", "benchmarks.constant_backend", str(port)),
             folder=ROOT,
             environment={"MODEL_DIR": str(bare_home)},
         )

@@ -138,3 +138,23 @@ def test_a_removed_setting_warns_with_the_reason(caplog, monkeypatch):
 def test_shares_and_averages_out_of_range_are_refused(name, value):
     with pytest.raises(SettingsError, match=f"{name}={value}: expected at"):
         Settings.from_env({name: value})
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "labels.example.org"])  # noqa: S104
+def test_a_host_beyond_this_machine_needs_a_password_or_a_word(host):
+    with pytest.raises(SettingsError, match="HOST=.*BASIC_AUTH_USER.*ALLOW_OPEN"):
+        Settings.from_env({"HOST": host}).check_exposure()
+    Settings.from_env({"HOST": host, "ALLOW_OPEN": "true"}).check_exposure()
+    password = {"BASIC_AUTH_USER": "me", "BASIC_AUTH_PASS": "secret"}
+    Settings.from_env({"HOST": host, **password}).check_exposure()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "localhost", "::1"])
+def test_a_host_of_this_machine_needs_none(host):
+    Settings.from_env({"HOST": host}).check_exposure()
+
+
+@pytest.mark.parametrize("numbers", ["seven", "7,-1", "\u00b2"])
+def test_allowed_projects_are_numbers(numbers):
+    with pytest.raises(SettingsError, match="ALLOWED_PROJECTS"):
+        Settings.from_env({"ALLOWED_PROJECTS": numbers})

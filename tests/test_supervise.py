@@ -7,10 +7,13 @@ import signal
 import sys
 import time
 
+import pytest
+
+from backend.errors import SettingsError
 from backend.launcher.child_process import Command
 from backend.setting_values import Secret
 from backend.settings import Settings
-from backend.supervise import SupervisedProcess, web_command, worker_command
+from backend.supervise import SupervisedProcess, serve, web_command, worker_command
 
 APPEND = "import os, sys, time; open(sys.argv[1], 'a').write(f'{os.getpid()}\\n'); "
 
@@ -65,3 +68,9 @@ def test_the_worker_has_a_lower_priority_than_the_web_process(tmp_path):
     settings = Settings(home=tmp_path)
     assert worker_command(settings).argv[:3] == ("nice", "-n", "10")
     assert web_command(settings).argv[0] == sys.executable
+
+
+def test_nothing_starts_that_strangers_could_reach_without_a_password(tmp_path):
+    with pytest.raises(SettingsError, match="ALLOW_OPEN"):
+        serve(Settings(home=tmp_path, host="0.0.0.0"))  # noqa: S104
+    assert list(tmp_path.iterdir()) == []

@@ -87,7 +87,7 @@ class CaseRun:
         """Kill `worker` or `web` with its child processes; `serve` starts it again."""
         if self.serving is None:
             return
-        pattern = {"worker": "backend\0worker", "web": "gunicorn"}[what]
+        pattern = {"worker": "backend\0worker", "web": "backend\0web"}[what]
         pids = [
             pid
             for pid in descendants(self.serving.pid)
