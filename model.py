@@ -127,7 +127,10 @@ class FreeALBackend(LabelStudioMLBase):  # type: ignore[misc]
         """Take an event: `fit(event, data)` from 2.x, `fit((), event=..., data=...)` from 1.0.9."""
         event = kwargs.get("event") or next((arg for arg in args if isinstance(arg, str)), "")
         data = kwargs.get("data") or next((arg for arg in args if isinstance(arg, dict)), {})
-        is_new = self._services().events.receive(read_event({**data, "action": event}))
+        is_new = self._services().events.receive(
+            read_event({**data, "action": event}),
+            only_connected=bool(kwargs.get("only_connected")),
+        )
         return {"taken": is_new}
 
     def process_event(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 from backend.domain.llm_usage import Prices
 from backend.domain.ports import Encoder, LabelingPlatform, LanguageModel
 from backend.pipeline.connection import Connections
-from backend.pipeline.events import EventService
+from backend.pipeline.events import EventService, ProjectLimits
 from backend.pipeline.status import StatusReporter
 from backend.pipeline.sync import PrelabelPlan, Synchronizer
 from backend.settings import Settings
@@ -148,7 +148,10 @@ class Services:
     @cached_property
     def events(self) -> EventService:
         """Return the use case of connections and webhooks."""
-        return EventService(self.config, self.stores)
+        settings = self.settings
+        allowed = frozenset(map(int, settings.allowed_projects))
+        limits = ProjectLimits(allowed, settings.max_projects)
+        return EventService(self.config, self.stores, limits)
 
     @cached_property
     def prediction(self) -> PredictionService:

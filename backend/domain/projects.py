@@ -25,13 +25,13 @@ UNCERTAINTY_SAMPLING = "Uncertainty sampling"
 
 def parse_project_id(value: object) -> ProjectId:
     """Return a value as a project's id; raises InvalidRequest for any other writing of one."""
-    if not isinstance(value, str) or not is_project_id(value):
+    if not isinstance(value, str) or not is_project_id(value) or value.startswith("0."):
         raise InvalidRequest("'project' must be '<id>.<unix creation time>', as Label Studio sends")
     return ProjectId(value)
 
 
 def is_project_id(value: str) -> bool:
-    """Return whether a value is a project's id in its only writing."""
+    """Return whether a value is a project's id in its only writing; "0." if nobody told which."""
     return _PROJECT_ID.fullmatch(value) is not None
 
 

@@ -84,14 +84,16 @@ class StatusReporter:
     prices: Prices
     max_cycles: int
 
-    def overview(self) -> dict[str, Any]:
-        """Return the state of all projects as JSON-ready values.
+    def overview(self, *, is_connected: bool = False) -> dict[str, Any]:
+        """Return the state of all projects, or of the connected ones, as JSON-ready values.
 
         `unreadable`: the ids of projects whose state cannot be told; the log has the reason.
         """
         states: list[dict[str, Any]] = []
         unreadable: list[str] = []
         for project in self.stores.projects.all():
+            if is_connected and not project.is_connected:
+                continue
             try:
                 states.append(self.project(project))
             except StoreUnavailable:

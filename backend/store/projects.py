@@ -105,6 +105,13 @@ class ProjectStore(Repository):
         """Return how many projects there are, in tables of any version."""
         return int(self._db.fetch_value(sa.select(sa.func.count()).select_from(t.projects)))
 
+    def n_open(self) -> int:
+        """Return how many projects are connected, or were never found in Label Studio."""
+        table = t.projects
+        was_found = sa.or_(table.c.full_sync_at.is_not(None), table.c.served_version.is_not(None))
+        is_open = sa.or_(table.c.is_connected, ~was_found)
+        return int(self._db.fetch_value(sa.select(sa.func.count()).where(is_open)) or 0)
+
     def disconnect(
         self, project_id: ProjectId, reason: Disconnection = Disconnection.REMOVED, why: str = ""
     ) -> None:

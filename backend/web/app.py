@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from flask import Flask, Response, jsonify, request
 from werkzeug.exceptions import HTTPException
 
+from backend.domain.audit import act_as
 from backend.errors import (
     BackendError,
     InvalidRequest,
@@ -17,6 +17,7 @@ from backend.errors import (
     PlatformError,
     StoreUnavailable,
 )
+from backend.web.access import AccessRules
 from backend.web.metrics import metrics_blueprint
 from backend.web.ml_routes import ml_blueprint
 
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from backend.services import Services
 
 _LOG = logging.getLogger(__name__)
-_OPEN_ROUTES = ("/health", "/ready")
-"""Asked by supervisors without a password; they tell states, no data."""
 _MAX_REASON = 300  # characters of the status line
 _FAILED = (500, "unexpected error; the backend's log has the details")
 # In answers no paths, addresses and names of databases: these are in the log.
@@ -48,7 +47,21 @@ def build_app(services: Services, make_backend: Callable[..., Any]) -> Flask:
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.register_blueprint(ml_blueprint(services, make_backend))
     app.register_blueprint(metrics_blueprint(services))
-    app.before_request(_authentication(services))
+    rules = AccessRules(services)
+
+    @app.before_request
+    def check_access() -> Response | None:
+        refusal = rules.refusal(request)
+        if refusal is None:
+            user = request.authorization.username if request.authorization else None
+            act_as(f"{request.remote_addr}" + (f" user={user}" if user else ""))
+            return None
+        if request.method != "GET":
+            _LOG.warning("%s %s from %s refused: %d", *_who(), refusal[0])
+        response = _error(*refusal)
+        if refusal[0] == 401:
+            response.headers["WWW-Authenticate"] = 'Basic realm="freeal"'
+        return response
 
     @app.errorhandler(HTTPException)
     def http_error(error: HTTPException) -> Response:
@@ -73,26 +86,8 @@ def build_app(services: Services, make_backend: Callable[..., Any]) -> Flask:
     return app
 
 
-def _authentication(services: Services) -> Callable[[], Response | None]:
-    user = services.settings.basic_auth_user
-    password = services.settings.basic_auth_pass.reveal()
-
-    def check() -> Response | None:
-        if not user or request.path in _OPEN_ROUTES:
-            return None
-        given = request.authorization
-        if (
-            given is not None
-            and given.type == "basic"
-            and hmac.compare_digest((given.username or "").encode(), user.encode())
-            and hmac.compare_digest((given.password or "").encode(), password.encode())
-        ):
-            return None
-        response = _error(401, "basic authentication is required on this route")
-        response.headers["WWW-Authenticate"] = 'Basic realm="freeal"'
-        return response
-
-    return check
+def _who() -> tuple[str, str, str | None]:
+    return request.method, request.path, request.remote_addr
 
 
 def _error(status: int, message: str) -> Response:

@@ -62,7 +62,7 @@ def ml_blueprint(services: Services, make_backend: Callable[..., Any]) -> Bluepr
         if not isinstance(action, str):
             raise InvalidRequest("the webhook has no 'action'")
         backend = make_backend(project_id=None, label_config=None)
-        return jsonify(backend.fit(action, payload)), 201
+        return jsonify(backend.fit(action, payload, only_connected=True)), 201
 
     @blueprint.get("/versions")
     def versions() -> Response:

@@ -21,7 +21,7 @@ def nested(depth: int):
     return value
 
 
-@pytest.mark.parametrize("text", ["7.1795215594", "1.0", "0.0", "999999999999999999.1"])
+@pytest.mark.parametrize("text", ["7.1795215594", "1.0", "999999999999999999.1"])
 def test_an_id_has_one_writing(text):
     assert parse_project_id(text) == text
     assert is_project_id(text)
@@ -30,7 +30,20 @@ def test_an_id_has_one_writing(text):
 @pytest.mark.parametrize(
     "value",
     ["\u00b2.1", "\u0663.1", "1.\u2460", "07.1", "7.01", "7", "7.", ".7", "7.1.1", "-7.1", "7.1\n"]
-    + [" 7.1", "7 .1", "1e3.1", "7.1\x00", "9" * 19 + ".1", "7." + "9" * 19, "", "a.b", 7, 7.1]
+    + [
+        " 7.1",
+        "0.0",
+        "0.1",
+        "7 .1",
+        "1e3.1",
+        "7.1\x00",
+        "9" * 19 + ".1",
+        "7." + "9" * 19,
+        "",
+        "a.b",
+        7,
+        7.1,
+    ]
     + [None, True, ["7.1"], {"id": "7.1"}],
 )
 def test_another_writing_of_an_id_is_refused(value):

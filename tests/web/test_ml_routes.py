@@ -99,6 +99,14 @@ def test_what_label_studio_never_sends_is_refused_with_one_sentence(client, rout
     assert len(answer.get_json()["error"]) > 10
 
 
+def test_a_webhook_of_a_project_that_never_connected_leaves_nothing(client, services):
+    for body in recorded("webhooks"):
+        assert client.post("/webhook", json=body).get_json() == {"taken": False}
+    assert services.stores.projects.all() == []
+    assert services.stores.tasks.ids(ProjectId(ONE)) == []
+    assert services.stores.jobs.job_requests() == []
+
+
 def test_unknown_routes_and_methods_are_refused_in_json(client):
     assert client.get("/nothing").status_code == 404
     assert client.get("/predict").status_code == 405
@@ -238,6 +246,7 @@ def test_every_webhook_that_label_studio_really_sent_is_taken(client):
 
 
 def test_recorded_annotations_are_kept_and_the_skipped_one_is_no_label(client, services):
+    client.post("/setup", json=setup_body())
     bodies = recorded("webhooks")
     for body in bodies:
         client.post("/webhook", json=body)
