@@ -19,10 +19,12 @@ RUN useradd --create-home --uid 10001 freeal \
     && install --directory --owner=freeal --group=freeal /data
 USER freeal
 
-# Inside the container all interfaces: what is published, and to whom, is the host's choice.
+# Inside the container all interfaces: what is published, and to whom, is the host's choice. So it
+# starts with BASIC_AUTH_USER and BASIC_AUTH_PASS, or with ALLOW_OPEN=true, alone.
 ENV HOST=0.0.0.0 \
     PORT=9090 \
-    FREEAL_HOME=/data
+    FREEAL_HOME=/data \
+    HF_HOME=/data/huggingface
 VOLUME /data
 EXPOSE 9090
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from backend.errors import SettingsError
 from backend.settings import Settings, variable
 
 ROOT = Path(__file__).parents[1]
@@ -102,8 +103,8 @@ def test_the_database_is_postgres_only_on_request():
 def test_the_image_sets_variables_that_the_backend_reads():
     (block,) = re.findall(r"^ENV (HOST=(?:.*\\\n)*.*)", DOCKERFILE, re.MULTILINE)
     names = re.findall(r"([A-Z_]+)=", block)
-    assert names == ["HOST", "PORT", "FREEAL_HOME"]
-    assert set(names) <= VARIABLES
+    assert names == ["HOST", "PORT", "FREEAL_HOME", "HF_HOME"]
+    assert set(names) <= {*VARIABLES, "HF_HOME"}
 
 
 def test_the_image_runs_the_backend_as_an_ordinary_user():
@@ -118,3 +119,32 @@ def test_what_the_image_copies_is_not_ignored():
     assert all((ROOT / name).exists() for name in kept)
     for line in re.findall(r"^COPY (.+) \./$", DOCKERFILE, re.MULTILINE):
         assert set(line.split()) <= set(kept)
+
+
+@each_service
+def test_no_service_gains_rights_or_fills_the_disk_with_its_log(service):
+    assert "no-new-privileges:true" in service["security_opt"]
+    assert service["restart"] == "unless-stopped"
+    options = service["logging"]["options"]
+    assert options["max-size"]
+    assert int(options["max-file"]) > 1
+
+
+def test_the_backend_can_write_where_its_data_are_and_has_no_rights_or_limits_to_lose():
+    backend = SERVICES["backend"]
+    assert backend["read_only"] is True
+    assert backend["cap_drop"] == ["ALL"]
+    assert "privileged" not in backend
+    assert backend["pids_limit"] > 0
+    assert substituted(backend["mem_limit"]) == "12g"
+    written = [volume.split(":")[1] for volume in backend["volumes"]]
+    written += [folder.split(":")[0] for folder in backend["tmpfs"]]
+    assert written == ["/data", "/tmp"]  # noqa: S108
+
+
+def test_the_backend_starts_in_its_container_and_without_a_word_nowhere_else():
+    environment = SERVICES["backend"]["environment"]
+    given = {name: substituted(text) for name, text in environment.items()}
+    Settings.from_env({**given, "HOST": "0.0.0.0"}).check_exposure()  # noqa: S104
+    with pytest.raises(SettingsError, match="ALLOW_OPEN"):
+        Settings.from_env({"HOST": "0.0.0.0"}).check_exposure()  # noqa: S104
