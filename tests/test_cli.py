@@ -121,7 +121,7 @@ def test_settings_prints_the_table(run):
     assert run("settings").stdout == settings_table()
 
 
-@pytest.mark.parametrize("command", ["worker", "status", "doctor", "export 7"])
+@pytest.mark.parametrize("command", ["worker", "status", "doctor", "queue 7"])
 @pytest.mark.parametrize("url", ["no url", "postgresql://u:hush@db:port/x"])
 def test_a_malformed_database_url_is_one_sentence(run, monkeypatch, command, url):
     monkeypatch.setenv("DATABASE_URL", url)
