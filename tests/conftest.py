@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -30,6 +30,18 @@ settings.load_profile("any-machine")
 
 pytest_plugins = ("tests.end_to_end.fixtures",)
 pytest.register_assert_rewrite("tests.llm.client.vllm_client", "tests.pipeline.people")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Spell lone surrogates out in what a test logged: processes exchange valid UTF-8 only."""
+    report = yield
+    report.sections = [
+        (title, text.encode("utf-8", "backslashreplace").decode("utf-8"))
+        for title, text in report.sections
+    ]
+    return report
+
 
 SENTIMENT = (
     '<View><Header value="What does the reviewer think of the product?"/>'

@@ -250,7 +250,7 @@ def test_the_finding_names_what_managing_the_queue_would_change(deployment):
 
 
 def test_tags_that_are_left_alone_are_named(deployment):
-    config = SENTIMENT.replace("</View>", '<DateTime name="day" toName="text"/></View>')
+    config = SENTIMENT.replace("</View>", '<DateTime name="day" toName="text" only="year"/></View>')
     deployment.platform.change_project(deployment.number, label_config=config)
     assert 'DateTime "day"' in only(deployment.with_state("warning")).message
 
