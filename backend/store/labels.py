@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
 
-from backend.domain.labels import Abstention, AbstentionReason, AnnotatorKind, Span, WeakLabel
+from backend.domain.labels import AbstentionReason, AnnotatorKind, WeakLabel
 from backend.domain.projects import Prediction, Progress, Project, Task
 from backend.errors import StoreUnavailable
 from backend.store import tables as t
 from backend.store.database import Repository, execute_for, in_slices, now, upsert
+from backend.store.label_rows import weak_label_of, weak_label_row
 from backend.store.tables import (
     by_llm,
     existing,
@@ -36,8 +37,6 @@ _STORED = sa.select(t.predictions, t.tasks.c.digest).where(
     t.predictions.c.task_id.in_(sa.bindparam("task_ids", expanding=True)),
 )
 """Built once: composing it takes longer than running it, and /predict runs it for every task."""
-_COPIED = [field.name for field in fields(WeakLabel) if field.name in t.weak_labels.c]
-"""Columns that hold a field of `WeakLabel` under its own name."""
 
 
 class LabelStore(Repository):
@@ -81,7 +80,9 @@ class LabelStore(Repository):
         )
         with self._db.write() as connection:
             gone = changed_tasks(connection, project.id, tasks)
-            labels = [_row(project, w, moment) for w in weak_labels if w.example_id not in gone]
+            labels = [
+                weak_label_row(project, w, moment) for w in weak_labels if w.example_id not in gone
+            ]
             kept = [p for p in predictions if p.task_id not in gone]
             served = connection.execute(serving).scalar() or project.model_version
             n_outdated = _count_outdated(connection, replace(project, model_version=served), kept)
@@ -111,14 +112,16 @@ class LabelStore(Repository):
         )
         with self._db.write() as connection:
             connection.execute(sa.delete(table).where(is_replaced))
-            upsert(connection, table, [_row(project, label, moment) for label in weak_labels])
+            upsert(
+                connection, table, [weak_label_row(project, label, moment) for label in weak_labels]
+            )
 
     def weak_labels(self, project: Project) -> list[WeakLabel]:
         """Return the weak labels of the present question, abstentions too, by task and question."""
         table = t.weak_labels
         query = sa.select(table).where(of_question(project, table))
         query = query.order_by(table.c.task_id, table.c.question, table.c.annotator)
-        return [_weak_label(row) for row in self._db.fetch(query)]
+        return [weak_label_of(row) for row in self._db.fetch(query)]
 
     def reopen(
         self,
@@ -368,43 +371,6 @@ def _mark(
 
 def _prediction(row: Any) -> Prediction:
     return Prediction(row.task_id, row.model_version, tuple(row.result), row.score)
-
-
-def _row(project: Project, label: WeakLabel, moment: datetime) -> dict[str, Any]:
-    """Return the row of a weak label under the project's present question."""
-    abstention = label.abstention
-    return {name: getattr(label, name) for name in _COPIED} | {
-        "project_id": project.id,
-        "question_version": project.question_version,
-        "task_id": label.example_id,
-        "probabilities": list(label.probabilities) or None,
-        "spans": None
-        if label.spans is None
-        else [[span.start, span.end, span.label, span.probability] for span in label.spans],
-        "abstention": abstention.reason if abstention else None,
-        "abstention_detail": abstention.detail if abstention else None,
-        "annotator_posteriors": {n: list(p) for n, p in label.annotator_posteriors.items()} or None,
-        "created_at": moment,
-    }
-
-
-def _weak_label(row: Any) -> WeakLabel:
-    values = {name: getattr(row, name) for name in _COPIED}
-    if row.abstention is not None:
-        reason = AbstentionReason(row.abstention)
-        values["abstention"] = Abstention(reason, row.abstention_detail or "")
-    return WeakLabel(
-        **values
-        | {
-            "example_id": row.task_id,
-            "probabilities": tuple(row.probabilities or ()),
-            "spans": None if row.spans is None else tuple(Span(*span) for span in row.spans),
-            "annotator_posteriors": {
-                n: tuple(p) for n, p in (row.annotator_posteriors or {}).items()
-            },
-            "annotator_kind": AnnotatorKind(row.annotator_kind),
-        }
-    )
 
 
 def _rate(connection: sa.Connection, project: Project) -> float:
