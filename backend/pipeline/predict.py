@@ -40,6 +40,7 @@ from backend.store import Stores
 
 _LOG = logging.getLogger(__name__)
 _RECIPE: RoundRecipeName = "default"
+_MAX_LOADED = 4
 _MAX_WRITE_WAIT_S = 1.0
 LANGUAGE_MODEL = "llm"
 """Source of problems with the LLM."""
@@ -114,7 +115,10 @@ class Labeler:
 
 @dataclass
 class StudentPredictor:
-    """Labels texts with the students that the served version was made with; keeps them loaded."""
+    """Labels texts with the students that the served version was made with.
+
+    The last ones used stay loaded, some hundred MB each.
+    """
 
     stores: Stores
     folder: Path
@@ -140,10 +144,8 @@ class StudentPredictor:
                 number, cycle = source[MODEL_FROM]
                 files = artifacts(self.folder / project.id / str(number), question)
                 found[question.name] = (question, number, files.model(cycle))
-        used = {folder for _, _, folder in found.values()}
         labels: list[WeakLabel] = []
         with self._lock:  # the web process has several threads
-            self._loaded = {folder: one for folder, one in self._loaded.items() if folder in used}
             for question, number, folder in found.values():
                 try:
                     labels += self._predicted(question, number, folder, examples)
@@ -156,9 +158,11 @@ class StudentPredictor:
         self, question: Question, number: int, folder: Path, examples: Sequence[Example]
     ) -> list[WeakLabel]:
         trainer = self.trainers.of(question)
-        if folder not in self._loaded:
-            self._loaded[folder] = trainer.load(_RECIPE, folder)
-        table = trainer.predict(self._loaded[folder], question, examples)
+        student = self._loaded.pop(folder, None) or trainer.load(_RECIPE, folder)
+        self._loaded[folder] = student  # the last one used is the last in the dict
+        for oldest in list(self._loaded)[:-_MAX_LOADED]:
+            del self._loaded[oldest]
+        table = trainer.predict(student, question, examples)
         if table is None:
             return []
         matrix = table.joined_to(

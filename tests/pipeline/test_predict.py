@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -256,27 +258,52 @@ class Releases:
         return {"learned": {"q": self.made_from}}
 
 
-@pytest.fixture
-def labels_of(tmp_path):
+def save_student(folder: Path, project_id: ProjectId) -> None:
     pool = PoolTexts((1,), ("good",))
     has = np.array([True])
     data = TrainingSet(pool, ("good", "bad"), np.array([[1.0, 0.0]]), has, ~has)
     model, _ = FakeSmallModel().fit(data)
     question = guidelines_of("good", "bad").schema.questions[0]
-    model.save(artifacts(tmp_path / SERVED_PROJECT.id / "3", question).model(1))
+    model.save(artifacts(folder / project_id / "3", question).model(1))
 
-    trainers = StudentTrainers(
-        ClassifierTrainer(lambda recipe: FakeSmallModel()),
+
+def trainers_of(make: Callable[[], FakeSmallModel] = FakeSmallModel) -> StudentTrainers:
+    return StudentTrainers(
+        ClassifierTrainer(lambda recipe: make()),
         TaggerTrainer(lambda recipe: FakeTagger(), FakeEncoder()),
     )
 
+
+@pytest.fixture
+def labels_of(tmp_path):
+    save_student(tmp_path, SERVED_PROJECT.id)
+
     def votes(releases: Releases, about: Guidelines | None = None):
-        student_predictor = StudentPredictor(releases, tmp_path, trainers)
+        student_predictor = StudentPredictor(releases, tmp_path, trainers_of())
         return student_predictor.weak_labels(
             SERVED_PROJECT, about or guidelines_of("good", "bad"), EXAMPLES
         )
 
     return votes
+
+
+@pytest.mark.parametrize(("n_projects", "n_loaded"), [(4, 4), (5, 10)])
+def test_the_four_students_used_last_stay_loaded(tmp_path, n_projects, n_loaded):
+    made: list[FakeSmallModel] = []
+
+    def make() -> FakeSmallModel:
+        made.append(FakeSmallModel())
+        return made[-1]
+
+    projects = [
+        replace(SERVED_PROJECT, id=ProjectId(f"{at}.1795215594")) for at in range(n_projects)
+    ]
+    for project in projects:
+        save_student(tmp_path, project.id)
+    predictor = StudentPredictor(Releases(), tmp_path, trainers_of(make))
+    for project in projects * 2:
+        assert len(predictor.weak_labels(project, guidelines_of("good", "bad"), EXAMPLES)) == 2
+    assert len(made) == n_loaded
 
 
 def test_the_student_of_the_served_labels_labels_each_text(labels_of):
