@@ -397,8 +397,8 @@ SAMPLES = (
             weak("urgency", 0.1, 0.2, 0.7),
         ),
         (
-            {"choices": ["Complaint"]},
             {"start": 6, "end": 8, "text": "17", "labels": ["Order"]},
+            {"choices": ["Complaint"]},
             {"rating": 3},
         ),
         {
