@@ -94,7 +94,7 @@ class ExpectedGain:
     min_lead: float = 0.0
 
     @property
-    def is_borne_out(self) -> bool:
+    def is_supported(self) -> bool:
         """Return whether the change gains something even at the lower end of the interval."""
         return self.low > 0
 
@@ -131,7 +131,7 @@ def expected_gain(changed: ChangedDecisions, *, min_lead: float = 0.0) -> Expect
     return ExpectedGain(total / n, low, high, changed.found.shape[1], n, min_lead)
 
 
-def borne_out_changes(changed: ChangedDecisions) -> tuple[ExpectedGain, NDArray[np.intp]]:
+def supported_changes(changed: ChangedDecisions) -> tuple[ExpectedGain, NDArray[np.intp]]:
     """Return the gain of the most changes that evidence bears out, and the rows of their texts.
 
     Texts with little lead are left out step by step until the lower end of the interval is above 0.
@@ -145,6 +145,6 @@ def borne_out_changes(changed: ChangedDecisions) -> tuple[ExpectedGain, NDArray[
     for min_lead in _MIN_LEADS:
         chosen = changed.select(leads >= min_lead if min_lead else np.isfinite(leads))
         gain = expected_gain(chosen, min_lead=min_lead)
-        if gain.is_borne_out:
+        if gain.is_supported:
             return gain, np.unique(chosen.texts)
     return everything, none

@@ -57,12 +57,12 @@ class Aggregator:
         self.ensemble.fit_sample(self.guidelines.pool(project, is_sample=True))
         return True
 
-    def aggregate(self, project: Project, *, settled: Collection[str] = ()) -> AggregatedPool:
+    def aggregate(self, project: Project, *, decided: Collection[str] = ()) -> AggregatedPool:
         """Fit the label model to all labels of a project, aggregate them, and save both.
 
         Args:
             project: the project.
-            settled: questions whose served labels a round decided about: they change in the next
+            decided: questions whose served labels a round decided about: they change in the next
                 round or by people's answers, not because the label model was fitted again.
         """
         pool = self.pool(project)
@@ -74,7 +74,7 @@ class Aggregator:
             if label.annotator_kind is AnnotatorKind.AGGREGATED
         ]
         kept = {
-            q.name: _changed_ids(aggregated, q, served) for q in pool.questions if q.name in settled
+            q.name: _changed_ids(aggregated, q, served) for q in pool.questions if q.name in decided
         }
         aggregated = aggregated.keep(
             served, lambda label: label.example_id in kept.get(label.question, ())

@@ -71,11 +71,11 @@ class Trial:
         head = f"{new} labels {self.n_changed} of {self.n_sampled} tasks otherwise than {old}"
         if not self.n_judged:
             return f"{head}; nobody can tell which is better: no people's answers, nobody else"
-        verdict = "expected to pay" if self.pays else "not expected to pay"
+        expectation = "expected to pay" if self.pays else "not expected to pay"
         shares = [f"{100 * n / self.n_judged:.0f} %" for n in (self.n_new, self.n_old)]
         return (
             f"{head}; on {self.n_judged} labels that {self.judge} it agrees with them on "
-            f"{shares[0]} and {old} on {shares[1]}: {verdict}"
+            f"{shares[0]} and {old} on {shares[1]}: {expectation}"
         )
 
 

@@ -179,12 +179,12 @@ class Orderer:
         try:
             learned = self.stores.releases.provenance(project.id, project.model_version)
             is_outdated = self.stores.state.current(project, OUTDATED) is not None
-            settled = [
+            decided = [
                 name
                 for name, source in learned.get(LEARNED, {}).items()
                 if LABELS_FROM in source and not is_outdated
             ]
-            aggregated = self.aggregator.aggregate(project, settled=settled)
+            aggregated = self.aggregator.aggregate(project, decided=decided)
             self.releases.draft(aggregated, {"kind": "ordering"})
         except UnsupportedLabelConfig as exc:
             self.stores.jobs.note_problem(project_id, ORDERING, str(exc))

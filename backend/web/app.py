@@ -19,7 +19,7 @@ from backend.errors import (
 )
 from backend.web.access import AccessRules
 from backend.web.metrics import metrics_blueprint
-from backend.web.ml_routes import ml_blueprint
+from backend.web.ml_routes import health_blueprint, ml_blueprint
 
 if TYPE_CHECKING:
     from backend.services import Services
@@ -45,6 +45,7 @@ def build_app(services: Services, make_backend: Callable[..., Any]) -> Flask:
     app = Flask(__name__)
     app.config["MAX_CONTENT_LENGTH"] = services.settings.max_request_mb * 1024**2
     app.json.sort_keys = False  # type: ignore[attr-defined]
+    app.register_blueprint(health_blueprint(services))
     app.register_blueprint(ml_blueprint(services, make_backend))
     app.register_blueprint(metrics_blueprint(services))
     rules = AccessRules(services)

@@ -14,14 +14,9 @@ if TYPE_CHECKING:
     from backend.services import Services
 
 
-def ml_blueprint(services: Services, make_backend: Callable[..., Any]) -> Blueprint:
-    """Build the routes of an ML backend and /status.
-
-    Args:
-        services: the use cases.
-        make_backend: `model.FreeALBackend`, called with `project_id` and `label_config`.
-    """
-    blueprint = Blueprint("ml", __name__)
+def health_blueprint(services: Services) -> Blueprint:
+    """Build /health, which Label Studio calls too, and /ready."""
+    blueprint = Blueprint("health", __name__)
 
     @blueprint.get("/")
     @blueprint.get("/health")
@@ -33,6 +28,18 @@ def ml_blueprint(services: Services, make_backend: Callable[..., Any]) -> Bluepr
     def ready() -> tuple[Response, int]:
         report = services.readiness.report()
         return jsonify(report), 200 if report["is_ready"] else 503
+
+    return blueprint
+
+
+def ml_blueprint(services: Services, make_backend: Callable[..., Any]) -> Blueprint:
+    """Build the routes of an ML backend and /status.
+
+    Args:
+        services: the use cases.
+        make_backend: `model.FreeALBackend`, called with `project_id` and `label_config`.
+    """
+    blueprint = Blueprint("ml", __name__)
 
     @blueprint.post("/setup")
     def setup() -> Response:

@@ -7,8 +7,8 @@ import pytest
 
 from backend.evaluation.expected_gain import (
     ChangedDecisions,
-    borne_out_changes,
     expected_gain,
+    supported_changes,
 )
 
 
@@ -51,12 +51,12 @@ def test_a_change_that_rests_on_one_annotator_gains_less_and_less_surely():
 
 def test_no_change_gains_nothing_for_sure():
     gain = expected_gain(alike([], [], 30))
-    assert (gain.value, gain.low, gain.high, gain.is_borne_out) == (0.0, 0.0, 0.0, False)
+    assert (gain.value, gain.low, gain.high, gain.is_supported) == (0.0, 0.0, 0.0, False)
 
 
 def test_clear_changes_are_made_and_doubtful_ones_left_out():
     changed = alike([0.95] * 30 + [0.5] * 60, [0.05] * 30 + [0.5] * 60, 300)
-    gain, rows = borne_out_changes(changed)
+    gain, rows = supported_changes(changed)
     assert rows.tolist() == list(range(30))
     assert gain.value == pytest.approx(0.9 * 30 / 300)
     assert gain.min_lead > 0
@@ -64,13 +64,13 @@ def test_clear_changes_are_made_and_doubtful_ones_left_out():
 
 
 def test_changes_that_are_all_clear_are_all_made():
-    gain, rows = borne_out_changes(alike([0.8] * 80, [0.1] * 80, 400))
+    gain, rows = supported_changes(alike([0.8] * 80, [0.1] * 80, 400))
     assert len(rows) == 80
     assert gain.min_lead == 0.0
 
 
 def test_doubtful_changes_are_not_made_however_many():
-    gain, rows = borne_out_changes(alike([0.55] * 500, [0.4] * 500, 1000))
+    gain, rows = supported_changes(alike([0.55] * 500, [0.4] * 500, 1000))
     assert rows.tolist() == []
     assert gain.low < 0 < gain.value
     assert gain.n_changed == 500
@@ -78,7 +78,7 @@ def test_doubtful_changes_are_not_made_however_many():
 
 def test_two_annotators_are_too_few_to_tell_common_errors_apart():
     clear = alike([0.99] * 200, [0.01] * 200, 400, n_referees=3)
-    _, rows = borne_out_changes(clear)
+    _, rows = supported_changes(clear)
     assert rows.tolist() == []
 
 
@@ -90,7 +90,7 @@ def test_a_text_changes_as_a_whole_by_the_mean_lead_of_its_decisions():
     )
     assert changed.leads_of_texts[:40] == pytest.approx([0.96] * 40)
     assert changed.leads_of_texts[40:] == pytest.approx([0.0] * 120)
-    _, texts = borne_out_changes(changed)
+    _, texts = supported_changes(changed)
     assert texts.tolist() == list(range(20))
 
 

@@ -23,15 +23,15 @@ def fused(house, project):
     }
 
 
-@pytest.mark.parametrize(("settled", "is_kept"), [(("sentiment",), True), ((), False)])
-def test_a_label_changes_by_a_new_fit_only_where_no_round_decided(house, settled, is_kept):
+@pytest.mark.parametrize(("decided", "is_kept"), [(("sentiment",), True), ((), False)])
+def test_a_label_changes_by_a_new_fit_only_where_no_round_decided(house, decided, is_kept):
     project_id = house.connected(30)
     house.prelabel(project_id)
     project = house.projects.get(project_id)
     first, label = next(iter(fused(house, project).items()))
     turned = replace(label, probabilities=label.probabilities[::-1])
     house.labels.save(project, [turned], [])
-    aggregated = house.aggregator.aggregate(project, settled=settled)
+    aggregated = house.aggregator.aggregate(project, decided=decided)
     expected = turned if is_kept else label
     assert fused(house, project)[first].probabilities == pytest.approx(expected.probabilities)
     (question,) = aggregated.pool.questions
@@ -47,6 +47,6 @@ def test_people_change_it_nevertheless(house):
     house.labels.save(project, [replace(label, probabilities=label.probabilities[::-1])], [])
     assert people_answer(house, project_id, 1) == [first]
     house.prelabel(project_id)
-    house.aggregator.aggregate(project, settled=("sentiment",))
+    house.aggregator.aggregate(project, decided=("sentiment",))
     assert fused(house, project)[first].source == "human"
     assert max(fused(house, project)[first].probabilities) == 1.0

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from backend.domain.questions import Question
 from backend.domain.rounds import LabelsChange
-from backend.evaluation.expected_gain import ExpectedGain, borne_out_changes
+from backend.evaluation.expected_gain import ExpectedGain, supported_changes
 from backend.evaluation.gate import GateDecision
 from backend.label_model.changes import changed_decisions
 from backend.label_model.label_tables import LabelTable, aggregated_table
@@ -72,11 +72,11 @@ class ChangeRule:
             few = "no label changes: people have answered too few texts (LABELS_CHANGE=people)"
             return LabelChange(False, differs, few)
         changed = changed_decisions(question, served, found, self._referees(pool, question))
-        gain, texts = borne_out_changes(changed)
+        gain, texts = supported_changes(changed)
         is_kept = differs & ~np.isin(np.arange(len(differs)), texts)
         n_all, n_texts = int(differs.sum()), len(texts)
-        verdict = f"served, {n_texts} of {n_all} changed texts" if n_texts else "not served"
-        return LabelChange(n_texts > 0, is_kept, f"expected {gain}: {verdict}", gain)
+        what = f"served, {n_texts} of {n_all} changed texts" if n_texts else "not served"
+        return LabelChange(n_texts > 0, is_kept, f"expected {gain}: {what}", gain)
 
     def _referees(self, pool: Pool, question: Question) -> list[LabelTable]:
         """Return labels aggregated of all annotators, then of all but one; without people's."""

@@ -90,7 +90,7 @@ class RoundLabels:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Verdict:
+class _Outcome:
     """What is decided about a question's labels, and its figures."""
 
     made: RoundLabels
@@ -152,28 +152,28 @@ class PromoteStep:
         if released is not None:
             return self._finish(first, *released)
         self.context.note(first, "release")
-        verdicts, failures = [], {}
+        outcomes, failures = [], {}
         for active in turns:
             made = None if active.files.failure else self._labels(active, active.files.n_cycles)
             if made is not None:
-                verdicts.append(self._judge(made))
+                outcomes.append(self._judge(made))
             else:
                 failures[active.question.name] = active.files.failure or "no labels were made"
-        figures: dict[str, Any] = {v.made.question.name: v.figures for v in verdicts}
+        figures: dict[str, Any] = {each.made.question.name: each.figures for each in outcomes}
         figures |= {name: {"error": reason} for name, reason in failures.items()}
         metrics = {QUESTIONS: figures}
-        if not verdicts:
+        if not outcomes:
             reasons = (f"{name}: {reason}" for name, reason in failures.items())
             raise NothingLearned("; ".join(reasons))
-        issues = [issue for verdict in verdicts for issue in verdict.issues]
+        issues = [issue for outcome in outcomes for issue in outcome.issues]
         save_issues(self.stores, first.project, issues)
-        if not any(verdict.decision.is_promoted for verdict in verdicts):
+        if not any(outcome.decision.is_promoted for outcome in outcomes):
             self.stores.rounds.finish(first.round, RoundState.REFUSED, metrics=metrics)
             _LOG.info("project=%s round=%d refused", first.project.id, first.round.number)
             return {"is_released": 0}
-        return self._finish(first, metrics, self._draft(first, verdicts, metrics))
+        return self._finish(first, metrics, self._draft(first, outcomes, metrics))
 
-    def _judge(self, made: RoundLabels) -> _Verdict:
+    def _judge(self, made: RoundLabels) -> _Outcome:
         """Return what is decided about a question's labels."""
         active = made.active
         held_out = active.recipe.held_out(made.pool, made.question, made.table)
@@ -203,7 +203,7 @@ class PromoteStep:
             "n_issues": len(issues),
             "expected_gain": None if change.gain is None else change.gain.to_json(),
         }
-        return _Verdict(made, decision, change, figures, issues)
+        return _Outcome(made, decision, change, figures, issues)
 
     def _served(self, project: Project) -> list[WeakLabel]:
         """Return the aggregated labels that are served now."""
@@ -211,15 +211,15 @@ class PromoteStep:
         return [label for label in labels if label.annotator == AGGREGATED]
 
     def _draft(
-        self, first: ActiveRound, verdicts: Sequence[_Verdict], metrics: Mapping[str, Any]
+        self, first: ActiveRound, outcomes: Sequence[_Outcome], metrics: Mapping[str, Any]
     ) -> str:
         """Save the labels that replace served ones, and draft a release; return its version."""
-        promoted = [verdict for verdict in verdicts if verdict.decision.is_promoted]
+        promoted = [outcome for outcome in outcomes if outcome.decision.is_promoted]
         aggregated = self._composed(first, promoted)
         names = {v.made.question.name for v in promoted if v.change.is_any}
-        for verdict in promoted:
-            if verdict.change.is_any:
-                self._save(verdict.made, aggregated.labels)
+        for outcome in promoted:
+            if outcome.change.is_any:
+                self._save(outcome.made, aggregated.labels)
         sources = {
             v.made.question.name: self._source(v.made, is_better=v.made.question.name in names)
             for v in promoted
@@ -283,14 +283,14 @@ class PromoteStep:
             self.ensemble.save_state(project, state)
         labels.save(project, [one for one in aggregated if one.question == question.name], [])
 
-    def _composed(self, first: ActiveRound, promoted: Sequence[_Verdict]) -> AggregatedPool:
+    def _composed(self, first: ActiveRound, promoted: Sequence[_Outcome]) -> AggregatedPool:
         """Return the round's labels where they replace those served, which stay elsewhere.
 
         Where nothing is served yet, these are the round's labels, or the first annotators'. The
         posteriors of annotators are the round's, so that the queue uses the student's.
         """
         pool = self.aggregator.pool(first.project, has_round_labels=False)
-        own = {verdict.made.question.name: verdict.made for verdict in promoted}
+        own = {outcome.made.question.name: outcome.made for outcome in promoted}
         for made in own.values():
             pool = pool.with_matrix(made.question, made.pool.matrices[made.question.name])
         base = self.ensemble.aggregate(pool)

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from backend.domain.labels import Demonstration
 from backend.domain.rounds import RoundState
 from backend.errors import LanguageModelUnavailable, TrainingDiverged
 from tests.conftest import SENTIMENT
@@ -106,15 +107,16 @@ def test_a_project_of_free_text_alone_has_no_round(house):
     assert house.rounds.history(project_id) == []
 
 
+def demonstrations_of(house, question: str) -> list[Demonstration]:
+    """Return all demonstrations that the LLM was shown for a question."""
+    of_texts = [of_text for shots in house.annotator.shots for of_text in shots[question].values()]
+    return [shot for of_text in of_texts for shot in of_text]
+
+
 def test_demonstrations_of_several_labels_show_all_of_them(house):
     project_id = labelled(house, TOPICS)
     house.round(project_id)
-    shown = [
-        shot
-        for shots in house.annotator.shots
-        for of_text in shots["topics"].values()
-        for shot in of_text
-    ]
+    shown = demonstrations_of(house, "topics")
     assert shown
     for shot in shown:
         named = {label for label in ("good", "price", "room") if label in shot.texts["text"]}
@@ -125,12 +127,7 @@ def test_demonstrations_of_several_labels_show_all_of_them(house):
 def test_demonstrations_of_spans_show_spans_and_texts_without_any(house):
     project_id = labelled(house, NAMES)
     house.round(project_id)
-    shown = [
-        shot
-        for shots in house.annotator.shots
-        for of_text in shots["names"].values()
-        for shot in of_text
-    ]
+    shown = demonstrations_of(house, "names")
     found = {
         tuple(shot.texts["text"][span.start : span.end] for span in shot.answer.spans)
         for shot in shown
