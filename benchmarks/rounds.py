@@ -18,27 +18,31 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from backend.active_learning.holdout import LabelSource, estimate_accuracies
-from backend.domain.labels import AnnotatorKind, WeakLabel
+from backend.domain.labels import AnnotatorKind
 from backend.domain.ports import Step
 from backend.domain.projects import ProjectId
-from backend.domain.student import PoolTexts
+from backend.domain.questions import Question
 from backend.factories import connect_language_model
-from backend.label_model.labels_matrix import align_rows
+from backend.label_model.label_tables import Parts, aggregated_table, given_table, stored_table
 from backend.pipeline.pool import Pool
 from backend.pipeline.prelabel import prelabel
+from backend.pipeline.rounds.cleanup import RoundCleaner
 from backend.pipeline.rounds.context import FINAL, RoundArtifacts, artifacts, student_name
+from backend.pipeline.rounds.students import trained_table
 from backend.pipeline.rounds.workflow import run_round
 from backend.services import Adapters, Services, build_services
 from backend.settings import Settings
 from benchmarks.datasets import Dataset, load
 from benchmarks.language_models import cached_language_model
 from benchmarks.report import Report
+from benchmarks.round_scores import annotator_tables, gold_label, gold_parts, score_table
 from benchmarks.simulated_label_studio import BACKEND_URL, SimulatedPlatform
 
 _SEED = 0
 _N_TEST = 300
 _N_RESAMPLES = 50
 _N_LABELED = 100
+_N_TIMED = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +82,17 @@ class RoundsRun:
         }
 
 
+class _KeepsStudents(RoundCleaner):
+    """Cleans nothing: a student that is not served is tried on test texts all the same."""
+
+    def __init__(self) -> None:
+        """Need no store."""
+
+    def clean(self, project_id: ProjectId, *, is_thorough: bool = False) -> dict[str, int]:
+        """Leave every file."""
+        return {"n_deleted": 0}
+
+
 class TimedSteps:
     """Runs steps in this process and sums their seconds by name."""
 
@@ -104,9 +119,9 @@ class SimulatedProject:
     steps: TimedSteps
 
     @property
-    def gold(self) -> dict[int, int]:
-        """Return the gold class of each task of the pool."""
-        return {each.task.id: int(each.gold) for each in self.data.train}  # type: ignore[arg-type]
+    def gold(self) -> dict[int, Parts]:
+        """Return the gold answer of each task of the pool."""
+        return {each.task.id: gold_parts(each.gold) for each in self.data.train}
 
 
 def run(report: Report, config: RoundsRun, *, console: Console) -> None:
@@ -145,7 +160,8 @@ def _measure(report: Report, simulation: SimulatedProject, console: Console) -> 
     console.print(steps[-1])
     if simulation.config.n_humans:
         _submit_human_labels(simulation, simulation.config.n_humans)
-    run_round(project_id, simulation.steps, services.round_steps, is_asked=True)
+    steps_of_round = replace(services.round_steps, cleaner=_KeepsStudents())
+    run_round(project_id, simulation.steps, steps_of_round, is_asked=True)
     steps += _cycles(simulation, 1)
     seconds = time.perf_counter() - started
     steps.append({"step": "released", **_pool_scores(simulation)})
@@ -154,6 +170,8 @@ def _measure(report: Report, simulation: SimulatedProject, console: Console) -> 
     on_test = _test_scores(simulation)
     report.results = _results(simulation, steps) | {"test": on_test, "seconds": round(seconds, 1)}
     report.results |= _interval_coverage(simulation)
+    services.round_steps.cleaner.clean(project_id)
+    report.results["round_mb"] = round(_folder_size(services.models / project_id) / 1e6, 1)
     report.notes["step_seconds"] = {k: round(v, 1) for k, v in simulation.steps.seconds.items()}
 
 
@@ -167,10 +185,8 @@ def _submit_human_labels(simulation: SimulatedProject, n_humans: int) -> None:
     if simulation.config.order == "random":
         ids = np.random.default_rng(simulation.config.seed).permutation(sorted(ids)).tolist()
     schema = services.config.read_schema(simulation.data.label_config)
-    question = schema.questions[0]
     for task_id in ids[:n_humans]:
-        row = np.eye(len(question.labels))[simulation.gold[task_id]]
-        human = WeakLabel(task_id, question.name, "person", "", tuple(row.tolist()))
+        human = gold_label(schema.questions[0], task_id, simulation.gold[task_id])
         prediction = services.config.write_prediction(schema, [human], "", None)
         if prediction is not None:
             simulation.platform.annotate(task_id, prediction.result)
@@ -178,7 +194,7 @@ def _submit_human_labels(simulation: SimulatedProject, n_humans: int) -> None:
 
 
 def _pool_scores(simulation: SimulatedProject) -> dict[str, Any]:
-    """Return the accuracy of each annotator and of the aggregated labels on the pool.
+    """Return the figure of each annotator and of the aggregated labels on the pool.
 
     Human labels replace aggregated ones, as in an export, also where the latter are older.
     """
@@ -188,58 +204,52 @@ def _pool_scores(simulation: SimulatedProject) -> dict[str, Any]:
         return {}
     pool = services.aggregator.pool(project)
     question = pool.guidelines.schema.questions[0]
-    gold = np.array([simulation.gold[example.id] for example in pool.examples])
-    matrix = pool.matrices[question.name]
-    stored = {
-        label.example_id: label.probabilities
-        for label in services.stores.labels.weak_labels(project)
-        if label.annotator_kind is AnnotatorKind.AGGREGATED and label.question == question.name
-    }
-    aggregated = np.full((len(gold), len(question.labels)), np.nan)
-    for row, example in enumerate(pool.examples):
-        if stored.get(example.id):
-            aggregated[row] = stored[example.id]
-        if example.id in pool.human[question.name]:
-            aggregated[row] = np.eye(len(question.labels))[pool.human[question.name][example.id]]
-    return {
-        _short(name, matrix.kinds[name]): _accuracy(p, gold)
-        for name, p in matrix.posteriors.items()
-    } | {"fused": _accuracy(aggregated, gold)}
+    stored = services.stores.labels.weak_labels(project)
+    served = given_table(
+        question, [one for one in stored if one.annotator_kind is AnnotatorKind.AGGREGATED]
+    ).align(pool.example_ids)
+    people = pool.human_table(question)
+    tables = annotator_tables(question, pool.matrices[question.name])
+    tables["fused"] = served.overlay(people.has_label, people)
+    return {name: score_table(table, simulation.gold) for name, table in tables.items()}
 
 
 def _files(services: Services, project_id: ProjectId, number: int) -> RoundArtifacts:
+    return artifacts(services.models / project_id / str(number), _question(services, project_id))
+
+
+def _question(services: Services, project_id: ProjectId) -> Question:
     project = services.stores.projects.get(project_id)
     if project is None:
         raise ValueError("the project is not there")
-    question = services.guidelines.read(project).schema.learned[0]
-    return artifacts(services.models / project_id / str(number), question)
+    return services.guidelines.read(project).schema.learned[0]
 
 
 def _cycles(simulation: SimulatedProject, number: int) -> list[dict[str, Any]]:
-    """Return the accuracies of each cycle of a round, from the round's own files."""
+    """Return the figures of each cycle of a round, from the round's own files."""
     services, project_id = simulation.services, simulation.platform.project_id
+    question = _question(services, project_id)
     files = _files(services, project_id, number)
-    ids = np.array(sorted(simulation.gold), dtype=np.int64)
-    gold = np.array([simulation.gold[int(i)] for i in ids])
     found: list[dict[str, Any]] = []
     cycle = 0
     while (trained := files.read(f"train-{cycle}")) is not None:
         scores: dict[str, Any] = {"step": f"round {number} cycle {cycle}"}
         for key in ("targets", "cross_fitted", "prediction"):
-            scores[f"small_{key}"] = _accuracy(align_rows(trained["ids"], trained[key], ids), gold)
+            table = trained_table(question, trained, key)
+            scores[f"small_{key}"] = score_table(table, simulation.gold)
         for key in ("votes", "fused"):
             stored = files.read(f"{key}-{cycle}")
             if stored is not None:
-                rows = align_rows(stored["ids"], stored["probabilities"], ids)
-                scores[key] = _accuracy(rows, gold)
-                scores[f"n_{key}"] = int(np.isfinite(rows).all(axis=1).sum())
+                table = stored_table(question, stored)
+                scores[key] = score_table(table, simulation.gold)
+                scores[f"n_{key}"] = int(table.has_label.sum())
         found.append(scores)
         cycle += 1
     return found
 
 
 def _test_scores(simulation: SimulatedProject) -> dict[str, Any]:
-    """Return accuracies on test texts."""
+    """Return figures on test texts, and the milliseconds in which the student answers one."""
     services = simulation.services
     project = services.stores.projects.get(simulation.platform.project_id)
     history = services.stores.rounds.history(simulation.platform.project_id)
@@ -249,26 +259,30 @@ def _test_scores(simulation: SimulatedProject) -> dict[str, Any]:
     question = guidelines.schema.learned[0]
     tasks = [each.task for each in simulation.data.evaluated]
     examples = services.guidelines.examples(guidelines, tasks)
-    gold = np.array([each.gold for each in simulation.data.evaluated])
+    gold = {each.task.id: gold_parts(each.gold) for each in simulation.data.evaluated}
     pool = Pool(project, guidelines, tasks, examples).with_weak_labels(
         services.ensemble.collect(project, guidelines, examples)
     )
-    matrix = pool.matrices[question.name]
-    scores = {
-        _short(name, matrix.kinds[name]): _accuracy(p, gold)
-        for name, p in matrix.posteriors.items()
-    }
+    tables = annotator_tables(question, pool.matrices[question.name])
     recipe = history[-1].recipe
     files = _files(services, project.id, history[-1].number)
-    model = services.make_student(recipe).load(files.model(files.n_cycles))
-    predicted = model.predict(PoolTexts.of(question, examples)).probabilities
-    matrix = matrix.with_annotator(student_name(recipe), predicted, AnnotatorKind.STUDENT, "")
-    result = services.ensemble.aggregate(pool.with_matrix(question, matrix))
-    aggregated = result.posteriors(question)
-    return scores | {
-        "small_model": _accuracy(predicted, gold),
-        "fused": _accuracy(aggregated, gold),
-    }
+    trainer = services.student_trainers.of(question)
+    student = trainer.load(recipe, files.model(files.n_cycles))
+    predicted = trainer.predict(student, question, examples)
+    if predicted is None:
+        raise ValueError("the student has learned other labels than the project's")
+    name = student_name(recipe)
+    pool = pool.with_annotator(question, predicted, name, AnnotatorKind.STUDENT, "")
+    result = services.ensemble.aggregate(pool)
+    tables["small_model"] = predicted
+    tables["fused"] = aggregated_table(question, pool.example_ids, result.matrices[question.name])
+    times = []
+    for example in examples[:_N_TIMED]:
+        started = time.perf_counter()
+        trainer.predict(student, question, [example])
+        times.append(1000 * (time.perf_counter() - started))
+    scores: dict[str, Any] = {name: score_table(table, gold) for name, table in tables.items()}
+    return scores | {"student_ms": round(float(np.median(times)), 1)}
 
 
 def _results(simulation: SimulatedProject, steps: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -279,9 +293,10 @@ def _results(simulation: SimulatedProject, steps: Sequence[dict[str, Any]]) -> d
     usage = services.stores.llm_cache.usage(project_id)
     estimate = metrics.get("accuracies", {}).get("fused")
     return {
-        "zero_shot_accuracy": max(v for k, v in first.items() if k in ("llm", "similarity")),
+        "zero_shot_accuracy": max(first[k] for k in ("llm", "similarity") if first.get(k)),
         "prelabel_accuracy": first["fused"],
         "fused_accuracy": last["fused"],
+        "measure": "accuracy" if simulation.data.kind.is_exclusive else "micro F1",
         "small_model_accuracy": last.get("small-model"),
         "n_human_labels": simulation.config.n_humans,
         "tokens_in": sum(each.n_tokens_in for each in usage),
@@ -302,6 +317,10 @@ def _figures(simulation: SimulatedProject) -> dict[str, Any]:
     return dict(next(iter(history[-1].figures.values()), {})) if history else {}
 
 
+def _folder_size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
 def _interval_coverage(simulation: SimulatedProject) -> dict[str, float]:
     """Return the coverage of the estimated accuracy's interval over drawn random holdouts.
 
@@ -313,9 +332,9 @@ def _interval_coverage(simulation: SimulatedProject) -> dict[str, float]:
         return {}
     files = _files(simulation.services, simulation.platform.project_id, history[-1].number)
     stored = files.read(FINAL)
-    if stored is None:
+    if stored is None or not simulation.data.kind.is_exclusive:
         return {}
-    gold = np.array([simulation.gold[int(i)] for i in stored["ids"]], dtype=np.int64)
+    gold = np.array([next(iter(simulation.gold[int(i)])) for i in stored["ids"]], dtype=np.int64)
     source = LabelSource("fused", np.nan_to_num(stored["probabilities"], nan=0.0))
     n_holdout = int(_figures(simulation).get("n_audited", 0))
     sizes = {"interval_coverage": n_holdout, "interval_coverage_100": _N_LABELED}
@@ -337,17 +356,3 @@ def _coverage(
         estimate = estimate_accuracies([source], labels, reference=source)[source.name]
         n_covering += estimate.low <= accuracy <= estimate.high
     return n_covering / _N_RESAMPLES
-
-
-def _short(name: str, kind: AnnotatorKind) -> str:
-    if kind is AnnotatorKind.LLM_DEMONSTRATIONS:
-        return "llm+shots"
-    return "llm" if kind is AnnotatorKind.LLM else name.split(":", 1)[0]
-
-
-def _accuracy(rows: NDArray[np.float64], gold: NDArray[np.int64]) -> float | None:
-    """Return the accuracy over texts without abstention, 4 decimals; None without any."""
-    known = np.isfinite(rows).all(axis=1)
-    if not known.any():
-        return None
-    return round(float((rows[known].argmax(axis=1) == gold[known]).mean()), 4)
