@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
+from backend.active_learning.holdout import LabelSource, estimate_accuracies
 from backend.domain.labels import AnnotatorKind, WeakLabel
 from backend.domain.questions import Question
 from backend.evaluation.metrics import micro_f1
@@ -19,6 +21,8 @@ from backend.label_model.label_tables import (
 )
 from backend.label_model.labels_matrix import LabelsMatrix
 from benchmarks.datasets import Gold
+
+_N_RESAMPLES = 50
 
 
 def gold_parts(gold: Gold) -> Parts:
@@ -62,6 +66,37 @@ def score_table(table: LabelTable, gold: Mapping[int, Parts]) -> float | None:
     if isinstance(table, Posteriors) and table.is_exclusive:
         return round(float(np.mean([parts[row] == wanted[row] for row in known])), 4)
     return round(micro_f1(parts, wanted), 4)
+
+
+def net_gain(before: LabelTable, after: LabelTable, gold: Mapping[int, Parts]) -> int:
+    """Return how many more decisions are right after a change, in rows that both label.
+
+    A single label is one decision; of several labels, and of spans, each that either has is one.
+    """
+    is_exclusive = isinstance(before, Posteriors) and before.is_exclusive
+    rows = zip(before.ids.tolist(), before.parts, after.parts, before.differs(after), strict=True)
+    gained = 0
+    for example_id, old, new, differs in rows:
+        wanted = gold[example_id]
+        if differs and is_exclusive:
+            gained += int(new == wanted) - int(old == wanted)
+        elif differs:
+            gained += 2 * len((new ^ old) & (new & wanted | old - wanted)) - len(new ^ old)
+    return gained
+
+
+def interval_coverage(
+    source: LabelSource, gold: NDArray[np.int64], n_labeled: int, rng: np.random.Generator
+) -> float:
+    """Return how often the interval from n drawn labels has the true accuracy, of 50 draws."""
+    accuracy = float((source.labels == gold).mean())
+    n_covering = 0
+    for _ in range(_N_RESAMPLES):
+        rows = rng.choice(len(gold), size=n_labeled, replace=False)
+        labels = {int(row): int(gold[row]) for row in rows}
+        estimate = estimate_accuracies([source], labels, reference=source)[source.name]
+        n_covering += estimate.low <= accuracy <= estimate.high
+    return n_covering / _N_RESAMPLES
 
 
 def _short(name: str, kind: AnnotatorKind) -> str:

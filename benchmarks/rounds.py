@@ -14,20 +14,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 
-from backend.active_learning.holdout import LabelSource, estimate_accuracies
+from backend.active_learning.holdout import LabelSource
 from backend.domain.labels import AnnotatorKind
 from backend.domain.ports import Step
 from backend.domain.projects import ProjectId
 from backend.domain.questions import Question
 from backend.factories import connect_language_model
-from backend.label_model.label_tables import Parts, aggregated_table, given_table, stored_table
+from backend.label_model.label_tables import (
+    LabelTable,
+    Parts,
+    aggregated_table,
+    given_table,
+    stored_table,
+)
 from backend.pipeline.pool import Pool
 from backend.pipeline.prelabel import prelabel
 from backend.pipeline.rounds.cleanup import RoundCleaner
-from backend.pipeline.rounds.context import FINAL, RoundArtifacts, artifacts, student_name
+from backend.pipeline.rounds.context import FINAL, FUSED, RoundArtifacts, artifacts, student_name
 from backend.pipeline.rounds.students import trained_table
 from backend.pipeline.rounds.workflow import run_round
 from backend.services import Adapters, Services, build_services
@@ -35,12 +40,18 @@ from backend.settings import Settings
 from benchmarks.datasets import Dataset, load
 from benchmarks.language_models import cached_language_model
 from benchmarks.report import Report
-from benchmarks.round_scores import annotator_tables, gold_label, gold_parts, score_table
+from benchmarks.round_scores import (
+    annotator_tables,
+    gold_label,
+    gold_parts,
+    interval_coverage,
+    net_gain,
+    score_table,
+)
 from benchmarks.simulated_label_studio import BACKEND_URL, SimulatedPlatform
 
 _SEED = 0
 _N_TEST = 300
-_N_RESAMPLES = 50
 _N_LABELED = 100
 _N_TIMED = 20
 
@@ -157,6 +168,7 @@ def _measure(report: Report, simulation: SimulatedProject, console: Console) -> 
     services.events.connect(project_id, simulation.data.label_config)
     prelabel(project_id, simulation.steps, services.round_steps.prelabel)
     steps = [{"step": "prelabel", **_pool_scores(simulation)}]
+    before = _served(simulation)
     console.print(steps[-1])
     if simulation.config.n_humans:
         _submit_human_labels(simulation, simulation.config.n_humans)
@@ -169,9 +181,10 @@ def _measure(report: Report, simulation: SimulatedProject, console: Console) -> 
         console.print(step)
     on_test = _test_scores(simulation)
     report.results = _results(simulation, steps) | {"test": on_test, "seconds": round(seconds, 1)}
-    report.results |= _interval_coverage(simulation)
+    report.results |= _interval_coverage(simulation) | _true_gain(simulation, before)
     services.round_steps.cleaner.clean(project_id)
     report.results["round_mb"] = round(_folder_size(services.models / project_id) / 1e6, 1)
+    report.notes["model"] = services.ensemble.llm_name()
     report.notes["step_seconds"] = {k: round(v, 1) for k, v in simulation.steps.seconds.items()}
 
 
@@ -204,14 +217,40 @@ def _pool_scores(simulation: SimulatedProject) -> dict[str, Any]:
         return {}
     pool = services.aggregator.pool(project)
     question = pool.guidelines.schema.questions[0]
-    stored = services.stores.labels.weak_labels(project)
-    served = given_table(
-        question, [one for one in stored if one.annotator_kind is AnnotatorKind.AGGREGATED]
-    ).align(pool.example_ids)
     people = pool.human_table(question)
     tables = annotator_tables(question, pool.matrices[question.name])
+    served = _served(simulation).align(pool.example_ids)
     tables["fused"] = served.overlay(people.has_label, people)
     return {name: score_table(table, simulation.gold) for name, table in tables.items()}
+
+
+def _served(simulation: SimulatedProject) -> LabelTable:
+    """Return the aggregated labels as they are stored."""
+    stores, project_id = simulation.services.stores, simulation.platform.project_id
+    project = stores.projects.get(project_id)
+    labels = stores.labels.weak_labels(project) if project else ()
+    aggregated = [one for one in labels if one.annotator_kind is AnnotatorKind.AGGREGATED]
+    return given_table(_question(simulation.services, project_id), aggregated)
+
+
+def _true_gain(simulation: SimulatedProject, before: LabelTable) -> dict[str, float]:
+    """Return what the change gained in truth, to compare with what the round expected.
+
+    It is of the labels that changed, or, where none did, of those that the round found.
+    """
+    expected = _figures(simulation).get("expected_gain")
+    history = simulation.services.stores.rounds.history(simulation.platform.project_id)
+    if expected is None or not expected["n_decisions"]:
+        return {}
+    after = _served(simulation).align(before.ids)
+    if not before.differs(after).any():
+        files = _files(simulation.services, simulation.platform.project_id, history[-1].number)
+        found = files.read(f"{FUSED}-{files.n_cycles}")
+        if found is not None:
+            question = _question(simulation.services, simulation.platform.project_id)
+            after = stored_table(question, found).align(before.ids)
+    n_gained = net_gain(before, after, simulation.gold)
+    return {"true_gain": round(n_gained / expected["n_decisions"], 4)}
 
 
 def _files(services: Services, project_id: ProjectId, number: int) -> RoundArtifacts:
@@ -339,20 +378,7 @@ def _interval_coverage(simulation: SimulatedProject) -> dict[str, float]:
     n_holdout = int(_figures(simulation).get("n_audited", 0))
     sizes = {"interval_coverage": n_holdout, "interval_coverage_100": _N_LABELED}
     return {
-        name: _coverage(source, gold, n, np.random.default_rng([simulation.config.seed, n]))
+        name: interval_coverage(source, gold, n, np.random.default_rng([simulation.config.seed, n]))
         for name, n in sizes.items()
         if 0 < n < len(gold)
     }
-
-
-def _coverage(
-    source: LabelSource, gold: NDArray[np.int64], n_labeled: int, rng: np.random.Generator
-) -> float:
-    accuracy = float((source.labels == gold).mean())
-    n_covering = 0
-    for _ in range(_N_RESAMPLES):
-        rows = rng.choice(len(gold), size=n_labeled, replace=False)
-        labels = {int(row): int(gold[row]) for row in rows}
-        estimate = estimate_accuracies([source], labels, reference=source)[source.name]
-        n_covering += estimate.low <= accuracy <= estimate.high
-    return n_covering / _N_RESAMPLES

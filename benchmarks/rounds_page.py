@@ -1,20 +1,57 @@
-"""Write docs/benchmarks/rounds.md from the reports beside it: goals, then a row per run."""
+"""Write docs/benchmarks/rounds.md from the reports beside it: goals, then a row per set."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
-_SETS = ("sst2", "mr", "trec", "ag_news", "sms_spam", "tweet_offensive")
+_CAPABLE, _SMALL = "qwen2.5-coder-1.5b", "smollm2-135m"
+_SINGLE = ("sst2", "mr", "trec", "ag_news", "sms_spam", "tweet_emotion", "tweet_offensive")
+_SPANS = {"bc5cdr": 5.0, "wnut17": 3.0}
+_SEVERAL = ("nlupp_banking", "goemotions")
 _N_HUMANS = 64
-_WITHOUT, _QUEUE, _RANDOM = (0, "queue"), (_N_HUMANS, "queue"), (_N_HUMANS, "random")
+_MAX_MB = 150.0
 
-Runs = dict[tuple[int, str], dict[str, dict[str, Any]]]
-"""Reports by number and order of human labels, then by data set."""
+Goal = tuple[str, bool | None, str]
+"""A goal in words, whether it is met (None: not measured) and what was found."""
+
+
+@dataclass(frozen=True, slots=True)
+class SetRuns:
+    """The runs of a data set with one LLM, one per seed, with the same number of human labels."""
+
+    name: str
+    reports: Sequence[dict[str, Any]]
+
+    def mean(self, read: Callable[[dict[str, Any]], float | None]) -> float | None:
+        """Return the mean of a figure over the seeds, None where a run lacks it."""
+        found = [read(report) for report in self.reports]
+        if any(one is None for one in found):
+            return None
+        return float(np.mean(cast(list[float], found)))
+
+    def points(self, better: str, worse: str) -> float:
+        """Return the mean difference of two results in points."""
+        gains = [r["results"][better] - r["results"][worse] for r in self.reports]
+        return 100 * float(np.mean(gains))
+
+    @property
+    def test_points(self) -> float:
+        """Return the points of the better of student and labels above the better annotator."""
+        gains = [
+            max(test["small_model"], test["fused"]) - max(_annotators(test))
+            for test in (report["results"]["test"] for report in self.reports)
+        ]
+        return 100 * float(np.mean(gains))
+
+
+Runs = dict[tuple[str, int, str], dict[str, SetRuns]]
+"""The runs by LLM, number and order of the human labels, then by data set."""
 
 
 def write_rounds_page(folder: Path) -> list[Path]:
@@ -29,13 +66,22 @@ def write_rounds_page(folder: Path) -> list[Path]:
 
 
 def grouped(reports: Sequence[dict[str, Any]]) -> Runs:
-    """Return the reports by kind of run and set."""
-    runs: Runs = {}
+    """Return the reports by LLM, human labels and set."""
+    found: dict[tuple[str, int, str], dict[str, list[dict[str, Any]]]] = {}
     for report in reports:
         parameters = report["parameters"]
         name = parameters["data"].removesuffix(".gz").removesuffix(".jsonl")
-        runs.setdefault((parameters["humans"], parameters["order"]), {})[name] = report
-    return runs
+        key = (_model(report), parameters["humans"], parameters["order"])
+        found.setdefault(key, {}).setdefault(name, []).append(report)
+    return {
+        key: {name: SetRuns(name, of_set) for name, of_set in sorted(of_key.items())}
+        for key, of_key in sorted(found.items())
+    }
+
+
+def _model(report: dict[str, Any]) -> str:
+    name = str(report["notes"].get("model", _SMALL)).removeprefix("llm:")  # the first had no other
+    return next((known for known in (_CAPABLE, _SMALL) if name.startswith(known)), name)
 
 
 def _lines(runs: Runs) -> list[str]:
@@ -43,149 +89,184 @@ def _lines(runs: Runs) -> list[str]:
         "# Rounds: what FreeAL adds to its annotators",
         "",
         "Written by `python -m benchmarks pages` from `rounds/*.json`, which `python -m benchmarks "
-        "rounds --data FILE [--humans 64] [--order random] --json OUT` measured: the product's own "
-        "workflow, LLM client and student over a Label Studio in memory; gold labels of the "
-        "training split serve as human labels of the queue's first tasks (or of drawn ones). "
-        "Accuracies are over the whole pool, where human labels replace aggregated ones: the "
-        "smaller the pool, the more of the gain is due to these labels themselves, and more so "
-        "with drawn ones than with the queue's, which begins with clear texts. `unlabeled` is the "
-        "accuracy on the tasks without a human label; the test columns are over 300 test texts.",
+        "rounds --data FILE [--limit 600] [--humans 64] [--order random] [--seed 1] --json OUT` "
+        "measured: the product's own workflow, LLM client and student over a Label Studio in "
+        "memory; gold labels of the training split serve as human labels. Figures are accuracies, "
+        "and micro F1 for several labels and for spans, over the whole pool, where human labels "
+        "replace aggregated ones; the test columns are over 300 test texts. *Change* is in "
+        "decisions (a single label, one label of several, a span): what the round expected with "
+        "its 90 % interval, and what it was in truth.",
         "",
         "## Goals",
         "",
         "| goal | met | measured |",
         "|---|---|---|",
-        *_goals(runs),
     ]
-    titles = {
-        _WITHOUT: "Without human labels",
-        _QUEUE: f"With {_N_HUMANS} human labels in the queue's order",
-        _RANDOM: f"With {_N_HUMANS} human labels of random texts",
-    }
-    for kind, title in titles.items():
-        if kind in runs:
-            lines += ["", f"## {title}", "", *_table(runs[kind])]
+    words = {True: "yes", False: "**no**", None: "not measured"}
+    lines += [f"| {goal} | {words[met]} | {found} |" for goal, met, found in _goals(runs)]
+    for (model, n_humans, order), sets in runs.items():
+        people = f"{n_humans} human labels, {order}" if n_humans else "nobody answers"
+        lines += ["", f"## {model}, {people}", "", *_table(sets)]
     return [*lines, ""]
 
 
-def _goals(runs: Runs) -> list[str]:
-    without, queue, random = (gains(runs.get(kind, {})) for kind in (_WITHOUT, _QUEUE, _RANDOM))
-    shared = sorted(set(queue) & set(random))
-    lead = [queue[name] - random[name] for name in shared]
-    on_test = [
-        100 * (_aggregated_on_test(runs[_QUEUE][name]) - _aggregated_on_test(runs[_RANDOM][name]))
-        for name in shared
+def _goals(runs: Runs) -> list[Goal]:
+    capable, small = (_without_people(runs, model) for model in (_CAPABLE, _SMALL))
+    return [
+        *_served(capable, _CAPABLE, least_mean=2.0, least=-0.5),
+        *_served(small, _SMALL, least_mean=0.0, least=-1.0),
+        _mean_goal(
+            f"{_CAPABLE}: served labels 5 points above the better zero-shot annotator on average",
+            {n: r.points("fused_accuracy", "zero_shot_accuracy") for n, r in capable.items()},
+            _SINGLE,
+            5.0,
+        ),
+        _mean_goal(
+            f"{_CAPABLE}: on test texts the better of student and labels 4 points above the better "
+            "zero-shot annotator on average",
+            {n: r.test_points for n, r in capable.items()},
+            _SINGLE,
+            4.0,
+        ),
+        _mean_goal(
+            f"{_CAPABLE}: several labels 3 points above the LLM's on average",
+            {n: r.points("fused_accuracy", "zero_shot_accuracy") for n, r in capable.items()},
+            _SEVERAL,
+            3.0,
+        ),
+        *(
+            _mean_goal(
+                f"{_CAPABLE}: spans of {name}, the better of student and labels {points:g} points "
+                "above the LLM's",
+                {n: r.test_points for n, r in capable.items()},
+                (name,),
+                points,
+            )
+            for name, points in _SPANS.items()
+        ),
+        _intervals_goal(runs),
+        _size_goal(runs),
     ]
-    coverage = {
-        f"{name} {kind[0]} {kind[1]}": report["results"].get("interval_coverage_100")
-        for kind, of_kind in runs.items()
-        for name, report in of_kind.items()
-    }
-    known = {name: value for name, value in coverage.items() if value is not None}
-    rows: list[tuple[str, bool | None, str]] = [
-        (
-            "without human labels, 5 points above the better zero-shot annotator on average",
-            bool(without) and float(np.mean(list(without.values()))) >= 5,
-            _mean_gain(without),
-        ),
-        (
-            "without human labels, on no set more than a point under it",
-            bool(without) and min(without.values()) >= -1,
-            _least_gain(without),
-        ),
-        (
-            f"with {_N_HUMANS} human labels in the queue's order, 14 points above it on average",
-            bool(queue) and float(np.mean(list(queue.values()))) >= 14,
-            _mean_gain(queue),
-        ),
-        (
-            "more than with as many labels of random texts",
-            bool(lead) and float(np.mean(lead)) > 0,
-            f"{np.mean(lead):+.1f} points over {len(lead)} sets ({np.mean(on_test):+.1f} on test "
-            "texts)"
-            if lead
-            else "not measured",
-        ),
-        (
-            "the interval covers the true accuracy in 90 % of 50 resamples of 100 labels",
-            bool(known) and min(known.values()) >= 0.9,
-            _least(known),
-        ),
+
+
+def _without_people(runs: Runs, model: str) -> dict[str, SetRuns]:
+    return runs.get((model, 0, "queue"), {})
+
+
+def _served(sets: dict[str, SetRuns], model: str, *, least_mean: float, least: float) -> list[Goal]:
+    gains = {n: r.points("fused_accuracy", "prelabel_accuracy") for n, r in sets.items()}
+    on_average = f"{model}: served labels {least_mean:g} points above those before, on average"
+    nowhere = f"{model}: on no set more than {-least:g} points under those before"
+    known = {name: gain for name, gain in gains.items() if name in _SINGLE}
+    return [
+        _mean_goal(on_average, gains, _SINGLE, least_mean),
+        (nowhere, min(known.values()) >= least if known else None, _least(known)),
     ]
-    return [f"| {goal} | {'yes' if met else '**no**'} | {found} |" for goal, met, found in rows]
 
 
-def gains(reports: dict[str, dict[str, Any]]) -> dict[str, float]:
-    """Return, per set, the points of the aggregated labels above the better zero-shot annotator."""
-    return {
-        name: 100 * (r["results"]["fused_accuracy"] - r["results"]["zero_shot_accuracy"])
-        for name, r in reports.items()
+def _mean_goal(goal: str, gains: dict[str, float], names: Sequence[str], least_mean: float) -> Goal:
+    known = [gains[name] for name in names if name in gains]
+    missing = [name for name in names if name not in gains]
+    rest = f"; not measured: {', '.join(missing)}" if missing and known else ""
+    if not known:
+        return goal, None, ""
+    found = f"{np.mean(known):+.1f} points over {len(known)} sets{rest}"
+    return goal, float(np.mean(known)) >= least_mean, found
+
+
+def _intervals_goal(runs: Runs) -> Goal:
+    """Return how often the true change is in the interval that a round gave."""
+    is_inside = [
+        report["results"]["expected_gain"]["low"]
+        <= report["results"]["true_gain"]
+        <= report["results"]["expected_gain"]["high"]
+        for sets in runs.values()
+        for of_set in sets.values()
+        for report in of_set.reports
+        if report["results"].get("true_gain") is not None
+    ]
+    goal = "the true change is in the stated 90 % interval in 80 % of the runs"
+    if not is_inside:
+        return goal, None, ""
+    found = f"{sum(is_inside)} of {len(is_inside)} runs"
+    return goal, float(np.mean(is_inside)) >= 0.8, found
+
+
+def _size_goal(runs: Runs) -> Goal:
+    sizes = {
+        f"{name} {model}": float(report["results"].get("round_mb", 0))
+        for (model, _, _), sets in runs.items()
+        for name, of_set in sets.items()
+        for report in of_set.reports
     }
-
-
-def _mean_gain(gain: dict[str, float]) -> str:
-    if not gain:
-        return "not measured"
-    missing = [name for name in _SETS if name not in gain]
-    rest = f"; not measured: {', '.join(missing)}" if missing else ""
-    return f"{np.mean(list(gain.values())):+.1f} points over {len(gain)} sets{rest}"
-
-
-def _least_gain(gain: dict[str, float]) -> str:
-    return _least({name: round(value, 1) for name, value in gain.items()})
+    most = max(sizes, key=lambda name: sizes[name])
+    goal = f"a round leaves at most {_MAX_MB:g} MB"
+    if not sizes[most]:
+        return goal, None, ""
+    return goal, sizes[most] <= _MAX_MB, f"most: {most} {sizes[most]:g} MB"
 
 
 def _least(figures: dict[str, float]) -> str:
     if not figures:
-        return "not measured"
+        return ""
     worst = min(figures, key=lambda name: figures[name])
-    return f"least: {worst} {figures[worst]:g}"
+    return f"least: {worst} {figures[worst]:+.1f}"
 
 
-_COLUMNS: tuple[tuple[str, Callable[[dict[str, Any]], Any]], ...] = (
-    ("texts", lambda r: r["parameters"]["limit"]),
+_COLUMNS: tuple[tuple[str, Callable[[dict[str, Any]], float | None]], ...] = (
     ("better zero-shot", lambda r: r["results"]["zero_shot_accuracy"]),
-    ("aggregated before", lambda r: r["results"]["prelabel_accuracy"]),
-    ("aggregated after", lambda r: r["results"]["fused_accuracy"]),
-    ("unlabeled", lambda r: _unlabeled_accuracy(r["results"], r["parameters"]["limit"])),
-    ("student", lambda r: r["results"]["small_model_accuracy"]),
-    ("test: better zero-shot", lambda r: _better(r["results"]["test"])),
-    ("test: student", lambda r: r["results"]["test"].get("small_model")),
-    ("test: aggregated", lambda r: r["results"]["test"].get("fused")),
-    ("estimated accuracy", lambda r: _estimate(r["results"])),
+    ("before", lambda r: r["results"]["prelabel_accuracy"]),
+    ("after", lambda r: r["results"]["fused_accuracy"]),
+    ("test: better zero-shot", lambda r: max(_annotators(r["results"]["test"]))),
+    ("test: student", lambda r: r["results"]["test"]["small_model"]),
+    ("test: labels", lambda r: r["results"]["test"]["fused"]),
     ("coverage", lambda r: r["results"].get("interval_coverage_100")),
-    ("new tokens", lambda r: f"{r['results']['tokens_in'] + r['results']['tokens_out']:,}"),
-    ("s", lambda r: r["results"]["seconds"]),
+)
+_COSTS: tuple[tuple[str, str, Callable[[dict[str, Any]], float | None]], ...] = (
+    ("new tokens", ",.0f", lambda r: r["results"]["tokens_in"] + r["results"]["tokens_out"]),
+    ("student, ms a text", ".0f", lambda r: r["results"]["test"].get("student_ms")),
+    ("MB", ".0f", lambda r: r["results"].get("round_mb")),
+    ("s", ".0f", lambda r: r["results"]["seconds"]),
 )
 
 
-def _table(reports: dict[str, dict[str, Any]]) -> list[str]:
-    header = "| set | " + " | ".join(title for title, _ in _COLUMNS) + " | commit |"
-    lines = [header, "|---" * (len(_COLUMNS) + 2) + "|"]
-    for name, report in sorted(reports.items()):
-        cells = ["–" if (value := read(report)) is None else str(value) for _, read in _COLUMNS]
-        lines.append(f"| {name} | " + " | ".join(cells) + f" | `{report['commit']}` |")
+def _table(sets: dict[str, SetRuns]) -> list[str]:
+    titles = ["set", "texts", "seeds", *(title for title, _ in _COLUMNS)]
+    titles += ["change: expected", "in truth", *(title for title, _, _ in _COSTS), "commit"]
+    lines = ["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|"]
+    for name, of_set in sets.items():
+        first = of_set.reports[0]
+        cells = [name, str(first["parameters"]["limit"]), str(len(of_set.reports))]
+        cells += [_cell(of_set.mean(read), ".3f") for _, read in _COLUMNS]
+        cells += [_each(of_set, _expected), _each(of_set, _in_truth)]
+        cells += [_cell(of_set.mean(read), form) for _, form, read in _COSTS]
+        lines.append("| " + " | ".join([*cells, f"`{first['commit']}`"]) + " |")
     return lines
 
 
-def _better(test: dict[str, float]) -> float | None:
-    known = [test[name] for name in ("llm", "similarity") if test.get(name) is not None]
-    return max(known, default=None)
+def _cell(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)
 
 
-def _aggregated_on_test(report: dict[str, Any]) -> float:
-    return float(report["results"]["test"]["fused"])
+def _each(of_set: SetRuns, write: Callable[[dict[str, Any]], str]) -> str:
+    return "; ".join(write(report["results"]) for report in of_set.reports)
 
 
-def _unlabeled_accuracy(results: dict[str, Any], n_texts: int) -> float:
-    """Return the accuracy without the human-labeled tasks, whose labels are gold."""
-    n_humans = int(results["n_human_labels"])
-    n_correct = float(results["fused_accuracy"]) * n_texts - n_humans
-    return round(n_correct / (n_texts - n_humans), 4)
+def _expected(results: dict[str, Any]) -> str:
+    gain = results.get("expected_gain")
+    if gain is None:
+        return "–"
+    value, low, high = (100 * gain[key] for key in ("value", "low", "high"))
+    return f"{value:+.1f} [{low:.1f}, {high:.1f}]"
 
 
-def _estimate(results: dict[str, Any]) -> str | None:
-    if results.get("interval") is None:
-        return None
-    low, high = results["interval"]
-    return f"{results['estimated_accuracy']:.2f} [{low:.2f}, {high:.2f}]"
+def _in_truth(results: dict[str, Any]) -> str:
+    gain = results.get("true_gain")
+    if gain is None:
+        return "–"
+    is_served = results["fused_accuracy"] != results["prelabel_accuracy"]
+    return f"{100 * gain:+.1f}" + ("" if is_served else " (not served)")
+
+
+def _annotators(test: dict[str, Any]) -> list[float]:
+    return [test[name] for name in ("llm", "similarity") if test.get(name) is not None]

@@ -9,7 +9,13 @@ from backend.domain.labels import AnnotatorKind, Example, Span, WeakLabel
 from backend.domain.questions import LabelDefinition, Question, QuestionKind, TextField
 from backend.label_model.label_tables import Posteriors, SpanTable
 from backend.label_model.labels_matrix import LabelsMatrix
-from benchmarks.round_scores import annotator_tables, gold_label, gold_parts, score_table
+from benchmarks.round_scores import (
+    annotator_tables,
+    gold_label,
+    gold_parts,
+    net_gain,
+    score_table,
+)
 
 NAN = float("nan")
 
@@ -79,3 +85,23 @@ def test_annotators_go_by_their_short_names():
     tables = annotator_tables(asked, LabelsMatrix.read(asked, examples, labels))
     assert set(tables) == {"llm", "llm+shots", "similarity"}
     assert score_table(tables["llm"], {1: frozenset({1})}) == 1.0
+
+
+def test_what_a_change_of_single_labels_gained():
+    ids = np.array([1, 2, 3])
+    before = Posteriors(ids, np.array([[1.0, 0.0], [1.0, 0.0], [NAN, NAN]]))
+    after = Posteriors(ids, np.array([[0.0, 1.0], [0.0, 1.0], [0.0, 1.0]]))
+    gold = {i: frozenset({1}) for i in (1, 2, 3)}
+    assert net_gain(before, after, gold) == 2  # the third had no label before
+    assert net_gain(after, before, gold) == -2
+    assert net_gain(before, before, gold) == 0
+
+
+def test_what_a_change_of_spans_gained_counts_each_span():
+    ids = np.array([1])
+    right, wrong, missed = Span(0, 3, "red"), Span(4, 6, "blue"), Span(7, 9, "red")
+    gold = {1: frozenset({(0, 3, "red"), (7, 9, "red")})}
+    before = SpanTable(ids, ((right, wrong),))
+    assert net_gain(before, SpanTable(ids, ((right,),)), gold) == 1
+    assert net_gain(before, SpanTable(ids, ((right, missed),)), gold) == 2
+    assert net_gain(before, SpanTable(ids, ((wrong,),)), gold) == -1

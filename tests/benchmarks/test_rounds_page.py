@@ -1,4 +1,4 @@
-"""The page of whole rounds: gains, goals met and missed, sets not measured."""
+"""The page of whole rounds: by LLM and set, over seeds; goals met and missed, or not measured."""
 
 from __future__ import annotations
 
@@ -6,29 +6,33 @@ import json
 
 import pytest
 
-from benchmarks.rounds_page import gains, grouped, write_rounds_page
+from benchmarks.rounds_page import grouped, write_rounds_page
+
+LARGE, SMALL = "llm:qwen2.5-coder-1.5b", "llm:smollm2-135m-instruct"
+GAIN = {"value": 0.02, "low": 0.0, "high": 0.05, "n_decisions": 100}
 
 
-def report(name: str, fused: float, *, humans: int = 0, order: str = "queue", covered: float = 1.0):
+def report(name: str, after: float, *, model: str = LARGE, seed: int = 0, **results):
+    test = {"llm": 0.4, "similarity": 0.6, "small_model": 0.63, "fused": 0.7, "student_ms": 12}
     return {
         "commit": "abc",
         "parameters": {
-            "data": f"{name}.jsonl.gz", "humans": humans, "order": order, "limit": 100,
+            "data": f"{name}.jsonl.gz", "humans": 0, "order": "queue", "limit": 100, "seed": seed,
         },
+        "notes": {"model": model},
         "results": {
             "zero_shot_accuracy": 0.5,
             "prelabel_accuracy": 0.55,
-            "fused_accuracy": fused,
-            "n_human_labels": humans,
-            "small_model_accuracy": None,
-            "test": {"llm": 0.4, "similarity": 0.6, "fused": 0.7},
-            "estimated_accuracy": 0.7,
-            "interval": [0.5, 0.9],
-            "interval_coverage_100": covered,
+            "fused_accuracy": after,
+            "test": test,
+            "expected_gain": GAIN,
+            "true_gain": 0.03,
+            "interval_coverage_100": 0.9,
             "tokens_in": 1000,
             "tokens_out": 10,
             "seconds": 3.0,
-        },
+            "round_mb": 90.0,
+        } | results,
     }  # fmt: skip
 
 
@@ -40,37 +44,56 @@ def written(folder, reports) -> str:
     return page.read_text()
 
 
+def goals(page: str) -> dict[str, list[str]]:
+    rows = [line.split("|")[1:4] for line in page.splitlines() if line.startswith("| ")]
+    return {row[0].strip(): [cell.strip() for cell in row[1:]] for row in rows}
+
+
 def test_without_reports_there_is_no_page(tmp_path):
     assert write_rounds_page(tmp_path) == []
 
 
-def test_gains_are_points_above_the_better_zero_shot_annotator():
-    runs = grouped([report("mr", 0.57), report("mr", 0.65, humans=64)])
-    assert gains(runs[(0, "queue")])["mr"] == pytest.approx(7)
-    assert gains(runs[(64, "queue")])["mr"] == pytest.approx(15)
+def test_seeds_of_a_set_are_one_row_and_models_have_a_table_each(tmp_path):
+    runs = grouped([report("mr", 0.57), report("mr", 0.61, seed=1), report("mr", 0.5, model=SMALL)])
+    large = runs[("qwen2.5-coder-1.5b", 0, "queue")]["mr"]
+    assert large.points("fused_accuracy", "prelabel_accuracy") == pytest.approx(4)
+    assert large.test_points == pytest.approx(10)
+    assert ("smollm2-135m", 0, "queue") in runs
+    page = written(tmp_path, [report("mr", 0.57), report("mr", 0.61, seed=1)])
+    assert "| mr | 100 | 2 | 0.500 | 0.550 | 0.590 |" in page
 
 
-def test_goals_are_decided_by_averages_and_on_the_worst_set(tmp_path):
-    reports = [report("mr", 0.63), report("trec", 0.48, covered=0.86)]
-    reports += [report("mr", 0.66, humans=64), report("mr", 0.64, humans=64, order="random")]
-    page = written(tmp_path, reports)
-    rows = {line.split("|")[1].strip(): line for line in page.splitlines() if line.startswith("|")}
-    found = {goal: "**no**" not in line for goal, line in rows.items()}
-    assert found["without human labels, 5 points above the better zero-shot annotator on average"]
-    assert not found["without human labels, on no set more than a point under it"]
-    assert "least: trec -2" in page
-    assert found["more than with as many labels of random texts"]
-    assert "not measured: sst2, ag_news" in page
-    assert "least: trec 0 queue 0.86" in page
+def test_goals_are_decided_by_the_average_and_by_the_worst_set(tmp_path):
+    reports = [report("mr", 0.65), report("trec", 0.54), report("mr", 0.52, model=SMALL)]
+    found = goals(written(tmp_path, reports))
+    name = "qwen2.5-coder-1.5b: served labels 2 points above those before, on average"
+    assert found[name][0] == "yes"
+    assert found[name][1].startswith("+4.5 points over 2 sets; not measured: sst2, ag_news")
+    worst = found["qwen2.5-coder-1.5b: on no set more than 0.5 points under those before"]
+    assert worst == ["**no**", "least: trec -1.0"]
+    assert found["smollm2-135m: on no set more than 1 points under those before"][0] == "**no**"
 
 
-def test_the_test_columns_name_the_better_annotator(tmp_path):
-    page = written(tmp_path, [report("mr", 0.6)])
-    (row,) = [line for line in page.splitlines() if line.startswith("| mr |")]
-    assert "| 0.6 | – | 0.7 | 0.70 [0.50, 0.90] |" in row
+def test_a_goal_without_a_run_is_not_measured(tmp_path):
+    found = goals(written(tmp_path, [report("mr", 0.65)]))
+    spans = [row for goal, row in found.items() if "spans of" in goal]
+    assert spans == [["not measured", ""]] * 2
 
 
-def test_human_labeled_tasks_are_left_out_of_the_unlabeled_ones(tmp_path):
-    page = written(tmp_path, [report("mr", 0.82, humans=64)])
-    (row,) = [line for line in page.splitlines() if line.startswith("| mr |")]
-    assert "| 0.82 | 0.5 |" in row
+def test_intervals_are_counted_over_all_runs(tmp_path):
+    reports = [report("mr", 0.6, true_gain=at) for at in (0.01, 0.02, 0.04, 0.06)]
+    found = goals(written(tmp_path, [*reports, report("trec", 0.6, true_gain=None)]))
+    goal = "the true change is in the stated 90 % interval in 80 % of the runs"
+    assert found[goal] == ["**no**", "3 of 4 runs"]
+
+
+def test_the_largest_round_decides_on_the_disk(tmp_path):
+    found = goals(written(tmp_path, [report("mr", 0.6), report("bc5cdr", 0.6, round_mb=151)]))
+    assert found["a round leaves at most 150 MB"] == [
+        "**no**", "most: bc5cdr qwen2.5-coder-1.5b 151 MB"
+    ]  # fmt: skip
+
+
+def test_labels_that_were_found_and_not_served_are_marked(tmp_path):
+    page = written(tmp_path, [report("mr", 0.55, true_gain=-0.01)])
+    assert "| +2.0 [0.0, 5.0] | -1.0 (not served) |" in page
