@@ -22,12 +22,13 @@ from rich.progress_bar import ProgressBar
 from rich.table import Column, Table
 from rich.text import Text
 
-from backend.cli_tables import issues_table, queue_table
-from backend.domain.audit import act_as, record
+from backend.cli_tables import queue_table
+from backend.domain.audit import act_as
 from backend.errors import BackendError, InvalidRequest
 from backend.files import keep_private
 from backend.launcher.embedded_models import language_model_names
-from backend.settings import Settings, settings_table
+from backend.settings import Settings
+from backend.settings_table import settings_table
 
 if TYPE_CHECKING:
     from backend.domain.projects import Project
@@ -79,7 +80,7 @@ def open_services() -> Iterator[Services]:
 
 
 ProjectNumber = Annotated[str, typer.Argument(help="Project number.")]
-_AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
+AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
 
 
 @app.command()
@@ -148,7 +149,7 @@ def llm(
 @app.command()
 def status(
     project: Annotated[str, typer.Argument(help="Project number; none: all.")] = "",
-    as_json: _AsJson = False,
+    as_json: AsJson = False,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Refresh until Ctrl-C.")] = False,
 ) -> None:
     """Show how far each project is, at what rate, and what keeps it from going on."""
@@ -182,23 +183,12 @@ def make_round(
     cancel: Annotated[bool, typer.Option("--cancel", help="End the one that runs.")] = False,
 ) -> None:
     """Ask the worker for a FreeAL round now, or end the one that runs."""
-    from backend.domain.projects import JobKind
-    from backend.domain.rounds import RoundState
-
     with open_services() as services:
-        target = project_of(services, project)
+        target, rounds = project_of(services, project), services.round_requests
+        says = rounds.cancel(target) if cancel else rounds.start(target)
+        console.print(says, soft_wrap=True, markup=False)
         if not cancel:
-            reason = "asked for on the command line"
-            services.stores.jobs.request_job(target.id, JobKind.ROUND_NOW, reason)
-            record("started", target.id)
-            console.print(f"A round is asked for: python -m backend status {project} -f")
-            return
-        running = services.stores.rounds.running(target.id)
-        if running is None:
-            console.print("No round is running.")
-        elif services.stores.rounds.finish(running, RoundState.CANCELLED):
-            record("cancelled", target.id, f"round={running.number}")
-            console.print(f"Round {running.number} is cancelled.")
+            console.print(f"Follow it: python -m backend status {project} -f")
 
 
 def project_of(services: Services, number: str) -> Project:
@@ -214,7 +204,7 @@ def project_of(services: Services, number: str) -> Project:
 def queue(
     project: ProjectNumber,
     limit: Annotated[int, typer.Option(help="How many places.", min=1)] = 20,
-    as_json: _AsJson = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show which tasks annotators get next, and why."""
     with open_services() as services:
@@ -222,24 +212,13 @@ def queue(
         upcoming = services.reporter.upcoming(target, limit)
         state = services.reporter.queue(target)
         if as_json:
-            typer.echo(json.dumps({**asdict(upcoming), "queue": state}, indent=2))
+            shown = asdict(upcoming) | {
+                "queue": state,
+                "answered": services.reporter.answered(target),
+            }
+            typer.echo(json.dumps(shown, indent=2))
         else:
             console.print(queue_table(upcoming, state))
-
-
-@app.command()
-def issues(
-    project: ProjectNumber,
-    limit: Annotated[int, typer.Option(help="How many errors.", min=1)] = 20,
-    as_json: _AsJson = False,
-) -> None:
-    """Show probable errors in the labels, people's included, and who objects."""
-    with open_services() as services:
-        found = services.issues.issues(project_of(services, project))
-        if as_json:
-            typer.echo(json.dumps(found, indent=2))
-        else:
-            console.print(issues_table(found, limit))
 
 
 @app.command()

@@ -17,12 +17,13 @@ def issues_table(found: Sequence[Mapping[str, Any]], limit: int) -> RenderableTy
     """Render the first probable errors: what is given, by whom, and what annotators say."""
     if not found:
         return Text("No probable errors are known; each round looks for them.")
-    task = Column("task", justify="right")
-    table = Table(task, "question", "error", "given", "rather", "sure", "who says what", box=None)
+    columns = ("id", Column("task", justify="right"), "question")
+    table = Table(*columns, "error", "given", "rather", "sure", "who says what", box=None)
     for issue in found[:limit]:
         given = issue["given"] or "nothing"
         says = (f"{name}: {text} {p:.2f}" for name, (text, p) in issue["says"].items())
         table.add_row(
+            issue["id"],
             str(issue["task_id"]),
             Text(issue["question"]),
             issue["kind"],

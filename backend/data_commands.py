@@ -1,7 +1,8 @@
-"""Commands about what is stored of projects: export, roll back, replace, delete, save, restore."""
+"""Commands about what is stored of projects: doubt, export, roll back, delete, save, restore."""
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from backend.cli import (
+    AsJson,
     ProjectNumber,
     app,
     console,
@@ -17,6 +19,7 @@ from backend.cli import (
     project_of,
     read_settings,
 )
+from backend.cli_tables import issues_table
 from backend.domain.audit import record
 from backend.errors import InvalidRequest, PlatformError
 
@@ -25,6 +28,28 @@ if TYPE_CHECKING:
     from backend.services import Services
 
 _AGE = re.compile(r"(\d{1,5})\s*d?")
+
+
+@app.command()
+def issues(
+    project: ProjectNumber,
+    limit: Annotated[int, typer.Option(help="How many errors.", min=1)] = 20,
+    dismiss: Annotated[str, typer.Option(help="The id of an error whose label is right.")] = "",
+    undo: Annotated[str, typer.Option(help="The id of an error to list again.")] = "",
+    dismissed: Annotated[bool, typer.Option("--dismissed", help="List the dismissed.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show probable errors in the labels, people's included, and who objects."""
+    with open_services() as services:
+        target, reader = project_of(services, project), services.issues
+        for key, change in ((dismiss, reader.dismiss), (undo, reader.undo)):
+            if key and not change(target, key):
+                raise InvalidRequest(f"there is no such error: {key!r}")
+        found = reader.issues(target, is_dismissed=dismissed)
+        if as_json:
+            typer.echo(json.dumps(found, indent=2))
+        else:
+            console.print(issues_table(found, limit))
 
 
 @app.command()
@@ -47,14 +72,10 @@ def rollback(
     version: Annotated[str, typer.Argument(help="A model version; status lists them.")],
 ) -> None:
     """Make Label Studio show an earlier model version again, in its own order."""
-    from backend.domain.projects import JobKind
-
     with open_services() as services:
         target = project_of(services, project)
-        services.stores.releases.restore(target, version)
-        services.stores.jobs.request_job(target.id, JobKind.PRELABEL, "rollback")
-        record("rolled-back", target.id, f"version={version}")
-        console.print(f"The worker publishes {version} and then serves it.", soft_wrap=True)
+        says = services.round_requests.roll_back(target, version)
+        console.print(says, soft_wrap=True, markup=False)
 
 
 @app.command()

@@ -5,19 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from backend.domain.llm_usage import Prices
 from backend.domain.ports import Encoder, LabelingPlatform, LanguageModel
 from backend.pipeline.connection import Connections
 from backend.pipeline.events import EventService, ProjectLimits
 from backend.pipeline.status import StatusReporter
-from backend.pipeline.sync import PrelabelPlan, Synchronizer
 from backend.settings import Settings
 from backend.store import Database, Stores
 
 if TYPE_CHECKING:
-    from backend.domain.rounds import LabelsChange
     from backend.labelstudio.label_config import LabelConfigReader
     from backend.llm.annotator import LLMAnnotator
     from backend.llm.client.cache import CachedLanguageModel
@@ -28,10 +26,10 @@ if TYPE_CHECKING:
     from backend.pipeline.issues import IssueReader
     from backend.pipeline.pool import GuidelinesReader
     from backend.pipeline.predict import PredictionService, StudentPredictor
-    from backend.pipeline.prelabel import PrelabelSteps
     from backend.pipeline.readiness import Readiness
     from backend.pipeline.release import MakeStrategy, ReleaseBuilder
     from backend.pipeline.retention import Housekeeper
+    from backend.pipeline.rounds.requests import RoundRequests
     from backend.pipeline.rounds.students import StudentFactory, StudentTrainers, TaggerFactory
     from backend.pipeline.rounds.workflow import RoundSteps
     from backend.self_training.similarity import SimilarityAnnotator
@@ -206,7 +204,14 @@ class Services:
         """Return the use case of probable label errors."""
         from backend.pipeline.issues import IssueReader
 
-        return IssueReader(self.stores)
+        return IssueReader(self.stores, self.config)
+
+    @cached_property
+    def round_requests(self) -> RoundRequests:
+        """Return the use case of rounds and rollbacks that somebody asks for."""
+        from backend.pipeline.rounds.requests import RoundRequests
+
+        return RoundRequests(self.stores)
 
     @cached_property
     def exporter(self) -> Exporter:
@@ -242,71 +247,9 @@ class Services:
     @cached_property
     def round_steps(self) -> RoundSteps:
         """Return the steps of the worker's workflows."""
-        from backend.llm.paraphraser import Paraphraser
-        from backend.pipeline.rounds.cleanup import RoundCleaner
-        from backend.pipeline.rounds.context import RoundContext, RoundPlan
-        from backend.pipeline.rounds.promote import PromoteStep
-        from backend.pipeline.rounds.recipes import round_recipes
-        from backend.pipeline.rounds.relabel import RelabelStep
-        from backend.pipeline.rounds.scheduler import RoundPolicy, RoundScheduler
-        from backend.pipeline.rounds.train import Paraphrases, TrainStep
-        from backend.pipeline.rounds.workflow import RoundSteps
+        from backend.workflow_parts import make_round_steps
 
-        settings, stores = self.settings, self.stores
-        aggregator, ensemble = self.aggregator, self.ensemble
-        plan = RoundPlan(
-            recipe="paper" if settings.round_recipe == "paper" else "default",
-            max_cycles=settings.round_limit,
-            n_shots=settings.round_shots,
-            llm_share=settings.llm_share or None,
-            chunk=settings.annotate_chunk,
-            labels_change=cast("LabelsChange", settings.labels_change),
-        )
-        recipes = round_recipes(ensemble)
-        context = RoundContext(stores, self.guidelines, self.models, plan, recipes)
-        policy = RoundPolicy(settings.round_min_tasks, settings.round_every)
-        views = Paraphrases(settings.student_views, Paraphraser(self.language_model).paraphrase)
-        return RoundSteps(
-            self._prelabel_steps,
-            RoundScheduler(context, self.guidelines, stores, policy),
-            TrainStep(context, aggregator, self.student_trainers, views),
-            RelabelStep(context, aggregator, ensemble, self.guidelines, stores),
-            PromoteStep(context, aggregator, ensemble, self._releases, stores),
-            RoundCleaner(context, stores),
-        )
-
-    @cached_property
-    def _prelabel_steps(self) -> PrelabelSteps:
-        from backend.pipeline.llm_budget import LLMBudgetPlanner
-        from backend.pipeline.predict import Labeler
-        from backend.pipeline.prelabel import PreAnnotator, PrelabelSteps
-        from backend.pipeline.publish import Publisher
-        from backend.pipeline.release import Orderer
-
-        settings, stores = self.settings, self.stores
-        plan = PrelabelPlan(
-            annotate_chunk=settings.annotate_chunk,
-            publish_chunk=settings.publish_chunk,
-            manages_queue=settings.manage_queue,
-            full_sync_interval_s=settings.full_sync_interval_s,
-            retry_abstentions_s=settings.retry_abstentions_s,
-        )
-        share = settings.llm_share or None
-        budget = LLMBudgetPlanner(
-            self.ensemble, self.guidelines, stores, self._make_strategy, share
-        )
-        orderer = Orderer(self.aggregator, self._releases, stores, plan)
-        labeler = Labeler(
-            self.ensemble, self.guidelines, self.config, stores, self.student_predictor
-        )
-        return PrelabelSteps(
-            Synchronizer(
-                self.platform, self.connections, self.config, stores, plan, orderer.is_due
-            ),
-            PreAnnotator(labeler, self.aggregator, budget, stores, plan),
-            Publisher(self.platform, self.connections, stores, plan),
-            orderer,
-        )
+        return make_round_steps(self)
 
     @cached_property
     def annotator_change(self) -> AnnotatorChange:
@@ -328,13 +271,15 @@ class Services:
         return GuidelinesReader(self.config, self.stores, definitions, self.settings.max_text_chars)
 
     @cached_property
-    def _releases(self) -> ReleaseBuilder:
+    def releases(self) -> ReleaseBuilder:
+        """Return what drafts releases."""
         from backend.pipeline.release import ReleaseBuilder
 
-        return ReleaseBuilder(self.ensemble, self.config, self.stores, self._make_strategy)
+        return ReleaseBuilder(self.ensemble, self.config, self.stores, self.make_strategy)
 
     @cached_property
-    def _make_strategy(self) -> MakeStrategy:
+    def make_strategy(self) -> MakeStrategy:
+        """Return what makes a project's query strategy."""
         from backend.factories import query_strategies
 
         return query_strategies(self.settings, self.language_model)
@@ -388,5 +333,5 @@ def build_services(
     database.migrate()
     services = Services(settings, database, Stores(database), given or Adapters(), fetches_models)
     if settings.query_strategy not in ("activellm", "random"):
-        services._make_strategy  # noqa: B018  a wrong name ends the start, not the first ordering
+        services.make_strategy  # noqa: B018  a wrong name ends the start, not the first ordering
     return services

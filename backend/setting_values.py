@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from backend.errors import SettingsError
+
+_CREDENTIALS = re.compile(r"://[^/@\s]+@")
 
 
 class Secret:
@@ -49,6 +52,14 @@ def as_text(value: Any) -> str:
     if isinstance(value, Secret):
         return value.reveal()
     return ",".join(value) if isinstance(value, tuple) else str(value)
+
+
+def shown_value(value: Any) -> str:
+    """Return a value for people: nothing of a secret, and no user and password in an address."""
+    if isinstance(value, Secret):
+        return "set" if value else "not set"
+    text = str(value).lower() if isinstance(value, bool) else as_text(value)
+    return _CREDENTIALS.sub("://***@", text)
 
 
 def _names(raw: str) -> tuple[str, ...]:

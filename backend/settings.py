@@ -12,7 +12,7 @@ from typing import Any
 
 from backend.errors import SettingsError
 from backend.log_lines import LogFormatter
-from backend.setting_values import Secret, as_text, parse_value, with_driver
+from backend.setting_values import Secret, as_text, parse_value, shown_value, with_driver
 
 RENAMED = {
     "SLM_MODEL": "STUDENT_MODEL",
@@ -35,7 +35,7 @@ _CHOICES = {
 
 
 def _setting(default: Any, unit: str, reason: str) -> Any:
-    """Return a field of Settings; its unit and reason stand in `settings_table`."""
+    """Return a field of Settings; its unit and reason stand in the docs."""
     return field(default=default, metadata={"unit": unit, "reason": reason})
 
 
@@ -340,6 +340,19 @@ class Settings:
                 "strangers away"
             )
 
+    def shown(self) -> list[dict[str, Any]]:
+        """Return every setting as it is, for people: secrets are told as set or not set alone."""
+        return [
+            {
+                "variable": variable(spec.name),
+                "value": shown_value(getattr(self, spec.name)),
+                "is_default": getattr(self, spec.name) == spec.default,
+                "unit": spec.metadata["unit"],
+                "reason": spec.metadata["reason"],
+            }
+            for spec in fields(self)
+        ]
+
     def configure_logging(self) -> None:
         """Log to standard error at this level; libraries from WARNING on only."""
         handler = logging.StreamHandler()
@@ -379,16 +392,3 @@ class Settings:
     def own_worker_id(self) -> str:
         """Name under which this machine's worker resumes its own jobs."""
         return self.worker_id or f"worker-{socket.gethostname()}"
-
-
-def settings_table() -> str:
-    """Return every setting as a Markdown table; docs/operations.md holds exactly this."""
-    lines = ["| variable | default | unit | why |", "|---|---|---|---|"]
-    for spec in fields(Settings):
-        value: Any = spec.default
-        shown = str(value).lower() if isinstance(value, bool) else str(value)
-        is_empty = isinstance(value, Secret) or value in ("", ())
-        unit, reason = spec.metadata["unit"], spec.metadata["reason"]
-        cells = (f"`{variable(spec.name)}`", "" if is_empty else f"`{shown}`", unit, reason)
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"

@@ -15,7 +15,8 @@ from backend.cli import app
 from backend.domain.projects import QueuePlace, QueueState, Task
 from backend.pipeline.status import QUEUE
 from backend.services import Adapters, build_services
-from backend.settings import Settings, settings_table
+from backend.settings import Settings
+from backend.settings_table import settings_table
 from tests.conftest import SENTIMENT
 from tests.fakes import FakeLanguageModel, FakePlatform
 

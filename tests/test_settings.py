@@ -9,7 +9,8 @@ import pytest
 
 from backend.errors import SettingsError
 from backend.setting_values import Secret
-from backend.settings import REMOVED, RENAMED, Settings, settings_table, variable
+from backend.settings import REMOVED, RENAMED, Settings, variable
+from backend.settings_table import settings_table
 
 ROOT = Path(__file__).parent.parent
 
@@ -158,3 +159,19 @@ def test_a_host_of_this_machine_needs_none(host):
 def test_allowed_projects_are_numbers(numbers):
     with pytest.raises(SettingsError, match="ALLOWED_PROJECTS"):
         Settings.from_env({"ALLOWED_PROJECTS": numbers})
+
+
+def test_settings_are_shown_without_secrets():
+    given = {
+        "LLM_API_KEY": "hush",
+        "LLM_BASE_URL": "http://anna:hush@llm:8000/v1",
+        "DATABASE_URL": "postgresql://u:hush@db/x",
+        "ALLOWED_HOSTS": "one,two",
+    }
+    shown = {one["variable"]: one for one in Settings.from_env(given).shown()}
+    assert "hush" not in str(shown)
+    assert shown["LLM_API_KEY"]["value"] == "set"
+    assert shown["LABEL_STUDIO_API_KEY"]["value"] == "not set"
+    assert shown["LLM_BASE_URL"]["value"] == "http://***@llm:8000/v1"
+    assert shown["ALLOWED_HOSTS"]["value"] == "one,two"
+    assert [shown[name]["is_default"] for name in ("PORT", "ALLOWED_HOSTS")] == [True, False]

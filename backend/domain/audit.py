@@ -15,6 +15,11 @@ def act_as(actor: str) -> None:
     _actor.set(actor)
 
 
+def actor() -> str:
+    """Return who is behind what this thread does."""
+    return _actor.get()
+
+
 def record(action: str, project_id: str, detail: str = "") -> None:
     """Write one line: the action, its project, who asked for it, and a detail if any."""
     more = f" {detail}" if detail else ""

@@ -196,6 +196,28 @@ class QueuePlace:
 
 
 @dataclass(frozen=True, slots=True)
+class AnsweredTask:
+    """A task that a person answered or skipped, and where it had stood in the queue, if it had."""
+
+    task_id: int
+    annotator_id: int | None
+    answered_at: datetime
+    was_skipped: bool
+    place: QueuePlace | None
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A kept model version; `can_return`: a rollback can make Label Studio show it again."""
+
+    name: str
+    created_at: datetime
+    is_draft: bool
+    can_return: bool
+    provenance: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class QueueState:
     """What is known about the queue of the newest release; JSON in the state store.
 

@@ -78,7 +78,7 @@ class Exporter:
             for label in self.stores.labels.weak_labels(project)
             if label.annotator == AGGREGATED and label.abstention is None
         }
-        issues = IssueReader(self.stores).by_answer(project)
+        issues = IssueReader(self.stores, self.config).by_answer(project)
         for task in self.stores.tasks.get(project.id, self.stores.tasks.ids(project.id)):
             for question in guidelines.schema.questions:
                 human = consensus[question.name].labels.get(task.id)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from backend.domain.audit import actor, record
+from backend.domain.ports import ConfigReader
 from backend.domain.projects import Project
 from backend.domain.questions import Question
+from backend.errors import UnsupportedLabelConfig
 from backend.label_model.label_issues import GivenLabels, LabelIssue, find_label_issues
 from backend.label_model.label_tables import LabelTable, Posteriors, SpanTable
 from backend.label_model.labels_matrix import AggregatedMatrix
@@ -58,26 +63,47 @@ def save_issues(stores: Stores, project: Project, issues: Sequence[LabelIssue]) 
 
 @dataclass(frozen=True)
 class IssueReader:
-    """Reads the probable errors of a project."""
+    """Reads the probable errors of a project, and keeps which of them people dismissed."""
 
     stores: Stores
+    config: ConfigReader
 
-    def issues(self, project: Project) -> list[dict[str, Any]]:
-        """Return the errors that the last round found, the likeliest first.
+    def issues(self, project: Project, *, is_dismissed: bool = False) -> list[dict[str, Any]]:
+        """Return the errors that the last round found, the likeliest first, each with its `id`.
 
         Those of tasks that are gone, or that people have answered (again) since, are left out.
+        Dismissed ones are told apart, with `dismissed_by` and `dismissed_at`.
         """
-        stored = self.stores.state.current(project, LABEL_ISSUES)
-        if stored is None:
-            return []
-        found_at = datetime.fromisoformat(stored["found_at"])
-        answered = {
-            label.task_id
-            for label in self.stores.tasks.human_labels(project.id)
-            if label.updated_at > found_at
-        }
-        standing = set(self.stores.tasks.ids(project.id)) - answered
-        return [issue for issue in stored["issues"] if issue["task_id"] in standing]
+        found = self._standing(project)
+        dismissed = self.stores.issues.dismissed(project.id) if found else {}
+        if not is_dismissed:
+            return [issue for issue in found if issue["id"] not in dismissed]
+        return [
+            {**issue, "dismissed_by": by, "dismissed_at": at.isoformat()}
+            for issue in found
+            if issue["id"] in dismissed
+            for by, at in [dismissed[issue["id"]]]
+        ]
+
+    def dismiss(self, project: Project, key: str) -> bool:
+        """Say that a label is right; False where no such error stands.
+
+        The error comes back when the label, the labels to choose from or the text has changed.
+        """
+        issue = next((each for each in self._standing(project) if each["id"] == key), None)
+        if issue is None or not self.stores.issues.dismiss(
+            project.id, issue["task_id"], key, actor()
+        ):
+            return False
+        record("dismissed-issue", project.id, f"issue={key}")
+        return True
+
+    def undo(self, project: Project, key: str) -> bool:
+        """Take a dismissal back; False where there is none."""
+        is_undone = self.stores.issues.undo(project.id, key)
+        if is_undone:
+            record("restored-issue", project.id, f"issue={key}")
+        return is_undone
 
     def by_answer(self, project: Project) -> dict[tuple[int, str], list[Mapping[str, Any]]]:
         """Return the errors by task and question."""
@@ -85,3 +111,33 @@ class IssueReader:
         for issue in self.issues(project):
             found.setdefault((issue["task_id"], issue["question"]), []).append(issue)
         return found
+
+    def _standing(self, project: Project) -> list[dict[str, Any]]:
+        stored = self.stores.state.current(project, LABEL_ISSUES)
+        if stored is None or not stored["issues"]:
+            return []
+        try:
+            schema = self.config.read_schema(project.label_config)
+        except UnsupportedLabelConfig:
+            return []
+        asked = {question.name: question for question in schema.questions}
+        found_at = datetime.fromisoformat(stored["found_at"])
+        ids = [issue["task_id"] for issue in stored["issues"]]
+        standing = self.stores.issues.standing(project.id, ids, found_at)
+        return [
+            {"id": _key(asked[issue["question"]], issue), **issue}
+            for issue in stored["issues"]
+            if issue["task_id"] in standing and issue["question"] in asked
+        ]
+
+
+def _key(question: Question, issue: Mapping[str, Any]) -> str:
+    """Return what names a statement about a label: it is right, or it is rightly missing."""
+    statement = [
+        question.name,
+        [label.value for label in question.labels],
+        issue["given"],
+        issue["suggested"] if issue["given"] is None else None,
+    ]
+    digest = hashlib.blake2b(json.dumps(statement).encode(), digest_size=4).hexdigest()
+    return f"{issue['task_id']}-{digest}"

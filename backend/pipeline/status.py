@@ -18,8 +18,8 @@ from backend.store import Stores
 
 _LOG = logging.getLogger(__name__)
 QUEUE, LLM_BUDGET, FITTED = "queue", "llm_share", "label_model"
-RELABEL, LLM_NAME = "relabel", "llm_name"
-"""States of a request to label anew, and of the LLM that answers now."""
+RELABEL, LLM_NAME, LLM_SERVER = "relabel", "llm_name", "llm_server"
+"""States of a request to label anew, of the LLM that answers now, and of what its server offers."""
 OUTDATED = "outdated"
 """State of a project whose served predictions say something else than its labels."""
 _MAX_ROUNDS = 20
@@ -134,7 +134,7 @@ class StatusReporter:
             **self._labeled_by(project),
             "queue": self.queue(project),
             "versions": stores.projects.versions(project.id),
-            **self._rounds(project),
+            **self.rounds(project),
             "events": stores.tasks.events(project.id),
             "problems": [
                 asdict(problem)
@@ -188,14 +188,15 @@ class StatusReporter:
             "warnings": list(health.get("warnings", ())),
         }
 
-    def upcoming(self, project: Project, limit: int) -> Upcoming:
-        """Return the first places of the release that people have not answered since."""
-        places = self.stores.releases.places(project)
-        answered = {label.task_id for label in self.stores.tasks.human_labels(project.id)}
-        ids = set(self.stores.tasks.ids(project.id)) - answered
-        waiting = [place for place in places if place.task_id in ids]
-        n_later = len(ids) - len(waiting) if places else 0
-        return Upcoming(tuple(waiting[:limit]), len(waiting), n_later)
+    def upcoming(self, project: Project, limit: int, offset: int = 0) -> Upcoming:
+        """Return places of the release that people have not answered since, from `offset` on."""
+        places, n_open, n_later = self.stores.releases.waiting(project, limit, offset)
+        return Upcoming(tuple(places), n_open, n_later)
+
+    def answered(self, project: Project, limit: int = 10) -> list[dict[str, Any]]:
+        """Return the last tasks that people answered or skipped, with their places, JSON-ready."""
+        found = self.stores.releases.answered_lately(project, limit)
+        return [asdict(one) | {"answered_at": one.answered_at.isoformat()} for one in found]
 
     def _llm(self, project: Project) -> dict[str, Any]:
         """Return what the LLM was asked for the project, in all and by purpose."""
@@ -218,9 +219,10 @@ class StatusReporter:
         }
         return {**totals, "llm_usage": purposes}
 
-    def _rounds(self, project: Project) -> dict[str, Any]:
-        """Return the rounds of the present question, newest last, and advice."""
+    def rounds(self, project: Project) -> dict[str, Any]:
+        """Return the rounds of the present question, newest last, with their cost, and advice."""
         history = self.stores.rounds.current(project)
+        usage = self._llm(project)["llm_usage"]
         return {
             "n_rounds": len(history),
             "rounds": [
@@ -230,6 +232,7 @@ class StatusReporter:
                     "progress": dict(made.progress),
                     "metrics": dict(made.metrics),
                     "started_at": made.started_at.isoformat(),
+                    "llm_usage": usage.get(f"round {made.number}", {}),
                 }
                 for made in history[-_MAX_ROUNDS:]
             ],
@@ -239,6 +242,27 @@ class StatusReporter:
                 if question.not_learned_because is None
             },
         }
+
+    def releases(self, project: Project) -> list[dict[str, Any]]:
+        """Return the kept releases, newest first, with what their labels and students come from."""
+        served = self.stores.projects.served_version(project.id)
+        return [
+            {
+                "name": release.name,
+                "created_at": release.created_at.isoformat(),
+                "is_served": release.name == served,
+                "is_draft": release.is_draft,
+                "can_return": release.can_return,
+                "kind": release.provenance.get("kind"),
+                "learned": release.provenance.get("learned", {}),
+            }
+            for release in self.stores.releases.history(project)
+        ]
+
+    def llm_server(self) -> dict[str, Any] | None:
+        """Return what the LLM server was last found to offer, and when; None before that."""
+        found: dict[str, Any] | None = self.stores.state.get(ProjectId(""), LLM_SERVER)
+        return found
 
     def _questions(self, project: Project) -> tuple[Question, ...]:
         try:

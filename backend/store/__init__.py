@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from backend.store.database import Database
+from backend.store.issues import IssueStore
 from backend.store.jobs import JobStore
 from backend.store.labels import LabelStore
 from backend.store.llm_cache import LLMCache
@@ -14,6 +15,7 @@ from backend.store.tasks import TaskStore
 
 __all__ = [
     "Database",
+    "IssueStore",
     "JobStore",
     "LLMCache",
     "LabelStore",
@@ -37,6 +39,7 @@ class Stores:
         self.labels = LabelStore(database)
         self.releases = ReleaseStore(database)
         self.rounds = RoundStore(database)
+        self.issues = IssueStore(database)
         self.jobs = JobStore(database)
         self.llm_cache = LLMCache(database)
         self.state = StateStore(database)

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from backend.domain.projects import Problem, ProjectId
 from backend.store import tables as t
-from backend.store.database import Repository, now, upsert
+from backend.store.database import Repository, insert_new, now, upsert
 
 _MIN_DEAD_AGE = timedelta(seconds=60)
 _MAX_LIVE_AGE = timedelta(seconds=30)
@@ -18,10 +18,13 @@ _MAX_LIVE_AGE = timedelta(seconds=30)
 class JobStore(Repository):
     """Store job requests, problems and workers."""
 
-    def request_job(self, project_id: ProjectId, kind: str, reason: str) -> None:
-        """Request a job from the worker; requests of one kind for one project are one request."""
+    def request_job(self, project_id: ProjectId, kind: str, reason: str) -> bool:
+        """Request a job from the worker; requests of one kind for one project are one request.
+
+        Returns whether it was requested before.
+        """
         with self._db.write() as connection:
-            request_job(connection, project_id, kind, reason)
+            return request_job(connection, project_id, kind, reason)
 
     def job_requests(self) -> list[tuple[ProjectId, str, datetime]]:
         """Return project, kind and time of every request, oldest first."""
@@ -30,12 +33,12 @@ class JobStore(Repository):
         rows = self._db.fetch(query.order_by(table.c.requested_at))
         return [(ProjectId(row[0]), row[1], row[2]) for row in rows]
 
-    def drop_request(self, project_id: ProjectId, kind: str, requested_at: datetime) -> None:
-        """Delete a request unless it was made anew after `requested_at`."""
+    def drop_request(self, project_id: ProjectId, kind: str, requested_at: datetime) -> bool:
+        """Delete a request unless it was made anew after `requested_at`; False without one."""
         table = t.job_requests
         is_request = sa.and_(table.c.project_id == project_id, table.c.kind == kind)
         is_old = table.c.requested_at <= requested_at
-        self._db.execute(sa.delete(table).where(is_request, is_old))
+        return bool(self._db.execute(sa.delete(table).where(is_request, is_old)))
 
     def note_problem(self, project_id: ProjectId, source: str, message: str) -> None:
         """Record a failure outside that blocks a project's work, counting repetitions."""
@@ -93,7 +96,10 @@ class JobStore(Repository):
         return self._db.fetch_column(sa.select(table.c.id).where(is_live).order_by(table.c.id))
 
 
-def request_job(connection: sa.Connection, project_id: ProjectId, kind: str, reason: str) -> None:
-    """Request a job inside a caller's transaction."""
+def request_job(connection: sa.Connection, project_id: ProjectId, kind: str, reason: str) -> bool:
+    """Request a job inside a caller's transaction; return whether it was requested before."""
     row = {"project_id": project_id, "kind": kind, "reason": reason, "requested_at": now()}
+    if insert_new(connection, t.job_requests, row):
+        return False
     upsert(connection, t.job_requests, [row])
+    return True

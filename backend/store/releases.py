@@ -8,13 +8,20 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from backend.domain.projects import Prediction, Project, ProjectId, QueuePlace
+from backend.domain.projects import (
+    AnsweredTask,
+    Prediction,
+    Project,
+    ProjectId,
+    QueuePlace,
+    Release,
+)
 from backend.errors import UnknownModelVersion
 from backend.store import tables as t
 from backend.store.database import Repository, now, upsert
 from backend.store.labels import prediction_row
 from backend.store.projects import DRAFT, RELEASED, WRITING, start_version
-from backend.store.tables import of_question, of_version
+from backend.store.tables import existing, of_question, of_version, submitted
 
 _MAX_ROWS = 2_000
 
@@ -118,9 +125,81 @@ class ReleaseStore(Repository):
         """Return the queue of the project's release, first place first."""
         table = t.queue_places
         query = sa.select(table).where(of_version(project, table))
+        query = query.order_by(table.c.position, table.c.task_id)
+        return [_place(row) for row in self._db.fetch(query)]
+
+    def waiting(
+        self, project: Project, limit: int, offset: int = 0
+    ) -> tuple[list[QueuePlace], int, int]:
+        """Return places of tasks without an annotation, how many such there are, and later tasks.
+
+        The last number counts open tasks without a place: they came after the release's ordering.
+        """
+        places, tasks, labels = t.queue_places, t.tasks, t.human_labels
+        is_open = sa.and_(
+            existing(tasks, project.id),
+            ~sa.exists().where(submitted(project.id), labels.c.task_id == tasks.c.id),
+        )
+        has_place = sa.and_(of_version(project, places), places.c.task_id == tasks.c.id)
+        query = sa.select(places).where(has_place, is_open)
+        query = query.order_by(places.c.position, places.c.task_id).limit(limit).offset(offset)
+        n = sa.func.count()
+        n_placed = sa.select(n).select_from(places).where(of_version(project, places))
+        n_open = sa.select(n).select_from(tasks).where(is_open)
+        with self._db.read() as connection:
+            found = [_place(row) for row in connection.execute(query)]
+            n_waiting = connection.execute(n_open.where(sa.exists().where(has_place))).scalar_one()
+            if not connection.execute(n_placed).scalar_one():
+                return found, 0, 0
+            return found, n_waiting, connection.execute(n_open).scalar_one() - n_waiting
+
+    def answered_lately(self, project: Project, limit: int) -> list[AnsweredTask]:
+        """Return the last annotations and skips, newest first, with the newest place of the task.
+
+        Annotations that were made in bulk from predictions are left out.
+        """
+        labels, places, versions = t.human_labels, t.queue_places, t.model_versions
+        query = sa.select(labels).where(existing(labels, project.id), labels.c.is_copied.is_(False))
+        query = query.order_by(labels.c.updated_at.desc(), labels.c.annotation_id.desc())
+        of_release = sa.and_(
+            versions.c.project_id == project.id,
+            places.c.project_id == project.id,
+            places.c.model_version == versions.c.name,
+        )
+        with self._db.read() as connection:
+            rows = connection.execute(query.limit(limit)).all()
+            ids = {row.task_id for row in rows if row.task_id is not None}
+            placed = sa.select(places).where(of_release, places.c.task_id.in_(ids))
+            found = connection.execute(placed.order_by(versions.c.number)).all() if ids else []
+        newest = {row.task_id: _place(row) for row in found}
         return [
-            QueuePlace(row.task_id, row.position, row.reason, row.is_holdout)
-            for row in self._db.fetch(query.order_by(table.c.position, table.c.task_id))
+            AnsweredTask(
+                row.task_id,
+                row.annotator_id,
+                row.updated_at,
+                bool(row.was_cancelled),
+                newest.get(row.task_id),
+            )
+            for row in rows
+        ]
+
+    def history(self, project: Project) -> list[Release]:
+        """Return the project's releases that are kept, newest first."""
+        table = t.model_versions
+        query = sa.select(table).where(
+            table.c.project_id == project.id, table.c.state.in_([RELEASED, DRAFT])
+        )
+        return [
+            Release(
+                row.name,
+                row.created_at,
+                is_draft=row.state == DRAFT,
+                can_return=row.state == RELEASED
+                and row.question_version == project.question_version
+                and row.name != project.model_version,
+                provenance=row.provenance,
+            )
+            for row in self._db.fetch(query.order_by(table.c.number.desc()))
         ]
 
     def _set_state(self, draft: Project, state: str) -> None:
@@ -139,6 +218,10 @@ class ReleaseStore(Repository):
                 )
                 connection.execute(sa.delete(table).where(is_part))
             connection.execute(sa.delete(versions).where(unfinished))
+
+
+def _place(row: Any) -> QueuePlace:
+    return QueuePlace(row.task_id, row.position, row.reason, row.is_holdout)
 
 
 def _copy_later_predictions(connection: sa.Connection, draft: Project, served: str) -> None:

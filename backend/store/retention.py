@@ -26,7 +26,10 @@ _LARGE = (
 """Tables with a row per task or label, and the column by which they are deleted in slices. Events
 come last: by them the rest of a project is found whose deletion was interrupted.
 """
-_SMALL = (t.model_versions, t.rounds, t.llm_usage, t.project_state, t.job_requests, t.problems)
+_SMALL = (
+    *(t.model_versions, t.rounds, t.llm_usage, t.project_state, t.job_requests, t.problems),
+    t.dismissed_issues,
+)
 
 
 class RetentionStore(Repository):

@@ -253,6 +253,15 @@ job_requests = _table(
     sa.Column("requested_at", Moment, nullable=False),
 )
 
+dismissed_issues = _table(
+    "dismissed_issues",
+    sa.Column("key", Name(64), primary_key=True),
+    sa.Column("task_id", sa.BigInteger, nullable=False),
+    sa.Column("digest", Name(32), nullable=False),
+    sa.Column("by", Text, nullable=False),
+    sa.Column("at", Moment, nullable=False),
+)
+
 problems = _table(
     "problems",
     sa.Column("source", Name(64), primary_key=True),

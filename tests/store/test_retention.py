@@ -182,6 +182,7 @@ def test_deleting_a_project_leaves_nothing_of_it_and_all_of_the_others(
         stores.labels.save(stores.projects.get(project_id), [weak], [])
         stores.state.put(project_id, "queue", {"question_version": "x"})
         stores.jobs.note_problem(project_id, "llm", "down")
+        stores.issues.dismiss(project_id, 1, "1-ab", "anna")
         stores.rounds.open(
             stores.projects.get(project_id), recipe="default", reason="asked for", n_human=0
         )

@@ -11,6 +11,7 @@ from backend.domain.rounds import RoundState
 from backend.errors import LanguageModelUnavailable, UnsupportedLabelConfig
 from backend.pipeline.pool import MIN_TEXTS, GuidelinesReader
 from backend.pipeline.rounds.context import STOPPED, ActiveRound, RoundContext
+from backend.pipeline.rounds.requests import close_request, is_called_off
 from backend.store import Stores
 
 _MAX_UNREACHABLE = 0.1
@@ -61,6 +62,13 @@ class RoundScheduler:
         project = self.stores.projects.connected(project_id)
         if project is None:
             return dict(STOPPED)
+        is_asked = is_asked and not is_called_off(self.stores, project_id)
+        begun = self._begin(project, is_asked=is_asked)
+        if is_asked or not begun.get("is_stopped"):
+            close_request(self.stores, project_id)
+        return begun
+
+    def _begin(self, project: Project, *, is_asked: bool) -> dict[str, int]:
         progress = self.stores.labels.progress(project)
         reason = self.due(project) or ("asked for" if is_asked else None)
         has_enough = progress.n_labelled + progress.n_human_labelled >= MIN_TEXTS
@@ -70,7 +78,7 @@ class RoundScheduler:
             project, recipe=self.context.plan.recipe, reason=reason, n_human=progress.n_human_labels
         )
         begun = {"round": opened.number}
-        return self.context.run_all(project_id, lambda turns: begun | _begun(turns, progress))
+        return self.context.run_all(project.id, lambda turns: begun | _begun(turns, progress))
 
     def _has_question(self, project: Project) -> bool:
         try:
