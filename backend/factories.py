@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from backend.domain.labels import Abstention, AbstentionReason
 from backend.errors import EmbeddedModelError, PlatformUnavailable, SettingsError
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from backend.domain.span_student import SpanStudent
     from backend.domain.student import Student
     from backend.labelstudio.client import LabelStudioPlatform
+    from backend.labelstudio.label_config import LabelConfigReader
     from backend.llm.client.server import LLMClient
     from backend.pipeline.release import MakeStrategy
     from backend.pipeline.rounds.students import StudentFactory, TaggerFactory
@@ -82,6 +84,14 @@ def label_studio_greeting(settings: Settings) -> Callable[[], None]:
             raise PlatformUnavailable("Label Studio does not answer")
 
     return greet
+
+
+def closed_config_reader(settings: Settings) -> LabelConfigReader:
+    """Return a reader of label configs that opens no link."""
+    from backend.labelstudio.label_config import LabelConfigReader
+
+    behind = Abstention(AbstentionReason.REMOTE_TEXT, "the text is behind a link")
+    return LabelConfigReader(lambda *_: behind, skip=settings.skip_controls)
 
 
 def connect_platform(settings: Settings) -> LabelStudioPlatform:

@@ -26,12 +26,14 @@ if TYPE_CHECKING:
     from backend.pipeline.issues import IssueReader
     from backend.pipeline.pool import GuidelinesReader
     from backend.pipeline.predict import PredictionService, StudentPredictor
+    from backend.pipeline.prompt_preview import PromptPreview
     from backend.pipeline.readiness import Readiness
     from backend.pipeline.release import MakeStrategy, ReleaseBuilder
     from backend.pipeline.retention import Housekeeper
     from backend.pipeline.rounds.requests import RoundRequests
     from backend.pipeline.rounds.students import StudentFactory, StudentTrainers, TaggerFactory
     from backend.pipeline.rounds.workflow import RoundSteps
+    from backend.pipeline.task_texts import TaskTexts
     from backend.self_training.similarity import SimilarityAnnotator
 
 
@@ -205,6 +207,23 @@ class Services:
         from backend.pipeline.issues import IssueReader
 
         return IssueReader(self.stores, self.config)
+
+    @cached_property
+    def task_texts(self) -> TaskTexts:
+        """Return the reader of texts that are shown to people."""
+        from backend.factories import closed_config_reader
+        from backend.pipeline.task_texts import TaskTexts
+
+        return TaskTexts(self.stores, closed_config_reader(self.settings))
+
+    @cached_property
+    def prompt_preview(self) -> PromptPreview:
+        """Return the use case of prompts that are shown to people."""
+        from backend.pipeline.prompt_preview import PromptPreview
+
+        return PromptPreview(
+            self.language_model, self.similarity.shortlist, self.ensemble, self.guidelines
+        )
 
     @cached_property
     def round_requests(self) -> RoundRequests:

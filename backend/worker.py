@@ -8,6 +8,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from datetime import UTC, datetime
 from functools import partial
 
 from backend.domain.ports import Jobs
@@ -18,7 +20,7 @@ from backend.jobs import DurableJobs
 from backend.pipeline.annotator_change import change_annotator
 from backend.pipeline.prelabel import prelabel
 from backend.pipeline.rounds.workflow import run_round
-from backend.pipeline.status import LLM_NAME
+from backend.pipeline.status import LLM_NAME, LLM_SERVER
 from backend.services import Services
 from backend.settings import Settings
 
@@ -157,10 +159,13 @@ def _repeat(actions: Mapping[Callable[[], object], float], stop: threading.Event
 
 
 def _note_llm(services: Services) -> None:
-    """Record which LLM answers now, for status; one that does not answer is known already."""
+    """Record which LLM answers now and what its server offers, where it answers."""
     with suppress(LanguageModelError):
         name = services.ensemble.llm_name(deadline_s=_DESCRIBE_WAIT_S)
         services.stores.state.put(ProjectId(""), LLM_NAME, name)
+        offered = asdict(services.language_model.describe(deadline_s=_DESCRIBE_WAIT_S))
+        seen = {"seen_at": datetime.now(UTC).isoformat(), **offered}
+        services.stores.state.put(ProjectId(""), LLM_SERVER, seen)
 
 
 def _send_heartbeat(services: Services, jobs: DurableJobs) -> None:

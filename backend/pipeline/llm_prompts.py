@@ -73,7 +73,7 @@ class LLMPrompter:
             guidelines.schema,
             guidelines.instruction,
             examples,
-            prompt_context=self._context(),
+            prompt_context=self.context(),
             deadline_s=deadline_s,
         )
         if deadline_s is not None:
@@ -139,7 +139,7 @@ class LLMPrompter:
             prompt_context=PromptContext({question.name: template}),
         )
 
-    def _context(self) -> PromptContext:
+    def context(self) -> PromptContext:
         """Return the selected templates and the demonstrations that help."""
         return PromptContext(
             {name: str(report["chosen"]) for name, report in self.reports.items()},
