@@ -32,6 +32,7 @@ HOMES = {
     "label_studio_ml": ("model.py", "_wsgi.py"),
     "skactiveml": ("backend/active_learning/baselines.py",),
     "flask": ("backend/web/", "_wsgi.py"),
+    "flask_wtf": ("backend/web/",),
     "werkzeug": ("backend/web/",),
     "typer": ("backend/cli.py", "backend/data_commands.py", "backend/__main__.py"),
 }

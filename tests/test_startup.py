@@ -19,6 +19,7 @@ HEAVY = (
     "cleanlab",
     "dbos",
     "matplotlib",
+    "plotly",
 )
 LOADED = f"print('loaded:', *(name for name in {HEAVY!r} if name in sys.modules))"
 WEB = f"import sys, _wsgi; _wsgi.app.url_map; {LOADED}"

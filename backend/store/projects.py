@@ -227,6 +227,13 @@ class StateStore(Repository):
         with self._db.write() as connection:
             upsert(connection, t.project_state, [row])
 
+    def put_first(self, project_id: ProjectId, name: str, value: Any) -> Any:
+        """Set the value unless there is one; return the one that stands."""
+        row = {"project_id": project_id, "name": name, "value": value, "updated_at": now()}
+        with self._db.write() as connection:
+            upsert(connection, t.project_state, [row], keep=("value", "updated_at"))
+        return self.get(project_id, name)
+
 
 def _by_id(project_id: ProjectId) -> sa.Select[Any]:
     return sa.select(t.projects).where(t.projects.c.id == project_id)

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 OPEN_ROUTES = ("/health", "/ready")
 """Asked by supervisors without a password; they tell states, no data."""
+PAGE = "/projects/"
+"""Where the forms of the page go: they alone are no JSON, and a browser names their origin."""
+_FORMS_ONLY = "here the page's own forms are answered, which a browser sends with its origin"
+_JSON_ONLY = "requests here have a JSON body and say so: Content-Type: application/json"
 _LOCAL_NAMES = ("localhost", "host.docker.internal", "host.containers.internal")
 _MAX_FAILURES = 20
 _WINDOW_S = 60.0
@@ -57,7 +61,8 @@ class AccessRules:
     A page that a browser shows can send requests to this machine, and can give its own host name
     this machine's address. So the host has to be an address, a name of this machine or one that
     the settings name; a request that a page sends has to come from this backend's own; and bodies
-    are JSON by their type, which no foreign page can send without asking first.
+    are JSON by their type, which no foreign page can send without asking first, or forms of our
+    own page.
     """
 
     def __init__(self, services: Services, limit: FailureLimit | None = None) -> None:
@@ -77,7 +82,7 @@ class AccessRules:
             self._foreign_host(request)
             or self._foreign_origin(request)
             or self._wrong_password(request)
-            or _wrong_type(request)
+            or self._wrong_type(request)
         )
 
     def _foreign_host(self, request: Request) -> Refusal | None:
@@ -113,11 +118,14 @@ class AccessRules:
         self._limit.note(address)
         return 401, "basic authentication is required on this route"
 
-
-def _wrong_type(request: Request) -> Refusal | None:
-    if request.method in ("GET", "HEAD", "OPTIONS") or request.is_json:
-        return None
-    return 415, "requests here have a JSON body and say so: Content-Type: application/json"
+    @staticmethod
+    def _wrong_type(request: Request) -> Refusal | None:
+        if request.method in ("GET", "HEAD", "OPTIONS"):
+            return None
+        if request.path.startswith(PAGE):
+            is_form = request.mimetype == "application/x-www-form-urlencoded"
+            return None if is_form and "Origin" in request.headers else (415, _FORMS_ONLY)
+        return None if request.is_json else (415, _JSON_ONLY)
 
 
 def _host_name(url: str) -> str:

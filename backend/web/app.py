@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from flask import Flask, Response, jsonify, request
+from flask_wtf.csrf import CSRFError
 from werkzeug.exceptions import HTTPException
 
 from backend.domain.audit import act_as
@@ -20,6 +21,7 @@ from backend.errors import (
 from backend.web.access import AccessRules
 from backend.web.metrics import metrics_blueprint
 from backend.web.ml_routes import health_blueprint, ml_blueprint
+from backend.web.page.site import add_page, asks_for_page, error_page
 
 if TYPE_CHECKING:
     from backend.services import Services
@@ -42,12 +44,13 @@ _HTTP_ERRORS = {
 
 def build_app(services: Services, make_backend: Callable[..., Any]) -> Flask:
     """Build the application; see `ml_blueprint` for `make_backend`."""
-    app = Flask(__name__)
+    app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = services.settings.max_request_mb * 1024**2
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.register_blueprint(health_blueprint(services))
     app.register_blueprint(ml_blueprint(services, make_backend))
     app.register_blueprint(metrics_blueprint(services))
+    add_page(app, services)
     rules = AccessRules(services)
 
     @app.before_request
@@ -67,7 +70,11 @@ def build_app(services: Services, make_backend: Callable[..., Any]) -> Flask:
     @app.errorhandler(HTTPException)
     def http_error(error: HTTPException) -> Response:
         code = error.code or 500
-        return _error(code, _HTTP_ERRORS.get(code, error.name))
+        if isinstance(error, CSRFError):
+            return _error(code, "this form is not of the page as it is now: load it again")
+        is_ours = error.description != type(error).description
+        message = error.description if is_ours else _HTTP_ERRORS.get(code, error.name)
+        return _error(code, message or error.name)
 
     @app.errorhandler(BackendError)
     def backend_error(error: BackendError) -> Response:
@@ -94,6 +101,8 @@ def _who() -> tuple[str, str, str | None]:
 def _error(status: int, message: str) -> Response:
     """Put one sentence into the body and the status line: Label Studio shows the latter only."""
     response: Response = jsonify({"error": message})
+    if asks_for_page(request):
+        response = error_page(status, message)
     words = " ".join(message.split()).encode("latin-1", "replace").decode("latin-1")
     reason = "".join(char if char.isprintable() else "?" for char in words[:_MAX_REASON])
     response.status = f"{status} {reason}"

@@ -13,16 +13,18 @@ from backend.errors import InvalidRequest
 if TYPE_CHECKING:
     from backend.services import Services
 
+HEALTH = {"status": "UP", "model_class": "FreeALBackend"}
+"""The answer to Label Studio, here and at `/` where no browser asks."""
+
 
 def health_blueprint(services: Services) -> Blueprint:
     """Build /health, which Label Studio calls too, and /ready."""
     blueprint = Blueprint("health", __name__)
 
-    @blueprint.get("/")
     @blueprint.get("/health")
     def health() -> Response:
         """Say that this process answers, and look at nothing else: `/ready` does."""
-        return jsonify({"status": "UP", "model_class": "FreeALBackend"})
+        return jsonify(HEALTH)
 
     @blueprint.get("/ready")
     def ready() -> tuple[Response, int]:

@@ -1,0 +1,15 @@
+"""Show by question how the served labels compare with people's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from backend.web.page.part import Part, Visit
+
+
+def view(visit: Visit) -> dict[str, Any]:
+    """Return the project's state, as `status --json` does."""
+    return {"state": visit.services.reporter.project(visit.project)}
+
+
+PART = Part("quality", "Quality", view)
