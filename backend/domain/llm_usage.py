@@ -13,7 +13,8 @@ class UsageScope:
     """A project and what the LLM is used for; both may be empty.
 
     Purposes are stored, so their names stay: "annotate", "study" (label the first sample),
-    "rewording" (paraphrase texts), "order" (score texts for the queue), "predict", "round 2".
+    "rewording" (paraphrase texts), "order" (score texts for the queue), "predict", "relabel",
+    "round 2".
     """
 
     project_id: str = ""

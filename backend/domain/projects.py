@@ -275,8 +275,6 @@ class Progress:
     n_without_label: int = 0
     abstentions: Mapping[str, int] = field(default_factory=dict)
     labels_per_s: float = 0.0
-    n_tokens_in: int = 0
-    n_tokens_out: int = 0
 
     @property
     def is_complete(self) -> bool:

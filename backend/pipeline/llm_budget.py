@@ -11,7 +11,7 @@ import numpy as np
 
 from backend.active_learning.holdout import holdout_seed
 from backend.active_learning.strategy_interface import PoolView
-from backend.domain.llm_usage import LLMBudget
+from backend.domain.llm_usage import LLMBudget, track_usage
 from backend.domain.projects import Project, Task
 from backend.llm.prompts.templates import describe_task
 from backend.pipeline.ensemble import AnnotatorEnsemble
@@ -98,6 +98,7 @@ class LLMBudgetPlanner:
             label_names=tuple(label.name for label in question.labels),
         )
         strategy = self.make_strategy(describe_task(guidelines.schema, guidelines.instruction))
-        ordering = strategy.order(pool, rng=np.random.default_rng(holdout_seed(project.id)))
+        with track_usage(project.id, "order"):
+            ordering = strategy.order(pool, rng=np.random.default_rng(holdout_seed(project.id)))
         behind = ordering.example_ids(pool)[math.ceil(share * len(examples)) :]
         return tuple(sorted(int(i) for i in behind))

@@ -26,14 +26,11 @@ _MAX_ROUNDS = 20
 _MAX_UNREADABLE = 10
 _PROGRESS = (
     *("n_tasks", "n_labelled", "n_published", "n_refused", "n_to_label", "n_human_labels"),
-    *(
-        "n_without_label",
-        "n_abstained",
-        "seconds_left",
-        "n_tokens_in",
-        "n_tokens_out",
-        "is_complete",
-    ),
+    *("n_without_label", "n_abstained", "seconds_left", "is_complete"),
+)
+_USAGE = (
+    *("n_llm_calls", "n_prompts", "n_cache_hits", "n_tokens_in", "n_tokens_out"),
+    *("llm_seconds", "llm_cost"),
 )
 _ROUND = ("number", "recipe", "reason", "n_human", "step", "model_version", "error", "seconds")
 
@@ -213,10 +210,7 @@ class StatusReporter:
             }
             for usage in by_purpose
         }
-        totals = {
-            name: sum(usage[name] for usage in purposes.values())
-            for name in ("n_llm_calls", "n_prompts", "n_cache_hits", "llm_seconds", "llm_cost")
-        }
+        totals = {name: sum(usage[name] for usage in purposes.values()) for name in _USAGE}
         return {**totals, "llm_usage": purposes}
 
     def rounds(self, project: Project) -> dict[str, Any]:

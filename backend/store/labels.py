@@ -276,7 +276,7 @@ class LabelStore(Repository):
 
     def progress(self, project: Project) -> Progress:
         """Count a project's tasks, labels and predictions, and the LLM's labels per second."""
-        weak, human, predictions = t.weak_labels, t.human_labels, t.predictions
+        human, predictions = t.human_labels, t.predictions
         is_human, is_present = human_answers(project.id), of_version(project, predictions)
         has_answer = sa.or_(
             sa.exists().where(is_human, human.c.task_id == t.tasks.c.id),
@@ -294,14 +294,9 @@ class LabelStore(Repository):
             "n_labelled": sa.select(n).where(is_present),
             "n_published": sa.select(n).where(is_present, predictions.c.published_at.is_not(None)),
             "n_refused": sa.select(n).where(is_present, predictions.c.refusal.is_not(None)),
-        } | {
-            name: sa.select(sa.func.coalesce(sa.func.sum(weak.c[name]), 0)).where(
-                weak.c.project_id == project.id
-            )
-            for name in ("n_tokens_in", "n_tokens_out")
         }
         query = sa.select(*(q.scalar_subquery().label(name) for name, q in counts.items()))
-        column = weak.c.abstention
+        column = t.weak_labels.c.abstention
         by_reason = (
             sa.select(column, n).where(by_llm(project), column.not_in(_NOT_ASKED)).group_by(column)
         )
