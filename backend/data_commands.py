@@ -99,11 +99,23 @@ def relabel(
 
 
 @app.command()
+def tabs(project: ProjectNumber) -> None:
+    """Bring back tabs of the Data Manager that somebody has deleted."""
+    with open_services() as services:
+        target = project_of(services, project)
+        if not services.settings.manage_views:
+            raise InvalidRequest("MANAGE_VIEWS=false: no tabs are made; set it to true")
+        services.tabs.bring_back(target)
+        record("tabs-asked", target.id)
+        console.print("The worker adds them within a sync interval.")
+
+
+@app.command()
 def disconnect(
     project: ProjectNumber,
     undo: Annotated[bool, typer.Option("--undo", help="Work for it again.")] = False,
 ) -> None:
-    """Stop working for a project, keep its data, and put its queue back as it was."""
+    """Stop working for a project, keep its data, remove its tabs, put its queue back."""
     with open_services() as services:
         target = project_of(services, project)
         if undo:
@@ -115,7 +127,8 @@ def disconnect(
         try:
             services.connections.disconnect(target)
         except PlatformError as exc:
-            console.print(f"Its queue stays as it is: {exc}", soft_wrap=True, markup=False)
+            words = f"Its queue and its tabs stay as they are: {exc}"
+            console.print(words, soft_wrap=True, markup=False)
         console.print(
             f"Nothing is done for project {project} any more. Remove the backend in its settings "
             "too, or Label Studio goes on to ask for predictions.",

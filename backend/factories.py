@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from backend.domain.student import Student
     from backend.labelstudio.client import LabelStudioPlatform
     from backend.labelstudio.label_config import LabelConfigReader
+    from backend.labelstudio.tabs import LabelStudioTabs
     from backend.llm.client.server import LLMClient
     from backend.pipeline.release import MakeStrategy
     from backend.pipeline.rounds.students import StudentFactory, TaggerFactory
@@ -99,6 +100,17 @@ def connect_platform(settings: Settings) -> LabelStudioPlatform:
     from backend.labelstudio.client import LabelStudioPlatform
 
     return LabelStudioPlatform(
+        settings.label_studio_url,
+        settings.label_studio_api_key.reveal(),
+        timeout_s=settings.label_studio_timeout_s,
+    )
+
+
+def connect_tabs(settings: Settings) -> LabelStudioTabs:
+    """Return what keeps tabs in Label Studio; it sends no request yet."""
+    from backend.labelstudio.tabs import LabelStudioTabs
+
+    return LabelStudioTabs(
         settings.label_studio_url,
         settings.label_studio_api_key.reveal(),
         timeout_s=settings.label_studio_timeout_s,

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backend.domain.llm_usage import Prices
-from backend.domain.ports import Encoder, LabelingPlatform, LanguageModel
+from backend.domain.ports import Encoder, LabelingPlatform, LanguageModel, ProjectTabs
 from backend.pipeline.connection import Connections
 from backend.pipeline.events import EventService, ProjectLimits
 from backend.pipeline.status import StatusReporter
+from backend.pipeline.tabs import TabKeeper
 from backend.settings import Settings
 from backend.store import Database, Stores
 
@@ -46,6 +47,7 @@ class Adapters:
     encoder: Encoder | None = None
     make_student: StudentFactory | None = None
     make_tagger: TaggerFactory | None = None
+    tabs: ProjectTabs | None = None
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class Services:
 
     def close(self) -> None:
         """Close all connections."""
-        for name in ("platform", "language_model"):
+        for name in ("platform", "tabs", "language_model"):
             close = getattr(self.__dict__.get(name), "close", None)
             if close is not None:
                 close()
@@ -80,7 +82,21 @@ class Services:
     @cached_property
     def connections(self) -> Connections:
         """Return the use case of connected projects."""
-        return Connections(self.platform, self.stores, self.settings.own_url)
+        return Connections(self.platform, self.stores, self.settings.own_url, self.tabs)
+
+    @cached_property
+    def tabs(self) -> TabKeeper:
+        """Return what keeps tabs in Label Studio's Data Manager."""
+        from backend.factories import connect_tabs
+
+        settings = self.settings
+        return TabKeeper(
+            self.given.tabs or connect_tabs(settings),
+            self.stores,
+            {"Probable label errors": self.issues.task_ids},
+            settings.own_url,
+            settings.manage_views,
+        )
 
     @cached_property
     def language_model(self) -> CachedLanguageModel:

@@ -223,6 +223,12 @@ class Settings:
         "true/false",
         "set the project's model version and sampling, without which its queue is random",
     )
+    manage_views: bool = _setting(
+        True,
+        "true/false",
+        "add tabs to the project's Data Manager, beside its own, and a line to an empty "
+        "description; false removes them",
+    )
     query_strategy: str = _setting(
         "activellm",
         "name",

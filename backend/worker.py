@@ -21,6 +21,7 @@ from backend.pipeline.annotator_change import change_annotator
 from backend.pipeline.prelabel import prelabel
 from backend.pipeline.rounds.workflow import run_round
 from backend.pipeline.status import LLM_NAME, LLM_SERVER
+from backend.pipeline.tabs import keep_tabs
 from backend.services import Services
 from backend.settings import Settings
 
@@ -73,6 +74,8 @@ class Dispatcher:
         round_reason = steps.scheduler.due(project)
         if self._services.annotator_change.is_due(project):
             stores.jobs.request_job(project.id, JobKind.RELABEL, "not finished")
+        if self._services.tabs.is_due(project):
+            stores.jobs.request_job(project.id, JobKind.TABS, "they show other tasks now")
         if any(problem.source == WORKER for problem in stores.jobs.problems(project.id)):
             stores.jobs.clear_problem(project.id, WORKER)
         reason = round_reason or prelabel_reason
@@ -116,6 +119,7 @@ def run_worker(services: Services, stop: threading.Event) -> None:
                 ),
                 JobKind.ROUND: partial(run_round, steps=steps),
                 JobKind.ROUND_NOW: partial(run_round, steps=steps, is_asked=True),
+                JobKind.TABS: partial(keep_tabs, keeper=services.tabs),
             },
         )
         jobs.launch()

@@ -16,7 +16,7 @@ import numpy as np
 
 from backend.domain.labels import Abstention, AbstentionReason, HumanLabel, Region, Span
 from backend.domain.ports import Completion, Decoding, LanguageModelInfo, Prompt
-from backend.domain.projects import Prediction, ProjectId, ProjectInfo, Task
+from backend.domain.projects import Prediction, ProjectId, ProjectInfo, Tab, Task
 from backend.domain.span_student import SpanOutput, SpanTrainingSet
 from backend.domain.student import (
     PoolTexts,
@@ -241,6 +241,63 @@ class FakePlatform:
         self.calls.append(call)
         if self.failure is not None:
             raise self.failure
+
+
+class FakeTabs:
+    """The Data Manager's tabs in memory, as the `ProjectTabs` port sees them.
+
+    `open` is what Label Studio's page does at first; `tabs` has all by project and id, and
+    `filtered` the ids of those that somebody has given other filters.
+    """
+
+    def __init__(self) -> None:
+        self.tabs: dict[int, dict[int, Tab]] = {}
+        self.filtered: set[int] = set()
+        self.descriptions: dict[int, str] = {}
+        self.calls: list[str] = []
+        self.failure: PlatformError | None = None
+        self._last_id = 0
+
+    def open(self, platform_id: int) -> None:
+        self.tabs.setdefault(platform_id, {self._new_id(): Tab("Default", ())})
+
+    def ids(self, platform_id: int) -> list[int]:
+        return list(self._asked("ids", platform_id))
+
+    def add(self, platform_id: int, tab: Tab) -> int:
+        tabs = self._asked("add", platform_id)
+        found = [tab_id for tab_id, present in tabs.items() if present == tab]
+        tab_id = found[0] if found else self._new_id()
+        tabs[tab_id] = tab
+        return tab_id
+
+    def update(self, platform_id: int, tab_id: int, *, before: Tab, after: Tab) -> None:
+        tabs = self._asked("update", platform_id)
+        if tab_id in tabs and tab_id not in self.filtered:
+            is_titled = tabs[tab_id].title == before.title
+            tabs[tab_id] = after if is_titled else replace(after, title=tabs[tab_id].title)
+
+    def delete(self, platform_id: int, tab_id: int, tab: Tab) -> None:
+        tabs = self._asked("delete", platform_id)
+        if tab_id not in self.filtered:
+            tabs.pop(tab_id, None)
+
+    def describe(self, platform_id: int, text: str, *, instead_of: str) -> bool:
+        self._asked("describe", platform_id)
+        if self.descriptions.get(platform_id, "") != instead_of:
+            return False
+        self.descriptions[platform_id] = text
+        return True
+
+    def _new_id(self) -> int:
+        self._last_id += 1
+        return self._last_id
+
+    def _asked(self, call: str, platform_id: int) -> dict[int, Tab]:
+        self.calls.append(call)
+        if self.failure is not None:
+            raise self.failure
+        return self.tabs.setdefault(platform_id, {})
 
 
 @dataclass

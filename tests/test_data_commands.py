@@ -6,6 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from backend.data_commands import app
+from backend.pipeline.tabs import TABS
 from backend.services import Adapters, build_services
 from backend.settings import Settings
 from tests.conftest import SENTIMENT
@@ -78,3 +79,13 @@ def test_what_cannot_be_meant_is_refused_and_deletes_nothing(run, services, word
     assert result.exit_code == 2
     assert said in result.stderr
     assert present(services) == [ONE, TWO]
+
+
+def test_deleted_tabs_are_asked_back(run, services, monkeypatch):
+    project = services.stores.projects.get(TWO)
+    services.stores.state.put(TWO, TABS, {"deleted": ["Queue"]})
+    assert "within a sync interval" in run("tabs", "8").stdout
+    assert services.stores.state.get(TWO, TABS)["deleted"] == []
+    assert not services.tabs.is_due(project)  # nothing is served yet
+    monkeypatch.setenv("MANAGE_VIEWS", "false")
+    assert "MANAGE_VIEWS" in run("tabs", "8").stderr

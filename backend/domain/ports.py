@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 from backend.domain.labels import Answer, Example, PromptContext, Region, WeakLabel
-from backend.domain.projects import Prediction, ProjectId, ProjectInfo, Task
+from backend.domain.projects import Prediction, ProjectId, ProjectInfo, Tab, Task
 from backend.domain.questions import Question, TaskSchema
 
 if TYPE_CHECKING:
@@ -253,6 +253,36 @@ class LabelingPlatform(Protocol):
         self, platform_id: int, *, model_version: str | None, sampling: str | None
     ) -> None:
         """Set what `serve_model_version` changes; a version that is not there becomes none."""
+        ...
+
+
+class ProjectTabs(Protocol):
+    """A project's tabs in Label Studio's Data Manager, and its description.
+
+    Every method raises PlatformUnavailable, PlatformUnauthorized or PlatformRejected.
+    """
+
+    def ids(self, platform_id: int) -> list[int]:
+        """Return the ids of all tabs; none before somebody has opened the Data Manager."""
+        ...
+
+    def add(self, platform_id: int, tab: Tab) -> int:
+        """Add a tab after the others; return its id."""
+        ...
+
+    def update(self, platform_id: int, tab_id: int, *, before: Tab, after: Tab) -> None:
+        """Show other tasks in a tab, and keep what people have changed in it.
+
+        A title other than `before`'s stays, and a tab with other filters stays as it is.
+        """
+        ...
+
+    def delete(self, platform_id: int, tab_id: int, tab: Tab) -> None:
+        """Delete a tab unless somebody has given it other filters, or deleted it."""
+        ...
+
+    def describe(self, platform_id: int, text: str, *, instead_of: str) -> bool:
+        """Set the project's description if it is `instead_of` now; return whether it was."""
         ...
 
 

@@ -66,6 +66,8 @@ class JobKind(StrEnum):
     """A round if one is due."""
     ROUND_NOW = "round-now"
     """A round because somebody asked for it."""
+    TABS = "tabs"
+    """Tabs of the Data Manager are added, changed or removed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +233,23 @@ class QueueState:
     n_human: int
     uncertainty: tuple[float, ...] = ()
     health: Mapping[str, Any] | None = None
+
+
+class TabFilter(StrEnum):
+    """Which tasks a tab shows, by what Label Studio itself knows of them."""
+
+    WAITING = "waiting"
+    """Without an annotation, in the order of the queue."""
+    UNLABELED = "unlabeled"
+    """With neither an annotation nor a prediction of the served version."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tab:
+    """A tab of the Data Manager: the tasks of a filter, or these by id."""
+
+    title: str
+    shows: TabFilter | tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from backend.errors import (
     PlatformRejected,
     PlatformUnauthorized,
 )
+from backend.pipeline.tabs import TabKeeper
 from backend.store import Stores
 
 _LOG = logging.getLogger(__name__)
@@ -31,11 +32,13 @@ class Connections:
 
     Args:
         own_url: this backend's address, as the settings know it.
+        tabs: those that are removed with the backend.
     """
 
     platform: LabelingPlatform
     stores: Stores
     own_url: str
+    tabs: TabKeeper
 
     def check(self, project: Project) -> tuple[Project, ProjectInfo | None] | None:
         """Return a project that Label Studio lists this backend in, with its description.
@@ -71,12 +74,12 @@ class Connections:
     def disconnect(self, project: Project) -> None:
         """Stop for a project because somebody asked for it; raises PlatformError.
 
-        Label Studio's queue is put back as it was.
+        Label Studio's queue is put back as it was, and tabs are removed.
         """
         self.stores.projects.disconnect(
             project.id, Disconnection.ASKED, "it was disconnected on the command line"
         )
-        self._restore_queue(project, self.platform.project(project.platform_id))
+        self._leave(project, self.platform.project(project.platform_id))
 
     def note_queue(self, project: Project, info: ProjectInfo) -> None:
         """Keep what the queue was like before it was changed for the first time."""
@@ -99,14 +102,18 @@ class Connections:
         why = f"Label Studio does not list the backend {self.own_url} in this project{others}"
         self._stop(project, Disconnection.REMOVED, why)
         try:
-            self._restore_queue(project, info)
+            self._leave(project, info)
         except PlatformError as exc:
-            _LOG.warning("project=%s the queue stays as it is: %s", project.id, exc)
+            _LOG.warning("project=%s queue or tabs stay as they are: %s", project.id, exc)
 
     def _stop(self, project: Project, reason: Disconnection, why: str) -> None:
         if project.is_connected:
             _LOG.warning("project=%s nothing is done for it any more: %s", project.id, why)
             self.stores.projects.disconnect(project.id, reason, why)
+
+    def _leave(self, project: Project, info: ProjectInfo) -> None:
+        self._restore_queue(project, info)
+        self.tabs.remove(project)
 
     def _restore_queue(self, project: Project, info: ProjectInfo) -> None:
         """Put back what the queue was, unless somebody has changed it since."""

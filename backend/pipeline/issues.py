@@ -105,6 +105,10 @@ class IssueReader:
             record("restored-issue", project.id, f"issue={key}")
         return is_undone
 
+    def task_ids(self, project: Project) -> list[int]:
+        """Return the tasks with errors, each once, the one with the likeliest error first."""
+        return list(dict.fromkeys(issue["task_id"] for issue in self.issues(project)))
+
     def by_answer(self, project: Project) -> dict[tuple[int, str], list[Mapping[str, Any]]]:
         """Return the errors by task and question."""
         found: dict[tuple[int, str], list[Mapping[str, Any]]] = {}

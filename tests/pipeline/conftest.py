@@ -51,9 +51,10 @@ from backend.pipeline.rounds.train import Paraphrases, TrainStep
 from backend.pipeline.rounds.workflow import RoundSteps, run_round
 from backend.pipeline.status import StatusReporter
 from backend.pipeline.sync import PrelabelPlan, Synchronizer
+from backend.pipeline.tabs import TabKeeper
 from backend.store import Stores
 from tests.conftest import SENTIMENT
-from tests.fakes import OWN_ADDRESS, FakePlatform, FakeSmallModel, FakeTagger
+from tests.fakes import OWN_ADDRESS, FakePlatform, FakeSmallModel, FakeTabs, FakeTagger
 
 CHUNK = 4
 LARGE_CHUNK = 10  # for 30 texts and more: three chunks say what eight do, and sooner
@@ -316,7 +317,10 @@ class House:
         self.aggregator = Aggregator(self.ensemble, self.guidelines, stores)
 
     def _make_prelabel_steps(self, plan: PrelabelPlan) -> PrelabelSteps:
-        self.connections = Connections(self.platform, self.stores, OWN_ADDRESS)
+        self.tabs, self.wrong_tasks = FakeTabs(), list[int]()
+        lists = {"Probable label errors": lambda project: self.wrong_tasks}
+        self.tab_keeper = TabKeeper(self.tabs, self.stores, lists, OWN_ADDRESS, is_on=True)
+        self.connections = Connections(self.platform, self.stores, OWN_ADDRESS, self.tab_keeper)
         self.synchronizer = Synchronizer(
             self.platform, self.connections, self._config, self.stores, plan, self.orderer.is_due
         )
