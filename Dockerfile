@@ -1,6 +1,10 @@
 # The backend alone: web process and worker. Label Studio and vLLM have images of their own; see
-# docker-compose.yml. torch comes as the package index resolves it for this platform.
-FROM python:3.11-slim
+# docker-compose.yml. torch comes as the package index resolves it for this platform, everything with the
+# hashes of requirements.lock. To hold the base image to one digest, look it up and give it:
+#   docker buildx imagetools inspect python:3.11-slim
+#   docker build --build-arg PYTHON_IMAGE=python:3.11-slim@sha256:... .     (or PYTHON_IMAGE in .env)
+ARG PYTHON_IMAGE=python:3.11-slim
+FROM ${PYTHON_IMAGE}
 
 ENV PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
@@ -9,9 +13,11 @@ ENV PYTHONUNBUFFERED=1 \
 
 WORKDIR /app
 
-COPY requirements.txt requirements-label-studio-ml.txt ./
-RUN pip install -r requirements.txt \
-    && pip install --no-deps -r requirements-label-studio-ml.txt
+COPY requirements.lock requirements-cuda.lock ./
+RUN pip install --require-hashes --no-deps -r requirements.lock \
+    && if pip show torch | grep -q ^Requires:.*nvidia; then \
+         pip install --require-hashes --no-deps -r requirements-cuda.lock; \
+       fi
 
 COPY . .
 

@@ -29,7 +29,12 @@ def substituted(value: str) -> str:
 def test_a_service_comes_from_an_image_or_from_this_folder(service):
     assert ("image" in service) != ("build" in service)
     if "build" in service:
-        assert (ROOT / service["build"] / "Dockerfile").is_file()
+        assert (ROOT / service["build"]["context"] / "Dockerfile").is_file()
+
+
+def test_the_base_image_is_the_user_s_to_pin_and_the_same_in_both_files():
+    given = substituted(SERVICES["backend"]["build"]["args"]["PYTHON_IMAGE"])
+    assert f"ARG PYTHON_IMAGE={given}\nFROM ${{PYTHON_IMAGE}}\n" in DOCKERFILE
 
 
 @each_service
