@@ -27,7 +27,7 @@ test: install-dev ## Check style and types, run the tests (no network, no GPU)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --dist loadfile
 
 e2e: install-dev debian-packages ## Run the slow tests, and those with a real Label Studio, vLLM, PostgreSQL, browser
 	$(BIN)/python -m pytest -m "e2e or slow"

@@ -123,6 +123,7 @@ def test_the_probe_in_gram_coordinates_is_the_plain_regression():
     assert ours == pytest.approx(plain.predict_proba(data.test), abs=0.05)
 
 
+@pytest.mark.slow
 def test_a_fine_tune_learns_from_the_words_of_the_chosen_texts():
     rng = np.random.default_rng(0)
     y = rng.integers(2, size=60)

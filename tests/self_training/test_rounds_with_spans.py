@@ -34,6 +34,7 @@ def text_of(number: int) -> str:
     return " ".join(word.capitalize() if word in GOOD else word for word in words)
 
 
+@pytest.mark.slow
 def test_the_tagger_learns_and_its_spans_are_aggregated_with_the_llm_s(house, tmp_path):
     project_id = house.connected(N_TEXTS, CONFIG, text_of=text_of)
     house.round(project_id)

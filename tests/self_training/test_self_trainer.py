@@ -60,6 +60,7 @@ def is_right_on_unseen_texts(model) -> bool:
     return (answers.argmax(axis=1) == truth).mean() > 0.9
 
 
+@pytest.mark.slow
 def test_the_default_recipe_learns_in_spite_of_wrong_labels_and_finds_them(tiny_base):
     texts, labels = reviews(300)
     given = labels.copy()

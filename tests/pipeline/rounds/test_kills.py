@@ -60,7 +60,10 @@ def opened(folder: Path, platform: FakePlatform) -> Iterator[House]:
     database.close()
 
 
-@pytest.fixture(scope="module", params=["", NAMES], ids=["choice", "choice-and-spans"])
+ONE_KIND = pytest.param("", id="choice", marks=pytest.mark.slow)
+
+
+@pytest.fixture(scope="module", params=[ONE_KIND, pytest.param(NAMES, id="choice-and-spans")])
 def labelled(tmp_path_factory, migrated_file, request) -> Labelled:
     folder = tmp_path_factory.mktemp("labelled")
     shutil.copy(migrated_file, folder)
