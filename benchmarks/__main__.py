@@ -276,6 +276,22 @@ def retention(
 
 
 @app.command()
+def projects(
+    json_file: Annotated[Path, typer.Option("--json", help="Report to write.")],
+    n_projects: Annotated[int, typer.Option(help="Projects that Label Studio has.")] = 200,
+    n_tasks: Annotated[int, typer.Option(help="Labeled tasks in each.")] = 100,
+    n_invented: Annotated[int, typer.Option(help="Projects that do not exist.")] = 2_000,
+) -> None:
+    """Measure routes and the worker's pass with many projects, real and invented ones."""
+    from benchmarks.many_projects import ManyProjectsRun, run
+
+    config = ManyProjectsRun(n_projects=n_projects, n_tasks=n_tasks, n_invented=n_invented)
+    report = Report("projects", asdict(config))
+    run(report, config, console=_console)
+    _finish(report, json_file)
+
+
+@app.command()
 def pages() -> None:
     """Write docs/benchmarks/*.md from the JSON files beside them."""
     from benchmarks.pages import write_pages

@@ -81,18 +81,18 @@ class StatusReporter:
     prices: Prices
     max_cycles: int
 
-    def overview(self, *, is_connected: bool = False) -> dict[str, Any]:
-        """Return the state of all projects, or of the connected ones, as JSON-ready values.
+    def overview(self, *, is_brief: bool = False) -> dict[str, Any]:
+        """Return the state of all projects, or the figures of the connected ones, JSON-ready.
 
         `unreadable`: the ids of projects whose state cannot be told; the log has the reason.
         """
         states: list[dict[str, Any]] = []
         unreadable: list[str] = []
         for project in self.stores.projects.all():
-            if is_connected and not project.is_connected:
+            if is_brief and not project.is_connected:
                 continue
             try:
-                states.append(self.project(project))
+                states.append(self.figures(project) if is_brief else self.project(project))
             except StoreUnavailable:
                 raise
             except Exception:
@@ -107,11 +107,10 @@ class StatusReporter:
         return None if project is None else self.project(project)
 
     def project(self, project: Project) -> dict[str, Any]:
-        """Return one project's state; counts, seconds and labels per second."""
+        """Return one project's state: its figures, and what is chosen, served and advised."""
         stores = self.stores
-        progress = stores.labels.progress(project)
         return {
-            "project": project.id,
+            **self.figures(project),
             "platform_id": project.platform_id,
             "title": project.title,
             "is_connected": project.is_connected,
@@ -119,12 +118,7 @@ class StatusReporter:
             "disconnected_why": project.disconnected_why,
             "model_version": project.model_version,
             "served_version": stores.projects.served_version(project.id),
-            **{name: getattr(progress, name) for name in _PROGRESS},
-            "n_human_labelled_tasks": progress.n_human_labelled,
-            "abstentions": dict(progress.abstentions),
             "unreadable_answers": stores.labels.unreadable(project, _MAX_UNREADABLE),
-            "labels_per_s": round(progress.labels_per_s, 2),
-            **self._llm(project),
             "llm_share": read_llm_budget(stores, project).summary,
             "prompts": self.prompts(project),
             "questions": {q.name: _learning_in_words(q) for q in self._questions(project)},
@@ -133,13 +127,28 @@ class StatusReporter:
             "versions": stores.projects.versions(project.id),
             **self.rounds(project),
             "events": stores.tasks.events(project.id),
+        }
+
+    def figures(self, project: Project) -> dict[str, Any]:
+        """Return what is counted of one project: tasks, the LLM's work, rounds, problems."""
+        progress = self.stores.labels.progress(project)
+        history = self.stores.rounds.current(project)
+        return {
+            "project": project.id,
+            **{name: getattr(progress, name) for name in _PROGRESS},
+            "n_human_labelled_tasks": progress.n_human_labelled,
+            "abstentions": dict(progress.abstentions),
+            "labels_per_s": round(progress.labels_per_s, 2),
+            **self._llm(project),
+            "n_rounds": len(history),
+            "rounds": [_round_in_figures(made) for made in history[-_MAX_ROUNDS:]],
             "problems": [
                 asdict(problem)
                 | {
                     "first_seen_at": problem.first_seen_at.isoformat(),
                     "last_seen_at": problem.last_seen_at.isoformat(),
                 }
-                for problem in stores.jobs.problems(project.id)
+                for problem in self.stores.jobs.problems(project.id)
             ],
         }
 
@@ -220,14 +229,7 @@ class StatusReporter:
         return {
             "n_rounds": len(history),
             "rounds": [
-                {name: getattr(made, name) for name in _ROUND}
-                | {
-                    "state": str(made.state),
-                    "progress": dict(made.progress),
-                    "metrics": dict(made.metrics),
-                    "started_at": made.started_at.isoformat(),
-                    "llm_usage": usage.get(f"round {made.number}", {}),
-                }
+                _round_in_figures(made) | {"llm_usage": usage.get(f"round {made.number}", {})}
                 for made in history[-_MAX_ROUNDS:]
             ],
             "advice": {
@@ -284,6 +286,15 @@ class StatusReporter:
             "are_labels_paying": on_labels.is_paying,
             "figures": {**on_rounds.figures, **on_labels.figures},
         }
+
+
+def _round_in_figures(made: Round) -> dict[str, Any]:
+    return {name: getattr(made, name) for name in _ROUND} | {
+        "state": str(made.state),
+        "progress": dict(made.progress),
+        "metrics": dict(made.metrics),
+        "started_at": made.started_at.isoformat(),
+    }
 
 
 def _learning_in_words(question: Question) -> str:

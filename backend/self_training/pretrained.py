@@ -120,7 +120,7 @@ def _load(architecture: Any, source: str, **options: Any) -> tuple[Any, Any]:
     """Load without transformers' warning that the new head is new, and its progress bars."""
     level = transformers.logging.get_verbosity()
     transformers.logging.set_verbosity(logging.ERROR)
-    transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    transformers.logging.disable_progress_bar()
     try:
         model = architecture.from_pretrained(
             source, use_safetensors=True, dtype=torch.float32, **options

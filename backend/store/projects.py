@@ -20,6 +20,8 @@ from backend.store.database import Repository, now, upsert
 
 WRITING, DRAFT, RELEASED, EXPIRED = "writing", "draft", "released", "expired"
 """States of a model version. Only a released one can be superseded; an expired one is deleted."""
+WAS_FOUND = sa.or_(t.projects.c.full_sync_at.is_not(None), t.projects.c.served_version.is_not(None))
+"""Whether Label Studio has shown a project to this backend."""
 
 
 class ProjectStore(Repository):
@@ -79,12 +81,7 @@ class ProjectStore(Repository):
         """
         table = t.projects
         has_number = table.c.id.startswith(f"{platform_id}.", autoescape=True)
-        is_confirmed = sa.or_(
-            table.c.full_sync_at.is_not(None), table.c.served_version.is_not(None)
-        )
-        rows = self._db.fetch(
-            sa.select(table, is_confirmed.label("is_confirmed")).where(has_number)
-        )
+        rows = self._db.fetch(sa.select(table, WAS_FOUND.label("is_confirmed")).where(has_number))
         found = [(_project(row), bool(row.is_confirmed)) for row in rows if is_project_id(row.id)]
         if not found:
             return None
@@ -107,9 +104,7 @@ class ProjectStore(Repository):
 
     def n_open(self) -> int:
         """Return how many projects are connected, or were never found in Label Studio."""
-        table = t.projects
-        was_found = sa.or_(table.c.full_sync_at.is_not(None), table.c.served_version.is_not(None))
-        is_open = sa.or_(table.c.is_connected, ~was_found)
+        is_open = sa.or_(t.projects.c.is_connected, ~WAS_FOUND)
         return int(self._db.fetch_value(sa.select(sa.func.count()).where(is_open)) or 0)
 
     def disconnect(

@@ -11,7 +11,7 @@ from backend.domain.projects import Project, ProjectId
 from backend.errors import StoreUnavailable
 from backend.store import tables as t
 from backend.store.database import Repository, now
-from backend.store.projects import EXPIRED, RELEASED
+from backend.store.projects import EXPIRED, RELEASED, WAS_FOUND
 
 _MAX_ROWS = 2_000
 _MIN_STRAY_AGE = timedelta(days=1)
@@ -87,9 +87,18 @@ class RetentionStore(Repository):
         return gone
 
     def disconnected_for(self, days: float) -> list[ProjectId]:
-        """Return the projects that Label Studio has not used for so long, by id."""
-        table = t.projects
-        is_old = table.c.disconnected_at <= now() - timedelta(days=days)
+        """Return the projects that Label Studio has not used for so long, by id.
+
+        Those that it never showed, and for which nothing was predicted, are due after a day.
+        """
+        table, moment = t.projects, now()
+        has_predictions = sa.exists().where(t.predictions.c.project_id == table.c.id)
+        is_old = sa.or_(
+            table.c.disconnected_at <= moment - timedelta(days=days),
+            sa.and_(
+                ~WAS_FOUND, ~has_predictions, table.c.disconnected_at <= moment - _MIN_STRAY_AGE
+            ),
+        )
         query = sa.select(table.c.id).where(table.c.is_connected.is_(False), is_old)
         return [ProjectId(found) for found in self._db.fetch_column(query.order_by(table.c.id))]
 

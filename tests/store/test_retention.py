@@ -214,6 +214,26 @@ def test_the_grace_counts_from_the_first_time(database, stores, project, retenti
     assert retention.disconnected_for(30) == [ONE]
 
 
+def test_what_label_studio_never_showed_is_forgotten_after_a_day(
+    database, stores, project, retention, release
+):
+    stores.projects.save(TWO, label_config=SENTIMENT)
+    for project_id in (ONE, TWO):
+        stores.projects.disconnect(project_id)
+    assert retention.disconnected_for(30) == []
+    with database.write() as connection:
+        two_days_ago = datetime.now(UTC) - timedelta(days=2)
+        connection.execute(sa.update(t.projects).values(disconnected_at=two_days_ago))
+    stores.projects.note_full_sync(ONE, 1.0, 0)
+    assert retention.disconnected_for(30) == [TWO]
+    stores.projects.note_full_sync(TWO, 1.0, 0)
+    assert retention.disconnected_for(30) == []
+    for project_id in (ONE, TWO):
+        stores.projects.forget_full_sync(project_id)
+    release(ONE)  # a release is found by its predictions while the next listing is awaited
+    assert retention.disconnected_for(30) == [TWO]
+
+
 def test_rows_of_what_never_was_a_project_are_found_after_a_day(database, stores, retention):
     stores.tasks.apply(TWO, Event("TASKS_CREATED", tasks=(Task(1, {"text": "a"}),)), None)
     assert retention.strays() == []
