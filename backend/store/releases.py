@@ -136,22 +136,32 @@ class ReleaseStore(Repository):
         The last number counts open tasks without a place: they came after the release's ordering.
         """
         places, tasks, labels = t.queue_places, t.tasks, t.human_labels
-        is_open = sa.and_(
-            existing(tasks, project.id),
-            ~sa.exists().where(submitted(project.id), labels.c.task_id == tasks.c.id),
+        # sets, and no look at each task's row, which holds its texts
+        answered = sa.select(labels.c.task_id).where(
+            submitted(project.id), labels.c.task_id.is_not(None)
         )
-        has_place = sa.and_(of_version(project, places), places.c.task_id == tasks.c.id)
-        query = sa.select(places).where(has_place, is_open)
+        gone = sa.select(tasks.c.id).where(
+            tasks.c.project_id == project.id, tasks.c.deleted_at.is_not(None)
+        )
+        is_waiting = sa.and_(
+            of_version(project, places),
+            places.c.task_id.not_in(answered),
+            places.c.task_id.not_in(gone),
+        )
+        query = sa.select(places).where(is_waiting)
         query = query.order_by(places.c.position, places.c.task_id).limit(limit).offset(offset)
         n = sa.func.count()
-        n_placed = sa.select(n).select_from(places).where(of_version(project, places))
-        n_open = sa.select(n).select_from(tasks).where(is_open)
+        n_tasks = sa.select(n).where(existing(tasks, project.id)).scalar_subquery()
+        n_answered = sa.select(sa.func.count(sa.distinct(answered.subquery().c.task_id)))
+        counts = sa.select(
+            sa.select(n).where(is_waiting).scalar_subquery(),
+            n_tasks - n_answered.scalar_subquery(),
+            sa.exists().where(of_version(project, places)),
+        )
         with self._db.read() as connection:
             found = [_place(row) for row in connection.execute(query)]
-            n_waiting = connection.execute(n_open.where(sa.exists().where(has_place))).scalar_one()
-            if not connection.execute(n_placed).scalar_one():
-                return found, 0, 0
-            return found, n_waiting, connection.execute(n_open).scalar_one() - n_waiting
+            n_waiting, n_open, has_order = connection.execute(counts).one()
+        return found, n_waiting, max(0, n_open - n_waiting) if has_order else 0
 
     def answered_lately(self, project: Project, limit: int) -> list[AnsweredTask]:
         """Return the last annotations and skips, newest first, with the newest place of the task.
