@@ -30,7 +30,15 @@ from werkzeug.wrappers import Response as AnyResponse
 from backend.domain.projects import ProjectId
 from backend.errors import InvalidRequest
 from backend.web.ml_routes import HEALTH
-from backend.web.page import overview, projects, quality
+from backend.web.page import (
+    label_issues,
+    overview,
+    projects,
+    quality,
+    queue,
+    rounds,
+    settings_view,
+)
 from backend.web.page.formatting import FILTERS
 from backend.web.page.part import Part, Visit
 
@@ -40,6 +48,10 @@ if TYPE_CHECKING:
 PARTS: tuple[Part, ...] = (
     overview.PART,
     quality.PART,
+    label_issues.PART,
+    queue.PART,
+    rounds.PART,
+    settings_view.PART,
 )
 """The tabs of a project, in their order."""
 _KEY = "page_key"
