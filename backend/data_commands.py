@@ -67,6 +67,25 @@ def export(
 
 
 @app.command()
+def report(
+    project: ProjectNumber,
+    html: Annotated[Path, typer.Option(help="The file to write.")],
+    texts: Annotated[bool, typer.Option("--texts", help="With texts of tasks.")] = False,
+) -> None:
+    """Write what the page shows of a project to one file, without texts of tasks."""
+    from backend.files import replacing_file
+    from backend.web.page.report import report as draw
+
+    with open_services() as services:
+        target = project_of(services, project)
+        page = draw(services, target, has_texts=texts)
+        with replacing_file(html) as part:
+            part.write_text(page, encoding="utf-8")
+        record("reported", target.id, f"texts={texts}")
+        console.print(f"The report is in {html}.", soft_wrap=True, markup=False)
+
+
+@app.command()
 def rollback(
     project: ProjectNumber,
     version: Annotated[str, typer.Argument(help="A model version; status lists them.")],

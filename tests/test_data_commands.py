@@ -1,11 +1,16 @@
-"""Commands that delete what is stored."""
+"""Commands about what is stored: errors are dismissed, projects reported and deleted."""
 
 from __future__ import annotations
+
+import json
 
 import pytest
 from typer.testing import CliRunner
 
 from backend.data_commands import app
+from backend.domain.projects import Task
+from backend.label_model.label_issues import IssueKind, LabelIssue
+from backend.pipeline.issues import save_issues
 from backend.pipeline.tabs import TABS
 from backend.services import Adapters, build_services
 from backend.settings import Settings
@@ -89,3 +94,28 @@ def test_deleted_tabs_are_asked_back(run, services, monkeypatch):
     assert not services.tabs.is_due(project)  # nothing is served yet
     monkeypatch.setenv("MANAGE_VIEWS", "false")
     assert "MANAGE_VIEWS" in run("tabs", "8").stderr
+
+
+def test_an_error_is_dismissed_and_listed_again(run, services):
+    project = services.stores.projects.get(TWO)
+    services.stores.tasks.save(TWO, [Task(1, {"text": "good"})])
+    issue = LabelIssue(1, "sentiment", IssueKind.WRONG, "Positive", "Negative", True, 0.9, {})
+    save_issues(services.stores, project, [issue])
+    (found,) = json.loads(run("issues", "8", "--json").stdout)
+    assert found["id"] in run("issues", "8").stdout
+    assert json.loads(run("issues", "8", "--dismiss", found["id"], "--json").stdout) == []
+    (dismissed,) = json.loads(run("issues", "8", "--dismissed", "--json").stdout)
+    assert dismissed["dismissed_by"].startswith("command line")
+    assert json.loads(run("issues", "8", "--undo", found["id"], "--json").stdout) == [found]
+    unknown = run("issues", "8", "--dismiss", "1-nothing")
+    assert unknown.exit_code == 2
+    assert "no such error" in unknown.stderr
+
+
+def test_a_report_is_written_whole_or_not_at_all(run, tmp_path, services):
+    file = tmp_path / "report.html"
+    assert "The report is in" in run("report", "8", "--html", str(file)).stdout
+    assert file.read_text().startswith("<!doctype html>")
+    nowhere = run("report", "8", "--html", str(tmp_path / "none" / "report.html"))
+    assert nowhere.exit_code == 2
+    assert "Error:" in nowhere.stderr
