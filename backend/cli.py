@@ -26,6 +26,7 @@ from backend.cli_tables import queue_table
 from backend.domain.audit import act_as
 from backend.errors import BackendError, InvalidRequest
 from backend.files import keep_private
+from backend.launcher.demo_settings import remembered
 from backend.launcher.embedded_models import language_model_names
 from backend.settings import Settings
 from backend.settings_table import settings_table
@@ -63,8 +64,14 @@ def errors_as_sentences() -> Iterator[None]:
         raise typer.Exit(_CANNOT_START) from exc
 
 
-def read_settings() -> Settings:
+def read_settings(*, finds_demo: bool = False) -> Settings:
+    """Read the settings; with `finds_demo` the demo's where there is no other backend here."""
     settings = Settings.from_env()
+    demo = remembered(settings) if finds_demo else None
+    if demo is not None:
+        where = f"This is the demo's backend, in {demo.home}"
+        _errors.print(f"[dim]{escape(where)}[/]", highlight=False, soft_wrap=True)
+        settings = demo
     settings.configure_logging()
     keep_private(settings.home)
     act_as(f"command line uid={os.getuid()}")
@@ -75,7 +82,10 @@ def read_settings() -> Settings:
 def open_services() -> Iterator[Services]:
     from backend.services import build_services
 
-    with errors_as_sentences(), closing(build_services(read_settings())) as services:
+    with (
+        errors_as_sentences(),
+        closing(build_services(read_settings(finds_demo=True))) as services,
+    ):
         yield services
 
 
@@ -230,7 +240,7 @@ def doctor(
 
     has_failed = False
     with errors_as_sentences(), console.status("Checking; a slow LLM server can take minutes"):
-        for finding in diagnose(read_settings(), fix=fix):
+        for finding in diagnose(read_settings(finds_demo=True), fix=fix):
             text = Text(f"{finding.subject}: {finding.message}")
             if finding.remedy:
                 text.append(f"\n→ {finding.remedy}", style="bold")

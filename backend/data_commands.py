@@ -190,7 +190,7 @@ def backup(file: Annotated[Path, typer.Argument(help="The file to write.")]) -> 
     from backend.backup import back_up
 
     with errors_as_sentences():
-        saved = back_up(read_settings(), file)
+        saved = back_up(read_settings(finds_demo=True), file)
         size = f"{saved.n_bytes / 2**20:.1f} MB"
         console.print(f"{saved.n_projects} projects are saved in {file} ({size}).", soft_wrap=True)
 

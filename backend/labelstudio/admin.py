@@ -14,6 +14,7 @@ import jwt
 
 from backend.errors import PlatformRejected, PlatformUnavailable
 from backend.labelstudio.client import LabelStudioConnection, data_manager_filters
+from backend.labelstudio.task_pages import send_request
 
 _RESERVED_ADDRESS = "reserved network address"
 
@@ -133,6 +134,32 @@ class LabelStudioAdmin:
         request: list[Any] = [{"data": dict(item)} for item in data]
         with self._connection.calling(f"import {len(request)} tasks") as client:
             return int(client.projects.import_tasks(id=project, request=request).task_count or 0)
+
+    def open_data_manager(self, project: int) -> None:
+        """Give a project its first tab, as Label Studio's page does when it is opened first."""
+        path, titled = "api/dm/views/", {"project": project, "data": {"title": "Default"}}
+        with self._connection.calling(f"open the Data Manager of project {project}") as client:
+            found = send_request(client, path, method="GET", params={"project": project})
+            if not found:
+                send_request(client, path, method="POST", json=titled)
+
+    def ensure_user(self, email: str, name: str) -> int:
+        """Return the id of the organization's member with this address, added if there is none."""
+        with self._connection.calling(f"add the user {email}") as client:
+            for user in client.users.list():
+                if user.email == email:
+                    return int(user.id)
+            first, last = name.split(maxsplit=1)
+            added = client.users.create(
+                username=email, email=email, first_name=first, last_name=last
+            )
+            return int(added.id)
+
+    def annotate_as(self, user: int, task: int, result: Sequence[Mapping[str, Any]]) -> None:
+        """Submit an annotation in a member's name."""
+        with self._connection.calling(f"annotate task {task}") as client:
+            regions = [dict(region) for region in result]
+            client.annotations.create(id=task, result=regions, completed_by=user)
 
     def count_predicted(self, project: int) -> int:
         """Return how many of the project's tasks carry a prediction of any version."""

@@ -18,8 +18,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from backend.errors import LauncherError
 from backend.evaluation.metrics import share_interval
 from backend.labelstudio.admin import LabelStudioAdmin
+from backend.launcher.demo_settings import DEMO, remember
 from backend.launcher.label_studio_server import LabelStudioServer, start_label_studio
 from backend.launcher.processes import Processes, free_port
+from backend.launcher.simulated_people import simulate_people
 from backend.launcher.vllm_server import LanguageModelServer, start_language_model
 from backend.services import Services, build_services
 from backend.setting_values import Secret
@@ -73,6 +75,7 @@ def run_demo(
         label_studio.wait(processes)
         llm.wait(processes)
         own = _own_settings(settings, label_studio, llm, console)
+        remember(own)
         web = processes.start(web_command(own))
         processes.start(worker_command(own))
         processes.wait_ready(web, url=f"{own.own_url}/health", deadline_s=60)
@@ -83,7 +86,10 @@ def run_demo(
             with closing(build_services(own)) as services:
                 _relabel(processes, services, project)
                 queue = _wait_for_order(processes, services, project)
-            console.print(_summary(admin, project, sample, label_studio))
+                _answer_as_people(admin, services, project, sample, console)
+                lines = [*_accuracy(admin, project, sample), *_cost(services, project), ""]
+            lines += [f"Page   {own.own_url}/projects/{project}/", *_login(label_studio, project)]
+            console.print(Panel("\n".join(lines), title=sample.title, expand=False))
             for line in queue:
                 console.print(line, markup=False, soft_wrap=True)
             if not once:
@@ -103,7 +109,7 @@ def _own_settings(
     """Return the settings of the demo's backend: its own database, the servers' addresses."""
     return replace(
         settings,
-        home=settings.home.absolute() / "demo",
+        home=settings.home.absolute() / DEMO,
         database_url=Secret(""),
         port=free_port(settings.port, name="the backend", console=console),
         backend_url="",
@@ -122,6 +128,7 @@ def _project(admin: LabelStudioAdmin, sample: Sample, own: Settings, console: Co
         project = admin.create_project(sample.title, sample.label_config)
         admin.connect_backend(project, own.own_url, "FreeAL")
         admin.import_tasks(project, sample.rows)
+        admin.open_data_manager(project)
         console.print(f"Project {project} made, with {len(sample.rows)} texts.")
     elif own.own_url not in {backend.url.rstrip("/") for backend in admin.backends(project)}:
         admin.connect_backend(project, own.own_url, "FreeAL")
@@ -188,10 +195,26 @@ def _wait_for_order(processes: Processes, services: Services, number: int) -> li
     return ["", '"Label All Tasks" serves first:', *lines]
 
 
-def _summary(
-    admin: LabelStudioAdmin, project: int, sample: Sample, label_studio: LabelStudioServer
-) -> Panel:
-    """Return the panel with the accuracy, if gold labels tell it, and the way to the project."""
+def _answer_as_people(
+    admin: LabelStudioAdmin, services: Services, number: int, sample: Sample, console: Console
+) -> None:
+    """Have simulated people answer some tasks, where the sample has gold labels."""
+    project = services.stores.projects.find(number)
+    if project is None:
+        return
+    task_ids = services.stores.tasks.ids(project.id)
+    gold = {i: g for i, g in zip(task_ids, sample.gold, strict=False) if g is not None}
+    with console.status("Simulated people answer the first tasks"):
+        n_answers = simulate_people(admin, services, project, gold)
+    if n_answers:
+        console.print(
+            f"{n_answers} answers were given by two simulated people, from the gold labels: "
+            '"Simulated annotator one" and "two".'
+        )
+
+
+def _accuracy(admin: LabelStudioAdmin, project: int, sample: Sample) -> list[str]:
+    """Return lines about the labels, with their accuracy if gold labels tell it."""
     choices = admin.predicted_choices(project)
     lines = [f"Every one of the {len(sample.rows)} texts carries a prediction."]
     pairs = [(g, c) for g, c in zip(sample.gold, choices, strict=False) if g is not None]
@@ -202,10 +225,21 @@ def _summary(
             f"Accuracy against the gold labels: {100 * n_right / n:.1f} % of {n} "
             f"(95 % interval {100 * low:.1f} to {100 * high:.1f} %)"
         )
-    lines += [
-        "",
+    return lines
+
+
+def _cost(services: Services, number: int) -> list[str]:
+    """Return a line about what the LLM was asked for the project."""
+    state = services.reporter.find(str(number))
+    if state is None:
+        return []
+    return [f"The LLM read {state['n_tokens_in']:,} tokens and wrote {state['n_tokens_out']:,}."]
+
+
+def _login(label_studio: LabelStudioServer, project: int) -> list[str]:
+    """Return the way to the project in Label Studio."""
+    return [
         f"Open   {label_studio.url}/projects/{project}/data",
         f"Login  {label_studio.credentials.username}",
         f"Pass   {label_studio.credentials.password}",
     ]
-    return Panel("\n".join(lines), title=sample.title, expand=False)

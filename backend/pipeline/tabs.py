@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,6 +16,7 @@ from backend.store import Stores
 
 _LOG = logging.getLogger(__name__)
 _MAX_IDS = 500  # Label Studio matches one after the other: 5,000 take it ten times as long
+_LOOKING_SHARE = 0.05
 _MIN_INTERVAL = timedelta(seconds=60)
 TABS = "tabs"
 """Name of their state, and source of problems with them."""
@@ -41,6 +43,7 @@ class TabKeeper:
     lists: Mapping[str, TaskList]
     page: str
     is_on: bool
+    _next_look_at: dict[ProjectId, float] = field(default_factory=dict, init=False)
 
     def close(self) -> None:
         """Close the connections to Label Studio."""
@@ -58,7 +61,7 @@ class TabKeeper:
             return False
         if self.stores.projects.served_version(project.id) is None:
             return False
-        return any(self._changes(project, state)) or state["description"] is None
+        return state["description"] is None or self._has_changed(project, state)
 
     def keep(self, project_id: ProjectId) -> dict[str, int]:
         """Add, change or remove what is due; a step. Failures are recorded, not raised."""
@@ -116,6 +119,18 @@ class TabKeeper:
             self._save(project.id, state)
         self._save(project.id, state)
         return len(state["tabs"])
+
+    def _has_changed(self, project: Project, state: Mapping[str, Any]) -> bool:
+        """Return whether a tab would change; looked at for a twentieth of the time at most."""
+        started_at = time.monotonic()
+        if started_at < self._next_look_at.get(project.id, 0.0):
+            return False
+        if any(True for _ in self._changes(project, state)):
+            return True
+        took_s = time.monotonic() - started_at
+        pause_s = max(_MIN_INTERVAL.total_seconds(), took_s / _LOOKING_SHARE)
+        self._next_look_at[project.id] = started_at + pause_s
+        return False
 
     def _changes(self, project: Project, state: Mapping[str, Any]) -> Iterator[tuple[str, Tab]]:
         """Yield the tabs that are missing or show other tasks than they should, by name."""

@@ -16,6 +16,7 @@ import pytest
 
 from backend.launcher.embedded_models import SMOLLM2
 from backend.launcher.environments import PROJECT_FOLDER
+from backend.launcher.simulated_people import N_ANSWERED
 from backend.settings import Settings
 from tests.end_to_end.browser import open_browser
 
@@ -189,7 +190,7 @@ def test_the_tutorial_can_be_followed(stack, tmp_path, terminal, demo):
     deadline = time.monotonic() + 120
     while True:  # the last answer's webhook may still be on its way
         rows = exported_rows(clone)
-        if sum(row["source"] == "human" for row in rows) == N_SUBMITTED:
+        if sum(row["source"] == "human" for row in rows) == N_ANSWERED + N_SUBMITTED:
             break
         assert time.monotonic() < deadline, [row for row in rows if row["source"] == "human"]
         terminal.run(".venv/bin/python -m backend export 1 --out exported")
