@@ -73,6 +73,7 @@ class FreeALBackend(LabelStudioMLBase):  # type: ignore[misc]
     label_config: str | None = None
     extra_params: Any = None
     train_output: dict[str, Any] = {}
+    _label_studio_client: Any = None  # the base class of 2.x keeps its SDK client here
 
     def __init__(
         self, project_id: str | None = None, label_config: str | None = None, **kwargs: Any
@@ -127,11 +128,15 @@ class FreeALBackend(LabelStudioMLBase):  # type: ignore[misc]
         """Take an event: `fit(event, data)` from 2.x, `fit((), event=..., data=...)` from 1.0.9."""
         event = kwargs.get("event") or next((arg for arg in args if isinstance(arg, str)), "")
         data = kwargs.get("data") or next((arg for arg in args if isinstance(arg, dict)), {})
-        is_new = self._services().events.receive(
-            read_event({**data, "action": event}),
-            only_connected=bool(kwargs.get("only_connected")),
-        )
-        return {"taken": is_new}
+        is_ours = "only_connected" in kwargs
+        try:
+            read = read_event({**data, "action": event})
+        except InvalidRequest as exc:
+            if is_ours:  # our own route answers with 400
+                raise
+            return {"taken": False, "error": str(exc)}
+        only_connected = bool(kwargs.get("only_connected"))
+        return {"taken": self._services().events.receive(read, only_connected=only_connected)}
 
     def process_event(
         self, event: str, data: dict[str, Any], job_id: str, additional_params: dict[str, Any]

@@ -122,6 +122,29 @@ def test_two_dot_x_passes_events_by_position(services, client_for):
     assert backend.fit((), event=action, data=body) == {"taken": False}
 
 
+@pytest.mark.parametrize("action", ["ANNOTATION_CREATED", "ANNOTATION_UPDATED", "START_TRAINING"])
+def test_two_dot_x_hears_why_an_event_is_not_taken(services, client_for, action):
+    client_for(services)
+    data = {"project": {"id": 1, "label_config": SENTIMENT}}  # its own tests send no more
+    taken = FreeALBackend("1", label_config=SENTIMENT).fit(action, data)
+    assert not taken["taken"]
+    assert "the project's 'created_at' is not a time" in taken["error"]
+
+
+def test_what_the_base_class_of_two_dot_x_reads_of_itself_is_there():
+    assert FreeALBackend(project_id="1")._label_studio_client is None
+
+
+def test_the_calls_of_two_dot_x_to_predict_are_answered(services, client_for):
+    client_for(services)
+    number = services.platform.create_project(SENTIMENT)
+    backend = FreeALBackend(project_id=str(number), label_config=SENTIMENT)
+    task = {"id": 1, "data": {"text": "good"}}
+    for params in ({}, {"login": "a", "password": "b"}):
+        assert backend.predict([task], context={}, **params)[0]["result"]
+    assert backend.predict({"id": 1}, context={}) == [{}]  # a dict in place of a list: no task
+
+
 def test_two_projects_keep_apart_under_two_dot_x(services, client_for):
     client_for(services)
     configs = [SENTIMENT, TOPIC]
