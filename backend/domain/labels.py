@@ -18,6 +18,10 @@ MIN_HUMAN_LABELS = 20
 """Human labels under which nothing is decided by them."""
 
 
+MIN_HOLDOUT_ANSWERS = 40
+"""Answers in the random holdout from which an accuracy says something: to about 10 points."""
+
+
 class AnnotatorKind(StrEnum):
     """Kinds of annotators; stored with every weak label."""
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,11 +59,27 @@ class ConsensusLabel:
 
 
 @dataclass(frozen=True, slots=True)
+class PersonAgreement:
+    """How a person's answers compare with those of others to the same examples.
+
+    `n_shared` of the `n_answers` examples have another person's answer too; `agreement`: the share
+    of these others who answered the same. `accuracy` is estimated from all answers.
+    """
+
+    person: int
+    n_answers: int
+    n_shared: int
+    agreement: float | None
+    accuracy: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Consensus:
     """One human label per example that has an answer, and each person's estimated accuracy."""
 
     labels: Mapping[int, ConsensusLabel]
     accuracies: Mapping[Hashable, float] = field(default_factory=dict)
+    people: tuple[PersonAgreement, ...] = ()
 
 
 def is_evidence(label: HumanLabel) -> bool:
@@ -88,10 +105,41 @@ def estimate_consensus(question: Question, answers: Sequence[HumanAnswer]) -> Co
             share = sum(a.answer.text == text for a in task.answers) / len(task.answers)
             probability = 1.0 if task.truth else _PRIOR_ACCURACY * share
             texts[task.example_id] = task.consensus(Answer(text=text), probability)
-        return Consensus(texts)
-    if question.kind.is_exclusive:
-        return _single_label_consensus(question, tasks)
-    return _binary_consensus(question, tasks)
+        return Consensus(texts, people=_agreements(tasks, {}))
+    of_kind = _single_label_consensus if question.kind.is_exclusive else _binary_consensus
+    found = of_kind(question, tasks)
+    return replace(found, people=_agreements(tasks, found.accuracies))
+
+
+def _agreements(
+    tasks: Sequence[TaskAnswers], accuracies: Mapping[Hashable, float]
+) -> tuple[PersonAgreement, ...]:
+    """Return each known person's agreement with others, those with most answers first."""
+    shares: dict[int, list[float]] = {}
+    n_answers: Counter[int] = Counter()
+    for task in tasks:
+        said = [(each.person, _content(each.answer)) for each in task.answers]
+        for person, answer in said:
+            if not isinstance(person, int):
+                continue
+            n_answers[person] += 1
+            others = [other == answer for who, other in said if who != person]
+            if others:
+                shares.setdefault(person, []).append(sum(others) / len(others))
+    return tuple(
+        PersonAgreement(
+            person,
+            n,
+            len(shares.get(person, ())),
+            float(np.mean(shares[person])) if person in shares else None,
+            accuracies.get(person),
+        )
+        for person, n in n_answers.most_common()
+    )
+
+
+def _content(answer: Answer) -> tuple[set[_Option], str | None]:
+    return _chosen(answer), answer.text
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from backend.active_learning.holdout import holdout_seed
 from backend.active_learning.strategy_interface import PoolView
+from backend.domain.holdout import holdout_seed
 from backend.domain.llm_usage import LLMBudget, track_usage
 from backend.domain.projects import Project, Task
 from backend.llm.prompts.templates import describe_task

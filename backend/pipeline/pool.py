@@ -14,7 +14,13 @@ from backend.domain.labels import AbstentionReason, AnnotatorKind, Example, Span
 from backend.domain.ports import ConfigReader
 from backend.domain.projects import Project, Task
 from backend.domain.questions import Question, TaskSchema
-from backend.label_model.crowd import Consensus, HumanAnswer, estimate_consensus, is_evidence
+from backend.label_model.crowd import (
+    Consensus,
+    HumanAnswer,
+    PersonAgreement,
+    estimate_consensus,
+    is_evidence,
+)
 from backend.label_model.label_tables import LabelTable, Posteriors, SpanTable
 from backend.label_model.labels_matrix import AggregatedMatrix, LabelsMatrix, first_labels
 from backend.store import Stores
@@ -45,8 +51,9 @@ class Pool:
     `tasks` and `examples` share their order. By question and example id, `human` holds the class
     index of each exclusive question, `human_sets` the positions of all labels that hold of each
     multiple choice, `human_spans` the spans; `human_ids` are the examples with an answer to any
-    question. `matrices` and `first_labels` are the weak labels by question. The LLM was not asked
-    about `not_sampled_ids`, and by question not about `not_shown_ids`: answers to others hide it.
+    question, `people` how they agree. `matrices` and `first_labels` are the weak labels by
+    question. The LLM was not asked about `not_sampled_ids`, and by question not about
+    `not_shown_ids`: answers to others hide it.
     """
 
     project: Project
@@ -57,6 +64,7 @@ class Pool:
     human_sets: Mapping[str, Mapping[int, frozenset[int]]] = field(default_factory=dict)
     human_spans: Mapping[str, Mapping[int, tuple[Span, ...]]] = field(default_factory=dict)
     human_ids: frozenset[int] = frozenset()
+    people: Mapping[str, tuple[PersonAgreement, ...]] = field(default_factory=dict)
     matrices: Mapping[str, LabelsMatrix] = field(default_factory=dict)
     first_labels: Mapping[str, Mapping[int, WeakLabel]] = field(default_factory=dict)
     not_sampled_ids: frozenset[int] = frozenset()
@@ -253,6 +261,7 @@ class GuidelinesReader:
             human_sets={q.name: label_positions(q, consensus[q.name]) for q in questions},
             human_spans={q.name: human_spans(q, consensus[q.name]) for q in questions},
             human_ids=human_ids,
+            people={q.name: consensus[q.name].people for q in questions},
         )
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from backend.active_learning.holdout import holdout_seed, in_holdout, with_holdout
+from backend.active_learning.holdout import with_holdout
 from backend.active_learning.strategy_interface import Ordering, PoolView, QueryStrategy
+from backend.domain.holdout import holdout_seed, in_holdout
 from backend.domain.labels import AnnotatorKind, WeakLabel
 from backend.domain.llm_usage import track_usage
 from backend.domain.ports import ConfigReader
@@ -18,11 +20,12 @@ from backend.domain.projects import Prediction, Project, ProjectId, QueuePlace, 
 from backend.domain.questions import Question
 from backend.errors import UnsupportedLabelConfig
 from backend.evaluation.metrics import mean_pairwise_kappa
+from backend.label_model.label_tables import given_table
 from backend.llm.prompts.templates import describe_task
 from backend.pipeline.aggregate import Aggregator
 from backend.pipeline.ensemble import AnnotatorEnsemble
 from backend.pipeline.pool import AggregatedPool, Pool
-from backend.pipeline.status import OUTDATED, QUEUE, read_queue
+from backend.pipeline.status import LABELS, OUTDATED, QUEUE, read_queue
 from backend.pipeline.sync import PrelabelPlan
 from backend.store import Stores
 
@@ -69,7 +72,10 @@ class ReleaseBuilder:
         served = self.stores.releases.provenance(project.id, project.model_version)
         inherited = {LEARNED: served[LEARNED]} if LEARNED in served else {}
         draft = self.stores.releases.draft(
-            project, predictions, places, {**inherited, **provenance, "strategy": strategy.name}
+            project,
+            predictions,
+            places,
+            {**inherited, **provenance, LABELS: _counts(aggregated), "strategy": strategy.name},
         )
         waiting = [v for v in aggregated.labels if v.example_id not in pool.human_ids]
         known = [u for label in waiting if (u := _uncertainty([label])) is not None]
@@ -192,6 +198,28 @@ class Orderer:
         self.stores.jobs.clear_problem(project_id, ORDERING)
         self.stores.state.put(project_id, OUTDATED, None)
         return {"is_ordered": 1}
+
+
+def _counts(aggregated: AggregatedPool) -> dict[str, Any]:
+    """Return by question how often the pool has each label, and labels of each source."""
+    counts: dict[str, Any] = {}
+    for question in aggregated.pool.questions:
+        if not question.labels:
+            continue
+        own = [label for label in aggregated.labels if label.question == question.name]
+        table = given_table(question, own)
+        values = Counter(
+            question.labels[part].value if isinstance(part, int) else str(part[2])
+            for parts in table.parts
+            for part in parts
+        )
+        n_none = sum(not parts for parts in table.parts)
+        counts[question.name] = {
+            "by_label": {label.value: values[label.value] for label in question.labels},
+            "n_none": n_none if question.kind.can_be_empty else 0,
+            "by_source": dict(Counter(one.source for one in own if one.source).most_common()),
+        }
+    return counts
 
 
 def learned_from(stores: Stores, project: Project, question: Question) -> Mapping[str, Any]:

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from backend.domain.holdout import holdout_seed, in_holdout
+from backend.domain.labels import MIN_HOLDOUT_ANSWERS
 from backend.domain.llm_usage import LLMBudget, Prices
 from backend.domain.ports import ConfigReader
 from backend.domain.projects import Project, ProjectId, QueuePlace, QueueState
@@ -20,6 +22,8 @@ _LOG = logging.getLogger(__name__)
 QUEUE, LLM_BUDGET, FITTED = "queue", "llm_share", "label_model"
 RELABEL, LLM_NAME, LLM_SERVER = "relabel", "llm_name", "llm_server"
 """States of a request to label anew, of the LLM that answers now, and of what its server offers."""
+LABELS = "labels"
+"""Provenance of a release: by question how often it has each label, and labels of each source."""
 OUTDATED = "outdated"
 """State of a project whose served predictions say something else than its labels."""
 _MAX_ROUNDS = 20
@@ -123,6 +127,8 @@ class StatusReporter:
             "prompts": self.prompts(project),
             "questions": {q.name: _learning_in_words(q) for q in self._questions(project)},
             **self._labeled_by(project),
+            "holdout": self._holdout(project),
+            "labels": stores.releases.provenance(project.id, project.model_version).get(LABELS, {}),
             "queue": self.queue(project),
             "versions": stores.projects.versions(project.id),
             **self.rounds(project),
@@ -166,6 +172,13 @@ class StatusReporter:
         if asked:
             words.append(f"relabeling {asked['state']}: {asked['words']} ({asked['n_left']} left)")
         return {"labeled_by": by_llm, "llm_now": now, "relabeling": asked, "labeled_words": words}
+
+    def _holdout(self, project: Project) -> dict[str, int]:
+        """Return how many answers the random holdout has, and needs before it says something."""
+        seed = holdout_seed(project.id)
+        answered = self.stores.tasks.answered_ids(project.id)
+        n_answers = sum(in_holdout(task_id, seed=seed) for task_id in answered)
+        return {"n_answers": n_answers, "n_needed": MIN_HOLDOUT_ANSWERS}
 
     def prompts(self, project: Project) -> dict[str, str]:
         """Return by question how the LLM is asked, and why; empty before a template is selected."""

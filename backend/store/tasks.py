@@ -17,7 +17,7 @@ from backend.store import tables as t
 from backend.store.database import Repository, execute_for, insert_into, insert_new, now, upsert
 from backend.store.jobs import request_job
 from backend.store.labels import changed_tasks
-from backend.store.tables import existing, submitted
+from backend.store.tables import existing, human_answers, submitted
 
 _MAX_AHEAD = timedelta(days=1)
 _LABEL_FIELDS = [field.name for field in fields(HumanLabel)]
@@ -129,6 +129,11 @@ class TaskStore(Repository):
             query.where(submitted(project_id)).order_by(t.human_labels.c.annotation_id)
         )
         return [HumanLabel(**{**row._mapping, "result": tuple(row.result)}) for row in rows]
+
+    def answered_ids(self, project_id: ProjectId) -> list[int]:
+        """Return the ids of the tasks that people have answered."""
+        query = sa.select(t.human_labels.c.task_id).distinct().where(human_answers(project_id))
+        return self._db.fetch_column(query)
 
     def ids(self, project_id: ProjectId) -> list[int]:
         """Return the ids of all tasks that exist, ascending."""

@@ -11,10 +11,9 @@ from backend.active_learning.holdout import (
     LabelSource,
     estimate_accuracies,
     estimate_kappas,
-    holdout_rank,
-    in_holdout,
     with_holdout,
 )
+from backend.domain.holdout import holdout_rank, in_holdout
 
 
 def test_the_holdout_is_a_tenth_and_always_the_same():

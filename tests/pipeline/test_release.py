@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from backend.active_learning.baselines import RandomOrder
-from backend.active_learning.holdout import holdout_seed, in_holdout
 from backend.active_learning.strategy_interface import Ordering, PoolView
+from backend.domain.holdout import holdout_seed, in_holdout
 from backend.domain.labels import AbstentionReason
 from backend.domain.projects import Prediction, QueuePlace
 from backend.errors import LanguageModelUnavailable

@@ -14,9 +14,8 @@ from backend.active_learning.holdout import (
     LabelSource,
     estimate_accuracies,
     estimate_kappas,
-    holdout_seed,
-    in_holdout,
 )
+from backend.domain.holdout import holdout_seed, in_holdout
 from backend.domain.labels import AnnotatorKind, WeakLabel
 from backend.domain.questions import Question
 from backend.evaluation.metrics import micro_f1, tighter_share
@@ -24,6 +23,7 @@ from backend.evaluation.selective_prediction import accept_rule
 from backend.label_model.label_tables import LabelTable, combined_table
 from backend.label_model.labels_matrix import AGGREGATED
 from backend.pipeline.pool import Pool
+from backend.pipeline.rounds.quality import label_quality
 
 _LLM = (AnnotatorKind.LLM, AnnotatorKind.LLM_DEMONSTRATIONS)
 
@@ -77,6 +77,7 @@ def measure(pool: Pool, question: Question, sources: Mapping[str, LabelTable]) -
     of_kind = _of_one_label if question.kind.is_exclusive else _of_parts
     return figures | {
         **of_kind(sources, people, rows),
+        "quality": label_quality(pool, question, sources, rows),
         "accept": asdict(accept_rule(own.confidences[rows], is_right[rows], own.confidences)),
     }
 
