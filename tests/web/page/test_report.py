@@ -35,7 +35,7 @@ def project(client, services):
 
 def test_a_report_holds_the_parts_and_nothing_from_elsewhere(services, project):
     made = services.stores.rounds.open(project, recipe="default", reason="asked for", n_human=3)
-    accuracy = {"value": 0.8, "low": 0.65, "high": 0.9}
+    accuracy = {"value": 0.8, "low": 0.65, "high": 0.9, "n": 40}
     figures = {"n_audited": 40, "accuracies": {"fused": accuracy}, "changed": [0.125]}
     metrics = {"questions": {"sentiment": figures}}
     services.stores.rounds.finish(made, RoundState.RELEASED, metrics=metrics)
