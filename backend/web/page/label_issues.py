@@ -26,6 +26,7 @@ def view(visit: Visit) -> dict[str, Any]:
         "issues": issues,
         "paging": paging,
         "texts": visit.services.task_texts.read(visit.project, [one["task_id"] for one in issues]),
+        "quotes": visit.services.task_texts.quotes(visit.project, issues),
         "questions": sorted({issue["question"] for issue in found} | ({question} - {""})),
         "question": question,
         "is_dismissed": is_dismissed,

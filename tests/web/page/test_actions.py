@@ -96,6 +96,19 @@ def test_an_error_is_dismissed_and_listed_again(client, services, project, caplo
     assert any(line.startswith("action=restored-issue") for line in audited(caplog))
 
 
+def test_an_error_about_spans_quotes_their_words(client, services, project):
+    config = (
+        "<View><Text name='text' value='$text'/><Labels name='entity' toName='text'>"
+        "<Label value='PER'/><Label value='LOC'/></Labels></View>"
+    )
+    asking, _ = services.stores.projects.save(project.id, label_config=config)
+    wrong = ("PER 2-6", "LOC 7-11", False, 0.9, {})
+    save_issues(services.stores, asking, [LabelIssue(5, "entity", IssueKind.WRONG_TYPE, *wrong)])
+    text = html(client, "/projects/1/issues")
+    assert "PER 2-6 “good”" in text
+    assert "LOC 7-11 “text”" in text
+
+
 def test_dismissing_what_is_gone_is_told_in_words(client, services, project):
     find_issues(services, project, 1)
     (key,) = re.findall(r'data-issue="([^"]+)"', html(client, "/projects/1/issues"))
@@ -159,6 +172,7 @@ def test_a_round_shows_its_steps_and_can_be_cancelled(client, services, project)
     assert "release: to come" in text
     assert "<script>alert" not in text
     assert "<details" in text  # the confirmation, without a script
+    assert '<section id="now" data-live="5">' in text
     assert "Round 1 is cancelled." in send(client, "/projects/1/rounds/cancel")
     assert rounds.running(project.id) is None
     assert "Start a round" in html(client, "/projects/1/rounds")

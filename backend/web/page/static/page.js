@@ -39,3 +39,22 @@
     dark.addEventListener("change", drawAll);
   });
 })();
+
+// Shows parts with data-live anew every so many seconds, unless somebody is at one of its forms.
+(() => {
+  async function renew(part) {
+    if (document.hidden || part.contains(document.activeElement) || part.querySelector("[open]")) return;
+    const answer = await fetch(location.href, { headers: { Accept: "text/html" } });
+    if (!answer.ok) return;
+    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+    const fresh = page.getElementById(part.id);
+    if (!fresh) return;
+    part.replaceChildren(...fresh.childNodes);
+    if (!fresh.dataset.live) location.reload();
+  }
+  document.addEventListener("DOMContentLoaded", () => {
+    for (const part of document.querySelectorAll("[data-live]")) {
+      setInterval(() => renew(part).catch(() => {}), 1000 * part.dataset.live);
+    }
+  });
+})();
