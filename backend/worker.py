@@ -12,13 +12,14 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
 
+from backend.domain.chunks import ChunkKind
 from backend.domain.ports import Jobs
 from backend.domain.projects import JobKind, Project, ProjectId
 from backend.errors import BackendError, LanguageModelError, SettingsError, StoreUnavailable
 from backend.factories import pretrained_source
 from backend.jobs import DurableJobs
-from backend.pipeline.annotator_change import change_annotator
-from backend.pipeline.prelabel import prelabel
+from backend.pipeline.annotator_change import change_annotator, relabel_chunk
+from backend.pipeline.prelabel import chunk_work, prelabel
 from backend.pipeline.rounds.workflow import run_round
 from backend.pipeline.status import LLM_NAME, LLM_SERVER
 from backend.pipeline.tabs import keep_tabs
@@ -121,6 +122,10 @@ def run_worker(services: Services, stop: threading.Event) -> None:
                 JobKind.ROUND_NOW: partial(run_round, steps=steps, is_asked=True),
                 JobKind.TABS: partial(keep_tabs, keeper=services.tabs),
             },
+            chunks={
+                **chunk_work(steps.prelabel),
+                ChunkKind.RELABEL: partial(relabel_chunk, change=services.annotator_change),
+            },
         )
         jobs.launch()
         _LOG.info("worker=%s started", settings.own_worker_id)
@@ -132,7 +137,8 @@ def run_worker(services: Services, stop: threading.Event) -> None:
             (services.housekeeper.run, _HOUSEKEEPING_INTERVAL_S),
         )
         for action, interval_s in actions_apart:
-            threading.Thread(target=_repeat, args=({action: interval_s}, stop), daemon=True).start()
+            once = {partial(_for_all_workers, services, action): interval_s}
+            threading.Thread(target=_repeat, args=(once, stop), daemon=True).start()
         actions: dict[Callable[[], object], float] = {
             partial(_send_heartbeat, services, jobs): _HEARTBEAT_INTERVAL_S,
             dispatcher.dispatch: _DISPATCH_INTERVAL_S,
@@ -160,6 +166,13 @@ def _repeat(actions: Mapping[Callable[[], object], float], stop: threading.Event
                 _LOG.exception("worker: unexpected failure, continuing")
             next_at[action] = time.monotonic() + interval_s
         stop.wait(min(_DISPATCH_INTERVAL_S, *actions.values()))
+
+
+def _for_all_workers(services: Services, action: Callable[[], object]) -> None:
+    """Run an action that one of several workers runs for all: the first by name that lives."""
+    first = services.stores.jobs.live_workers()[:1]
+    if first in ([], [services.settings.own_worker_id]):
+        action()
 
 
 def _note_llm(services: Services) -> None:

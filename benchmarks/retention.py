@@ -206,7 +206,7 @@ class _Year:
             for at, task_id in enumerate(ids)
         ]
         draft = stores.releases.draft(project, predictions, places, provenance)
-        stores.labels.note_published(draft, ids)
+        stores.publication.note_published(draft, ids)
         stores.releases.promote(draft)
         stores.projects.note_served(project.id, draft.model_version)
         for name in stores.projects.superseded_versions(project.id):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,9 @@ import numpy as np
 from rich.console import Console
 
 from backend.active_learning.holdout import LabelSource
+from backend.domain.chunks import Chunk, ChunkKind
 from backend.domain.labels import AnnotatorKind
-from backend.domain.ports import Step
+from backend.domain.ports import ChunkWork, Step
 from backend.domain.projects import ProjectId
 from backend.domain.questions import Question
 from backend.factories import connect_language_model
@@ -30,7 +31,7 @@ from backend.label_model.label_tables import (
     stored_table,
 )
 from backend.pipeline.pool import Pool
-from backend.pipeline.prelabel import prelabel
+from backend.pipeline.prelabel import chunk_work, prelabel
 from backend.pipeline.rounds.cleanup import RoundCleaner
 from backend.pipeline.rounds.context import FINAL, FUSED, RoundArtifacts, artifacts, student_name
 from backend.pipeline.rounds.students import trained_table
@@ -107,9 +108,17 @@ class _KeepsStudents(RoundCleaner):
 class TimedSteps:
     """Runs steps in this process and sums their seconds by name."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, chunks: Mapping[str, ChunkWork]) -> None:
         self.seconds: dict[str, float] = {}
         self._console = console
+        self._chunks = chunks
+
+    def start(
+        self, kind: ChunkKind, project_id: ProjectId, chunk: Chunk
+    ) -> Callable[[], dict[str, int]]:
+        """Do a chunk at once."""
+        counts = self._chunks[kind](project_id, chunk, self)
+        return lambda: counts
 
     def run(self, name: str, step: Step, project_id: ProjectId) -> dict[str, int]:
         """Run a step."""
@@ -155,7 +164,13 @@ def run(report: Report, config: RoundsRun, *, console: Console) -> None:
         if config.answers is not None:
             model = cached_language_model(connect_language_model(settings), config.answers)
         services = build_services(settings, Adapters(platform, model))
-        simulation = SimulatedProject(config, data, platform, services, TimedSteps(console))
+        simulation = SimulatedProject(
+            config,
+            data,
+            platform,
+            services,
+            TimedSteps(console, chunk_work(services.round_steps.prelabel)),
+        )
         try:
             _measure(report, simulation, console)
         finally:

@@ -19,6 +19,7 @@ from backend.store import (
     JobStore,
     LabelStore,
     ProjectStore,
+    PublicationStore,
     ReleaseStore,
     StateStore,
     Stores,
@@ -115,6 +116,11 @@ def tasks(database: Database) -> TaskStore:
 @pytest.fixture
 def labels(database: Database) -> LabelStore:
     return LabelStore(database)
+
+
+@pytest.fixture
+def publication(database: Database) -> PublicationStore:
+    return PublicationStore(database)
 
 
 @pytest.fixture

@@ -45,3 +45,18 @@ def test_another_worker_resumes_what_a_dead_one_left(tmp_path):
         "publish",
     ]
     assert lines[-1] == "finished"
+
+
+def test_a_dead_worker_s_chunks_are_taken_over_and_each_is_done_once(tmp_path):
+    url = f"sqlite:///{tmp_path / 'jobs.db'}"
+    assert run_child(tmp_path, "6", url, "first", "nobody") == -signal.SIGKILL
+    assert run_child(tmp_path, "share", url, "second", "first") == 0
+    assert_each_chunk_is_done_once(tmp_path)
+
+
+def assert_each_chunk_is_done_once(folder: Path) -> None:
+    """Eleven chunks are done, one fails: its project's workflow goes on without it."""
+    lines = (folder / "trace").read_text().splitlines()
+    done = [line.split()[1] for line in lines if line.startswith("chunk")]
+    assert sorted(map(int, done)) == list(range(11))
+    assert lines[-2:] == ["counted 11", "finished"]

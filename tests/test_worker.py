@@ -12,7 +12,7 @@ from backend.errors import EmbeddedModelError, SettingsError
 from backend.launcher import model_files
 from backend.services import Adapters, build_services
 from backend.settings import Settings
-from backend.worker import Dispatcher, run_worker
+from backend.worker import Dispatcher, _for_all_workers, run_worker
 from tests.conftest import SENTIMENT
 from tests.fakes import FakeLanguageModel, FakePlatform
 from tests.pipeline.conftest import FakeEncoder
@@ -175,3 +175,13 @@ def test_a_second_worker_of_the_same_name_is_refused(services):
         fcntl.flock(file, fcntl.LOCK_EX)
         with pytest.raises(SettingsError, match="WORKER_ID"):
             run_worker(services, stop)
+
+
+def test_one_of_several_workers_does_what_is_done_once_for_all(services):
+    calls = []
+    own_id = services.settings.own_worker_id
+    for other, n_calls in (("zz-last", 1), ("aa-first", 1)):
+        services.stores.jobs.record_heartbeat(own_id)
+        services.stores.jobs.record_heartbeat(other)
+        _for_all_workers(services, lambda: calls.append(1))
+        assert len(calls) == n_calls

@@ -21,6 +21,7 @@ class UsageScope:
     purpose: str = ""
 
 
+STUDY = "study"
 NO_SCOPE = UsageScope()
 _scope: ContextVar[UsageScope] = ContextVar("usage_scope", default=NO_SCOPE)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
+from backend.domain.chunks import Chunk, ChunkKind
 from backend.domain.labels import Answer, Example, PromptContext, Region, WeakLabel
 from backend.domain.projects import Prediction, ProjectId, ProjectInfo, Tab, Task
 from backend.domain.questions import Question, TaskSchema
@@ -334,6 +335,23 @@ class StepRunner(Protocol):
 
     def run(self, name: str, step: Step, project_id: ProjectId) -> dict[str, int]:
         """Run one step to its end, or return what it returned before a restart."""
+        ...
+
+    def start(
+        self, kind: ChunkKind, project_id: ProjectId, chunk: Chunk
+    ) -> Callable[[], dict[str, int]]:
+        """Queue a chunk of work for any worker; return what waits for its counts.
+
+        A chunk that failed has `is_stopped` among them.
+        """
+        ...
+
+
+class ChunkWork(Protocol):
+    """Does one chunk of a project's work, step by step, and returns its counts."""
+
+    def __call__(self, project_id: ProjectId, chunk: Chunk, runner: StepRunner) -> dict[str, int]:
+        """Do a chunk; `is_stopped` among the counts: further ones would fail too."""
         ...
 
 

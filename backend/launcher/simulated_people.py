@@ -42,7 +42,7 @@ def simulate_people(
     places = sorted(stores.releases.places(project), key=lambda place: not place.is_holdout)
     known = [place.task_id for place in places if gold.get(place.task_id) in names]
     chosen = known[:N_ANSWERED]
-    predictions = stores.labels.predictions(project, stores.tasks.get(project.id, chosen))
+    predictions = stores.publication.predictions(project, stores.tasks.get(project.id, chosen))
     first, second = (admin.ensure_user(email, name) for email, name in _PEOPLE.items())
     answers = [(task_id, first) for task_id in chosen]
     answers += [(task_id, second) for task_id in chosen[:_N_SHARED]]

@@ -44,15 +44,19 @@ class Aggregator:
             labels = [label for label in labels if not label.annotator_kind.is_from_round]
         return pool.with_weak_labels(labels)
 
-    def fit_sample_if_due(self, project: Project) -> bool:
-        """Fit the ensemble on a sample at first and when the pool is fourfold; return whether.
+    def is_sample_due(self, project: Project) -> bool:
+        """Return whether no sample is fitted yet, or the pool is fourfold since.
 
         A pool of under 20 texts teaches nothing. It stays due while no prompt template could be
-        selected, because the LLM was down. Raises LanguageModelError.
+        selected, because the LLM was down.
         """
-        n_tasks, state = len(self.stores.tasks.ids(project.id)), self.ensemble.state(project)
+        (n_tasks, _), state = self.stores.tasks.counts(project.id), self.ensemble.state(project)
         is_grown = state.n_texts * _GROWTH <= min(N_SAMPLED, n_tasks)
-        if n_tasks < MIN_TEXTS or (state.templates and not is_grown):
+        return n_tasks >= MIN_TEXTS and (is_grown or not state.templates)
+
+    def fit_sample_if_due(self, project: Project) -> bool:
+        """Fit the ensemble on a sample if due; return whether. Raises LanguageModelError."""
+        if not self.is_sample_due(project):
             return False
         self.ensemble.fit_sample(self.guidelines.pool(project, is_sample=True))
         return True

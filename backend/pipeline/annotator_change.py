@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 
+from backend.domain.chunks import ALL_TASKS, Chunk, ChunkKind
 from backend.domain.labels import MIN_HUMAN_LABELS, Answer, WeakLabel
 from backend.domain.llm_usage import track_usage
 from backend.domain.ports import StepRunner
@@ -15,6 +18,7 @@ from backend.domain.questions import Question
 from backend.errors import LanguageModelError, UnsupportedLabelConfig
 from backend.label_model.crowd import Consensus
 from backend.pipeline.aggregate import Aggregator
+from backend.pipeline.chunks import ChunkedWork, planned, work_in_chunks
 from backend.pipeline.pool import Guidelines
 from backend.pipeline.predict import LANGUAGE_MODEL, Labeler
 from backend.pipeline.prelabel import PrelabelSteps, publish
@@ -109,13 +113,14 @@ class AnnotatorChange:
         project = self.stores.projects.connected(project_id)
         asked = self.request(project) if project else None
         if project is None or asked is None or asked.state != "asked":
-            return {"is_due": int(asked is not None and asked.state == "running")}
+            is_running = asked is not None and asked.state == "running"
+            return {"is_due": int(is_running), "n_asked": asked.n_asked if asked else 0}
         try:
             with track_usage(project_id, "relabel"):
                 trial, old, new = self._trial(project, asked.share)
         except (LanguageModelError, UnsupportedLabelConfig) as exc:
             self.stores.jobs.note_problem(project_id, LANGUAGE_MODEL, str(exc))
-            return {"is_due": 0}
+            return {"is_due": 0, "n_asked": 0}
         n_left = self.stores.labels.count_by_other_llms(project, new)
         words = trial.in_words(old, new) if trial.n_sampled else f"{new} has labeled all of it"
         is_due = n_left > 0 and (trial.pays or asked.is_forced)
@@ -123,34 +128,66 @@ class AnnotatorChange:
         found = replace(asked, state=state, words=words, n_asked=n_left, n_left=n_left)
         self.stores.state.put(project_id, RELABEL, asdict(found))
         _LOG.info("project=%s %s", project_id, words)
-        return {"is_due": int(is_due)}
+        return {"is_due": int(is_due), "n_asked": n_left}
 
-    def label_chunk(self, project_id: ProjectId) -> dict[str, int]:
-        """Label the next chunk anew; a step. `is_release_due`: a quarter more is done."""
-        project = self.stores.projects.connected(project_id)
-        asked = self.request(project) if project else None
-        if project is None or asked is None or asked.state != "running":
-            return {"is_done": 1, "is_release_due": 0}
-        labels = self.stores.labels
+    def plan_chunk(self, project_id: ProjectId, *, after: int, size: int) -> dict[str, int]:
+        """Name the next tasks to label anew; a step."""
+        project = self._running(project_id)
+        ids: list[int] = []
+        try:
+            if project is not None:
+                new = self.labeler.ensemble.llm_name(deadline_s=_PATIENCE_S)
+                left = replace(ALL_TASKS, after=after)
+                ids = self.stores.labels.ids_by_other_llms(project, new, left, size)
+        except LanguageModelError as exc:
+            self.stores.jobs.note_problem(project_id, LANGUAGE_MODEL, str(exc))
+        return planned(self.stores, ids, after)
+
+    def label_chunk(self, project_id: ProjectId, *, chunk: Chunk) -> dict[str, int]:
+        """Label a chunk of tasks anew; a step. `is_stopped`: nothing more can be labeled now."""
+        project = self._running(project_id)
+        if project is None:
+            return {"is_stopped": 1}
+        labels, started_at = self.stores.labels, time.monotonic()
         try:
             new = self.labeler.ensemble.llm_name(deadline_s=_PATIENCE_S)
-            ids = labels.ids_by_other_llms(project, new, self.chunk)
+            ids = labels.ids_by_other_llms(project, new, chunk)
             tasks = self.stores.tasks.get(project_id, ids)
             with track_usage(project_id, "relabel"):
                 weak_labels, predictions = self.labeler.label(project, tasks)
         except (LanguageModelError, UnsupportedLabelConfig) as exc:
             self.stores.jobs.note_problem(project_id, LANGUAGE_MODEL, str(exc))
-            return {"is_done": 1, "is_release_due": 0}
+            return {"is_stopped": 1}
         labels.save(project, weak_labels, predictions, tasks=tasks, is_anew=True)
-        n_left = labels.count_by_other_llms(project, new)
-        state = "running" if n_left and n_left < asked.n_left else "done"
-        left = replace(asked, state=state, n_left=n_left)
+        return {"n_tasks": len(tasks), "ms": int(1000 * (time.monotonic() - started_at))}
+
+    def note_progress(self, project_id: ProjectId, *, is_stopped: bool) -> dict[str, int]:
+        """Count what is left to label anew; a step. `is_release_due`: some of it is done.
+
+        `is_stopped`: some could not be done now. What was tried and is left all the same stays.
+        """
+        project = self._running(project_id)
+        asked = self.request(project) if project else None
+        if project is None or asked is None:
+            return {"is_done": 1, "is_release_due": 0}
+        try:
+            new = self.labeler.ensemble.llm_name(deadline_s=_PATIENCE_S)
+        except LanguageModelError:
+            return {"is_done": 1, "is_release_due": 0}
+        n_left = self.stores.labels.count_by_other_llms(project, new)
+        is_less = n_left < asked.n_left
+        is_over = not n_left or not (is_less or is_stopped)
+        left = replace(asked, state="done" if is_over else "running", n_left=n_left)
         self.stores.state.put(project_id, RELABEL, asdict(left))
-        size = max(1, asked.n_asked // _N_RELEASES)
-        is_release_due = state == "done" or n_left // size < asked.n_left // size
-        if is_release_due:
+        if is_less:
             request_release(self.stores, project, f"{new} has labeled more of it")
-        return {"is_done": int(state == "done"), "is_release_due": int(is_release_due)}
+        return {"is_done": int(is_over or is_stopped), "is_release_due": int(is_less)}
+
+    def _running(self, project_id: ProjectId) -> Project | None:
+        """Return a connected project that is labeled anew now."""
+        project = self.stores.projects.connected(project_id)
+        asked = self.request(project) if project else None
+        return project if asked is not None and asked.state == "running" else None
 
     def _trial(self, project: Project, share: float) -> tuple[Trial, str, str]:
         """Return the comparison, the names of the old LLM and of the new one."""
@@ -181,15 +218,25 @@ def change_annotator(
 
     Releases follow quarter by quarter, so that people see better labels before all are made.
     """
-    if not runner.run("try", change.try_sample, project_id)["is_due"]:
-        return
-    is_done = False
+    tried = runner.run("try", change.try_sample, project_id)
+    is_done = not tried["is_due"]
+    work = ChunkedWork(ChunkKind.RELABEL, change.plan_chunk, change.chunk)
+    quarter = math.ceil(tried["n_asked"] / _N_RELEASES)
     while not is_done:
-        counts = runner.run("relabel", change.label_chunk, project_id)
+        is_stopped = not work_in_chunks(project_id, runner, work, max_tasks=quarter)
+        note = partial(change.note_progress, is_stopped=is_stopped)
+        counts = runner.run("count", note, project_id)
         is_done = bool(counts["is_done"])
         if counts["is_release_due"]:
             runner.run("order", steps.orderer.order, project_id)
             publish(project_id, runner, steps)
+
+
+def relabel_chunk(
+    project_id: ProjectId, chunk: Chunk, runner: StepRunner, *, change: AnnotatorChange
+) -> dict[str, int]:
+    """Label a chunk anew; its predictions are those of the next release."""
+    return runner.run("relabel", partial(change.label_chunk, chunk=chunk), project_id)
 
 
 def _sample(ids: Sequence[int], judged: set[int], share: float) -> list[int]:

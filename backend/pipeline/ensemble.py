@@ -256,7 +256,7 @@ class AnnotatorEnsemble:
         usable = [e for e in pool.examples if not e.missing]
         if len(usable) < MIN_TEXTS:
             return state
-        n_tasks = max(len(usable), len(self.stores.tasks.ids(pool.project.id)))
+        n_tasks = max(len(usable), self.stores.tasks.counts(pool.project.id)[0])
         others = self._by_similarity(state, pool.guidelines, usable)
         budget = PromptBudget(n_tasks, self.prompts_per_text)
         reports = LLMPrompter(self.llm).select(pool, usable, others, budget)

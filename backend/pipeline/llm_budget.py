@@ -10,8 +10,9 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from backend.active_learning.strategy_interface import PoolView
+from backend.domain.chunks import Chunk
 from backend.domain.holdout import holdout_seed
-from backend.domain.llm_usage import LLMBudget, track_usage
+from backend.domain.llm_usage import STUDY, LLMBudget, track_usage
 from backend.domain.projects import Project, Task
 from backend.llm.prompts.templates import describe_task
 from backend.pipeline.ensemble import AnnotatorEnsemble
@@ -44,18 +45,20 @@ class LLMBudgetPlanner:
     def plan(self, project: Project) -> dict[str, int]:
         """Decide about the tasks that are new; raises UnsupportedLabelConfig."""
         labels = self.stores.labels
-        n_open = labels.progress(project).n_to_label
-        if not n_open or not self.ensemble.state(project).similarity:
-            return {"n_left_out": 0}
         known = read_llm_budget(self.stores, project)
-        guidelines = self.guidelines.read(project)
-        share, why = self._share_of(project, guidelines, n_open)
-        tasks = [t for t in labels.next_unlabelled(project, n_open) if t.id > known.last_id]
-        if not tasks:
+        last_id = labels.last_unlabeled(project)
+        if last_id is None or last_id <= known.last_id:
             return {"n_left_out": 0}
-        left_out = self._leave_out(project, guidelines, tasks, share) if share < 1 else ()
+        if not self.ensemble.state(project).similarity:
+            return {"n_left_out": 0}
+        guidelines = self.guidelines.read(project)
+        share, why = self._share_of(project, guidelines, labels.progress(project).n_to_label)
+        left_out: tuple[int, ...] = ()
+        if share < 1:
+            tasks = labels.unlabeled(project, Chunk(known.last_id, last_id))
+            left_out = self._leave_out(project, guidelines, tasks, share)
         decided = LLMBudget(
-            project.question_version, share, why, tasks[-1].id, (*known.left_out, *left_out)
+            project.question_version, share, why, last_id, (*known.left_out, *left_out)
         )
         self.stores.state.put(project.id, LLM_BUDGET, asdict(decided))
         _LOG.info("project=%s %s", project.id, why)
@@ -70,7 +73,8 @@ class LLMBudgetPlanner:
             return 1.0, f"{_ALL}: nobody else answers these questions"
         if self.share is not None:
             return self.share, f"the LLM labels {self.share:.0%} of the tasks, as LLM_SHARE says"
-        usage = self.stores.llm_cache.usage(project.id)
+        # of the sample alone: the seconds of chunks that wait side by side add up to too many
+        usage = [u for u in self.stores.llm_cache.usage(project.id) if u.scope.purpose == STUDY]
         n_asked = sum(each.n_prompts - each.n_cache_hits for each in usage)
         if n_asked <= 0:
             return 1.0, _ALL

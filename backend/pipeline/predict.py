@@ -202,7 +202,7 @@ class PredictionService:
         live label of the new text is returned, and nothing is stored under the old one.
         """
         with self.stores.waiting_at_most(_MAX_WRITE_WAIT_S):
-            found = self.stores.labels.predictions(project, tasks)
+            found = self.stores.publication.predictions(project, tasks)
             missing = [task for task in tasks if task.id not in found]
             if missing:
                 found |= self._live(project, missing)
@@ -273,5 +273,5 @@ class PredictionService:
         if current is None or current.model_version != project.model_version:
             return {}  # a newer version is on its way to Label Studio: this one would be a double
         stored = [p.task_id for p in predictions if p.task_id not in changed]
-        ours = {*self.stores.labels.offer(project, stored), *changed}
+        ours = {*self.stores.publication.offer(project, stored), *changed}
         return {p.task_id: p for p in predictions if p.task_id in ours}

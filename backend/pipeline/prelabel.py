@@ -1,18 +1,23 @@
-"""The durable workflow that gives every unlabeled task a prediction, and the queue its order."""
+"""The durable workflow that gives every unlabeled task a prediction, and the queue its order.
+
+One worker runs it; the chunks of labeling and publishing are any worker's.
+"""
 
 from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
+from backend.domain.chunks import ALL_TASKS, Chunk, ChunkKind
 from backend.domain.labels import AbstentionReason
-from backend.domain.llm_usage import track_usage
-from backend.domain.ports import StepRunner
+from backend.domain.llm_usage import STUDY, track_usage
+from backend.domain.ports import ChunkWork, StepRunner
 from backend.domain.projects import Project, ProjectId
 from backend.errors import LanguageModelError, UnsupportedLabelConfig
 from backend.pipeline.aggregate import Aggregator
+from backend.pipeline.chunks import ChunkedWork, planned, work_in_chunks
 from backend.pipeline.llm_budget import LLMBudgetPlanner
 from backend.pipeline.predict import LANGUAGE_MODEL, Labeler
 from backend.pipeline.publish import Publisher
@@ -22,35 +27,8 @@ from backend.pipeline.sync import PrelabelPlan, Synchronizer
 from backend.store import Stores
 
 _LOG = logging.getLogger(__name__)
-_FIRST_SIZE = 16
-_TARGET_S = 60.0
-_MAX_GROWTH = 4
 _PATIENCE_S = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class AdaptiveBatchSize:
-    """The size of the next chunk of tasks: what takes about a minute, at most `limit`.
-
-    A chunk is saved and published as a whole, and lost as a whole by a kill: where an answer takes
-    a minute, 256 of them would show nothing for hours. The first chunk is small; sizes grow at most
-    fourfold at a time.
-    """
-
-    limit: int
-    n: int = 0
-
-    @property
-    def size(self) -> int:
-        """Return how many tasks the next chunk may have."""
-        return max(1, min(self.n or _FIRST_SIZE, self.limit))
-
-    def after(self, n_done: int, seconds: float) -> AdaptiveBatchSize:
-        """Return the size that follows a chunk of `n_done` tasks that took so long."""
-        fitting = int(n_done * _TARGET_S / max(seconds, 1e-6))
-        return AdaptiveBatchSize(
-            self.limit, max(1, min(fitting, _MAX_GROWTH * self.size, self.limit))
-        )
+_N_FIRST = 8
 
 
 @dataclass
@@ -62,7 +40,6 @@ class PreAnnotator:
     budget: LLMBudgetPlanner
     stores: Stores
     plan: PrelabelPlan
-    _sizes: dict[ProjectId, AdaptiveBatchSize] = field(default_factory=dict, init=False)
 
     def fit_sample(self, project_id: ProjectId) -> dict[str, int]:
         """Fit the ensemble on a sample and plan the LLM's budget before tasks are labeled; a step.
@@ -73,12 +50,33 @@ class PreAnnotator:
         if project is None:
             return {"is_studied": 0}
         try:
-            with track_usage(project_id, "study"):
+            with track_usage(project_id, STUDY):
                 is_fitted = int(self.aggregator.fit_sample_if_due(project))
             return {"is_studied": is_fitted, **self.budget.plan(project)}
         except (LanguageModelError, UnsupportedLabelConfig) as exc:
             self.stores.jobs.note_problem(project_id, LANGUAGE_MODEL, str(exc))
             return {"is_studied": 0}
+
+    def label_first(self, project_id: ProjectId) -> dict[str, int]:
+        """Predict a few tasks before the sample is fitted, which can take minutes; a step.
+
+        Only what people see of them is kept. They are labeled with the others, by the prompts that
+        the sample selects; a later release shows that label.
+        """
+        stores, project = self.stores, self.stores.projects.connected(project_id)
+        if project is None or not self.aggregator.is_sample_due(project):
+            return {"n_labelled": 0}
+        ids = stores.labels.unlabeled_ids(project, _N_FIRST)
+        if not ids or stores.publication.has_any(project):
+            return {"n_labelled": 0}
+        tasks = stores.tasks.get(project_id, ids)
+        try:
+            with track_usage(project_id, "annotate"):
+                _, predictions = self.labeler.label(project, tasks)
+        except (LanguageModelError, UnsupportedLabelConfig):
+            return {"n_labelled": 0}  # the next steps meet it again, and note it
+        stores.labels.save(project, [], predictions, tasks=tasks)
+        return {"n_labelled": len(predictions)}
 
     def reopen(self, project_id: ProjectId, *, is_thorough: bool = False) -> dict[str, int]:
         """Forget abstentions of answers that did not come or could not be read; a step.
@@ -107,16 +105,20 @@ class PreAnnotator:
         abstentions = [label.abstention for label in labels if label.abstention is not None]
         return all(why.reason is not AbstentionReason.UNREACHABLE for why in abstentions)
 
-    def annotate_chunk(self, project_id: ProjectId) -> dict[str, int]:
-        """Label the next chunk; a step. `is_done`: nothing more can be labeled now."""
+    def plan_chunk(self, project_id: ProjectId, *, after: int, size: int) -> dict[str, int]:
+        """Name the next tasks to label; a step."""
+        project = self.stores.projects.connected(project_id)
+        labels = self.stores.labels
+        ids = labels.unlabeled_ids(project, size, after=after) if project else []
+        return planned(self.stores, ids, after)
+
+    def annotate_chunk(self, project_id: ProjectId, *, chunk: Chunk) -> dict[str, int]:
+        """Label a chunk of tasks; a step. `is_stopped`: nothing more can be labeled now."""
         stores = self.stores
         project = stores.projects.connected(project_id)
         if project is None:
-            return {"n_labelled": 0, "is_done": 1}
-        size = self._sizes.get(project_id, AdaptiveBatchSize(self.plan.annotate_chunk))
-        tasks = stores.labels.next_unlabelled(project, size.size)
-        if not tasks:
-            return {"n_labelled": 0, "is_done": 1}
+            return {"n_labelled": 0, "is_stopped": 1}
+        tasks = stores.labels.unlabeled(project, chunk)
         started_at = time.monotonic()
         try:
             with track_usage(project_id, "annotate"):
@@ -127,13 +129,13 @@ class PreAnnotator:
         except (LanguageModelError, UnsupportedLabelConfig) as exc:
             stores.jobs.note_problem(project_id, LANGUAGE_MODEL, str(exc))
             _LOG.warning("project=%s cannot label: %s", project_id, exc)
-            return {"n_labelled": 0, "is_done": 1}
+            return {"n_labelled": 0, "is_stopped": 1}
         n_outdated = stores.labels.save(project, weak_labels, predictions, tasks=tasks)
         if n_outdated:
             request_release(stores, project, f"{n_outdated} tasks have another label now")
-        self._sizes[project_id] = size.after(len(tasks), time.monotonic() - started_at)
         stores.jobs.clear_problem(project_id, LANGUAGE_MODEL)
-        return {"n_labelled": len(predictions), "is_done": int(len(tasks) < size.size)}
+        ms = int(1000 * (time.monotonic() - started_at))
+        return {"n_labelled": len(predictions), "n_tasks": len(tasks), "ms": ms}
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +154,7 @@ def prelabel(
     """Sync, label and publish chunk by chunk until nothing more can be done now, then order.
 
     Each step is safe to repeat and finds its own work in the database, so a kill costs at most
-    the chunk under way. What could not be done (a server is down) is left to the next run.
+    the chunks under way. What could not be done (a server is down) is left to the next run.
 
     `is_thorough`: the sync finds changed answers too, which counts do not show, and the LLM is
     asked again about what it left unanswered however short ago.
@@ -162,14 +164,14 @@ def prelabel(
     begun = runner.run("sync", sync, project_id)
     if begun.get("is_stopped"):
         return
+    serve = partial(runner.run, "serve", steps.publisher.serve, project_id)
+    if runner.run("first", steps.annotator.label_first, project_id)["n_labelled"]:
+        _publish_chunk(project_id, ALL_TASKS, runner, publisher=steps.publisher)
+        serve()
     runner.run("study", steps.annotator.fit_sample, project_id)
     runner.run("reopen", reopen, project_id)
-    is_labeled = False
-    while not is_labeled:
-        counts = runner.run("annotate", steps.annotator.annotate_chunk, project_id)
-        runner.run("publish", steps.publisher.publish_chunk, project_id)
-        runner.run("serve", steps.publisher.serve, project_id)
-        is_labeled = bool(counts["is_done"])
+    plan, limit = steps.annotator.plan_chunk, steps.annotator.plan.annotate_chunk
+    work_in_chunks(project_id, runner, ChunkedWork(ChunkKind.LABEL, plan, limit, serve))
     publish(project_id, runner, steps)
     ordered = runner.run("order", steps.orderer.order, project_id)
     if ordered["is_ordered"]:
@@ -180,10 +182,52 @@ def prelabel(
 
 def publish(project_id: ProjectId, runner: StepRunner, steps: PrelabelSteps) -> None:
     """Publish the present release, then a draft after it, and serve what is whole."""
-    is_published = is_drafted = False
-    while not (is_published and is_drafted):
-        published = runner.run("publish", steps.publisher.publish_chunk, project_id)
-        drafted = runner.run("draft", steps.publisher.publish_draft, project_id)
-        runner.run("serve", steps.publisher.serve, project_id)
-        is_published = bool(published["is_done"])
-        is_drafted = bool(drafted["is_done"]) and not drafted.get("is_promoted")
+    publisher = steps.publisher
+    serve = partial(runner.run, "serve", publisher.serve, project_id)
+
+    def publish_all(kind: ChunkKind) -> None:
+        plan = partial(publisher.plan_chunk, is_draft=kind is ChunkKind.DRAFT)
+        limit = publisher.plan.publish_chunk
+        work_in_chunks(project_id, runner, ChunkedWork(kind, plan, limit, serve))
+
+    publish_all(ChunkKind.PUBLISH)
+    publish_all(ChunkKind.DRAFT)
+    runner.run("promote", publisher.promote, project_id)
+    serve()
+    publish_all(ChunkKind.PUBLISH)  # of tasks that were labeled while the draft was published
+
+
+def chunk_work(steps: PrelabelSteps) -> dict[str, ChunkWork]:
+    """Return what workers do with a chunk, by kind."""
+    return {
+        ChunkKind.LABEL: partial(_label_chunk, steps=steps),
+        ChunkKind.PUBLISH: partial(_publish_chunk, publisher=steps.publisher),
+        ChunkKind.DRAFT: partial(_publish_chunk, publisher=steps.publisher, is_draft=True),
+    }
+
+
+def _label_chunk(
+    project_id: ProjectId, chunk: Chunk, runner: StepRunner, *, steps: PrelabelSteps
+) -> dict[str, int]:
+    """Label a chunk and publish it."""
+    step = partial(steps.annotator.annotate_chunk, chunk=chunk)
+    counts = runner.run("annotate", step, project_id)
+    _publish_chunk(project_id, chunk, runner, publisher=steps.publisher)
+    return counts
+
+
+def _publish_chunk(
+    project_id: ProjectId,
+    chunk: Chunk,
+    runner: StepRunner,
+    *,
+    publisher: Publisher,
+    is_draft: bool = False,
+) -> dict[str, int]:
+    """Publish what a chunk's tasks have of the present release, or of the draft."""
+    step = partial(publisher.publish_chunk, chunk=chunk, is_draft=is_draft)
+    name = "draft" if is_draft else "publish"
+    counts = runner.run(name, step, project_id)
+    while not counts["is_done"]:
+        counts = runner.run(name, step, project_id)
+    return counts

@@ -213,7 +213,7 @@ class Synchronizer:
         if age > timedelta(seconds=self.plan.full_sync_interval_s):
             return True
         # more prediction rows than these are doubles, fewer are lost ones: a listing repairs both
-        n_predictions = state.n_foreign_predictions + self.stores.labels.n_published(project)
+        n_predictions = state.n_foreign_predictions + self.stores.publication.n_published(project)
         counts = (*self.stores.tasks.counts(project.id), n_predictions)
         differs = counts != (info.n_tasks, info.n_annotations, info.n_predictions)
         return differs and self._may_list(project.id)
@@ -295,12 +295,12 @@ class Synchronizer:
         """Make what we hold as published equal to what Label Studio has, without doubles."""
         version = project.model_version
         rows = {task.id: (task.prediction_ids or {}).get(version, ()) for task in page}
-        ours = self.stores.labels.publication(project, list(rows))
+        ours = self.stores.publication.publication(project, list(rows))
         news = {task_id: bool(rows[task_id]) for task_id in ours}
         arrived = [task_id for task_id in ours if news[task_id] and not ours[task_id]]
         lost = [task_id for task_id in ours if ours[task_id] and not news[task_id]]
-        self.stores.labels.note_published(project, arrived)
-        self.stores.labels.note_unpublished(project, lost)
+        self.stores.publication.note_published(project, arrived)
+        self.stores.publication.note_unpublished(project, lost)
         superfluous: list[int] = []
         for task_id, prediction_ids in rows.items():
             n_wanted = 1 if task_id in ours and task_id not in changed else 0

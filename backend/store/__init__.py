@@ -8,6 +8,7 @@ from backend.store.jobs import JobStore
 from backend.store.labels import LabelStore
 from backend.store.llm_cache import LLMCache
 from backend.store.projects import ProjectStore, StateStore
+from backend.store.publication import PublicationStore
 from backend.store.releases import ReleaseStore
 from backend.store.retention import RetentionStore
 from backend.store.rounds import RoundStore
@@ -20,6 +21,7 @@ __all__ = [
     "LLMCache",
     "LabelStore",
     "ProjectStore",
+    "PublicationStore",
     "ReleaseStore",
     "RetentionStore",
     "RoundStore",
@@ -37,6 +39,7 @@ class Stores:
         self.projects = ProjectStore(database)
         self.tasks = TaskStore(database)
         self.labels = LabelStore(database)
+        self.publication = PublicationStore(database)
         self.releases = ReleaseStore(database)
         self.rounds = RoundStore(database)
         self.issues = IssueStore(database)

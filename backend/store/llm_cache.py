@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from datetime import date
+from operator import itemgetter
 
 import sqlalchemy as sa
 
@@ -32,10 +33,14 @@ class LLMCache(Repository):
         return {bytes(key): _completion(text) for key, text in rows}
 
     def keep(self, answers: Mapping[bytes, Completion], usage: Usage) -> None:
-        """Store answers and add to their scope's usage, in one transaction; known answers stay."""
+        """Store answers and add to their scope's usage, in one transaction; known answers stay.
+
+        By key: two workers that store some of the same answers would else wait for each other.
+        """
         today = (date.today() - _FIRST_DAY).days
         rows = [
-            {"key": key, "answer": _text(answer), "day": today} for key, answer in answers.items()
+            {"key": key, "answer": _text(answer), "day": today}
+            for key, answer in sorted(answers.items(), key=itemgetter(0))
         ]
         counters = {
             "project_id": usage.scope.project_id,

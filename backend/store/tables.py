@@ -12,6 +12,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from backend.domain.chunks import Chunk
 from backend.domain.labels import AnnotatorKind
 from backend.domain.projects import Project, ProjectId
 
@@ -290,6 +291,11 @@ def of_question(project: Project, table: sa.Table) -> sa.ColumnElement[bool]:
     return sa.and_(
         table.c.project_id == project.id, table.c.question_version == project.question_version
     )
+
+
+def in_chunk(column: sa.ColumnElement[int], chunk: Chunk) -> sa.ColumnElement[bool]:
+    """Return the condition for ids of a chunk of tasks."""
+    return sa.and_(column > chunk.after, column <= chunk.through)
 
 
 def existing(table: sa.Table, project_id: ProjectId) -> sa.ColumnElement[bool]:

@@ -165,7 +165,7 @@ def _outage(run: CaseRun) -> bool:
 def _published(run: CaseRun) -> bool:
     run.request_round()
     run.start()
-    run.until(lambda: run.services.stores.labels.n_published(run.project) > 0)
+    run.until(lambda: run.services.stores.publication.n_published(run.project) > 0)
     return _platform_gone(run)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.postgresql import postgresql
-from tests.test_jobs import run_child
+from tests.test_jobs import assert_each_chunk_is_done_once, run_child
 
 ROOT = Path(__file__).parent.parent.parent
 pytestmark = pytest.mark.e2e
@@ -47,3 +47,10 @@ def test_a_worker_that_is_gone_has_its_workflow_finished_by_another(server, tmp_
     steps = [line.split()[0] for line in lines if "1.1" in line]
     assert steps == ["sync", "annotate", "annotate", "publish"]
     assert lines[-1] == "finished"
+
+
+def test_a_worker_that_is_gone_has_its_chunks_done_by_another(server, tmp_path):
+    url = f"{server}/postgres"
+    assert run_child(tmp_path, "6", url, "third", "nobody") == -signal.SIGKILL
+    assert run_child(tmp_path, "share", url, "fourth", "third") == 0
+    assert_each_chunk_is_done_once(tmp_path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from backend.active_learning.activellm import ActiveLLMStrategy
+from backend.domain.chunks import Chunk, ChunkKind
 from backend.domain.labels import (
     Abstention,
     AbstentionReason,
@@ -23,13 +25,13 @@ from backend.domain.labels import (
     WeakLabel,
 )
 from backend.domain.llm_usage import Prices
-from backend.domain.ports import Step
+from backend.domain.ports import ChunkWork, Step
 from backend.domain.projects import Event, ProjectId
 from backend.domain.questions import Question, TaskSchema
 from backend.errors import BackendError
 from backend.labelstudio.label_config import LabelConfigReader
 from backend.pipeline.aggregate import Aggregator
-from backend.pipeline.annotator_change import AnnotatorChange
+from backend.pipeline.annotator_change import AnnotatorChange, relabel_chunk
 from backend.pipeline.connection import Connections
 from backend.pipeline.ensemble import AnnotatorEnsemble
 from backend.pipeline.events import EventService
@@ -37,7 +39,7 @@ from backend.pipeline.export import Exporter
 from backend.pipeline.llm_budget import LLMBudgetPlanner
 from backend.pipeline.pool import GuidelinesReader
 from backend.pipeline.predict import Labeler, PredictionService, StudentPredictor
-from backend.pipeline.prelabel import PreAnnotator, PrelabelSteps, prelabel
+from backend.pipeline.prelabel import PreAnnotator, PrelabelSteps, chunk_work, prelabel
 from backend.pipeline.publish import Publisher
 from backend.pipeline.release import MakeStrategy, Orderer, ReleaseBuilder
 from backend.pipeline.rounds.cleanup import RoundCleaner
@@ -188,8 +190,20 @@ class FakeEncoder:
         return counts / np.linalg.norm(counts, axis=1, keepdims=True)
 
 
-class PlainSteps:
-    """Runs steps one after the other; `kill_before` and `kill_after` end it like kill -9."""
+class StepsHere:
+    """Does chunks at once, in this thread; `House` says what they are."""
+
+    chunks: Mapping[str, ChunkWork] = {}
+
+    def start(
+        self, kind: ChunkKind, project_id: ProjectId, chunk: Chunk
+    ) -> Callable[[], dict[str, int]]:
+        counts = self.chunks[kind](project_id, chunk, self)
+        return lambda: counts
+
+
+class PlainSteps(StepsHere):
+    """Runs steps one after the other; `kill_after` ends it like kill -9."""
 
     def __init__(self) -> None:
         self.ran: list[str] = []
@@ -203,7 +217,7 @@ class PlainSteps:
         return counts
 
 
-class ReplayingSteps:
+class ReplayingSteps(StepsHere):
     """Runs steps as the durable runner does: what was recorded before a kill is not run again.
 
     `kill_at` ends the n-th step that is really run, counted from 1, like kill -9: before its result
@@ -259,6 +273,7 @@ class House:
         self.stores = stores
         self.projects, self.tasks, self.labels = stores.projects, stores.tasks, stores.labels
         self.releases, self.rounds, self.jobs = stores.releases, stores.rounds, stores.jobs
+        self.publication = stores.publication
         self.platform = platform or FakePlatform()
         self.paraphrases = paraphrases or Paraphrases("", lambda texts: [None] * len(texts))
         self._folder = folder
@@ -349,7 +364,7 @@ class House:
     def round(
         self, project_id: ProjectId, steps: PlainSteps | None = None, *, is_asked: bool = True
     ) -> PlainSteps:
-        steps = steps or PlainSteps()
+        steps = self.equip(steps or PlainSteps())
         run_round(project_id, steps, self.round_steps, is_asked=is_asked)
         return steps
 
@@ -368,8 +383,14 @@ class House:
         return project_id
 
     def prelabel(self, project_id: ProjectId, steps: PlainSteps | None = None) -> PlainSteps:
-        steps = steps or PlainSteps()
+        steps = self.equip(steps or PlainSteps())
         prelabel(project_id, steps, self.round_steps.prelabel)
+        return steps
+
+    def equip(self, steps: PlainSteps) -> PlainSteps:
+        """Tell steps what this house's chunks of work are."""
+        relabel = partial(relabel_chunk, change=self.annotator_change)
+        steps.chunks = {**chunk_work(self.round_steps.prelabel), ChunkKind.RELABEL: relabel}
         return steps
 
     def remote(self, project_id: ProjectId):

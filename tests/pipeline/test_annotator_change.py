@@ -37,7 +37,7 @@ def relabel(house, project_id, *, is_forced=False, steps=None):
     project = house.projects.get(project_id)
     if not house.annotator_change.is_due(project):
         house.annotator_change.ask(project, share=0.5, is_forced=is_forced)
-    steps = steps or PlainSteps()
+    steps = house.equip(steps or PlainSteps())
     change_annotator(project_id, steps, house.annotator_change, house.round_steps.prelabel)
     return house.annotator_change.request(house.projects.get(project_id))
 

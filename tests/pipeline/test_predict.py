@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from backend.domain.chunks import ALL_TASKS
 from backend.domain.definitions import Definitions
 from backend.domain.labels import AnnotatorKind, Example, Span, WeakLabel
 from backend.domain.projects import Project, ProjectId, Task
@@ -106,13 +107,13 @@ def test_a_text_that_changes_while_it_is_labelled_keeps_no_label(house):
     project_id = house.connected(2)
     house.synchronizer.sync(project_id)
     project = house.projects.get(project_id)
-    task = house.labels.next_unlabelled(project, 1)
+    task = house.labels.unlabeled(project, ALL_TASKS)[:1]
     labels, predictions = house._labeler.label(project, task)
     edited = [Task(task[0].id, {"text": "good after all"})]
     house.tasks.save_listing(project_id, edited, datetime.now(UTC))
     house.labels.save(project, labels, predictions, tasks=task)
     assert house.labels.weak_labels(project) == []
-    assert house.labels.predictions(project, edited) == {}
+    assert house.publication.predictions(project, edited) == {}
 
 
 def test_a_passing_failure_is_not_kept_as_an_abstention(house):

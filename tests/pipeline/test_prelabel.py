@@ -10,13 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from backend.domain.chunks import ALL_TASKS
 from backend.domain.projects import Prediction
 from backend.errors import (
     LanguageModelUnavailable,
     PlatformRejected,
     PlatformUnavailable,
 )
-from backend.pipeline.prelabel import AdaptiveBatchSize, prelabel
+from backend.pipeline.chunks import AdaptiveBatchSize
+from backend.pipeline.prelabel import prelabel
 from tests.conftest import SENTIMENT, TOPIC
 from tests.pipeline.conftest import House, KilledHere, PlainSteps
 
@@ -84,13 +86,13 @@ def test_a_kill_after_any_step_loses_and_doubles_nothing(house, step, time):
 
 def test_a_kill_between_import_and_note_doubles_nothing(house, monkeypatch):
     project_id = house.connected(10)
-    note = house.labels.note_published
+    note = house.publication.note_published
 
     def killed(*args):
-        monkeypatch.setattr(house.labels, "note_published", note)
+        monkeypatch.setattr(house.publication, "note_published", note)
         raise KilledHere
 
-    monkeypatch.setattr(house.labels, "note_published", killed)
+    monkeypatch.setattr(house.publication, "note_published", killed)
     with pytest.raises(KilledHere):
         house.prelabel(project_id)
     house.prelabel(project_id)
@@ -101,7 +103,7 @@ def test_what_predict_has_given_away_is_not_imported_again(house):
     project_id = house.connected(6)
     house.synchronizer.sync(project_id)
     project = house.projects.get(project_id)
-    first = house.labels.next_unlabelled(project, 1)
+    first = house.labels.unlabeled(project, ALL_TASKS)[:1]
     (answer,) = house.prediction.predict(project, first)
     house.platform.import_predictions(project.platform_id, [answer])  # Label Studio stores it
     house.prelabel(project_id)
@@ -112,7 +114,7 @@ def test_what_predict_has_given_away_in_vain_is_imported_all_the_same(house):
     project_id = house.connected(6)
     house.synchronizer.sync(project_id)
     project = house.projects.get(project_id)
-    house.prediction.predict(project, house.labels.next_unlabelled(project, 2))
+    house.prediction.predict(project, house.labels.unlabeled(project, ALL_TASKS)[:2])
     house.prelabel(project_id)
     assert_each_task_has_one(house, project_id)
 
@@ -264,7 +266,9 @@ def test_a_task_that_predict_labels_while_the_worker_labels_its_chunk_is_not_dou
 
     def meanwhile(*args, **kwargs):
         house.annotator.annotate = ask
-        (answer,) = house.prediction.predict(project, house.labels.next_unlabelled(project, 1))
+        (answer,) = house.prediction.predict(
+            project, house.labels.unlabeled(project, ALL_TASKS)[:1]
+        )
         house.platform.import_predictions(number, [answer])  # Label Studio stores the answer
         return ask(*args, **kwargs)
 
@@ -285,7 +289,9 @@ def test_a_task_that_the_worker_publishes_while_predict_labels_it_is_not_doubled
         return ask(*args, **kwargs)
 
     house.annotator.annotate = meanwhile
-    assert house.prediction.predict(project, house.labels.next_unlabelled(project, 1)) == [None]
+    assert house.prediction.predict(project, house.labels.unlabeled(project, ALL_TASKS)[:1]) == [
+        None
+    ]
     assert_each_task_has_one(house, project_id)
 
 
@@ -373,11 +379,14 @@ def test_on_a_slow_server_each_answer_is_saved_soon(house, monkeypatch):
     monkeypatch.setattr(house.annotator, "annotate", slowly)
     clock = SimpleNamespace(monotonic=lambda: now)
     monkeypatch.setattr("backend.pipeline.prelabel.time", clock)
-    annotator = house.round_steps.prelabel.annotator
-    house.round_steps.prelabel.synchronizer.sync(project_id)
     sizes = []
-    while not (done := annotator.annotate_chunk(project_id))["is_done"]:
-        sizes.append(done["n_labelled"])
+    label = house._labeler.label
+    house.pre_annotator.labeler = SimpleNamespace(
+        label=lambda project, tasks, **options: (
+            sizes.append(len(tasks)) or label(project, tasks, **options)
+        )
+    )
+    house.prelabel(project_id)
     assert sizes == [4, 1, 1, 1]
 
 
@@ -396,6 +405,41 @@ def test_the_sample_is_fitted_when_the_llm_is_back(stores):
     assert house.reporter.prompts(project) == {
         "sentiment": "template plain-hints (the server takes no other template)"
     }
+
+
+def test_people_see_a_few_labels_before_the_sample_is_fitted(stores):
+    house = House(stores, orders_queue=True)
+    house.similarity.is_silent = False
+    project_id = house.connected(24)
+    steps = PlainSteps()
+    steps.kill_after = ("study", 1)
+    with pytest.raises(KilledHere):
+        house.prelabel(project_id, steps)
+    first = house.remote(project_id)
+    shown = {row.task_id for row in first.predictions.values()}
+    assert sorted(shown) == sorted(first.tasks)[: len(shown)]
+    assert 0 < len(shown) < 24
+    assert first.info.model_version == house.projects.get(project_id).model_version
+    assert house.labels.progress(house.projects.get(project_id)).n_to_label == 24
+    house.prelabel(project_id)
+    assert_each_task_has_one(house, project_id)
+
+
+def test_a_first_label_that_turns_out_otherwise_is_replaced(stores):
+    house = House(stores, orders_queue=True)
+    house.similarity.is_silent = False
+    project_id = house.connected(24)
+    house.annotator.contradicts = True
+    steps = PlainSteps()
+    steps.kill_after = ("first", 1)
+    with pytest.raises(KilledHere):
+        house.prelabel(project_id, steps)
+    house.annotator.contradicts = False
+    house.prelabel(project_id)
+    texts = {i: task["text"] for i, task in house.remote(project_id).tasks.items()}
+    for row in house.remote(project_id).predictions.values():
+        said = row.result[0]["value"]["choices"][0]
+        assert said == ("Positive" if "good" in texts[row.task_id] else "Negative")
 
 
 def with_similarity_alone(stores):
@@ -453,7 +497,7 @@ def test_what_the_llm_left_unanswered_is_asked_again_later_and_at_once_for_a_rou
     asked = len(house.annotator.asked)
     house.prelabel(project_id)
     assert len(house.annotator.asked) == asked
-    prelabel(project_id, PlainSteps(), house.round_steps.prelabel, is_thorough=True)
+    prelabel(project_id, house.equip(PlainSteps()), house.round_steps.prelabel, is_thorough=True)
     assert len(house.annotator.asked) == asked + len(house.annotator.unreadable)
 
 
@@ -469,13 +513,13 @@ def sizes(most, s_per_task, n_chunks):
     ("most", "s_per_task", "expected"),
     [
         (256, 0.02, [16, 64, 256, 256]),
-        (256, 30.0, [16, 2, 2, 2]),
+        (256, 10.0, [16, 2, 2, 2]),
         (256, 600.0, [16, 1, 1, 1]),
         (4, 0.02, [4, 4, 4, 4]),
-        (256, 1.0, [16, 60, 60, 60]),
+        (256, 1.0, [16, 20, 20, 20]),
     ],
 )
-def test_chunks_grow_and_shrink_to_what_takes_a_minute(most, s_per_task, expected):
+def test_chunks_grow_and_shrink_to_what_takes_twenty_seconds(most, s_per_task, expected):
     assert sizes(most, s_per_task, 4) == expected
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from backend.active_learning.baselines import RandomOrder
 from backend.active_learning.strategy_interface import Ordering, PoolView
+from backend.domain.chunks import ALL_TASKS
 from backend.domain.holdout import holdout_seed, in_holdout
 from backend.domain.labels import AbstentionReason
 from backend.domain.projects import Prediction, QueuePlace
@@ -276,8 +277,10 @@ def test_a_release_replaces_the_old_one_everywhere(unordered):
     assert unordered.labels.progress(unordered.projects.get(project_id)).is_complete
 
 
-@pytest.mark.parametrize("step", ["draft", "serve", "publish"])
-@pytest.mark.parametrize("number", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("step", "number"),
+    [*((step, n) for step in ("plan", "draft", "serve") for n in (1, 2, 3)), ("promote", 1)],
+)
 def test_a_kill_at_any_step_leaves_one_whole_release_and_the_next_run_finishes(
     unordered, step, number
 ):
@@ -303,7 +306,7 @@ def test_a_listing_during_a_release_finds_nothing_odd(unordered):
     project_id = unordered.connected()
     unordered.prelabel(project_id)
     draft(unordered, project_id)
-    unordered.publisher.publish_draft(project_id)
+    unordered.publisher.publish_chunk(project_id, chunk=ALL_TASKS, is_draft=True)
     assert unordered.synchronizer.work_due(project_id) == "a release waits to be published"
     unordered.projects.forget_full_sync(project_id)
     unordered.synchronizer.sync(project_id)

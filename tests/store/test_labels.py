@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from backend.domain.chunks import Chunk
 from backend.domain.labels import Abstention, AbstentionReason, HumanLabel, Span, WeakLabel
 from backend.domain.projects import Event, Prediction, ProjectId, Task
 from tests.conftest import TOPIC
@@ -34,20 +35,20 @@ def prediction(project, number):
 
 def test_tasks_without_any_label_are_next_by_id(labels, project, three):
     labels.save(project, [weak(2)], [prediction(project, 2)])
-    assert [task.id for task in labels.next_unlabelled(project, 9)] == [1, 3]
-    assert [task.id for task in labels.next_unlabelled(project, 1)] == [1]
+    assert labels.unlabeled_ids(project, 9) == [1, 3]
+    assert labels.unlabeled_ids(project, 1) == [1]
 
 
 def test_a_task_that_a_person_has_labelled_is_left_to_people(tasks, labels, project, three):
     label = HumanLabel(1, 1, 1, ({},), False, False, datetime.now(UTC))
     tasks.apply(project.id, Event("ANNOTATION_CREATED", annotations=(label,)), None)
-    assert [task.id for task in labels.next_unlabelled(project, 9)] == [2, 3]
+    assert labels.unlabeled_ids(project, 9) == [2, 3]
 
 
 def test_a_skipped_task_is_still_labelled(tasks, labels, project, three):
     label = HumanLabel(1, 1, 1, (), True, False, datetime.now(UTC))
     tasks.apply(project.id, Event("ANNOTATION_CREATED", annotations=(label,)), None)
-    assert len(labels.next_unlabelled(project, 9)) == 3
+    assert len(labels.unlabeled_ids(project, 9)) == 3
 
 
 def test_saving_a_chunk_twice_is_the_same_as_once(labels, project, three):
@@ -72,64 +73,36 @@ def test_only_transient_abstentions_are_reopened(labels, project, three):
     )
     assert labels.reopen(project, older_than_s=60) == 0
     assert labels.reopen(project) == 1
-    assert [task.id for task in labels.next_unlabelled(project, 9)] == [2, 3]
+    assert labels.unlabeled_ids(project, 9) == [2, 3]
 
 
-def test_stored_predictions_are_those_of_the_present_version_only(projects, labels, project, three):
+def test_a_chunk_has_the_unlabeled_tasks_of_its_ids(labels, project, three):
+    assert labels.unlabeled_ids(project, 9, after=1) == [2, 3]
+    assert [task.id for task in labels.unlabeled(project, Chunk(0, 2))] == [1, 2]
+    assert labels.last_unlabeled(project) == 3
+    labels.save(project, [weak(3)], [prediction(project, 3)])
+    assert labels.unlabeled(project, Chunk(2, 3)) == []
+    assert labels.last_unlabeled(project) == 2
+
+
+def test_stored_predictions_are_those_of_the_present_version_only(
+    projects, labels, project, three, publication
+):
     labels.save(project, [weak(1)], [prediction(project, 1)])
-    assert set(labels.predictions(project, three)) == {1}
+    assert set(publication.predictions(project, three)) == {1}
     other, _ = projects.save(project.id, label_config=TOPIC)
-    assert labels.predictions(other, three) == {}
+    assert publication.predictions(other, three) == {}
     assert labels.progress(other).n_to_label == 3
 
 
-def test_a_prediction_is_not_returned_for_another_text(labels, project, three):
-    labels.save(project, [weak(1)], [prediction(project, 1)])
-    assert labels.predictions(project, [Task(1, {"text": "edited since"})]) == {}
-
-
-def test_an_offered_prediction_is_looked_up_before_it_is_sent(labels, project, three):
-    labels.save(project, [weak(1), weak(2)], [prediction(project, 1), prediction(project, 2)])
-    labels.predictions(project, three[:1])
-    waiting, offered = labels.take_unpublished(project, 9, patience_s=0)
-    assert [p.task_id for p in waiting] == [1, 2]
-    assert offered == {1}
-    assert labels.take_unpublished(project, 9, patience_s=0)[1] == {1, 2}
-
-
-def test_a_prediction_is_offered_once(labels, project, three):
-    labels.save(project, [weak(1), weak(2)], [prediction(project, 1), prediction(project, 2)])
-    assert labels.offer(project, [1]) == {1}
-    assert labels.offer(project, [1]) == set()
-    labels.take_unpublished(project, 9, patience_s=0)
-    assert labels.offer(project, [1, 2]) == set()
-
-
-def test_a_later_answer_to_the_same_question_does_not_replace_the_first(labels, project, three):
-    labels.save(project, [weak(1)], [prediction(project, 1)])
-    labels.offer(project, [1])
-    labels.save(project, [weak(1, probabilities=(0.2, 0.8))], [prediction(project, 1)])
-    assert labels.take_unpublished(project, 9, patience_s=0)[1] == {1}
-
-
-def test_published_predictions_are_not_sent_again_until_they_are_gone(labels, project, three):
-    labels.save(project, [weak(1)], [prediction(project, 1)])
-    labels.note_published(project, [1])
-    assert labels.take_unpublished(project, 9, patience_s=0) == ([], set())
-    assert labels.publication(project, [1, 2]) == {1: True}
-    labels.note_unpublished(project, [1])
-    assert labels.has_published(project) is False
-    assert [p.task_id for p in labels.take_unpublished(project, 9, patience_s=0)[0]] == [1]
-
-
-def test_a_refused_prediction_is_not_sent_again_and_is_counted(labels, project, three):
+def test_a_refused_prediction_is_not_sent_again_and_is_counted(labels, project, three, publication):
     labels.save(
         project,
         [weak(n) for n in (1, 2, 3)],
         [prediction(project, n) for n in (1, 2, 3)],
     )
-    labels.note_refused(project, [1], "it does not fit")
-    labels.note_published(project, [2, 3])
+    publication.note_refused(project, [1], "it does not fit")
+    publication.note_published(project, [2, 3])
     progress = labels.progress(project)
     assert (progress.n_refused, progress.n_published, progress.is_complete) == (1, 2, True)
 
@@ -140,24 +113,15 @@ def test_a_project_that_nobody_has_touched_is_empty_and_complete(projects, label
     assert (progress.n_tasks, progress.is_complete, progress.seconds_left) == (0, True, 0.0)
 
 
-def test_thousands_of_ids_fit_into_one_call(tasks, labels, project):
+def test_thousands_of_ids_fit_into_one_call(tasks, labels, project, publication):
     many = [Task(n, {"text": str(n)}) for n in range(2_500)]
     tasks.save(project.id, many)
     labels.save(
         project, [weak(n) for n in range(2_500)], [prediction(project, n) for n in range(2_500)]
     )
-    assert len(labels.predictions(project, many)) == 2_500
-    labels.note_published(project, range(2_500))
+    assert len(publication.predictions(project, many)) == 2_500
+    publication.note_published(project, range(2_500))
     assert labels.progress(project).n_published == 2_500
-
-
-def test_a_prediction_offered_just_now_is_not_imported_yet(labels, project, three):
-    labels.save(project, [weak(1), weak(2)], [prediction(project, 1), prediction(project, 2)])
-    labels.offer(project, [1])
-    taken, doubtful = labels.take_unpublished(project, 9, patience_s=30)
-    assert [p.task_id for p in taken] == [2]
-    assert doubtful == set()
-    assert labels.take_unpublished(project, 9, patience_s=30)[1] == {2}
 
 
 LABELS = [

@@ -129,7 +129,7 @@ def test_every_task_keeps_its_prediction_and_its_score(house, part):
     project = house.projects.get(expected["project_id"])
     assert project.model_version == expected["model_version"]
     tasks = house.tasks.get(project.id, house.tasks.ids(project.id))
-    served = house.labels.predictions(project, tasks)
+    served = house.publication.predictions(project, tasks)
     assert {
         str(task_id): {"result": list(row.result), "score": row.score}
         for task_id, row in served.items()

@@ -40,25 +40,27 @@ def test_a_draft_is_seen_by_nobody_until_it_is_promoted(project, projects, label
     assert releases.provenance(PROJECT, draft.model_version) == {"round": 1}
 
 
-def test_what_was_predicted_meanwhile_is_carried_over(project, labels, releases, tasks):
+def test_what_was_predicted_meanwhile_is_carried_over(
+    project, labels, releases, tasks, publication
+):
     draft = releases.draft(project, [prediction(1, 0.1)], [], {})
     labels.save(project, [], [prediction(1, 0.9), prediction(2, 0.8)])
-    labels.note_published(project, [1, 2])
+    publication.note_published(project, [1, 2])
     releases.promote(draft)
-    found = labels.predictions(draft, [Task(n, {"text": f"text {n}"}) for n in (1, 2)])
+    found = publication.predictions(draft, [Task(n, {"text": f"text {n}"}) for n in (1, 2)])
     assert {task_id: p.score for task_id, p in found.items()} == {1: 0.1, 2: 0.8}
-    unpublished, doubtful = labels.take_unpublished(draft, 10, patience_s=0)
+    unpublished, doubtful = publication.take_unpublished(draft, 10, patience_s=0)
     assert [p.task_id for p in unpublished] == [1, 2]
 
 
 def test_labels_made_under_a_replaced_release_become_predictions_of_the_new_one(
-    project, labels, releases
+    project, labels, releases, publication
 ):
     draft = releases.draft(project, [], [], {})
     releases.promote(draft)
     weak = WeakLabel(3, "sentiment", "llm:x", "v", (0.4, 0.6))
     labels.save(project, [weak], [prediction(3)])
-    found = labels.predictions(draft, [Task(3, {"text": "text 3"})])
+    found = publication.predictions(draft, [Task(3, {"text": "text 3"})])
     assert found[3].model_version == draft.model_version
 
 
@@ -71,16 +73,18 @@ def test_a_draft_that_answers_another_question_is_not_promoted(project, projects
     assert draft.model_version in projects.superseded_versions(PROJECT)
 
 
-def test_a_release_can_be_restored_after_it_was_withdrawn(project, projects, labels, releases):
+def test_a_release_can_be_restored_after_it_was_withdrawn(
+    project, projects, labels, releases, publication
+):
     labels.save(project, [], [prediction(1)])
-    labels.note_published(project, [1])
+    publication.note_published(project, [1])
     releases.promote(releases.draft(project, [prediction(1, 0.2)], [], {}))
     projects.note_withdrawn(PROJECT, project.model_version)
-    assert not labels.has_published(project)
+    assert not publication.has_published(project)
 
     restored = releases.restore(projects.get(PROJECT), project.model_version)
     assert restored == project
-    assert labels.has_unpublished(restored)
+    assert publication.has_unpublished(restored)
     assert releases.pending(projects.get(PROJECT)) == restored
 
 
@@ -89,7 +93,9 @@ def test_restoring_an_unknown_release_is_refused(project, projects, releases):
         releases.restore(project, "freeal-9")
 
 
-def test_what_a_kill_left_half_written_is_removed(project, releases, labels, monkeypatch):
+def test_what_a_kill_left_half_written_is_removed(
+    project, releases, labels, monkeypatch, publication
+):
     state = releases._set_state
     monkeypatch.setattr(releases, "_set_state", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
@@ -98,7 +104,7 @@ def test_what_a_kill_left_half_written_is_removed(project, releases, labels, mon
     assert releases.pending(project) is None
     draft = releases.draft(project, [prediction(2)], [QueuePlace(2, 0, "first")], {})
     assert draft.model_version.startswith("freeal-2-")
-    assert labels.has_unpublished(draft)
+    assert publication.has_unpublished(draft)
 
 
 def test_the_queue_comes_back_in_its_order(project, releases):

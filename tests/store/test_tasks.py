@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from backend.domain.chunks import ALL_TASKS
 from backend.domain.labels import HumanLabel, WeakLabel
 from backend.domain.projects import Event, ProjectId, Task
 from backend.store import Database, TaskStore
@@ -101,7 +102,7 @@ def test_an_event_and_the_job_that_it_requires_are_stored_together(tasks, jobs):
 @pytest.mark.parametrize("text", ["a\x00b", "\ud800", "\u202eabc", "x" * 1_000_000, ""])
 def test_any_text_comes_back_as_it_was(tasks, labels, project, text):
     tasks.save(project.id, [Task(1, {"text": text})])
-    assert labels.next_unlabelled(project, 1)[0].data == {"text": text}
+    assert labels.unlabeled(project, ALL_TASKS)[0].data == {"text": text}
 
 
 def test_a_listing_repairs_what_webhooks_lost(tasks):
@@ -136,7 +137,7 @@ def test_a_task_whose_text_has_changed_loses_its_weak_label(tasks, labels, proje
     labels.save(project, weak, [])
     listed = [Task(1, {"text": "changed"}, annotations=()), Task(2, {"text": "b"}, annotations=())]
     assert tasks.save_listing(project.id, listed, datetime.now(UTC)) == [1]
-    assert [task.id for task in labels.next_unlabelled(project, 9)] == [1]
+    assert labels.unlabeled_ids(project, 9) == [1]
 
 
 STORY = [

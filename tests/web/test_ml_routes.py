@@ -178,7 +178,9 @@ def test_strange_and_long_texts_get_a_valid_label(client, services, text):
     client.post("/setup", json=setup_body())
     answer = client.post("/predict", json=predict_body(text, "bad"))
     assert choices(answer) == ["Positive", "Negative"]
-    stored = services.stores.labels.predictions(services.stores.projects.get(ProjectId(ONE)), [])
+    stored = services.stores.publication.predictions(
+        services.stores.projects.get(ProjectId(ONE)), []
+    )
     assert stored == {}
 
 
@@ -292,7 +294,7 @@ def test_an_unexpected_error_shows_no_traceback_and_no_text(client, services, mo
     def fail(*args):
         raise ZeroDivisionError
 
-    monkeypatch.setattr(services.stores.labels, "predictions", fail)
+    monkeypatch.setattr(services.stores.publication, "predictions", fail)
     answer = client.post("/predict", json=predict_body("a secret text"))
     assert answer.status_code == 500
     assert "Traceback" not in answer.get_data(as_text=True)

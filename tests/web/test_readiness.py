@@ -150,8 +150,8 @@ def test_predict_answers_in_time_what_it_may_while_the_database_is_locked(servic
     client.post("/setup", json=setup_body())
     client.post("/predict", json=predict_body("good", "bad"))
     project = services.stores.projects.get(ProjectId(ONE))
-    services.stores.labels.note_published(project, [1])
-    services.stores.labels.note_unpublished(project, [2])
+    services.stores.publication.note_published(project, [1])
+    services.stores.publication.note_unpublished(project, [2])
     with locked(services):
         started_at = time.monotonic()
         answer = client.post("/predict", json=predict_body("good", "bad", "good"))
