@@ -153,3 +153,12 @@ def test_the_backend_starts_in_its_container_and_without_a_word_nowhere_else():
     Settings.from_env({**given, "HOST": "0.0.0.0"}).check_exposure()  # noqa: S104
     with pytest.raises(SettingsError, match="ALLOW_OPEN"):
         Settings.from_env({"HOST": "0.0.0.0"}).check_exposure()  # noqa: S104
+
+
+def test_further_workers_are_the_backend_without_its_port():
+    worker = SERVICES["worker"]
+    assert worker["command"] == ["python", "-m", "backend", "worker"]
+    assert worker["profiles"] == SERVICES["postgres"]["profiles"]
+    assert "ports" not in worker
+    for name in ("environment", "volumes", "read_only", "cap_drop"):
+        assert worker[name] == SERVICES["backend"][name]
