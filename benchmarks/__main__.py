@@ -26,13 +26,12 @@ def serving(
     json_file: Annotated[Path, typer.Option("--json", help="Report to write.")],
     data: Annotated[Path | None, typer.Option(help="JSONL of texts; default: the demo's.")] = None,
     n_texts: Annotated[int, typer.Option(help="Texts to annotate.")] = 1000,
-    seconds: Annotated[int, typer.Option(help="Length of the webhook run, s.")] = 30,
 ) -> None:
     """Measure latency against a bare label-studio-ml backend, and labels/s against the LLM's."""
     from benchmarks.serving import run
 
-    report = Report("serving", {"n_texts": n_texts, "seconds": seconds, "data": _name(data)})
-    run(report, console=_console, data=data, n_texts=n_texts, seconds=seconds)
+    report = Report("serving", {"n_texts": n_texts, "data": _name(data)})
+    run(report, console=_console, data=data, n_texts=n_texts)
     _finish(report, json_file)
 
 
@@ -287,6 +286,43 @@ def projects(
 
     config = ManyProjectsRun(n_projects=n_projects, n_tasks=n_tasks, n_invented=n_invented)
     report = Report("projects", asdict(config))
+    run(report, config, console=_console)
+    _finish(report, json_file)
+
+
+@app.command()
+def scale(
+    json_file: Annotated[Path, typer.Option("--json", help="Report to write.")],
+    workers: Annotated[str, typer.Option(help="Numbers of workers, like 1,2,4.")] = "1,2,4",
+    tasks: Annotated[int, typer.Option(help="Tasks in the project.")] = 200_000,
+    latency: Annotated[float, typer.Option(help="The LLM's per list of prompts, s.")] = 1.0,
+    imports: Annotated[
+        float, typer.Option(help="Predictions that Label Studio takes in a second; 0: no limit.")
+    ] = 0.0,
+) -> None:
+    """Measure one large project's labels a second by the number of workers on one PostgreSQL."""
+    from benchmarks.scale import ScaleRun, run
+
+    numbers = tuple(int(number) for number in workers.split(","))
+    config = ScaleRun(tasks, numbers, latency, imports)
+    report = Report("scale", asdict(config))
+    run(report, config, console=_console)
+    _finish(report, json_file)
+
+
+@app.command()
+def load(
+    json_file: Annotated[Path, typer.Option("--json", help="Report to write.")],
+    projects: Annotated[int, typer.Option(help="Projects that connect at once.")] = 20,
+    tasks: Annotated[int, typer.Option(help="Tasks in each.")] = 2_000,
+    seconds: Annotated[int, typer.Option(help="Length of each webhook run, s.")] = 30,
+    latency: Annotated[float, typer.Option(help="The LLM's per list of prompts, s.")] = 1.0,
+) -> None:
+    """Measure what people wait for while the worker is busy, beside a bare backend."""
+    from benchmarks.load import LoadRun, run
+
+    config = LoadRun(projects, tasks, seconds, latency)
+    report = Report("load", asdict(config))
     run(report, config, console=_console)
     _finish(report, json_file)
 

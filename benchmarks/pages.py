@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from benchmarks.annotate_page import annotate_page
 from benchmarks.faults.page import faults_page
 from benchmarks.injection_page import injection_page
+from benchmarks.load_pages import load_page, scale_page
 from benchmarks.ordering_page import write_ordering_page
+from benchmarks.report import Goals, goal_table
 from benchmarks.rounds_page import write_rounds_page
 from benchmarks.selftrain_page import write_selftrain_page
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs/benchmarks"
-
-Goals = tuple[tuple[str, str, Callable[[float], bool]], ...]
 
 _SERVING_GOALS: Goals = (
     ("predict_1_ratio", "at most 1.3", lambda value: value <= 1.3),
@@ -96,19 +96,17 @@ def _serving(report: dict[str, Any], source: str) -> str:
         "web process and the client share them. Ratios compare figures of one run; a figure "
         "alone says little about another machine.",
         "",
-        *_goal_table(results, _SERVING_MEANINGS, _SERVING_GOALS),
+        *goal_table(results, _SERVING_MEANINGS, _SERVING_GOALS),
     ]
     lines += ["", "Beside them, in the same run:", "", "| figure | value |", "|---|---|"]
     lines += [f"| `{name}` | {value} |" for name, value in notes.items()]
     lines += [
         "",
         "How it is measured: each `/predict` is one HTTP request over a connection of its own, as "
-        "Label Studio makes them, in turn with the bare backend. Webhooks are posted on a fixed "
-        "schedule, independent of the answers, and a call's time counts from the moment when it "
-        "was due. The bare backend is label-studio-ml 1.0.9 answering constants under the same "
-        "web server settings; its webhook forks a process each and is measured for 5 s, giving up "
-        "after 1 s. The ceiling of the labeling rate sends the recorded prompts directly to the "
-        "server, list after list, in turn with the backend.",
+        "Label Studio makes them, in turn with the bare backend, which is label-studio-ml 1.0.9 "
+        "answering constants under the same web server settings. The ceiling of the labeling rate "
+        "sends the recorded prompts directly to the server, list after list, in turn with the "
+        "backend. `python -m benchmarks load` measures webhooks.",
         "",
     ]
     return "\n".join(lines)
@@ -124,7 +122,7 @@ def _startup(report: dict[str, Any], source: str) -> str:
         f"`{report['commit']}` with {report['parameters']} on {machine['cores']} cores "
         f"({machine['processor']}).",
         "",
-        *_goal_table(report["results"], _STARTUP_MEANINGS, _STARTUP_GOALS),
+        *goal_table(report["results"], _STARTUP_MEANINGS, _STARTUP_GOALS),
         "",
         "How it is measured: each figure is the median of several child processes, from the start "
         "of Python to its end. The commands read a store with one project of the sample's tasks. "
@@ -133,17 +131,6 @@ def _startup(report: dict[str, Any], source: str) -> str:
         "",
     ]
     return "\n".join(lines)
-
-
-def _goal_table(results: dict[str, Any], meanings: dict[str, str], goals: Goals) -> Iterator[str]:
-    """Yield a Markdown table of figures, with whether each meets its goal."""
-    yield "| figure | what it is | value | goal | met |"
-    yield "|---|---|---|---|---|"
-    tests = {name: (goal, is_met) for name, goal, is_met in goals}
-    for name, value in results.items():
-        goal, is_met = tests.get(name, ("", None))
-        met = "" if is_met is None else ("yes" if is_met(value) else "**no**")
-        yield f"| `{name}` | {meanings[name]} | {value} | {goal} | {met} |"
 
 
 def _retention(report: dict[str, Any], source: str) -> str:
@@ -156,7 +143,7 @@ def _retention(report: dict[str, Any], source: str) -> str:
         f"`{report['commit']}` with {report['parameters']} on {machine['cores']} cores "
         f"({machine['processor']}).",
         "",
-        *_goal_table(report["results"], _RETENTION_MEANINGS, _RETENTION_GOALS),
+        *goal_table(report["results"], _RETENTION_MEANINGS, _RETENTION_GOALS),
         "",
         "The largest tables at the end, with their indexes: "
         + ", ".join(f"`{name}` {size} MB" for name, size in tables.items())
@@ -179,6 +166,8 @@ _PAGES: dict[str, Callable[[dict[str, Any], str], str]] = {
     "serving": _serving,
     "startup": _startup,
     "retention": _retention,
+    "scale": scale_page,
+    "load": load_page,
     "faults": faults_page,
     "injection": injection_page,
 }

@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
+Goals = tuple[tuple[str, str, Callable[[float], bool]], ...]
+"""Goals of figures: the name, the goal in words, and whether a value meets it."""
 _ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -50,6 +52,19 @@ class Report:
         for key, value in {**self.results, **self.notes}.items():
             table.add_row(key, str(value))
         return table
+
+
+def goal_table(
+    results: Mapping[str, Any], meanings: Mapping[str, str], goals: Goals
+) -> Iterator[str]:
+    """Yield a Markdown table of figures, with whether each meets its goal."""
+    yield "| figure | what it is | value | goal | met |"
+    yield "|---|---|---|---|---|"
+    tests = {name: (goal, is_met) for name, goal, is_met in goals}
+    for name, value in results.items():
+        goal, is_met = tests.get(name, ("", None))
+        met = "" if is_met is None else ("yes" if is_met(value) else "**no**")
+        yield f"| `{name}` | {meanings[name]} | {value} | {goal} | {met} |"
 
 
 def percentile(seconds: Sequence[float], q: float) -> float:

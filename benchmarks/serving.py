@@ -10,25 +10,24 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import requests
 from rich.console import Console
 
+from backend.domain.chunks import Chunk
 from backend.domain.labels import WeakLabel
 from backend.domain.ports import Decoding
-from backend.domain.projects import Event, Prediction, Project, ProjectId, Task
+from backend.domain.projects import Prediction, Project, ProjectId, Task
 from backend.factories import connect_language_model
 from backend.launcher.child_process import Command
 from backend.launcher.processes import Processes, answers, free_port
 from backend.launcher.vllm_server import start_language_model
 from backend.services import Adapters, Services, build_services
 from backend.settings import Settings
-from backend.supervise import web_command, worker_command
+from backend.supervise import web_command
 from benchmarks.datasets import read_rows
 from benchmarks.language_models import LIST_SIZE, RecordingLanguageModel
 from benchmarks.report import Report, percentile
@@ -37,32 +36,25 @@ CONFIG = (
     Path(__file__).resolve().parent.parent / "backend/launcher/sample/reviews.xml"
 ).read_text()
 ROOT = Path(__file__).resolve().parent.parent
-STORED = ProjectId("1.1795215594")
-BUSY = ProjectId("2.1795215595")
+STORED = ProjectId("999.1795215594")
 N_STORED = 1_500
 N_SINGLE = 400
 N_BULK = 15
-RATE_PER_S = 50
 N_REPEATS = 2
 N_WARM_UP = 128
-TIMEOUT_S = 30.0
-BASELINE_SECONDS = 5
-LABEL_STUDIO_TIMEOUT_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class _Servers:
+class Servers:
     """The web process, the baseline beside it, and what is sent to both."""
 
-    settings: Settings
     web_url: str
     bare_url: str
     texts: list[str]
-    seconds: int
 
 
-def run(report: Report, *, console: Console, data: Path | None, n_texts: int, seconds: int) -> None:
-    """Measure labeling, /predict and /webhook with servers started on free ports."""
+def run(report: Report, *, console: Console, data: Path | None, n_texts: int) -> None:
+    """Measure labeling and /predict with servers started on free ports."""
     base = Settings.from_env()
     split = None if data is None else "train"
     texts = distinct_texts([str(row["text"]) for row in read_rows(data, split=split)], n_texts)
@@ -81,10 +73,8 @@ def run(report: Report, *, console: Console, data: Path | None, n_texts: int, se
         )
         _measure_labeling(report, settings, texts)
         services = build_services(settings)
-        project = _fill(services, texts)
-        servers = _start_servers(processes, settings, texts, seconds, console)
-        _measure_predict(report, servers, project)
-        _measure_webhook(report, servers, services, processes)
+        fill_stored(services, texts)
+        _measure_predict(report, start_servers(processes, settings, texts, console))
         services.close()
 
 
@@ -105,8 +95,9 @@ def distinct_texts(texts: Sequence[str], n: int) -> list[str]:
     ]
 
 
-def _task(number: int, text: str) -> dict[str, Any]:
-    return {"id": number, "data": {"text": text}, "project": 1, "annotations": []}
+def task(number: int, texts: Sequence[str]) -> dict[str, Any]:
+    """Return a stored task as Label Studio sends it; numbers start at 1."""
+    return {"id": number, "data": {"text": texts[number - 1]}, "project": 1, "annotations": []}
 
 
 def _measure_labeling(report: Report, settings: Settings, texts: Sequence[str]) -> None:
@@ -154,8 +145,11 @@ def _label_all(services: Services, texts: Sequence[str]) -> float:
     services.stores.tasks.save(STORED, tasks)
     services.language_model.describe()
     started = time.perf_counter()
-    while not services.round_steps.prelabel.annotator.annotate_chunk(STORED)["is_done"]:
-        pass
+    annotator, after = services.round_steps.prelabel.annotator, 0
+    size = services.settings.annotate_chunk
+    while (planned := annotator.plan_chunk(STORED, after=after, size=size))["n_tasks"]:
+        annotator.annotate_chunk(STORED, chunk=Chunk(after, planned["through"]))
+        after = planned["through"]
     seconds = time.perf_counter() - started
     if services.stores.labels.progress(project).n_labelled != len(texts):
         raise RuntimeError("not every text got a label")
@@ -184,7 +178,7 @@ def _label_directly(
     return time.perf_counter() - started
 
 
-def _fill(services: Services, texts: Sequence[str]) -> Project:
+def fill_stored(services: Services, texts: Sequence[str]) -> Project:
     """Store a labeled and published project."""
     project = services.events.connect(STORED, CONFIG)
     stored = distinct_texts(texts, N_STORED)
@@ -195,13 +189,13 @@ def _fill(services: Services, texts: Sequence[str]) -> Project:
     converted = [services.config.write_prediction(schema, [w], project.model_version) for w in weak]
     predictions: list[Prediction] = [p for p in converted if p is not None]
     services.stores.labels.save(project, weak, predictions)
-    services.stores.labels.note_published(project, [t.id for t in tasks])
+    services.stores.publication.note_published(project, [t.id for t in tasks])
     return project
 
 
-def _start_servers(
-    processes: Processes, settings: Settings, texts: list[str], seconds: int, console: Console
-) -> _Servers:
+def start_servers(
+    processes: Processes, settings: Settings, texts: list[str], console: Console
+) -> Servers:
     web = processes.start(web_command(settings))
     port = free_port(9290, name="bare", console=console)
     bare_home = settings.home / "bare"
@@ -220,7 +214,7 @@ def _start_servers(
     for url in (web_url, bare_url):
         setup = {"project": STORED, "schema": CONFIG, "hostname": "", "access_token": ""}
         requests.post(f"{url}/setup", json=setup, timeout=30).raise_for_status()
-    return _Servers(settings, web_url, bare_url, texts, seconds)
+    return Servers(web_url, bare_url, distinct_texts(texts, N_STORED))
 
 
 def _seconds(call: Callable[[], object]) -> float:
@@ -229,7 +223,7 @@ def _seconds(call: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def _predict(url: str, tasks: Sequence[dict[str, Any]], n_expected: int) -> None:
+def predict(url: str, tasks: Sequence[dict[str, Any]], n_expected: int) -> None:
     """Call /predict over a connection of its own, as Label Studio does."""
     payload = {
         "tasks": list(tasks),
@@ -244,18 +238,17 @@ def _predict(url: str, tasks: Sequence[dict[str, Any]], n_expected: int) -> None
         raise RuntimeError(f"{url} did not answer {n_expected} predictions from the store")
 
 
-def _measure_predict(report: Report, servers: _Servers, project: Project) -> None:
-    stored = distinct_texts(servers.texts, N_STORED)
-    tasks = [_task(n, text) for n, text in enumerate(stored, start=1)]
+def _measure_predict(report: Report, servers: Servers) -> None:
+    tasks = [task(n, servers.texts) for n in range(1, N_STORED + 1)]
     ours: list[float] = []
     bare: list[float] = []
     for i in range(N_SINGLE + 20):
         one = [tasks[i % N_STORED]]
         for url, durations in ((servers.web_url, ours), (servers.bare_url, bare)):
-            durations.append(_seconds(lambda url=url, one=one: _predict(url, one, 1)))  # type: ignore[misc]
+            durations.append(_seconds(lambda url=url, one=one: predict(url, one, 1)))  # type: ignore[misc]
     ours, bare = ours[20:], bare[20:]
     bulk, bare_bulk = (
-        [_seconds(lambda url=url: _predict(url, tasks, N_STORED)) for _ in range(N_BULK)]  # type: ignore[misc]
+        [_seconds(lambda url=url: predict(url, tasks, N_STORED)) for _ in range(N_BULK)]  # type: ignore[misc]
         for url in (servers.web_url, servers.bare_url)
     )
     report.results |= {
@@ -270,109 +263,3 @@ def _measure_predict(report: Report, servers: _Servers, project: Project) -> Non
         "bare_predict_1_p99_ms": round(1000 * percentile(bare, 99), 2),
         "bare_predict_1500_p50_s": round(percentile(bare_bulk, 50), 4),
     }
-
-
-def _annotation(number: int) -> dict[str, Any]:
-    moment = datetime.now(UTC).isoformat()
-    result = {
-        "from_name": "sentiment",
-        "to_name": "text",
-        "type": "choices",
-        "value": {"choices": ["Positive"]},
-    }
-    return {
-        "action": "ANNOTATION_CREATED",
-        "annotation": {
-            "id": number,
-            "result": [result],
-            "was_cancelled": False,
-            "ground_truth": False,
-            "completed_by": 1,
-            "created_at": moment,
-            "updated_at": moment,
-            "task": number,
-            "project": 1,
-        },
-        "task": _task(number, "an annotated text"),
-        "project": {
-            "id": 1,
-            "created_at": datetime.fromtimestamp(1795215594, UTC).isoformat(),
-            "title": "benchmark",
-            "label_config": CONFIG,
-            "expert_instruction": "",
-        },
-    }
-
-
-def _post_at_rate(
-    url: str, payloads: Sequence[dict[str, Any]], *, timeout_s: float | None = None
-) -> list[float]:
-    """Post payloads at a fixed rate, independent of the answers; return each call's seconds.
-
-    A call's time runs from the moment at which it was due, so that a queue in the client counts.
-    With `timeout_s` a call ends there, as Label Studio's do after one second.
-    """
-    started = time.perf_counter()
-
-    def call(index: int) -> float:
-        due = started + index / RATE_PER_S
-        time.sleep(max(0.0, due - time.perf_counter()))
-        try:
-            answer = requests.post(
-                f"{url}/webhook", json=payloads[index], timeout=timeout_s or TIMEOUT_S
-            )
-        except requests.Timeout:
-            if timeout_s is None:
-                raise
-        else:
-            answer.raise_for_status()
-        return time.perf_counter() - due
-
-    with ThreadPoolExecutor(32) as pool:
-        return list(pool.map(call, range(len(payloads))))
-
-
-def _measure_webhook(
-    report: Report, servers: _Servers, services: Services, processes: Processes
-) -> None:
-    """Measure webhooks at 50 a second while the worker labels with the LLM at full speed."""
-    n = servers.seconds * RATE_PER_S
-    services.events.connect(BUSY, CONFIG)
-    busy_texts = distinct_texts(servers.texts, 200 * servers.seconds)
-    many = tuple(Task(i, {"text": text}) for i, text in enumerate(busy_texts, start=100_000))
-    services.stores.tasks.apply(BUSY, Event("TASKS_CREATED", tasks=many), ("prelabel", "benchmark"))
-    worker = processes.start(worker_command(replace(servers.settings, annotate_chunk=LIST_SIZE)))
-    busy = services.stores.projects.get(BUSY)
-    if busy is None:
-        raise RuntimeError("the busy project is gone")
-    _wait(lambda: services.stores.labels.progress(busy).n_labelled > 0, "the worker labels nothing")
-    before = services.stores.labels.progress(busy).n_labelled
-    ours = _post_at_rate(servers.web_url, [_annotation(1_000_000 + i) for i in range(n)])
-    n_labeled = services.stores.labels.progress(busy).n_labelled - before
-    if services.stores.labels.progress(busy).n_to_label == 0:
-        raise RuntimeError("the worker ran out of work during the webhooks; give more texts")
-    n_recorded = len(services.stores.tasks.human_labels(STORED))
-    n_bare = BASELINE_SECONDS * RATE_PER_S
-    some = [_annotation(2_000_000 + i) for i in range(n_bare)]
-    bare = _post_at_rate(servers.bare_url, some, timeout_s=LABEL_STUDIO_TIMEOUT_S)
-    processes.stop(worker)
-    report.results |= {
-        "webhook_p50_ms": round(1000 * percentile(ours, 50), 2),
-        "webhook_p99_ms": round(1000 * percentile(ours, 99), 2),
-    }
-    report.notes |= {
-        "webhooks_sent": n,
-        "webhooks_recorded": n_recorded,
-        "labels_per_s_meanwhile": round(n_labeled / servers.seconds, 1),
-        "bare_webhook_p50_ms": round(1000 * percentile(bare, 50), 2),
-        "bare_webhook_p99_ms": round(1000 * percentile(bare, 99), 2),
-        "bare_webhooks_sent": n_bare,
-    }
-
-
-def _wait(condition: Callable[[], bool], error: str) -> None:
-    deadline = time.monotonic() + 120
-    while not condition():
-        if time.monotonic() > deadline:
-            raise RuntimeError(error)
-        time.sleep(0.2)

@@ -161,7 +161,12 @@ class ScriptedLlmServer:
     """
 
     def __init__(
-        self, *, model: str = "tiny", n_context_tokens: int = 256, dialect: Dialect = VLLM
+        self,
+        *,
+        model: str = "tiny",
+        n_context_tokens: int = 256,
+        dialect: Dialect = VLLM,
+        port: int = 0,
     ) -> None:
         self.model = model
         self.dialect = dialect
@@ -178,7 +183,7 @@ class ScriptedLlmServer:
         self._ids: dict[str, int] = {f"<{number}>": number for number in range(200)}
         self._lock = threading.Lock()
         self.closing = threading.Event()
-        self._http = _Listener(("127.0.0.1", 0), self._handler())
+        self._http = _Listener(("127.0.0.1", port), self._handler())
         self._http.daemon_threads = True
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.01,), daemon=True)
         self._thread.start()

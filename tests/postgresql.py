@@ -17,10 +17,11 @@ _NOBODY = "nobody"
 
 def binary(name: str) -> str:
     """Return a server program's path; Debian keeps them off PATH. Fails when there is none."""
-    found = sorted(_DEBIAN.glob(f"*/bin/{name}")) or [shutil.which(name)]
-    if found[-1] is None:
+    found = sorted(map(str, _DEBIAN.glob(f"*/bin/{name}")))
+    program = found[-1] if found else shutil.which(name)
+    if program is None:
         raise RuntimeError(f"no {name} here: apt-get install postgresql")
-    return str(found[-1])
+    return program
 
 
 @contextmanager
