@@ -14,7 +14,7 @@ HASHED := yes
 NEEDS_CUDA := import importlib.metadata as m, sys; sys.exit("nvidia" not in str(m.requires("torch")))
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev test e2e demo serve llm doctor status format lock sbom audit clean
+.PHONY: help install install-dev test e2e pictures demo serve llm doctor status format lock sbom audit clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ test: install-dev ## Check style and types, run the tests (no network, no GPU)
 
 e2e: install-dev debian-packages ## Run the slow tests, and those with a real Label Studio, vLLM, PostgreSQL, browser
 	$(BIN)/python -m pytest -m "e2e or slow"
+
+pictures: install-dev debian-packages ## Take the pictures of the documentation anew, by the tests that show what is on them
+	UPDATE_IMAGES=1 $(BIN)/python -m pytest -m e2e -n 0 tests/end_to_end/test_pictures.py tests/end_to_end/test_browser.py tests/end_to_end/test_label_configs.py
 
 demo: install ## Start everything with sample texts; DATA=texts.jsonl CONFIG=labels.xml LLM_MODEL=name for your own
 	$(BACKEND) demo $(if $(DATA),--data "$(DATA)") $(if $(CONFIG),--config "$(CONFIG)")

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from PIL import Image
 from playwright.sync_api import Locator, Page, Response, ViewportSize, expect, sync_playwright
 
+from backend.launcher.environments import PROJECT_FOLDER
+
 _TIMEOUT_S = 60.0
+_IMAGES = PROJECT_FOLDER / "docs" / "images"
+_N_COLORS = 128  # a third of the bytes of a picture in true color
 _VIEWPORT = ViewportSize(width=1280, height=800)
 _ARGUMENTS = (
     "--headless",
@@ -22,6 +28,11 @@ _ARGUMENTS = (
     "--no-first-run",
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # nothing leaves this machine
 )
+
+
+def picture_file(name: str) -> Path | None:
+    """Return where a picture of the documentation belongs, None unless UPDATE_IMAGES is 1."""
+    return _IMAGES / name if os.environ.get("UPDATE_IMAGES") == "1" else None
 
 
 @contextmanager
@@ -117,6 +128,9 @@ class LabelStudioBrowser:
         self.page.evaluate("document.fonts.ready")
         file.parent.mkdir(parents=True, exist_ok=True)
         self.page.screenshot(path=file, animations="disabled", caret="hide")
+        with Image.open(file) as picture:
+            small = picture.convert("RGB").quantize(_N_COLORS, dither=Image.Dither.NONE)
+        small.save(file, optimize=True)
         self.page.set_viewport_size(_VIEWPORT)
 
     def _button(self, name: str) -> Locator:

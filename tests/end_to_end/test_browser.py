@@ -5,23 +5,19 @@ With UPDATE_IMAGES=1 the pictures of the documentation are taken anew.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from backend.launcher.environments import PROJECT_FOLDER
-from tests.end_to_end.browser import LabelStudioBrowser, open_browser
+from tests.end_to_end.browser import LabelStudioBrowser, open_browser, picture_file
 from tests.end_to_end.data import SAMPLE_CONFIG, sample
-from tests.end_to_end.stack import LiveProject, Stack
+from tests.end_to_end.stack import LiveProject, Stack, wait_for
+from tests.end_to_end.test_round import command
 
 pytestmark = pytest.mark.e2e
 
-IMAGES = PROJECT_FOLDER / "docs" / "images"
 N_ROWS = 60
-COLUMN_WIDTHS = {"id": 70, "predictions_score": 150, "predictions_results": 280}
-TEXT_WIDTH = 440
 
 
 @pytest.fixture(scope="module")
@@ -43,23 +39,10 @@ def browser(stack: Stack) -> Iterator[LabelStudioBrowser]:
         yield browser
 
 
-def in_order_of_the_queue(project: LiveProject) -> int:
-    """Make a view of the data manager in the order of the queue, with what decides it."""
-    columns = project.stack.call("GET", "/api/dm/columns", params={"project": project.number})
-    hidden = [
-        f"tasks:{column['id']}"
-        for column in columns["columns"]
-        if column["id"] not in (*COLUMN_WIDTHS, "data", "text")
-    ]
-    widths = {f"tasks:{name}": width for name, width in COLUMN_WIDTHS.items()}
-    view = {
-        "title": "In the queue's order",
-        "ordering": ["tasks:predictions_score"],
-        "hiddenColumns": {"explore": hidden, "labeling": hidden},
-        "columnsWidth": {**widths, "tasks:data.text": TEXT_WIDTH},
-    }
-    body = {"project": project.number, "data": view}
-    return int(project.stack.call("POST", "/api/dm/views/", json=body)["id"])
+def tabs_of(project: LiveProject) -> dict[str, int]:
+    """Return the tabs of the Data Manager by title, in their order."""
+    views = project.stack.call("GET", "/api/dm/views/", params={"project": project.number})
+    return {view["data"]["title"]: view["id"] for view in views}
 
 
 def prediction_of(task: dict[str, Any]) -> dict[str, Any]:
@@ -74,13 +57,23 @@ def choice_in(answer: dict[str, Any]) -> str:
 
 
 def take_picture(browser: LabelStudioBrowser, name: str, *, width: int, height: int) -> None:
-    if os.environ.get("UPDATE_IMAGES") == "1":
-        browser.save_picture(IMAGES / name, width=width, height=height)
+    file = picture_file(name)
+    if file is not None:
+        browser.save_picture(file, width=width, height=height)
 
 
-def test_the_data_manager_shows_each_prediction_and_its_score(browser, products):
-    browser.open_project(products.number, view=in_order_of_the_queue(products))
+def test_a_tab_shows_the_queue_in_its_order_with_each_prediction_and_its_score(browser, products):
+    browser.open_project(products.number)
+    wait_for(
+        lambda: list(tabs_of(products)) == ["Default", "Queue", "No label"],
+        what="the tabs",
+        found=lambda: tabs_of(products),
+    )
+    browser.open_project(products.number, view=tabs_of(products)["Queue"])
     scores = sorted(prediction_of(task)["score"] for task in products.tasks())
+    by_score = sorted(products.tasks(), key=lambda task: prediction_of(task)["score"])
+    shown = [int(browser.rows.nth(at).inner_text().split()[0]) for at in range(4)]
+    assert shown == [task["id"] for task in by_score[:4]]
     first_row = browser.rows.first.inner_text()
     assert f"{scores[0]:.3f}" in first_row
     assert "choices" in first_row
@@ -116,3 +109,11 @@ def test_the_annotator_corrects_a_pre_annotation(browser, products):
     annotation_id, _ = browser.submit()
     annotation = products.stack.call("GET", f"/api/annotations/{annotation_id}/")
     assert (annotation["task"], choice_in(annotation)) == (shown, other)
+
+
+def test_disconnecting_removes_the_tabs_and_leaves_the_owners(products):
+    assert {"Default", "Queue"} < set(tabs_of(products))
+    assert products.stack.settings.own_url in products.described()["description"]
+    command(products.stack, "disconnect", str(products.number))
+    assert list(tabs_of(products)) == ["Default"]
+    assert products.described()["description"] == ""
