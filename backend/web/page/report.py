@@ -46,7 +46,7 @@ def report(services: Services, project: Project, *, has_texts: bool) -> str:
             made_at=datetime.now(UTC),
             style=Markup(_STYLE.read_text(encoding="utf-8")),  # noqa: S704  (our own file)
             parts=[(part.title, drawn(part)) for part in _PARTS],
-            rounds=rounds.view(Visit(services, project, rounds.PART))["rounds"],
+            **rounds.view(Visit(services, project, rounds.PART)),
             **_issues(services, project, has_texts=has_texts),
         )
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from backend.errors import InvalidRequest
+from backend.web.page.overview import SOURCES
 from backend.web.page.part import Part, Visit
 
 _STEPS = {
@@ -25,6 +26,7 @@ def view(visit: Visit) -> dict[str, Any]:
         "rounds": [one | {"steps": steps(one)} for one in reversed(state["rounds"])],
         "n_rounds": state["n_rounds"],
         "advice": state["advice"],
+        "sources": SOURCES,
         "asked": services.round_requests.asked(project),
         "releases": services.reporter.releases(project),
     }
