@@ -118,7 +118,7 @@ class Settings:
         64, "prompts", "prompts in one request; vLLM batches them on its own"
     )
     llm_concurrency: int = _setting(
-        3, "requests", "lists in flight, so that the server never waits for us"
+        3, "requests", "lists in flight for a chunk, of which a worker labels four at a time"
     )
     llm_cache_days: int = _setting(
         90, "days", "answers are kept this long, so that none is paid twice"
@@ -204,7 +204,7 @@ class Settings:
         64, "tasks", "more than this in one call are left to the worker"
     )
     annotate_chunk: int = _setting(
-        256, "tasks", "what a kill can cost at most, and the step of progress"
+        256, "tasks", "tasks in a chunk at most: what a worker takes at a time, and a kill can cost"
     )
     publish_chunk: int = _setting(500, "predictions", "one bulk import takes about half a second")
     sync_interval_s: float = _setting(

@@ -295,7 +295,7 @@ def scale(
     json_file: Annotated[Path, typer.Option("--json", help="Report to write.")],
     workers: Annotated[str, typer.Option(help="Numbers of workers, like 1,2,4.")] = "1,2,4",
     tasks: Annotated[int, typer.Option(help="Tasks in the project.")] = 200_000,
-    latency: Annotated[float, typer.Option(help="The LLM's per list of prompts, s.")] = 1.0,
+    latency: Annotated[float, typer.Option(help="The LLM's per list of prompts, s.")] = 3.0,
     imports: Annotated[
         float, typer.Option(help="Predictions that Label Studio takes in a second; 0: no limit.")
     ] = 0.0,

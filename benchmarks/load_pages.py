@@ -99,8 +99,8 @@ def scale_page(report: dict[str, Any], source: str) -> str:
         f"{report['parameters']['latency_s']} s, however many are in flight. Sentence vectors are "
         "counts of letter pairs, which cost the processor about as little as an encoder on a GPU. "
         "The rest is the product: workers, PostgreSQL, Label Studio's client, whose server is "
-        "scripted and counts what it gets. The rate is that of published labels from the first "
-        "chunk on; the queue is not ordered. Shares are of one processor: 1.0 is one core.",
+        "scripted and counts what it gets. The rate is that of published labels from the "
+        "first twentieth on; the queue is not ordered. Shares are of one core.",
         "",
     ]
     return "\n".join(lines)

@@ -47,7 +47,7 @@ class ScaleRun:
 
     n_tasks: int = 200_000
     workers: tuple[int, ...] = (1, 2, 4)
-    latency_s: float = 1.0
+    latency_s: float = 3.0
     imports_per_s: float = 0.0
 
 
@@ -175,14 +175,14 @@ def fill(services: Services, script: Script) -> Project:
 def _measure(cluster: Cluster, config: ScaleRun, script: Script, n_workers: int) -> dict[str, Any]:
     """Return rate, memory, processor time and mistakes of one run.
 
-    The rate counts from the first published chunk on, so that the start of the processes and the
-    fit to the sample are left out of it.
+    The rate counts from the first twentieth on, so that the start of the processes, the fit to the
+    sample and the growth of the first chunks are left out of it.
     """
     project = fill(cluster.services, script)
     started = time.perf_counter()
     workers = [cluster.start_worker(number) for number in range(n_workers)]
     pids = {"label_studio": [cluster.label_studio.pid], "llm": [cluster.llm.pid]}
-    wait_published(cluster, project, 1)
+    wait_published(cluster, project, max(1, config.n_tasks // 20))
     begun, n_before = time.perf_counter(), cluster.services.stores.publication.n_published(project)
     cpu_before = _cpu_by_part(workers, pids)
     wait_published(cluster, project, config.n_tasks)
