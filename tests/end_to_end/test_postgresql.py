@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.postgresql import postgresql
-from tests.test_jobs import assert_each_chunk_is_done_once, run_child
+from tests.test_jobs import assert_chunks_are_taken_over, run_child
 
 ROOT = Path(__file__).parent.parent.parent
 pytestmark = pytest.mark.e2e
@@ -53,4 +53,4 @@ def test_a_worker_that_is_gone_has_its_chunks_done_by_another(server, tmp_path):
     url = f"{server}/postgres"
     assert run_child(tmp_path, "6", url, "third", "nobody") == -signal.SIGKILL
     assert run_child(tmp_path, "share", url, "fourth", "third") == 0
-    assert_each_chunk_is_done_once(tmp_path)
+    assert_chunks_are_taken_over(tmp_path)
