@@ -22,7 +22,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Column, Table
 from rich.text import Text
 
-from backend.cli_tables import queue_table
+from backend.cli_tables import certificate_in_words, queue_table
 from backend.domain.audit import act_as
 from backend.errors import BackendError, InvalidRequest
 from backend.files import keep_private
@@ -313,6 +313,8 @@ def _render_project(state: Mapping[str, Any]) -> RenderableType:
         grid.add_row("queue", Text("\n".join(state["queue"]["words"])))
         for warning in state["queue"]["warnings"]:
             grid.add_row("[bold red]queue[/]", Text(warning))
+    if state["certificate"] or state["acceptance"]:
+        grid.add_row("certified", Text(certificate_in_words(state)))
     for row in _round_rows(state):
         grid.add_row(*row)
     if state["disconnected_why"]:

@@ -1,4 +1,4 @@
-"""Render a project's queue and its probable label errors as tables for a terminal."""
+"""Render a project's queue, label errors and certified labels as tables for a terminal."""
 
 from __future__ import annotations
 
@@ -50,3 +50,45 @@ def queue_table(upcoming: Upcoming, state: Mapping[str, Any] | None) -> Renderab
         later = "tasks came later and stand among them by how unsure they are"
         lines.append(f"{upcoming.n_later:,} {later}")
     return Group(*(Text(line) for line in lines), Text(), table)
+
+
+def certificate_table(report: Mapping[str, Any]) -> RenderableType:
+    """Render how many labels the holdout certifies at each error rate, and what comes next."""
+    if report["why_not"]:
+        return Text(report["why_not"])
+    right = ("wrong at most", "labels", "from confidence", "after 50 more", "after 100 more")
+    table = Table(*(Column(name, justify="right") for name in right), "why", box=None)
+    for row in report["at"]:
+        known = "" if row["threshold"] is None else f"{row['threshold']:.3f}"
+        more = row["expected_after"]
+        table.add_row(
+            f"{row['max_error']:.0%}",
+            f"{row['n_certified']:,}",
+            known,
+            f"{more['50']:,}",
+            f"{more['100']:,}",
+            Text(row["reason"]),
+        )
+    lines = [
+        f"{report['n_checked']} answers of the random holdout, {report['n_wrong']} of its labels "
+        f"wrong; {report['n_labels']:,} labels could be accepted, {report['n_accepted']:,} are",
+        "A row's promise is kept with 95 %.",
+    ]
+    if report["next_task_ids"]:
+        lines.append(f"Answer next: tasks {', '.join(map(str, report['next_task_ids']))}")
+    return Group(*(Text(line) for line in lines), Text(), table)
+
+
+def certificate_in_words(state: Mapping[str, Any]) -> str:
+    """Return what is certified at each error rate, and what became of the last acceptance."""
+    found, asked = state["certificate"], state["acceptance"]
+    lines = []
+    if found:
+        rates = (f"{row['n_certified']:,} at {row['max_error']:.0%}" for row in found["at"])
+        what = found["why_not"] or f"{', '.join(rates)} ({found['n_checked']} holdout answers)"
+        lines.append(what)
+    if asked:
+        done = f"{asked['n_done']:,} of {asked['n_planned']:,}"
+        left = f", {asked['n_left_out']:,} left as they are" if asked["n_left_out"] else ""
+        lines.append(f"{asked['state']}: {done}{left}")
+    return "\n".join(lines)

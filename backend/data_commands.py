@@ -19,7 +19,7 @@ from backend.cli import (
     project_of,
     read_settings,
 )
-from backend.cli_tables import issues_table
+from backend.cli_tables import certificate_table, issues_table
 from backend.domain.audit import record
 from backend.errors import InvalidRequest, PlatformError
 
@@ -83,6 +83,46 @@ def report(
             part.write_text(page, encoding="utf-8")
         record("reported", target.id, f"texts={texts}")
         console.print(f"The report is in {html}.", soft_wrap=True, markup=False)
+
+
+@app.command()
+def accept(
+    project: ProjectNumber,
+    max_error: Annotated[
+        float, typer.Option(help="Share of the accepted labels that may be wrong.")
+    ] = 0.05,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what is certified.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Make annotations of the labels that the random holdout certifies; `undo` takes them back."""
+    with open_services() as services:
+        target = project_of(services, project)
+        if not 0 < max_error < 1:
+            raise InvalidRequest(f"--max-error {max_error}: expected a share, as 0.05")
+        report = services.certifier.report(target, max_error)
+        if not dry_run:
+            services.acceptor.ask(target, max_error)
+            record("accepted", target.id, f"max_error={max_error:g}")
+        if as_json:
+            typer.echo(json.dumps(report, indent=2))
+            return
+        console.print(certificate_table(report))
+        if not dry_run:
+            console.print(
+                "The worker makes annotations of those that are certified when it begins: "
+                f"python -m backend status {project} -f",
+                soft_wrap=True,
+            )
+
+
+@app.command()
+def undo(project: ProjectNumber) -> None:
+    """Take accepted labels back in Label Studio; annotations that people edited since stay."""
+    with open_services() as services:
+        target = project_of(services, project)
+        services.acceptor.ask_undo(target)
+        record("taken-back", target.id)
+        console.print(f"The worker takes them back: python -m backend status {project} -f")
 
 
 @app.command()

@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from backend.labelstudio.label_config import LabelConfigReader
     from backend.llm.annotator import LLMAnnotator
     from backend.llm.client.cache import CachedLanguageModel
+    from backend.pipeline.accept import Acceptor
     from backend.pipeline.aggregate import Aggregator
     from backend.pipeline.annotator_change import AnnotatorChange
+    from backend.pipeline.certificate import Certifier
     from backend.pipeline.ensemble import AnnotatorEnsemble
     from backend.pipeline.export import Exporter
     from backend.pipeline.issues import IssueReader
@@ -247,6 +249,20 @@ class Services:
         from backend.pipeline.rounds.requests import RoundRequests
 
         return RoundRequests(self.stores)
+
+    @cached_property
+    def certifier(self) -> Certifier:
+        """Return the use case of certified labels."""
+        from backend.pipeline.certificate import Certifier
+
+        return Certifier(self.guidelines, self.stores)
+
+    @cached_property
+    def acceptor(self) -> Acceptor:
+        """Return the use case of accepted labels."""
+        from backend.pipeline.accept import Acceptor
+
+        return Acceptor(self.platform, self.certifier, self.stores)
 
     @cached_property
     def exporter(self) -> Exporter:

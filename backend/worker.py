@@ -18,6 +18,7 @@ from backend.domain.projects import JobKind, Project, ProjectId
 from backend.errors import BackendError, LanguageModelError, SettingsError, StoreUnavailable
 from backend.factories import pretrained_source
 from backend.jobs import DurableJobs
+from backend.pipeline.accept import accept
 from backend.pipeline.annotator_change import change_annotator, relabel_chunk
 from backend.pipeline.prelabel import chunk_work, prelabel
 from backend.pipeline.rounds.workflow import run_round
@@ -77,6 +78,9 @@ class Dispatcher:
             stores.jobs.request_job(project.id, JobKind.RELABEL, "not finished")
         if self._services.tabs.is_due(project):
             stores.jobs.request_job(project.id, JobKind.TABS, "they show other tasks now")
+        if self._services.acceptor.is_due(project):
+            stores.jobs.request_job(project.id, JobKind.ACCEPT, "not finished")
+        self._services.certifier.refresh(project)
         if any(problem.source == WORKER for problem in stores.jobs.problems(project.id)):
             stores.jobs.clear_problem(project.id, WORKER)
         reason = round_reason or prelabel_reason
@@ -114,6 +118,7 @@ def run_worker(services: Services, stop: threading.Event) -> None:
             settings.jobs_url,
             executor_id=settings.own_worker_id,
             workflows={
+                JobKind.ACCEPT: partial(accept, acceptor=services.acceptor, steps=steps.prelabel),
                 JobKind.PRELABEL: partial(prelabel, steps=steps.prelabel),
                 JobKind.RELABEL: partial(
                     change_annotator, change=services.annotator_change, steps=steps.prelabel

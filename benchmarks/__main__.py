@@ -67,6 +67,26 @@ def annotate(
 
 
 @app.command()
+def accept(
+    json_file: Annotated[Path, typer.Option("--json", help="Report to write.")],
+    data: Annotated[Path, typer.Option(help="Folder of data sets.")] = Path("../shared/data"),
+    cache: Annotated[Path, typer.Option(help="Folder that keeps embeddings.")] = Path(".freeal"),
+    projects: Annotated[int, typer.Option(help="Simulated projects of each kind.")] = 1000,
+    draws: Annotated[int, typer.Option(help="Draws of each set's holdout.")] = 100,
+    pool: Annotated[int, typer.Option(help="Texts of each set.")] = 2000,
+) -> None:
+    """Simulate the promise of accepted labels, and count what holdouts of six sets certify."""
+    from benchmarks.accept import AcceptRun, run
+
+    names = ("ag_news", "clinc150", "newsgroups20", "sms_spam", "trec", "tweet_offensive")
+    files = [data / f"{name}.jsonl.gz" for name in names]
+    given = {"n_projects": projects, "n_draws": draws, "n_pool": pool}
+    report = Report("accept", given)
+    run(report, AcceptRun(files, cache, projects, draws, pool), console=_console)
+    _finish(report, json_file)
+
+
+@app.command()
 def answers(
     data: Annotated[Path, typer.Option(help="JSONL with a text and one gold label per row.")],
     out: Annotated[Path, typer.Option(help="Posteriors to write, .npz.")],

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.accept_page import accept_page
 from benchmarks.annotate_page import annotate_page
 from benchmarks.faults.page import faults_page
 from benchmarks.injection_page import injection_page
@@ -170,4 +171,5 @@ _PAGES: dict[str, Callable[[dict[str, Any], str], str]] = {
     "load": load_page,
     "faults": faults_page,
     "injection": injection_page,
+    "accept": accept_page,
 }

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from itertools import count
 
 from backend.domain.labels import HumanLabel, Region
-from backend.domain.projects import Prediction, ProjectId, ProjectInfo, Task
+from backend.domain.projects import AcceptedLabel, Prediction, ProjectId, ProjectInfo, Task
 
 PLATFORM_ID = 1
 BACKEND_URL = "http://127.0.0.1:9090"
@@ -86,6 +86,16 @@ class SimulatedPlatform:
         """Return the ids of tasks with a prediction of this version."""
         versions = (row for row in self._predictions.values() if row.model_version == model_version)
         return {row.task_id for row in versions} & set(task_ids)
+
+    def accept_predictions(
+        self, platform_id: int, labels: Sequence[AcceptedLabel]
+    ) -> dict[int, int]:
+        """Accept nothing: no benchmark of rounds asks for it."""
+        return {}
+
+    def take_back(self, labels: Sequence[AcceptedLabel]) -> set[int]:
+        """Take nothing back."""
+        return set()
 
     def delete_predictions(self, prediction_ids: Sequence[int]) -> None:
         """Delete single predictions."""

@@ -16,7 +16,14 @@ import numpy as np
 
 from backend.domain.labels import Abstention, AbstentionReason, HumanLabel, Region, Span
 from backend.domain.ports import Completion, Decoding, LanguageModelInfo, Prompt
-from backend.domain.projects import Prediction, ProjectId, ProjectInfo, Tab, Task
+from backend.domain.projects import (
+    AcceptedLabel,
+    Prediction,
+    ProjectId,
+    ProjectInfo,
+    Tab,
+    Task,
+)
 from backend.domain.span_student import SpanOutput, SpanTrainingSet
 from backend.domain.student import (
     PoolTexts,
@@ -131,6 +138,14 @@ class FakePlatform:
         for project in self.projects.values():
             project.annotations.pop(annotation_id, None)
 
+    def edit_annotation(self, annotation_id: int, result: Sequence[Region]) -> None:
+        """Change an annotation as a person does in the editor."""
+        for project in self.projects.values():
+            if annotation_id in project.annotations:
+                project.annotations[annotation_id] = replace(
+                    project.annotations[annotation_id], result=tuple(result), is_copied=False
+                )
+
     def project(self, platform_id: int) -> ProjectInfo:
         project = self._asked("project", platform_id)
         return replace(
@@ -180,6 +195,34 @@ class FakePlatform:
             if row.model_version == model_version
         }
         return has_version & set(task_ids)
+
+    def accept_predictions(
+        self, platform_id: int, labels: Sequence[AcceptedLabel]
+    ) -> dict[int, int]:
+        project, made = self._asked("accept_predictions", platform_id), {}
+        for label in labels:
+            own = [one for one in project.annotations.values() if one.task_id == label.task_id]
+            if label.is_sent and own and own[0].is_copied and own[0].result == label.result:
+                made[label.task_id] = own[0].annotation_id
+            has_prediction = any(
+                (row.task_id, row.model_version) == (label.task_id, label.model_version)
+                for row in project.predictions.values()
+            )
+            if not own and has_prediction and label.task_id in project.tasks:
+                made[label.task_id] = self.annotate(label.task_id, label.result, is_copied=True)
+        return made
+
+    def take_back(self, labels: Sequence[AcceptedLabel]) -> set[int]:
+        self._note("take_back")
+        kept: set[int] = set()
+        for label in labels:
+            for project in self.projects.values():
+                own = project.annotations.get(label.annotation_id or 0)
+                if own is not None and own.is_copied and own.result == label.result:
+                    del project.annotations[own.annotation_id]
+                elif own is not None:
+                    kept.add(label.task_id)
+        return kept
 
     def delete_predictions(self, prediction_ids: Sequence[int]) -> None:
         self._note("delete_predictions")

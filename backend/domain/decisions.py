@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from backend.domain.labels import WeakLabel
+from backend.domain.labels import Answer, WeakLabel
 from backend.domain.questions import LabelDefinition, Question
 
 _MIN_PROBABILITY = 0.5  # from here on a label of a multiple choice is selected
@@ -30,6 +30,35 @@ def decide(question: Question, weak_label: WeakLabel) -> tuple[list[LabelDefinit
     pairs = zip(question.labels, probabilities, strict=True)
     selected = [label for label, probability in pairs if probability >= _MIN_PROBABILITY]
     return selected, float(min(max(p, 1 - p) for p in probabilities))
+
+
+def answer_value(question: Question, label: WeakLabel) -> object:
+    """Return what a label says, in a form in which equal answers are equal; None for nothing."""
+    decision = decide(question, label)
+    if decision is not None:
+        return frozenset(one.value for one in decision[0])
+    if label.spans is not None:
+        return frozenset((span.start, span.end, span.label) for span in label.spans)
+    return label.text
+
+
+def given_value(answer: Answer) -> object:
+    """Return what a person said, in the form of `answer_value`."""
+    if answer.text is not None:
+        return answer.text
+    if answer.spans:
+        return frozenset((span.start, span.end, span.label) for span in answer.spans)
+    return frozenset(answer.labels)
+
+
+def answer_confidence(question: Question, label: WeakLabel) -> float:
+    """Return how sure a label is of its whole answer, in [0, 1]; 0.0 where that is not known."""
+    decision = decide(question, label)
+    if decision is not None:
+        return decision[1]
+    if label.confidence is None and label.spans is not None:
+        return min((span.probability for span in label.spans), default=1.0)
+    return label.confidence or 0.0
 
 
 def selected_labels(question: Question, weak_label: WeakLabel) -> list[LabelDefinition] | None:

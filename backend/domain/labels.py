@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
@@ -232,3 +232,8 @@ class HumanLabel:
     is_ground_truth: bool
     updated_at: datetime
     is_copied: bool = False
+
+
+def region_values(result: Sequence[Region]) -> list[tuple[Any, Any]]:
+    """Return what a prediction or an annotation says, without its scores and ids."""
+    return [(region.get("from_name"), region.get("value")) for region in result]

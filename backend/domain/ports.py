@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from backend.domain.chunks import Chunk, ChunkKind
 from backend.domain.labels import Answer, Example, PromptContext, Region, WeakLabel
-from backend.domain.projects import Prediction, ProjectId, ProjectInfo, Tab, Task
+from backend.domain.projects import (
+    AcceptedLabel,
+    Prediction,
+    ProjectId,
+    ProjectInfo,
+    Tab,
+    Task,
+)
 from backend.domain.questions import Question, TaskSchema
 
 if TYPE_CHECKING:
@@ -236,6 +243,23 @@ class LabelingPlatform(Protocol):
         self, platform_id: int, task_ids: Sequence[int], model_version: str
     ) -> set[int]:
         """Return which of the tasks carry a prediction of this model version."""
+        ...
+
+    def accept_predictions(
+        self, platform_id: int, labels: Sequence[AcceptedLabel]
+    ) -> dict[int, int]:
+        """Make predictions annotations that name them; return the annotations' ids by task.
+
+        Left out is a task that is gone, that lacks the prediction, or that somebody has annotated
+        or skipped. A label that was sent before is looked up, and made where it is not there.
+        """
+        ...
+
+    def take_back(self, labels: Sequence[AcceptedLabel]) -> set[int]:
+        """Delete annotations made of predictions; return the tasks whose one was edited and stays.
+
+        Those already gone are passed over.
+        """
         ...
 
     def delete_predictions(self, prediction_ids: Sequence[int]) -> None:

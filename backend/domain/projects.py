@@ -59,6 +59,8 @@ def is_nested_deeper(value: Any, limit: int = MAX_NESTING) -> bool:
 class JobKind(StrEnum):
     """Kinds of background jobs."""
 
+    ACCEPT = "accept"
+    """Certified labels become annotations in Label Studio, or such annotations are taken back."""
     PRELABEL = "prelabel"
     RELABEL = "relabel"
     """The LLM that is served now is tried, and labels what another one labeled if that pays."""
@@ -182,6 +184,23 @@ class Prediction:
     model_version: str
     result: tuple[Region, ...]
     score: float
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptedLabel:
+    """A prediction that is accepted as an annotation.
+
+    `unique_id` is Label Studio's key of the annotation, which it stores once. `is_sent`: it may be
+    there already; `annotation_id` is known once it is.
+    """
+
+    task_id: int
+    unique_id: str
+    result: tuple[Region, ...]
+    model_version: str
+    confidence: float
+    is_sent: bool = False
+    annotation_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,30 +2,46 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
+from math import lgamma, log
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import pdtr
 
-from backend.evaluation.metrics import share_bound
+_N_THRESHOLDS = 20  # each at another share of the labels
+_PRIOR_RIGHT = 0.5
+_OVERCONFIDENCE = 1.5  # confidences are expected to promise this much too little error
+_N_NEIGHBORS, _PRIOR_WEIGHT = 20, 2.0
 
-_N_THRESHOLDS = 20  # each at another share of the pool
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CheckedLabels:
+    """Labels of a uniformly random sample, made without the answers by which they are checked.
+
+    `confidences` (m,), below 0 for a text without a label; `is_right` (m,): the label equals the
+    answer.
+    """
+
+    confidences: NDArray[np.floating]
+    is_right: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.is_right)
 
 
 @dataclass(frozen=True, slots=True)
 class AcceptRule:
     """Accept labels whose confidence is at least `threshold`; None: no label can be accepted.
 
-    `share_accepted` is of the pool. `n_checked` labels of the holdout are above the threshold,
-    `n_wrong` of them wrong; `error_bound` is the upper bound of the error rate at this threshold.
-    With probability 1 - `delta` over the draw of the holdout, at most the share `max_error` of the
-    accepted labels is wrong. `reason` says it in words.
+    `n_checked` labels of the sample are at or above the threshold, `n_wrong` of them wrong; with
+    probability 1 - `delta` over the draw of the sample at most the share `error_bound`, and so at
+    most `max_error`, of the `n_accepted` labels is wrong. `reason` says it in words.
     """
 
     threshold: float | None
-    share_accepted: float
+    n_accepted: int
     n_checked: int
     n_wrong: int
     error_bound: float
@@ -35,68 +51,197 @@ class AcceptRule:
 
 
 def accept_rule(
+    checked: CheckedLabels,
     confidences: NDArray[np.floating],
-    is_right: NDArray[np.bool_],
-    pool_confidences: NDArray[np.floating],
     *,
     max_error: float = 0.05,
     delta: float = 0.05,
+    n_unknown: int = 0,
 ) -> AcceptRule:
     """Return the lowest threshold above which errors are at most `max_error`, with a guarantee.
 
     Args:
-        confidences: of a uniformly random holdout (m,), made without its human labels.
-        is_right: whether the holdout's labels equal the human ones (m,).
-        pool_confidences: of the pool that the guarantee is about (N,), made likewise.
+        checked: a uniformly random sample of all texts.
+        confidences: of the labels that could be accepted (N,): all texts but the sample.
         max_error: the error rate to guarantee, in (0, 1).
         delta: the probability with which the guarantee may fail, in (0, 1).
+        n_unknown: texts that belong to "all", cannot be accepted and have no known confidence; they
+            are taken for wrong where that is worst.
 
-    Thresholds are tested from strict to lenient with the exact binomial bound until one fails:
-    fixed-sequence testing needs no correction for the number of tests, so that P(error rate of what
-    is accepted > max_error) <= delta. Trust or Escalate, Jung et al. 2024, arXiv 2407.18370 (ICLR
-    2025), section 2.
+    Thresholds are tested from strict to lenient until one fails: fixed-sequence testing needs no
+    correction for the number of tests (Trust or Escalate, Jung et al. 2024, arXiv 2407.18370,
+    section 2; Angelopoulos et al. 2021, arXiv 2110.01052, section 4.2). Each test asks how many
+    wrong labels may be left among the N, after w of a checked ones were wrong. The texts are
+    finitely many and drawn without replacement, so the count is hypergeometric; a number of wrong
+    labels is excluded where its likelihood is below delta times the likelihood under a
+    beta-binomial prior. That ratio is a martingale in the sample's size (Waudby-Smith and Ramdas
+    2020, arXiv 2006.04347, section 2), so that one threshold may be tested after each answer.
 
-    **Deviations**: the thresholds are quantiles of the pool's confidences, not an even grid, and
-    the first one is where enough holdout examples are expected above it to pass the test with one
-    error (with none, in a small holdout). Both are chosen without looking at `is_right`, so the
-    guarantee holds; an even grid starts where almost nothing can be tested and fails at once.
-    Cost: m + N, 20 times.
+    **Deviations**: the first threshold is where the confidences themselves expect the test to be
+    passed, with half as many errors again as they say. Nothing of this looks at `is_right`. As
+    answers come in it may move, which the proof for repeated looks leaves out and the simulation in
+    docs/benchmarks/accept.md measures. Cost: m + N, 20 times.
     """
     if not (0 < max_error < 1 and 0 < delta < 1):
         raise ValueError(f"max_error {max_error} and delta {delta} must lie between 0 and 1")
-    rejected = partial(AcceptRule, None, 0.0, len(is_right), 0, 1.0, max_error, delta)
-    n_least = math.ceil(math.log(delta) / math.log1p(-max_error))  # none of so many may be wrong
-    if len(is_right) < n_least or len(pool_confidences) == 0:
-        return rejected(
-            f"{len(is_right)} audited labels; at least {n_least} are needed to promise an "
-            f"error rate of {max_error:.0%}"
-        )
-    n_first = n_least
-    while n_first < len(is_right) and share_bound(1, n_first, delta=delta) > max_error:
-        n_first += 1
-    accepted = None
-    for threshold in _thresholds(pool_confidences, min(n_first / len(is_right), 1.0)):
-        is_above = confidences >= threshold
-        n_checked, n_wrong = int(is_above.sum()), int((is_above & ~is_right).sum())
-        bound = share_bound(n_wrong, n_checked, delta=delta)
-        if bound > max_error:
-            break
-        share = float((pool_confidences >= threshold).mean())
+    promise = _Promise(max_error, delta)
+    steps = list(_steps(checked, confidences, n_unknown, promise))
+    first = max(steps, key=lambda step: step.chance, default=None)
+    if first is None or first.n_allowed < 0:
         reason = (
-            f"{n_wrong} of {n_checked} audited labels at or above {threshold:.2f} are wrong; "
-            f"{share:.0%} of the pool can be accepted with at most {max_error:.0%} errors "
-            f"({1 - delta:.0%} sure)"
+            f"{len(checked)} holdout answers; no error in {_n_least(confidences, max_error, delta)}"
+            f" is the least that can promise an error rate of {max_error:.0%}"
         )
-        accepted = AcceptRule(threshold, share, n_checked, n_wrong, bound, max_error, delta, reason)
-    return accepted or rejected(
-        f"{n_wrong} of the {n_checked} surest audited labels are wrong, so "
-        f"up to {bound:.1%} of such labels may be; {max_error:.0%} was asked for"
+        return AcceptRule(None, 0, len(checked), 0, 1.0, max_error, delta, reason)
+    accepted = None
+    for step in steps[steps.index(first) :]:
+        if step.n_wrong > step.n_allowed:
+            break
+        accepted = step
+    last = accepted or first
+    n_more = promise.bound(last.n_wrong, last.n_checked, last.n_texts)
+    bound = min(1.0, n_more / last.n_labels)
+    share = f"{last.n_wrong} of {last.n_checked} holdout labels at or above {last.threshold:.2f}"
+    reason = f"{share} are wrong, so up to {bound:.1%} of such labels may be"
+    if accepted is None:
+        reason = f"{reason}; {max_error:.0%} was asked for"
+    return AcceptRule(
+        None if accepted is None else last.threshold,
+        0 if accepted is None else last.n_labels,
+        last.n_checked,
+        last.n_wrong,
+        bound,
+        max_error,
+        delta,
+        reason,
     )
 
 
-def _thresholds(pool_confidences: NDArray[np.floating], first: float) -> list[float]:
-    """Return confidences from strict to lenient, above which even shares of the pool lie."""
-    shares = np.linspace(first, 1.0, _N_THRESHOLDS)
-    ordered = np.sort(pool_confidences)[::-1]
-    places = np.ceil(shares * len(ordered)).astype(int).clip(1, len(ordered)) - 1
-    return sorted({float(confidence) for confidence in ordered[places]}, reverse=True)
+def expected_accepted(
+    checked: CheckedLabels,
+    confidences: NDArray[np.floating],
+    n_more: int,
+    *,
+    rng: np.random.Generator,
+    max_error: float = 0.05,
+    n_unknown: int = 0,
+    n_draws: int = 20,
+) -> float:
+    """Return how many labels would be accepted on average after `n_more` answers.
+
+    Answers are drawn: a random text's label is right as often as the 20 checked ones of the nearest
+    confidence, and two more that are as often right as it says itself. A forecast, no promise.
+    The other arguments are those of `accept_rule`.
+    """
+    n_more = min(n_more, len(confidences))
+    if not n_more:
+        return 0.0
+    is_known = checked.confidences >= 0
+    order = np.argsort(checked.confidences[is_known], kind="stable")
+    known, hits = checked.confidences[is_known][order], checked.is_right[is_known][order]
+    sums, n_near = np.r_[0, np.cumsum(hits)], min(_N_NEIGHBORS, len(known))
+    start = np.searchsorted(known, confidences) - n_near // 2
+    start = np.clip(start, 0, len(known) - n_near)
+    n_right = sums[start + n_near] - sums[start]
+    chance = (n_right + _PRIOR_WEIGHT * confidences) / (n_near + _PRIOR_WEIGHT)
+    counts = []
+    for _ in range(n_draws):
+        rows = rng.choice(len(confidences), n_more, replace=False)
+        drawn = CheckedLabels(
+            np.r_[checked.confidences, confidences[rows]],
+            np.r_[checked.is_right, rng.random(n_more) < chance[rows]],
+        )
+        rest = np.delete(confidences, rows)
+        found = accept_rule(drawn, rest, max_error=max_error, n_unknown=n_unknown)
+        counts.append(found.n_accepted)
+    return float(np.mean(counts))
+
+
+@dataclass(frozen=True, slots=True)
+class _Promise:
+    max_error: float
+    delta: float
+
+    def excludes(self, n_wrong: int, n_checked: int, n_texts: int, n_more: int) -> bool:
+        """Return whether `n_more` wrong labels beside the checked ones can be ruled out."""
+        n_all = n_wrong + n_more
+        if n_all > n_texts - (n_checked - n_wrong):
+            return True  # there are not so many texts
+        if n_all * n_checked <= n_wrong * n_texts:
+            return False  # fewer than the sample itself suggests
+        n_right = n_checked - n_wrong
+        likelihood = (
+            _log_choose(n_all, n_wrong)
+            + _log_choose(n_texts - n_all, n_right)
+            - _log_choose(n_texts, n_checked)
+        )
+        a, b = _PRIOR_RIGHT, 1 / self.max_error
+        expected = (
+            _log_choose(n_checked, n_wrong) + _log_beta(a + n_wrong, b + n_right) - _log_beta(a, b)
+        )
+        return likelihood <= log(self.delta) + expected
+
+    def bound(self, n_wrong: int, n_checked: int, n_texts: int) -> int:
+        """Return how many wrong labels there may be beside the checked ones."""
+        low, high = 0, n_texts - n_checked + 1  # so many are never there
+        while high - low > 1:
+            middle = (low + high) // 2
+            if self.excludes(n_wrong, n_checked, n_texts, middle):
+                high = middle
+            else:
+                low = middle
+        return low
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """One threshold: what lies above it, how many errors its test allows, and what was found."""
+
+    threshold: float
+    n_labels: int
+    n_checked: int
+    n_wrong: int
+    n_texts: int
+    n_allowed: int
+    chance: float
+
+
+def _steps(
+    checked: CheckedLabels,
+    confidences: NDArray[np.floating],
+    n_unknown: int,
+    promise: _Promise,
+) -> Iterator[_Step]:
+    """Yield thresholds from strict to lenient, above which even shares of the labels lie."""
+    ordered = np.sort(confidences)
+    shares = np.arange(1, _N_THRESHOLDS + 1) / _N_THRESHOLDS
+    places = len(ordered) - np.ceil(shares * len(ordered)).astype(int)
+    for threshold in np.unique(ordered[places])[::-1] if len(ordered) else ():
+        above = ordered[np.searchsorted(ordered, threshold) :]
+        is_above = checked.confidences >= threshold
+        n_checked, n_labels = int(is_above.sum()), len(above)
+        n_wrong = int((is_above & ~checked.is_right).sum())
+        n_texts = n_labels + n_checked + n_unknown
+        n_more, n_allowed = int(promise.max_error * n_labels) + 1, -1
+        while n_allowed < n_checked and promise.excludes(n_allowed + 1, n_checked, n_texts, n_more):
+            n_allowed += 1
+        n_expected = _OVERCONFIDENCE * n_checked * float(1 - above.mean()) + 0.1
+        chance = float(pdtr(n_allowed, max(n_expected, 1e-9))) if n_allowed >= 0 else -1.0
+        yield _Step(float(threshold), n_labels, n_checked, n_wrong, n_texts, n_allowed, chance)
+
+
+def _n_least(confidences: NDArray[np.floating], max_error: float, delta: float) -> int:
+    """Return of how many labels none may be wrong for the promise, if all can be accepted."""
+    promise, n_labels = _Promise(max_error, delta), max(len(confidences), 1)
+    n_more, n = int(max_error * n_labels) + 1, 1
+    while not promise.excludes(0, n, n_labels + n, n_more):
+        n += 1
+    return n
+
+
+def _log_choose(n: int, k: int) -> float:
+    return lgamma(n + 1) - lgamma(k + 1) - lgamma(n - k + 1)
+
+
+def _log_beta(a: float, b: float) -> float:
+    return lgamma(a) + lgamma(b) - lgamma(a + b)

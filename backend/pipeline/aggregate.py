@@ -9,6 +9,7 @@ from backend.domain.labels import AnnotatorKind, WeakLabel
 from backend.domain.projects import Project
 from backend.domain.questions import Question
 from backend.label_model.label_tables import aggregated_table, given_table
+from backend.label_model.labels_matrix import AGGREGATED
 from backend.pipeline.ensemble import AnnotatorEnsemble
 from backend.pipeline.pool import MIN_TEXTS, N_SAMPLED, AggregatedPool, GuidelinesReader, Pool
 from backend.store import Stores
@@ -72,11 +73,7 @@ class Aggregator:
         pool = self.pool(project)
         self.ensemble.fit(pool)
         aggregated = self.ensemble.aggregate(pool)
-        served = [
-            label
-            for label in self.stores.labels.weak_labels(project)
-            if label.annotator_kind is AnnotatorKind.AGGREGATED
-        ]
+        served = self.stores.labels.weak_labels(project, annotator=AGGREGATED)
         kept = {
             q.name: _changed_ids(aggregated, q, served) for q in pool.questions if q.name in decided
         }

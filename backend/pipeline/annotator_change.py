@@ -10,11 +10,11 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 
 from backend.domain.chunks import ALL_TASKS, Chunk, ChunkKind
+from backend.domain.decisions import answer_value, given_value
 from backend.domain.labels import MIN_HUMAN_LABELS, Answer, WeakLabel
 from backend.domain.llm_usage import track_usage
 from backend.domain.ports import StepRunner
 from backend.domain.projects import JobKind, Project, ProjectId
-from backend.domain.questions import Question
 from backend.errors import LanguageModelError, UnsupportedLabelConfig
 from backend.label_model.crowd import Consensus
 from backend.pipeline.aggregate import Aggregator
@@ -200,7 +200,7 @@ class AnnotatorChange:
             return Trial(0, 0), "", new
         ensemble.fit_sample(guidelines.pool(project, is_sample=True))
         read = guidelines.read(project)
-        people = _people(guidelines.consensus(project, read))
+        people = _people(guidelines.consensus(project, read, has_holdout=False))
         ids = _sample(sorted({i for i, _ in old_labels}), {i for i, _ in people}, share)
         examples = guidelines.examples(read, self.stores.tasks.get(project.id, ids))
         labels = ensemble.collect(project, read, examples)
@@ -266,17 +266,17 @@ def _compare(
     """Judge old and new labels by people where they answered enough, else by other annotators."""
     questions = {question.name: question for question in guidelines.schema.questions}
     said = {
-        key: tuple(_answer(questions[key[1]], label) for label in pair)
+        key: tuple(answer_value(questions[key[1]], label) for label in pair)
         for key, pair in pairs.items()
         if key[1] in questions
     }
     changed = {i for (i, _), (old, new) in said.items() if old != new}
     trial = Trial(len({i for i, _ in said}), len(changed))
-    truth = {k: _given(people[k]) for k in said if k in people}
+    truth = {k: given_value(people[k]) for k in said if k in people}
     judge = "people gave"
     if len(truth) < MIN_HUMAN_LABELS:
         truth = {
-            k: _answer(questions[k[1]], others[k])
+            k: answer_value(questions[k[1]], others[k])
             for k in said
             if k in others and others[k].abstention is None
         }
@@ -290,23 +290,3 @@ def _compare(
         n_swapped=sum(old != new for old, new in right),
         judge=judge,
     )
-
-
-def _answer(question: Question, label: WeakLabel) -> object:
-    """Return what a label says, in a form in which equal answers are equal."""
-    values = [one.value for one in question.labels]
-    if label.probabilities and question.kind.is_exclusive:
-        return frozenset({values[max(range(len(values)), key=label.probabilities.__getitem__)]})
-    if label.probabilities:
-        return frozenset(v for v, p in zip(values, label.probabilities, strict=True) if p >= 0.5)
-    if label.spans is not None:
-        return frozenset((span.start, span.end, span.label) for span in label.spans)
-    return label.text
-
-
-def _given(answer: Answer) -> object:
-    if answer.text is not None:
-        return answer.text
-    if answer.spans:
-        return frozenset((span.start, span.end, span.label) for span in answer.spans)
-    return frozenset(answer.labels)

@@ -122,12 +122,11 @@ class AnnotatorEnsemble:
         state = self._select_prompts(pool, state)
         labels = self._label(state, pool.guidelines, pool.examples)
         copied = ("example_id", "question", "annotator", "annotator_kind", "prompt_version")
-        human_ids = {i for of_question in human.values() for i in of_question}
         rows = [
             {name: getattr(label, name) for name in copied}
             | {"probabilities": list(label.probabilities)}
             for label in labels
-            if label.example_id in human_ids and label.probabilities
+            if label.example_id in pool.human_ids and label.probabilities
         ]
         stored = {"question_version": project.question_version, "labels": rows}
         self.stores.state.put(project.id, _EARLY, stored)
@@ -138,10 +137,9 @@ class AnnotatorEnsemble:
     ) -> EnsembleState:
         """Fit the label model of every question to the pool's weak and human labels.
 
-        All human labels count, those of the queue's choice too: they teach as much as random ones,
-        and are ten times as many (docs/algorithms.md). How often each label of a multiple choice
-        holds is estimated over the whole pool, so that a queue that prefers rare labels does not
-        raise it.
+        All human labels of the pool count: those of the queue's choice teach as much as random ones
+        (docs/algorithms.md). How often each label of a multiple choice holds is estimated over the
+        whole pool, so that a queue that prefers rare labels does not raise it.
 
         Args:
             state: The templates and similarity that it belongs to; None: those saved.

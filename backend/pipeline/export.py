@@ -75,8 +75,8 @@ class Exporter:
         consensus = self.guidelines.consensus(project, guidelines)
         aggregated = {
             (label.example_id, label.question): label
-            for label in self.stores.labels.weak_labels(project)
-            if label.annotator == AGGREGATED and label.abstention is None
+            for label in self.stores.labels.weak_labels(project, annotator=AGGREGATED)
+            if label.abstention is None
         }
         issues = IssueReader(self.stores, self.config).by_answer(project)
         for task in self.stores.tasks.get(project.id, self.stores.tasks.ids(project.id)):

@@ -38,7 +38,7 @@ def round_issues(
         aggregated: has the calibrated posteriors of annotators.
     """
     in_use, expected = labels
-    people = pool.human_table(question)
+    people = pool.every_human_table(question)
     given = GivenLabels(question, in_use.overlay(people.has_label, people), people.has_label)
     matrix, ids = pool.matrices[question.name], pool.example_ids
     annotators: dict[str, LabelTable] = {

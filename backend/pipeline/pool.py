@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.domain.definitions import Definitions, with_definitions
+from backend.domain.holdout import holdout_seed, in_holdout
 from backend.domain.labels import AbstentionReason, AnnotatorKind, Example, Span, WeakLabel
 from backend.domain.ports import ConfigReader
 from backend.domain.projects import Project, Task
@@ -50,10 +51,11 @@ class Pool:
 
     `tasks` and `examples` share their order. By question and example id, `human` holds the class
     index of each exclusive question, `human_sets` the positions of all labels that hold of each
-    multiple choice, `human_spans` the spans; `human_ids` are the examples with an answer to any
-    question, `people` how they agree. `matrices` and `first_labels` are the weak labels by
-    question. The LLM was not asked about `not_sampled_ids`, and by question not about
-    `not_shown_ids`: answers to others hide it.
+    multiple choice, `human_spans` the spans. The answers to the random holdout are not among them
+    but in `held_out`: nothing learns from them or is chosen by them, so that they can measure and
+    certify all of it. `human_ids` are the examples with an answer to any question, `people` how
+    they agree. `matrices` and `first_labels` are the weak labels by question. The LLM was not asked
+    about `not_sampled_ids`, and by question not about `not_shown_ids`: answers to others hide it.
     """
 
     project: Project
@@ -63,6 +65,7 @@ class Pool:
     human: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
     human_sets: Mapping[str, Mapping[int, frozenset[int]]] = field(default_factory=dict)
     human_spans: Mapping[str, Mapping[int, tuple[Span, ...]]] = field(default_factory=dict)
+    held_out: Mapping[str, Consensus] = field(default_factory=dict)
     human_ids: frozenset[int] = frozenset()
     people: Mapping[str, tuple[PersonAgreement, ...]] = field(default_factory=dict)
     matrices: Mapping[str, LabelsMatrix] = field(default_factory=dict)
@@ -114,19 +117,27 @@ class Pool:
         return replace(self, matrices={**self.matrices, question.name: matrix})
 
     def human_table(self, question: Question) -> LabelTable:
-        """Return people's labels in the pool's order, certain where there are any."""
-        ids, name = self.example_ids, question.name
-        if question.kind.has_spans:
-            spans = self.human_spans.get(name, {})
-            return SpanTable(ids, tuple(spans.get(int(i)) for i in ids))
-        sets = self.human_sets.get(name, {}) if question.kind.is_multilabel else {}
-        sets = {**sets, **{i: frozenset({at}) for i, at in self.human.get(name, {}).items()}}
-        posteriors = np.full((len(ids), len(question.labels)), np.nan)
-        for row, example_id in enumerate(ids.tolist()):
-            if example_id in sets:
-                posteriors[row] = 0.0
-                posteriors[row, sorted(sets[example_id])] = 1.0
-        return Posteriors(ids, posteriors, question.kind.is_exclusive)
+        """Return people's labels that teach, in the pool's order, certain where there are any."""
+        name = question.name
+        return _certain_table(
+            question,
+            self.example_ids,
+            {i: frozenset({at}) for i, at in self.human.get(name, {}).items()}
+            | dict(self.human_sets.get(name, {})),
+            self.human_spans.get(name, {}),
+        )
+
+    def holdout_table(self, question: Question) -> LabelTable:
+        """Return people's labels of the random holdout, in the pool's order."""
+        found = self.held_out.get(question.name, Consensus({}))
+        single = {i: frozenset({at}) for i, at in class_indices(question, found).items()}
+        sets = single | dict(label_positions(question, found))
+        return _certain_table(question, self.example_ids, sets, human_spans(question, found))
+
+    def every_human_table(self, question: Question) -> LabelTable:
+        """Return people's labels, those of the random holdout too."""
+        held_out = self.holdout_table(question)
+        return self.human_table(question).overlay(held_out.has_label, held_out)
 
     def with_annotator(
         self, question: Question, labels: LabelTable, name: str, kind: AnnotatorKind, version: str
@@ -220,10 +231,19 @@ class GuidelinesReader:
         examples = (self.config.read_example(guidelines.schema, task) for task in tasks)
         return [example.truncate(self.max_text_chars) for example in examples]
 
-    def consensus(self, project: Project, guidelines: Guidelines) -> dict[str, Consensus]:
-        """Return people's consensus by question: one label per task that has an answer."""
-        tasks = self.stores.tasks
-        labels = [label for label in tasks.human_labels(project.id) if is_evidence(label)]
+    def consensus(
+        self, project: Project, guidelines: Guidelines, *, has_holdout: bool = True
+    ) -> dict[str, Consensus]:
+        """Return people's consensus by question: one label per task that has an answer.
+
+        Without the random holdout's answers it is as if they had not been given.
+        """
+        tasks, seed = self.stores.tasks, holdout_seed(project.id)
+        labels = [
+            label
+            for label in tasks.human_labels(project.id)
+            if is_evidence(label) and (has_holdout or not in_holdout(label.task_id, seed=seed))
+        ]
         ids = sorted({label.task_id for label in labels})
         data = {task.id: task.data for task in tasks.get(project.id, ids)}
         answers: dict[str, list[HumanAnswer]] = {q.name: [] for q in guidelines.schema.questions}
@@ -244,24 +264,26 @@ class GuidelinesReader:
         A sample is up to 400 tasks, evenly spread over the ids, and those that people answered.
         """
         guidelines = self.read(project)
-        consensus = self.consensus(project, guidelines)
-        human_ids = frozenset(i for found in consensus.values() for i in found.labels)
+        everybody = self.consensus(project, guidelines)
+        human_ids = frozenset(i for found in everybody.values() for i in found.labels)
         ids = self.stores.tasks.ids(project.id)
         if is_sample:
             spread = ids[:: max(1, -(-len(ids) // N_SAMPLED))]
             ids = sorted({*sorted(human_ids & set(ids))[:N_SAMPLED], *spread})
         tasks = self.stores.tasks.get(project.id, ids)
         questions = guidelines.schema.questions
+        consensus = self.consensus(project, guidelines, has_holdout=False)
         return Pool(
             project,
             guidelines,
             tasks,
             self.examples(guidelines, tasks),
+            held_out={name: _only_holdout(project, one) for name, one in everybody.items()},
             human={q.name: class_indices(q, consensus[q.name]) for q in questions},
             human_sets={q.name: label_positions(q, consensus[q.name]) for q in questions},
             human_spans={q.name: human_spans(q, consensus[q.name]) for q in questions},
             human_ids=human_ids,
-            people={q.name: consensus[q.name].people for q in questions},
+            people={q.name: everybody[q.name].people for q in questions},
         )
 
 
@@ -272,6 +294,29 @@ def _abstained(weak_labels: Sequence[WeakLabel], reason: AbstentionReason) -> fr
         for label in weak_labels
         if label.abstention and label.abstention.reason is reason
     )
+
+
+def _only_holdout(project: Project, consensus: Consensus) -> Consensus:
+    seed = holdout_seed(project.id)
+    rows = consensus.labels.items()
+    return replace(consensus, labels={i: one for i, one in rows if in_holdout(i, seed=seed)})
+
+
+def _certain_table(
+    question: Question,
+    ids: NDArray[np.int64],
+    sets: Mapping[int, frozenset[int]],
+    spans: Mapping[int, tuple[Span, ...]],
+) -> LabelTable:
+    """Return answers as a table: positions of labels by example id, or spans."""
+    if question.kind.has_spans:
+        return SpanTable(ids, tuple(spans.get(int(i)) for i in ids))
+    posteriors = np.full((len(ids), len(question.labels)), np.nan)
+    for row, example_id in enumerate(ids.tolist()):
+        if example_id in sets:
+            posteriors[row] = 0.0
+            posteriors[row, sorted(sets[example_id])] = 1.0
+    return Posteriors(ids, posteriors, question.kind.is_exclusive)
 
 
 def class_indices(question: Question, consensus: Consensus) -> Mapping[int, int]:

@@ -20,11 +20,12 @@ from backend.domain.projects import Prediction, Project, ProjectId, QueuePlace, 
 from backend.domain.questions import Question
 from backend.errors import UnsupportedLabelConfig
 from backend.evaluation.metrics import mean_pairwise_kappa
+from backend.label_model.crowd import Consensus
 from backend.label_model.label_tables import given_table
 from backend.llm.prompts.templates import describe_task
 from backend.pipeline.aggregate import Aggregator
 from backend.pipeline.ensemble import AnnotatorEnsemble
-from backend.pipeline.pool import AggregatedPool, Pool
+from backend.pipeline.pool import AggregatedPool, Pool, class_indices
 from backend.pipeline.status import LABELS, OUTDATED, QUEUE, read_queue
 from backend.pipeline.sync import PrelabelPlan
 from backend.store import Stores
@@ -96,7 +97,8 @@ class ReleaseBuilder:
     def _view(self, aggregated: AggregatedPool) -> PoolView:
         pool = aggregated.pool
         question = pool.questions[0]
-        human = pool.human.get(question.name, {})
+        held_out = class_indices(question, pool.held_out.get(question.name, Consensus({})))
+        human = {**pool.human.get(question.name, {}), **held_out}
         kinds = pool.matrices[question.name].kinds
         own = aggregated.matrices[question.name].annotator_posteriors
         posteriors = aggregated.posteriors(question)

@@ -24,6 +24,8 @@ RELABEL, LLM_NAME, LLM_SERVER = "relabel", "llm_name", "llm_server"
 """States of a request to label anew, of the LLM that answers now, and of what its server offers."""
 LABELS = "labels"
 """Provenance of a release: by question how often it has each label, and labels of each source."""
+CERTIFICATE, ACCEPTANCE = "certificate", "acceptance"
+"""States of what the holdout certifies, and of the last request to accept labels or undo that."""
 OUTDATED = "outdated"
 """State of a project whose served predictions say something else than its labels."""
 _MAX_ROUNDS = 20
@@ -130,6 +132,8 @@ class StatusReporter:
             "holdout": self._holdout(project),
             "labels": stores.releases.provenance(project.id, project.model_version).get(LABELS, {}),
             "queue": self.queue(project),
+            "certificate": stores.state.get(project.id, CERTIFICATE),
+            "acceptance": stores.state.get(project.id, ACCEPTANCE),
             "versions": stores.projects.versions(project.id),
             **self.rounds(project),
             "events": stores.tasks.events(project.id),

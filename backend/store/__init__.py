@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from backend.store.accepted import AcceptedStore
 from backend.store.database import Database
 from backend.store.issues import IssueStore
 from backend.store.jobs import JobStore
@@ -15,6 +16,7 @@ from backend.store.rounds import RoundStore
 from backend.store.tasks import TaskStore
 
 __all__ = [
+    "AcceptedStore",
     "Database",
     "IssueStore",
     "JobStore",
@@ -46,4 +48,5 @@ class Stores:
         self.jobs = JobStore(database)
         self.llm_cache = LLMCache(database)
         self.state = StateStore(database)
+        self.accepted = AcceptedStore(database)
         self.retention = RetentionStore(database)

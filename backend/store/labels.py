@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from backend.domain.chunks import ALL_TASKS, Chunk
-from backend.domain.labels import AbstentionReason, AnnotatorKind, WeakLabel
+from backend.domain.labels import AbstentionReason, AnnotatorKind, WeakLabel, region_values
 from backend.domain.projects import Prediction, Progress, Project, Task
 from backend.store import tables as t
 from backend.store.database import Repository, execute_for, now, upsert
@@ -120,10 +120,15 @@ class LabelStore(Repository):
                 connection, table, [weak_label_row(project, label, moment) for label in weak_labels]
             )
 
-    def weak_labels(self, project: Project) -> list[WeakLabel]:
-        """Return the weak labels of the present question, abstentions too, by task and question."""
+    def weak_labels(self, project: Project, *, annotator: str = "") -> list[WeakLabel]:
+        """Return the weak labels of the present question, abstentions too, by task and question.
+
+        `annotator`: those of this one alone.
+        """
         table = t.weak_labels
         query = sa.select(table).where(of_question(project, table))
+        if annotator:
+            query = query.where(table.c.annotator == annotator)
         query = query.order_by(table.c.task_id, table.c.question, table.c.annotator)
         return [weak_label_of(row) for row in self._db.fetch(query)]
 
@@ -237,13 +242,11 @@ def _count_outdated(
     table = t.predictions
     query = sa.select(table.c.task_id, table.c.result).where(of_version(project, table))
     rows = execute_for(connection, query, table.c.task_id, [p.task_id for p in predictions])
-    stored = {row.task_id: _values(row.result) for row in rows}
-    return sum(stored.get(p.task_id, _values(p.result)) != _values(p.result) for p in predictions)
-
-
-def _values(result: Sequence[Mapping[str, Any]]) -> list[tuple[Any, Any]]:
-    """Return what a prediction says, without its scores."""
-    return [(region.get("from_name"), region.get("value")) for region in result]
+    stored = {row.task_id: region_values(row.result) for row in rows}
+    return sum(
+        stored.get(p.task_id, region_values(p.result)) != region_values(p.result)
+        for p in predictions
+    )
 
 
 def prediction_row(

@@ -118,6 +118,13 @@ class PublicationStore(Repository):
             rows = execute_for(connection, query, table.c.task_id, task_ids)
         return {row.task_id: row.published_at is not None for row in rows}
 
+    def results(self, project: Project) -> dict[int, list[Any]]:
+        """Return what the version's predictions that Label Studio has say, by task."""
+        table = t.predictions
+        query = sa.select(table.c.task_id, table.c.result)
+        query = query.where(of_version(project, table), table.c.published_at.is_not(None))
+        return {row.task_id: row.result for row in self._db.fetch(query)}
+
     def has_any(self, project: Project) -> bool:
         """Return whether there is any prediction of the present version."""
         return self._has_prediction(project, sa.true())

@@ -17,6 +17,7 @@ _MAX_ROWS = 2_000
 _MIN_STRAY_AGE = timedelta(days=1)
 _LARGE = (
     (t.queue_places, t.queue_places.c.task_id),
+    (t.accepted_labels, t.accepted_labels.c.task_id),
     (t.predictions, t.predictions.c.task_id),
     (t.weak_labels, t.weak_labels.c.task_id),
     (t.human_labels, t.human_labels.c.annotation_id),

@@ -183,6 +183,18 @@ predictions = _table(
     sa.Index(None, "project_id", "model_version", "published_at"),
 )
 
+accepted_labels = _table(
+    "accepted_labels",
+    sa.Column("task_id", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("unique_id", Name(36), nullable=False),
+    sa.Column("result", Json, nullable=False),
+    sa.Column("model_version", Name(128), nullable=False),
+    sa.Column("confidence", sa.Float, nullable=False),
+    sa.Column("created_at", Moment, nullable=False),
+    sa.Column("sent_at", Moment),
+    sa.Column("annotation_id", sa.BigInteger),
+)
+
 queue_places = _table(
     "queue_places",
     sa.Column("model_version", Name(128), primary_key=True),

@@ -135,6 +135,12 @@ class TaskStore(Repository):
         query = sa.select(t.human_labels.c.task_id).distinct().where(human_answers(project_id))
         return self._db.fetch_column(query)
 
+    def skipped_ids(self, project_id: ProjectId) -> set[int]:
+        """Return the tasks that somebody skipped."""
+        table = t.human_labels
+        query = sa.select(table.c.task_id).where(existing(table, project_id))
+        return set(self._db.fetch_column(query.where(table.c.was_cancelled.is_(True))))
+
     def ids(self, project_id: ProjectId) -> list[int]:
         """Return the ids of all tasks that exist, ascending."""
         table = t.tasks

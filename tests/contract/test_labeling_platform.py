@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC
 from typing import Any, Protocol
 
@@ -11,7 +13,7 @@ from label_studio_sdk import LabelStudio
 
 from backend.domain.labels import Region
 from backend.domain.ports import LabelingPlatform
-from backend.domain.projects import Prediction
+from backend.domain.projects import AcceptedLabel, Prediction
 from backend.errors import PlatformRejected
 from backend.labelstudio.client import LabelStudioPlatform
 from tests.fakes import FakePlatform
@@ -39,6 +41,8 @@ class World(Protocol):
     ) -> int: ...
 
     def delete_annotation(self, annotation_id: int) -> None: ...
+
+    def edit_annotation(self, annotation_id: int, result: Sequence[Region]) -> None: ...
 
 
 class RealWorld:
@@ -69,6 +73,9 @@ class RealWorld:
 
     def delete_annotation(self, annotation_id: int) -> None:
         self._sdk.annotations.delete(id=annotation_id)
+
+    def edit_annotation(self, annotation_id: int, result: Sequence[Region]) -> None:
+        self._sdk.annotations.update(id=annotation_id, result=list(result), lead_time=2.5)
 
     def close(self) -> None:
         for project in self._projects:
@@ -247,6 +254,56 @@ def test_predicted_tasks_are_found_by_the_whole_name_of_the_version(stage: Stage
     assert look_up(stage.number, [first, second, third], "v10") == {second}
     assert look_up(stage.number, [first, second, third], "v") == set()
     assert look_up(stage.number, [], "v1") == set()
+
+
+def accepted(task_id: int, **changes: Any) -> AcceptedLabel:
+    result = prediction(task_id).result
+    return AcceptedLabel(task_id, str(uuid.uuid4()), result, "v1", 0.9, **changes)
+
+
+def test_an_accepted_prediction_is_an_annotation_that_is_nobodys_answer(stage: Stage) -> None:
+    first, second = stage.import_tasks(2)
+    stage.store(prediction(first), prediction(second))
+    made = stage.platform.accept_predictions(stage.number, [accepted(first), accepted(second)])
+    assert set(made) == {first, second}
+    (copy,) = stage.listed()[first].annotations
+    assert (copy.annotation_id, copy.is_copied) == (made[first], True)
+    assert copy.result[0]["value"] == {"choices": ["pos"]}
+    assert not copy.is_ground_truth and not copy.was_cancelled
+
+
+def test_what_somebody_did_and_what_is_gone_is_not_accepted(stage: Stage) -> None:
+    answered, skipped, unpredicted, gone = stage.import_tasks(4)
+    stage.store(prediction(answered), prediction(skipped), prediction(gone))
+    stage.world.annotate(answered, ANSWER)
+    stage.world.annotate(skipped, [], was_cancelled=True)
+    stage.world.delete_task(gone)
+    labels = [accepted(task_id) for task_id in (answered, skipped, unpredicted, gone)]
+    assert stage.platform.accept_predictions(stage.number, labels) == {}
+    assert [len(task.annotations) for task in stage.listed().values()] == [1, 1, 0]
+
+
+def test_a_label_that_was_sent_before_is_found_and_not_made_again(stage: Stage) -> None:
+    (task_id,) = stage.import_tasks(1)
+    stage.store(prediction(task_id))
+    label = accepted(task_id)
+    made = stage.platform.accept_predictions(stage.number, [label])
+    again = [replace(label, is_sent=True)]
+    assert stage.platform.accept_predictions(stage.number, again) == made
+    assert len(stage.listed()[task_id].annotations) == 1
+
+
+def test_taking_back_leaves_what_people_edited(stage: Stage) -> None:
+    kept, gone, edited = stage.import_tasks(3)
+    stage.store(*(prediction(task_id) for task_id in (kept, gone, edited)))
+    labels = [accepted(task_id) for task_id in (kept, gone, edited)]
+    made = stage.platform.accept_predictions(stage.number, labels)
+    stage.world.delete_annotation(made[gone])
+    stage.world.edit_annotation(made[edited], ANSWER)
+    labels = [replace(label, annotation_id=made[label.task_id]) for label in labels]
+    assert stage.platform.take_back(labels) == {edited}
+    (left,) = [one for task in stage.listed().values() for one in task.annotations]
+    assert (left.annotation_id, left.is_copied) == (made[edited], False)
 
 
 def test_deleting_predictions_passes_over_those_already_gone(stage: Stage) -> None:

@@ -30,8 +30,10 @@ from backend.domain.projects import Event, ProjectId
 from backend.domain.questions import Question, TaskSchema
 from backend.errors import BackendError
 from backend.labelstudio.label_config import LabelConfigReader
+from backend.pipeline.accept import Acceptor
 from backend.pipeline.aggregate import Aggregator
 from backend.pipeline.annotator_change import AnnotatorChange, relabel_chunk
+from backend.pipeline.certificate import Certifier
 from backend.pipeline.connection import Connections
 from backend.pipeline.ensemble import AnnotatorEnsemble
 from backend.pipeline.events import EventService
@@ -305,6 +307,8 @@ class House:
             policy or RoundPolicy(min_tasks=20, every=5),
         )
         self.annotator_change = AnnotatorChange(self._labeler, self.aggregator, stores, chunk)
+        self.certifier = Certifier(self.guidelines, stores)
+        self.acceptor = Acceptor(self.platform, self.certifier, stores)
         self.exporter = Exporter(self.guidelines, self._config, stores, folder)
 
     def _make_annotators(self) -> None:

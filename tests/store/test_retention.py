@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from backend.domain.labels import HumanLabel, WeakLabel
-from backend.domain.projects import Event, Prediction, ProjectId, QueuePlace, Task
+from backend.domain.projects import AcceptedLabel, Event, Prediction, ProjectId, QueuePlace, Task
 from backend.store import tables as t
 from tests.conftest import SENTIMENT, TOPIC
 
@@ -183,6 +183,7 @@ def test_deleting_a_project_leaves_nothing_of_it_and_all_of_the_others(
         stores.state.put(project_id, "queue", {"question_version": "x"})
         stores.jobs.note_problem(project_id, "llm", "down")
         stores.issues.dismiss(project_id, 1, "1-ab", "anna")
+        stores.accepted.plan(project_id, [AcceptedLabel(1, "one", (), "freeal-1", 0.9)])
         stores.rounds.open(
             stores.projects.get(project_id), recipe="default", reason="asked for", n_human=0
         )

@@ -15,11 +15,9 @@ from backend.active_learning.holdout import (
     estimate_accuracies,
     estimate_kappas,
 )
-from backend.domain.holdout import holdout_seed, in_holdout
 from backend.domain.labels import AnnotatorKind, WeakLabel
 from backend.domain.questions import Question
 from backend.evaluation.metrics import micro_f1, tighter_share
-from backend.evaluation.selective_prediction import accept_rule
 from backend.label_model.label_tables import LabelTable, combined_table
 from backend.label_model.labels_matrix import AGGREGATED
 from backend.pipeline.pool import Pool
@@ -59,26 +57,22 @@ def measure(pool: Pool, question: Question, sources: Mapping[str, LabelTable]) -
     Args:
         pool: with people's labels.
         question: the question.
-        sources: labels by name; the last are the round's own, held out, whose confidences stand for
-            the texts without a human label.
+        sources: labels by name, made without the holdout's answers; the last are the round's own,
+            whose confidences stand for the texts without a human label.
     """
-    people, seed = pool.human_table(question), holdout_seed(pool.project.id)
-    is_held_out = np.array([in_holdout(i, seed=seed) for i in pool.example_ids.tolist()], bool)
-    rows = np.flatnonzero(people.has_label & is_held_out)
+    people = pool.holdout_table(question)
+    rows = np.flatnonzero(people.has_label)
     figures: dict[str, Any] = {
         "n_texts": len(pool.examples),
-        "n_human": int(people.has_label.sum()),
+        "n_human": int(pool.human_table(question).has_label.sum()) + len(rows),
         "n_audited": len(rows),
     }
     if not len(rows):
         return figures
-    own = list(sources.values())[-1]
-    is_right = own.has_label & ~own.differs(people)
     of_kind = _of_one_label if question.kind.is_exclusive else _of_parts
     return figures | {
         **of_kind(sources, people, rows),
         "quality": label_quality(pool, question, sources, rows),
-        "accept": asdict(accept_rule(own.confidences[rows], is_right[rows], own.confidences)),
     }
 
 

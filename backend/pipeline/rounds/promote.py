@@ -207,8 +207,7 @@ class PromoteStep:
 
     def _served(self, project: Project) -> list[WeakLabel]:
         """Return the aggregated labels that are served now."""
-        labels = self.stores.labels.weak_labels(project)
-        return [label for label in labels if label.annotator == AGGREGATED]
+        return self.stores.labels.weak_labels(project, annotator=AGGREGATED)
 
     def _draft(
         self, first: ActiveRound, outcomes: Sequence[_Outcome], metrics: Mapping[str, Any]

@@ -31,7 +31,7 @@ def label_quality(
         sources: labels by name; the last are the round's own, held out.
         rows: the texts of the random holdout with people's labels.
     """
-    people, own = pool.human_table(question), list(sources.values())[-1]
+    people, own = pool.holdout_table(question), list(sources.values())[-1]
     rows = rows[own.has_label[rows]]
     all_found, all_wanted = own.parts, people.parts
     found, wanted = [all_found[row] for row in rows], [all_wanted[row] for row in rows]

@@ -31,6 +31,7 @@ from backend.domain.projects import ProjectId
 from backend.errors import InvalidRequest
 from backend.web.ml_routes import HEALTH
 from backend.web.page import (
+    accept,
     label_issues,
     overview,
     projects,
@@ -51,6 +52,7 @@ PARTS: tuple[Part, ...] = (
     label_issues.PART,
     queue.PART,
     rounds.PART,
+    accept.PART,
     settings_view.PART,
 )
 """The tabs of a project, in their order."""

@@ -8,6 +8,7 @@ from datetime import timedelta
 import numpy as np
 import pytest
 
+from backend.domain.holdout import holdout_seed, in_holdout
 from backend.domain.projects import Project
 from backend.domain.rounds import RoundState
 from backend.errors import LanguageModelUnavailable, TrainingDiverged
@@ -62,14 +63,20 @@ def test_a_round_without_human_labels_brings_an_order_and_leaves_the_labels(hous
     assert found.figures["sentiment"]["gate"]["is_better"] is False
 
 
+def without_holdout(project_id, ids) -> list[int]:
+    seed = holdout_seed(project_id)
+    return [i for i in ids if not in_holdout(i, seed=seed)]
+
+
 def test_the_label_model_learns_from_labels_of_the_queue_s_choice_too(house):
     project_id = house.connected(N_TEXTS)
     house.prelabel(project_id)
-    people_answer(house, project_id, 12)
+    answered = people_answer(house, project_id, 12)
     house.round(project_id)
     project = project_of(house, project_id)
     house.aggregator.aggregate(project)
-    assert house.ensemble.state(project).label_model["sentiment"]["n_human"] == 12
+    n_human = house.ensemble.state(project).label_model["sentiment"]["n_human"]
+    assert n_human == len(without_holdout(project_id, answered))
 
 
 def test_a_round_waits_until_the_llm_has_answered(house):
@@ -97,7 +104,8 @@ def test_labels_that_were_there_before_any_annotator_teach_the_label_model_too(h
     pool = house.aggregator.pool(project)
     assert set(pool.first_labels["sentiment"]) >= set(answered)
     house.aggregator.aggregate(project)
-    assert house.ensemble.state(project).label_model["sentiment"]["n_human"] == 12
+    n_human = house.ensemble.state(project).label_model["sentiment"]["n_human"]
+    assert n_human == len(without_holdout(project_id, answered)) > 5
     assert not {
         v.example_id for v in house.labels.weak_labels(project) if v.annotator != "fused"
     } & (set(answered))
@@ -170,7 +178,7 @@ def test_an_order_that_follows_keeps_the_labels_and_the_model_of_the_round(house
 def test_people_are_clean_training_data_and_first_as_demonstrations(house, tmp_path):
     project_id = house.connected(N_TEXTS)
     house.prelabel(project_id)
-    answered = people_answer(house, project_id, 12)
+    answered = without_holdout(project_id, people_answer(house, project_id, 12))
     house.round(project_id)
     data = house.student.fits[-1]
     assert [i for i, is_human in zip(data.pool.ids, data.is_human, strict=True) if is_human] == (
@@ -300,7 +308,7 @@ def test_a_worse_version_is_refused_and_changes_nothing(stores, tmp_path):
     house.student.is_wrong = True
     project_id = house.connected(50)
     house.prelabel(project_id)
-    people_answer(house, project_id, 24)
+    n_taught = len(without_holdout(project_id, people_answer(house, project_id, 24)))
     house.prelabel(project_id)
     before = (
         project_of(house, project_id),
@@ -310,7 +318,7 @@ def test_a_worse_version_is_refused_and_changes_nothing(stores, tmp_path):
     (found,) = house.rounds.history(project_id)
     assert found.state is RoundState.REFUSED
     assert found.figures["sentiment"]["gate"]["reason"].startswith(
-        "refused: on 24 human labels it is right 0.0%"
+        f"refused: on {n_taught} human labels it is right 0.0%"
     )
     project = project_of(house, project_id)
     assert (project, house.labels.weak_labels(project)) == before

@@ -1,0 +1,244 @@
+"""Labels that the holdout certifies become annotations, are nobody's answers, and go again."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+
+from backend.domain.holdout import holdout_rank, holdout_seed, in_holdout
+from backend.errors import InvalidRequest, PlatformUnavailable
+from backend.pipeline.accept import accept
+from backend.pipeline.status import OUTDATED
+from tests.pipeline.conftest import House, PlainSteps, ReplayingSteps
+from tests.pipeline.people import choice
+
+N_TASKS, N_ANSWERS = 500, 30
+
+
+@pytest.fixture
+def house(stores) -> House:
+    return House(stores, orders_queue=True, chunk=250)
+
+
+def holdout(house, project_id) -> list[int]:
+    """The random holdout in the order in which people get it."""
+    seed = holdout_seed(project_id)
+    ids = [i for i in house.remote(project_id).tasks if in_holdout(i, seed=seed)]
+    return sorted(ids, key=lambda i: holdout_rank(i, seed=seed))
+
+
+def answer(house, project_id, ids, *, is_right=True) -> None:
+    tasks = house.remote(project_id).tasks
+    for task_id in ids:
+        is_good = ("good" in tasks[task_id]["text"]) == is_right
+        house.platform.annotate(task_id, [choice("Positive" if is_good else "Negative")])
+    house.projects.forget_full_sync(project_id)
+    house.prelabel(project_id)
+
+
+def certified_project(house, *, n_answers=N_ANSWERS):
+    project_id = house.connected(N_TASKS)
+    house.prelabel(project_id)
+    answer(house, project_id, holdout(house, project_id)[:n_answers])
+    return project_id
+
+
+def run(house, project_id, steps=None) -> None:
+    accept(project_id, steps or PlainSteps(), house.acceptor, house.round_steps.prelabel)
+
+
+def copies(house, project_id) -> dict[int, int]:
+    rows = house.remote(project_id).annotations.items()
+    return {row.task_id: number for number, row in rows if row.is_copied}
+
+
+def at(house, project_id, max_error):
+    report = house.certifier.report(house.projects.get(project_id), max_error)
+    return report, next(row for row in report["at"] if row["max_error"] == max_error)
+
+
+def test_what_the_holdout_certifies_is_told_and_stays_an_open_task_in_the_holdout(house):
+    project_id = certified_project(house)
+    report, row = at(house, project_id, 0.2)
+    assert (report["n_checked"], report["n_wrong"], report["n_accepted"]) == (N_ANSWERS, 0, 0)
+    n_held_out = len(holdout(house, project_id))
+    assert row["n_certified"] == report["n_labels"] == N_TASKS - n_held_out
+    assert report["next_task_ids"][0] == holdout(house, project_id)[N_ANSWERS]
+    _, strict = at(house, project_id, 0.01)
+    assert strict["n_certified"] == 0 and "is the least" in strict["reason"]
+
+
+def test_only_the_beginning_of_the_random_order_is_a_random_sample(house):
+    project_id = house.connected(N_TASKS)
+    house.prelabel(project_id)
+    answer(house, project_id, holdout(house, project_id)[1:N_ANSWERS])
+    report, row = at(house, project_id, 0.2)
+    assert (report["n_checked"], row["n_certified"]) == (0, 0)
+    assert report["next_task_ids"][0] == holdout(house, project_id)[0]
+
+
+def test_a_skipped_task_of_the_holdout_counts_as_wrong(house):
+    project_id = house.connected(N_TASKS)
+    house.prelabel(project_id)
+    first, *others = holdout(house, project_id)[:N_ANSWERS]
+    house.platform.annotate(first, [], was_cancelled=True)
+    answer(house, project_id, others)
+    report, _ = at(house, project_id, 0.2)
+    assert (report["n_checked"], report["n_wrong"]) == (N_ANSWERS, 1)
+
+
+def test_the_holdouts_answers_teach_nothing(house):
+    projects = []
+    for is_right in (True, False):
+        project_id = house.connected(60)
+        house.similarity.is_silent = False
+        house.prelabel(project_id)
+        answer(house, project_id, holdout(house, project_id), is_right=is_right)
+        house.aggregator.aggregate(house.projects.get(project_id))
+        labels = house.labels.weak_labels(house.projects.get(project_id), annotator="fused")
+        first = min(house.remote(project_id).tasks)
+        projects.append({one.example_id - first: one.probabilities for one in labels})
+        state = house.ensemble.state(house.projects.get(project_id))
+        assert state.n_human == 0
+    both = projects[0].keys() & projects[1].keys()
+    assert len(both) > 50
+    assert all(projects[0][i] == projects[1][i] for i in both)
+
+
+def test_accepted_labels_become_annotations_that_are_nobodys_answers(house):
+    project_id = certified_project(house)
+    house.acceptor.ask(house.projects.get(project_id), 0.2)
+    run(house, project_id)
+    made = copies(house, project_id)
+    held_out = set(holdout(house, project_id))
+    assert set(made) == set(house.remote(project_id).tasks) - held_out
+    project = house.projects.get(project_id)
+    assert house.acceptor.request(project_id).state == "accepted"
+    assert house.acceptor.request(project_id).n_done == len(made)
+    house.prelabel(project_id)
+    pool = house.guidelines.pool(project)
+    assert pool.human_ids == set(holdout(house, project_id)[:N_ANSWERS])
+    assert house.labels.progress(project).n_human_labelled == N_ANSWERS
+    report, row = at(house, project_id, 0.2)
+    assert (report["n_accepted"], row["n_certified"]) == (len(made), 0)
+
+
+def test_undo_removes_exactly_these_and_nothing_that_people_edited(house):
+    project_id = certified_project(house)
+    house.acceptor.ask(house.projects.get(project_id), 0.2)
+    run(house, project_id)
+    before = dict(house.remote(project_id).annotations)
+    number = next(iter(copies(house, project_id).values()))
+    house.platform.edit_annotation(number, [choice("Negative")])
+    by_hand = holdout(house, project_id)[-1]
+    copied = house.platform.annotate(by_hand, [choice("Negative")], is_copied=True)
+    house.acceptor.ask_undo(house.projects.get(project_id))
+    run(house, project_id)
+    left = house.remote(project_id).annotations
+    of_people = {number for number, row in before.items() if not row.is_copied}
+    assert set(left) == of_people | {number, copied}
+    asked = house.acceptor.request(project_id)
+    assert (asked.state, asked.n_left_out) == ("undone", 1)
+    assert house.stores.accepted.all(project_id) == []
+
+
+def test_a_task_that_people_annotated_meanwhile_is_left_alone(house):
+    project_id = certified_project(house)
+    house.acceptor.ask(house.projects.get(project_id), 0.2)
+    house.acceptor.plan(project_id)
+    task_id = house.stores.accepted.all(project_id)[0].task_id
+    own = house.platform.annotate(task_id, [choice("Negative")])
+    run(house, project_id)
+    assert task_id not in copies(house, project_id)
+    assert own in house.remote(project_id).annotations
+    assert house.acceptor.request(project_id).n_left_out == 1
+
+
+def test_killed_anywhere_it_goes_on_and_doubles_nothing(house, monkeypatch):
+    monkeypatch.setattr("backend.pipeline.accept._CHUNK", 200)
+    project_id = certified_project(house)
+    make = house.platform.accept_predictions
+
+    def make_and_die(platform_id, labels):
+        make(platform_id, labels)
+        raise KilledAfterwards
+
+    house.acceptor.ask(house.projects.get(project_id), 0.2)
+    house.platform.accept_predictions = make_and_die
+    with pytest.raises(KilledAfterwards):
+        run(house, project_id, steps := ReplayingSteps())
+    assert len(copies(house, project_id)) == 200
+    house.platform.accept_predictions = make
+    run(house, project_id, steps.again())
+    rows = [row.task_id for row in house.remote(project_id).annotations.values() if row.is_copied]
+    assert len(rows) == len(set(rows)) == N_TASKS - len(holdout(house, project_id))
+    known = {one.annotation_id for one in house.stores.accepted.all(project_id)}
+    assert known == set(copies(house, project_id).values())
+
+
+class KilledAfterwards(BaseException):
+    """Stands for kill -9 after Label Studio has stored what was sent."""
+
+
+def test_undo_while_labels_are_accepted_ends_with_none(house, monkeypatch):
+    monkeypatch.setattr("backend.pipeline.accept._CHUNK", 200)
+    project_id = certified_project(house)
+    project = house.projects.get(project_id)
+    house.acceptor.ask(project, 0.2)
+    make = house.platform.accept_predictions
+
+    def make_while_somebody_asks(platform_id, labels):
+        house.acceptor.ask_undo(project)
+        house.platform.accept_predictions = make
+        return make(platform_id, labels)
+
+    house.platform.accept_predictions = make_while_somebody_asks
+    run(house, project_id)
+    assert copies(house, project_id) == {}
+    assert house.acceptor.request(project_id).state == "undone"
+
+
+def test_labels_that_are_about_to_change_are_not_accepted_yet(house):
+    project_id = certified_project(house)
+    project = house.projects.get(project_id)
+    house.acceptor.ask(project, 0.2)
+    state = {"question_version": project.question_version, "why": "a round is over"}
+    house.stores.state.put(project_id, OUTDATED, state)
+    assert house.acceptor.plan(project_id) == {"is_planned": 0}
+    assert house.acceptor.is_due(project)
+    run(house, project_id)  # it publishes the new release first
+    assert house.acceptor.request(project_id).state == "accepted"
+
+
+def test_while_label_studio_is_down_it_waits(house):
+    project_id = certified_project(house)
+    project = house.projects.get(project_id)
+    house.acceptor.ask(project, 0.2)
+    house.acceptor.plan(project_id)
+    house.platform.failure = PlatformUnavailable("down")
+    assert house.acceptor.step(project_id) == {"is_done": 1}
+    assert house.acceptor.is_due(project)
+    house.platform.failure = None
+    run(house, project_id)
+    assert len(copies(house, project_id)) > 400
+
+
+def test_an_error_rate_that_is_none_is_refused(house):
+    project = house.projects.get(house.connected(1))
+    with pytest.raises(InvalidRequest, match="expected 0 to 1"):
+        house.acceptor.ask(project, 1.5)
+
+
+def test_a_stored_report_is_made_anew_when_something_has_changed(house, monkeypatch):
+    monkeypatch.setattr("backend.pipeline.certificate._MIN_AGE_S", 0.0)
+    project_id = house.connected(40)
+    house.prelabel(project_id)
+    refresh = partial(house.certifier.refresh, house.projects.get(project_id))
+    refresh()
+    first = house.stores.state.get(project_id, "certificate")
+    refresh()
+    assert house.stores.state.get(project_id, "certificate") == first
+    answer(house, project_id, holdout(house, project_id)[:2])
+    refresh()
+    assert house.stores.state.get(project_id, "certificate")["n_checked"] == 2
