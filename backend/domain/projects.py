@@ -19,6 +19,8 @@ ProjectId = NewType("ProjectId", str)
 _PROJECT_ID = re.compile(r"(0|[1-9][0-9]{0,17})\.(0|[1-9][0-9]{0,17})")
 MAX_NESTING = 100
 """Lists and objects within each other; data nested deeper are not read."""
+CERTIFICATE, ACCEPTANCE = "certificate", "acceptance"
+"""States of what the holdout certifies, and of the last request to accept labels or undo that."""
 UNCERTAINTY_SAMPLING = "Uncertainty sampling"
 """Label Studio's name for serving the tasks with the lowest prediction score first."""
 

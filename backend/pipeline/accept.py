@@ -7,12 +7,12 @@ import uuid
 from dataclasses import asdict, dataclass, replace
 
 from backend.domain.ports import LabelingPlatform, StepRunner
-from backend.domain.projects import AcceptedLabel, JobKind, Project, ProjectId
+from backend.domain.projects import ACCEPTANCE, AcceptedLabel, JobKind, Project, ProjectId
 from backend.errors import InvalidRequest, PlatformError, UnsupportedLabelConfig
 from backend.pipeline.certificate import Certifier
 from backend.pipeline.connection import PLATFORM
 from backend.pipeline.prelabel import PrelabelSteps, prelabel
-from backend.pipeline.status import ACCEPTANCE, OUTDATED
+from backend.pipeline.status import OUTDATED
 from backend.store import Stores
 
 _LOG = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from backend.domain.decisions import answer_confidence, answer_value, given_value
 from backend.domain.holdout import holdout_rank, holdout_seed, in_holdout
 from backend.domain.labels import AbstentionReason, Region, WeakLabel, region_values
-from backend.domain.projects import Project
+from backend.domain.projects import CERTIFICATE, Project
 from backend.domain.questions import Question
 from backend.errors import UnsupportedLabelConfig
 from backend.evaluation.selective_prediction import (
@@ -28,7 +28,6 @@ from backend.evaluation.selective_prediction import (
 )
 from backend.label_model.labels_matrix import AGGREGATED
 from backend.pipeline.pool import GuidelinesReader
-from backend.pipeline.status import CERTIFICATE
 from backend.store import Stores
 
 ERROR_RATES = (0.01, 0.02, 0.05, 0.10)

@@ -11,7 +11,14 @@ from backend.domain.holdout import holdout_seed, in_holdout
 from backend.domain.labels import MIN_HOLDOUT_ANSWERS
 from backend.domain.llm_usage import LLMBudget, Prices
 from backend.domain.ports import ConfigReader
-from backend.domain.projects import Project, ProjectId, QueuePlace, QueueState
+from backend.domain.projects import (
+    ACCEPTANCE,
+    CERTIFICATE,
+    Project,
+    ProjectId,
+    QueuePlace,
+    QueueState,
+)
 from backend.domain.questions import Question
 from backend.domain.rounds import MAX_CHANGED, Round, RoundState
 from backend.errors import StoreUnavailable, UnsupportedLabelConfig
@@ -24,8 +31,6 @@ RELABEL, LLM_NAME, LLM_SERVER = "relabel", "llm_name", "llm_server"
 """States of a request to label anew, of the LLM that answers now, and of what its server offers."""
 LABELS = "labels"
 """Provenance of a release: by question how often it has each label, and labels of each source."""
-CERTIFICATE, ACCEPTANCE = "certificate", "acceptance"
-"""States of what the holdout certifies, and of the last request to accept labels or undo that."""
 OUTDATED = "outdated"
 """State of a project whose served predictions say something else than its labels."""
 _MAX_ROUNDS = 20

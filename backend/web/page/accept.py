@@ -9,8 +9,8 @@ from typing import Any
 from flask import Response
 
 from backend.domain.audit import record
+from backend.domain.projects import ACCEPTANCE, CERTIFICATE
 from backend.errors import InvalidRequest
-from backend.pipeline.status import ACCEPTANCE, CERTIFICATE
 from backend.web.page.formatting import NOTHING, count, decimal, share
 from backend.web.page.part import Part, Visit
 from backend.web.page.plots import Plot

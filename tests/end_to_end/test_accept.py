@@ -1,0 +1,71 @@
+"""Certified labels in the real Label Studio: accepted, nobody's answers, and taken back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from backend.domain.holdout import holdout_rank, holdout_seed, in_holdout
+from tests.end_to_end.data import reviews
+from tests.end_to_end.stack import LiveProject, Stack, wait_for
+from tests.end_to_end.test_main_job import SENTIMENT, answer, texts
+from tests.end_to_end.test_round import command, ordered_release
+
+pytestmark = pytest.mark.e2e
+
+N_ROWS = 300
+_WITHIN_S = 900.0
+
+
+def copies(project: LiveProject) -> dict[int, dict[str, Any]]:
+    """Return the annotations that name a prediction and that nobody has touched, by task."""
+    return {
+        task["id"]: one
+        for task in project.tasks()
+        for one in task["annotations"]
+        if one["parent_prediction"] is not None and one["lead_time"] is None
+    }
+
+
+def wait_until(project: LiveProject, state: str) -> dict[str, Any]:
+    def is_there() -> bool:
+        return (project.state()["acceptance"] or {}).get("state") == state
+
+    wait_for(is_there, what=f"labels {state}", within_s=_WITHIN_S, found=project.state)
+    found: dict[str, Any] = project.state()["acceptance"]
+    return found
+
+
+def test_certified_labels_are_accepted_and_exactly_these_taken_back(stack: Stack) -> None:
+    rows = reviews(N_ROWS)
+    gold = {row.text: row.label for row in rows}
+    project = stack.new_project("Accept", SENTIMENT, texts(rows))
+    ordered_release(project)
+    seed = holdout_seed(project.id())
+    tasks = {task["id"]: task for task in project.tasks()}
+    held_out = [task_id for task_id in tasks if in_holdout(task_id, seed=seed)]
+    for task_id in sorted(held_out, key=lambda i: holdout_rank(i, seed=seed)):
+        body = {"result": answer(gold[tasks[task_id]["data"]["text"]]), "lead_time": 2.0}
+        stack.call("POST", f"/api/tasks/{task_id}/annotations/", json=body)
+    n_human = project.state()["n_human_labels"]
+
+    command(stack, "accept", str(project.number), "--max-error", "0.45")
+    asked = wait_until(project, "accepted")
+    made = copies(project)
+    assert len(made) == asked["n_done"] > 0
+    assert not set(made) & set(held_out)
+    state = project.state()
+    assert state["n_human_labels"] == n_human == len(held_out)
+    assert state["events"]["ANNOTATION_CREATED"] >= len(made)  # their webhooks came, and count not
+
+    edited = next(iter(made.values()))
+    change = {"result": edited["result"], "lead_time": 3.0}
+    stack.call("PATCH", f"/api/annotations/{edited['id']}/", json=change)
+    command(stack, "undo", str(project.number))
+    undone = wait_until(project, "undone")
+    assert undone["n_left_out"] == 1
+    assert copies(project) == {}
+    left = {one["id"] for task in project.tasks() for one in task["annotations"]}
+    assert edited["id"] in left
+    assert len(left) == len(held_out) + 1
