@@ -20,6 +20,7 @@ from backend.llm.prompts.templates import slot_text
 Answer = Literal["list", "think", "explain"]
 """What the LLM is to write: numbers alone, after some reasoning, or with a word on each text."""
 
+_MIN_LISTED = 2
 _RUN = re.compile(r"\d+(?:\s*,\s*(?:and\s+)?\d+)*")
 _N_RESERVED_TOKENS = 64
 _ANSWER_TOKENS = {"list": 8, "think": 12, "explain": 40}
@@ -212,6 +213,8 @@ def parse_picks(
 ) -> tuple[list[int], Counter[str]]:
     """Parse the longest list of numbers in an answer, the last one of equals; never raises.
 
+    An answer without a list (`unreadable`) chooses nothing: one number may belong to a sentence.
+
     Returns:
         The picks in the answer's order, and counts: `named` numbers, of them `duplicate`,
         `already_taken` and `out_of_range` ones that are dropped and `surplus` ones that are cut
@@ -219,6 +222,8 @@ def parse_picks(
     """
     runs = [[int(n[:9]) for n in re.findall(r"\d+", run)] for run in _RUN.findall(text)]
     named = max(reversed(runs), key=len, default=[])
+    if len(named) < min(_MIN_LISTED, n_picks):
+        return [], Counter(unreadable=1, missing=n_picks)
     counts: Counter[str] = Counter(named=len(named))
     picks: list[int] = []
     for number in named:

@@ -73,7 +73,8 @@ class LLMInformativenessScorer:
     Each pass deals the texts anew into groups and names them by random letters, so that neither
     positions nor numbers can be continued as a pattern. The answer's schema requires one integer
     per name: none is forgotten or named twice. Passes are aggregated by Borda count, and the
-    agreement of their halves is the weight (permutation self-consistency, arXiv 2310.07712).
+    agreement of their halves is the weight (permutation self-consistency, arXiv 2310.07712). An
+    answer that cannot be read, or that gives all texts one score, is no judgement.
     **Deviations** from ActiveLLM (arXiv 2405.10808): it asks for 32 of 200 texts in one answer,
     which large models mostly answer by position. Cost: `n_passes` readings of the texts.
     """
@@ -123,6 +124,9 @@ class LLMInformativenessScorer:
             for group, completion in zip(equal, completions, strict=True):
                 result.n_tokens += completion.n_tokens_in + completion.n_tokens_out
                 scores, counts = parse_scores(completion, names)
+                if size > 1 and len(np.unique(scores[~np.isnan(scores)])) == 1:
+                    counts["undecided"] += size  # one score for all of them tells nothing apart
+                    scores[:] = np.nan
                 result.counts.update(counts)
                 result.scores[group] = _standardized(scores)
                 result.positions[group] = np.arange(size)

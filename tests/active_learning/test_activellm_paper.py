@@ -101,8 +101,9 @@ def test_without_a_server_the_order_is_random_and_says_so():
         ("1, 1, 5", [1, 5], {"duplicate": 1, "missing": 1}),
         ("8, 12, 99999999999", [8], {"out_of_range": 2, "missing": 2}),
         ("0, 6, 9", [0, 9], {"already_taken": 1, "missing": 1}),
-        ("none of them", [], {"missing": 3}),
-        ("", [], {"missing": 3}),
+        ("none of them", [], {"unreadable": 1, "missing": 3}),
+        ("I would need 5 more texts.", [], {"unreadable": 1, "missing": 3}),
+        ("", [], {"unreadable": 1, "missing": 3}),
     ],
 )
 def test_picks_are_parsed_whatever_an_answer_holds(text, picks, wrong):

@@ -70,6 +70,14 @@ def test_an_answer_that_does_not_parse_gives_no_scores():
     assert scored.counts["unreadable"] == 160
 
 
+def test_one_score_for_all_texts_is_no_judgement():
+    same = answering(lambda prompt: json.dumps(dict.fromkeys(dict(ITEM.findall(prompt)), 2)))
+    scored = scores_of(same)
+    assert scored.reliability is None
+    assert scored.weight == 0.0
+    assert scored.counts["undecided"] == 160
+
+
 def test_a_server_that_is_down_does_not_keep_the_queue_from_being_ordered():
     model = answering(by_text)
     model.failure = LanguageModelUnavailable("no answer")
