@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from backend.labelstudio.label_config import LabelConfigReader
     from backend.labelstudio.tabs import LabelStudioTabs
     from backend.llm.client.server import LLMClient
-    from backend.pipeline.release import MakeStrategy
+    from backend.pipeline.release import MakeStrategy, QueuePlan
     from backend.pipeline.rounds.students import StudentFactory, TaggerFactory
     from backend.settings import Settings
 
@@ -217,6 +217,24 @@ def tagger_factory(settings: Settings) -> TaggerFactory:
         return SpanTrainer(base, recipe=RECIPES["plain" if is_plain else "default"])
 
     return make
+
+
+def queue_plan(settings: Settings) -> QueuePlan:
+    """Return what the queue aims at; raises SettingsError."""
+    from backend.pipeline.release import QueuePlan
+
+    weights: dict[str, float] = {}
+    for pair in settings.question_weights:
+        name, _, weight = pair.rpartition("=")
+        try:
+            weights[name.strip()] = float(weight)
+        except ValueError as exc:
+            raise SettingsError(f"QUESTION_WEIGHTS={pair!r}: expected name=weight") from exc
+        if not name or not 0 <= weights[name.strip()] < float("inf"):
+            raise SettingsError(f"QUESTION_WEIGHTS={pair!r}: expected name=weight, at least 0")
+    if not 0 <= settings.holdout_share <= 1:
+        raise SettingsError(f"HOLDOUT_SHARE={settings.holdout_share}: expected 0 to 1")
+    return QueuePlan(settings.holdout_share, weights)
 
 
 def query_strategies(settings: Settings, model: LanguageModel) -> MakeStrategy:

@@ -324,9 +324,11 @@ class Services:
     @cached_property
     def releases(self) -> ReleaseBuilder:
         """Return what drafts releases."""
+        from backend.factories import queue_plan
         from backend.pipeline.release import ReleaseBuilder
 
-        return ReleaseBuilder(self.ensemble, self.config, self.stores, self.make_strategy)
+        plan = queue_plan(self.settings)
+        return ReleaseBuilder(self.ensemble, self.config, self.stores, self.make_strategy, plan)
 
     @cached_property
     def make_strategy(self) -> MakeStrategy:

@@ -132,9 +132,7 @@ class Settings:
     keep_releases: int = _setting(
         3, "releases", "of each project, with predictions and model, for `rollback`"
     )
-    keep_events_days: int = _setting(
-        30, "days", "an event that comes twice in this time counts once"
-    )
+    keep_events_days: int = _setting(30, "days", "an event that comes twice in it counts once")
     project_grace_days: int = _setting(
         30, "days", "after that the data of a project that was removed is deleted"
     )
@@ -200,9 +198,7 @@ class Settings:
     predict_deadline_s: float = _setting(
         8.0, "s", "an annotator waits for /predict; later tasks get none"
     )
-    live_predict_limit: int = _setting(
-        64, "tasks", "more than this in one call are left to the worker"
-    )
+    live_predict_limit: int = _setting(64, "tasks", "more in one call are left to the worker")
     annotate_chunk: int = _setting(
         256, "tasks", "tasks in a chunk at most: what a worker takes at a time, and a kill can cost"
     )
@@ -235,6 +231,10 @@ class Settings:
         "what orders the queue; activellm-paper, random and the others of docs/algorithms.md "
         "are there to compare with",
     )
+    question_weights: tuple[str, ...] = _setting(
+        (), "name=weight,...", "how much a corrected label of each question counts; others: 1"
+    )
+    holdout_share: float = _setting(0.15, "share", "of the first tasks at random; fewer later")
     query_paper_mode: str = _setting(
         "",
         "words",

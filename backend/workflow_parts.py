@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, cast
 
 from backend.llm.paraphraser import Paraphraser
 from backend.pipeline.llm_budget import LLMBudgetPlanner
+from backend.pipeline.ordering import Orderer
 from backend.pipeline.predict import Labeler
 from backend.pipeline.prelabel import PreAnnotator, PrelabelSteps
 from backend.pipeline.publish import Publisher
-from backend.pipeline.release import Orderer
 from backend.pipeline.rounds.cleanup import RoundCleaner
 from backend.pipeline.rounds.context import RoundContext, RoundPlan
 from backend.pipeline.rounds.promote import PromoteStep

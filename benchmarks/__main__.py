@@ -294,6 +294,27 @@ def retention(
     _finish(report, json_file)
 
 
+@app.command("first-order")
+def first_order(
+    json_file: Annotated[Path, typer.Option("--json", help="Report to write.")] = Path(
+        "docs/benchmarks/first_order.json"
+    ),
+    tasks: Annotated[int, typer.Option(help="Texts in the project.")] = 10_000,
+    llm: Annotated[
+        str, typer.Option(help="none: no LLM answers; or scripted; one after the other.")
+    ] = "none,scripted",
+    seconds: Annotated[int, typer.Option(help="Length of the run at most, s.")] = 180,
+    data: Annotated[Path | None, typer.Option(help="JSONL of texts; default: the demo's.")] = None,
+) -> None:
+    """Measure the seconds until a new project has an order, and how it changes with labels."""
+    from benchmarks.first_order import FirstOrderRun, run
+
+    config = FirstOrderRun(tasks, tuple(llm.split(",")), seconds, data)
+    report = Report("first-order", config.parameters())
+    run(report, config, console=_console)
+    _finish(report, json_file)
+
+
 @app.command()
 def projects(
     json_file: Annotated[Path, typer.Option("--json", help="Report to write.")],

@@ -26,6 +26,7 @@ from backend.active_learning.pool_estimate import (
     impute_missing,
 )
 from backend.active_learning.strategy_interface import Ordering, PoolView, Positions
+from backend.domain.labels import N_NEXT_ANSWERS
 
 _SIMILAR_QUANTILE = 0.98
 """Two texts are called similar when their cosine is above that of so many pairs of the pool."""
@@ -98,7 +99,12 @@ class ActiveLLMStrategy:
         if estimate.annotators_uninformative:
             warning = _UNINFORMATIVE.format(kappa=pool.agreement)
             diagnostics = replace(diagnostics, warnings=(*diagnostics.warnings, warning))
-        return Ordering(positions, reasons, replace(diagnostics, n_near_duplicates=len(repeats)))
+        diagnostics = replace(
+            diagnostics,
+            n_near_duplicates=len(repeats),
+            expected_corrections=estimate.expected_corrections(positions[:N_NEXT_ANSWERS]),
+        )
+        return Ordering(positions, reasons, diagnostics)
 
     def _duplicates(self, pool: PoolView, rng: np.random.Generator) -> dict[int, int]:
         """Return open texts that repeat a labeled or an earlier text, and which one."""
@@ -117,21 +123,26 @@ class ActiveLLMStrategy:
     ) -> tuple[Positions, NDArray[np.int64], ScoredTexts | None]:
         """Return the texts chosen greedily, how many similar ones each covers, and the scores."""
         settings = self._settings
-        vectors = estimate.with_label_similarity(pool.embeddings, settings.label_share)
         candidates = subsample(free, settings.n_candidates, rng)
         references = subsample(np.arange(len(pool)), settings.n_references, rng)
         chosen = np.concatenate([pool.labeled_positions, np.array(pinned, dtype=np.int64)])
+        used = np.unique(np.concatenate([candidates, references, chosen]))
+        vectors = estimate.with_label_similarity(pool.embeddings, used, settings.label_share)
+        at_candidates, at_references, at_chosen = (
+            np.searchsorted(used, rows) for rows in (candidates, references, chosen)
+        )
         problem = CoverageProblem(
-            similarities=vectors[candidates] @ vectors[references].T,
+            similarities=vectors[at_candidates] @ vectors[at_references].T,
             weights=estimate.weights[references].astype(np.float32),
-            covered=best_similarity(vectors, references, chosen),
+            covered=best_similarity(vectors, at_references, at_chosen),
+            own_gains=estimate.corrections[candidates] / settings.reach,
         )
         pairs = sample_similarities(vectors, rng)
         width = max(1e-3, settings.width_share * float((1 - pairs).mean())) if len(pairs) else 1.0
         scored = None
         if estimate.annotators_uninformative:
-            own, all_texts = vectors[candidates], vectors[references]
-            picks = greedy_herd(own, all_texts, vectors[chosen], settings.n_head, width=width)
+            own, all_texts = vectors[at_candidates], vectors[at_references]
+            picks = greedy_herd(own, all_texts, vectors[at_chosen], settings.n_head, width=width)
         else:
             preference = _Preference.of(pool, estimate, candidates, settings)
             if self._scorer is not None:
@@ -176,7 +187,8 @@ class _Preference:
         targets = settings.prior_share * known.mean(axis=0) + (1 - settings.prior_share) / n_classes
         labels = [label for label in pool.labeled.values() if label is not None]
         label_counts = np.bincount(labels, minlength=n_classes).astype(float)
-        return cls(factors, known[candidates], targets, label_counts, settings.quota_power)
+        power = settings.quota_power * (1 - pool.prelabeled_share)
+        return cls(factors, known[candidates], targets, label_counts, power)
 
     def with_scores(self, short: list[int], scored: ScoredTexts, strength: float) -> _Preference:
         """Return the preference with a shortlist's factors moved by an LLM's scores."""

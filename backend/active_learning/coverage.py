@@ -119,11 +119,14 @@ class CoverageProblem:
         similarities: cosine of candidate and reference, shape (c, r).
         weights: how much each reference counts, shape (r,).
         covered: its highest cosine with what is labeled or chosen, shape (r,); -1 for nothing.
+        own_gains: what choosing a candidate gains besides coverage, shape (c,), in units of the
+            first pick's highest gain in coverage; None for nothing.
     """
 
     similarities: NDArray[np.float32]
     weights: NDArray[np.float32]
     covered: NDArray[np.float32]
+    own_gains: NDArray[np.float64] | None = None
 
 
 Preference = Callable[[list[int]], NDArray[np.float64]]
@@ -136,9 +139,10 @@ def greedy_cover(
     """Pick candidates one by one, each with the highest gain in weighted soft coverage.
 
     The coverage of a set S is the weighted sum over references of the highest kernel value with a
-    member of S or with what is labeled. A gain never grows as S does, so that a stale gain is an
-    upper bound and only the best few candidates are recomputed at each pick (lazy greedy, Minoux
-    1978): MaxHerding and uncertainty herding, arXiv 2412.20644, equation 3. **Deviation**: a gain
+    member of S or with what is labeled; `own_gains` come on top. A gain never grows as S does, so
+    that a stale gain is an upper bound and only the best few candidates are recomputed at each pick
+    (lazy greedy, Minoux 1978): MaxHerding and uncertainty herding, arXiv 2412.20644, equation 3.
+    **Deviation**: a gain
     is multiplied by the factor of `prefer`, which brings in class quotas. Ties go to the earlier
     candidate. Cost: O(c r) memory and first pass, then O(64 r) or few times that per pick.
     """
@@ -159,13 +163,16 @@ class _LazyGreedy:
         self._covered = np.where(problem.covered > -1.0, kernel(problem.covered, width), 0.0)
         self._covered = self._covered.astype(np.float32)
         self._bounds = self._gains(np.arange(len(self._values)))
+        self._own: NDArray[np.float64] = np.zeros(len(self._bounds))
+        if problem.own_gains is not None:
+            self._own = problem.own_gains * self._bounds.max(initial=0.0)
         self._is_open = np.ones(len(self._values), dtype=bool)
 
     def take_best(self, factors: NDArray[np.float64]) -> int:
         """Take the open candidate with the highest gain times factor."""
         is_fresh = np.zeros(len(self._bounds), dtype=bool)
         while True:
-            bounds = np.where(self._is_open, self._bounds * factors, -np.inf)
+            bounds = np.where(self._is_open, (self._bounds + self._own) * factors, -np.inf)
             best = bounds.max()
             ties = np.flatnonzero(bounds >= best - _TIE * abs(best))
             if is_fresh[ties].all():

@@ -3,32 +3,62 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.domain.holdout import HOLDOUT_SHARE, holdout_rank
+from backend.domain.holdout import HOLDOUT_SHARE, holdout_rank, in_holdout
+from backend.domain.labels import MIN_HOLDOUT_ANSWERS
 from backend.evaluation.metrics import Estimate, Kappa, estimate_kappa, tighter_share
 
 
-def with_holdout(order: Sequence[int], *, seed: int) -> list[int]:
-    """Return a query strategy's order of example ids with the holdout spread evenly through it.
+def n_held_out(n_answers: float, share: float) -> int:
+    """Return how many of the first answers are for the holdout.
+
+    The share is the highest until there are as many as an estimate needs. An interval's width falls
+    with the root of their number: later only as many are asked for as keep it falling, and their
+    number grows with the root of all answers.
+
+    Args:
+        n_answers: how many tasks people have answered.
+        share: of the first answers, in [0, 1].
+    """
+    if share <= 0:
+        return 0
+    n_early = MIN_HOLDOUT_ANSWERS / share
+    if n_answers <= n_early:
+        return int(n_answers * share)
+    return int(MIN_HOLDOUT_ANSWERS * (n_answers / n_early) ** 0.5)
+
+
+def with_holdout(
+    order: Sequence[int], *, seed: int, share: float = 0.15, answered: Collection[int] = ()
+) -> list[int]:
+    """Return a query strategy's order of example ids with the holdout spread through it.
 
     Examples of the holdout are taken out of the strategy's order and come in the order of their
-    ranks, one in ten. Wherever labeling stops, the labeled ones are then the first of a random
-    order: a uniformly random sample, which the strategy's first picks are not. A longer list of one
-    kind ends the order.
+    ranks, as often as `n_held_out` says. Wherever labeling stops, the labeled ones are then the
+    first of a random order: a uniformly random sample, which the strategy's first picks are not. A
+    longer list of one kind ends the order.
+
+    Args:
+        order: example ids that nobody has answered.
+        seed: the project's.
+        share: of the holdout in the first answers, in [0, 1].
+        answered: example ids with an answer, which the share counts from.
     """
     ranks = {example_id: holdout_rank(example_id, seed=seed) for example_id in order}
     in_order = sorted(order, key=lambda e: (ranks[e], e))
     held_out = deque(e for e in in_order if ranks[e] < HOLDOUT_SHARE)
     others = deque(e for e in order if ranks[e] >= HOLDOUT_SHARE)
+    n_done = sum(in_holdout(e, seed=seed) for e in answered)
     mixed: list[int] = []
     while held_out and others:
-        is_next_held_out = int((len(mixed) + 1) * HOLDOUT_SHARE) > int(len(mixed) * HOLDOUT_SHARE)
-        mixed.append((held_out if is_next_held_out else others).popleft())
+        is_held_out = n_done < n_held_out(len(answered) + len(mixed) + 1, share)
+        mixed.append((held_out if is_held_out else others).popleft())
+        n_done += is_held_out
     return [*mixed, *held_out, *others]
 
 

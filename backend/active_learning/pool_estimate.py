@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.active_learning.coverage import Vectors
-from backend.active_learning.strategy_interface import PoolView
+from backend.active_learning.strategy_interface import PoolView, Positions
 
 _MIN_MARGIN = 0.05
 _UNSURE = 0.5
@@ -31,6 +31,7 @@ class ActiveLLMSettings:
         margin_until: number of human labels at which that preference is gone.
         min_agreement: annotators with a lower kappa are not used before `margin_until` labels.
         student_half_at: number of human labels at which the student has half the weight.
+        reach: how much the widest coverage counts beside a label that is surely wrong.
         n_head: how many texts are chosen greedily; the rest follow by uncertainty.
         n_shortlist: how many of the first an LLM scores, where one is asked.
         scorer_strength: the most by which its scores move the logarithm of a gain.
@@ -46,6 +47,7 @@ class ActiveLLMSettings:
     margin_until: float = 64.0
     min_agreement: float = 0.05
     student_half_at: float = 32.0
+    reach: float = 0.3
     n_head: int = 1000
     n_shortlist: int = 200
     scorer_strength: float = 0.5
@@ -61,6 +63,9 @@ class PoolEstimate:
         probabilities: annotators and student blended, shape (n, K); None where there are none.
         uncertainty: 1 - margin of the two best labels, shape (n,); 1 where nothing is known.
         weights, margin_factors: how much covering and choosing a text counts, shape (n,).
+        corrections: how many labels an answer to this text is expected to correct by itself, in
+            shares of the most, shape (n,); 0 where there are no labels to correct.
+        expected_errors: the same in labels, shape (n,); None where nothing is known.
         source: the model that weighs most.
         annotators_uninformative: the annotators agree by chance alone and are not used.
     """
@@ -70,53 +75,72 @@ class PoolEstimate:
     weights: NDArray[np.float64]
     margin_factors: NDArray[np.float64]
     source: str
+    corrections: NDArray[np.float64]
+    expected_errors: NDArray[np.float64] | None = None
     annotators_uninformative: bool = False
 
     @classmethod
     def of(cls, pool: PoolView, settings: ActiveLLMSettings) -> PoolEstimate:
         """Blend annotators and student by the number of human labels.
 
-        The student's weight is l / (l + `student_half_at`) for l labels, and uncertainty weighs as
-        much. High margins are preferred at first: preferring low ones from the start lost on the
-        training rows of six sets (docs/algorithms.md). Annotators that agree no more than by chance
-        are left out until there are labels to correct them or to train the student.
+        The student's weight is l / (l + `student_half_at`) for l labels. Where nobody has labeled
+        anything, clear texts teach most, and high margins are preferred; that preference goes as
+        people label. Where the LLM has labeled the texts, an answer is worth what it corrects: the
+        text's own expected errors, and those of similar texts. In between the shares of labeled
+        texts decide. Annotators that agree no more than by chance are left out until there are
+        labels to correct them or to train the student.
         """
         n_labels = sum(label is not None for label in pool.labeled.values())
         agrees_by_chance = pool.agreement is not None and pool.agreement < settings.min_agreement
         uninformative = agrees_by_chance and n_labels < settings.margin_until
         if uninformative:
-            pool = replace(pool, posteriors=None)
+            pool = replace(pool, posteriors=None, expected_errors=None)
         student_weight = n_labels / (n_labels + settings.student_half_at)
         probabilities, source = _blend(pool, student_weight)
-        if probabilities is None:
-            ones = np.ones(len(pool))
-            return cls(None, ones, ones, ones, source, uninformative)
-        uncertainty = margin_uncertainty(probabilities)
+        ones = np.ones(len(pool))
+        errors, warmth = _expected_errors(pool, probabilities), pool.prelabeled_share
+        if probabilities is None and errors is None:
+            return cls(None, ones, ones, ones, source, 0 * ones, None, uninformative)
+        shares = 0 * ones if errors is None else errors / max(float(errors.max(initial=0)), 1e-9)
+        uncertainty = shares if probabilities is None else margin_uncertainty(probabilities)
+        maturity = max(student_weight, warmth)
         power = settings.margin_power * max(0.0, 1 - n_labels / settings.margin_until)
         return cls(
             probabilities,
             uncertainty,
-            weights=(1 - student_weight) + student_weight * uncertainty,
-            margin_factors=(_MIN_MARGIN + 1 - uncertainty) ** power,
+            weights=(1 - maturity) + maturity * uncertainty,
+            margin_factors=(_MIN_MARGIN + 1 - uncertainty) ** (power * (1 - warmth)),
             source=source,
+            corrections=warmth * shares,
+            expected_errors=errors,
             annotators_uninformative=uninformative,
         )
 
-    def with_label_similarity(self, embeddings: Vectors, label_share: float) -> Vectors:
-        """Return unit vectors (n, d + K) whose cosine mixes that of texts and that of labels.
+    def with_label_similarity(
+        self, embeddings: Vectors, rows: Positions, label_share: float
+    ) -> Vectors:
+        """Return unit vectors (m, d + K) of some rows whose cosine mixes texts' and labels'.
 
         The labels' part is the Bhattacharyya coefficient of the two posteriors, 1 for equal ones.
         """
         if self.probabilities is None or label_share == 0:
-            return embeddings
-        roots = np.sqrt(impute_missing(self.probabilities))
-        parts = [np.sqrt(1 - label_share) * embeddings, np.sqrt(label_share) * roots]
-        return np.hstack(parts).astype(np.float32)
+            return embeddings[rows]
+        roots = np.sqrt(impute_missing(self.probabilities)[rows], dtype=np.float32)
+        parts = [np.float32(np.sqrt(1 - label_share)) * embeddings[rows]]
+        return np.hstack([*parts, np.float32(np.sqrt(label_share)) * roots])
+
+    def expected_corrections(self, positions: Positions) -> float | None:
+        """Return how many wrong labels answers to some texts meet; None before there are labels."""
+        if self.expected_errors is None or not self.corrections.any():
+            return None
+        return float(self.expected_errors[positions].sum())
 
     def describe(self, pool: PoolView, at: int) -> str:
         """Describe the expected label of one text: "annotators unsure: 0.52 billing / 0.44 ham"."""
         if self.probabilities is None and self.annotators_uninformative:
             return "the annotators agree by chance alone and are not used"
+        if self.probabilities is None and self.expected_errors is not None:
+            return f"expected errors {self.expected_errors[at]:.2f}"
         if self.probabilities is None or np.isnan(self.probabilities[at]).any():
             return "nothing is known about its label"
         row = self.probabilities[at]
@@ -125,6 +149,8 @@ class PoolEstimate:
             f"{row[label]:.2f} {names[label] if label < len(names) else f'class {label}'}"
             for label in np.argsort(-row, kind="stable")[:2]
         )
+        if self.corrections[at] > 0 and self.expected_errors is not None:
+            return f"expected errors {self.expected_errors[at]:.2f} ({self.source}: {best})"
         sureness = "unsure" if self.uncertainty[at] >= _UNSURE else "fairly sure"
         return f"{self.source} {sureness}: {best}"
 
@@ -135,6 +161,18 @@ def margin_uncertainty(probabilities: Probabilities) -> NDArray[np.float64]:
         return np.ones(len(probabilities))
     two = np.sort(np.nan_to_num(probabilities, nan=0.0), axis=1)[:, -2:]
     return np.asarray(1.0 - (two[:, 1] - two[:, 0]))
+
+
+def _expected_errors(
+    pool: PoolView, probabilities: Probabilities | None
+) -> NDArray[np.float64] | None:
+    """Return how many labels of each text are expected to be wrong, the mean where unknown."""
+    errors = pool.expected_errors
+    if errors is None and probabilities is not None:
+        errors = 1 - probabilities.max(axis=1, initial=0.0)
+    if errors is None or not np.isfinite(errors).any():
+        return None
+    return np.where(np.isfinite(errors), errors, errors[np.isfinite(errors)].mean())
 
 
 def _blend(pool: PoolView, student_weight: float) -> tuple[Probabilities | None, str]:

@@ -28,6 +28,10 @@ class PoolView:
         read_texts: returns the texts of some positions.
         pinned: position -> why it comes first whatever the strategy says.
         label_names: the K classes in words.
+        prelabeled_share: how far the labels that people's answers correct are there, in [0, 1]: the
+            share of texts with a label by the LLM. 0: an answer teaches from nothing.
+        expected_errors: how many labels of each text are expected to be wrong, (n,), weighted over
+            the questions; None: one less the best posterior. NaN where nothing is known.
 
     Raises:
         ValueError: an array has another length than `example_ids`, or the ids do not ascend.
@@ -42,10 +46,12 @@ class PoolView:
     read_texts: ReadTexts | None = None
     pinned: Mapping[int, str] = field(default_factory=dict)
     label_names: tuple[str, ...] = ()
+    prelabeled_share: float = 0.0
+    expected_errors: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         n_texts = len(self.example_ids)
-        for name in ("embeddings", "posteriors", "student_posteriors"):
+        for name in ("embeddings", "posteriors", "student_posteriors", "expected_errors"):
             array = getattr(self, name)
             if array is not None and len(array) != n_texts:
                 raise ValueError(f"{name} has {len(array)} rows for {n_texts} examples")
@@ -79,6 +85,8 @@ class OrderingDiagnostics:
         split_half_reliability, judgement_weight: of the LLM's scores (`ScoredTexts`).
         n_tokens, counts: what the LLM cost, and what was wrong with its answers.
         n_near_duplicates: texts put to the end because they repeat others.
+        expected_corrections: labels that the next 50 answers are expected to correct; None before
+            there are labels to correct.
         warnings: sentences that a person should read.
     """
 
@@ -91,6 +99,7 @@ class OrderingDiagnostics:
     judgement_weight: float | None = None
     n_tokens: int = 0
     n_near_duplicates: int = 0
+    expected_corrections: float | None = None
     counts: Mapping[str, int] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 

@@ -18,6 +18,8 @@ MIN_HUMAN_LABELS = 20
 """Human labels under which nothing is decided by them."""
 
 
+N_NEXT_ANSWERS = 50
+"""Answers of which an ordering tells what they are expected to correct."""
 MIN_HOLDOUT_ANSWERS = 40
 """Answers in the random holdout from which an accuracy says something: to about 10 points."""
 

@@ -245,7 +245,8 @@ class QueueState:
     """What is known about the queue of the newest release; JSON in the state store.
 
     `uncertainty`: quantiles of the ordered tasks' uncertainty, by which a task that is imported
-    later finds its place; `health`: figures that the query strategy measured.
+    later finds its place; `health`: figures that the query strategy measured. `is_early`: made
+    before every task had its label, when `n_evidence` was known (`Orderer.rank`).
     """
 
     question_version: str
@@ -254,6 +255,8 @@ class QueueState:
     n_human: int
     uncertainty: tuple[float, ...] = ()
     health: Mapping[str, Any] | None = None
+    is_early: bool = False
+    n_evidence: int = 0
 
 
 class TabFilter(StrEnum):

@@ -1,4 +1,4 @@
-"""Decide when rounds have converged, and when more human labels stop improving the accuracy."""
+"""Decide when rounds have converged, and when more human labels stop correcting labels."""
 
 from __future__ import annotations
 
@@ -7,10 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-_DECAYS = tuple(np.linspace(0.05, 2.0, 40).tolist())
-_MIN_POINTS = 3
-_N_NEXT = 50  # labels that must bring _MIN_GAIN
-_MIN_GAIN = 0.005
+_MIN_GAIN = 0.005  # by the next answers
+_MAX_PAUSE_S, _MIN_GAPS = 600.0, 5
 _MAX_CHANGED = 0.02
 _MAX_WIDTH = 0.10  # of the accuracy's interval, for a user who wants to rely on it
 
@@ -64,12 +62,23 @@ def advise_on_rounds(
 
 
 @dataclass(frozen=True, slots=True)
-class LearningPoint:
-    """Accuracy in [0, 1], and its interval's width, at a number of human labels."""
+class ExpectedAnswers:
+    """What the next answers are expected to bring.
 
-    n_labels: int
-    accuracy: float
-    interval_width: float
+    Args:
+        n: how many answers.
+        gain: share of the pool's labels that they are expected to correct, in [0, 1].
+        hours: people's time for them at the measured pace; None where no pace is measured.
+    """
+
+    n: int
+    gain: float
+    hours: float | None = None
+
+    def __str__(self) -> str:
+        """Return the gain in points, and the hours."""
+        took = "" if self.hours is None else f" in {self.hours:.1f} hours at the measured pace"
+        return f"the next {self.n} answers are expected to add {100 * self.gain:.1f} points{took}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,74 +90,45 @@ class LabelAdvice:
     figures: Mapping[str, float]
 
 
-def advise_on_labels(points: Sequence[LearningPoint], changed_share: float | None) -> LabelAdvice:
+def advise_on_labels(
+    expected: ExpectedAnswers | None, *, width: float | None, changed_share: float | None
+) -> LabelAdvice:
     """Decide whether more human labels are expected to pay.
 
-    They do while the learning curve predicts half a point by the next 50, while over 2 % of the
-    aggregated labels change, or while the accuracy's interval is over 10 points wide. Fewer than 3
-    points at different numbers of labels: no advice.
+    They do while the next 50 are expected to correct half a point of the pool's labels, while over
+    2 % of the aggregated labels change, or while the accuracy's interval is over 10 points wide.
 
     Args:
-        points: the learning curve, in any order.
-        changed_share: of the aggregated labels, between the last two points; None if unknown.
+        expected: what the queue's next answers correct; None before it has an order of labels.
+        width: of the accuracy's interval, in [0, 1]; None without an estimate.
+        changed_share: of the aggregated labels in the last round; None if unknown.
     """
-    curve = sorted({point.n_labels: point for point in points}.values(), key=lambda p: p.n_labels)
-    if len(curve) < _MIN_POINTS:
-        sentence = (
-            f"Too early to say whether more labels pay: the accuracy was measured at {len(curve)} "
-            f"numbers of labels, {_MIN_POINTS} are needed."
-        )
-        return LabelAdvice(None, sentence, {"n_points": len(curve)})
-    last = curve[-1]
-    gain = expected_gain(curve, n_next=_N_NEXT)
-    figures = {"n_labels": last.n_labels, "expected_gain": gain, "width": last.interval_width}
-    if changed_share is not None:
-        figures["changed"] = changed_share
-    known = (
-        f"With {last.n_labels} labels the accuracy is {last.accuracy:.1%} "
-        f"(interval {100 * last.interval_width:.1f} points wide); the next {_N_NEXT} are "
-        f"expected to add {100 * gain:.1f} points"
-    )
-    is_paying = True
-    if gain >= _MIN_GAIN:
+    if expected is None:
+        sentence = "Too early to say whether more labels pay: the queue has no order of labels yet."
+        return LabelAdvice(None, sentence, {})
+    figures = {"expected_gain": expected.gain}
+    figures |= {} if expected.hours is None else {"hours": expected.hours}
+    figures |= {} if width is None else {"width": width}
+    figures |= {} if changed_share is None else {"changed": changed_share}
+    known, is_paying = str(expected).capitalize(), True
+    if expected.gain >= _MIN_GAIN:
         advice = ": go on."
     elif changed_share is not None and changed_share > _MAX_CHANGED:
         advice = f", but the last ones still changed {changed_share:.1%} of the labels: go on."
-    elif last.interval_width > _MAX_WIDTH:
-        advice = ", but would tell the accuracy more exactly: go on if you need to know it."
+    elif width is None or width > _MAX_WIDTH:
+        shown = "unknown" if width is None else f"known to {100 * width:.1f} points"
+        advice = f", but the accuracy is {shown}: go on if you need to know it."
     else:
         is_paying, advice = False, ": more labels are not expected to pay."
     return LabelAdvice(is_paying, f"{known}{advice}", figures)
 
 
-def expected_gain(points: Sequence[LearningPoint], *, n_next: int) -> float:
-    """Return how much accuracy the next `n_next` labels are expected to add, at least 0.0.
+def seconds_per_answer(moments: Mapping[object, Sequence[float]]) -> float | None:
+    """Return the median seconds between two answers of one person; None under 5 of them.
 
-    The error is modeled as a + b n^-c, the usual form of learning curves (Hestness et al. 2017,
-    arXiv 1712.00409), with a, b >= 0: for each c on a grid from 0.05 to 2 the best a and b are
-    found by non-negative least squares, the best c wins. This has no local minimum, needs no start
-    value, and an accuracy that does not rise gives b = 0 and so no gain. Points count by the
-    inverse of their interval's width. With fewer than 3 points that have labels the mean slope is
-    continued. Cost: 40 fits of two numbers.
+    Args:
+        moments: by person, when answers came, in seconds; pauses over 10 minutes do not count.
     """
-    curve = [point for point in points if point.n_labels > 0]
-    if len(curve) < _MIN_POINTS:
-        ordered = sorted(points, key=lambda point: point.n_labels)
-        if len(ordered) < 2 or ordered[0].n_labels == ordered[-1].n_labels:
-            return 0.0
-        rise = ordered[-1].accuracy - ordered[0].accuracy
-        return max(rise / (ordered[-1].n_labels - ordered[0].n_labels), 0.0) * n_next
-    from scipy.optimize import nnls  # slow to import, and the status command often need not
-
-    n = np.array([point.n_labels for point in curve], dtype=np.float64)
-    errors = np.array([1 - point.accuracy for point in curve])
-    weights = 1 / np.array([max(point.interval_width, 0.01) for point in curve])
-    best_residual, best = np.inf, 0.0
-    for decay in _DECAYS:
-        # b is the fall from the first point on, which keeps the columns of one size
-        columns = np.stack([np.ones_like(n), (n / n[0]) ** -decay], axis=1)
-        (_, fall), residual = nnls(columns * weights[:, None], errors * weights)
-        if residual < best_residual - 1e-12:
-            now, then = ((x / n[0]) ** -decay for x in (n[-1], n[-1] + n_next))
-            best_residual, best = residual, float(fall * (now - then))
-    return best
+    gaps = np.concatenate([np.diff(np.sort(one)) for one in moments.values()] or [np.zeros(0)])
+    gaps = gaps[(gaps > 0) & (gaps <= _MAX_PAUSE_S)]
+    return float(np.median(gaps)) if len(gaps) >= _MIN_GAPS else None

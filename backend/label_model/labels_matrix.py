@@ -211,6 +211,23 @@ class AggregatedMatrix:
             labels.append(label)
         return labels
 
+    def expected_errors(self, question: Question) -> Floats:
+        """Return how many of each example's labels are expected to be wrong, (n,), NaN if unknown.
+
+        Every label of a multiple choice and every span counts by itself.
+        """
+        if self.spans is not None:
+            spans = [np.nan if r is None else sum(1 - s.probability for s in r) for r in self.spans]
+            by_spans = np.array(spans, dtype=np.float64)
+            if self.confidences is None:
+                return by_spans
+            return np.maximum(by_spans, 1 - self.confidences)
+        if question.kind.is_multilabel:
+            return np.asarray(np.minimum(self.probabilities, 1 - self.probabilities).sum(axis=1))
+        if not self.probabilities.shape[1]:
+            return np.full(len(self.probabilities), np.nan)
+        return np.asarray(1 - self.probabilities.max(axis=1))
+
     def _answer(self, row: int) -> dict[str, Any]:
         if self.spans is None:
             return {"probabilities": tuple(self.probabilities[row].tolist())}

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from backend.domain.labels import AnnotatorKind, WeakLabel
 from backend.domain.projects import Project
@@ -15,6 +18,7 @@ from backend.pipeline.pool import MIN_TEXTS, N_SAMPLED, AggregatedPool, Guidelin
 from backend.store import Stores
 
 _GROWTH = 4
+_EMBED_SLICE = 512
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,23 @@ class Aggregator:
         if not has_round_labels:
             labels = [label for label in labels if not label.annotator_kind.is_from_round]
         return pool.with_weak_labels(labels)
+
+    def preview(self, project: Project, *, embed_s: float) -> tuple[AggregatedPool, list[int]]:
+        """Aggregate the labels that there are, while more are being made; nothing is saved.
+
+        Similarity answers for tasks that no chunk has labeled yet. Texts are embedded in a random
+        order for at most `embed_s` seconds; the ids of the others are returned apart.
+        """
+        pool = self.guidelines.pool(project)
+        unread = _embed_within(self.ensemble, pool, embed_s)
+        pool = pool.select([at for at, e in enumerate(pool.examples) if e.id not in unread])
+        labels = self.stores.labels.weak_labels(project)
+        given = {v.example_id for v in labels if v.annotator_kind is AnnotatorKind.SIMILARITY}
+        others = [example for example in pool.examples if example.id not in given]
+        labels += self.ensemble.label_by_similarity(project, pool.guidelines, others)
+        pool = pool.with_weak_labels(labels)
+        state = self.ensemble.fit(pool, is_saved=False)
+        return self.ensemble.aggregate(pool, state), sorted(unread)
 
     def is_sample_due(self, project: Project) -> bool:
         """Return whether no sample is fitted yet, or the pool is fourfold since.
@@ -82,6 +103,22 @@ class Aggregator:
         )
         self.stores.labels.save(project, aggregated.labels, [], tasks=pool.tasks)
         return aggregated
+
+
+def _embed_within(ensemble: AnnotatorEnsemble, pool: Pool, seconds: float) -> set[int]:
+    """Embed the pool's texts, in a random order, until time is up; return the ids left out.
+
+    Vectors are kept, so that a later call goes on where this one ends.
+    """
+    ends_at = time.monotonic() + seconds
+    order = np.random.default_rng(0).permutation(len(pool.examples))
+    for start in range(0, len(order), _EMBED_SLICE):
+        if start and time.monotonic() > ends_at:
+            return {pool.examples[at].id for at in order[start:]}
+        some = [pool.examples[at] for at in order[start : start + _EMBED_SLICE]]
+        for question in pool.questions:
+            ensemble.embed(question, some)
+    return set()
 
 
 def _changed_ids(

@@ -108,6 +108,14 @@ class Pool:
         hidden = self.not_shown_ids.get(question.name, frozenset())
         return ~np.isin(self.example_ids, list(hidden))
 
+    def select(self, rows: Sequence[int]) -> Pool:
+        """Return the pool with some of its examples alone, before it has weak labels."""
+        return replace(
+            self,
+            tasks=[self.tasks[at] for at in rows],
+            examples=[self.examples[at] for at in rows],
+        )
+
     def restrict(self, *questions: Question) -> Pool:
         """Return the pool with some of its questions alone."""
         return replace(self, guidelines=self.guidelines.restrict(*questions))

@@ -102,13 +102,16 @@ class Labeler:
         pool = Pool(project, guidelines, tasks, examples).with_weak_labels(labels)
         aggregated = self.ensemble.aggregate(pool).labels
         queue = read_queue(self.stores, project)
+        positions = self.stores.releases.positions(project, [task.id for task in tasks])
         predictions = []
         n_questions = len(pool.questions)
         for at, task in enumerate(tasks):
             of_task = aggregated[at * n_questions : (at + 1) * n_questions]
             prediction = valid_prediction(self.config, pool, task, of_task)
             if prediction is not None:
-                score = prediction.score if queue is None else queue_score(queue, of_task)
+                score = prediction.score
+                if queue is not None:
+                    score = queue_score(queue, of_task, positions.get(task.id))
                 predictions.append(replace(prediction, score=score))
         return [*labels, *aggregated], predictions
 

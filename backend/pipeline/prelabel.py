@@ -19,9 +19,9 @@ from backend.errors import LanguageModelError, UnsupportedLabelConfig
 from backend.pipeline.aggregate import Aggregator
 from backend.pipeline.chunks import ChunkedWork, planned, work_in_chunks
 from backend.pipeline.llm_budget import LLMBudgetPlanner
+from backend.pipeline.ordering import Orderer
 from backend.pipeline.predict import LANGUAGE_MODEL, Labeler
 from backend.pipeline.publish import Publisher
-from backend.pipeline.release import Orderer
 from backend.pipeline.status import read_llm_budget, request_release
 from backend.pipeline.sync import PrelabelPlan, Synchronizer
 from backend.store import Stores
@@ -66,7 +66,7 @@ class PreAnnotator:
         stores, project = self.stores, self.stores.projects.connected(project_id)
         if project is None or not self.aggregator.is_sample_due(project):
             return {"n_labelled": 0}
-        ids = stores.labels.unlabeled_ids(project, _N_FIRST)
+        ids = stores.labels.next_unlabeled(project, _N_FIRST)
         if not ids or stores.publication.has_any(project):
             return {"n_labelled": 0}
         tasks = stores.tasks.get(project_id, ids)
@@ -151,7 +151,10 @@ class PrelabelSteps:
 def prelabel(
     project_id: ProjectId, runner: StepRunner, steps: PrelabelSteps, *, is_thorough: bool = False
 ) -> None:
-    """Sync, label and publish chunk by chunk until nothing more can be done now, then order.
+    """Sync, order, label and publish chunk by chunk until nothing more can be done, then release.
+
+    The first order needs the texts alone; a prediction is imported with its place in it as score,
+    and it is made anew as labels come.
 
     Each step is safe to repeat and finds its own work in the database, so a kill costs at most
     the chunks under way. What could not be done (a server is down) is left to the next run.
@@ -165,13 +168,21 @@ def prelabel(
     if begun.get("is_stopped"):
         return
     serve = partial(runner.run, "serve", steps.publisher.serve, project_id)
+    rank = partial(runner.run, "rank", steps.orderer.rank, project_id)
+
+    def follow() -> None:
+        serve()
+        rank()
+
+    rank()
     if runner.run("first", steps.annotator.label_first, project_id)["n_labelled"]:
         _publish_chunk(project_id, ALL_TASKS, runner, publisher=steps.publisher)
         serve()
     runner.run("study", steps.annotator.fit_sample, project_id)
+    rank()
     runner.run("reopen", reopen, project_id)
     plan, limit = steps.annotator.plan_chunk, steps.annotator.plan.annotate_chunk
-    work_in_chunks(project_id, runner, ChunkedWork(ChunkKind.LABEL, plan, limit, serve))
+    work_in_chunks(project_id, runner, ChunkedWork(ChunkKind.LABEL, plan, limit, follow))
     publish(project_id, runner, steps)
     ordered = runner.run("order", steps.orderer.order, project_id)
     if ordered["is_ordered"]:

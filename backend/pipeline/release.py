@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from backend.active_learning.holdout import with_holdout
 from backend.active_learning.strategy_interface import Ordering, PoolView, QueryStrategy
@@ -16,18 +17,15 @@ from backend.domain.holdout import holdout_seed, in_holdout
 from backend.domain.labels import AnnotatorKind, WeakLabel
 from backend.domain.llm_usage import track_usage
 from backend.domain.ports import ConfigReader
-from backend.domain.projects import Prediction, Project, ProjectId, QueuePlace, QueueState, Task
+from backend.domain.projects import Prediction, Project, QueuePlace, QueueState, Task
 from backend.domain.questions import Question
-from backend.errors import UnsupportedLabelConfig
 from backend.evaluation.metrics import mean_pairwise_kappa
 from backend.label_model.crowd import Consensus
 from backend.label_model.label_tables import given_table
 from backend.llm.prompts.templates import describe_task
-from backend.pipeline.aggregate import Aggregator
 from backend.pipeline.ensemble import AnnotatorEnsemble
 from backend.pipeline.pool import AggregatedPool, Pool, class_indices
-from backend.pipeline.status import LABELS, OUTDATED, QUEUE, read_queue
-from backend.pipeline.sync import PrelabelPlan
+from backend.pipeline.status import LABELS, QUEUE
 from backend.store import Stores
 
 _LOG = logging.getLogger(__name__)
@@ -35,11 +33,22 @@ LEARNED, LABELS_FROM, MODEL_FROM, RECIPE = "learned", "labels_from", "model_from
 """Provenance of a release by question: the round of its labels, round and cycle of its student, the
 round's recipe. A release that only brings another order has them from the one that it replaces.
 """
-ORDERING = "ordering"
-"""Source of problems with the ordering."""
 _N_QUANTILES = 101
-_GROWTH = 1.1
+_UNREAD_REASON = "at random: its text is not embedded yet"
 _HOLDOUT_REASON = "drawn at random: the random holdout, from which accuracy is estimated"
+
+
+@dataclass(frozen=True, slots=True)
+class QueuePlan:
+    """What the queue's order aims at.
+
+    `holdout_share` is that of the first answers; `weights` say by question how much a corrected
+    label counts, 1 where nothing is said.
+    """
+
+    holdout_share: float = 0.15
+    weights: Mapping[str, float] = field(default_factory=dict)
+
 
 MakeStrategy = Callable[[str], QueryStrategy]
 """Makes a project's query strategy, given in words what people are asked."""
@@ -53,6 +62,7 @@ class ReleaseBuilder:
     config: ConfigReader
     stores: Stores
     make_strategy: MakeStrategy
+    plan: QueuePlan = QueuePlan()
 
     def draft(self, aggregated: AggregatedPool, provenance: Mapping[str, Any]) -> Project:
         """Write a draft and its queue; the publisher promotes it when it is whole.
@@ -61,14 +71,7 @@ class ReleaseBuilder:
         """
         pool = aggregated.pool
         project = pool.project
-        strategy = self.make_strategy(
-            describe_task(pool.guidelines.schema, pool.guidelines.instruction)
-        )
-        with track_usage(project.id, "order"):
-            view = self._view(aggregated)
-            rng = np.random.default_rng(holdout_seed(project.id))
-            ordering = strategy.order(view, rng=rng)
-        places = _places(project.id, view, ordering)
+        strategy, ordering, places = self._order(aggregated)
         predictions = self._predictions(aggregated, places)
         served = self.stores.releases.provenance(project.id, project.model_version)
         inherited = {LEARNED: served[LEARNED]} if LEARNED in served else {}
@@ -76,14 +79,14 @@ class ReleaseBuilder:
             project,
             predictions,
             places,
-            {**inherited, **provenance, LABELS: _counts(aggregated), "strategy": strategy.name},
+            {**inherited, **provenance, LABELS: _counts(aggregated), "strategy": strategy},
         )
         waiting = [v for v in aggregated.labels if v.example_id not in pool.human_ids]
         known = [u for label in waiting if (u := _uncertainty([label])) is not None]
         quantiles = np.quantile(known, np.linspace(0, 1, _N_QUANTILES)).tolist() if known else ()
         state = QueueState(
             project.question_version,
-            strategy.name,
+            strategy,
             len(pool.tasks),
             len(pool.human_ids),
             tuple(quantiles),
@@ -91,10 +94,62 @@ class ReleaseBuilder:
         )
         self.stores.state.put(project.id, QUEUE, asdict(state))
         line = "project=%s release=%s n_predictions=%d strategy=%s"
-        _LOG.info(line, project.id, draft.model_version, len(predictions), strategy.name)
+        _LOG.info(line, project.id, draft.model_version, len(predictions), strategy)
         return draft
 
-    def _view(self, aggregated: AggregatedPool) -> PoolView:
+    def rank(self, aggregated: AggregatedPool, unread: Sequence[int], n_evidence: int) -> None:
+        """Give the tasks of the version that is being made an order by what is known so far.
+
+        Predictions that Label Studio has keep their scores: nothing is imported again, and nobody
+        loses an open task.
+
+        Args:
+            aggregated: tasks whose text is embedded, with the labels that there are.
+            unread: ids of the others, which follow in a random order.
+            n_evidence: how much was known, for `QueueState`.
+        """
+        pool = aggregated.pool
+        strategy, ordering, places = self._order(aggregated, is_early=True)
+        seed, n_known = holdout_seed(pool.project.id), len(places)
+        places += [
+            QueuePlace(task_id, n_known + at, _UNREAD_REASON, in_holdout(task_id, seed=seed))
+            for at, task_id in enumerate(t for t in unread if t not in pool.human_ids)
+        ]
+        self.stores.releases.put_places(pool.project, places)
+        state = QueueState(
+            pool.project.question_version,
+            strategy,
+            len(pool.tasks) + len(unread),
+            len(pool.human_ids),
+            health=asdict(ordering.diagnostics),
+            is_early=True,
+            n_evidence=n_evidence,
+        )
+        self.stores.state.put(pool.project.id, QUEUE, asdict(state))
+        line = "project=%s ranked n_tasks=%d unread=%d evidence=%d"
+        _LOG.info(line, pool.project.id, n_known, len(unread), n_evidence)
+
+    def _order(
+        self, aggregated: AggregatedPool, *, is_early: bool = False
+    ) -> tuple[str, Ordering, list[QueuePlace]]:
+        """Return the strategy's name, its order, and the places with the holdout among them."""
+        pool = aggregated.pool
+        strategy = self.make_strategy(
+            describe_task(pool.guidelines.schema, pool.guidelines.instruction)
+        )
+        with track_usage(pool.project.id, "order"):
+            view = self._view(aggregated, is_early=is_early)
+            rng = np.random.default_rng(holdout_seed(pool.project.id))
+            ordering = strategy.order(view, rng=rng)
+        places = _places(pool, view, ordering, self.plan.holdout_share)
+        return strategy.name, ordering, places
+
+    def _view(self, aggregated: AggregatedPool, *, is_early: bool) -> PoolView:
+        """Return the pool as a strategy sees it.
+
+        While labels are being made (`is_early`) those of similarity alone are about to be replaced,
+        so that correcting them gains nothing; and the LLM, which is busy, is asked for no choice.
+        """
         pool = aggregated.pool
         question = pool.questions[0]
         held_out = class_indices(question, pool.held_out.get(question.name, Consensus({})))
@@ -108,7 +163,9 @@ class ReleaseBuilder:
         return PoolView(
             example_ids=pool.example_ids,
             embeddings=self.ensemble.embed(question, pool.examples),
-            posteriors=posteriors / np.where(total > 0, total, 1.0) if question.labels else None,
+            posteriors=posteriors / np.where(total > 0, total, 1.0)
+            if np.isfinite(posteriors).any()
+            else None,
             student_posteriors=next(iter(students), None),
             agreement=mean_pairwise_kappa(
                 {n: p for n, p in sorted(own.items()) if not kinds[n].is_from_round}
@@ -118,14 +175,45 @@ class ReleaseBuilder:
                 for at, example in enumerate(pool.examples)
                 if example.id in pool.human_ids
             },
-            read_texts=lambda rows: [pool.examples[row].text_of(question) for row in rows],
+            read_texts=None
+            if is_early
+            else lambda rows: [pool.examples[row].text_of(question) for row in rows],
             pinned={
                 at: f"the text looks like an order to the model: {flags[example.id]}"
                 for at, example in enumerate(pool.examples)
                 if example.id in flags and example.id not in pool.human_ids
             },
             label_names=tuple(label.name for label in question.labels),
+            prelabeled_share=self._prelabeled_share(aggregated, is_early=is_early),
+            expected_errors=self._expected_errors(aggregated),
         )
+
+    def _expected_errors(self, aggregated: AggregatedPool) -> NDArray[np.float64] | None:
+        """Return the weighted sum of expected errors over the questions, (n,); None without any."""
+        weighted = [
+            self.plan.weights.get(q.name.lower(), 1.0)
+            * aggregated.matrices[q.name].expected_errors(q)
+            for q in aggregated.pool.questions
+        ]
+        is_known = np.isfinite(weighted).any(axis=0)
+        total = np.where(is_known, np.nansum(weighted, axis=0), np.nan)
+        return total if is_known.any() else None
+
+    @staticmethod
+    def _prelabeled_share(aggregated: AggregatedPool, *, is_early: bool) -> float:
+        has_label = np.zeros(len(aggregated.pool.examples), dtype=bool)
+        for matrix in aggregated.pool.matrices.values():
+            names = [
+                name
+                for name, kind in matrix.kinds.items()
+                if not (is_early and kind is AnnotatorKind.SIMILARITY)
+            ]
+            for name in names:
+                if name in matrix.posteriors:
+                    has_label |= np.isfinite(matrix.posteriors[name]).all(axis=1)
+                else:
+                    has_label |= np.array([spans is not None for spans in matrix.spans[name]])
+        return float(has_label.mean()) if len(has_label) else 0.0
 
     def _predictions(
         self, aggregated: AggregatedPool, places: Sequence[QueuePlace]
@@ -142,64 +230,6 @@ class ReleaseBuilder:
                 score = (position[task.id] + 0.5) / len(position)
                 predictions.append(replace(prediction, score=score))
         return predictions
-
-
-@dataclass(frozen=True)
-class Orderer:
-    """Drafts a release in a new order when all tasks are labeled, and when the pool has grown."""
-
-    aggregator: Aggregator
-    releases: ReleaseBuilder
-    stores: Stores
-    plan: PrelabelPlan
-
-    def is_due(self, project: Project) -> bool:
-        """Return whether the pool is labeled, and its queue has no order or an outgrown one.
-
-        It is due too when what is served is outdated: labels have changed since it was drafted.
-        """
-        stores = self.stores
-        if stores.releases.pending(project) is not None:
-            return False
-        progress = stores.labels.progress(project)
-        if progress.n_to_label:
-            return False
-        if stores.state.current(project, OUTDATED) is not None:
-            return True
-        if not (self.plan.manages_queue and progress.n_labelled):
-            return False
-        queue = read_queue(stores, project)
-        return queue is None or progress.n_tasks > queue.n_tasks * _GROWTH
-
-    def is_settled(self, project: Project) -> bool:
-        """Return whether nothing is left to order, and Label Studio holds one release alone."""
-        return (
-            not self.is_due(project)
-            and self.stores.releases.pending(project) is None
-            and not self.stores.projects.superseded_versions(project.id)
-        )
-
-    def order(self, project_id: ProjectId) -> dict[str, int]:
-        """Draft a release in a new order if one is due; a step."""
-        project = self.stores.projects.connected(project_id)
-        if project is None or not self.is_due(project):
-            return {"is_ordered": 0}
-        try:
-            learned = self.stores.releases.provenance(project.id, project.model_version)
-            is_outdated = self.stores.state.current(project, OUTDATED) is not None
-            decided = [
-                name
-                for name, source in learned.get(LEARNED, {}).items()
-                if LABELS_FROM in source and not is_outdated
-            ]
-            aggregated = self.aggregator.aggregate(project, decided=decided)
-            self.releases.draft(aggregated, {"kind": "ordering"})
-        except UnsupportedLabelConfig as exc:
-            self.stores.jobs.note_problem(project_id, ORDERING, str(exc))
-            return {"is_ordered": 0}
-        self.stores.jobs.clear_problem(project_id, ORDERING)
-        self.stores.state.put(project_id, OUTDATED, None)
-        return {"is_ordered": 1}
 
 
 def _counts(aggregated: AggregatedPool) -> dict[str, Any]:
@@ -246,11 +276,16 @@ def valid_prediction(
     return None if errors else prediction
 
 
-def queue_score(queue: QueueState, labels: Sequence[WeakLabel]) -> float:
-    """Return where a task that came after the ordering belongs, in [0, 1], 0 being first.
+def queue_score(
+    queue: QueueState, labels: Sequence[WeakLabel], position: int | None = None
+) -> float:
+    """Return where a task stands in the queue, in [0, 1], 0 being first.
 
-    The less certain its aggregated labels are among those of the ordered tasks, the earlier.
+    One without a position came after the ordering: the less certain its aggregated labels are among
+    those of the ordered tasks, the earlier it is.
     """
+    if position is not None:
+        return (position + 0.5) / max(position + 1, queue.n_tasks - queue.n_human)
     uncertainty = _uncertainty(labels)
     if uncertainty is None or not queue.uncertainty:
         return 0.5
@@ -258,15 +293,17 @@ def queue_score(queue: QueueState, labels: Sequence[WeakLabel]) -> float:
     return min(1.0, max(0.0, 1.0 - rank / len(queue.uncertainty)))
 
 
-def _places(project_id: ProjectId, view: PoolView, ordering: Ordering) -> list[QueuePlace]:
-    seed = holdout_seed(project_id)
+def _places(pool: Pool, view: PoolView, ordering: Ordering, share: float) -> list[QueuePlace]:
+    seed = holdout_seed(pool.project.id)
     ids = [int(i) for i in ordering.example_ids(view)]
     reasons = dict(zip(ids, ordering.reasons, strict=True))
     held_out = {task_id for task_id in ids if in_holdout(task_id, seed=seed)}
     reasons |= dict.fromkeys(held_out, _HOLDOUT_REASON)
     return [
         QueuePlace(task_id, at, reasons[task_id], task_id in held_out)
-        for at, task_id in enumerate(with_holdout(ids, seed=seed))
+        for at, task_id in enumerate(
+            with_holdout(ids, seed=seed, share=share, answered=pool.human_ids)
+        )
     ]
 
 

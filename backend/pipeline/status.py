@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from backend.domain.holdout import holdout_seed, in_holdout
-from backend.domain.labels import MIN_HOLDOUT_ANSWERS
+from backend.domain.labels import MIN_HOLDOUT_ANSWERS, N_NEXT_ANSWERS
 from backend.domain.llm_usage import LLMBudget, Prices
 from backend.domain.ports import ConfigReader
 from backend.domain.projects import (
@@ -22,7 +23,12 @@ from backend.domain.projects import (
 from backend.domain.questions import Question
 from backend.domain.rounds import MAX_CHANGED, Round, RoundState
 from backend.errors import StoreUnavailable, UnsupportedLabelConfig
-from backend.evaluation.stopping import LearningPoint, advise_on_labels, advise_on_rounds
+from backend.evaluation.stopping import (
+    ExpectedAnswers,
+    advise_on_labels,
+    advise_on_rounds,
+    seconds_per_answer,
+)
 from backend.store import Stores
 
 _LOG = logging.getLogger(__name__)
@@ -248,6 +254,7 @@ class StatusReporter:
         """Return the rounds of the present question, newest last, with their cost, and advice."""
         history = self.stores.rounds.current(project)
         usage = self._llm(project)["llm_usage"]
+        expected = self._expected_answers(project)
         return {
             "n_rounds": len(history),
             "rounds": [
@@ -255,7 +262,7 @@ class StatusReporter:
                 for made in history[-_MAX_ROUNDS:]
             ],
             "advice": {
-                question.name: self._advice(history, question.name)
+                question.name: self._advice(history, question.name, expected)
                 for question in self._questions(project)
                 if question.not_learned_because is None
             },
@@ -288,19 +295,39 @@ class StatusReporter:
         except UnsupportedLabelConfig:
             return ()
 
-    def _advice(self, history: Sequence[Round], question: str) -> dict[str, Any]:
+    def _expected_answers(self, project: Project) -> ExpectedAnswers | None:
+        """Return what the next answers are expected to correct; None before an order of labels."""
+        queue = read_queue(self.stores, project)
+        n_wrong = queue.health.get("expected_corrections") if queue and queue.health else None
+        if queue is None or n_wrong is None:
+            return None
+        moments: dict[object, list[float]] = defaultdict(list)
+        for label in self.stores.tasks.human_labels(project.id):
+            moments[label.annotator_id].append(label.updated_at.timestamp())
+        n = min(N_NEXT_ANSWERS, queue.n_tasks - queue.n_human)
+        seconds = seconds_per_answer(moments)
+        gain = n_wrong / max(1, queue.n_tasks)
+        return ExpectedAnswers(n, gain, None if seconds is None else n * seconds / 3600)
+
+    def _advice(
+        self, history: Sequence[Round], question: str, expected: ExpectedAnswers | None
+    ) -> dict[str, Any]:
         released = [made for made in history if made.state is RoundState.RELEASED]
         measured = [(made.n_human, made.figures.get(question, {})) for made in released]
         changed = [share for _, figures in measured[-1:] for share in figures.get("changed", [])]
-        points = [
-            LearningPoint(n_human, fused["value"], fused["high"] - fused["low"])
-            for n_human, figures in measured
+        widths = [
+            fused["high"] - fused["low"]
+            for _, figures in measured
             if (fused := figures.get("accuracies", {}).get("fused")) is not None
         ]
         on_rounds = advise_on_rounds(
             changed, max_changed=MAX_CHANGED, max_rounds=1 + self.max_cycles
         )
-        on_labels = advise_on_labels(points, changed[-1] if changed else None)
+        on_labels = advise_on_labels(
+            expected,
+            width=widths[-1] if widths else None,
+            changed_share=changed[-1] if changed else None,
+        )
         return {
             "rounds": on_rounds.sentence,
             "is_converged": on_rounds.is_converged,

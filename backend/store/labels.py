@@ -55,6 +55,18 @@ class LabelStore(Repository):
         )
         return [Task(row.id, row.data) for row in self._db.fetch(query.order_by(table.c.id))]
 
+    def next_unlabeled(self, project: Project, limit: int) -> list[int]:
+        """Return the ids of the queue's first tasks that neither people nor the LLM answered.
+
+        Those without a place follow, by id.
+        """
+        table, places = t.tasks, t.queue_places
+        is_placed = sa.and_(of_version(project, places), places.c.task_id == table.c.id)
+        query = sa.select(table.c.id).where(is_unlabeled(project))
+        query = query.outerjoin_from(table, places, is_placed)
+        query = query.order_by(places.c.position.nulls_last(), table.c.id)
+        return self._db.fetch_column(query.limit(limit))
+
     def save(
         self,
         project: Project,

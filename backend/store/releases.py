@@ -18,7 +18,7 @@ from backend.domain.projects import (
 )
 from backend.errors import UnknownModelVersion
 from backend.store import tables as t
-from backend.store.database import Repository, now, upsert
+from backend.store.database import Repository, execute_for, now, upsert
 from backend.store.labels import prediction_row
 from backend.store.projects import DRAFT, RELEASED, WRITING, start_version
 from backend.store.tables import existing, of_question, of_version, submitted
@@ -211,6 +211,24 @@ class ReleaseStore(Repository):
             )
             for row in self._db.fetch(query.order_by(table.c.number.desc()))
         ]
+
+    def put_places(self, project: Project, places: Sequence[QueuePlace]) -> None:
+        """Replace the queue of the project's version."""
+        table = t.queue_places
+        self._db.execute(sa.delete(table).where(of_version(project, table)))
+        key = {"project_id": project.id, "model_version": project.model_version}
+        for start in range(0, len(places), _MAX_ROWS):
+            rows = [key | asdict(place) for place in places[start : start + _MAX_ROWS]]
+            with self._db.write() as connection:
+                upsert(connection, table, rows)
+
+    def positions(self, project: Project, task_ids: Sequence[int]) -> dict[int, int]:
+        """Return the positions of some tasks in the queue of the project's version."""
+        table = t.queue_places
+        query = sa.select(table.c.task_id, table.c.position).where(of_version(project, table))
+        with self._db.read() as connection:
+            rows = execute_for(connection, query, table.c.task_id, task_ids)
+        return {row.task_id: row.position for row in rows}
 
     def _set_state(self, draft: Project, state: str) -> None:
         table = t.model_versions

@@ -191,6 +191,39 @@ def test_a_sampled_pool_is_covered_nearly_as_well_as_a_whole_one():
     assert coverage(n_candidates=2500, n_references=2000) > 0.98 * coverage()
 
 
+def prelabeled(share=1.0, **fields):
+    """Return 40 texts in a circle that annotators are sure about but for numbers 7 and 30."""
+    sure = np.tile([[0.95, 0.05]], (40, 1))
+    sure[[7, 30]] = [[0.5, 0.5], [0.4, 0.6]]
+    vectors = directions(*np.linspace(0, 350, 40))
+    return PoolView(
+        np.arange(40), vectors, posteriors=sure, prelabeled_share=share, agreement=0.5, **fields
+    )
+
+
+def test_where_labels_are_there_the_probably_wrong_ones_come_first_with_their_errors():
+    ordering = ordered(prelabeled(), duplicate_similarity=2.0)
+    assert set(ordering.positions[:2].tolist()) == {7, 30}
+    assert "expected errors 0.50" in ordering.reasons[ordering.positions.tolist().index(7)]
+    assert ordering.diagnostics.expected_corrections == pytest.approx(0.5 + 0.4 + 38 * 0.05)
+
+
+def test_where_nobody_has_labeled_clear_texts_come_first():
+    ordering = ordered(prelabeled(share=0.0), quota_power=0.0, duplicate_similarity=2.0)
+    assert not {7, 30} & set(ordering.positions[:10].tolist())
+    assert ordering.diagnostics.expected_corrections is None
+
+
+def test_expected_errors_of_spans_or_of_several_questions_decide_without_posteriors():
+    errors = np.full(40, 0.2)
+    errors[[3, 21]], errors[5] = 3.0, np.nan
+    ordering = ordered(
+        replace(prelabeled(), posteriors=None, expected_errors=errors), duplicate_similarity=2.0
+    )
+    assert set(ordering.positions[:2].tolist()) == {3, 21}
+    assert "expected errors 3.00" in ordering.reasons[0]
+
+
 def two_groups(**fields):
     """Return 60 texts of one direction and 20 of another, annotators sure of the larger only."""
     vectors = directions(*([0.0] * 60 + [90.0] * 20))

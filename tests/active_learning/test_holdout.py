@@ -30,16 +30,33 @@ def test_ranks_are_even_and_independent_of_ids():
     assert abs(np.corrcoef(ranks, np.arange(10_000))[0, 1]) < 0.03
 
 
-def test_one_in_ten_of_an_order_is_of_the_holdout_in_random_order():
-    order = list(range(5000))
-    served = with_holdout(order, seed=1)
+def n_among(examples):
+    return sum(in_holdout(n, seed=1) for n in examples)
+
+
+def test_the_holdout_is_asked_about_often_at_first_and_less_later_in_random_order():
+    served = with_holdout(list(range(5000)), seed=1, share=0.2)
     held_out = [n for n in served if in_holdout(n, seed=1)]
-    for end in (100, 1000, 4000):
-        assert sum(in_holdout(n, seed=1) for n in served[:end]) == pytest.approx(end / 10, abs=1)
+    assert [n_among(served[:end]) for end in (50, 150, 600, 2400)] == [10, 30, 69, 138]
     ranks = [holdout_rank(n, seed=1) for n in held_out]
     assert ranks == sorted(ranks)
     rest = [n for n in served if not in_holdout(n, seed=1)]
     assert rest == sorted(rest)
+
+
+def test_a_new_order_goes_on_where_people_are():
+    order = list(range(5000))
+    served = with_holdout(order, seed=1)
+    answered, rest = served[:400], [n for n in order if n not in set(served[:400])]
+    again = with_holdout(rest, seed=1, answered=answered)
+    assert n_among([*answered, *again[:400]]) == n_among(served[:800])
+    assert again[:400] == served[400:800]
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_the_share_of_the_holdout_is_bounded(share):
+    served = with_holdout(list(range(1000)), seed=1, share=share)
+    assert n_among(served[:20]) == 20 * share
 
 
 @settings(deadline=None)

@@ -39,11 +39,12 @@ from backend.pipeline.ensemble import AnnotatorEnsemble
 from backend.pipeline.events import EventService
 from backend.pipeline.export import Exporter
 from backend.pipeline.llm_budget import LLMBudgetPlanner
+from backend.pipeline.ordering import Orderer
 from backend.pipeline.pool import GuidelinesReader
 from backend.pipeline.predict import Labeler, PredictionService, StudentPredictor
 from backend.pipeline.prelabel import PreAnnotator, PrelabelSteps, chunk_work, prelabel
 from backend.pipeline.publish import Publisher
-from backend.pipeline.release import MakeStrategy, Orderer, ReleaseBuilder
+from backend.pipeline.release import MakeStrategy, ReleaseBuilder
 from backend.pipeline.rounds.cleanup import RoundCleaner
 from backend.pipeline.rounds.context import RoundContext, RoundPlan
 from backend.pipeline.rounds.promote import PromoteStep

@@ -1,0 +1,116 @@
+"""Tasks are ordered before and while they are labeled; predictions come with their places."""
+
+from __future__ import annotations
+
+import pytest
+
+from backend.domain.holdout import holdout_seed, in_holdout
+from backend.errors import LanguageModelUnavailable
+from backend.pipeline.status import read_queue
+from tests.pipeline.conftest import CHUNK, House, KilledHere, PlainSteps
+
+N_TASKS = 120
+
+
+@pytest.fixture
+def house(stores) -> House:
+    return House(stores, orders_queue=True, chunk=CHUNK)
+
+
+def places(house, project_id):
+    return [p.task_id for p in house.releases.places(house.projects.get(project_id))]
+
+
+def reasons(house, project_id):
+    return [p.reason for p in house.releases.places(house.projects.get(project_id))]
+
+
+def rows(house, project_id):
+    return list(house.remote(project_id).predictions.values())
+
+
+def stopped_after(house, project_id, step, number):
+    steps = PlainSteps()
+    steps.kill_after = (step, number)
+    with pytest.raises(KilledHere):
+        house.prelabel(project_id, steps)
+
+
+def test_all_tasks_have_a_place_before_the_llm_is_asked(house):
+    project_id = house.connected(N_TASKS)
+    stopped_after(house, project_id, "rank", 1)
+    assert house.annotator.asked == []
+    assert sorted(places(house, project_id)) == sorted(house.remote(project_id).tasks)
+    seed = holdout_seed(project_id)
+    held_out = [p for p in house.releases.places(house.projects.get(project_id)) if p.is_holdout]
+    assert held_out
+    assert all(in_holdout(p.task_id, seed=seed) for p in held_out)
+
+
+def test_the_first_tasks_of_the_queue_are_labeled_first_and_scores_are_places(house):
+    project_id = house.connected(N_TASKS)
+    stopped_after(house, project_id, "serve", 1)
+    scores = {row.task_id: row.score for row in rows(house, project_id)}
+    first = places(house, project_id)[: len(scores)]
+    assert sorted(scores, key=scores.__getitem__) == first
+    assert scores[first[0]] == pytest.approx(0.5 / N_TASKS)
+    project = house.projects.get(project_id)
+    assert house.remote(project_id).info.model_version == project.model_version
+
+
+def test_the_order_follows_the_labels_and_imports_nothing_twice(house):
+    house.similarity.is_silent = False
+    project_id = house.connected(N_TASKS)
+    stopped_after(house, project_id, "rank", 1)
+    before = reasons(house, project_id)
+    seen: dict[int, float] = {}
+    steps = PlainSteps()
+    steps.kill_after = ("rank", 20)
+    with pytest.raises(KilledHere):
+        house.prelabel(project_id, steps)
+    assert not any("expected errors" in reason for reason in before)
+    assert sum("expected errors" in reason for reason in reasons(house, project_id)) > 10
+    for row in rows(house, project_id):
+        assert row.task_id not in seen, "imported twice"
+        seen[row.task_id] = row.score
+    assert len(seen) > N_TASKS // 2
+    queue = read_queue(house.stores, house.projects.get(project_id))
+    assert queue.is_early
+    assert queue.n_evidence > 2 * CHUNK
+
+
+def test_a_release_in_the_final_order_follows_the_last_label(house):
+    project_id = house.connected(N_TASKS)
+    house.prelabel(project_id)
+    project = house.projects.get(project_id)
+    assert not read_queue(house.stores, project).is_early
+    assert {row.model_version for row in rows(house, project_id)} == {project.model_version}
+    assert house.orderer.rank(project_id) == {"is_ranked": 0}
+    assert house.orderer.is_settled(project)
+
+
+def test_an_order_is_there_without_the_llm(house):
+    house.similarity.is_silent = False
+    house.annotator.failure = LanguageModelUnavailable("down")
+    project_id = house.connected(N_TASKS)
+    stopped_after(house, project_id, "serve", 1)
+    scores = {row.task_id: row.score for row in rows(house, project_id)}
+    order = [task_id for task_id in places(house, project_id) if task_id in scores]
+    assert scores
+    assert sorted(scores, key=scores.__getitem__) == order
+
+
+def test_texts_that_could_not_be_embedded_in_time_follow_the_others(house):
+    project_id = house.connected(N_TASKS)
+    house.synchronizer.sync(project_id)
+    project = house.projects.get(project_id)
+    aggregated, unread = house.aggregator.preview(project, embed_s=0.0)
+    assert unread == []  # all fit into the first slice
+    late = sorted(house.remote(project_id).tasks)[:30]
+    kept = house.aggregator.pool(project)
+    some = [at for at, example in enumerate(kept.examples) if example.id not in late]
+    part = house.ensemble.aggregate(
+        kept.select(some).with_weak_labels([]), house.ensemble.state(project)
+    )
+    house.releaser.rank(part, late, 0)
+    assert sorted(places(house, project_id)[-30:]) == late
