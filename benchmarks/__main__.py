@@ -222,14 +222,16 @@ def selftrain(
 def rounds(
     json_file: Annotated[Path, typer.Option("--json", help="Report to write.")],
     data: Annotated[Path, typer.Option(help="JSONL with a text and a gold label per row.")],
-    humans: Annotated[int, typer.Option(help="Texts with simulated human labels.")] = 0,
+    humans: Annotated[
+        str, typer.Option(help="Texts with simulated human labels; 16,32,64: a round follows each.")
+    ] = "0",
     recipe: Annotated[str, typer.Option(help="Round recipe: default or paper.")] = "default",
     limit: Annotated[int, typer.Option(help="Texts in the pool, drawn.")] = 2000,
     student: Annotated[
         str, typer.Option("--small-model", help="The student's recipe, as STUDENT_RECIPE.")
     ] = "default",
     order: Annotated[
-        str, typer.Option(help="Order of the human labels: queue, or random.")
+        str, typer.Option(help="Who chooses them: queue, random, uncertainty or maxherding.")
     ] = "queue",
     seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
     answers: Annotated[
@@ -239,7 +241,8 @@ def rounds(
     """Measure what whole rounds add to the annotators, over a simulated Label Studio."""
     from benchmarks.rounds import RoundsRun, run
 
-    config = RoundsRun(data, humans, recipe, limit, student, order, seed, answers)
+    sizes = tuple(sorted(int(n) for n in humans.split(",")))
+    config = RoundsRun(data, sizes, recipe, limit, student, order, seed, answers)
     report = Report("rounds", config.parameters())
     run(report, config, console=_console)
     _finish(report, json_file)

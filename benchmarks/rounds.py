@@ -49,6 +49,7 @@ from benchmarks.round_scores import (
     net_gain,
     score_table,
 )
+from benchmarks.rounds_orders import ORDERS
 from benchmarks.simulated_label_studio import BACKEND_URL, SimulatedPlatform
 
 _SEED = 0
@@ -63,17 +64,17 @@ class RoundsRun:
 
     Args:
         data: The data set's file.
-        n_humans: Number of texts with human labels.
+        humans: Numbers of texts with human labels, ascending; a round follows each.
         recipe: The round's recipe.
         limit: Number of drawn texts in the pool.
         student: The student's recipe.
-        order: Texts with human labels: the first of the "queue", or "random" ones.
+        order: Who chooses the next texts with human labels, of `ORDERS`.
         seed: Draws the texts.
         answers: Folder that caches the LLM's answers between runs; tokens count new ones only.
     """
 
     data: Path
-    n_humans: int = 0
+    humans: tuple[int, ...] = (0,)
     recipe: str = "default"
     limit: int = 2000
     student: str = "default"
@@ -85,7 +86,7 @@ class RoundsRun:
         """Return the parameters as the report names them."""
         return {
             "data": self.data.name,
-            "humans": self.n_humans,
+            "humans": list(self.humans) if len(self.humans) > 1 else self.humans[0],
             "recipe": self.recipe,
             "limit": self.limit,
             "small_model": self.student,
@@ -185,17 +186,20 @@ def _measure(report: Report, simulation: SimulatedProject, console: Console) -> 
     steps = [{"step": "prelabel", **_pool_scores(simulation)}]
     before = _served(simulation)
     console.print(steps[-1])
-    if simulation.config.n_humans:
-        _submit_human_labels(simulation, simulation.config.n_humans)
     steps_of_round = replace(services.round_steps, cleaner=_KeepsStudents())
-    run_round(project_id, simulation.steps, steps_of_round, is_asked=True)
-    steps += _cycles(simulation, 1)
+    curve: list[dict[str, Any]] = []
+    for number, n_humans in enumerate(simulation.config.humans, start=1):
+        _submit_human_labels(simulation, n_humans)
+        run_round(project_id, simulation.steps, steps_of_round, is_asked=True)
+        steps += _cycles(simulation, number)
+        scores = {"pool": _pool_scores(simulation), "test": _test_scores(simulation)}
+        curve.append({"n": n_humans, **scores})
     seconds = time.perf_counter() - started
     steps.append({"step": "released", **_pool_scores(simulation)})
     for step in steps[1:]:
         console.print(step)
-    on_test = _test_scores(simulation)
-    report.results = _results(simulation, steps) | {"test": on_test, "seconds": round(seconds, 1)}
+    measured = {"test": curve[-1]["test"], "curve": curve, "seconds": round(seconds, 1)}
+    report.results = _results(simulation, steps) | measured
     report.results |= _interval_coverage(simulation) | _true_gain(simulation, before)
     services.round_steps.cleaner.clean(project_id)
     report.results["round_mb"] = round(_folder_size(services.models / project_id) / 1e6, 1)
@@ -204,16 +208,15 @@ def _measure(report: Report, simulation: SimulatedProject, console: Console) -> 
 
 
 def _submit_human_labels(simulation: SimulatedProject, n_humans: int) -> None:
-    """Submit gold labels as human labels of the queue's first tasks, or of drawn ones."""
+    """Submit gold labels as human labels until there are `n_humans`, in the order asked for."""
     services = simulation.services
     project = services.stores.projects.get(simulation.platform.project_id)
     if project is None:
         raise ValueError("the project is not there")
-    ids = [place.task_id for place in services.stores.releases.places(project)]
-    if simulation.config.order == "random":
-        ids = np.random.default_rng(simulation.config.seed).permutation(sorted(ids)).tolist()
+    n_new = n_humans - len(services.stores.tasks.human_labels(project.id))
+    ids = ORDERS[simulation.config.order](services, project, n_new, simulation.config.seed)
     schema = services.config.read_schema(simulation.data.label_config)
-    for task_id in ids[:n_humans]:
+    for task_id in ids:
         human = gold_label(schema.questions[0], task_id, simulation.gold[task_id])
         prediction = services.config.write_prediction(schema, [human], "", None)
         if prediction is not None:
@@ -352,7 +355,7 @@ def _results(simulation: SimulatedProject, steps: Sequence[dict[str, Any]]) -> d
         "fused_accuracy": last["fused"],
         "measure": "accuracy" if simulation.data.kind.is_exclusive else "micro F1",
         "small_model_accuracy": last.get("small-model"),
-        "n_human_labels": simulation.config.n_humans,
+        "n_human_labels": simulation.config.humans[-1],
         "tokens_in": sum(each.n_tokens_in for each in usage),
         "tokens_out": sum(each.n_tokens_out for each in usage),
         "estimated_accuracy": estimate and round(estimate["value"], 4),

@@ -10,6 +10,8 @@ from typing import Any, cast
 
 import numpy as np
 
+from benchmarks.rounds_curves import curve_tables, is_curve
+
 _CAPABLE, _SMALL = "qwen2.5-coder-1.5b", "smollm2-135m"
 _SINGLE = ("sst2", "mr", "trec", "ag_news", "sms_spam", "tweet_emotion", "tweet_offensive")
 _SPANS = {"bc5cdr": 5.0, "wnut17": 3.0}
@@ -60,8 +62,10 @@ def write_rounds_page(folder: Path) -> list[Path]:
     if not sources:
         return []
     page = folder / "rounds.md"
-    runs = grouped([json.loads(source.read_text(encoding="utf-8")) for source in sources])
-    page.write_text("\n".join(_lines(runs)), encoding="utf-8")
+    reports = [json.loads(source.read_text(encoding="utf-8")) for source in sources]
+    lines = _lines(grouped([report for report in reports if not is_curve(report)]))
+    lines += curve_tables([report for report in reports if is_curve(report)])
+    page.write_text("\n".join(lines), encoding="utf-8")
     return [page]
 
 
