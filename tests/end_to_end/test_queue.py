@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from backend.domain.projects import Prediction, QueuePlace
+from backend.pipeline.status import read_queue
 from tests.end_to_end.browser import open_browser
 from tests.end_to_end.data import reviews
 from tests.end_to_end.people import signed_up
@@ -142,6 +143,38 @@ def test_another_order_is_followed_at_once_but_an_open_task_stays(films, anna, b
     assert take(ben, films) == backwards[0]
     anna.annotate(opened, confirmed[opened])
     assert take(anna, films) == backwards[1]
+
+
+def test_an_order_is_there_while_the_llm_labels_and_follows_its_labels(anna, stack):
+    n_rows = 400
+    project = stack.new_project("Early", SENTIMENT, texts(reviews(n_rows, start=3400)))
+    stores, reasons = stack.services.stores, dict[int, dict[int, str]]()
+
+    def note_order() -> bool:
+        stored = stores.projects.find(project.number)
+        queue = read_queue(stores, stored) if stored else None
+        if stored and queue and queue.is_early:
+            places = stores.releases.places(stored)
+            reasons[queue.n_evidence] = {place.task_id: place.reason for place in places}
+        return bool(stored and len(reasons) > 1 and stores.labels.has_published(stored))
+
+    wait_for(note_order, what="two early orders", found=lambda: [*reasons], within_s=120)
+    stored = stores.projects.find(project.number)
+    assert stored is not None
+    assert stores.labels.progress(stored).n_to_label > 0
+    first, later = (reasons[n] for n in sorted(reasons)[:2])
+    assert len(first) == len(later) == n_rows
+    assert first != later
+    wait_for(
+        lambda: stores.projects.served_version(stored.id) is not None,
+        what="the first predictions to be served",
+    )
+    begun = take(anna, project)
+    imported = [task for task in project.tasks() if task["predictions"]]
+    assert begun in {task["id"] for task in imported}
+    assert all(len(task["predictions"]) == 1 for task in imported)
+    project.wait_until_labelled(n_rows)
+    assert take(anna, project) == begun
 
 
 def test_tasks_that_are_imported_later_are_served_between_the_others(anna, stack):

@@ -37,7 +37,7 @@ def test_all_tasks_are_released_in_the_order_of_the_queue(house):
     assert house.synchronizer.work_due(project_id) is None
 
 
-def test_every_tenth_task_is_of_the_random_audit_slice(house):
+def test_tasks_of_the_random_holdout_are_marked(house):
     project_id = house.connected(40)
     house.prelabel(project_id)
     places = house.releases.places(house.projects.get(project_id))
@@ -149,7 +149,7 @@ def test_the_question_is_told_to_the_strategy_in_words(stores):
     project_id = house.connected(12)
     house.prelabel(project_id)
     question = "What does the reviewer think of the product?"
-    assert told == [f"{question} Sentiment (Positive, Negative)."]
+    assert set(told) == {f"{question} Sentiment (Positive, Negative)."}
     project = house.projects.get(project_id)
     assert house.reporter.queue(project)["strategy"] == "random"
 
@@ -177,7 +177,7 @@ def test_after_a_round_the_strategy_sees_the_student_s_posteriors(stores, tmp_pa
     project_id = house.connected(40)
     house.prelabel(project_id)
     house.round(project_id)
-    before, after = shown
+    before, after = shown[-2:]
     assert before.student_posteriors is None
     assert after.student_posteriors.shape == (40, 2)
     assert after.student_posteriors.sum(axis=1) == pytest.approx(np.ones(40))
@@ -192,8 +192,9 @@ def test_the_strategy_is_told_how_far_the_annotators_agree(stores):
     )
     house.similarity.is_silent = False
     house.prelabel(house.connected(120))
-    assert shown[0].agreement is not None
-    assert -1.0 <= shown[0].agreement <= 1.0
+    assert shown[0].agreement is None  # nobody has labeled anything
+    assert shown[-1].agreement is not None
+    assert -1.0 <= shown[-1].agreement <= 1.0
 
 
 def test_a_queue_that_is_left_to_the_user_is_not_touched(stores):
