@@ -268,3 +268,18 @@ def test_probabilities_are_a_posterior_in_any_order_of_the_answers(drawn, random
     shuffled = list(answers)
     random.shuffle(shuffled)
     assert estimate_consensus(ONE_OF, shuffled) == found
+
+
+def test_people_are_compared_with_the_others_who_answered_the_same_tasks():
+    said = [(1, 7, "a"), (1, 8, "a"), (2, 7, "b"), (2, 8, "a"), (2, 9, "b"), (3, 7, "c")]
+    answers = [human_answer(task, person, label) for task, person, label in said]
+    answers.append(human_answer(3, None, "c"))
+    found = {one.person: one for one in estimate_consensus(ONE_OF, answers).people}
+    assert {person: (one.n_answers, one.n_shared) for person, one in found.items()} == {
+        **{7: (3, 3), 8: (2, 2), 9: (1, 1)}
+    }
+    assert found[7].agreement == pytest.approx((1 + 0.5 + 1) / 3)
+    assert found[8].agreement == pytest.approx((1 + 0) / 2)
+    assert found[9].agreement == pytest.approx(0.5)
+    assert found[7].accuracy > found[8].accuracy
+    assert estimate_consensus(ONE_OF, []).people == ()

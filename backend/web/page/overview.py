@@ -27,7 +27,7 @@ _MAX_BARS = 30
 
 def view(visit: Visit) -> dict[str, Any]:
     """Return the project's state, as `status --json` does, and its plots."""
-    state = visit.services.reporter.project(visit.project)
+    state = visit.state()
     left = state["seconds_left"]
     names = [name for name in state["questions"] if name in state["advice"] or state["labels"]]
     return {

@@ -11,6 +11,7 @@ from flask import Response
 from werkzeug.datastructures import MultiDict
 
 from backend.domain.projects import Project
+from backend.web.page.states import RecentStates
 
 if TYPE_CHECKING:
     from backend.services import Services
@@ -25,6 +26,13 @@ class Visit:
     part: Part
     args: Mapping[str, str] = field(default_factory=dict)
     form: MultiDict[str, str] = field(default_factory=MultiDict)
+    recent: RecentStates = field(default_factory=RecentStates)
+
+    def state(self) -> Mapping[str, Any]:
+        """Return the project's state as `status --json` tells it, of this moment or a bit older."""
+        project = self.project
+        key = f"{project.id} {project.model_version}"
+        return self.recent.get(key, lambda: self.services.reporter.project(project))
 
     def url(self, action: str = "", **changes: object) -> str:
         """Return the tab's address, or an action's of it, with its query changed in these names."""

@@ -15,7 +15,7 @@ _MAX_CELLS = 20  # labels of a matrix; of more the frequent confusions are told
 
 def view(visit: Visit) -> dict[str, Any]:
     """Return what the last round that measured each question found."""
-    state = visit.services.reporter.project(visit.project)
+    state = visit.state()
     found = []
     for at, name in enumerate(state["questions"]):
         measured = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from dataclasses import replace
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -34,7 +35,6 @@ from backend.web.page import (
     accept,
     label_issues,
     overview,
-    projects,
     quality,
     queue,
     rounds,
@@ -42,6 +42,7 @@ from backend.web.page import (
 )
 from backend.web.page.formatting import FILTERS
 from backend.web.page.part import Part, Visit
+from backend.web.page.states import RecentStates
 
 if TYPE_CHECKING:
     from backend.services import Services
@@ -126,11 +127,17 @@ def page_blueprint(services: Services) -> Blueprint:
         static_url_path="/static",
     )
 
+    recent = RecentStates()
+
+    def visit_of(project: str, name: str) -> Visit:
+        return replace(_visit(services, project, name), recent=recent)
+
     @blueprint.get("/")
     def index() -> str | Response:
         if not asks_for_page(request):
             return jsonify(HEALTH)
-        return _render(services, "projects.html", projects.view(services))
+        found = recent.get("", services.reporter.overview)
+        return _render(services, "projects.html", {"overview": found})
 
     @blueprint.get("/projects/<project>/")
     def first_tab(project: str) -> AnyResponse:
@@ -138,25 +145,26 @@ def page_blueprint(services: Services) -> Blueprint:
 
     @blueprint.get("/projects/<project>/<name>")
     def tab(project: str, name: str) -> str:
-        visit = _visit(services, project, name)
+        visit = visit_of(project, name)
         values = {"visit": visit, "project": visit.project, "parts": PARTS}
         return _render(services, f"{name}.html", values | dict(visit.part.view(visit)))
 
     @blueprint.get("/projects/<project>/<name>/<file>")
     def part_file(project: str, name: str, file: str) -> Response:
-        visit = _visit(services, project, name)
+        visit = visit_of(project, name)
         make = visit.part.files.get(file) or abort(404)
         return make(visit)
 
     @blueprint.post("/projects/<project>/<name>/<action>")
     def act(project: str, name: str, action: str) -> AnyResponse:
         """Do what a form asks for, and show its tab again with what came of it."""
-        visit = _visit(services, project, name)
+        visit = visit_of(project, name)
         answer = visit.part.actions.get(action) or abort(404)
         try:
             flash(answer(visit))
         except InvalidRequest as exc:
             flash(str(exc), "error")
+        recent.forget()
         return redirect(visit.url(), 303)
 
     @blueprint.get("/static/plotly.min.js")

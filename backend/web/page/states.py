@@ -1,0 +1,39 @@
+"""Keep what was counted about projects for a moment: pages of large ones cost little again."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+_MAX_SHARE = 0.1
+
+
+@dataclass
+class RecentStates:
+    """Remembers states by key for ten times as long as it took to count them.
+
+    So at most a tenth of one thread's time goes into counting, however often pages are loaded;
+    those who ask for the same state meanwhile wait for the one count.
+    """
+
+    clock: Callable[[], float] = time.monotonic
+    _found: dict[str, tuple[float, Mapping[str, Any]]] = field(default_factory=dict, init=False)
+    _locks: dict[str, threading.Lock] = field(default_factory=dict, init=False)
+
+    def get(self, key: str, count: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
+        """Return the state under a key, counted anew when it is too old."""
+        with self._locks.setdefault(key, threading.Lock()):
+            until, state = self._found.get(key, (0.0, {}))
+            started_at = self.clock()
+            if started_at >= until:
+                state = count()
+                ended_at = self.clock()
+                self._found[key] = (ended_at + (ended_at - started_at) / _MAX_SHARE, state)
+            return state
+
+    def forget(self) -> None:
+        """Have everything counted anew: something was changed on the page."""
+        self._found.clear()
