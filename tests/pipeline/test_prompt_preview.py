@@ -17,7 +17,7 @@ TEXT = "a good secret"
 
 @pytest.fixture
 def model() -> FakeLanguageModel:
-    return FakeLanguageModel(lambda prompt: {"positive": 0.8, "negative": 0.1})
+    return FakeLanguageModel(lambda prompt: {"positive": 0.8}, n_context_tokens=2048)
 
 
 @pytest.fixture
@@ -34,11 +34,11 @@ def preview(house, model) -> PromptPreview:
     return PromptPreview(cached, lambda *_: [(0,)], house.ensemble, house.guidelines)
 
 
-def connected(house):
-    number = house.platform.create_project(SENTIMENT, title="Reviews")
-    house.platform.import_tasks(number, [{"text": TEXT}])
+def connected(house, config=SENTIMENT, data=None):
+    number = house.platform.create_project(config, title="Reviews")
+    house.platform.import_tasks(number, [data or {"text": TEXT}])
     project_id = house.platform.projects[number].info.id
-    house.events.connect(project_id, SENTIMENT)
+    house.events.connect(project_id, config)
     house.synchronizer.sync(project_id)
     return house.projects.get(project_id), house.tasks.ids(project_id)[0]
 
@@ -67,3 +67,41 @@ def test_a_task_that_is_gone_has_no_prompts(house, preview):
     project, _ = connected(house)
     with pytest.raises(InvalidRequest, match="task 99 is not there"):
         preview.prompts(project, 99, has_text=False)
+
+
+LABELS = '<Labels name="ner" toName="text"><Label value="Person"/><Label value="Place"/></Labels>'
+CHOICES = (
+    '<Choices name="tone" toName="text"><Choice value="Angry"/><Choice value="Calm"/></Choices>'
+)
+
+
+@pytest.mark.parametrize(
+    ("tags", "questions"),
+    [
+        (LABELS, {"ner"}),
+        (CHOICES.replace("toName", 'choice="multiple" toName'), {"tone"}),
+        ('<TextArea name="summary" toName="text"/>', {"summary"}),
+        ('<Number name="stars" toName="text" min="1" max="100"/>', {"stars"}),
+        (LABELS + CHOICES.replace("toName", 'perRegion="true" toName'), {"ner"}),
+        (
+            CHOICES
+            + '<Choices name="why" toName="text" visibleWhen="choice-selected" whenTagName="tone" '
+            'whenChoiceValue="Angry"><Choice value="Delay"/><Choice value="Price"/></Choices>',
+            {"tone"},
+        ),
+        ('<Choices name="asked" toName="text" value="$options"/>', {"asked"}),
+    ],
+)
+def test_prompts_of_every_kind_are_masked_and_shown(house, preview, tags, questions):
+    config = f'<View><Text name="text" value="$text"/>{tags}</View>'
+    data = {"text": TEXT, "options": [{"value": "a hidden one"}, {"value": "another"}]}
+    project, task_id = connected(house, config, data)
+    masked = preview.prompts(project, task_id, has_text=False)
+    assert questions <= {one.question for one in masked}
+    assert not any(
+        "secret" in text or "hidden" in text for one in masked for _, text in one.messages
+    )
+    shown = preview.prompts(project, task_id, has_text=True)
+    assert any(TEXT in text for one in shown for _, text in one.messages)
+    if "$options" in tags:
+        assert any("a hidden one" in text for one in shown for _, text in one.messages)
