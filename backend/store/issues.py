@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from backend.domain.projects import ProjectId
 from backend.store import tables as t
 from backend.store.database import Repository, execute_for, insert_into, now
-from backend.store.tables import existing, submitted
+from backend.store.tables import existing, human_answers
 
 
 class Dismissal(NamedTuple):
@@ -63,10 +63,13 @@ class IssueStore(Repository):
     def standing(
         self, project_id: ProjectId, task_ids: Collection[int], since: datetime
     ) -> set[int]:
-        """Return which tasks exist and have no answer by people that is newer than `since`."""
+        """Return which tasks exist and have no answer by people that is newer than `since`.
+
+        A label that was accepted as an annotation is nobody's answer.
+        """
         tasks, labels = t.tasks, t.human_labels
         is_answered = sa.exists().where(
-            submitted(project_id), labels.c.task_id == tasks.c.id, labels.c.updated_at > since
+            human_answers(project_id), labels.c.task_id == tasks.c.id, labels.c.updated_at > since
         )
         query = sa.select(tasks.c.id).where(existing(tasks, project_id), ~is_answered)
         with self._db.read() as connection:

@@ -46,7 +46,11 @@ def test_a_dismissal_ends_with_the_text_and_with_the_task(issues, tasks, project
 def test_an_issue_stands_until_people_answer_after_it_was_found(issues, tasks, project):
     moment = datetime.now(UTC)
     given = (None, ({"value": 1},), False, False)
-    labels = (HumanLabel(7, 1, *given, moment), HumanLabel(8, 2, *given, moment))
+    labels = (
+        HumanLabel(7, 1, *given, moment),
+        HumanLabel(8, 2, *given, moment),
+        HumanLabel(9, 3, *given, moment, is_copied=True),
+    )
     tasks.save(project.id, [Task(n, {"text": "one"}) for n in (1, 2, 3)])
     tasks.apply(project.id, Event("ANNOTATION_CREATED", annotations=labels), None)
     ids = [1, 2, 3, 99]
