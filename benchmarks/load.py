@@ -23,7 +23,7 @@ from rich.console import Console
 
 from backend.domain.projects import ProjectId
 from backend.launcher.embedded_models import ENCODERS
-from backend.launcher.processes import Processes
+from backend.launcher.processes import Processes, free_port
 from backend.settings import Settings
 from backend.supervise import worker_command
 from benchmarks.datasets import read_rows
@@ -63,7 +63,8 @@ def run(report: Report, config: LoadRun, *, console: Console) -> None:
     ):
         home = Path(folder) / "home"
         _link_encoders(lasting.home.absolute(), home)
-        settings = replace(Settings(), home=home, sync_interval_s=5.0)
+        port = free_port(9190, name="web", console=console)
+        settings = replace(Settings(), home=home, port=port, sync_interval_s=5.0)
         script = Script(CONFIG, settings.own_url, texts, config.n_tasks, config.n_projects)
         with open_cluster(processes, settings, script, latency_s=config.latency_s) as cluster:
             fill_stored(cluster.services, texts)
