@@ -125,16 +125,20 @@ def _measure_webhooks(report: Report, cluster: Cluster, servers: Servers, config
         n_before = cluster.counts()["n_predicted"]
         payloads = [annotation(1_000_000 + n_sent + i) for i in range(n)]
         n_sent += n
-        ours = post_at_rate(servers.web_url, payloads, rate)
+        ours, n_refused = post_at_rate(servers.web_url, payloads, rate)
         n_labeled = cluster.counts()["n_predicted"] - n_before
         some = [annotation(9_000_000 + i) for i in range(_BARE_S * rate)]
-        bare = post_at_rate(servers.bare_url, some, rate, timeout_s=LABEL_STUDIO_TIMEOUT_S)
+        bare, n_refused_bare = post_at_rate(
+            servers.bare_url, some, rate, timeout_s=LABEL_STUDIO_TIMEOUT_S
+        )
         report.results |= {
             f"webhook_{rate}_p99_ms": round(1000 * percentile(ours, 99), 1),
             f"webhook_{rate}_max_ms": round(1000 * max(ours), 1),
         }
         report.notes |= {
             f"bare_webhook_{rate}_p99_ms": round(1000 * percentile(bare, 99), 1),
+            f"webhooks_refused_at_{rate}": n_refused,
+            f"bare_webhooks_refused_at_{rate}": n_refused_bare,
             f"labels_per_s_at_{rate}": round(n_labeled / config.seconds, 1),
         }
     events = stores.tasks.events(ProjectId(f"1.{CREATED_UNIX}"))
@@ -232,21 +236,26 @@ def post_webhook(url: str, payload: dict[str, Any], timeout_s: float) -> None:
 
 def post_at_rate(
     url: str, payloads: Sequence[dict[str, Any]], rate_per_s: int, *, timeout_s: float | None = None
-) -> list[float]:
-    """Post payloads at a fixed rate, independent of the answers; return each call's seconds.
+) -> tuple[list[float], int]:
+    """Post payloads at a fixed rate, independent of the answers.
+
+    Returns each call's seconds, and how many were refused or given up.
+
 
     A call's time runs from the moment at which it was due, so that a queue in the client counts.
-    With `timeout_s` a call ends there, as Label Studio's do after one second. Those that are
-    refused are counted by what is stored.
+    With `timeout_s` a call ends there, as Label Studio's do after one second.
     """
     started = time.perf_counter()
 
-    def call(index: int) -> float:
+    def call(index: int) -> tuple[float, bool]:
         due = started + index / rate_per_s
         time.sleep(max(0.0, due - time.perf_counter()))
+        is_refused = True
         with suppress(requests.Timeout, requests.HTTPError):
             post_webhook(url, payloads[index], timeout_s or _TIMEOUT_S)
-        return time.perf_counter() - due
+            is_refused = False
+        return time.perf_counter() - due, is_refused
 
     with ThreadPoolExecutor(32) as pool:
-        return list(pool.map(call, range(len(payloads))))
+        calls = list(pool.map(call, range(len(payloads))))
+    return [seconds for seconds, _ in calls], sum(is_refused for _, is_refused in calls)
