@@ -17,6 +17,7 @@ _NAMED = re.compile(
 )
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _HALF_DAY = 12
+_MAX_CHARS = 1_000
 
 
 def parse_date(answer: str, date_format: str) -> str | None:
@@ -26,6 +27,8 @@ def parse_date(answer: str, date_format: str) -> str | None:
     format has no date, a time is enough; a date without a time begins at midnight. Neither is
     there for two different dates, nor for 3/4/2021, which has two readings.
     """
+    if len(answer) > _MAX_CHARS:
+        return None
     text = answer.strip().strip("\"'`.")
     try:
         return _formatted(datetime.strptime(text, date_format), date_format)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 _MAX_BLOCKS = 400
 _MAX_REPAIRS = 60
+_MAX_PASSES = 16
+_MAX_DEPTH = 200
 _CLOSING = {"{": "}", "[": "]"}
 _TOKEN = re.compile(
     r"""(?P<double>"(?:[^"\\]|\\.)*")
@@ -26,9 +29,10 @@ def json_blocks(text: str) -> Iterator[tuple[Any, bool]]:
     """Yield the outermost objects and lists in a text, and whether each of them is whole.
 
     Forgiven are single quotes, commas too many, line ends and unknown escapes in strings. Of a
-    block that breaks off, what is whole within it is kept. Cost: linear for what is well-formed.
+    block that breaks off, what is whole within it is kept. Cost: linear; after as much reading as
+    the text is long `_MAX_PASSES` times, the rest is left.
     """
-    at = 0
+    at, n_left = 0, _MAX_PASSES * len(text)
     for _ in range(_MAX_BLOCKS):
         starts = [start for start in (text.find("{", at), text.find("[", at)) if start >= 0]
         if not starts:
@@ -37,18 +41,21 @@ def json_blocks(text: str) -> Iterator[tuple[Any, bool]]:
         try:
             value, at = _DECODER.raw_decode(text, at)
         except (ValueError, RecursionError):
-            value, at, is_whole = _repaired(text, at)
+            value, at, is_whole, n_read = _repaired(text, at)
+            n_left -= n_read
         else:
             is_whole = True
         if value is not None:
             yield value, is_whole
+        if n_left < 0:
+            return
 
 
-def _repaired(text: str, start: int) -> tuple[Any, int, bool]:
-    """Return a block's value (None if it has none), where to read on, and whether it is whole."""
+def _repaired(text: str, start: int) -> tuple[Any, int, bool, int]:
+    """Return a block's value or None, where to read on, whether it is whole, and what was read."""
     tokens: list[str] = []
     closers: list[str] = []
-    points: list[tuple[int, str]] = []
+    points: deque[int] = deque(maxlen=_MAX_REPAIRS)
     at = start
     while match := _TOKEN.match(text, at):
         at = match.end()
@@ -60,6 +67,8 @@ def _repaired(text: str, start: int) -> tuple[Any, int, bool]:
                 tokens.pop()
         elif token in _CLOSING:
             closers.append(_CLOSING[token])
+            if len(closers) > _MAX_DEPTH:
+                return None, start + 1, False, at - start
         elif kind == "single":
             token = json.dumps(token[1:-1].replace("\\'", "'"), ensure_ascii=False)
         elif kind == "double":
@@ -68,15 +77,27 @@ def _repaired(text: str, start: int) -> tuple[Any, int, bool]:
             continue
         tokens.append(token)
         if kind in ("single", "double") or token in ("]", "}"):
-            points.append((len(tokens), "".join(reversed(closers))))
+            points.append(len(tokens))
         if not closers:
             value = _value("".join(tokens))
-            return (value, start + 1, False) if value is None else (value, at, True)
-    for n_tokens, ending in points[: -_MAX_REPAIRS - 1 : -1]:
-        value = _value("".join(tokens[:n_tokens]) + ending)
+            is_whole = value is not None
+            return value, at if is_whole else start + 1, is_whole, at - start
+    for n_tokens in reversed(points):
+        value = _value("".join(tokens[:n_tokens]) + _ending(tokens[:n_tokens]))
         if value is not None:
-            return value, len(text), False
-    return None, start + 1, False
+            return value, len(text), False, at - start
+    return None, start + 1, False, at - start
+
+
+def _ending(tokens: Sequence[str]) -> str:
+    """Return what closes the objects and lists that are open after the tokens."""
+    closers: list[str] = []
+    for token in tokens:
+        if token in _CLOSING:
+            closers.append(_CLOSING[token])
+        elif token in ("]", "}"):
+            closers.pop()
+    return "".join(reversed(closers))
 
 
 def _escaped(match: re.Match[str]) -> str:

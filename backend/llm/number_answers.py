@@ -44,6 +44,7 @@ _MAGNITUDES = {
 _UNCLEAR_UNITS = frozenset("KMBTG")
 """Kelvin or thousand, bytes or billion: without a blank K and M are a thousand and a million."""
 _MAX_DIGITS = 300
+_MAX_CHARS = 1_000
 
 
 def parse_number(
@@ -61,6 +62,8 @@ def parse_number(
         bounds: the least and the greatest value.
         step: the distance of possible values.
     """
+    if len(answer) > _MAX_CHARS:
+        return None
     text = _normalized(answer)
     first, _, rest = text.partition("\n")
     if rest and _ONLY_NUMBER.fullmatch(first):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import string
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
@@ -16,9 +17,11 @@ _QUOTES = frozenset(
 )
 _MORE_DASHES = frozenset("\u2043\u2212\u02d7")
 """Dashes that Unicode has in another category than the rest."""
-_EDGE = r"""[\s'"`.,;:!?()\[\]{}<>*_\u2018\u2019\u201c\u201d\u201e\u00ab\u00bb]+"""
-_EDGES = re.compile(rf"^{_EDGE}|{_EDGE}$")
-_ABBREVIATED = re.compile(r"(?:\.\.\.|\u2026)\W*$")
+_EDGES = string.whitespace + (
+    "'\"`.,;:!?()[]{}<>*_\u2018\u2019\u201c\u201d\u201e\u00ab\u00bb\u00a0\u202f\u3000"
+)
+_DOTS = re.compile(r"\.\.\.|\u2026")
+_LAST_WORD = re.compile(r"(?s).*\w")
 _MIN_LOOSE_CHARS = 3
 
 Mention = tuple[str, str]
@@ -74,7 +77,9 @@ class SearchableText:
         sentence around the words are dropped, and at last parts of words count. An abbreviation
         ("the long ... end") stands nowhere. No place cuts a character from its accents.
         """
-        bare = words if _ABBREVIATED.search(words) else _EDGES.sub("", words)
+        last = _LAST_WORD.match(words)
+        is_abbreviated = _DOTS.search(words, last.end() if last else 0) is not None
+        bare = words if is_abbreviated else words.strip(_EDGES)
         variants = list(dict.fromkeys((words, bare)))
         seen: set[Place] = set()
         for are_whole in (True, False):

@@ -25,8 +25,8 @@ from backend.llm.prompts.templates import (
 
 _MAX_TEXT_TOKENS = 128
 _MAX_NUMBER_TOKENS = 32
-_FENCE = re.compile(r"(?s)\s*```[\w-]*\s*\n(.*?)\n?\s*```\s*")
-_BOLD = re.compile(r"(?<![\w*])(\*\*|__)(?=\S)(.+?)(?<=\S)\1(?![\w*])", re.DOTALL)
+_FENCE = "```"
+_BOLD = re.compile(r"(?<![\w*])(\*\*|__)(?=\S)(.{1,1000}?)(?<=\S)\1(?![\w*])", re.DOTALL)
 _EXCLAMATION = re.compile(r"(?:sure|certainly|of course|absolutely)!\s*", re.IGNORECASE)
 _HERE_IS = (
     r"(?:(?:sure|certainly|of course|absolutely|okay|ok)[,.!]?\s+)?"
@@ -123,9 +123,7 @@ def clean_text(text: str, name: str = "", *, is_cut: bool = False) -> str:
     marks around all of it, bold type, and an offer of more help in a line of its own. An answer
     that was cut at its maximum length ends with its last whole sentence, if it has one.
     """
-    if fence := _FENCE.fullmatch(text):
-        text = fence[1]
-    text = _BOLD.sub(r"\2", text.strip())
+    text = _BOLD.sub(r"\2", _without_fence(text.strip()).strip())
     lines = [line for line in text.splitlines() if line.strip()]
     while len(lines) > 1 and _CLOSING.fullmatch(lines[-1].strip()):
         lines.pop()
@@ -134,6 +132,14 @@ def clean_text(text: str, name: str = "", *, is_cut: bool = False) -> str:
     if is_cut and (whole := _SENTENCE_END.match(text)):
         return whole.group()
     return text
+
+
+def _without_fence(text: str) -> str:
+    """Return what stands in a code fence around all of a text."""
+    if len(text) <= 2 * len(_FENCE) or not (text.startswith(_FENCE) and text.endswith(_FENCE)):
+        return text
+    language, line_end, content = text[len(_FENCE) : -len(_FENCE)].partition("\n")
+    return content if line_end and re.fullmatch(r"[\w-]*", language.strip()) else text
 
 
 def _without_introduction(text: str, name: str) -> str:

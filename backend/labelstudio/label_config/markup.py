@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -12,7 +13,7 @@ from xml.parsers import expat
 from backend.errors import UnsupportedLabelConfig
 from backend.labelstudio.label_config.tags import control_tags
 
-_NOTE = re.compile(r"<!--\s*freeal:(.*?)-->", re.DOTALL)
+_NOTE = "freeal:"
 _WORDS = re.compile(r"\b(skip|ask|ignore)\s*=\s*(.*?)(?=\b(?:skip|ask|ignore)\s*=|;|$)", re.DOTALL)
 _TAGS = (
     "View", "Header", "Text", "HyperText", "Paragraphs", "Chat", "Table", "List", "Image", "Audio",
@@ -74,14 +75,14 @@ def parse_markup(label_config: str, skip: frozenset[str] = frozenset()) -> Marku
     if len(label_config) > _MAX_CHARACTERS:
         raise unreadable(f"it has {len(label_config):,} characters, {_MAX_CHARACTERS:,} at most")
     try:
-        _refuse_declarations(label_config)
+        notes = _read_notes(_comments(label_config), skip)
         root = ElementTree.fromstring(label_config)  # noqa: S314
     except (expat.ExpatError, ElementTree.ParseError, RecursionError, ValueError) as exc:
         raise unreadable(str(exc)) from exc
     _normalize(root)
     _check_size(root)
     parents = {child: parent for parent in root.iter() for child in parent}
-    return Markup(root, _read_notes(label_config, skip), parents)
+    return Markup(root, notes, parents)
 
 
 def _check_size(root: ElementTree.Element) -> None:
@@ -113,13 +114,18 @@ def text_of(element: ElementTree.Element, *names: str) -> str:
     return next((text for text in found if text), " ".join((element.text or "").split()))
 
 
-def _refuse_declarations(label_config: str) -> None:
+def _comments(label_config: str) -> list[str]:
+    """Return what stands in comments; raises ValueError for a document type declaration."""
+
     def refuse(*_: Any) -> None:
         raise ValueError("it has a document type declaration, which is not allowed")
 
+    comments: list[str] = []
     parser = expat.ParserCreate()
     parser.StartDoctypeDeclHandler = refuse
+    parser.CommentHandler = comments.append
     parser.Parse(label_config, True)
+    return comments
 
 
 def _normalize(root: ElementTree.Element) -> None:
@@ -139,11 +145,13 @@ def _tag_names() -> dict[str, str]:
     return {name.lower(): name for name in (*_TAGS, *(t.name for t in control_tags().values()))}
 
 
-def _read_notes(label_config: str, skip: frozenset[str]) -> Notes:
+def _read_notes(comments: Sequence[str], skip: frozenset[str]) -> Notes:
     """Return the names in comments such as `<!-- freeal: skip=comments, notes -->`."""
     found: dict[str, set[str]] = {"skip": set(), "ask": set(), "ignore": set()}
     found["skip"].update(name.lower() for name in skip)
-    for note in _NOTE.findall(label_config):
-        for word, names in _WORDS.findall(note):
+    for comment in map(str.strip, comments):
+        if not comment.startswith(_NOTE):
+            continue
+        for word, names in _WORDS.findall(comment.removeprefix(_NOTE)):
             found[word].update(name.strip().lower() for name in names.split(",") if name.strip())
     return Notes(**{word: frozenset(names) for word, names in found.items()})

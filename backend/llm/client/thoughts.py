@@ -26,6 +26,7 @@ _ALOUD = re.compile(
 """How thoughts begin where the prompt had their opening tag, and the limit cut the closing one."""
 _THOUGHT_FIELDS = ("reasoning_content", "reasoning", "thinking")
 _TEXT_PARTS = ("text", "output_text")
+_MAX_CHARS = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,8 @@ def read_answer(choice: Mapping[str, Any]) -> Answer | None:
     """Return a choice's answer, from either route; an empty message is an empty text.
 
     Thoughts stand in a field or parts of their own, or in the text: between tags, or before a
-    closing tag whose opening one was part of the prompt.
+    closing tag whose opening one was part of the prompt. Of a longer answer the first
+    `_MAX_CHARS` characters are read.
     """
     message = choice.get("message")
     text = choice.get("text")
@@ -56,9 +58,10 @@ def read_answer(choice: Mapping[str, Any]) -> Answer | None:
         return None
     *_, end = (0, *(match.end() for match in _CLOSING.finditer(text)))
     if end:
-        return Answer(text[end:].lstrip(), has_thoughts=True)
+        return Answer(text[end:].lstrip()[:_MAX_CHARS], has_thoughts=True)
     if _OPENING.match(text):
         return Answer("", has_thoughts=True, is_unfinished=True)
+    text = text[:_MAX_CHARS]
     return Answer(text, has_thoughts, is_unfinished=has_thoughts and not text.strip())
 
 

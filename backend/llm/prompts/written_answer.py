@@ -14,7 +14,7 @@ _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2060\ufe0e\ufe0f\ufeff]")
 _FENCE = re.compile(r"```[\w-]*\n?(.*?)```", re.DOTALL)
 _ANNOUNCED = re.compile(r"^[^:：]{1,60}[:：]\s*(.+)$", re.DOTALL)
 _LETTER = re.compile(
-    r"^[\s*_\"'`(\[]*(?:the\s+)?(?:(?:correct|best|right)\s+)?(?:(?:option|answer|choice|label)\b[\s:*]*(?:is[\s:*]+)?)?"
+    r"^[\s*_\"'`(\[]*+(?:the\s+)?(?:(?:correct|best|right)\s+)?(?:(?:option|answer|choice|label)\b[\s:*]*+(?:is[\s:*]++)?)?"
     r"[*_\"'`(\[]*([A-Za-z])(?:[*_\"'`]*\s*[).:\]\-–—][\s*_]*(.*))?[\s*_\"'`)\].:]*$",
     re.DOTALL | re.IGNORECASE,
 )
@@ -139,14 +139,15 @@ def _without(text: str, name: str) -> str:
     """Return a text with a name, where it stands as whole words, replaced by a mark."""
     kept, end = [], 0
     for match in re.finditer(re.escape(name), text):
-        before, after = text[: match.start()][-1:], text[match.end() :]
+        start, stop = match.span()
+        before, after = text[max(0, start - 1) : start], text[stop : stop + 2]
         is_number_part = name[-1:].isdecimal() and re.match(r"[.,]\d", after)
         is_inside = (before and goes_on(before) and goes_on(name[0])) or (
             after and goes_on(after[0]) and goes_on(name[-1])
         )
         if not is_inside and not is_number_part:
-            kept += [text[end : match.start()], " \0 "]
-            end = match.end()
+            kept += [text[end:start], " \0 "]
+            end = stop
     return "".join([*kept, text[end:]])
 
 
@@ -154,7 +155,8 @@ def _pieces(text: str) -> Iterator[str]:
     """Yield what of an answer may be a label's name: all of it, what is wrapped, its first line."""
     yield text
     inner = fence[1] if (fence := _FENCE.search(text)) else text
-    yield from _json_texts(json_or_none(inner.strip()))
+    if (only := _only_text(json_or_none(inner.strip()))) is not None:
+        yield only
     yield inner
     lines = [line for line in inner.splitlines() if line.strip()]
     if lines:
@@ -164,11 +166,12 @@ def _pieces(text: str) -> Iterator[str]:
             yield announced[1]
 
 
-def _json_texts(value: Any) -> Iterator[str]:
-    """Yield the only text of a JSON value: "a", ["a"], {"answer": "a"} or {"answer": ["a"]}."""
-    if isinstance(value, Mapping):
-        value = list(value.values())
-    if isinstance(value, list) and len(value) == 1:
-        yield from _json_texts(value[0])
-    elif isinstance(value, str):
-        yield value
+def _only_text(value: Any) -> str | None:
+    """Return the only text of a JSON value: "a", ["a"], {"answer": "a"} or {"answer": ["a"]}."""
+    while not isinstance(value, str):
+        if isinstance(value, Mapping):
+            value = list(value.values())
+        if not isinstance(value, list) or len(value) != 1:
+            return None
+        value = value[0]
+    return value
