@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import sqlite3
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -198,17 +199,45 @@ class CaseRun:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One fault.
+
+    Args:
+        name: The case's name.
+        done: What is done, for the page.
+        act: Runs the case to its end; returns whether the round was completed.
+        snapshot: The databases that it starts from.
+        disk_mb: Size of a disk of its own for FREEAL_HOME; 0: none.
+        is_comparable: Whether the round has the labels and seeds of the undisturbed one, so that
+            its results must be equal.
+    """
+
+    name: str
+    done: str
+    act: Callable[[CaseRun], bool]
+    snapshot: str = LABELED
+    is_comparable: bool = True
+    disk_mb: int = 0
+
+
 @contextmanager
-def open_case(testbed: Testbed, name: str, *, snapshot: str = LABELED) -> Iterator[CaseRun]:
-    """Restore a snapshot in Label Studio and in a fresh backend."""
-    home = testbed.folder / "cases" / name
+def open_case(testbed: Testbed, case: Case) -> Iterator[CaseRun]:
+    """Restore a case's snapshot in Label Studio and in a fresh backend."""
+    home = testbed.folder / "cases" / case.name
     shutil.rmtree(home, ignore_errors=True)
     home.mkdir(parents=True)
-    source = testbed.snapshot(snapshot)
+    with _own_disk(home, case.disk_mb):
+        yield from _open_case(testbed, case, home)
+
+
+def _open_case(testbed: Testbed, case: Case, home: Path) -> Iterator[CaseRun]:
+    source = testbed.snapshot(case.snapshot)
     copy_database(source / "label-studio.db", testbed.database)
     copy_database(source / "freeal.db", home / "freeal.db")
     testbed.llm.reset(home / "freeal.db")
     testbed.webhooks.inject("pass")
+    testbed.platform.inject()
     settings = replace(testbed.settings, home=home)
     with closing(build_services(settings)) as services:
         case_run = CaseRun(testbed, settings, services, submitted=testbed.human_labels())
@@ -216,6 +245,21 @@ def open_case(testbed: Testbed, name: str, *, snapshot: str = LABELED) -> Iterat
             yield case_run
         finally:
             case_run.stop()
+
+
+@contextmanager
+def _own_disk(home: Path, n_mb: int) -> Iterator[None]:
+    """Mount a small disk in memory, which needs the rights of root; 0 MB: none."""
+    if not n_mb:
+        yield
+        return
+    mount, unmount = (shutil.which(name) or name for name in ("mount", "umount"))
+    command = (mount, "-t", "tmpfs", "-o", f"size={n_mb}m", "none", str(home))
+    subprocess.run(command, check=True)  # noqa: S603
+    try:
+        yield
+    finally:
+        subprocess.run((unmount, "--lazy", str(home)), check=True)  # noqa: S603
 
 
 @contextmanager

@@ -5,8 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -14,42 +13,21 @@ import numpy as np
 
 from backend.domain.rounds import RoundState
 from backend.supervise import web_command
-from benchmarks.faults.case_run import CaseRun, locked
+from benchmarks.faults.case_run import Case, CaseRun, locked
+from benchmarks.faults.hostile_cases import answer_last_task, hostile_cases, is_known
 from benchmarks.faults.testbed import (
     LABELED,
     UNLABELED,
     WEB_PORT,
     descendants,
-    result,
+    fill,
     serve_command,
-    wait_for,
 )
 from benchmarks.faults.webhook_proxy import WebhookFault
 
 OUTAGE_S = 10.0
 N_KILLS = 20
 _DISK_BYTES = 1_000_000
-_LATE_S = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """One fault.
-
-    Args:
-        name: The case's name.
-        done: What is done, for the page.
-        act: Runs the case to its end; returns whether the round was completed.
-        snapshot: The databases that it starts from.
-        is_comparable: Whether the round has the labels and seeds of the undisturbed one, so that
-            its results must be equal.
-    """
-
-    name: str
-    done: str
-    act: Callable[[CaseRun], bool]
-    snapshot: str = LABELED
-    is_comparable: bool = True
 
 
 def undisturbed(run: CaseRun) -> bool:
@@ -88,6 +66,7 @@ def all_cases(seconds: float, seed: int) -> list[Case]:
             _lock(others[5], name="jobs.db"),
         ),
         Case("disk", "disk full while the model is saved, then space is made", _disk_full),
+        *hostile_cases(),
         Case("cancel", "round cancelled, then another one asked for", _cancelled, LABELED, False),
         *kills,
     ]
@@ -121,17 +100,9 @@ def _answered(at_s: float, run: CaseRun) -> bool:
     run.start()
     _at(run, at_s)
     run.kill("web")
-    last = run.testbed.tasks()[-1]
-    path = f"/api/tasks/{last['id']}/annotations/"
-    number = run.testbed.call("POST", path, json={"result": result("Positive")})["id"]
-    run.submitted = run.testbed.human_labels()
+    number = answer_last_task(run)
     is_done = run.wait()
-
-    def is_known() -> bool:
-        labels = run.services.stores.tasks.human_labels(run.project.id)
-        return number in {label.annotation_id for label in labels}
-
-    return wait_for(is_known, within_s=_LATE_S) and is_done
+    return is_known(run, number) and is_done
 
 
 def _llm_gone(run: CaseRun) -> bool:
@@ -240,7 +211,7 @@ def _disk_full(run: CaseRun) -> bool:
     run.request_round()
     run.start(command=replace(command, argv=argv))
     inside = _seen_by_backend(run, folder)
-    _fill(inside / "filler")
+    fill(inside / "filler")
     run.until(lambda: any("round waits" in p for p in run.problems()))
     run.notes += run.problems()
     time.sleep(3.0)
@@ -252,12 +223,6 @@ def _seen_by_backend(run: CaseRun, folder: Path) -> Path:
     """Return a folder as the backend's processes see it."""
     pids: Sequence[int] = descendants(run.serving.pid) if run.serving else ()
     return Path(f"/proc/{pids[-1]}/root{folder}")
-
-
-def _fill(file: Path) -> None:
-    with file.open("wb", buffering=0) as out, suppress(OSError):
-        while True:
-            out.write(b"\0" * 4096)
 
 
 def _cancelled(run: CaseRun) -> bool:

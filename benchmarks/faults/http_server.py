@@ -41,6 +41,12 @@ def _handler(respond: Respond) -> type[BaseHTTPRequestHandler]:
         def do_POST(self) -> None:
             self._reply("POST")
 
+        def do_PATCH(self) -> None:
+            self._reply("PATCH")
+
+        def do_DELETE(self) -> None:
+            self._reply("DELETE")
+
         def _reply(self, method: str) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             response = respond(method, self.path, body)
@@ -50,7 +56,8 @@ def _handler(respond: Respond) -> type[BaseHTTPRequestHandler]:
             status, content = response
             try:
                 self.send_response(status)
-                self.send_header("Content-Type", "application/json")
+                is_page = content.startswith(b"<")
+                self.send_header("Content-Type", "text/html" if is_page else "application/json")
                 self.send_header("Content-Length", str(len(content)))
                 self.end_headers()
                 self.wfile.write(content)

@@ -21,6 +21,7 @@ import requests
 from backend.domain.ports import Conversation, Decoding, Prompt
 from backend.llm.client.cache import cache_keys
 from benchmarks.faults.http_server import HttpServer
+from benchmarks.faults.wrong_answers import WrongAnswer, spoiled
 
 _TIMEOUT_S = 300.0
 _S_PER_PROMPT = 0.015
@@ -33,14 +34,16 @@ class LLMProxy:
     """An OpenAI-compatible proxy in front of a real or scripted server.
 
     `database` is the current backend's database, `upstream` the server's base URL. With `is_live`
-    recorded prompts go there too; while `is_down` connections are cut.
+    recorded prompts go there too; while `is_down` connections are cut, and while `wrong` is set
+    answers come spoiled with status 200; `n_spoiled` counts them.
     """
 
     def __init__(self, *, port: int, recording: Path) -> None:
         self.upstream = ""
         self.database: Path | None = None
         self.is_live = self.is_down = False
-        self.n_prompts = self.n_paid_twice = 0
+        self.wrong: WrongAnswer | None = None
+        self.n_prompts = self.n_paid_twice = self.n_spoiled = 0
         self.keys: set[bytes] = set()
         self._recording = recording
         self._recorded: dict[str, Any] = _read(recording)
@@ -57,7 +60,8 @@ class LLMProxy:
         """Reset the counts, for a backend with this database."""
         self.database = database
         self.is_live = self.is_down = False
-        self.n_prompts = self.n_paid_twice = 0
+        self.wrong = None
+        self.n_prompts = self.n_paid_twice = self.n_spoiled = 0
         self.keys = set()
 
     def close(self) -> None:
@@ -77,10 +81,17 @@ class LLMProxy:
         body = json.loads(content) if method == "POST" else None
         try:
             if body is not None and path.startswith(("/v1/completions", "/v1/chat/completions")):
-                return self._complete(path, body)
+                return self._spoiled(*self._complete(path, body))
             return self._replay(path, body)
         except requests.RequestException:
             return None
+
+    def _spoiled(self, status: int, content: bytes) -> tuple[int, bytes]:
+        wrong = self.wrong
+        if wrong is None or status != 200:
+            return status, content
+        self.n_spoiled += 1
+        return status, spoiled(wrong, content)
 
     def _replay(self, path: str, body: dict[str, Any] | None) -> tuple[int, bytes]:
         """Answer requests other than completions: models, tokens."""

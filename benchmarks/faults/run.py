@@ -12,8 +12,8 @@ from typing import Any
 from rich.console import Console
 
 from benchmarks.datasets import read_rows
-from benchmarks.faults.case_run import open_case, stored_keys
-from benchmarks.faults.cases import Case, all_cases, undisturbed
+from benchmarks.faults.case_run import Case, open_case, stored_keys
+from benchmarks.faults.cases import all_cases, undisturbed
 from benchmarks.faults.checks import CaseResult, check
 from benchmarks.faults.testbed import Testbed, open_testbed
 from benchmarks.report import Report, measured_commit
@@ -101,7 +101,7 @@ def _undisturbed_outcome(testbed: Testbed) -> dict[str, Any]:
 
 
 def _run_undisturbed(testbed: Testbed) -> dict[str, Any]:
-    with open_case(testbed, "undisturbed") as case_run:
+    with open_case(testbed, Case("undisturbed", "nothing", undisturbed)) as case_run:
         is_completed = undisturbed(case_run)
         seconds = round(case_run.seconds, 1)
         case_run.stop()
@@ -114,7 +114,7 @@ def _run_undisturbed(testbed: Testbed) -> dict[str, Any]:
 
 
 def _run_case(testbed: Testbed, case: Case, baseline: Mapping[str, Any]) -> Row:
-    with open_case(testbed, case.name, snapshot=case.snapshot) as case_run:
+    with open_case(testbed, case) as case_run:
         is_completed = case.act(case_run)
         seconds = round(case_run.seconds, 1)
         problems = case_run.problems()

@@ -34,10 +34,12 @@ from backend.settings import Settings
 from backend.supervise import web_command
 from benchmarks.faults.checks import HumanLabels
 from benchmarks.faults.llm_proxy import LLMProxy
+from benchmarks.faults.platform_proxy import PlatformProxy
 from benchmarks.faults.scripted_llm import ScriptedSentimentLLM
 from benchmarks.faults.webhook_proxy import WebhookProxy
 
 LLM_PORT, WEBHOOK_PORT, WEB_PORT, LABEL_STUDIO_PORT, VLLM_PORT = 18611, 18612, 18613, 18614, 18615
+PLATFORM_PORT = 18616
 CONFIG = (PROJECT_FOLDER / "backend/launcher/sample/reviews.xml").read_text(encoding="utf-8")
 UNLABELED, LABELED = "unlabeled", "labeled"
 SCRIPTED, EMBEDDED = "scripted", "embedded"
@@ -57,6 +59,7 @@ class Testbed:
     label_studio: LabelStudioServer
     llm: LLMProxy
     webhooks: WebhookProxy
+    platform: PlatformProxy
     settings: Settings
     rows: Sequence[Mapping[str, str]]
     owns_vllm: bool = False
@@ -158,13 +161,20 @@ def open_testbed(
     webhooks = WebhookProxy(port=WEBHOOK_PORT, web_url=f"http://127.0.0.1:{WEB_PORT}")
     scripted = ScriptedSentimentLLM(rows[:n_texts]) if llm == SCRIPTED else None
     proxy.upstream = scripted.url if scripted else llm
-    with closing(proxy), closing(webhooks), Processes(home=folder, console=console) as processes:
+    platform = PlatformProxy(port=PLATFORM_PORT)
+    with (
+        closing(proxy),
+        closing(webhooks),
+        closing(platform),
+        Processes(home=folder, console=console) as processes,
+    ):
         label_studio = start_label_studio(processes, port=LABEL_STUDIO_PORT)
         label_studio.wait(processes)
+        platform.upstream, platform.token = label_studio.url, label_studio.credentials.token
         settings = Settings(
             port=WEB_PORT,
             backend_url=webhooks.url,
-            label_studio_url=label_studio.url,
+            label_studio_url=platform.url,
             label_studio_api_key=Secret(label_studio.credentials.token),
             llm_base_url=proxy.base_url,
             round_every=0,
@@ -174,7 +184,15 @@ def open_testbed(
             publish_chunk=16,
         )
         testbed = Testbed(
-            folder, console, processes, label_studio, proxy, webhooks, settings, rows[:n_texts]
+            folder,
+            console,
+            processes,
+            label_studio,
+            proxy,
+            webhooks,
+            platform,
+            settings,
+            rows[:n_texts],
         )
         if llm == EMBEDDED:
             testbed.owns_vllm = True
@@ -292,3 +310,10 @@ def kill(pids: Sequence[int]) -> None:
     for pid in pids:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+
+
+def fill(file: Path) -> None:
+    """Write a file until the disk is full."""
+    with file.open("wb", buffering=0) as out, suppress(OSError):
+        while True:
+            out.write(b"\0" * 4096)

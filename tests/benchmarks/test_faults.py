@@ -11,15 +11,19 @@ import pytest
 
 from backend.domain.ports import Decoding
 from backend.llm.client.cache import CachedLanguageModel
+from backend.llm.client.connection import ServerError
 from backend.llm.client.server import LLMClient
 from backend.store.database import Database
 from backend.store.llm_cache import LLMCache
 from benchmarks.faults.cases import N_KILLS, all_cases
 from benchmarks.faults.checks import FinalState, check
+from benchmarks.faults.http_server import HttpServer
 from benchmarks.faults.llm_proxy import LLMProxy
 from benchmarks.faults.page import faults_page
+from benchmarks.faults.platform_proxy import PlatformProxy
 from benchmarks.faults.run import summary
 from benchmarks.faults.webhook_proxy import WebhookProxy
+from benchmarks.faults.wrong_answers import spoiled
 from tests.llm_server import ScriptedLlmServer
 
 SUBMITTED = {1: (10, "Positive"), 2: (11, "Negative")}
@@ -198,3 +202,65 @@ def test_the_webhook_proxy_doubles_loses_and_reverses_webhooks(monkeypatch):
         proxy.release()
         come(6)
     assert web.seen == [1, 1, 2, 5, 4, 6]
+
+
+TASKS = {"tasks": [{"id": 5, "project": 7, "data": {"text": "a"}}], "total": 1}
+PROJECT = {"id": 7, "label_config": "<View/>", "created_at": "2026-01-01"}
+COMPLETION = {"choices": [{"index": 0, "text": "a"}], "usage": {}}
+
+
+@pytest.mark.parametrize(
+    ("kind", "content", "expected"),
+    [
+        ("empty", TASKS, {}),
+        ("foreign", TASKS, {**TASKS, "tasks": [{**TASKS["tasks"][0], "project": 8}]}),
+        ("foreign", PROJECT, {**PROJECT, "id": 8}),
+        ("foreign", COMPLETION, {**COMPLETION, "choices": 2 * COMPLETION["choices"]}),
+    ],
+)
+def test_a_wrong_answer_is_empty_or_about_others(kind, content, expected):
+    assert json.loads(spoiled(kind, json.dumps(content).encode())) == expected
+
+
+@pytest.mark.parametrize("kind", ["truncated", "html"])
+def test_a_wrong_answer_may_be_no_json(kind):
+    with pytest.raises(ValueError, match="."):
+        json.loads(spoiled(kind, json.dumps(TASKS).encode()))
+
+
+def test_the_platform_proxy_passes_methods_on_and_spoils_what_comes_back():
+    seen = []
+
+    def label_studio(method, path, body):
+        seen.append((method, path, json.loads(body or b"null")))
+        return 200, json.dumps(TASKS).encode()
+
+    with closing(HttpServer(0, label_studio)) as upstream, closing(PlatformProxy(port=0)) as proxy:
+        proxy.upstream, proxy.token = upstream.url, "t"
+
+        def ask(method, body=None):
+            data = None if body is None else json.dumps(body).encode()
+            request = urllib.request.Request(f"{proxy.url}/api/tasks?page=2", data, method=method)
+            with urllib.request.urlopen(request) as reply:
+                return reply.headers["Content-Type"], reply.read()
+
+        assert ask("PATCH", {"a": 1}) == ("application/json", json.dumps(TASKS).encode())
+        proxy.inject("html")
+        assert ask("GET")[0] == "text/html"
+        assert proxy.n_spoiled == 1
+        proxy.inject()
+        assert json.loads(ask("DELETE")[1]) == TASKS
+    assert [each[0] for each in seen] == ["PATCH", "GET", "DELETE"]
+    assert seen[0] == ("PATCH", "/api/tasks?page=2", {"a": 1})
+
+
+def test_the_llm_proxy_answers_wrongly_while_it_is_told_to(counting):
+    server = LLMClient(counting.base_url)
+    with closing(server):
+        decoding = Decoding(token_ids=server.tokenize(" yes no")[:2], model="tiny")
+        counting.wrong = "foreign"
+        with pytest.raises(ServerError, match="answered 1 prompts with 2 choices"):
+            server.complete(["a film"], decoding)
+        assert counting.n_spoiled > 0
+        counting.wrong = None
+        assert len(server.complete(["a film"], decoding)) == 1

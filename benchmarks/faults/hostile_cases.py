@@ -1,0 +1,196 @@
+"""Define the fault cases in which others misbehave: wrong answers, slow clients, disks, clocks."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import get_args
+
+import requests
+
+from backend.launcher.child_process import Command
+from benchmarks.faults.case_run import Case, CaseRun
+from benchmarks.faults.testbed import WEB_PORT, fill, result, serve_command, wait_for
+from benchmarks.faults.wrong_answers import WrongAnswer
+
+_WRONG_S = 10.0
+_FULL_S = 10.0
+_DISK_MB = 256
+_N_SLOW = 200
+_MAX_HEALTH_S = 1.0
+_LATE_S = 60.0
+_CLOCKS = {"forward": "+3d", "back": "-3d"}
+_WORDS: dict[WrongAnswer, str] = {
+    "empty": "{}",
+    "truncated": "half of the answer",
+    "html": "a page",
+    "foreign": "what belongs to others",
+}
+
+
+def hostile_cases() -> list[Case]:
+    """Return the cases; those that need root or Debian's faketime say so where it is missing."""
+    kinds: tuple[WrongAnswer, ...] = get_args(WrongAnswer)
+    return [
+        *(
+            Case(f"llm-{kind}", f"the LLM answers 200 with {_WORDS[kind]} for 10 s", act)
+            for kind in kinds
+            for act in [partial(_wrong_llm, kind)]
+        ),
+        *(
+            Case(f"platform-{kind}", f"Label Studio answers 200 with {_WORDS[kind]} for 10 s", act)
+            for kind in kinds
+            for act in [partial(_wrong_platform, kind)]
+        ),
+        Case(
+            "slow-clients",
+            f"{_N_SLOW} half requests, and a person answers",
+            _slow,
+            is_comparable=False,
+        ),
+        Case(
+            "disk-worker",
+            "disk full for 10 s while the worker labels",
+            _disk_worker,
+            disk_mb=_DISK_MB,
+        ),
+        Case(
+            "disk-web",
+            "disk full for 10 s while the web process hears of an answer",
+            _disk_web,
+            is_comparable=False,
+            disk_mb=_DISK_MB,
+        ),
+        *(
+            Case(f"clock-{way}", f"the backend's clock jumps by {shift} in the round", act)
+            for way, shift in _CLOCKS.items()
+            for act in [partial(_clock, shift)]
+        ),
+    ]
+
+
+def _begin(run: CaseRun, *, command: Command | None = None) -> None:
+    """Start, and wait until the first texts are labeled."""
+    run.request_round()
+    run.start(command=command)
+    run.until(lambda: run.testbed.llm.n_prompts > 0)
+    run.notes.append(f"at: {run.where()}")
+
+
+def _wrong_llm(kind: WrongAnswer, run: CaseRun) -> bool:
+    _begin(run)
+    llm = run.testbed.llm
+    llm.wrong = kind
+    time.sleep(_WRONG_S)
+    llm.wrong = None
+    run.notes.append(f"{llm.n_spoiled} wrong answers")
+    return run.wait()
+
+
+def _wrong_platform(kind: WrongAnswer, run: CaseRun) -> bool:
+    _begin(run)
+    platform = run.testbed.platform
+    platform.inject(kind)
+    time.sleep(_WRONG_S)
+    n_spoiled = platform.n_spoiled
+    platform.inject()
+    run.notes.append(f"{n_spoiled} wrong answers")
+    return run.wait()
+
+
+def _slow(run: CaseRun) -> bool:
+    """Hold half requests open during the round; a person's answer is heard of all the same."""
+    _begin(run)
+    with _half_requests(_N_SLOW):
+        number = answer_last_task(run)
+        slowest = max(_health_seconds() for _ in range(20))
+        run.notes.append(f"slowest /health {slowest:.2f} s")
+        is_done = run.wait()
+    return is_done and slowest < _MAX_HEALTH_S and is_known(run, number)
+
+
+@contextmanager
+def _half_requests(n: int) -> Iterator[None]:
+    opened = [socket.create_connection(("127.0.0.1", WEB_PORT), timeout=10) for _ in range(n)]
+    try:
+        for each in opened:
+            each.sendall(
+                b"POST /webhook HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n{"
+            )
+        yield
+    finally:
+        for each in opened:
+            each.close()
+
+
+def _health_seconds() -> float:
+    started = time.monotonic()
+    requests.get(f"http://127.0.0.1:{WEB_PORT}/health", timeout=30).raise_for_status()
+    return time.monotonic() - started
+
+
+def _disk_worker(run: CaseRun) -> bool:
+    _begin(run)
+    _full_disk(run)
+    run.notes += run.problems()
+    return run.wait()
+
+
+def _disk_web(run: CaseRun) -> bool:
+    _begin(run)
+    numbers = []
+    _full_disk(run, meanwhile=lambda: numbers.append(answer_last_task(run)))
+    return run.wait() and is_known(run, numbers[0])
+
+
+def _full_disk(run: CaseRun, meanwhile: Callable[[], object] = lambda: None) -> None:
+    filler = run.settings.home / "filler"
+    fill(filler)
+    meanwhile()
+    time.sleep(_FULL_S)
+    filler.unlink()
+
+
+def _clock(shift: str, run: CaseRun) -> bool:
+    """Let the backend's clock jump in the middle of the round, Label Studio's does not."""
+    library = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
+    if library is None or shutil.which("faketime") is None:
+        raise RuntimeError("the clocks need Debian's faketime: apt-get install faketime")
+    clock = run.settings.home.absolute() / "clock"
+    clock.write_text("+0d\n", encoding="utf-8")
+    command = serve_command(run.settings)
+    environment = {
+        **command.environment,
+        "LD_PRELOAD": str(library),
+        "FAKETIME_TIMESTAMP_FILE": str(clock),
+        "FAKETIME_NO_CACHE": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }
+    _begin(run, command=replace(command, environment=environment))
+    clock.write_text(f"{shift}\n", encoding="utf-8")
+    return run.wait()
+
+
+def answer_last_task(run: CaseRun) -> int:
+    """Label the last task as a person does; return the annotation's number."""
+    last = run.testbed.tasks()[-1]
+    path = f"/api/tasks/{last['id']}/annotations/"
+    number = run.testbed.call("POST", path, json={"result": result("Positive")})["id"]
+    run.submitted = run.testbed.human_labels()
+    return int(number)
+
+
+def is_known(run: CaseRun, number: int) -> bool:
+    """Wait until the backend has an annotation; return whether it came in a minute."""
+
+    def knows() -> bool:
+        labels = run.services.stores.tasks.human_labels(run.project.id)
+        return number in {label.annotation_id for label in labels}
+
+    return wait_for(knows, within_s=_LATE_S)
