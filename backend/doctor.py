@@ -12,7 +12,7 @@ from typing import Literal
 
 from backend.domain.definitions import read_definitions, with_definitions
 from backend.domain.ports import Decoding, LanguageModel, LanguageModelInfo
-from backend.domain.projects import UNCERTAINTY_SAMPLING, Project, ProjectInfo
+from backend.domain.projects import UNCERTAINTY_SAMPLING, Project, ProjectId, ProjectInfo
 from backend.errors import BackendError, PlatformUnauthorized
 from backend.factories import connect_language_model
 from backend.files import folder_sizes
@@ -22,8 +22,9 @@ from backend.labelstudio.label_config import LabelConfigReader
 from backend.labelstudio.remote_text import RemoteTexts
 from backend.launcher.embedded_models import ENCODERS, LANGUAGE_MODELS
 from backend.launcher.machine import free_disk
+from backend.pipeline.status import LLM_NAME
 from backend.settings import Settings
-from backend.store import Database, JobStore, ProjectStore, RetentionStore
+from backend.store import Database, JobStore, RetentionStore, Stores
 
 _GIGABYTE = 1024**3
 _MIN_FREE_GB = 2
@@ -240,9 +241,11 @@ def _check_token(key: str, admin: LabelStudioAdmin) -> Finding:
 def _check_projects(settings: Settings, servers: Servers, *, fix: bool) -> Iterator[Finding]:
     try:
         with closing(Database(settings.state_url)) as database:
-            store = ProjectStore(database)
-            connected = [project for project in store.all() if project.is_connected]
-            served = {project.id: store.served_version(project.id) for project in connected}
+            stores = Stores(database)
+            connected = [project for project in stores.projects.all() if project.is_connected]
+            served = {p.id: stores.projects.served_version(p.id) for p in connected}
+            labeled = {p.id: stores.labels.labeled_by(p) for p in connected}
+            llm_now = stores.state.get(ProjectId(""), LLM_NAME)
     except BackendError:
         return
     if not connected:
@@ -262,6 +265,8 @@ def _check_projects(settings: Settings, servers: Servers, *, fix: bool) -> Itera
         yield checks.connection(backends)
         yield from checks.webhooks(backends, webhooks)
         yield checks.queue(info, project, served[project.id])
+        if labeled[project.id]:
+            yield checks.labeled_by(labeled[project.id], llm_now)
 
 
 @dataclass(frozen=True, slots=True)
@@ -355,6 +360,14 @@ class _ProjectChecks:
         message = f"the queue is not ordered yet: {present}"
         remedy = "the worker sets both once the first predictions are published (MANAGE_QUEUE=true)"
         return Finding(self.subject, "warning", message, remedy)
+
+    def labeled_by(self, n_tasks: Mapping[str, int], llm_now: str | None) -> Finding:
+        message = "labelled: " + ", ".join(f"{n:,} tasks by {name}" for name, n in n_tasks.items())
+        if llm_now is None or set(n_tasks) <= {llm_now}:
+            return Finding(self.subject, "ok", message)
+        number = self.subject.rpartition(" ")[2]
+        remedy = f"`python -m backend relabel {number}` tries it on a sample, and says if it pays"
+        return Finding(self.subject, "warning", f"{message}; {llm_now} answers now", remedy)
 
     def _is_ours(self, url: str) -> bool:
         url = url.rstrip("/").removesuffix("/webhook").rstrip("/")

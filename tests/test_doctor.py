@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import shutil
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -12,13 +13,15 @@ import jwt
 import pytest
 
 from backend.doctor import Servers, diagnose
+from backend.domain.labels import WeakLabel
 from backend.domain.projects import ProjectId
 from backend.errors import LanguageModelUnavailable, PlatformUnauthorized
 from backend.labelstudio.admin import MlBackend, Webhook
 from backend.launcher.embedded_models import GB, MPNET
+from backend.pipeline.status import LLM_NAME
 from backend.setting_values import Secret
 from backend.settings import Settings
-from backend.store import Database, JobStore, ProjectStore
+from backend.store import Database, JobStore, ProjectStore, Stores
 from tests.conftest import SENTIMENT
 from tests.fakes import FakeLanguageModel, FakePlatform
 
@@ -108,6 +111,22 @@ def only(findings):
 
 def test_all_findings_are_ok_when_all_is_well(deployment):
     assert {finding.state for finding in deployment.findings()} == {"ok"}
+
+
+def test_who_labelled_a_project_is_told_and_what_to_do_after_another_llm(deployment):
+    with closing(Database(deployment.settings.state_url)) as database:
+        stores = Stores(database)
+        project = stores.projects.find(deployment.number)
+        said = [WeakLabel(at, "sentiment", "small", "1", probabilities=(0.9, 0.1)) for at in (1, 2)]
+        stores.labels.save(project, said, [])
+        stores.state.put(ProjectId(""), LLM_NAME, "small")
+    messages = [finding.message for finding in deployment.with_state("ok")]
+    assert "labelled: 2 tasks by small" in messages
+    with closing(Database(deployment.settings.state_url)) as database:
+        Stores(database).state.put(ProjectId(""), LLM_NAME, "large")
+    changed = only(deployment.with_state("warning"))
+    assert changed.message == "labelled: 2 tasks by small; large answers now"
+    assert f"python -m backend relabel {deployment.number}" in changed.remedy
 
 
 def test_with_label_studio_down_a_missing_token_is_a_finding_too(deployment):
