@@ -95,7 +95,10 @@ class Services:
         return TabKeeper(
             self.given.tabs or connect_tabs(settings),
             self.stores,
-            {"Probable label errors": self.issues.task_ids},
+            {
+                "Probable label errors": self.issues.task_ids,
+                "Certified": lambda project: self.certifier.task_ids(project),
+            },
             settings.own_url,
             settings.manage_views,
         )

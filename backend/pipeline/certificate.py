@@ -30,7 +30,9 @@ from backend.label_model.labels_matrix import AGGREGATED
 from backend.pipeline.pool import GuidelinesReader
 from backend.store import Stores
 
-ERROR_RATES = (0.01, 0.02, 0.05, 0.10)
+MAX_ERROR = 0.05
+"""The error rate at which labels are shown as certified where nobody has chosen one."""
+ERROR_RATES = (0.01, 0.02, MAX_ERROR, 0.10)
 DELTA = 0.05
 _MORE = (50, 100)
 _N_NEXT = 20
@@ -146,6 +148,18 @@ class Certifier:
         if age_s >= _MIN_AGE_S and (stored is None or stored["key"] != key):
             content = {"key": key, "made_at": time.time(), **self.report(project)}
             self.stores.state.put(project.id, CERTIFICATE, content)
+
+    def task_ids(self, project: Project) -> list[int]:
+        """Return the tasks that are certified at the usual error rate, the surest label first.
+
+        None where the stored report has none: that is known without reading any label.
+        """
+        report = self.stores.state.get(project.id, CERTIFICATE) or {"at": []}
+        if not any(at["n_certified"] for at in report["at"] if at["max_error"] == MAX_ERROR):
+            return []
+        labels = self.certifiable(project)
+        chosen = labels.at_least(labels.rule(MAX_ERROR).threshold)
+        return sorted(chosen, key=lambda task_id: (-chosen[task_id], task_id))
 
     def _at(self, labels: Certifiable, max_error: float) -> dict[str, Any]:
         rule = labels.rule(max_error)

@@ -242,3 +242,17 @@ def test_a_stored_report_is_made_anew_when_something_has_changed(house, monkeypa
     answer(house, project_id, holdout(house, project_id)[:2])
     refresh()
     assert house.stores.state.get(project_id, "certificate")["n_checked"] == 2
+
+
+def test_the_surest_of_the_certified_labels_come_first(house, monkeypatch):
+    monkeypatch.setattr("backend.pipeline.certificate.MAX_ERROR", 0.1)
+    project_id = certified_project(house, n_answers=45)
+    project = house.projects.get(project_id)
+    assert house.certifier.task_ids(project) == []  # no report is stored yet
+    house.certifier.refresh(project)
+    found = house.certifier.task_ids(project)
+    labels = house.certifier.certifiable(project)
+    confidence = dict(zip(labels.task_ids.tolist(), labels.confidences.tolist(), strict=True))
+    _, row = at(house, project_id, 0.1)
+    assert len(found) == row["n_certified"] > 0
+    assert [confidence[i] for i in found] == sorted(map(confidence.get, found), reverse=True)
