@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from backend.domain.holdout import holdout_seed, in_holdout
+from backend.domain.holdout import HOLDOUT_SHARE, holdout_seed, in_holdout
 from backend.domain.labels import MIN_HOLDOUT_ANSWERS, N_NEXT_ANSWERS
 from backend.domain.llm_usage import LLMBudget, Prices
 from backend.domain.ports import ConfigReader
@@ -125,9 +125,9 @@ class StatusReporter:
 
     def project(self, project: Project) -> dict[str, Any]:
         """Return one project's state: its figures, and what is chosen, served and advised."""
-        stores = self.stores
+        stores, figures = self.stores, self.figures(project)
         return {
-            **self.figures(project),
+            **figures,
             "platform_id": project.platform_id,
             "title": project.title,
             "is_connected": project.is_connected,
@@ -140,7 +140,7 @@ class StatusReporter:
             "prompts": self.prompts(project),
             "questions": {q.name: _learning_in_words(q) for q in self._questions(project)},
             **self._labeled_by(project),
-            "holdout": self._holdout(project),
+            "holdout": self._holdout(project, figures["n_tasks"]),
             "labels": stores.releases.provenance(project.id, project.model_version).get(LABELS, {}),
             "queue": self.queue(project),
             "certificate": stores.state.get(project.id, CERTIFICATE),
@@ -188,12 +188,18 @@ class StatusReporter:
             words.append(f"relabeling {asked['state']}: {asked['words']} ({asked['n_left']} left)")
         return {"labeled_by": by_llm, "llm_now": now, "relabeling": asked, "labeled_words": words}
 
-    def _holdout(self, project: Project) -> dict[str, int]:
-        """Return how many answers the random holdout has, and needs before it says something."""
-        seed = holdout_seed(project.id)
-        answered = self.stores.tasks.answered_ids(project.id)
-        n_answers = sum(in_holdout(task_id, seed=seed) for task_id in answered)
-        return {"n_answers": n_answers, "n_needed": MIN_HOLDOUT_ANSWERS}
+    def _holdout(self, project: Project, n_tasks: int) -> dict[str, int]:
+        """Return how many answers the random holdout has, and needs before it says something.
+
+        A small project's holdout says what it can when all of it is answered.
+        """
+        tasks, seed = self.stores.tasks, holdout_seed(project.id)
+        n_answers = sum(in_holdout(i, seed=seed) for i in tasks.answered_ids(project.id))
+        n_needed = MIN_HOLDOUT_ANSWERS
+        if n_answers < n_needed and n_tasks * HOLDOUT_SHARE < 2 * n_needed:
+            n_held_out = sum(in_holdout(i, seed=seed) for i in tasks.ids(project.id))
+            n_needed = max(1, min(n_needed, n_held_out))
+        return {"n_answers": n_answers, "n_needed": n_needed}
 
     def prompts(self, project: Project) -> dict[str, str]:
         """Return by question how the LLM is asked, and why; empty before a template is selected."""
