@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import re
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from backend.domain.holdout import holdout_seed, in_holdout
-from backend.domain.labels import HumanLabel, Span
+from backend.domain.labels import Answer, HumanLabel, Span
 from backend.domain.projects import Event, ProjectId, Task
 from backend.domain.questions import LabelDefinition, Question, QuestionKind, TextField
 from backend.domain.rounds import RoundState
+from backend.label_model.crowd import Consensus, ConsensusLabel
 from backend.label_model.label_tables import Posteriors, SpanTable
 from backend.pipeline.pool import Guidelines, Pool
 from backend.pipeline.rounds.quality import label_quality
@@ -160,19 +162,16 @@ def question(kind: QuestionKind) -> Question:
     return Question("q", (TextField("text", "text"),), kind, labels)
 
 
-def pool_with(asked: Question, **human) -> Pool:
-    class Numbered:
-        def __init__(self, number: int) -> None:
-            self.id = number
-
-    examples = [Numbered(n) for n in range(4)]
-    guidelines = Guidelines(None, "")
-    return Pool(None, guidelines, [], examples, **{k: {"q": v} for k, v in human.items()})
+def pool_with(answers: dict[int, Answer]) -> Pool:
+    """Return a pool of four examples with these answers in the random holdout."""
+    examples = [SimpleNamespace(id=n) for n in range(4)]
+    labels = {n: ConsensusLabel(n, answer, 1.0, (), 1, False) for n, answer in answers.items()}
+    return Pool(None, Guidelines(None, ""), [], examples, held_out={"q": Consensus(labels)})
 
 
 def test_a_single_choice_is_compared_on_the_holdout_alone():
     asked = question(QuestionKind.SINGLE_CHOICE)
-    pool = pool_with(asked, human={0: 0, 1: 1, 2: 1})
+    pool = pool_with({n: Answer(labels=(label,)) for n, label in enumerate("abb")})
     own = Posteriors(np.arange(4), np.array([[0.9, 0.1], [0.8, 0.2], [0.1, 0.9], [0.5, 0.5]]))
     llm = Posteriors(np.arange(4), np.array([[0.9, 0.1], [0.2, 0.8], [0.1, 0.9], [np.nan] * 2]))
     found = label_quality(pool, asked, {"llm": llm, "fused": own}, np.array([0, 1]))
@@ -189,7 +188,8 @@ def test_a_single_choice_is_compared_on_the_holdout_alone():
 
 def test_spans_are_compared_by_type_and_kind_of_error():
     asked = question(QuestionKind.SPANS)
-    pool = pool_with(asked, human_spans={0: (Span(0, 3, "a"),), 1: (Span(5, 9, "b"),)})
+    spans = {0: Span(0, 3, "a"), 1: Span(5, 9, "b")}
+    pool = pool_with({n: Answer(spans=(span,)) for n, span in spans.items()})
     own = SpanTable(np.arange(4), ((Span(0, 3, "a"),), (Span(5, 8, "b"),), (), None))
     found = label_quality(pool, asked, {"fused": own}, np.array([0, 1]))
     assert found["span_errors"]["right"] == 1
