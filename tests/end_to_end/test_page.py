@@ -30,6 +30,7 @@ from backend.launcher.processes import Processes
 from backend.services import Services, build_services
 from backend.settings import Settings
 from backend.supervise import web_command
+from backend.web.page.site import PARTS
 from tests.conftest import SENTIMENT
 from tests.end_to_end.browser import open_browser
 from tests.end_to_end.stack import unused_port
@@ -166,7 +167,7 @@ def test_quality_says_what_the_round_found(page, settings, status, number):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("path", ["/", "/projects/1/overview", "/projects/1/quality"])
+@pytest.mark.parametrize("path", ["/", *(f"/projects/1/{part.name}" for part in PARTS)])
 def test_all_can_read_it_on_a_screen_and_on_a_phone(page, settings, path, scheme):
     page.emulate_media(color_scheme=scheme)
     whole = page.viewport_size

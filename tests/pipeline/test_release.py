@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
 
@@ -35,6 +37,19 @@ def test_all_tasks_are_released_in_the_order_of_the_queue(house):
     assert sorted(scores, key=scores.__getitem__) == [place.task_id for place in places]
     assert house.remote(project_id).info.model_version == project.model_version
     assert house.synchronizer.work_due(project_id) is None
+
+
+def test_a_release_keeps_how_often_it_has_each_label_and_of_whom(house):
+    project_id = house.connected(40)
+    house.prelabel(project_id)
+    project = house.projects.get(project_id)
+    (counts,) = house.releases.provenance(project_id, project.model_version)["labels"].values()
+    served = Counter(
+        row.result[0]["value"]["choices"][0] for row in rows(house, project_id) if row.result
+    )
+    assert {label: n for label, n in counts["by_label"].items() if n} == dict(served)
+    assert sum(counts["by_source"].values()) == 40
+    assert counts["n_none"] == 0
 
 
 def test_tasks_of_the_random_holdout_are_marked(house):
