@@ -127,7 +127,8 @@ class Certifier:
         try:
             labels = self.certifiable(project)
         except UnsupportedLabelConfig as exc:
-            return {"n_checked": 0, "n_labels": 0, "n_accepted": 0, "why_not": str(exc), "at": []}
+            empty = {"n_checked": 0, "n_wrong": 0, "n_labels": 0, "n_accepted": 0}
+            return {**empty, "next_task_ids": [], "why_not": str(exc), "at": []}
         rates = sorted({*ERROR_RATES, *([] if max_error is None else [max_error])})
         return {
             "n_checked": len(labels.checked),

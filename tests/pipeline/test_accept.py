@@ -45,7 +45,8 @@ def certified_project(house, *, n_answers=N_ANSWERS):
 
 
 def run(house, project_id, steps=None) -> None:
-    accept(project_id, steps or PlainSteps(), house.acceptor, house.round_steps.prelabel)
+    steps = house.equip(steps or PlainSteps())
+    accept(project_id, steps, house.acceptor, house.round_steps.prelabel)
 
 
 def copies(house, project_id) -> dict[int, int]:
