@@ -172,6 +172,7 @@ def test_annotators_have_their_kind_and_aggregated_labels_their_source(house):
 NEW = (
     *("disconnected_why", "disconnection", "n_without_label", "unreadable_answers"),
     *("labeled_by", "llm_now", "relabeling", "labeled_words", "certificate", "acceptance"),
+    *("holdout", "labels"),
 )
 
 
@@ -180,9 +181,14 @@ def test_the_status_shows_what_it_showed(house, part):
     shown = json.loads(json.dumps(status_of(house, part), default=str))
     assert all("template plain-" in how for how in shown.pop("prompts").values())  # new since
     (question,) = shown.pop("questions")
+    for made in shown["rounds"]:
+        assert isinstance(made.pop("llm_usage"), dict)  # new since
     assert set(NEW) <= set(shown)
     shown = {name: value for name, value in shown.items() if name not in NEW}
     expected = EXPECTED[part]["status"] | {"labels_per_s": shown["labels_per_s"]}
+    for tokens in ("n_tokens_in", "n_tokens_out"):  # those of rounds and samples count since
+        assert shown[tokens] >= expected[tokens]
+        expected[tokens] = shown[tokens]
     expected = by_question(expected, question)
     for status in (shown, expected):  # advice on labels is by the queue since, no more by rounds
         for name in ("labels", "are_labels_paying", "figures"):
