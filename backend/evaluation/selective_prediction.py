@@ -13,7 +13,7 @@ from scipy.special import pdtr
 _N_THRESHOLDS = 20  # each at another share of the labels
 _PRIOR_RIGHT = 0.5
 _OVERCONFIDENCE = 1.5  # confidences are expected to promise this much too little error
-_N_NEIGHBORS, _PRIOR_WEIGHT = 20, 2.0
+_N_NEIGHBORS, _PRIOR_WEIGHT = 20, 10.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -130,7 +130,7 @@ def expected_accepted(
     """Return how many labels would be accepted on average after `n_more` answers.
 
     Answers are drawn: a random text's label is right as often as the 20 checked ones of the nearest
-    confidence, and two more that are as often right as it says itself. A forecast, no promise.
+    confidence, and ten more that are as often right as it says itself. A forecast, no promise.
     The other arguments are those of `accept_rule`.
     """
     n_more = min(n_more, len(confidences))
