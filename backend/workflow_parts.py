@@ -70,4 +70,5 @@ def _make_prelabel_steps(services: Services) -> PrelabelSteps:
         PreAnnotator(labeler, services.aggregator, budget, stores, plan),
         Publisher(platform, connections, stores, plan),
         orderer,
+        services.tabs,
     )

@@ -104,6 +104,7 @@ def run(report: Report, config: FirstOrderRun, *, console: Console) -> None:
         with tempfile.TemporaryDirectory() as folder, _language_model(llm, texts) as url:
             settings = replace(
                 Settings.from_env(),
+                manage_views=False,
                 home=Path(folder),
                 backend_url=BACKEND_URL,
                 llm_base_url=url,

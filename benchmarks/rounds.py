@@ -154,6 +154,7 @@ def run(report: Report, config: RoundsRun, *, console: Console) -> None:
     with tempfile.TemporaryDirectory() as folder:
         settings = replace(
             Settings.from_env(),
+            manage_views=False,
             home=Path(folder),
             backend_url=BACKEND_URL,
             log_level="WARNING",

@@ -24,6 +24,7 @@ from backend.pipeline.predict import LANGUAGE_MODEL, Labeler
 from backend.pipeline.publish import Publisher
 from backend.pipeline.status import read_llm_budget, request_release
 from backend.pipeline.sync import PrelabelPlan, Synchronizer
+from backend.pipeline.tabs import TabKeeper
 from backend.store import Stores
 
 _LOG = logging.getLogger(__name__)
@@ -146,6 +147,7 @@ class PrelabelSteps:
     annotator: PreAnnotator
     publisher: Publisher
     orderer: Orderer
+    tabs: TabKeeper
 
 
 def prelabel(
@@ -206,6 +208,7 @@ def publish(project_id: ProjectId, runner: StepRunner, steps: PrelabelSteps) -> 
     runner.run("promote", publisher.promote, project_id)
     serve()
     publish_all(ChunkKind.PUBLISH)  # of tasks that were labeled while the draft was published
+    runner.run("tabs", steps.tabs.keep_if_due, project_id)
 
 
 def chunk_work(steps: PrelabelSteps) -> dict[str, ChunkWork]:

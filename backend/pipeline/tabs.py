@@ -63,6 +63,13 @@ class TabKeeper:
             return False
         return state["description"] is None or self._has_changed(project, state)
 
+    def keep_if_due(self, project_id: ProjectId) -> dict[str, int]:
+        """Do what `keep` does where something is due: a step of workflows that take hours."""
+        project = self.stores.projects.connected(project_id)
+        if project is None or not self.is_due(project):
+            return {"n_tabs": 0}
+        return self.keep(project_id)
+
     def keep(self, project_id: ProjectId) -> dict[str, int]:
         """Add, change or remove what is due; a step. Failures are recorded, not raised."""
         project = self.stores.projects.connected(project_id)

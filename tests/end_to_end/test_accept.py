@@ -28,6 +28,13 @@ def copies(project: LiveProject) -> dict[int, dict[str, Any]]:
     }
 
 
+def shown_label(project: LiveProject, task: dict[str, Any]) -> str:
+    """Return the choice of the prediction that people see of a task."""
+    version = project.state()["model_version"]
+    (result,) = [p["result"] for p in task["predictions"] if p["model_version"] == version]
+    return str(result[0]["value"]["choices"][0])
+
+
 def wait_until(project: LiveProject, state: str) -> dict[str, Any]:
     def is_there() -> bool:
         return (project.state()["acceptance"] or {}).get("state") == state
@@ -39,18 +46,18 @@ def wait_until(project: LiveProject, state: str) -> dict[str, Any]:
 
 def test_certified_labels_are_accepted_and_exactly_these_taken_back(stack: Stack) -> None:
     rows = reviews(N_ROWS)
-    gold = {row.text: row.label for row in rows}
     project = stack.new_project("Accept", SENTIMENT, texts(rows))
     ordered_release(project)
     seed = holdout_seed(project.id())
     tasks = {task["id"]: task for task in project.tasks()}
     held_out = [task_id for task_id in tasks if in_holdout(task_id, seed=seed)]
     for task_id in sorted(held_out, key=lambda i: holdout_rank(i, seed=seed)):
-        body = {"result": answer(gold[tasks[task_id]["data"]["text"]]), "lead_time": 2.0}
+        shown = shown_label(project, tasks[task_id])  # people find every label right
+        body = {"result": answer(shown), "lead_time": 2.0}
         stack.call("POST", f"/api/tasks/{task_id}/annotations/", json=body)
     n_human = project.state()["n_human_labels"]
 
-    command(stack, "accept", str(project.number), "--max-error", "0.45")
+    command(stack, "accept", str(project.number), "--max-error", "0.2")
     asked = wait_until(project, "accepted")
     made = copies(project)
     assert len(made) == asked["n_done"] > 0

@@ -348,7 +348,9 @@ class House:
             self._labeler, self.aggregator, self.budget, self.stores, plan
         )
         self.publisher = Publisher(self.platform, self.connections, self.stores, plan)
-        return PrelabelSteps(self.synchronizer, self.pre_annotator, self.publisher, self.orderer)
+        return PrelabelSteps(
+            self.synchronizer, self.pre_annotator, self.publisher, self.orderer, self.tab_keeper
+        )
 
     def _make_round_steps(
         self, prelabel_steps: PrelabelSteps, plan: RoundPlan, policy: RoundPolicy

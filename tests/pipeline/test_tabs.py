@@ -17,7 +17,10 @@ class Shop:
     def __init__(self, house) -> None:
         self.house, self.id = house, house.connected(6)
         house.prelabel(self.id)
+        house.stores.state.put(self.id, TABS, None)  # as if it had not tried yet
         self.number = int(self.id.split(".")[0])
+        house.tabs.tabs.clear()
+        house.tabs.descriptions.clear()
         house.tabs.open(self.number)
 
     @property
@@ -55,6 +58,13 @@ def test_tabs_stand_beside_the_owners_and_the_description_names_the_page(shop):
     assert shop.tabs[shop.id_of("Queue")].shows is TabFilter.WAITING
     assert f"{OWN_ADDRESS}/projects/{shop.number}/" in shop.house.tabs.descriptions[shop.number]
     assert not shop.is_due()
+
+
+def test_a_long_workflow_keeps_them_too(house):
+    project_id = house.connected(6)
+    house.tabs.open(1)
+    house.prelabel(project_id)
+    assert [tab.title for tab in house.tabs.tabs[1].values()] == ["Default", "Queue", "No label"]
 
 
 def test_nothing_is_added_before_the_owner_has_opened_the_data_manager(house):
