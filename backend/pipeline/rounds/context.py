@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.domain.projects import Project, ProjectId
+from backend.domain.projects import Project, ProjectId, Task
 from backend.domain.questions import Question
 from backend.domain.rounds import LabelsChange, Round, RoundRecipeName, RoundState
 from backend.errors import BackendError, LanguageModelError, StoreUnavailable, TrainingCancelled
 from backend.files import replacing_file
-from backend.pipeline.pool import GuidelinesReader
+from backend.pipeline.pool import GuidelinesReader, Pool
 from backend.pipeline.rounds.recipes import RoundRecipe
 from backend.store import Stores
 
@@ -31,6 +31,8 @@ FUSED, FINAL, MODEL = "fused", "final", "model"
 """Names of the files of a cycle's aggregated labels, and of the last ones, held out."""
 _FAILURE = "failure.txt"
 _FIRST_FILE = "train-0.npz"
+DIGESTS = "digests"
+"""Of the texts that a file's labels are about, in the order of its `ids`."""
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -250,6 +252,23 @@ def _adopt(folder: Path, own: Path) -> None:
     found = [path for path in folder.iterdir() if path != own]
     for path in sorted(found, key=lambda path: path.name == _FIRST_FILE):  # that one last
         path.rename(own / path.name)
+
+
+def text_digests(ids: NDArray[np.int64], tasks: Sequence[Task]) -> NDArray[np.str_]:
+    """Return the digest of each id's task; "" for one that is not among them."""
+    digests = {task.id: task.digest() for task in tasks}
+    return np.array([digests.get(int(i), "") for i in ids], dtype=np.str_)
+
+
+def has_other_text(read: Arrays, pool: Pool) -> NDArray[np.bool_]:
+    """Return for which of a pool's examples (n,) a file's labels are about another text.
+
+    Label Studio lets people edit a text during a round. Files of earlier versions do not tell.
+    """
+    digests = read.get(DIGESTS, np.empty(0, dtype=np.str_)).tolist()
+    known = dict(zip(read["ids"].tolist(), digests, strict=False))
+    is_other = [known.get(task.id, "") not in ("", task.digest()) for task in pool.tasks]
+    return np.array(is_other, dtype=np.bool_)
 
 
 def student_name(recipe: RoundRecipeName) -> str:

@@ -47,6 +47,7 @@ from backend.pipeline.rounds.context import (
     RoundContext,
     Turn,
     artifacts,
+    has_other_text,
     student_name,
 )
 from backend.pipeline.rounds.evidence import ChangeRule, LabelChange
@@ -140,7 +141,7 @@ class PromoteStep:
             return None
         pool = pool_of(self.aggregator, active, cycle)
         student = trained_table(question, trained, recipe.student_key).align(pool.example_ids)
-        student = student.without(~pool.is_shown(question))
+        student = student.without(~pool.is_shown(question) | has_other_text(trained, pool))
         matrix = student.joined_to(pool.matrices[question.name], *_student_of(active))
         pool = pool.with_matrix(question, matrix).restrict(question)
         aggregated, state = recipe.aggregate(pool, question)
@@ -280,7 +281,8 @@ class PromoteStep:
             fitted = {**saved.label_model, **{name: one for name, one in own.items() if one}}
             state = replace(saved, label_model=fitted, n_human=made.state.n_human)
             self.ensemble.save_state(project, state)
-        labels.save(project, [one for one in aggregated if one.question == question.name], [])
+        kept = [one for one in aggregated if one.question == question.name]
+        labels.save(project, kept, [], tasks=made.pool.tasks)
 
     def _composed(self, first: ActiveRound, promoted: Sequence[_Outcome]) -> AggregatedPool:
         """Return the round's labels where they replace those served, which stay elsewhere.

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from backend.demonstrations.pool_selection import PoolEvidence, class_members
 from backend.demonstrations.retrieval import DemonstrationPool, Texts
-from backend.domain.labels import AbstentionReason, Demonstration, Example, PromptContext
+from backend.domain.labels import AbstentionReason, Demonstration, PromptContext
 from backend.domain.llm_usage import track_usage
-from backend.domain.projects import Project, ProjectId
+from backend.domain.projects import Project, ProjectId, Task
 from backend.domain.questions import Question
 from backend.label_model.label_tables import (
     LabelTable,
@@ -30,7 +30,16 @@ from backend.label_model.labels_matrix import align_rows
 from backend.pipeline.aggregate import Aggregator
 from backend.pipeline.ensemble import AnnotatorEnsemble
 from backend.pipeline.pool import Guidelines, GuidelinesReader, Pool
-from backend.pipeline.rounds.context import STOPPED, ActiveRound, Arrays, RoundContext, Turn
+from backend.pipeline.rounds.context import (
+    DIGESTS,
+    STOPPED,
+    ActiveRound,
+    Arrays,
+    RoundContext,
+    Turn,
+    has_other_text,
+    text_digests,
+)
 from backend.pipeline.rounds.students import trained_table
 from backend.store import Stores
 
@@ -98,6 +107,7 @@ class RelabelStep:
             demonstrations=pool.example_ids[rows],
             answers=answers.content,
             is_human=evidence.is_human[rows],
+            digests=text_digests(pool.example_ids[rows], pool.tasks),
         )
         return {"is_selected": 1, "n_demonstrations": len(rows), "n_asked": len(asked)}
 
@@ -148,7 +158,8 @@ class RelabelStep:
     def _ask(self, active: ActiveRound, selected: Arrays, chunk: slice, name: str) -> int:
         project, question = active.project, active.question
         guidelines = self.guidelines.read(project).restrict(question)
-        examples = self._examples(project, guidelines, selected["asked"][chunk])
+        tasks = self._tasks(project, selected["asked"][chunk])
+        examples = self.guidelines.examples(guidelines, tasks)
         shots = self._shots(project, guidelines, question, selected)
         context = PromptContext(shots={question.name: shots})
         with track_usage(project.id, f"round {active.round.number}"):
@@ -162,24 +173,27 @@ class RelabelStep:
         active.files.write(
             name,
             **given.arrays,
+            digests=text_digests(given.ids, tasks),
             annotator=np.array(first.annotator if first else "llm"),
             version=np.array(first.prompt_version if first else ""),
             n_tokens=np.array(tokens),
         )
         return len(given.ids)
 
-    def _examples(
-        self, project: Project, guidelines: Guidelines, ids: NDArray[np.int64]
-    ) -> list[Example]:
+    def _tasks(self, project: Project, ids: NDArray[np.int64]) -> list[Task]:
         tasks = {t.id: t for t in self.stores.tasks.get(project.id, [int(i) for i in ids])}
-        return self.guidelines.examples(guidelines, [tasks[int(i)] for i in ids if int(i) in tasks])
+        return [tasks[int(i)] for i in ids if int(i) in tasks]
 
     def _shots(
         self, project: Project, guidelines: Guidelines, question: Question, selected: Arrays
     ) -> dict[int, tuple[Demonstration, ...]]:
-        """Return the in-context examples by id of the asked text."""
+        """Return the in-context examples by id of the asked text; of edited texts none."""
         ids, is_human = selected["demonstrations"], selected["is_human"]
-        examples = {e.id: e for e in self._examples(project, guidelines, ids)}
+        tasks = self._tasks(project, ids)
+        is_same = text_digests(ids, tasks) == selected.get(DIGESTS, text_digests(ids, tasks))
+        same = set(ids[is_same].tolist())
+        read = self.guidelines.examples(guidelines, [task for task in tasks if task.id in same])
+        examples = {example.id: example for example in read}
         answers = read_table(question, ids, selected["answers"]).parts
         known: dict[int, Demonstration] = {}
         for at, example in enumerate(examples.get(int(i)) for i in ids):
@@ -216,8 +230,9 @@ def _evidence(active: ActiveRound, pool: Pool, trained: Arrays) -> _Evidence:
     By default the student is one that did not see the label; as published, the one that learned it.
     """
     question, recipe, ids = active.question, active.recipe, pool.example_ids
-    targets = trained_table(question, trained, "targets").align(ids)
-    student = trained_table(question, trained, recipe.student_key).align(ids)
+    is_other = has_other_text(trained, pool)
+    targets = trained_table(question, trained, "targets").align(ids).without(is_other)
+    student = trained_table(question, trained, recipe.student_key).align(ids).without(is_other)
     quality = align_rows(trained["ids"], trained["clean"][:, None], ids)[:, 0]
     people = pool.human_table(question)
     is_human = people.has_label & recipe.learns_from_people
@@ -250,6 +265,11 @@ def _padded(shots: Sequence[Sequence[int]]) -> NDArray[np.int64]:
     return padded
 
 
+def _digests(part: Arrays) -> NDArray[np.str_]:
+    """Return a part's digests; of one that an earlier version has written, empty ones."""
+    return part.get(DIGESTS, np.full(len(part["ids"]), "", dtype=np.str_))
+
+
 def _join(active: ActiveRound, parts: Sequence[str], name: str) -> None:
     """Write the labels of all chunks as one file."""
     read = [part for part in map(active.files.read, parts) if part is not None]
@@ -259,6 +279,7 @@ def _join(active: ActiveRound, parts: Sequence[str], name: str) -> None:
         active.files.write(
             name,
             **joined.arrays,
+            digests=np.concatenate([_digests(part) for part in read]),
             annotator=np.array(f"{read[0]['annotator']}{_SUFFIX}"),
             version=read[0]["version"],
             n_tokens=np.sum([part["n_tokens"] for part in read], axis=0),

@@ -13,7 +13,13 @@ from backend.domain.student import PoolTexts, TrainingHooks, TrainingProgress
 from backend.label_model.label_tables import stored_table
 from backend.pipeline.aggregate import Aggregator
 from backend.pipeline.pool import Pool
-from backend.pipeline.rounds.context import ActiveRound, RoundContext, Turn
+from backend.pipeline.rounds.context import (
+    ActiveRound,
+    RoundContext,
+    Turn,
+    has_other_text,
+    text_digests,
+)
 from backend.pipeline.rounds.students import StudentTrainers, TrainingJob
 
 _NOTE_EVERY_S = 2.0
@@ -48,7 +54,8 @@ class TrainStep:
             views=self._views(active, pool),
         )
         arrays = self.trainers.of(active.question).train(active, pool, targets, job)
-        active.files.write(f"train-{cycle}", **arrays)
+        digests = text_digests(arrays["ids"], pool.tasks)
+        active.files.write(f"train-{cycle}", **arrays, digests=digests)
         return {"is_trained": 1, "n_texts": len(pool.examples)}
 
     def _views(self, active: ActiveRound, pool: Pool) -> tuple[str | None, ...] | None:
@@ -106,6 +113,7 @@ def pool_of(aggregator: Aggregator, active: ActiveRound, cycle: int) -> Pool:
     relabeled = active.files.read(f"votes-{cycle}")
     if relabeled is None:
         return pool
-    labels = stored_table(question, relabeled)
+    labels = stored_table(question, relabeled).align(pool.example_ids)
+    labels = labels.without(has_other_text(relabeled, pool))
     name, version = str(relabeled["annotator"]), str(relabeled["version"])
     return pool.with_annotator(question, labels, name, AnnotatorKind.LLM_DEMONSTRATIONS, version)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import numpy as np
@@ -129,6 +129,51 @@ def test_labels_that_human_labels_confirm_replace_the_served_ones(stores, tmp_pa
     texts = house.remote(project_id).tasks
     good = [row for row in shown if "good" in texts[row.task_id]["text"]]
     assert any(row.result[0]["value"]["choices"] == ["Negative"] for row in good)
+
+
+@dataclass
+class EditingSteps(PlainSteps):
+    """Has people edit a text after the first step of a name; the worker notices and labels it."""
+
+    house: House
+    edited_after: str
+    task_id: int
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    def run(self, name, step, project_id):
+        counts = super().run(name, step, project_id)
+        if name == self.edited_after and self.ran.count(name) == 1:
+            self.house.remote(project_id).tasks[self.task_id] = {"text": "bad, all of it"}
+            self.house.projects.forget_full_sync(project_id)
+            self.house.prelabel(project_id)
+        return counts
+
+
+@pytest.mark.parametrize(
+    ("step", "is_read_anew"),
+    [("train", True), ("select", True), ("refine", True), ("fuse", False)],
+)
+def test_a_text_that_is_edited_during_a_round_gets_no_label_of_the_former_text(
+    stores, tmp_path, step, is_read_anew
+):
+    plan = RoundPlan(recipe="paper", chunk=CHUNK)
+    house = House(stores, folder=tmp_path, orders_queue=True, plan=plan)
+    house.student.is_wrong = True  # as in the test above: the round's labels replace the served
+    project_id = house.connected(50)
+    house.prelabel(project_id)
+    people_contradict(house, project_id, 24)
+    edited = sorted(house.remote(project_id).tasks)[41]
+    assert house.remote(project_id).tasks[edited]["text"].startswith("good")
+    house.round(project_id, EditingSteps(house, step, edited))
+    assert house.rounds.history(project_id)[0].figures["sentiment"]["gate"]["is_better"] is True
+    votes = house.labels.weak_labels(project_of(house, project_id))
+    of_round = {vote.example_id for vote in votes if vote.annotator_kind.is_from_round}
+    assert len(of_round) > 40 and (edited in of_round) == is_read_anew
+    (said,) = (r for r in house.remote(project_id).predictions.values() if r.task_id == edited)
+    by_round, by_first = ["Positive"], ["Negative"]  # of "bad": the round says the opposite
+    assert said.result[0]["value"]["choices"] == (by_round if is_read_anew else by_first)
 
 
 def test_the_student_labels_texts_that_come_after_its_round(house, monkeypatch):
