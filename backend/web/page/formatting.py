@@ -53,6 +53,18 @@ def moment(value: datetime | str | None) -> str:
     return f"{found:%Y-%m-%d %H:%M} {found.tzname() or ''}".strip()
 
 
+def annotator(name: str) -> str:
+    """Return an annotator's stored name as people read it, with its model where it has one."""
+    kind, _, model = name.partition(":")
+    words = {"llm": "LLM", "small-model": "student"}.get(kind, kind)
+    return words if kind == "small-model" or not model else f"{words} {model}"
+
+
+def sentence(words: str) -> str:
+    """Return words with their first letter large."""
+    return words[:1].upper() + words[1:]
+
+
 FILTERS: dict[str, Callable[..., str]] = {
     "count": count,
     "decimal": decimal,
@@ -60,4 +72,6 @@ FILTERS: dict[str, Callable[..., str]] = {
     "interval": interval,
     "duration": duration,
     "moment": moment,
+    "annotator": annotator,
+    "sentence": sentence,
 }
