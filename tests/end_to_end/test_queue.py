@@ -156,7 +156,7 @@ def test_an_order_is_there_while_the_llm_labels_and_follows_its_labels(anna, sta
         if stored and queue and queue.is_early:
             places = stores.releases.places(stored)
             reasons[queue.n_evidence] = {place.task_id: place.reason for place in places}
-        return bool(stored and len(reasons) > 1 and stores.labels.has_published(stored))
+        return bool(stored and len(reasons) > 1 and stores.publication.has_published(stored))
 
     wait_for(note_order, what="two early orders", found=lambda: [*reasons], within_s=120)
     stored = stores.projects.find(project.number)

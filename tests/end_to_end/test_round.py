@@ -10,6 +10,7 @@ import pytest
 
 from backend.domain.rounds import RoundState
 from backend.launcher.environments import PROJECT_FOLDER
+from backend.pipeline.status import read_queue
 from tests.end_to_end.data import reviews
 from tests.end_to_end.stack import LiveProject, Stack, wait_for
 from tests.end_to_end.test_main_job import SENTIMENT, answer, texts, the_choice, the_prediction
@@ -83,11 +84,10 @@ def ordered_release(project: LiveProject) -> str:
     def is_there() -> bool:
         version = served(project)
         found = services.stores.projects.get(project.id())
-        return bool(
-            found is not None
-            and found.model_version == version
-            and services.stores.releases.places(found)
-        )
+        if found is None or found.model_version != version:
+            return False
+        ordered = read_queue(services.stores, found)
+        return ordered is not None and not ordered.is_early
 
     wait_for(is_there, what="an ordered release", found=project.state)
     return str(project.state()["model_version"])
