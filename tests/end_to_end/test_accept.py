@@ -9,7 +9,7 @@ import pytest
 from backend.domain.holdout import holdout_rank, holdout_seed, in_holdout
 from tests.end_to_end.data import reviews
 from tests.end_to_end.stack import LiveProject, Stack, wait_for
-from tests.end_to_end.test_main_job import SENTIMENT, answer, texts
+from tests.end_to_end.test_main_job import SENTIMENT, answer, texts, the_choice, the_prediction
 from tests.end_to_end.test_round import command, ordered_release
 
 pytestmark = pytest.mark.e2e
@@ -26,13 +26,6 @@ def copies(project: LiveProject) -> dict[int, dict[str, Any]]:
         for one in task["annotations"]
         if one["parent_prediction"] is not None and one["lead_time"] is None
     }
-
-
-def shown_label(project: LiveProject, task: dict[str, Any]) -> str:
-    """Return the choice of the prediction that people see of a task."""
-    version = project.state()["model_version"]
-    (result,) = [p["result"] for p in task["predictions"] if p["model_version"] == version]
-    return str(result[0]["value"]["choices"][0])
 
 
 def wait_until(project: LiveProject, state: str) -> dict[str, Any]:
@@ -52,7 +45,7 @@ def test_certified_labels_are_accepted_and_exactly_these_taken_back(stack: Stack
     tasks = {task["id"]: task for task in project.tasks()}
     held_out = [task_id for task_id in tasks if in_holdout(task_id, seed=seed)]
     for task_id in sorted(held_out, key=lambda i: holdout_rank(i, seed=seed)):
-        shown = shown_label(project, tasks[task_id])  # people find every label right
+        shown = the_choice(the_prediction(tasks[task_id]))  # people find every label right
         body = {"result": answer(shown), "lead_time": 2.0}
         stack.call("POST", f"/api/tasks/{task_id}/annotations/", json=body)
     n_human = project.state()["n_human_labels"]
