@@ -19,6 +19,7 @@ pytestmark = pytest.mark.e2e
 
 N_ROWS = 300
 N_ANSWERS = 30
+_ORDER_WITHIN_S = 400.0
 _ROUND_WITHIN_S = 900.0
 
 
@@ -89,7 +90,7 @@ def ordered_release(project: LiveProject) -> str:
         ordered = read_queue(services.stores, found)
         return ordered is not None and not ordered.is_early
 
-    wait_for(is_there, what="an ordered release", found=project.state)
+    wait_for(is_there, what="an ordered release", within_s=_ORDER_WITHIN_S, found=project.state)
     return str(project.state()["model_version"])
 
 
