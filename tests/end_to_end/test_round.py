@@ -83,12 +83,12 @@ def ordered_release(project: LiveProject) -> str:
     services = project.stack.services
 
     def is_there() -> bool:
-        version = served(project)
         found = services.stores.projects.get(project.id())
-        if found is None or found.model_version != version:
+        ordered = None if found is None else read_queue(services.stores, found)
+        if found is None or ordered is None or ordered.is_early:
             return False
-        ordered = read_queue(services.stores, found)
-        return ordered is not None and not ordered.is_early
+        is_waiting = services.stores.releases.pending(found) is not None
+        return not is_waiting and served(project) == found.model_version
 
     wait_for(is_there, what="an ordered release", within_s=_ORDER_WITHIN_S, found=project.state)
     return str(project.state()["model_version"])
