@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,7 @@ import numpy as np
 from rich.console import Console
 
 from backend.active_learning.holdout import LabelSource
-from backend.domain.chunks import Chunk, ChunkKind
 from backend.domain.labels import AnnotatorKind
-from backend.domain.ports import ChunkWork, Step
 from backend.domain.projects import ProjectId
 from backend.domain.questions import Question
 from backend.factories import connect_language_model
@@ -30,9 +28,9 @@ from backend.label_model.label_tables import (
     given_table,
     stored_table,
 )
+from backend.label_model.labels_matrix import AGGREGATED
 from backend.pipeline.pool import Pool
 from backend.pipeline.prelabel import chunk_work, prelabel
-from backend.pipeline.rounds.cleanup import RoundCleaner
 from backend.pipeline.rounds.context import FINAL, FUSED, RoundArtifacts, artifacts, student_name
 from backend.pipeline.rounds.students import trained_table
 from backend.pipeline.rounds.workflow import run_round
@@ -51,6 +49,7 @@ from benchmarks.round_scores import (
 )
 from benchmarks.rounds_orders import ORDERS
 from benchmarks.simulated_label_studio import BACKEND_URL, SimulatedPlatform
+from benchmarks.timed_steps import KeepsStudents, TimedSteps
 
 _SEED = 0
 _N_TEST = 300
@@ -95,40 +94,6 @@ class RoundsRun:
         }
 
 
-class _KeepsStudents(RoundCleaner):
-    """Cleans nothing: a student that is not served is tried on test texts all the same."""
-
-    def __init__(self) -> None:
-        """Need no store."""
-
-    def clean(self, project_id: ProjectId, *, is_thorough: bool = False) -> dict[str, int]:
-        """Leave every file."""
-        return {"n_deleted": 0}
-
-
-class TimedSteps:
-    """Runs steps in this process and sums their seconds by name."""
-
-    def __init__(self, console: Console, chunks: Mapping[str, ChunkWork]) -> None:
-        self.seconds: dict[str, float] = {}
-        self._console = console
-        self._chunks = chunks
-
-    def start(
-        self, kind: ChunkKind, project_id: ProjectId, chunk: Chunk
-    ) -> Callable[[], dict[str, int]]:
-        """Do a chunk at once."""
-        counts = self._chunks[kind](project_id, chunk, self)
-        return lambda: counts
-
-    def run(self, name: str, step: Step, project_id: ProjectId) -> dict[str, int]:
-        """Run a step."""
-        started = time.perf_counter()
-        counts = step(project_id)
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
-        return counts
-
-
 @dataclass(frozen=True, slots=True)
 class SimulatedProject:
     """A data set as a project of a simulated Label Studio, with the services behind it."""
@@ -171,7 +136,7 @@ def run(report: Report, config: RoundsRun, *, console: Console) -> None:
             data,
             platform,
             services,
-            TimedSteps(console, chunk_work(services.round_steps.prelabel)),
+            TimedSteps(chunk_work(services.round_steps.prelabel)),
         )
         try:
             _measure(report, simulation, console)
@@ -187,7 +152,7 @@ def _measure(report: Report, simulation: SimulatedProject, console: Console) -> 
     steps = [{"step": "prelabel", **_pool_scores(simulation)}]
     before = _served(simulation)
     console.print(steps[-1])
-    steps_of_round = replace(services.round_steps, cleaner=_KeepsStudents())
+    steps_of_round = replace(services.round_steps, cleaner=KeepsStudents())
     curve: list[dict[str, Any]] = []
     for number, n_humans in enumerate(simulation.config.humans, start=1):
         _submit_human_labels(simulation, n_humans)
@@ -247,9 +212,8 @@ def _served(simulation: SimulatedProject) -> LabelTable:
     """Return the aggregated labels as they are stored."""
     stores, project_id = simulation.services.stores, simulation.platform.project_id
     project = stores.projects.get(project_id)
-    labels = stores.labels.weak_labels(project) if project else ()
-    aggregated = [one for one in labels if one.annotator_kind is AnnotatorKind.AGGREGATED]
-    return given_table(_question(simulation.services, project_id), aggregated)
+    labels = stores.labels.weak_labels(project, annotator=AGGREGATED) if project else ()
+    return given_table(_question(simulation.services, project_id), labels)
 
 
 def _true_gain(simulation: SimulatedProject, before: LabelTable) -> dict[str, float]:

@@ -9,8 +9,8 @@ import numpy as np
 from backend.active_learning.baselines import PublishedStrategy
 from backend.active_learning.pool_estimate import margin_uncertainty
 from backend.active_learning.strategy_interface import PoolView
-from backend.domain.labels import AnnotatorKind
 from backend.domain.projects import Project
+from backend.label_model.labels_matrix import AGGREGATED
 from backend.services import Services
 
 NextTasks = Callable[[Services, Project, int, int], list[int]]
@@ -33,8 +33,8 @@ def by_uncertainty(services: Services, project: Project, n: int, seed: int) -> l
     """Return the open tasks whose aggregated labels have the smallest margin."""
     rows = {
         label.example_id: label.probabilities
-        for label in services.stores.labels.weak_labels(project)
-        if label.annotator_kind is AnnotatorKind.AGGREGATED and label.probabilities
+        for label in services.stores.labels.weak_labels(project, annotator=AGGREGATED)
+        if label.probabilities
     }
     ids = np.array(_open(services, project, sorted(rows)), dtype=np.int64)
     uncertainty = margin_uncertainty(np.array([rows[i] for i in ids.tolist()]))

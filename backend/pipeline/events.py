@@ -118,7 +118,8 @@ class EventService:
     def _note_asked(self, event: Event) -> None:
         """Note a changed label config or instruction; one that we cannot label changes nothing.
 
-        The worker follows it once it has settled, and the next sync says what cannot be labeled.
+        The worker follows it once changes stop for a while; the next sync says what cannot be
+        labeled.
         """
         info = event.project
         if info is None or not info.label_config:

@@ -41,7 +41,7 @@ class Token:
 class TokenReader:
     """Assigns the probabilities of first tokens to labels.
 
-    A token that begins the word of one label alone counts for it. What begins several is settled by
+    A token that begins the word of one label alone counts for it. What begins several is decided by
     the answer that was written, or by a longer token that the server reports for one of them, as a
     tokenizer never cuts a word that is a token. What is still open is no evidence: if there is more
     of it than between the best two labels, the answer counts as unreadable.
