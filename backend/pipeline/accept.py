@@ -80,16 +80,16 @@ class Acceptor:
         is_changing = self.stores.state.current(project, OUTDATED) is not None
         if is_changing or self.stores.releases.pending(project) is not None:
             return {"is_planned": 0}  # what people see is about to change: the next job goes on
-        try:
-            labels, words = self._certified(project, asked.max_error)
-        except UnsupportedLabelConfig as exc:
-            labels, words = [], str(exc)
         stale = [
             label.task_id
             for label in self.stores.accepted.all(project_id)
             if label.annotation_id is None and not label.is_sent
         ]
         self.stores.accepted.forget(project_id, stale)
+        try:
+            labels, words = self._certified(project, asked.max_error)
+        except UnsupportedLabelConfig as exc:
+            labels, words = [], str(exc)
         self.stores.accepted.plan(project_id, labels)
         found = replace(asked, state="accepting", words=words, n_planned=len(labels))
         self._put(project_id, found)

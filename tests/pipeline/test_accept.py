@@ -200,6 +200,17 @@ def test_undo_while_labels_are_accepted_ends_with_none(house, monkeypatch):
     assert house.acceptor.request(project_id).state == "undone"
 
 
+def test_who_asks_again_before_the_first_request_is_done_gets_all_labels(house):
+    project_id = certified_project(house)
+    project = house.projects.get(project_id)
+    house.acceptor.ask(project, 0.2)
+    house.acceptor.plan(project_id)
+    n_planned = house.acceptor.request(project_id).n_planned
+    house.acceptor.ask(project, 0.2)
+    run(house, project_id)
+    assert len(copies(house, project_id)) == n_planned > 400
+
+
 def test_labels_that_are_about_to_change_are_not_accepted_yet(house):
     project_id = certified_project(house)
     project = house.projects.get(project_id)
