@@ -26,10 +26,10 @@ from backend.settings import Settings
 from benchmarks.datasets import read_rows
 from benchmarks.faults.scripted_llm import ScriptedSentimentLLM
 from benchmarks.report import Report
-from benchmarks.rounds import TimedSteps
 from benchmarks.serving import distinct_texts
 from benchmarks.simulated_label_studio import BACKEND_URL, SimulatedPlatform
 from benchmarks.startup import CONFIG, UNUSED_URL
+from benchmarks.timed_steps import TimedSteps
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +53,8 @@ class TimeIsUpError(Exception):
 class WatchedSteps(TimedSteps):
     """Runs steps and notes when the queue has an order, is served, and changes."""
 
-    def __init__(
-        self, services: Services, platform: SimulatedPlatform, *, limit_s: float, console: Console
-    ) -> None:
-        super().__init__(console, chunk_work(services.round_steps.prelabel))
+    def __init__(self, services: Services, platform: SimulatedPlatform, *, limit_s: float) -> None:
+        super().__init__(chunk_work(services.round_steps.prelabel))
         self.services, self.platform = services, platform
         self.orders: list[dict[str, float]] = []
         self.served_s: float | None = None
@@ -112,7 +110,7 @@ def run(report: Report, config: FirstOrderRun, *, console: Console) -> None:
             )
             services = build_services(settings, Adapters(platform))
             try:
-                watched = WatchedSteps(services, platform, limit_s=config.seconds, console=console)
+                watched = WatchedSteps(services, platform, limit_s=config.seconds)
                 report.results[llm], report.notes[llm] = _measure(watched)
             finally:
                 services.close()
