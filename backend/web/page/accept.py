@@ -95,7 +95,11 @@ def _plot(report: Mapping[str, Any]) -> Plot:
         "certified",
         "Labels certified by the error rate that is allowed",
         [{"type": "bar", "name": name, "x": rates, "y": y} for name, y in named.items()],
-        {"barmode": "group", "xaxis": {"title": "wrong at most"}, "yaxis": {"title": "labels"}},
+        {
+            "barmode": "group",
+            "xaxis": {"title": {"text": "wrong at most"}, "type": "category"},
+            "yaxis": {"title": {"text": "labels"}},
+        },
         ("wrong at most", *named),
         [(rate, *(count(y[at]) for y in named.values())) for at, rate in enumerate(rates)],
     )

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from backend.domain.projects import JobKind
+from tests.web.page.test_quality import figures_of
 from tests.web.page.test_site import BROWSER, OWN, html, token
 from tests.web.test_ml_routes import setup_body
 
@@ -41,6 +42,14 @@ def test_what_is_certified_is_shown_as_status_tells_it(client, project):
     for expected in ("1,234", "0.910", "1,700", "answered 90 tasks", "7, 9", "labels &lt;b&gt;"):
         assert expected in text
     assert "Take accepted labels back" not in text
+
+
+def test_the_plot_names_its_axes_and_keeps_its_rates_apart(client, project):
+    (figure,) = figures_of(html(client, "/projects/1/accept"))
+    assert [trace["y"] for trace in figure["data"]] == [[1234], [1500], [1700]]
+    layout = figure["layout"]
+    assert layout["xaxis"] == {"title": {"text": "wrong at most"}, "type": "category"}
+    assert layout["yaxis"]["title"] == {"text": "labels"}
 
 
 def test_accept_and_undo_ask_the_worker(client, services, project):
