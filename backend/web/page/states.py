@@ -26,14 +26,18 @@ class RecentStates:
     def get(self, key: str, count: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
         """Return the state under a key, counted anew when it is too old."""
         with self._locks.setdefault(key, threading.Lock()):
-            until, state = self._found.get(key, (0.0, {}))
+            found = self._found
+            until, state = found.get(key, (0.0, {}))
             started_at = self.clock()
             if started_at >= until:
                 state = count()
                 ended_at = self.clock()
-                self._found[key] = (ended_at + (ended_at - started_at) / _MAX_SHARE, state)
+                found[key] = (ended_at + (ended_at - started_at) / _MAX_SHARE, state)
             return state
 
     def forget(self) -> None:
-        """Have everything counted anew: something was changed on the page."""
-        self._found.clear()
+        """Have everything counted anew: something was changed on the page.
+
+        A count that is under way is not remembered: it may be older than the change.
+        """
+        self._found = {}

@@ -38,6 +38,18 @@ def test_after_a_change_everything_is_counted_anew():
     assert states.get("a", count) == {"n": 2}
 
 
+def test_a_count_that_a_change_overtook_is_not_remembered():
+    states = RecentStates(clock=lambda: count.now)
+    count = Counter()
+
+    def overtaken() -> dict[str, int]:
+        states.forget()
+        return count()
+
+    assert states.get("a", overtaken) == {"n": 1}
+    assert states.get("a", count) == {"n": 2}
+
+
 def test_many_who_ask_at_once_have_one_count():
     states, started, go_on = RecentStates(), threading.Event(), threading.Event()
     n_counts = []
