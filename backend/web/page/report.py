@@ -13,6 +13,7 @@ from markupsafe import Markup
 from backend.domain.projects import Project
 from backend.web.page import label_issues, overview, quality, rounds
 from backend.web.page.part import Part, Visit
+from backend.web.page.states import RecentStates
 
 if TYPE_CHECKING:
     from backend.services import Services
@@ -32,9 +33,10 @@ def report(services: Services, project: Project, *, has_texts: bool) -> str:
     app = Flask(__name__, static_folder=None)
     add_page(app, services)
     app.jinja_env.globals |= {"is_report": True}
+    recent = RecentStates()
 
     def drawn(part: Part) -> Markup:
-        visit = Visit(services, project, part)
+        visit = Visit(services, project, part, recent=recent)
         values = {"visit": visit, "project": project, "layout": "bare.html"}
         page = render_template(f"{part.name}.html", **values, **part.view(visit))
         return Markup(page)  # noqa: S704  (drawn by a template, which escapes)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -126,11 +125,8 @@ def page_blueprint(services: Services) -> Blueprint:
         static_folder="static",
         static_url_path="/static",
     )
-
     recent = RecentStates()
-
-    def visit_of(project: str, name: str) -> Visit:
-        return replace(_visit(services, project, name), recent=recent)
+    visit_of = partial(_visit, services, recent)
 
     @blueprint.get("/")
     def index() -> str | Response:
@@ -180,12 +176,12 @@ def _render(services: Services, template: str, values: dict[str, Any]) -> str:
     return render_template(template, has_worker=bool(workers), **values)
 
 
-def _visit(services: Services, project: str, name: str) -> Visit:
+def _visit(services: Services, recent: RecentStates, project: str, name: str) -> Visit:
     found = services.stores.projects.named(project)
     if found is None:
         raise NotFound("this project was never connected to this backend, or its data is deleted")
     part = next((part for part in PARTS if part.name == name), None) or abort(404)
-    return Visit(services, found, part, request.args.to_dict(), request.form)
+    return Visit(services, found, part, request.args.to_dict(), request.form, recent)
 
 
 def _secret_key(services: Services) -> str:
