@@ -92,7 +92,7 @@ def accept(
         float, typer.Option(help="Share of the accepted labels that may be wrong.")
     ] = 0.05,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what is certified.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Make annotations of the labels that the random holdout certifies; `undo` takes them back."""
     with open_services() as services:
