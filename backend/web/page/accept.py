@@ -11,7 +11,7 @@ from flask import Response
 from backend.domain.audit import record
 from backend.domain.projects import ACCEPTANCE, CERTIFICATE
 from backend.errors import InvalidRequest
-from backend.web.page.formatting import NOTHING, count, decimal, share
+from backend.web.page.formatting import count, decimal, share
 from backend.web.page.part import Part, Visit
 from backend.web.page.plots import Plot
 
@@ -75,11 +75,10 @@ def _rate(percent: str) -> float:
 
 
 def _row(found: Mapping[str, Any]) -> tuple[str, ...]:
-    threshold = found["threshold"]
     return (
         share(found["max_error"], 0),
         count(found["n_certified"]),
-        NOTHING if threshold is None else decimal(threshold, 3),
+        decimal(found["threshold"], 3),
         count(found["expected_after"]["50"]),
         count(found["expected_after"]["100"]),
         found["reason"],

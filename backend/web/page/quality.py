@@ -10,7 +10,7 @@ from backend.web.page.overview import SOURCES, measured_rounds
 from backend.web.page.part import Part, Visit
 from backend.web.page.plots import Plot
 
-_MAX_CELLS = 20  # labels of a matrix; of more the frequent confusions are told
+_MAX_LABELS = 20  # of a matrix; of more labels the frequent confusions are told
 
 
 def view(visit: Visit) -> dict[str, Any]:
@@ -94,7 +94,7 @@ def _reliability(name: str, question: str, rows: Sequence[Mapping[str, float]]) 
 def _confusion(name: str, question: str, pairs: Sequence[tuple[str, str, int]]) -> Plot | None:
     """Return the matrix of people's and served labels; None where it has too many."""
     labels = sorted({label for theirs, ours, _ in pairs for label in (theirs, ours)})
-    if len(labels) > _MAX_CELLS:
+    if len(labels) > _MAX_LABELS:
         return None
     counts = {(theirs, ours): n for theirs, ours, n in pairs}
     cells = [[counts.get((theirs, ours), 0) for ours in labels] for theirs in labels]
