@@ -54,10 +54,10 @@ def undo(visit: Visit) -> str:
 
 def open_task(visit: Visit) -> Response:
     """Lead to a task in Label Studio's Data Manager, or say that it is gone."""
-    number = visit.args.get("task", "")
-    task_id = int(number) if number.isascii() and number.isdigit() and len(number) < 19 else 0
-    if not visit.services.stores.tasks.get(visit.project.id, [task_id]):
-        raise NotFound(f"task {number[:20]} is not there any more: Label Studio has deleted it")
+    task_id = visit.task_id()
+    if task_id is None or not visit.services.stores.tasks.get(visit.project.id, [task_id]):
+        number = visit.args.get("task", "")[:20]
+        raise NotFound(f"task {number} is not there any more: Label Studio has deleted it")
     address = visit.services.settings.label_studio_url.rstrip("/")
     target = f"{address}/projects/{visit.project.platform_id}/data?task={task_id}"
     return make_response(redirect(target))

@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 from flask import Response
 from werkzeug.datastructures import MultiDict
 
-from backend.domain.projects import Project
+from backend.domain.projects import Project, is_row_id
 from backend.web.page.states import RecentStates
 
 if TYPE_CHECKING:
@@ -33,6 +33,12 @@ class Visit:
         project = self.project
         key = f"{project.id} {project.model_version}"
         return self.recent.get(key, lambda: self.services.reporter.project(project))
+
+    def task_id(self) -> int | None:
+        """Return the task that the address names under `task`, None where that is no task's id."""
+        named = self.args.get("task", "")
+        found = int(named) if named.isascii() and named.isdigit() and len(named) < 20 else 0
+        return found if is_row_id(found) else None
 
     def url(self, action: str = "", **changes: object) -> str:
         """Return the tab's address, or an action's of it, with its query changed in these names."""

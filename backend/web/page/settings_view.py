@@ -20,7 +20,7 @@ def view(visit: Visit) -> dict[str, Any]:
     """Return the settings without secrets; prompts are those of the task that the address names."""
     services = visit.services
     number, has_text = visit.args.get("task", ""), visit.args.get("text") == "shown"
-    prompts, refusal = _prompts(visit, number, has_text=has_text) if number else ([], "")
+    prompts, refusal = _prompts(visit, has_text=has_text) if number else ([], "")
     return {
         "settings": services.settings.shown(),
         "versions": versions(),
@@ -44,14 +44,15 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _prompts(visit: Visit, number: str, *, has_text: bool) -> tuple[list[Any], str]:
+def _prompts(visit: Visit, *, has_text: bool) -> tuple[list[Any], str]:
     """Return the prompts about a task, or why there are none."""
-    if not (number.isascii() and number.isdigit() and len(number) < 19):
+    task_id = visit.task_id()
+    if task_id is None:
         return [], "a task is named by its number in Label Studio"
     if has_text:
-        record("showed-text", visit.project.id, f"task={number}")
+        record("showed-text", visit.project.id, f"task={task_id}")
     try:
-        found = visit.services.prompt_preview.prompts(visit.project, int(number), has_text=has_text)
+        found = visit.services.prompt_preview.prompts(visit.project, task_id, has_text=has_text)
     except InvalidRequest as exc:
         return [], str(exc)
     except (LanguageModelError, EmbeddedModelError) as exc:
