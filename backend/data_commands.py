@@ -102,7 +102,6 @@ def accept(
         report = services.certifier.report(target, max_error)
         if not dry_run:
             services.acceptor.ask(target, max_error)
-            record("accepted", target.id, f"max_error={max_error:g}")
         if as_json:
             typer.echo(json.dumps(report, indent=2))
             return
@@ -121,7 +120,6 @@ def undo(project: ProjectNumber) -> None:
     with open_services() as services:
         target = project_of(services, project)
         services.acceptor.ask_undo(target)
-        record("taken-back", target.id)
         console.print(f"The worker takes them back: python -m backend status {project} -f")
 
 

@@ -6,6 +6,7 @@ import logging
 import uuid
 from dataclasses import asdict, dataclass, replace
 
+from backend.domain.audit import record
 from backend.domain.ports import LabelingPlatform, StepRunner
 from backend.domain.projects import ACCEPTANCE, AcceptedLabel, JobKind, Project, ProjectId
 from backend.errors import InvalidRequest, PlatformError, UnsupportedLabelConfig
@@ -52,11 +53,13 @@ class Acceptor:
         if not 0 < max_error < 1:
             raise InvalidRequest(f"an error rate of {max_error} was asked for; expected 0 to 1")
         self._request(project, Acceptance(max_error))
+        record("accepted", project.id, f"max_error={max_error:g}")
 
     def ask_undo(self, project: Project) -> None:
         """Ask the worker to take all accepted labels back; one that accepts now stops."""
         n = len(self.stores.accepted.all(project.id))
         self._request(project, Acceptance(0.0, "undoing", n_planned=n))
+        record("taken-back", project.id)
 
     def _request(self, project: Project, asked: Acceptance) -> None:
         self._put(project.id, asked)

@@ -38,14 +38,12 @@ def accept(visit: Visit) -> str:
     """Ask the worker to accept what is certified at the form's error rate."""
     max_error = _rate(visit.form.get("percent", ""))
     visit.services.acceptor.ask(visit.project, max_error)
-    record("accepted", visit.project.id, f"max_error={max_error:g}")
     return "The worker makes annotations of the labels that are certified when it begins."
 
 
 def undo(visit: Visit) -> str:
     """Ask the worker to take all accepted labels back."""
     visit.services.acceptor.ask_undo(visit.project)
-    record("taken-back", visit.project.id)
     return "The worker takes the accepted labels back."
 
 

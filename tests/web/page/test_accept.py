@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 
 import pytest
 
@@ -52,7 +53,8 @@ def test_the_plot_names_its_axes_and_keeps_its_rates_apart(client, project):
     assert layout["yaxis"]["title"] == {"text": "labels"}
 
 
-def test_accept_and_undo_ask_the_worker(client, services, project):
+def test_accept_and_undo_ask_the_worker(client, services, project, caplog):
+    caplog.set_level(logging.INFO)
     form = {"csrf_token": token(client), "percent": "2"}
     answer = client.post("/projects/1/accept/accept", data=form, headers=OWN)
     assert answer.status_code == 303
@@ -62,6 +64,9 @@ def test_accept_and_undo_ask_the_worker(client, services, project):
     assert "Take accepted labels back" in html(client, "/projects/1/accept")
     client.post("/projects/1/accept/undo", data=form, headers=OWN)
     assert services.acceptor.request(project.id).state == "undoing"
+    told = [line.getMessage() for line in caplog.records if line.name == "freeal.audit"]
+    by = f"project={project.id} by=127.0.0.1"
+    assert told == [f"action=accepted {by} max_error=0.02", f"action=taken-back {by}"]
 
 
 @pytest.mark.parametrize("percent", ["", "much", "0", "100", "nan"])
