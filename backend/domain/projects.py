@@ -21,6 +21,8 @@ MAX_NESTING = 100
 """Lists and objects within each other; data nested deeper are not read."""
 CERTIFICATE, ACCEPTANCE = "certificate", "acceptance"
 """States of what the holdout certifies, and of the last request to accept labels or undo that."""
+UNFINISHED = ("asked", "accepting", "undoing")
+"""How far such a request is while the worker has something to do for it."""
 UNCERTAINTY_SAMPLING = "Uncertainty sampling"
 """Label Studio's name for serving the tasks with the lowest prediction score first."""
 

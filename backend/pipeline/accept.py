@@ -8,7 +8,14 @@ from dataclasses import asdict, dataclass, replace
 
 from backend.domain.audit import record
 from backend.domain.ports import LabelingPlatform, StepRunner
-from backend.domain.projects import ACCEPTANCE, AcceptedLabel, JobKind, Project, ProjectId
+from backend.domain.projects import (
+    ACCEPTANCE,
+    UNFINISHED,
+    AcceptedLabel,
+    JobKind,
+    Project,
+    ProjectId,
+)
 from backend.errors import InvalidRequest, PlatformError, UnsupportedLabelConfig
 from backend.pipeline.certificate import Certifier
 from backend.pipeline.connection import PLATFORM
@@ -73,7 +80,7 @@ class Acceptor:
     def is_due(self, project: Project) -> bool:
         """Return whether a request waits or is not finished."""
         asked = self.request(project.id)
-        return asked is not None and asked.state in ("asked", "accepting", "undoing")
+        return asked is not None and asked.state in UNFINISHED
 
     def plan(self, project_id: ProjectId) -> dict[str, int]:
         """Decide which labels to accept, as they are now; a step."""

@@ -9,14 +9,13 @@ from typing import Any
 from flask import Response
 
 from backend.domain.audit import record
-from backend.domain.projects import ACCEPTANCE, CERTIFICATE
+from backend.domain.projects import ACCEPTANCE, CERTIFICATE, UNFINISHED
 from backend.errors import InvalidRequest
 from backend.web.page.formatting import count, decimal, share
 from backend.web.page.part import Part, Visit
 from backend.web.page.plots import Plot
 
 _COLUMNS = ("wrong at most", "labels", "from confidence", "after 50 more", "after 100 more", "why")
-_RUNNING = ("asked", "accepting", "undoing")
 
 
 def view(visit: Visit) -> dict[str, Any]:
@@ -27,7 +26,7 @@ def view(visit: Visit) -> dict[str, Any]:
     return {
         "report": report,
         "acceptance": acceptance,
-        "is_running": bool(acceptance) and acceptance["state"] in _RUNNING,
+        "is_running": bool(acceptance) and acceptance["state"] in UNFINISHED,
         "columns": _COLUMNS,
         "rows": [_row(one) for one in report["at"]] if report else [],
         "figure": _plot(report) if report and report["at"] else None,
