@@ -74,13 +74,17 @@ def parents_first(questions: Sequence[Question]) -> list[Question]:
     left, ordered = list(questions), []
     while left:
         waiting = {question.name for question in left}
-        ready = [q for q in left if waiting.isdisjoint(_depends_on(q, left))] or left
+        ready = [q for q in left if waiting.isdisjoint(depends_on(q, left))] or left
         ordered += ready
         left = [question for question in left if question not in ready]
     return ordered
 
 
-def _depends_on(question: Question, others: Sequence[Question]) -> set[str]:
+def depends_on(question: Question, others: Sequence[Question]) -> set[str]:
+    """Return the questions by whose answers one is shown, or whose regions it is about.
+
+    A condition that names no question is about the answers to all that are always shown.
+    """
     names = {condition.question for condition in question.conditions} | {question.region_of}
     if any(not condition.question for condition in question.conditions):
         names |= {other.name for other in others if not other.conditions}

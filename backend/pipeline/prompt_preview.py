@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from backend.domain.decisions import parents_first
+from backend.domain.decisions import depends_on, parents_first
 from backend.domain.labels import Example, PromptContext
 from backend.domain.ports import Completion, Conversation, Decoding, LanguageModel, Prompt
 from backend.domain.projects import Project
@@ -85,8 +85,10 @@ class PromptPreview:
         annotator = LLMAnnotator(recorder, shortlist=of_example)
         seen: set[Prompt] = set()
         shown = []
-        for question in parents_first(guidelines.schema.questions):
-            before = [q for q in guidelines.schema.questions if q.name in _needed(question)]
+        questions = guidelines.schema.questions
+        for question in parents_first(questions):
+            needed = depends_on(question, questions)
+            before = [other for other in questions if other.name in needed]
             schema = TaskSchema((*before, question), guidelines.schema.headers)
             recorder.prompts.clear()
             annotator.annotate(
@@ -111,11 +113,6 @@ class PromptPreview:
 
 def _nothing(prompts: Sequence[Prompt], decoding: Decoding) -> list[Completion | None]:
     return [None] * len(prompts)
-
-
-def _needed(question: Question) -> set[str]:
-    """Return the questions on whose answers one depends."""
-    return {question.region_of, *(condition.question for condition in question.conditions)}
 
 
 def _messages(prompt: Prompt) -> tuple[Message, ...]:

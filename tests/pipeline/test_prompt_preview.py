@@ -105,3 +105,17 @@ def test_prompts_of_every_kind_are_masked_and_shown(house, preview, tags, questi
     assert any(TEXT in text for one in shown for _, text in one.messages)
     if "$options" in tags:
         assert any("a hidden one" in text for one in shown for _, text in one.messages)
+
+
+def test_a_question_that_any_answer_shows_is_written_where_the_answer_is_known(house, preview):
+    why = (
+        '<Choices name="why" toName="text" visibleWhen="choice-selected">'
+        '<Choice value="positive"/><Choice value="Price"/></Choices>'
+    )
+    tone = SENTIMENT.replace("</View>", f"{why}</View>")
+    project, task_id = connected(house, tone)
+    guidelines = house.guidelines.read(project)
+    examples = house.guidelines.examples(guidelines, house.tasks.get(project.id, [task_id]))
+    house.ensemble.collect(project, guidelines, examples)
+    shown = preview.prompts(project, task_id, has_text=True)
+    assert [one.question for one in shown] == ["sentiment", "why"]
