@@ -308,8 +308,8 @@ class StatusReporter:
         if queue is None or n_wrong is None:
             return None
         moments: dict[object, list[float]] = defaultdict(list)
-        for label in self.stores.tasks.human_labels(project.id):
-            moments[label.annotator_id].append(label.updated_at.timestamp())
+        for annotator_id, answered_at in self.stores.tasks.answer_times(project.id):
+            moments[annotator_id].append(answered_at.timestamp())
         n = min(N_NEXT_ANSWERS, queue.n_tasks - queue.n_human)
         seconds = seconds_per_answer(moments)
         gain = n_wrong / max(1, queue.n_tasks)

@@ -178,6 +178,14 @@ def test_whether_an_annotation_was_copied_from_a_prediction_is_kept(tasks):
     assert [label.is_copied for label in tasks.human_labels(ONE)] == [False]
 
 
+def test_copies_of_predictions_are_no_answers_that_took_somebody_time(tasks):
+    own = annotation(1, minute=3)
+    tasks.apply(ONE, created(own), None)
+    tasks.apply(ONE, created(replace(annotation(2), is_copied=True)), None)
+    tasks.apply(ONE, created(annotation(3, was_cancelled=True)), None)
+    assert tasks.answer_times(ONE) == [(own.annotator_id, own.updated_at)]
+
+
 def test_a_label_from_a_clock_that_is_wrong_by_years_can_be_changed_and_closed(tasks):
     far = datetime(9999, 12, 31, tzinfo=UTC)
     tasks.apply(ONE, created(replace(annotation(1), updated_at=far)), None)
