@@ -213,14 +213,21 @@ class ReleaseStore(Repository):
         ]
 
     def put_places(self, project: Project, places: Sequence[QueuePlace]) -> None:
-        """Replace the queue of the project's version."""
+        """Replace the queue of the project's version; tasks of both queues have a place throughout.
+
+        Chunks that are labeled meanwhile read their tasks' places.
+        """
         table = t.queue_places
-        self._db.execute(sa.delete(table).where(of_version(project, table)))
+        stored = self._db.fetch_column(sa.select(table.c.task_id).where(of_version(project, table)))
         key = {"project_id": project.id, "model_version": project.model_version}
         for start in range(0, len(places), _MAX_ROWS):
             rows = [key | asdict(place) for place in places[start : start + _MAX_ROWS]]
             with self._db.write() as connection:
                 upsert(connection, table, rows)
+        gone = sorted(set(stored) - {place.task_id for place in places})
+        with self._db.write() as connection:
+            statement = sa.delete(table).where(of_version(project, table))
+            execute_for(connection, statement, table.c.task_id, gone)
 
     def positions(self, project: Project, task_ids: Sequence[int]) -> dict[int, int]:
         """Return the positions of some tasks in the queue of the project's version."""

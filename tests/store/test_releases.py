@@ -9,6 +9,7 @@ import pytest
 from backend.domain.labels import WeakLabel
 from backend.domain.projects import Prediction, ProjectId, QueuePlace, Task
 from backend.errors import UnknownModelVersion
+from backend.store.database import upsert
 from tests.conftest import SENTIMENT
 
 PROJECT = ProjectId("1.1795215594")
@@ -105,6 +106,21 @@ def test_what_a_kill_left_half_written_is_removed(
     draft = releases.draft(project, [prediction(2)], [QueuePlace(2, 0, "first")], {})
     assert draft.model_version.startswith("freeal-2-")
     assert publication.has_unpublished(draft)
+
+
+def test_a_task_has_a_place_while_its_queue_is_replaced(project, releases, monkeypatch):
+    releases.put_places(project, [QueuePlace(n, n, "old") for n in (1, 2, 3)])
+    seen = []
+
+    def spied(connection, table, rows):
+        upsert(connection, table, rows)
+        seen.append(releases.positions(project, [1, 2, 3]))
+
+    monkeypatch.setattr("backend.store.releases._MAX_ROWS", 1)
+    monkeypatch.setattr("backend.store.releases.upsert", spied)
+    releases.put_places(project, [QueuePlace(2, 0, "new"), QueuePlace(1, 1, "new")])
+    assert [sorted(found) for found in seen] == [[1, 2, 3]] * 2
+    assert releases.positions(project, [1, 2, 3]) == {2: 0, 1: 1}
 
 
 def test_the_queue_comes_back_in_its_order(project, releases):
