@@ -47,7 +47,12 @@ class AdaptiveBatchSize:
         return max(1, min(self.n or _FIRST_SIZE, self.limit))
 
     def after(self, n_done: int, seconds: float) -> AdaptiveBatchSize:
-        """Return the size that follows a chunk of `n_done` tasks that took so long."""
+        """Return the size that follows a chunk of `n_done` tasks that took so long.
+
+        A chunk that was done already, before a kill or by /predict, says nothing.
+        """
+        if not n_done:
+            return self
         fitting = int(n_done * _TARGET_S / max(seconds, 1e-6))
         return AdaptiveBatchSize(
             self.limit, max(1, min(fitting, _MAX_GROWTH * self.size, self.limit))

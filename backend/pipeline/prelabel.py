@@ -238,10 +238,13 @@ def _publish_chunk(
     publisher: Publisher,
     is_draft: bool = False,
 ) -> dict[str, int]:
-    """Publish what a chunk's tasks have of the present release, or of the draft."""
+    """Publish what a chunk's tasks have of the present release, or of the draft.
+
+    The counts are those of the last import: one that finds nothing more has no duration.
+    """
     step = partial(publisher.publish_chunk, chunk=chunk, is_draft=is_draft)
     name = "draft" if is_draft else "publish"
     counts = runner.run(name, step, project_id)
     while not counts["is_done"]:
-        counts = runner.run(name, step, project_id)
+        counts = {**counts, **runner.run(name, step, project_id)}
     return counts

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.domain.chunks import ALL_TASKS
+from backend.domain.chunks import ALL_TASKS, ChunkKind
 from backend.domain.projects import Prediction
 from backend.errors import (
     LanguageModelUnavailable,
@@ -18,9 +18,9 @@ from backend.errors import (
     PlatformUnavailable,
 )
 from backend.pipeline.chunks import AdaptiveBatchSize
-from backend.pipeline.prelabel import prelabel
+from backend.pipeline.prelabel import chunk_work, prelabel
 from tests.conftest import SENTIMENT, TOPIC
-from tests.pipeline.conftest import House, KilledHere, PlainSteps
+from tests.pipeline.conftest import CHUNK, House, KilledHere, PlainSteps
 
 RESULT = (
     {
@@ -523,6 +523,21 @@ def sizes(most, s_per_task, n_chunks):
 )
 def test_chunks_grow_and_shrink_to_what_takes_twenty_seconds(most, s_per_task, expected):
     assert sizes(most, s_per_task, 4) == expected
+
+
+def test_a_chunk_that_takes_a_whole_import_tells_how_long_that_took(house):
+    project_id, steps = house.connected(CHUNK), house.round_steps.prelabel
+    steps.synchronizer.sync(project_id)
+    steps.annotator.annotate_chunk(project_id, chunk=ALL_TASKS)
+    counts = chunk_work(steps)[ChunkKind.PUBLISH](project_id, ALL_TASKS, PlainSteps())
+    assert counts["is_done"]
+    assert counts["n_tasks"] == CHUNK
+    assert "ms" in counts
+
+
+def test_a_chunk_whose_tasks_were_done_already_leaves_the_size():
+    size = AdaptiveBatchSize(256, 64)
+    assert size.after(0, 0.001) == size
 
 
 def test_a_chunk_from_the_cache_takes_no_time_and_does_not_divide_by_it():
