@@ -64,7 +64,7 @@ class Acceptor:
 
     def ask_undo(self, project: Project) -> None:
         """Ask the worker to take all accepted labels back; one that accepts now stops."""
-        n = len(self.stores.accepted.all(project.id))
+        n = self.stores.accepted.count(project.id)
         self._request(project, Acceptance(0.0, "undoing", n_planned=n))
         record("taken-back", project.id)
 
@@ -154,7 +154,7 @@ class Acceptor:
             others = [label.task_id for label in waiting if label.task_id not in made]
             accepted.forget(project.id, others)
             return len(made), len(others)
-        chunk = accepted.all(project.id)[:_CHUNK]
+        chunk = accepted.all(project.id, limit=_CHUNK)
         sent = [label for label in chunk if label.annotation_id is None and label.is_sent]
         made = self.platform.accept_predictions(project.platform_id, sent) if sent else {}
         known = [

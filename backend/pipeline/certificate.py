@@ -142,7 +142,7 @@ class Certifier:
 
     def refresh(self, project: Project) -> None:
         """Compute and store the report anew where something has changed, not too often."""
-        counts = [*self.stores.tasks.counts(project.id), len(self.stores.accepted.all(project.id))]
+        counts = [*self.stores.tasks.counts(project.id), self.stores.accepted.count(project.id)]
         key = [project.model_version, *counts, self.stores.publication.n_published(project)]
         stored = self.stores.state.get(project.id, CERTIFICATE)
         age_s = time.time() - stored["made_at"] if stored else _MIN_AGE_S

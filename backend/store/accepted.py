@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from backend.domain.projects import AcceptedLabel, ProjectId
 from backend.store import tables as t
-from backend.store.database import Repository, execute_for, now, upsert
+from backend.store.database import Repository, execute_for, insert_into, now
 
 _MAX_ROWS = 2_000
 _COPIED = ("task_id", "unique_id", "model_version", "confidence", "annotation_id")
@@ -27,18 +27,23 @@ class AcceptedStore(Repository):
             | {"result": list(label.result), "sent_at": None}
             for label in labels
         ]
-        names = (
-            tuple(name for name in rows[0] if name not in ("project_id", "task_id")) if rows else ()
-        )
         for start in range(0, len(rows), _MAX_ROWS):
             with self._db.write() as connection:
-                upsert(connection, t.accepted_labels, rows[start : start + _MAX_ROWS], keep=names)
+                statement = insert_into(connection, t.accepted_labels).on_conflict_do_nothing()
+                connection.execute(statement, rows[start : start + _MAX_ROWS])
 
-    def all(self, project_id: ProjectId) -> list[AcceptedLabel]:
-        """Return all labels that are accepted or to be accepted, by task."""
+    def count(self, project_id: ProjectId) -> int:
+        """Return how many labels are accepted or to be accepted."""
+        table = t.accepted_labels
+        query = sa.select(sa.func.count()).where(table.c.project_id == project_id)
+        return int(self._db.fetch_value(query))
+
+    def all(self, project_id: ProjectId, *, limit: int | None = None) -> list[AcceptedLabel]:
+        """Return all labels that are accepted or to be accepted, by task, or the first ones."""
         table = t.accepted_labels
         query = sa.select(table).where(table.c.project_id == project_id)
-        return [_label(row) for row in self._db.fetch(query.order_by(table.c.task_id))]
+        query = query.order_by(table.c.task_id).limit(limit)
+        return [_label(row) for row in self._db.fetch(query)]
 
     def send_next(self, project_id: ProjectId, limit: int) -> list[AcceptedLabel]:
         """Return labels to be accepted as they were, and mark them as sent."""
