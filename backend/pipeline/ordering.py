@@ -67,11 +67,11 @@ class Orderer:
             return {"is_ordered": 0}
         try:
             learned = self.stores.releases.provenance(project.id, project.model_version)
-            is_outdated = self.stores.state.current(project, OUTDATED) is not None
+            outdated = self.stores.state.current(project, OUTDATED)
             decided = [
                 name
                 for name, source in learned.get(LEARNED, {}).items()
-                if LABELS_FROM in source and not is_outdated
+                if LABELS_FROM in source and outdated is None
             ]
             aggregated = self.aggregator.aggregate(project, decided=decided)
             self.releases.draft(aggregated, {"kind": "ordering"})
@@ -79,7 +79,8 @@ class Orderer:
             self.stores.jobs.note_problem(project_id, ORDERING, str(exc))
             return {"is_ordered": 0}
         self.stores.jobs.clear_problem(project_id, ORDERING)
-        self.stores.state.put(project_id, OUTDATED, None)
+        if outdated is not None:
+            self.stores.state.drop(project_id, OUTDATED, outdated)
         return {"is_ordered": 1}
 
     def rank(self, project_id: ProjectId) -> dict[str, int]:

@@ -222,6 +222,12 @@ class StateStore(Repository):
         with self._db.write() as connection:
             upsert(connection, t.project_state, [row])
 
+    def drop(self, project_id: ProjectId, name: str, value: Any) -> None:
+        """Delete a value, unless it is another one by now."""
+        table = t.project_state
+        is_value = sa.and_(table.c.name == name, table.c.value == value)
+        self._db.execute(sa.delete(table).where(table.c.project_id == project_id, is_value))
+
     def put_first(self, project_id: ProjectId, name: str, value: Any) -> Any:
         """Set the value unless there is one; return the one that stands."""
         row = {"project_id": project_id, "name": name, "value": value, "updated_at": now()}

@@ -8,7 +8,7 @@ from backend.active_learning.activellm import ActiveLLMStrategy
 from backend.active_learning.pool_estimate import ActiveLLMSettings
 from backend.domain.holdout import holdout_seed, in_holdout
 from backend.errors import LanguageModelUnavailable
-from backend.pipeline.status import read_queue
+from backend.pipeline.status import OUTDATED, read_queue, request_release
 from tests.pipeline.conftest import CHUNK, House, KilledHere, PlainSteps
 
 N_TASKS = 120
@@ -95,6 +95,25 @@ def test_a_release_in_the_final_order_follows_the_last_label(house):
     assert {row.model_version for row in rows(house, project_id)} == {project.model_version}
     assert house.orderer.rank(project_id) == {"is_ranked": 0}
     assert house.orderer.is_settled(project)
+
+
+def test_a_release_that_is_asked_for_while_one_is_drafted_follows_it(house, monkeypatch):
+    project_id = house.connected(N_TASKS)
+    house.prelabel(project_id)
+    project, draft = house.projects.get(project_id), house.releaser.draft
+    request_release(house.stores, project, "first")
+
+    def asked_meanwhile(*args):
+        request_release(house.stores, project, "second")
+        return draft(*args)
+
+    monkeypatch.setattr(type(house.releaser), "draft", lambda self, *args: asked_meanwhile(*args))
+    assert house.orderer.order(project_id)["is_ordered"]
+    assert house.stores.state.current(project, OUTDATED)["why"] == "second"
+    monkeypatch.undo()
+    house.prelabel(project_id)
+    house.prelabel(project_id)
+    assert house.orderer.is_settled(house.projects.get(project_id))
 
 
 def test_an_order_is_there_without_the_llm(house):

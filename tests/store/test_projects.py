@@ -67,6 +67,16 @@ def test_state_is_kept_by_project_and_name(database):
     assert store.get(ProjectId("9.9"), "label_model") is None
 
 
+def test_a_value_that_was_replaced_meanwhile_is_not_dropped(database):
+    store = StateStore(database)
+    old, new = {"why": "old", "at": [1, 0.5]}, {"why": "new", "at": [1, 0.5]}
+    store.put(ONE, "outdated", new)
+    store.drop(ONE, "outdated", old)
+    assert store.get(ONE, "outdated") == new
+    store.drop(ONE, "outdated", new)
+    assert store.get(ONE, "outdated") is None
+
+
 def test_a_stored_project_without_a_proper_id_is_passed_over(projects, database):
     good = projects.save(ONE, label_config=SENTIMENT)[0]
     for strange in ("\u00b2.1", "seven.1", "7.1e9"):
