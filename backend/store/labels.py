@@ -94,6 +94,7 @@ class LabelStore(Repository):
         serving = sa.select(table.c.model_version).where(
             table.c.id == project.id, table.c.question_version == project.question_version
         )
+        serving = serving.with_for_update(read=True)  # a release takes over before this, or after
         with self._db.write() as connection:
             gone = changed_tasks(connection, project.id, tasks)
             labels = [

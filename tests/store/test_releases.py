@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from backend.domain.labels import WeakLabel
 from backend.domain.projects import Prediction, ProjectId, QueuePlace, Task
 from backend.errors import UnknownModelVersion
+from backend.store import releases as release_store
 from backend.store.database import upsert
 from tests.conftest import SENTIMENT
 
@@ -63,6 +65,24 @@ def test_labels_made_under_a_replaced_release_become_predictions_of_the_new_one(
     labels.save(project, [weak], [prediction(3)])
     found = publication.predictions(draft, [Task(3, {"text": "text 3"})])
     assert found[3].model_version == draft.model_version
+
+
+def test_a_label_that_is_saved_while_a_release_takes_over_becomes_its_prediction(
+    project, labels, releases, publication, monkeypatch
+):
+    draft = releases.draft(project, [], [], {})
+    saving = threading.Thread(target=labels.save, args=(project, [], [prediction(3)]))
+
+    def copied(*args):
+        copy(*args)
+        saving.start()
+        saving.join(0.3)
+
+    copy = release_store._copy_later_predictions
+    monkeypatch.setattr(release_store, "_copy_later_predictions", copied)
+    releases.promote(draft)
+    saving.join()
+    assert publication.predictions(draft, [Task(3, {"text": "text 3"})])
 
 
 def test_a_draft_that_answers_another_question_is_not_promoted(project, projects, releases):
