@@ -24,8 +24,8 @@ _SIMILARITY_WEIGHT = 32
 class Orderer:
     """Orders the tasks: at once by their texts, again as labels come, and for a release at the end.
 
-    Until every task has its label, the order decides which tasks are labeled next, and each new
-    prediction is imported with its place as the score. When all are labeled, and when the pool has
+    Its first tasks are labeled before all others, which follow by id, and each new prediction is
+    imported with its place as the score. When all are labeled, and when the pool has
     grown, a release is drafted in a new order.
     """
 
