@@ -54,11 +54,11 @@ class TabKeeper:
     def is_due(self, project: Project) -> bool:
         """Return whether a tab is to be added, changed or removed, or that was not tried yet."""
         state = self._state(project.id)
-        if not self.is_on:
-            return bool(state["tabs"] or state["description"])
         tried_at = state["tried_at"]
         if tried_at and datetime.now(UTC) - datetime.fromisoformat(tried_at) < _MIN_INTERVAL:
             return False
+        if not self.is_on:
+            return bool(state["tabs"] or state["description"])
         if self.stores.projects.served_version(project.id) is None:
             return False
         return state["description"] is None or self._has_changed(project, state)
@@ -75,6 +75,8 @@ class TabKeeper:
         project = self.stores.projects.connected(project_id)
         if project is None:
             return {"n_tabs": 0}
+        tried_at = datetime.now(UTC).isoformat()
+        self._save(project_id, self._state(project_id) | {"tried_at": tried_at})
         try:
             n_tabs = self._update(project) if self.is_on else self.remove(project)
         except PlatformError as exc:
@@ -101,13 +103,13 @@ class TabKeeper:
         self._save(project.id, {**state, "deleted": [], "tried_at": None})
 
     def _update(self, project: Project) -> int:
-        state = self._state(project.id) | {"tried_at": datetime.now(UTC).isoformat()}
+        state = self._state(project.id)
         if state["description"] is None:
             page = f"{self.page}/projects/{project.platform_id}/"
             text = f"Progress, accuracy and label errors: {page}"
             is_empty = self.platform.describe(project.platform_id, text, instead_of="")
             state["description"] = text if is_empty else ""
-        self._save(project.id, state)
+            self._save(project.id, state)
         present = self.platform.ids(project.platform_id)
         if not present:  # Label Studio makes its own first tab only where there is none
             return 0

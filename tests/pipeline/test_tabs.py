@@ -37,9 +37,13 @@ class Shop:
     def id_of(self, title: str) -> int:
         return next(tab_id for tab_id, tab in self.tabs.items() if tab.title == title)
 
-    def keep(self) -> None:
+    def wait(self) -> None:
+        """Let a minute pass."""
         state = self.house.stores.state.get(self.id, TABS) or {}
-        self.house.stores.state.put(self.id, TABS, state | {"tried_at": None})  # a minute passes
+        self.house.stores.state.put(self.id, TABS, state | {"tried_at": None})
+
+    def keep(self) -> None:
+        self.wait()
         keep_tabs(self.id, PlainSteps(), self.house.tab_keeper)
 
     def is_due(self) -> bool:
@@ -137,10 +141,25 @@ def test_a_backend_that_is_removed_in_label_studio_takes_its_tabs_along(shop):
 def test_switched_off_they_are_removed(shop):
     shop.keep()
     keeper = replace(shop.house.tab_keeper, is_on=False)
+    shop.wait()
     assert keeper.is_due(shop.project)
     keeper.keep(shop.id)
     assert shop.titles() == ["Default"]
     assert not keeper.is_due(shop.project)
+
+
+@pytest.mark.parametrize("is_on", [True, False])
+def test_while_label_studio_is_down_it_is_tried_once_a_minute(shop, is_on):
+    shop.keep()
+    keeper = replace(shop.house.tab_keeper, is_on=is_on)
+    shop.house.wrong_tasks[:] = [5]
+    shop.house.tabs.failure = PlatformUnavailable("down")
+    shop.wait()
+    assert keeper.is_due(shop.project)
+    keeper.keep(shop.id)
+    assert not keeper.is_due(shop.project)
+    shop.wait()
+    assert keeper.is_due(shop.project)
 
 
 def test_while_label_studio_is_down_a_problem_says_so(shop):
