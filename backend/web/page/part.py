@@ -31,8 +31,11 @@ class Visit:
     def state(self) -> Mapping[str, Any]:
         """Return the project's state as `status --json` tells it, of this moment or a bit older."""
         project = self.project
-        key = f"{project.id} {project.model_version}"
-        return self.recent.get(key, lambda: self.services.reporter.project(project))
+        return self.recent.get(
+            project.id,
+            lambda: self.services.reporter.project(project),
+            version=project.model_version,
+        )
 
     def task_id(self) -> int | None:
         """Return the task that the address names under `task`, None where that is no task's id."""

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 _MAX_SHARE = 0.1
+_Counted = tuple[float, str, Mapping[str, Any]]
+"""Until when it is shown, its version, and the state."""
 
 
 @dataclass
@@ -20,19 +22,21 @@ class RecentStates:
     """
 
     clock: Callable[[], float] = time.monotonic
-    _found: dict[str, tuple[float, Mapping[str, Any]]] = field(default_factory=dict, init=False)
+    _found: dict[str, _Counted] = field(default_factory=dict, init=False)
     _locks: dict[str, threading.Lock] = field(default_factory=dict, init=False)
 
-    def get(self, key: str, count: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
-        """Return the state under a key, counted anew when it is too old."""
+    def get(
+        self, key: str, count: Callable[[], Mapping[str, Any]], *, version: str = ""
+    ) -> Mapping[str, Any]:
+        """Return the state under a key, counted anew when it is too old or of another version."""
         with self._locks.setdefault(key, threading.Lock()):
             found = self._found
-            until, state = found.get(key, (0.0, {}))
+            until, of, state = found.get(key, (0.0, version, {}))
             started_at = self.clock()
-            if started_at >= until:
+            if started_at >= until or of != version:
                 state = count()
                 ended_at = self.clock()
-                found[key] = (ended_at + (ended_at - started_at) / _MAX_SHARE, state)
+                found[key] = (ended_at + (ended_at - started_at) / _MAX_SHARE, version, state)
             return state
 
     def forget(self) -> None:

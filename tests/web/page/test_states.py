@@ -30,6 +30,14 @@ def test_a_state_is_kept_for_ten_times_as_long_as_counting_took():
     assert states.get("a", count) == {"n": 3}
 
 
+def test_another_version_is_counted_at_once_and_takes_the_place_of_the_last():
+    count = Counter()
+    states = RecentStates(clock=lambda: count.now)
+    for version in ("v1", "v2", "v2", "v1"):
+        states.get("a", count, version=version)
+    assert count.n_calls == 3
+
+
 def test_after_a_change_everything_is_counted_anew():
     count = Counter()
     states = RecentStates(clock=lambda: count.now)
