@@ -197,7 +197,7 @@ def make_round(
         target, rounds = project_of(services, project), services.round_requests
         says = rounds.cancel(target) if cancel else rounds.start(target)
         console.print(says, soft_wrap=True, markup=False)
-        if not cancel:
+        if target.is_connected and not cancel:
             console.print(f"Follow it: python -m backend status {project} -f")
 
 

@@ -98,6 +98,19 @@ def test_queue_shows_the_next_tasks_with_reasons(run, tmp_path):
     assert "it counted places" in status
 
 
+def test_a_round_can_be_followed_where_one_is_started(run, tmp_path):
+    services = build_services(
+        Settings(home=tmp_path), Adapters(FakePlatform(), FakeLanguageModel())
+    )
+    services.events.connect("7.1795215594", SENTIMENT)
+    assert "Follow it: python -m backend status 7 -f" in run("round", "7").stdout
+    services.stores.projects.disconnect("7.1795215594", why="it is deleted")
+    services.close()
+    refused = run("round", "7").stdout
+    assert "No round is started: it is deleted." in refused
+    assert "Follow it" not in refused
+
+
 def test_queue_of_an_unknown_project_is_one_sentence(run):
     result = run("queue", "9")
     assert result.exit_code == 2
