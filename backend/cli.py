@@ -30,6 +30,7 @@ from backend.launcher.demo_settings import remembered
 from backend.launcher.embedded_models import language_model_names
 from backend.settings import Settings
 from backend.settings_table import settings_table
+from backend.web.page.formatting import time_left
 
 if TYPE_CHECKING:
     from backend.domain.projects import Project
@@ -287,7 +288,7 @@ def _render_project(state: Mapping[str, Any]) -> RenderableType:
     done = state["n_tasks"] - state["n_without_label"]
     grid.add_row("labelled", _render_bar(done, state["n_tasks"]))
     grid.add_row("published", _render_bar(state["n_published"], state["n_labelled"]))
-    left = _time_left(state["seconds_left"])
+    left = time_left(state["seconds_left"])
     grid.add_row("rate", f"{state['labels_per_s']:.1f} labels/s, {left}")
     people = f"{state['n_human_labels']} labels on {state['n_human_labelled_tasks']} tasks"
     grid.add_row("people", people)
@@ -366,12 +367,3 @@ def _render_bar(done: int, total: int) -> RenderableType:
     bar = ProgressBar(total=max(total, 1), completed=done, width=30)
     row.add_row(bar, f"{done:,} of {total:,}")
     return row
-
-
-def _time_left(seconds: float | None) -> str:
-    if seconds is None:
-        return "time left unknown"
-    if seconds == 0:
-        return "nothing left"
-    minutes, rest = divmod(int(seconds), 60)
-    return f"{minutes} min {rest} s left" if minutes else f"{rest} s left"

@@ -31,10 +31,8 @@ def interval(estimate: Mapping[str, Any] | None) -> str:
     return f"{estimate['value']:.1%} ({estimate['low']:.1%} to {estimate['high']:.1%})"
 
 
-def duration(seconds: float | None) -> str:
+def duration(seconds: float) -> str:
     """Return a number of seconds in its two largest units."""
-    if seconds is None:
-        return "unknown"
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     days, hours = divmod(hours, 24)
@@ -43,6 +41,13 @@ def duration(seconds: float | None) -> str:
     if hours:
         return f"{hours} h {minutes} min"
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def time_left(seconds: float | None) -> str:
+    """Return how long work goes on; None where that is not known."""
+    if seconds is None:
+        return "time left unknown"
+    return f"{duration(seconds)} left" if seconds else "nothing left"
 
 
 def moment(value: datetime | str | None) -> str:

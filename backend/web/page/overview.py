@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from backend.web.page.formatting import NOTHING, count, duration, interval, share
+from backend.web.page.formatting import NOTHING, count, interval, share, time_left
 from backend.web.page.part import Part, Visit
 from backend.web.page.plots import Plot
 
@@ -28,11 +28,10 @@ _MAX_BARS = 30
 def view(visit: Visit) -> dict[str, Any]:
     """Return the project's state, as `status --json` does, and its plots."""
     state = visit.state()
-    left = state["seconds_left"]
     names = [name for name in state["questions"] if name in state["advice"] or state["labels"]]
     return {
         "state": state,
-        "time_left": "nothing left" if left == 0 else f"{duration(left)} left",
+        "time_left": time_left(state["seconds_left"]),
         "questions": [_question(state, at, name) for at, name in enumerate(names)],
     }
 

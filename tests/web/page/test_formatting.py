@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from backend.web.page.formatting import annotator, count, duration, interval, moment, share
+from backend.web.page.formatting import (
+    annotator,
+    count,
+    duration,
+    interval,
+    moment,
+    share,
+    time_left,
+)
 
 
 @pytest.mark.parametrize(
@@ -24,7 +32,6 @@ def test_annotators_go_by_the_words_of_the_field(stored, shown):
 @pytest.mark.parametrize(
     ("seconds", "shown"),
     [
-        (None, "unknown"),
         (7, "7 s"),
         (61, "1 min 1 s"),
         (3_700, "1 h 1 min"),
@@ -33,6 +40,14 @@ def test_annotators_go_by_the_words_of_the_field(stored, shown):
 )
 def test_durations_have_their_two_largest_units(seconds, shown):
     assert duration(seconds) == shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(None, "time left unknown"), (0, "nothing left"), (3_700, "1 h 1 min left")],
+)
+def test_the_time_left_is_one_phrase(seconds, shown):
+    assert time_left(seconds) == shown
 
 
 def test_numbers_and_intervals_are_short_and_nothing_is_a_dash():
