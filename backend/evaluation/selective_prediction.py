@@ -66,7 +66,8 @@ def accept_rule(
         max_error: the error rate to guarantee, in (0, 1).
         delta: the probability with which the guarantee may fail, in (0, 1).
         n_unknown: texts that belong to "all", cannot be accepted and have no known confidence; they
-            are taken for wrong where that is worst.
+            count as right and above every threshold, which is worst: few errors in the sample then
+            say least about the others.
 
     Thresholds are tested from strict to lenient until one fails: fixed-sequence testing needs no
     correction for the number of tests (Trust or Escalate, Jung et al. 2024, arXiv 2407.18370,
@@ -129,13 +130,12 @@ def expected_accepted(
 ) -> float:
     """Return how many labels would be accepted on average after `n_more` answers.
 
-    Answers are drawn: a random text's label is right as often as the 20 checked ones of the nearest
-    confidence, and ten more that are as often right as it says itself. A forecast, no promise.
-    The other arguments are those of `accept_rule`.
+    Answers are drawn: they are to texts of `n_unknown`, whose confidences are as those of the rest.
+    A label is right as often as the 20 checked ones of the nearest confidence, and ten more that
+    are as often right as it says itself. A forecast, no promise. The other arguments are those of
+    `accept_rule`.
     """
     n_more = min(n_more, len(confidences))
-    if not n_more:
-        return 0.0
     is_known = checked.confidences >= 0
     order = np.argsort(checked.confidences[is_known], kind="stable")
     known, hits = checked.confidences[is_known][order], checked.is_right[is_known][order]
@@ -151,8 +151,8 @@ def expected_accepted(
             np.r_[checked.confidences, confidences[rows]],
             np.r_[checked.is_right, rng.random(n_more) < chance[rows]],
         )
-        rest = np.delete(confidences, rows)
-        found = accept_rule(drawn, rest, max_error=max_error, n_unknown=n_unknown)
+        n_left = max(0, n_unknown - n_more)
+        found = accept_rule(drawn, confidences, max_error=max_error, n_unknown=n_left)
         counts.append(found.n_accepted)
     return float(np.mean(counts))
 

@@ -45,8 +45,8 @@ class Certifiable:
     """A project's labels as they can be certified.
 
     `task_ids` and `confidences` (N,) are those of the labels that could be accepted, `accepted` of
-    them are already. `checked` are the holdout's, `next_ids` the tasks whose answers come next in
-    it. `n_unknown` other tasks may have labels, of which nothing can be told.
+    them are already. `checked` are the holdout's, `next_ids` its tasks that wait for an answer, in
+    their order. `n_unknown` other tasks may have labels, of which nothing can be told.
     """
 
     task_ids: NDArray[np.int64]
@@ -117,7 +117,7 @@ class Certifier:
             np.array([said[i].confidence for i in open_ids], dtype=np.float64),
             frozenset(accepted),
             checked,
-            waiting[:_N_NEXT],
+            waiting,
             sum(i not in known and (i in said or i in given) for i in ids),
             _why_not([said[i] for i in sample if i in said]),
         )
@@ -135,7 +135,7 @@ class Certifier:
             "n_wrong": int((~labels.checked.is_right).sum()),
             "n_labels": len(labels.task_ids) - len(labels.accepted),
             "n_accepted": len(labels.accepted),
-            "next_task_ids": list(labels.next_ids),
+            "next_task_ids": list(labels.next_ids[:_N_NEXT]),
             "why_not": labels.why_not,
             "at": [self._at(labels, rate) for rate in rates],
         }
@@ -164,22 +164,24 @@ class Certifier:
 
     def _at(self, labels: Certifiable, max_error: float) -> dict[str, Any]:
         rule = labels.rule(max_error)
-        rng = np.random.default_rng(0)
-        more = {
-            str(n): round(
-                expected_accepted(
-                    labels.checked,
-                    labels.confidences,
-                    n,
-                    rng=rng,
-                    max_error=max_error,
-                    n_unknown=labels.n_unknown,
-                )
-            )
-            for n in _MORE
-        }
+        more = {str(n): self._expected(labels, max_error, n) for n in _MORE}
         n_new = len(labels.at_least(rule.threshold))
         return {**asdict(rule), "n_certified": n_new, "expected_after": more}
+
+    def _expected(self, labels: Certifiable, max_error: float, n_more: int) -> int:
+        """Return how many labels are expected to be certified and not yet accepted then.
+
+        No more answers come than the holdout has tasks that wait for one.
+        """
+        n_expected = expected_accepted(
+            labels.checked,
+            labels.confidences,
+            min(n_more, len(labels.next_ids)),
+            rng=np.random.default_rng(0),
+            max_error=max_error,
+            n_unknown=labels.n_unknown,
+        )
+        return max(0, round(n_expected) - len(labels.accepted))
 
     def _said(self, project: Project) -> dict[int, _Said]:
         """Return each task's whole label, where it has one for every question that is shown."""

@@ -79,6 +79,14 @@ def test_more_answers_are_expected_to_accept_more():
     assert counts[0] == 0 < counts[1] <= len(pool)
 
 
+def test_answers_are_expected_of_other_texts_and_take_no_label_away():
+    sample, pool = checked(np.ones(200), np.ones(200)), np.ones(300)
+    assert accept_rule(sample, pool, n_unknown=100).n_accepted == 300
+    for n_more in (0, 50, 100):
+        rng = np.random.default_rng(0)
+        assert expected_accepted(sample, pool, n_more, rng=rng, n_unknown=100) == 300
+
+
 @pytest.mark.parametrize(("max_error", "delta"), [(0.0, 0.05), (1.0, 0.05), (0.05, 0.0)])
 def test_impossible_promises_are_refused(max_error, delta):
     with pytest.raises(ValueError, match="between 0 and 1"):

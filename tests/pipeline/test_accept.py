@@ -66,6 +66,7 @@ def test_what_the_holdout_certifies_is_told_and_stays_an_open_task_in_the_holdou
     n_held_out = len(holdout(house, project_id))
     assert row["n_certified"] == report["n_labels"] == N_TASKS - n_held_out
     assert report["next_task_ids"][0] == holdout(house, project_id)[N_ANSWERS]
+    assert row["expected_after"] == {"50": row["n_certified"], "100": row["n_certified"]}
     _, strict = at(house, project_id, 0.01)
     assert strict["n_certified"] == 0 and "is the least" in strict["reason"]
 
@@ -77,6 +78,13 @@ def test_only_the_beginning_of_the_random_order_is_a_random_sample(house):
     report, row = at(house, project_id, 0.2)
     assert (report["n_checked"], row["n_certified"]) == (0, 0)
     assert report["next_task_ids"][0] == holdout(house, project_id)[0]
+
+
+def test_no_more_answers_are_expected_than_the_holdout_has_tasks(house):
+    project_id = certified_project(house, n_answers=N_TASKS)
+    report, row = at(house, project_id, 0.05)
+    assert report["next_task_ids"] == []
+    assert row["expected_after"] == {"50": row["n_certified"], "100": row["n_certified"]}
 
 
 def test_a_skipped_task_of_the_holdout_counts_as_wrong(house):
@@ -123,6 +131,7 @@ def test_accepted_labels_become_annotations_that_are_nobodys_answers(house):
     assert house.labels.progress(project).n_human_labelled == N_ANSWERS
     report, row = at(house, project_id, 0.2)
     assert (report["n_accepted"], row["n_certified"]) == (len(made), 0)
+    assert row["expected_after"] == {"50": 0, "100": 0}
 
 
 def test_undo_removes_exactly_these_and_nothing_that_people_edited(house):
