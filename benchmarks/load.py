@@ -6,17 +6,15 @@ projects that connect at the same time. Label Studio and the LLM are scripted.
 
 from __future__ import annotations
 
-import socket
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import requests
 from rich.console import Console
@@ -27,6 +25,7 @@ from backend.launcher.processes import Processes, free_port
 from backend.settings import Settings
 from backend.supervise import worker_command
 from benchmarks.datasets import read_rows
+from benchmarks.faults.testbed import half_requests
 from benchmarks.report import Report, percentile
 from benchmarks.scale import Cluster, open_cluster
 from benchmarks.scripted_label_studio import CREATED_AT, CREATED_UNIX, Script
@@ -40,7 +39,6 @@ LABEL_STUDIO_TIMEOUT_S = 1.0
 _BARE_S = 5
 _TIMEOUT_S = 30.0
 _FIRST_LABELS_WITHIN_S = 300.0
-_HALF_REQUEST = b"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000\r\n\r\n{"
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,21 +169,11 @@ def _measure_half_requests(report: Report, servers: Servers) -> None:
         "webhook": lambda: post_webhook(url, annotation(8_000_000), _TIMEOUT_S),
     }
     before = {name: [seconds_of(call) for _ in range(N_TIMED)] for name, call in calls.items()}
-    with _half_requests(url):
+    with half_requests(url, N_HALF_REQUESTS):
         then = {name: [seconds_of(call) for _ in range(N_TIMED)] for name, call in calls.items()}
     for name in calls:
         more = percentile(then[name], 99) - percentile(before[name], 99)
         report.results[f"half_requests_{name}_delay_ms"] = round(1000 * more, 1)
-
-
-@contextmanager
-def _half_requests(url: str) -> Iterator[None]:
-    with ExitStack() as stack:
-        for _ in range(N_HALF_REQUESTS):
-            parts = urlsplit(url)
-            half = socket.create_connection((parts.hostname or "", parts.port or 0))
-            stack.enter_context(half).sendall(_HALF_REQUEST)
-        yield
 
 
 def seconds_of(call: Callable[[], object]) -> float:
@@ -237,13 +225,10 @@ def post_webhook(url: str, payload: dict[str, Any], timeout_s: float) -> None:
 def post_at_rate(
     url: str, payloads: Sequence[dict[str, Any]], rate_per_s: int, *, timeout_s: float | None = None
 ) -> tuple[list[float], int]:
-    """Post payloads at a fixed rate, independent of the answers.
-
-    Returns each call's seconds, and how many were refused or given up.
-
+    """Post payloads at a fixed rate; return each call's seconds, and how many were refused.
 
     A call's time runs from the moment at which it was due, so that a queue in the client counts.
-    With `timeout_s` a call ends there, as Label Studio's do after one second.
+    With `timeout_s` a call ends there and counts as refused, as Label Studio's do after one second.
     """
     started = time.perf_counter()
 

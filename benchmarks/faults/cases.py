@@ -18,7 +18,7 @@ from benchmarks.faults.hostile_cases import answer_last_task, hostile_cases, is_
 from benchmarks.faults.testbed import (
     LABELED,
     UNLABELED,
-    WEB_PORT,
+    WEB_URL,
     descendants,
     fill,
     serve_command,
@@ -165,7 +165,7 @@ def _webhooks(fault: WebhookFault, run: CaseRun) -> bool:
     """Submit human labels with faulty webhooks while only web runs, then run the round."""
     testbed = run.testbed
     web = testbed.processes.start(web_command(run.settings))
-    testbed.processes.wait_ready(web, url=f"http://127.0.0.1:{WEB_PORT}/health", deadline_s=120)
+    testbed.processes.wait_ready(web, url=f"{WEB_URL}/health", deadline_s=120)
     testbed.webhooks.inject(fault)
     testbed.submit_human_labels()
     run.submitted = testbed.human_labels()

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +14,14 @@ import requests
 
 from backend.launcher.child_process import Command
 from benchmarks.faults.case_run import Case, CaseRun
-from benchmarks.faults.testbed import WEB_PORT, fill, result, serve_command, wait_for
+from benchmarks.faults.testbed import (
+    WEB_URL,
+    fill,
+    half_requests,
+    result,
+    serve_command,
+    wait_for,
+)
 from benchmarks.faults.wrong_answers import WrongAnswer
 
 _WRONG_S = 10.0
@@ -39,14 +44,20 @@ def hostile_cases() -> list[Case]:
     kinds: tuple[WrongAnswer, ...] = get_args(WrongAnswer)
     return [
         *(
-            Case(f"llm-{kind}", f"the LLM answers 200 with {_WORDS[kind]} for 10 s", act)
+            Case(
+                f"llm-{kind}",
+                f"the LLM answers 200 with {_WORDS[kind]} for 10 s",
+                partial(_wrong_llm, kind),
+            )
             for kind in kinds
-            for act in [partial(_wrong_llm, kind)]
         ),
         *(
-            Case(f"platform-{kind}", f"Label Studio answers 200 with {_WORDS[kind]} for 10 s", act)
+            Case(
+                f"platform-{kind}",
+                f"Label Studio answers 200 with {_WORDS[kind]} for 10 s",
+                partial(_wrong_platform, kind),
+            )
             for kind in kinds
-            for act in [partial(_wrong_platform, kind)]
         ),
         Case(
             "slow-clients",
@@ -68,9 +79,12 @@ def hostile_cases() -> list[Case]:
             disk_mb=_DISK_MB,
         ),
         *(
-            Case(f"clock-{way}", f"the backend's clock jumps by {shift} in the round", act)
+            Case(
+                f"clock-{way}",
+                f"the backend's clock jumps by {shift} in the round",
+                partial(_clock, shift),
+            )
             for way, shift in _CLOCKS.items()
-            for act in [partial(_clock, shift)]
         ),
     ]
 
@@ -107,7 +121,7 @@ def _wrong_platform(kind: WrongAnswer, run: CaseRun) -> bool:
 def _slow(run: CaseRun) -> bool:
     """Hold half requests open during the round; a person's answer is heard of all the same."""
     _begin(run)
-    with _half_requests(_N_SLOW):
+    with half_requests(WEB_URL, _N_SLOW):
         number = answer_last_task(run)
         slowest = max(_health_seconds() for _ in range(20))
         run.notes.append(f"slowest /health {slowest:.2f} s")
@@ -115,23 +129,9 @@ def _slow(run: CaseRun) -> bool:
     return is_done and slowest < _MAX_HEALTH_S and is_known(run, number)
 
 
-@contextmanager
-def _half_requests(n: int) -> Iterator[None]:
-    opened = [socket.create_connection(("127.0.0.1", WEB_PORT), timeout=10) for _ in range(n)]
-    try:
-        for each in opened:
-            each.sendall(
-                b"POST /webhook HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n{"
-            )
-        yield
-    finally:
-        for each in opened:
-            each.close()
-
-
 def _health_seconds() -> float:
     started = time.monotonic()
-    requests.get(f"http://127.0.0.1:{WEB_PORT}/health", timeout=30).raise_for_status()
+    requests.get(f"{WEB_URL}/health", timeout=30).raise_for_status()
     return time.monotonic() - started
 
 

@@ -9,14 +9,16 @@ import json
 import os
 import shutil
 import signal
+import socket
 import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import requests
 from rich.console import Console
@@ -40,6 +42,7 @@ from benchmarks.faults.webhook_proxy import WebhookProxy
 
 LLM_PORT, WEBHOOK_PORT, WEB_PORT, LABEL_STUDIO_PORT, VLLM_PORT = 18611, 18612, 18613, 18614, 18615
 PLATFORM_PORT = 18616
+WEB_URL = f"http://127.0.0.1:{WEB_PORT}"
 CONFIG = (PROJECT_FOLDER / "backend/launcher/sample/reviews.xml").read_text(encoding="utf-8")
 UNLABELED, LABELED = "unlabeled", "labeled"
 SCRIPTED, EMBEDDED = "scripted", "embedded"
@@ -47,6 +50,7 @@ N_SUBMITTED, N_CHANGED, N_DELETED = 12, 2, 1
 """Human labels: submitted first, then changed, then deleted ones among them."""
 _POLL_S = 0.2
 _READY_S = 180.0
+_HALF_REQUEST = b"POST /webhook HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n{"
 
 
 @dataclass(slots=True)
@@ -158,7 +162,7 @@ def open_testbed(
     folder.mkdir(parents=True, exist_ok=True)
     _link_environments(folder)
     proxy = LLMProxy(port=LLM_PORT, recording=folder / "answers.json")
-    webhooks = WebhookProxy(port=WEBHOOK_PORT, web_url=f"http://127.0.0.1:{WEB_PORT}")
+    webhooks = WebhookProxy(port=WEBHOOK_PORT, web_url=WEB_URL)
     scripted = ScriptedSentimentLLM(rows[:n_texts]) if llm == SCRIPTED else None
     proxy.upstream = scripted.url if scripted else llm
     platform = PlatformProxy(port=PLATFORM_PORT)
@@ -225,9 +229,7 @@ def _prepare(testbed: Testbed) -> None:
     settings = replace(testbed.settings, home=home)
     build_services(settings).close()
     web = testbed.processes.start(web_command(settings))
-    testbed.processes.wait_ready(
-        web, url=f"http://127.0.0.1:{WEB_PORT}/health", deadline_s=_READY_S
-    )
+    testbed.processes.wait_ready(web, url=f"{WEB_URL}/health", deadline_s=_READY_S)
     token = testbed.label_studio.credentials.token
     with closing(LabelStudioAdmin(testbed.label_studio.url, token)) as admin:
         testbed.project = admin.create_project("Faults", CONFIG)
@@ -317,3 +319,15 @@ def fill(file: Path) -> None:
     with file.open("wb", buffering=0) as out, suppress(OSError):
         while True:
             out.write(b"\0" * 4096)
+
+
+@contextmanager
+def half_requests(url: str, n: int) -> Iterator[None]:
+    """Hold connections to a web process open, each with half of a request sent."""
+    parts = urlsplit(url)
+    with ExitStack() as stack:
+        for _ in range(n):
+            address = (parts.hostname or "", parts.port or 0)
+            opened = stack.enter_context(socket.create_connection(address, timeout=10))
+            opened.sendall(_HALF_REQUEST)
+        yield
