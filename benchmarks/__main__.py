@@ -299,9 +299,7 @@ def retention(
 
 @app.command("first-order")
 def first_order(
-    json_file: Annotated[Path, typer.Option("--json", help="Report to write.")] = Path(
-        "docs/benchmarks/first_order.json"
-    ),
+    json_file: Annotated[Path, typer.Option("--json", help="Report to write.")],
     tasks: Annotated[int, typer.Option(help="Texts in the project.")] = 10_000,
     llm: Annotated[
         str, typer.Option(help="none: no LLM answers; or scripted; one after the other.")
