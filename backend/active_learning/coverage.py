@@ -142,9 +142,9 @@ def greedy_cover(
     member of S or with what is labeled; `own_gains` come on top. A gain never grows as S does, so
     that a stale gain is an upper bound and only the best few candidates are recomputed at each pick
     (lazy greedy, Minoux 1978): MaxHerding and uncertainty herding, arXiv 2412.20644, equation 3.
-    **Deviation**: a gain
-    is multiplied by the factor of `prefer`, which brings in class quotas. Ties go to the earlier
-    candidate. Cost: O(c r) memory and first pass, then O(64 r) or few times that per pick.
+    **Deviations**: `own_gains`, and the factor of `prefer`, which brings in class quotas. Ties go
+    to the earlier candidate. Cost: O(c r) memory and first pass, then O(64 r) or few times that per
+    pick.
     """
     state = _LazyGreedy(problem, width)
     picks: list[int] = []

@@ -153,7 +153,7 @@ class Certifier:
     def task_ids(self, project: Project) -> list[int]:
         """Return the tasks that are certified at the usual error rate, the surest label first.
 
-        None where the stored report has none: that is known without reading any label.
+        Where the stored report has none, no label is read.
         """
         report = self.stores.state.get(project.id, CERTIFICATE) or {"at": []}
         if not any(at["n_certified"] for at in report["at"] if at["max_error"] == MAX_ERROR):
