@@ -132,15 +132,16 @@ class AnnotatorChange:
 
     def plan_chunk(self, project_id: ProjectId, *, after: int, size: int) -> dict[str, int]:
         """Name the next tasks to label anew; a step."""
-        project = self._running(project_id)
-        ids: list[int] = []
+        project, nothing = self._running(project_id), planned(self.stores, [], after)
+        if project is None:
+            return nothing
         try:
-            if project is not None:
-                new = self.labeler.ensemble.llm_name(deadline_s=_PATIENCE_S)
-                left = replace(ALL_TASKS, after=after)
-                ids = self.stores.labels.ids_by_other_llms(project, new, left, size)
+            new = self.labeler.ensemble.llm_name(deadline_s=_PATIENCE_S)
         except LanguageModelError as exc:
             self.stores.jobs.note_problem(project_id, LANGUAGE_MODEL, str(exc))
+            return {**nothing, "is_stopped": 1}
+        left = replace(ALL_TASKS, after=after)
+        ids = self.stores.labels.ids_by_other_llms(project, new, left, size)
         return planned(self.stores, ids, after)
 
     def label_chunk(self, project_id: ProjectId, *, chunk: Chunk) -> dict[str, int]:

@@ -24,7 +24,7 @@ class PlanChunk(Protocol):
     """Names the next chunk of a project's work; a step. See `planned` for what it returns."""
 
     def __call__(self, project_id: ProjectId, *, after: int, size: int) -> dict[str, int]:
-        """Plan a chunk of at most `size` tasks whose ids are above `after`."""
+        """Plan a chunk of at most `size` tasks above `after`; `is_stopped`: none can be now."""
         ...
 
 
@@ -93,7 +93,7 @@ def work_in_chunks(
     A project's first chunks go before other projects' later ones, which take turns.
 
     Returns:
-        Whether all that was planned could be done.
+        Whether nothing stopped the work: planning, or a chunk that could not be done.
     """
     waiting: deque[Callable[[], dict[str, int]]] = deque()
     size, after, is_planned = AdaptiveBatchSize(work.limit), 0, False
@@ -104,6 +104,7 @@ def work_in_chunks(
             step = partial(work.plan, after=after, size=size.size)
             counts = runner.run("plan", step, project_id)
             is_planned = not counts["n_tasks"]
+            is_stopped = is_stopped or bool(counts.get("is_stopped"))
             if not is_planned:
                 chunk = Chunk(after, counts["through"], min(n_started, _N_EARLY))
                 waiting.append(runner.start(work.kind, project_id, chunk))

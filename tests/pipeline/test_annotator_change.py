@@ -120,6 +120,25 @@ def test_an_llm_that_does_not_answer_is_tried_again_later(house):
     assert relabel(house, project_id).state == "done"
 
 
+class SilentWhilePlanning(PlainSteps):
+    """The LLM answers all but those steps that plan chunks."""
+
+    def run(self, name, step, project_id):
+        self.llm.failure = LanguageModelUnavailable("down") if name == "plan" else None
+        return super().run(name, step, project_id)
+
+
+def test_an_llm_that_is_silent_for_a_moment_ends_no_relabeling(house):
+    project_id = labelled_by(house, "small", is_wrong=True)
+    serve_now(house, "large")
+    steps = SilentWhilePlanning()
+    steps.llm = house.annotator
+    assert relabel(house, project_id, steps=steps).state == "running"
+    house.annotator.failure = None
+    assert relabel(house, project_id).state == "done"
+    assert house.labels.labeled_by(house.projects.get(project_id)) == {"large": 40}
+
+
 def test_a_gain_within_its_error_is_none():
     assert Trial(60, 20, n_judged=60, n_old=30, n_new=40, n_swapped=20).pays
     assert not Trial(60, 20, n_judged=60, n_old=30, n_new=33, n_swapped=20).pays
