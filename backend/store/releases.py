@@ -169,7 +169,10 @@ class ReleaseStore(Repository):
         Annotations that were made in bulk from predictions are left out.
         """
         labels, places, versions = t.human_labels, t.queue_places, t.model_versions
-        query = sa.select(labels).where(existing(labels, project.id), labels.c.is_copied.is_(False))
+        # no results, which are large: all rows are read to find the last
+        names = ("task_id", "annotator_id", "updated_at", "was_cancelled")
+        query = sa.select(*(labels.c[name] for name in names))
+        query = query.where(existing(labels, project.id), labels.c.is_copied.is_(False))
         query = query.order_by(labels.c.updated_at.desc(), labels.c.annotation_id.desc())
         of_release = sa.and_(
             versions.c.project_id == project.id,
@@ -187,7 +190,7 @@ class ReleaseStore(Repository):
                 row.task_id,
                 row.annotator_id,
                 row.updated_at,
-                bool(row.was_cancelled),
+                row.was_cancelled,
                 newest.get(row.task_id),
             )
             for row in rows
