@@ -17,11 +17,10 @@ from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 from backend.errors import BackupUnusable
 from backend.files import replacing_file, replacing_folder
-from backend.setting_values import Secret, as_text
+from backend.setting_values import Secret, as_text, without_user
 from backend.settings import Settings, variable
 from backend.store import Database, ProjectStore
 from backend.store.upgrade import check_known
@@ -195,13 +194,5 @@ def _shareable(settings: Settings) -> dict[str, str]:
         value = getattr(settings, spec.name)
         is_own = spec.name in ("home", "worker_id") or isinstance(value, Secret)
         if not is_own and value != spec.default:
-            found[variable(spec.name)] = _without_user(as_text(value))
+            found[variable(spec.name)] = without_user(as_text(value))
     return found
-
-
-def _without_user(text: str) -> str:
-    """Return a URL without a user's name and password, any other text as it is."""
-    if "://" not in text:
-        return text
-    parts = urlsplit(text)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))

@@ -9,7 +9,7 @@ from typing import Any
 
 from backend.errors import SettingsError
 
-_CREDENTIALS = re.compile(r"://[^/@\s]+@")
+_CREDENTIALS = re.compile(r"://[^/?#\s]*@")
 
 
 class Secret:
@@ -59,7 +59,12 @@ def shown_value(value: Any) -> str:
     if isinstance(value, Secret):
         return "set" if value else "not set"
     text = str(value).lower() if isinstance(value, bool) else as_text(value)
-    return _CREDENTIALS.sub("://***@", text)
+    return without_user(text)
+
+
+def without_user(text: str) -> str:
+    """Return a text with no user and password in its addresses."""
+    return _CREDENTIALS.sub("://", text)
 
 
 def _names(raw: str) -> tuple[str, ...]:

@@ -164,7 +164,7 @@ def test_allowed_projects_are_numbers(numbers):
 def test_settings_are_shown_without_secrets():
     given = {
         "LLM_API_KEY": "hush",
-        "LLM_BASE_URL": "http://anna:hush@llm:8000/v1",
+        "LLM_BASE_URL": "http://anna:p@hush@llm:8000/v1",
         "DATABASE_URL": "postgresql://u:hush@db/x",
         "ALLOWED_HOSTS": "one,two",
     }
@@ -172,6 +172,6 @@ def test_settings_are_shown_without_secrets():
     assert "hush" not in str(shown)
     assert shown["LLM_API_KEY"]["value"] == "set"
     assert shown["LABEL_STUDIO_API_KEY"]["value"] == "not set"
-    assert shown["LLM_BASE_URL"]["value"] == "http://***@llm:8000/v1"
+    assert shown["LLM_BASE_URL"]["value"] == "http://llm:8000/v1"
     assert shown["ALLOWED_HOSTS"]["value"] == "one,two"
     assert [shown[name]["is_default"] for name in ("PORT", "ALLOWED_HOSTS")] == [True, False]
