@@ -63,12 +63,18 @@ class Acceptor:
         record("accepted", project.id, f"max_error={max_error:g}")
 
     def ask_undo(self, project: Project) -> None:
-        """Ask the worker to take all accepted labels back; one that accepts now stops."""
+        """Ask the worker to take all accepted labels back; one that accepts now stops.
+
+        Raises InvalidRequest.
+        """
         n = self.stores.accepted.count(project.id)
         self._request(project, Acceptance(0.0, "undoing", n_planned=n))
         record("taken-back", project.id)
 
     def _request(self, project: Project, asked: Acceptance) -> None:
+        if not project.is_connected:
+            why = project.disconnected_why or "the project is not connected"
+            raise InvalidRequest(f"nothing is accepted or taken back: {why}")
         self._put(project.id, asked)
         self.stores.jobs.request_job(project.id, JobKind.ACCEPT, "asked for")
 

@@ -69,6 +69,16 @@ def test_accept_and_undo_ask_the_worker(client, services, project, caplog):
     assert told == [f"action=accepted {by} max_error=0.02", f"action=taken-back {by}"]
 
 
+@pytest.mark.parametrize("action", ["accept", "undo"])
+def test_nothing_is_asked_for_a_project_that_is_not_connected(client, services, project, action):
+    services.stores.projects.disconnect(project.id, why="Label Studio has deleted it")
+    form = {"csrf_token": token(client), "percent": "2"}
+    client.post(f"/projects/1/accept/{action}", data=form, headers=OWN)
+    assert services.acceptor.request(project.id) is None
+    text = html(client, "/projects/1/accept")
+    assert "nothing is accepted or taken back: Label Studio has deleted it" in text
+
+
 @pytest.mark.parametrize("percent", ["", "much", "0", "100", "nan"])
 def test_what_is_no_error_rate_is_refused_in_words(client, services, project, percent):
     form = {"csrf_token": token(client), "percent": percent}
