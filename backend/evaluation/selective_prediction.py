@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 from math import lgamma, log
 
 import numpy as np
@@ -89,32 +90,23 @@ def accept_rule(
     steps = list(_steps(checked, confidences, n_unknown, promise))
     first = max(steps, key=lambda step: step.chance, default=None)
     if first is None or first.n_allowed < 0:
-        reason = (
-            f"{len(checked)} holdout answers; no error in {_n_least(confidences, max_error, delta)}"
-            f" is the least that can promise an error rate of {max_error:.0%}"
-        )
+        reason = _why_untested(checked, confidences, promise)
         return AcceptRule(None, 0, len(checked), 0, 1.0, max_error, delta, reason)
-    accepted = None
-    for step in steps[steps.index(first) :]:
-        if step.n_wrong > step.n_allowed:
-            break
-        accepted = step
-    last = accepted or first
+    passed = list(takewhile(lambda step: step.is_passed, steps[steps.index(first) :]))
+    last = passed[-1] if passed else first
     n_more = promise.bound(last.n_wrong, last.n_checked, last.n_texts)
     bound = min(1.0, n_more / last.n_labels)
     share = f"{last.n_wrong} of {last.n_checked} holdout labels at or above {last.threshold:.2f}"
     reason = f"{share} are wrong, so up to {bound:.1%} of such labels may be"
-    if accepted is None:
-        reason = f"{reason}; {max_error:.0%} was asked for"
     return AcceptRule(
-        None if accepted is None else last.threshold,
-        0 if accepted is None else last.n_labels,
+        last.threshold if passed else None,
+        last.n_labels if passed else 0,
         last.n_checked,
         last.n_wrong,
         bound,
         max_error,
         delta,
-        reason,
+        reason if passed else f"{reason}; {max_error:.0%} was asked for",
     )
 
 
@@ -205,6 +197,11 @@ class _Step:
     n_allowed: int
     chance: float
 
+    @property
+    def is_passed(self) -> bool:
+        """Return whether no more labels were wrong than the test allows."""
+        return self.n_wrong <= self.n_allowed
+
 
 def _steps(
     checked: CheckedLabels,
@@ -230,13 +227,20 @@ def _steps(
         yield _Step(float(threshold), n_labels, n_checked, n_wrong, n_texts, n_allowed, chance)
 
 
-def _n_least(confidences: NDArray[np.floating], max_error: float, delta: float) -> int:
-    """Return of how many labels none may be wrong for the promise, if all can be accepted."""
-    promise, n_labels = _Promise(max_error, delta), max(len(confidences), 1)
-    n_more, n = int(max_error * n_labels) + 1, 1
+def _why_untested(
+    checked: CheckedLabels, confidences: NDArray[np.floating], promise: _Promise
+) -> str:
+    """Return why no test could be passed, and how many right answers could pass the widest one."""
+    n_labels = len(confidences)
+    if not n_labels:
+        return "there is no label that could be accepted"
+    n_more, n = int(promise.max_error * n_labels) + 1, 1
     while not promise.excludes(0, n, n_labels + n, n_more):
         n += 1
-    return n
+    return (
+        f"{len(checked)} holdout answers; no error in {n} is the least that can promise an error "
+        f"rate of {promise.max_error:.0%}"
+    )
 
 
 def _log_choose(n: int, k: int) -> float:

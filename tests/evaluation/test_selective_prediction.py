@@ -53,7 +53,8 @@ def test_a_model_that_is_often_wrong_is_never_accepted():
 
 
 def test_nothing_left_to_accept_has_no_threshold():
-    assert accept_rule(checked(np.ones(100), np.ones(100)), np.zeros(0)).threshold is None
+    rule = accept_rule(checked(np.ones(100), np.ones(100)), np.zeros(0))
+    assert (rule.threshold, rule.reason) == (None, "there is no label that could be accepted")
 
 
 def test_no_answer_has_no_threshold_and_no_forecast_fails():
