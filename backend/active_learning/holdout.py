@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.domain.holdout import HOLDOUT_SHARE, holdout_rank, in_holdout
+from backend.domain.holdout import holdout_order, in_holdout
 from backend.domain.labels import MIN_HOLDOUT_ANSWERS
 from backend.evaluation.metrics import Estimate, Kappa, estimate_kappa, tighter_share
 
@@ -49,10 +49,9 @@ def with_holdout(
         share: of the holdout in the first answers, in [0, 1].
         answered: example ids with an answer, which the share counts from.
     """
-    ranks = {example_id: holdout_rank(example_id, seed=seed) for example_id in order}
-    in_order = sorted(order, key=lambda e: (ranks[e], e))
-    held_out = deque(e for e in in_order if ranks[e] < HOLDOUT_SHARE)
-    others = deque(e for e in order if ranks[e] >= HOLDOUT_SHARE)
+    in_order = holdout_order(order, seed=seed)
+    members = set(in_order)
+    held_out, others = deque(in_order), deque(e for e in order if e not in members)
     n_done = sum(in_holdout(e, seed=seed) for e in answered)
     mixed: list[int] = []
     while held_out and others:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 
 HOLDOUT_SHARE = 0.10
 
@@ -24,5 +25,12 @@ def holdout_rank(example_id: int, *, seed: int) -> float:
 
 
 def in_holdout(example_id: int, *, seed: int) -> bool:
-    """Whether the example belongs to the holdout, a uniformly random share of all examples."""
+    """Return whether the example is in the holdout, a uniformly random share of all examples."""
     return holdout_rank(example_id, seed=seed) < HOLDOUT_SHARE
+
+
+def holdout_order(example_ids: Iterable[int], *, seed: int) -> list[int]:
+    """Return those of the examples that are in the holdout, in its random order."""
+    ranks = {example_id: holdout_rank(example_id, seed=seed) for example_id in example_ids}
+    held_out = (example_id for example_id, rank in ranks.items() if rank < HOLDOUT_SHARE)
+    return sorted(held_out, key=lambda example_id: (ranks[example_id], example_id))

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.domain.decisions import answer_confidence, answer_value, given_value
-from backend.domain.holdout import holdout_rank, holdout_seed, in_holdout
+from backend.domain.holdout import holdout_order, holdout_seed
 from backend.domain.labels import AbstentionReason, Region, WeakLabel, region_values
 from backend.domain.projects import CERTIFICATE, Project
 from backend.domain.questions import Question
@@ -84,13 +84,9 @@ class Certifier:
 
     def certifiable(self, project: Project) -> Certifiable:
         """Return the labels of a project that could be accepted, and the holdout's."""
-        said = self._said(project)
-        given = self._given(project)
-        skipped = self.stores.tasks.skipped_ids(project.id)
-        ids, seed = self.stores.tasks.ids(project.id), holdout_seed(project.id)
-        held_out = [task_id for task_id in ids if in_holdout(task_id, seed=seed)]
-        held_out.sort(key=lambda task_id: (holdout_rank(task_id, seed=seed), task_id))
-        reserved = set(held_out)
+        said, given = self._said(project), self._given(project)
+        ids, skipped = self.stores.tasks.ids(project.id), self.stores.tasks.skipped_ids(project.id)
+        held_out = holdout_order(ids, seed=holdout_seed(project.id))
         sample = list(takewhile(lambda i: i in given or i in skipped, held_out))
         # only a beginning of the random order is a random sample: a hole has to be filled first
         waiting = tuple(i for i in held_out[len(sample) :] if i not in given and i not in skipped)
@@ -103,14 +99,10 @@ class Certifier:
             for label in self.stores.accepted.all(project.id)
             if label.task_id in said and region_values(label.result) == said[label.task_id].result
         }
-        touched = {label.task_id for label in self.stores.tasks.human_labels(project.id)} | skipped
+        touched = {label.task_id for label in self.stores.tasks.human_labels(project.id)}
         # the rest of the holdout stays for people, or there would be no holdout any more
-        open_ids = [
-            i
-            for i in ids
-            if i in accepted
-            or (i in said and said[i].is_acceptable and i not in touched and i not in reserved)
-        ]
+        closed = {*touched, *skipped, *held_out, *(i for i in said if not said[i].is_acceptable)}
+        open_ids = [i for i in ids if i in accepted or (i in said and i not in closed)]
         known = {*sample, *open_ids}
         return Certifiable(
             np.array(open_ids, dtype=np.int64),

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from backend.domain.holdout import holdout_rank, holdout_seed, in_holdout
+from backend.domain.holdout import holdout_order, holdout_seed
 from tests.end_to_end.data import reviews
 from tests.end_to_end.stack import LiveProject, Stack, wait_for
 from tests.end_to_end.test_main_job import SENTIMENT, answer, texts, the_choice, the_prediction
@@ -41,10 +41,9 @@ def test_certified_labels_are_accepted_and_exactly_these_taken_back(stack: Stack
     rows = reviews(N_ROWS)
     project = stack.new_project("Accept", SENTIMENT, texts(rows))
     ordered_release(project)
-    seed = holdout_seed(project.id())
     tasks = {task["id"]: task for task in project.tasks()}
-    held_out = [task_id for task_id in tasks if in_holdout(task_id, seed=seed)]
-    for task_id in sorted(held_out, key=lambda i: holdout_rank(i, seed=seed)):
+    held_out = holdout_order(tasks, seed=holdout_seed(project.id()))
+    for task_id in held_out:
         shown = the_choice(the_prediction(tasks[task_id]))  # people find every label right
         body = {"result": answer(shown), "lead_time": 2.0}
         stack.call("POST", f"/api/tasks/{task_id}/annotations/", json=body)

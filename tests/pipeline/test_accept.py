@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 
-from backend.domain.holdout import holdout_rank, holdout_seed, in_holdout
+from backend.domain.holdout import holdout_order, holdout_seed
 from backend.errors import InvalidRequest, PlatformUnavailable
 from backend.pipeline.accept import accept
 from backend.pipeline.status import OUTDATED
@@ -23,9 +23,7 @@ def house(stores) -> House:
 
 def holdout(house, project_id) -> list[int]:
     """The random holdout in the order in which people get it."""
-    seed = holdout_seed(project_id)
-    ids = [i for i in house.remote(project_id).tasks if in_holdout(i, seed=seed)]
-    return sorted(ids, key=lambda i: holdout_rank(i, seed=seed))
+    return holdout_order(house.remote(project_id).tasks, seed=holdout_seed(project_id))
 
 
 def answer(house, project_id, ids, *, is_right=True) -> None:
