@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -46,7 +47,7 @@ def postgresql(folder: Path) -> Iterator[str]:
         _wait(port, server)
         yield f"postgresql+psycopg://freeal@127.0.0.1:{port}"
     finally:
-        server.terminate()
+        server.send_signal(signal.SIGINT)  # SIGTERM would wait for clients that are still connected
         server.wait(30)
 
 

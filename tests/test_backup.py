@@ -21,7 +21,7 @@ from backend.errors import BackupUnusable, StoreUnavailable
 from backend.setting_values import Secret
 from backend.settings import Settings
 from backend.store import Database, Stores
-from tests.conftest import SENTIMENT, empty_database
+from tests.conftest import SENTIMENT
 
 ONE = ProjectId("1.1795215594")
 SECRETS = ("api-key-1", "api-key-2", "password-3", "user:password-4@")
@@ -77,20 +77,15 @@ def project_moment():
 
 
 @pytest.fixture
-def make(tmp_path):
-    opened = []
-
+def make(tmp_path, empty_databases):
     def make_deployment(name: str, **changes) -> Deployment:
         home = tmp_path / name
         home.mkdir()
-        context = empty_database(home)
-        url = context.__enter__()
-        opened.append(context)
-        return Deployment(Settings(home=home, database_url=Secret(url), **changes))
+        return Deployment(
+            Settings(home=home, database_url=Secret(empty_databases(home)), **changes)
+        )
 
-    yield make_deployment
-    for context in opened:
-        context.__exit__(None, None, None)
+    return make_deployment
 
 
 @pytest.fixture

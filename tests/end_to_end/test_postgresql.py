@@ -31,7 +31,7 @@ def server() -> Iterator[str]:
 
 def test_stores_workflows_and_routes_do_the_same_on_postgresql(server):
     suites = ("tests/store", "tests/pipeline", "tests/web", "tests/test_backup.py")
-    command = [sys.executable, "-m", "pytest", "-q", *suites]
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "auto", *suites]
     environment = {**os.environ, "TEST_POSTGRESQL_URL": server}
     run = subprocess.run(
         command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -29,13 +28,11 @@ def language_model() -> FakeLanguageModel:
 
 
 @pytest.fixture
-def make_services(tmp_path, migrated_file, database_url, language_model):
-    if database_url.startswith("sqlite"):
-        shutil.copy(migrated_file, tmp_path / "freeal.db")
+def make_services(tmp_path, migrated_url, language_model):
     made: list[Services] = []
 
     def make(**changes) -> Services:
-        settings = replace(Settings(home=tmp_path, database_url=Secret(database_url)), **changes)
+        settings = replace(Settings(home=tmp_path, database_url=Secret(migrated_url)), **changes)
         made.append(build_services(settings, Adapters(FakePlatform(), language_model)))
         return made[-1]
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import copy
 import json
-import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -239,11 +238,8 @@ def resident_bytes() -> int:
 
 
 @pytest.fixture
-def stage(tmp_path, migrated_file, database_url, monkeypatch) -> Iterator[Stage]:
-    own = Settings(home=tmp_path, database_url=Secret(database_url))
-    if database_url.startswith("sqlite"):
-        own = Settings(home=tmp_path)
-        shutil.copy(migrated_file, tmp_path / "freeal.db")
+def stage(tmp_path, migrated_url, monkeypatch) -> Iterator[Stage]:
+    own = Settings(home=tmp_path, database_url=Secret(migrated_url))
     services = build_services(own, Adapters(FakePlatform(), FakeLanguageModel(thinks)))
     project = services.events.connect(ProjectId(REAL), SENTIMENT)
     services.stores.tasks.save(project.id, [Task(n, {"text": f"good {n}"}) for n in range(1, 9)])
