@@ -136,10 +136,11 @@ class Certifier:
         """Compute and store the report anew where something has changed, not too often."""
         counts = [*self.stores.tasks.counts(project.id), self.stores.accepted.count(project.id)]
         key = [project.model_version, *counts, self.stores.publication.n_published(project)]
-        stored = self.stores.state.get(project.id, CERTIFICATE)
+        stored = self.stores.state.current(project, CERTIFICATE)
         age_s = time.time() - stored["made_at"] if stored else _MIN_AGE_S
         if age_s >= _MIN_AGE_S and (stored is None or stored["key"] != key):
-            content = {"key": key, "made_at": time.time(), **self.report(project)}
+            now = {"question_version": project.question_version, "made_at": time.time()}
+            content = {**now, "key": key, **self.report(project)}
             self.stores.state.put(project.id, CERTIFICATE, content)
 
     def task_ids(self, project: Project) -> list[int]:
@@ -147,7 +148,7 @@ class Certifier:
 
         Where the stored report has none, no label is read.
         """
-        report = self.stores.state.get(project.id, CERTIFICATE) or {"at": []}
+        report = self.stores.state.current(project, CERTIFICATE) or {"at": []}
         if not any(at["n_certified"] for at in report["at"] if at["max_error"] == MAX_ERROR):
             return []
         labels = self.certifiable(project)

@@ -143,7 +143,7 @@ class StatusReporter:
             "holdout": self._holdout(project, figures["n_tasks"]),
             "labels": stores.releases.provenance(project.id, project.model_version).get(LABELS, {}),
             "queue": self.queue(project),
-            "certificate": stores.state.get(project.id, CERTIFICATE),
+            "certificate": stores.state.current(project, CERTIFICATE),
             "acceptance": stores.state.get(project.id, ACCEPTANCE),
             "versions": stores.projects.versions(project.id),
             **self.rounds(project),

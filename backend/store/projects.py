@@ -212,7 +212,7 @@ class StateStore(Repository):
     def current(self, project: Project, name: str) -> dict[str, Any] | None:
         """Return the value if its `question_version` is what the project asks now, else None."""
         value = self.get(project.id, name)
-        if not value or value["question_version"] != project.question_version:
+        if not value or value.get("question_version") != project.question_version:
             return None
         return dict(value)
 

@@ -7,6 +7,7 @@ from functools import partial
 import pytest
 
 from backend.domain.holdout import holdout_order, holdout_seed
+from backend.domain.projects import Prediction
 from backend.errors import InvalidRequest, PlatformUnavailable
 from backend.pipeline.accept import accept
 from backend.pipeline.status import OUTDATED
@@ -218,16 +219,29 @@ def test_who_asks_again_before_the_first_request_is_done_gets_all_labels(house):
     assert len(copies(house, project_id)) == n_planned > 400
 
 
-def test_labels_that_are_about_to_change_are_not_accepted_yet(house):
+@pytest.mark.parametrize("is_drafted", [False, True])
+def test_while_a_round_releases_nothing_is_accepted_and_then_the_released_labels(house, is_drafted):
     project_id = certified_project(house)
     project = house.projects.get(project_id)
     house.acceptor.ask(project, 0.2)
-    state = {"question_version": project.question_version, "why": "a round is over"}
-    house.stores.state.put(project_id, OUTDATED, state)
+    if is_drafted:
+        results = house.stores.publication.results(project)
+        labels = [Prediction(i, "", tuple(result), 0.5) for i, result in results.items()]
+        places = house.stores.releases.places(project)
+        house.stores.releases.draft(project, labels, places, {})
+    else:
+        state = {"question_version": project.question_version, "why": "a round is over"}
+        house.stores.state.put(project_id, OUTDATED, state)
     assert house.acceptor.plan(project_id) == {"is_planned": 0}
+    assert house.stores.accepted.all(project_id) == []
     assert house.acceptor.is_due(project)
     run(house, project_id)  # it publishes the new release first
     assert house.acceptor.request(project_id).state == "accepted"
+    released = house.projects.get(project_id).model_version
+    assert released != project.model_version
+    made = house.stores.accepted.all(project_id)
+    assert {label.model_version for label in made} == {released}
+    assert len(made) == N_TASKS - len(holdout(house, project_id))
 
 
 def test_while_label_studio_is_down_it_waits(house):

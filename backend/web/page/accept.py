@@ -21,7 +21,7 @@ _COLUMNS = ("wrong at most", "labels", "from confidence", "after 50 more", "afte
 def view(visit: Visit) -> dict[str, Any]:
     """Return what is certified and what became of the last request, as `status --json` does."""
     state = visit.services.stores.state
-    report = state.get(visit.project.id, CERTIFICATE)
+    report = state.current(visit.project, CERTIFICATE)
     acceptance = state.get(visit.project.id, ACCEPTANCE)
     return {
         "report": report,
@@ -29,7 +29,7 @@ def view(visit: Visit) -> dict[str, Any]:
         "is_running": bool(acceptance) and acceptance["state"] in UNFINISHED,
         "columns": _COLUMNS,
         "rows": [_row(one) for one in report["at"]] if report else [],
-        "figure": _plot(report) if report and report["at"] else None,
+        "figure": _plot(report) if report and _is_any_expected(report) else None,
     }
 
 
@@ -80,6 +80,10 @@ def _row(found: Mapping[str, Any]) -> tuple[str, ...]:
         count(found["expected_after"]["100"]),
         found["reason"],
     )
+
+
+def _is_any_expected(report: Mapping[str, Any]) -> bool:
+    return any(one["n_certified"] or any(one["expected_after"].values()) for one in report["at"])
 
 
 def _plot(report: Mapping[str, Any]) -> Plot:

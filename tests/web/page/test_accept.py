@@ -34,7 +34,8 @@ REPORT = {
 def project(client, services):
     client.post("/setup", json=setup_body())
     found = services.stores.projects.all()[0]
-    services.stores.state.put(found.id, "certificate", REPORT)
+    report = {"question_version": found.question_version, **REPORT}
+    services.stores.state.put(found.id, "certificate", report)
     return found
 
 
@@ -51,6 +52,15 @@ def test_the_plot_names_its_axes_and_keeps_its_rates_apart(client, project):
     layout = figure["layout"]
     assert layout["xaxis"] == {"title": {"text": "wrong at most"}, "type": "category"}
     assert layout["yaxis"]["title"] == {"text": "labels"}
+
+
+def test_where_nothing_is_certified_nor_expected_no_empty_plot_is_drawn(client, services, project):
+    nothing = ROW | {"n_certified": 0, "threshold": None, "expected_after": {"50": 0, "100": 0}}
+    report = {"question_version": project.question_version, **REPORT, "at": [nothing]}
+    services.stores.state.put(project.id, "certificate", report)
+    text = html(client, "/projects/1/accept")
+    assert figures_of(text) == []
+    assert "0 of 90 holdout labels" in text
 
 
 def test_accept_and_undo_ask_the_worker(client, services, project, caplog):
