@@ -180,8 +180,8 @@ class Settings:
     labels_change: str = _setting(
         "evidence",
         "evidence/people/never",
-        "on what a round's labels replace the served ones: people's answers, and where they are "
-        "too few the annotators' evidence; people's answers alone; nothing",
+        "on what a round's labels replace the served ones: the annotators' evidence, people's "
+        "answers among it, unless these speak against it; people's answers alone; nothing",
     )
     round_shots: int = _setting(8, "examples", "in-context examples of a refined answer")
     llm_prompts_per_text: float = _setting(

@@ -132,7 +132,7 @@ def expected_gain(changed: ChangedDecisions, *, min_lead: float = 0.0) -> Expect
 
 
 def supported_changes(changed: ChangedDecisions) -> tuple[ExpectedGain, NDArray[np.intp]]:
-    """Return the gain of the most changes that evidence bears out, and the rows of their texts.
+    """Return the gain of the most changes that evidence supports, and the rows of their texts.
 
     Texts with little lead are left out step by step until the lower end of the interval is above 0.
     Where that never happens, no text changes, and the gain is that of all changes. Nor does one

@@ -61,9 +61,8 @@ class GateDecision:
     def labels_may_replace(self) -> bool:
         """Return whether human labels allow the challenger's labels to replace the champion's.
 
-        Never without human labels; there `evaluation.expected_gain` weighs the evidence. With them,
-        unless the champion wins by more than a standard error: people answer clear texts early on,
-        about which versions hardly differ.
+        Never without human labels. With them, unless the champion wins by more than a standard
+        error: answers are few, and the queue does not ask at random.
         """
         if not self.is_promoted or not self.is_by_people:
             return False

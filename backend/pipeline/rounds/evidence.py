@@ -1,4 +1,4 @@
-"""Decide which of a round's labels replace the served ones: people decide, else the evidence."""
+"""Decide which of a round's labels replace the served ones, on evidence; people may object."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ class LabelChange:
     """Which labels change, and why.
 
     `is_kept` (n,): rows whose served label stays though the round found another one. `gain` is what
-    the change, or without one the round's labels, are expected to gain; None where people decided.
+    the change, or without one the round's labels, are expected to gain; None where people alone
+    decided.
     """
 
     is_any: bool
@@ -65,12 +66,10 @@ class ChangeRule:
             return LabelChange(False, differs, "no label changes: LABELS_CHANGE=never")
         if not gate.is_promoted:
             return LabelChange(False, differs, gate.reason)
-        if gate.is_by_people:
-            is_better = gate.labels_may_replace
-            return LabelChange(is_better, differs & (not is_better), gate.reason)
+        if gate.is_by_people and not gate.labels_may_replace:
+            return LabelChange(False, differs, gate.reason)
         if self.rule == "people":
-            few = "no label changes: people have answered too few texts (LABELS_CHANGE=people)"
-            return LabelChange(False, differs, few)
+            return self._by_people(differs, gate)
         changed = changed_decisions(question, served, found, self._referees(pool, question))
         gain, texts = supported_changes(changed)
         is_kept = differs & ~np.isin(np.arange(len(differs)), texts)
@@ -78,9 +77,16 @@ class ChangeRule:
         what = f"served, {n_texts} of {n_all} changed texts" if n_texts else "not served"
         return LabelChange(n_texts > 0, is_kept, f"expected {gain}: {what}", gain)
 
+    @staticmethod
+    def _by_people(differs: NDArray[np.bool_], gate: GateDecision) -> LabelChange:
+        if gate.is_by_people:
+            return LabelChange(True, np.zeros_like(differs), gate.reason)
+        few = "no label changes: people have answered too few texts (LABELS_CHANGE=people)"
+        return LabelChange(False, differs, few)
+
     def _referees(self, pool: Pool, question: Question) -> list[LabelTable]:
-        """Return labels aggregated of all annotators, then of all but one; without people's."""
-        pool = pool.restrict(question).without_human(question)
+        """Return labels aggregated of all annotators, then of all but one, people's fixed."""
+        pool = pool.restrict(question)
         matrix = pool.matrices[question.name]
         names = sorted({*matrix.posteriors, *matrix.spans})
         tables = []

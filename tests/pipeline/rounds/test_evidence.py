@@ -1,6 +1,8 @@
-"""Labels change where people say so, and without people where the annotators' evidence does."""
+"""Labels change on the evidence of annotators and people, and not against people's answers."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -102,14 +104,37 @@ def test_the_setting_keeps_labels_as_they_are(house, case, rule):
 
 
 @pytest.mark.parametrize("rule", ["evidence", "people"])
-@pytest.mark.parametrize(("won", "lost", "is_any"), [(9, 3, True), (0, 5, False)])
-def test_people_decide_where_they_have_answered(house, case, rule, won, lost, is_any):
-    change = decide(house, case, rule, by_people(won, lost))
-    assert change.is_any is is_any
-    assert change.gain is None
+def test_nothing_changes_against_peoples_answers(house, case, rule):
+    change = decide(house, case, rule, by_people(0, 5))
+    assert not change.is_any
     assert change.reason == "on 24 human labels"
     _, _, (served, found), _ = case
-    assert change.is_kept.sum() == (0 if is_any else served.differs(found).sum())
+    assert change.is_kept.sum() == served.differs(found).sum()
+
+
+def test_people_alone_decide_where_the_setting_says_so(house, case):
+    change = decide(house, case, "people", by_people(9, 3))
+    assert (change.is_any, change.gain, change.reason) == (True, None, "on 24 human labels")
+    assert not change.is_kept.any()
+
+
+def test_the_evidence_decides_where_people_do_not_object(house, case):
+    change = decide(house, case, "evidence", by_people(9, 3))
+    assert change.is_any
+    assert change.gain.low > 0
+    assert change.reason.startswith(f"expected {change.gain}: served")
+
+
+def test_peoples_answers_are_part_of_the_evidence(house, case):
+    pool, question, labels, _ = case
+    served, _ = labels
+    said = served.content.argmax(axis=1)[: N // 2]
+    ids = pool.example_ids[: N // 2].tolist()
+    answered = replace(pool, human={question.name: dict(zip(ids, said.tolist(), strict=True))})
+    assert decide(house, case, "evidence").is_any
+    change = decide(house, (answered, question, labels, None), "evidence", by_people(5, 4))
+    assert not change.is_any
+    assert change.gain.value < 0
 
 
 def test_nothing_changes_by_a_version_that_fell_apart_or_where_nothing_may(house, case):
