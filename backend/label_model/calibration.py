@@ -30,6 +30,8 @@ _INVERSE_TEMPERATURES = (0.1, 50.0)
 _MIN_DISAGREEMENT = 1e-9
 _WEIGHT_SD = 0.5
 _BIAS_SD = 0.7
+_N_STRATA = 5
+_ANSWER_WEIGHTS = (0.2, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +133,22 @@ def accuracy_from_agreement(labels: Sequence[NDArray[np.intp]], shares: Floats) 
     return known + (1 - known) * float(shares @ shares)
 
 
+def selection_weights(
+    scores: Floats, rows: NDArray[np.intp], limits: tuple[float, float]
+) -> Floats:
+    """Return weights (m,) with which chosen rows spread over a pool's scores as all rows do.
+
+    Where a fifth of the pool, by score (n,), holds more than its share of the chosen rows, each
+    counts for less, and for more where it holds fewer, within `limits`. So answers to texts that
+    were not drawn at random say what random ones would, as far as the score tells them apart.
+    """
+    edges = np.quantile(scores, np.linspace(0, 1, _N_STRATA + 1)[1:-1])
+    stratum = np.searchsorted(edges, scores)
+    in_pool = np.bincount(stratum, minlength=_N_STRATA) / max(len(scores), 1)
+    chosen = np.bincount(stratum[rows], minlength=_N_STRATA) / max(len(rows), 1)
+    return np.asarray(np.clip(in_pool / np.maximum(chosen, 1e-9), *limits)[stratum[rows]])
+
+
 @dataclass(frozen=True, slots=True)
 class LogLinearPool:
     """Log class shares (n, K), and what each of S sources adds to them, `terms` (S, n, K)."""
@@ -150,6 +168,10 @@ class LogLinearPool:
         Vector scaling (Guo et al. 2017, section 4.2) with one common slope and a weight per source,
         under Gaussian priors around the given parameters and biases of 0, so that few human labels
         move them little. `log_sd` is how uncertain the logarithm of the inverse temperature is.
+
+        The queue asks people about texts with a small margin, and there about one wrong label after
+        the other: alone, they teach biases and temperatures that are wrong for sure texts. So an
+        answer counts by its margin's share in the pool, for one text at most.
         """
         rows, labels = human
         pool = LogLinearPool(self.log_shares[rows], self.terms[:, rows])
@@ -157,6 +179,9 @@ class LogLinearPool:
         if len(rows) == 0:
             return weights, inverse_temperature, np.zeros(n_classes)
         truth = np.eye(n_classes)[labels]
+        counts = selection_weights(
+            _margins(inverse_temperature * self.logits(weights)), rows, _ANSWER_WEIGHTS
+        )[:, None]
         mean = np.r_[np.log(inverse_temperature), weights, np.zeros(n_classes)]
         sd = np.repeat([log_sd, _WEIGHT_SD, _BIAS_SD], [1, n_terms, n_classes])
 
@@ -166,11 +191,19 @@ class LogLinearPool:
             logits = inverse_temperature * pool.logits(weights)
             scores = log_softmax(logits + bias, axis=1)
             deviations = (parameters - mean) / sd
-            nats = -float((truth * scores).sum()) + 0.5 * float(deviations @ deviations)
-            error = np.exp(scores) - truth
+            nats = -float((counts * truth * scores).sum()) + 0.5 * float(deviations @ deviations)
+            error = counts * (np.exp(scores) - truth)
             of_weights = inverse_temperature * (error[None] * pool.terms).sum(axis=(1, 2))
             slopes = np.concatenate([[(error * logits).sum()], of_weights, error.sum(axis=0)])
             return nats, slopes + deviations / sd
 
         best = minimize(loss, mean, jac=True, method="L-BFGS-B").x
         return best[1 : 1 + n_terms], float(np.exp(best[0])), best[1 + n_terms :]
+
+
+def _margins(logits: Floats) -> Floats:
+    """Return how far the likeliest class is ahead of the next one, (n,); 1 with one class."""
+    if logits.shape[1] < 2:
+        return np.ones(len(logits))
+    ranked = np.sort(softmax(logits, axis=1), axis=1)
+    return np.asarray(ranked[:, -1] - ranked[:, -2])

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, logit
 
+from backend.label_model.calibration import selection_weights
 from backend.label_model.latent_class import Floats, sample_rows
 
 UNLISTED_PROBABILITY = 0.01
@@ -34,7 +35,6 @@ _OWN_RATE_WEIGHT = 0.1
 _MAX_OF_CLAIMED = 3.0
 """So many times the labels that the most cautious annotator claims are estimated at most."""
 _HUMAN_WEIGHT = 10.0
-_N_STRATA = 5
 _STRATUM_WEIGHTS = (0.2, 5.0)
 
 
@@ -284,12 +284,8 @@ def _importance(scores: Mapping[str, Floats], is_human: NDArray[np.bool_]) -> Fl
     if is_human.any():
         mean = np.mean([np.nan_to_num(each) for each in scores.values()], axis=0)
         highest = mean.max(axis=1)
-        edges = np.quantile(highest, np.linspace(0, 1, _N_STRATA + 1)[1:-1])
-        stratum = np.searchsorted(edges, highest)
-        in_pool = np.bincount(stratum, minlength=_N_STRATA) / len(stratum)
-        in_human = np.bincount(stratum[is_human], minlength=_N_STRATA) / is_human.sum()
-        ratio = np.clip(in_pool / np.maximum(in_human, 1e-9), *_STRATUM_WEIGHTS)
-        weights[is_human] = _HUMAN_WEIGHT * ratio[stratum[is_human]]
+        own = selection_weights(highest, np.flatnonzero(is_human), _STRATUM_WEIGHTS)
+        weights[is_human] = _HUMAN_WEIGHT * own
     return weights[:, None]
 
 

@@ -137,9 +137,9 @@ class AnnotatorEnsemble:
     ) -> EnsembleState:
         """Fit the label model of every question to the pool's weak and human labels.
 
-        All human labels of the pool count: those of the queue's choice teach as much as random ones
-        (docs/algorithms.md). How often each label of a multiple choice holds is estimated over the
-        whole pool, so that a queue that prefers rare labels does not raise it.
+        All human labels of the pool count, those of the queue's choice by their margin's share in
+        the pool (docs/algorithms.md). How often each label of a multiple choice holds is estimated
+        over the whole pool, so that a queue that prefers rare labels does not raise it.
 
         Args:
             state: The templates and similarity that it belongs to; None: those saved.

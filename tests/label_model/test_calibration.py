@@ -12,6 +12,7 @@ from backend.label_model.calibration import (
     BatchCalibrator,
     accuracy_from_agreement,
     inverse_temperature_for_accuracy,
+    selection_weights,
 )
 
 
@@ -96,3 +97,12 @@ def test_agreement_counts_only_where_both_answered_and_needs_two():
     assert accuracy_from_agreement([first, np.full(4, -1)], even) is None
     opposite = np.where(first >= 0, 1 - first, -1)
     assert accuracy_from_agreement([first, opposite], even) == pytest.approx(0.5)
+
+
+def test_answers_count_by_the_share_of_their_fifth_of_the_pool():
+    scores = np.arange(100) / 100
+    rows = np.array([0, 1, 2, 3, 4, 5, 40, 99])
+    found = selection_weights(scores, rows, (0.2, 1.0))
+    assert found == pytest.approx([0.2 / 0.75] * 6 + [1.0] * 2)
+    assert selection_weights(scores, np.arange(100), (0.2, 5.0)) == pytest.approx(np.ones(100))
+    assert selection_weights(scores, np.arange(2), (0.5, 1.0)) == pytest.approx([0.5] * 2)

@@ -139,6 +139,25 @@ def test_human_labels_move_weights_and_probe_but_never_the_class_means():
     assert before.annotators["a"].weight == 1.0 > after.annotators["a"].weight
 
 
+def test_answers_to_wrong_labels_alone_do_not_spoil_the_others():
+    gains = []
+    for seed in range(3):
+        truth, vectors = simulated_pool(300, seed=seed)
+        posteriors = {
+            "sure": annotator(truth, 2, skill=1.6, seed=seed + 1) ** 3,
+            "unsure": annotator(truth, 2, skill=0.8, seed=seed + 2),
+        }
+        posteriors["sure"] /= posteriors["sure"].sum(axis=1, keepdims=True)
+        before = fit_label_model(posteriors, vectors).posterior(posteriors, vectors)
+        likely = before[:, 1] > 0.5
+        asked = np.flatnonzero(likely)[before[likely, 1].argsort()[:32]]
+        corrected = {int(row): 0 for row in asked if truth[row] == 0}
+        after = fit_label_model(posteriors, vectors, corrected).posterior(posteriors, vectors)
+        rest = ~np.isin(np.arange(300), asked)
+        gains.append(accuracy(after[rest], truth[rest]) - accuracy(before[rest], truth[rest]))
+    assert np.mean(gains) > -0.01
+
+
 def test_with_50_human_labels_confidence_is_calibrated_also_for_many_classes():
     truth, vectors = simulated_pool(600, 40, n_dimensions=64)
     posteriors = {"a": annotator(truth, 40, skill=2, seed=0)}
