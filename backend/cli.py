@@ -90,6 +90,17 @@ def open_services() -> Iterator[Services]:
         yield services
 
 
+@contextmanager
+def open_project(number: str) -> Iterator[tuple[Services, Project]]:
+    with open_services() as services:
+        yield services, project_of(services, number)
+
+
+def tell_to_follow(says: str, project: str) -> None:
+    """Print what the worker does, and the command that shows how far it is."""
+    console.print(f"{says}: python -m backend status {project} -f", soft_wrap=True, markup=False)
+
+
 ProjectNumber = Annotated[str, typer.Argument(help="Project number.")]
 AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
 
@@ -194,12 +205,12 @@ def make_round(
     cancel: Annotated[bool, typer.Option("--cancel", help="End the one that runs.")] = False,
 ) -> None:
     """Ask the worker for a FreeAL round now, or end the one that runs."""
-    with open_services() as services:
-        target, rounds = project_of(services, project), services.round_requests
+    with open_project(project) as (services, target):
+        rounds = services.round_requests
         says = rounds.cancel(target) if cancel else rounds.start(target)
         console.print(says, soft_wrap=True, markup=False)
         if target.is_connected and not cancel:
-            console.print(f"Follow it: python -m backend status {project} -f")
+            tell_to_follow("Follow it", project)
 
 
 def project_of(services: Services, number: str) -> Project:
@@ -218,8 +229,7 @@ def queue(
     as_json: AsJson = False,
 ) -> None:
     """Show which tasks annotators get next, and why."""
-    with open_services() as services:
-        target = project_of(services, project)
+    with open_project(project) as (services, target):
         upcoming = services.reporter.upcoming(target, limit)
         state = services.reporter.queue(target)
         if as_json:

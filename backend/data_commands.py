@@ -15,9 +15,11 @@ from backend.cli import (
     app,
     console,
     errors_as_sentences,
+    open_project,
     open_services,
     project_of,
     read_settings,
+    tell_to_follow,
 )
 from backend.cli_tables import certificate_table, issues_table
 from backend.domain.audit import record
@@ -40,8 +42,8 @@ def issues(
     as_json: AsJson = False,
 ) -> None:
     """Show probable errors in the labels, people's included, and who objects."""
-    with open_services() as services:
-        target, reader = project_of(services, project), services.issues
+    with open_project(project) as (services, target):
+        reader = services.issues
         for key, change in ((dismiss, reader.dismiss), (undo, reader.undo)):
             if key and not change(target, key):
                 raise InvalidRequest(f"there is no such error: {key!r}")
@@ -58,8 +60,7 @@ def export(
     out: Annotated[Path, typer.Option(help="The folder to write.")] = Path("export"),
 ) -> None:
     """Write all labels (JSONL, CSV, Label Studio JSON) and the student model."""
-    with open_services() as services:
-        target = project_of(services, project)
+    with open_project(project) as (services, target):
         result = services.exporter.export(target, out)
         record("exported", target.id, f"n_rows={result.n_rows}")
         model = f"and the model {result.model}" if result.model else "(no round has made a model)"
@@ -76,8 +77,7 @@ def report(
     from backend.files import replacing_file
     from backend.web.page.report import report as draw
 
-    with open_services() as services:
-        target = project_of(services, project)
+    with open_project(project) as (services, target):
         page = draw(services, target, has_texts=texts)
         with replacing_file(html) as part:
             part.write_text(page, encoding="utf-8")
@@ -95,8 +95,7 @@ def accept(
     as_json: AsJson = False,
 ) -> None:
     """Make annotations of the labels that the random holdout certifies; `undo` takes them back."""
-    with open_services() as services:
-        target = project_of(services, project)
+    with open_project(project) as (services, target):
         if not 0 < max_error < 1:
             raise InvalidRequest(f"--max-error {max_error}: expected a share, as 0.05")
         report = services.certifier.report(target, max_error)
@@ -107,20 +106,17 @@ def accept(
             return
         console.print(certificate_table(report))
         if not dry_run:
-            console.print(
-                "The worker makes annotations of those that are certified when it begins: "
-                f"python -m backend status {project} -f",
-                soft_wrap=True,
+            tell_to_follow(
+                "The worker makes annotations of those that are certified when it begins", project
             )
 
 
 @app.command()
 def undo(project: ProjectNumber) -> None:
     """Take accepted labels back in Label Studio; annotations that people edited since stay."""
-    with open_services() as services:
-        target = project_of(services, project)
+    with open_project(project) as (services, target):
         services.acceptor.ask_undo(target)
-        console.print(f"The worker takes them back: python -m backend status {project} -f")
+        tell_to_follow("The worker takes them back", project)
 
 
 @app.command()
@@ -129,8 +125,7 @@ def rollback(
     version: Annotated[str, typer.Argument(help="A model version; status lists them.")],
 ) -> None:
     """Make Label Studio show an earlier model version again, in its own order."""
-    with open_services() as services:
-        target = project_of(services, project)
+    with open_project(project) as (services, target):
         says = services.round_requests.roll_back(target, version)
         console.print(says, soft_wrap=True, markup=False)
 
@@ -144,22 +139,20 @@ def relabel(
     force: Annotated[bool, typer.Option("--force", help="Whatever the trial says.")] = False,
 ) -> None:
     """Try the LLM that is served now, and have it label anew what another one labelled."""
-    with open_services() as services:
-        target = project_of(services, project)
+    with open_project(project) as (services, target):
         services.annotator_change.ask(target, share=share, is_forced=force)
         record("relabeled", target.id)
-        console.print(
+        tell_to_follow(
             f"The worker tries it on {share:.0%} of the tasks, and goes on if that is expected to "
-            f"pay: python -m backend status {project} -f",
-            soft_wrap=True,
+            "pay",
+            project,
         )
 
 
 @app.command()
 def tabs(project: ProjectNumber) -> None:
     """Bring back tabs of the Data Manager that somebody has deleted."""
-    with open_services() as services:
-        target = project_of(services, project)
+    with open_project(project) as (services, target):
         if not services.settings.manage_views:
             raise InvalidRequest("MANAGE_VIEWS=false: no tabs are made; set it to true")
         services.tabs.bring_back(target)
@@ -173,8 +166,7 @@ def disconnect(
     undo: Annotated[bool, typer.Option("--undo", help="Work for it again.")] = False,
 ) -> None:
     """Stop working for a project, keep its data, remove its tabs, put its queue back."""
-    with open_services() as services:
-        target = project_of(services, project)
+    with open_project(project) as (services, target):
         if undo:
             services.stores.projects.reconnect(target)
             record("reconnected", target.id)

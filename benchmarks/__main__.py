@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -81,9 +82,8 @@ def accept(
     names = ("ag_news", "clinc150", "newsgroups20", "sms_spam", "trec", "tweet_offensive")
     files = [data / f"{name}.jsonl.gz" for name in names]
     given = {"n_projects": projects, "n_draws": draws, "n_pool": pool}
-    report = Report("accept", given)
-    run(report, AcceptRun(files, cache, projects, draws, pool), console=_console)
-    _finish(report, json_file)
+    config = AcceptRun(files, cache, projects, draws, pool)
+    _measure(run, config, Report("accept", given), json_file)
 
 
 @app.command()
@@ -213,9 +213,7 @@ def selftrain(
         model=model,
         sizes=tuple(int(size) for size in sizes.split(",") if size),
     )
-    report = Report("selftrain", config.parameters())
-    run(report, config, console=_console)
-    _finish(report, json_file)
+    _measure(run, config, Report("selftrain", config.parameters()), json_file)
 
 
 @app.command()
@@ -243,9 +241,7 @@ def rounds(
 
     sizes = tuple(sorted(int(n) for n in humans.split(",")))
     config = RoundsRun(data, sizes, recipe, limit, student, order, seed, answers)
-    report = Report("rounds", config.parameters())
-    run(report, config, console=_console)
-    _finish(report, json_file)
+    _measure(run, config, Report("rounds", config.parameters()), json_file)
 
 
 @app.command()
@@ -292,9 +288,7 @@ def retention(
     from benchmarks.retention import RetentionRun, run
 
     config = RetentionRun(n_tasks=n_tasks, n_rounds=n_rounds, n_answers=n_answers)
-    report = Report("retention", asdict(config))
-    run(report, config, console=_console)
-    _finish(report, json_file)
+    _measure(run, config, Report("retention", asdict(config)), json_file)
 
 
 @app.command("first-order")
@@ -311,9 +305,7 @@ def first_order(
     from benchmarks.first_order import FirstOrderRun, run
 
     config = FirstOrderRun(tasks, tuple(llm.split(",")), seconds, data)
-    report = Report("first-order", config.parameters())
-    run(report, config, console=_console)
-    _finish(report, json_file)
+    _measure(run, config, Report("first-order", config.parameters()), json_file)
 
 
 @app.command()
@@ -327,9 +319,7 @@ def projects(
     from benchmarks.many_projects import ManyProjectsRun, run
 
     config = ManyProjectsRun(n_projects=n_projects, n_tasks=n_tasks, n_invented=n_invented)
-    report = Report("projects", asdict(config))
-    run(report, config, console=_console)
-    _finish(report, json_file)
+    _measure(run, config, Report("projects", asdict(config)), json_file)
 
 
 @app.command()
@@ -347,9 +337,7 @@ def scale(
 
     numbers = tuple(int(number) for number in workers.split(","))
     config = ScaleRun(tasks, numbers, latency, imports)
-    report = Report("scale", asdict(config))
-    run(report, config, console=_console)
-    _finish(report, json_file)
+    _measure(run, config, Report("scale", asdict(config)), json_file)
 
 
 @app.command()
@@ -364,9 +352,7 @@ def load(
     from benchmarks.load import LoadRun, run
 
     config = LoadRun(projects, tasks, seconds, latency)
-    report = Report("load", asdict(config))
-    run(report, config, console=_console)
-    _finish(report, json_file)
+    _measure(run, config, Report("load", asdict(config)), json_file)
 
 
 @app.command()
@@ -376,6 +362,11 @@ def pages() -> None:
 
     for page in write_pages():
         _console.print(f"wrote {page}")
+
+
+def _measure(run: Callable[..., None], config: object, report: Report, json_file: Path) -> None:
+    run(report, config, console=_console)
+    _finish(report, json_file)
 
 
 def _finish(report: Report, json_file: Path) -> None:

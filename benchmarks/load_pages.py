@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from benchmarks.load import N_HALF_REQUESTS, N_SIDE_BY_SIDE
-from benchmarks.report import Goals, goal_table
+from benchmarks.report import Goals, goal_table, origin
 
 _MIN_RATIO = 3.5
 _RATIO_WORKERS = 4
@@ -44,7 +44,7 @@ def load_page(report: dict[str, Any], source: str) -> str:
     lines = [
         "# Load: what waits while the worker is busy",
         "",
-        _head(report, source) + " Everything shares them: web, worker, the scripted servers, the "
+        origin(report, source) + ". Everything shares them: web, worker, the scripted servers, the "
         "bare backend and the clients.",
         "",
         *goal_table(report["results"], _LOAD_MEANINGS, _LOAD_GOALS),
@@ -73,7 +73,7 @@ def scale_page(report: dict[str, Any], source: str) -> str:
     lines = [
         "# Scale: one large project on several workers",
         "",
-        _head(report, source) + " Everything shares them: the workers, PostgreSQL and the "
+        origin(report, source) + ". Everything shares them: the workers, PostgreSQL and the "
         "scripted servers.",
         "",
         "| workers | labels a second | ratio to one | a worker's processor ms per label | "
@@ -104,15 +104,6 @@ def scale_page(report: dict[str, Any], source: str) -> str:
         "",
     ]
     return "\n".join(lines)
-
-
-def _head(report: dict[str, Any], source: str) -> str:
-    machine, name = report["machine"], report["benchmark"]
-    return (
-        f"Written by `python -m benchmarks pages` from `{source}`, which `python -m benchmarks "
-        f"{name} --json docs/benchmarks/{source}` measured at commit `{report['commit']}` with "
-        f"{report['parameters']} on {machine['cores']} cores ({machine['processor']})."
-    )
 
 
 def _shares(row: dict[str, Any]) -> str:

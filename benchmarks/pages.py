@@ -13,7 +13,7 @@ from benchmarks.faults.page import faults_page
 from benchmarks.injection_page import injection_page
 from benchmarks.load_pages import load_page, scale_page
 from benchmarks.ordering_page import write_ordering_page
-from benchmarks.report import Goals, goal_table
+from benchmarks.report import Goals, goal_table, origin
 from benchmarks.rounds_page import write_rounds_page
 from benchmarks.selftrain_page import write_selftrain_page
 
@@ -86,14 +86,11 @@ def write_pages() -> list[Path]:
 
 
 def _serving(report: dict[str, Any], source: str) -> str:
-    results, notes, machine = report["results"], report["notes"], report["machine"]
+    results, notes = report["results"], report["notes"]
     lines = [
         "# Serving: latency of routes and labeling rate",
         "",
-        f"Written by `python -m benchmarks pages` from `{source}`, which "
-        f"`python -m benchmarks serving --json docs/benchmarks/{source}` measured at commit "
-        f"`{report['commit']}` with {report['parameters']} on {machine['cores']} cores "
-        f"({machine['processor']}), everything on one machine: the LLM server, the worker, the "
+        f"{origin(report, source)}, everything on one machine: the LLM server, the worker, the "
         "web process and the client share them. Ratios compare figures of one run; a figure "
         "alone says little about another machine.",
         "",
@@ -114,14 +111,10 @@ def _serving(report: dict[str, Any], source: str) -> str:
 
 
 def _startup(report: dict[str, Any], source: str) -> str:
-    machine = report["machine"]
     lines = [
         "# Startup: seconds and memory until an answer",
         "",
-        f"Written by `python -m benchmarks pages` from `{source}`, which "
-        f"`python -m benchmarks startup --json docs/benchmarks/{source}` measured at commit "
-        f"`{report['commit']}` with {report['parameters']} on {machine['cores']} cores "
-        f"({machine['processor']}).",
+        f"{origin(report, source)}.",
         "",
         *goal_table(report["results"], _STARTUP_MEANINGS, _STARTUP_GOALS),
         "",
@@ -135,14 +128,11 @@ def _startup(report: dict[str, Any], source: str) -> str:
 
 
 def _retention(report: dict[str, Any], source: str) -> str:
-    machine, tables = report["machine"], report["notes"]["tables_mb"]
+    tables = report["notes"]["tables_mb"]
     lines = [
         "# Retention: what a busy year leaves on the disk",
         "",
-        f"Written by `python -m benchmarks pages` from `{source}`, which "
-        f"`python -m benchmarks retention --json docs/benchmarks/{source}` measured at commit "
-        f"`{report['commit']}` with {report['parameters']} on {machine['cores']} cores "
-        f"({machine['processor']}).",
+        f"{origin(report, source)}.",
         "",
         *goal_table(report["results"], _RETENTION_MEANINGS, _RETENTION_GOALS),
         "",

@@ -67,6 +67,17 @@ def goal_table(
         yield f"| `{name}` | {meanings[name]} | {value} | {goal} | {met} |"
 
 
+def origin(report: Mapping[str, Any], source: str, *, options: str = "") -> str:
+    """Return where a page's figures are from, without a period at its end."""
+    machine = report["machine"]
+    return (
+        f"Written by `python -m benchmarks pages` from `{source}`, which `python -m benchmarks "
+        f"{report['benchmark']}{options} --json docs/benchmarks/{source}` measured at commit "
+        f"`{report['commit']}` with {report['parameters']} on {machine['cores']} cores "
+        f"({machine['processor']})"
+    )
+
+
 def percentile(seconds: Sequence[float], q: float) -> float:
     """Return the q-th percentile of durations, in the unit given."""
     return float(np.percentile(np.asarray(seconds), q))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from benchmarks.faults.cases import all_cases
+from benchmarks.report import origin
 
 _LLMS = {
     "scripted": "**The LLM server is scripted**: it answers over HTTP in vLLM's format",
@@ -16,17 +17,14 @@ _LLMS = {
 
 def faults_page(report: Mapping[str, Any], source: str) -> str:
     """Return the page."""
-    results, machine = report["results"], report["machine"]
+    results = report["results"]
     rows = results["cases"]
     llm = " --llm scripted" if report["parameters"]["llm"] == "scripted" else ""
     lines = [
         "# Faults: what a kill, an outage or a full disk costs",
         "",
-        f"Written by `python -m benchmarks pages` from `{source}`, which `python -m benchmarks "
-        f"faults{llm} --json docs/benchmarks/{source}` measured at commit `{report['commit']}` "
-        f"with {report['parameters']} on {machine['cores']} cores ({machine['processor']}). An "
-        f"undisturbed run (labels, their order, a round, its publication) took "
-        f"{report['notes']['undisturbed_s']} s there.",
+        f"{origin(report, source, options=llm)}. An undisturbed run (labels, their order, a round, "
+        f"its publication) took {report['notes']['undisturbed_s']} s there.",
         "",
         *_totals(results),
         "",

@@ -100,6 +100,7 @@ def row(name, **changes):
 def test_the_page_shows_every_case_and_every_loss():
     rows = [row("good"), row("bad", n_lost=2, equals_undisturbed=False, differs_in=["weak_labels"])]
     report = {
+        "benchmark": "faults",
         "commit": "abc",
         "parameters": {"llm": "scripted", "n_texts": 80, "seed": 0},
         "machine": {"cores": 2, "processor": "x"},
