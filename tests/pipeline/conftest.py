@@ -221,24 +221,15 @@ class PlainSteps(StepsHere):
 
 
 class ReplayingSteps(StepsHere):
-    """Runs steps as the durable runner does: what was recorded before a kill is not run again.
+    """Runs steps as the durable runner does: what was recorded before a kill is not run again."""
 
-    `kill_at` ends the n-th step that is really run, counted from 1, like kill -9: before its result
-    is recorded, or right after.
-    """
-
-    def __init__(self, *, kill_at: int = 0, is_recorded: bool = True) -> None:
-        self.recorded: list[tuple[str, dict[str, int]]] = []
-        self.n_run = 0
-        self.kill_at = kill_at
-        self.is_recorded = is_recorded
+    def __init__(self, recorded: Sequence[tuple[str, dict[str, int]]] = ()) -> None:
+        self.recorded = [*recorded]
         self._position = 0
 
     def again(self) -> ReplayingSteps:
         """Return what a restarted worker runs the workflow with."""
-        later = ReplayingSteps()
-        later.recorded = self.recorded
-        return later
+        return ReplayingSteps(self.recorded)
 
     def run(self, name: str, step: Step, project_id: ProjectId) -> dict[str, int]:
         self._position += 1
@@ -246,13 +237,8 @@ class ReplayingSteps(StepsHere):
             known, counts = self.recorded[self._position - 1]
             assert known == name
             return counts
-        self.n_run += 1
         counts = step(project_id)
-        if self.n_run == self.kill_at and not self.is_recorded:
-            raise KilledHere
         self.recorded.append((name, counts))
-        if self.n_run == self.kill_at:
-            raise KilledHere
         return counts
 
 
@@ -279,7 +265,7 @@ class House:
         self.publication = stores.publication
         self.platform = platform or FakePlatform()
         self.paraphrases = paraphrases or Paraphrases("", lambda texts: [None] * len(texts))
-        self._folder = folder
+        self.folder = folder
         self._config = LabelConfigReader(lambda *_: Abstention(AbstentionReason.REMOTE_TEXT))
         self._make_annotators()
         self._make_aggregation(make_strategy, share=plan.llm_share if plan else None)
@@ -329,7 +315,7 @@ class House:
         self.releaser = ReleaseBuilder(self.ensemble, self._config, stores, make_strategy)
         self.reporter = StatusReporter(stores, self._config, Prices(), max_cycles=3)
         self.guidelines = GuidelinesReader(self._config, stores)
-        student = StudentPredictor(stores, self._folder, self._trainers)
+        student = StudentPredictor(stores, self.folder, self._trainers)
         self._labeler = Labeler(self.ensemble, self.guidelines, self._config, stores, student)
         self.budget = LLMBudgetPlanner(
             self.ensemble, self.guidelines, stores, make_strategy, share=share
@@ -357,7 +343,7 @@ class House:
     ) -> RoundSteps:
         stores, aggregator, ensemble = self.stores, self.aggregator, self.ensemble
         recipes = round_recipes(ensemble)
-        context = RoundContext(stores, self.guidelines, self._folder, plan, recipes)
+        context = RoundContext(stores, self.guidelines, self.folder, plan, recipes)
         self.scheduler = RoundScheduler(context, self.guidelines, stores, policy)
         return RoundSteps(
             prelabel_steps,
