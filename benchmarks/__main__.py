@@ -50,6 +50,20 @@ def startup(
 
 
 @app.command()
+def page(
+    json_file: Annotated[Path, typer.Option("--json", help="Report to write.")],
+    tasks: Annotated[int, typer.Option(help="Tasks in the project.")] = 100_000,
+    runs: Annotated[int, typer.Option(help="Requests per figure.")] = 5,
+) -> None:
+    """Measure what each part of the page costs on a large project."""
+    from benchmarks.page import run
+
+    report = Report("page", {"tasks": tasks, "runs": runs})
+    run(report, console=_console, n_tasks=tasks, n_runs=runs)
+    _finish(report, json_file)
+
+
+@app.command()
 def annotate(
     json_file: Annotated[Path, typer.Option("--json", help="Report to write.")],
     data: Annotated[Path, typer.Option(help="JSONL with a text and a gold answer per row.")],

@@ -51,6 +51,18 @@ _STARTUP_MEANINGS = {
     "doctor_s": "`python -m backend doctor` with no server running, processor seconds",
     "settings_s": "`python -m backend settings`, processor seconds",
 }
+_PAGE_MEANINGS = {
+    "projects_ms": "the list of projects",
+    "overview_ms": "Overview",
+    "quality_ms": "Quality",
+    "issues_ms": "Label issues, the first 50",
+    "queue_ms": "Queue, the first 50",
+    "rounds_ms": "Rounds",
+    "accept_ms": "Accept",
+    "settings_ms": "Settings",
+    "metrics_ms": "`/metrics`",
+}
+_PAGE_GOALS: Goals = tuple((name, "under 300", lambda ms: ms < 300) for name in _PAGE_MEANINGS)
 
 _RETENTION_GOALS: Goals = (("peak_mb", "under 2,048", lambda value: value < 2_048),)
 _RETENTION_MEANINGS = {
@@ -127,6 +139,24 @@ def _startup(report: dict[str, Any], source: str) -> str:
     return "\n".join(lines)
 
 
+def _page(report: dict[str, Any], source: str) -> str:
+    lines = [
+        "# The page: what a large project costs",
+        "",
+        f"{origin(report, source)}. Milliseconds of processor time to answer one request.",
+        "",
+        *goal_table(report["results"], _PAGE_MEANINGS, _PAGE_GOALS),
+        "",
+        f"How it is measured: the product's own stores hold one project of {report['parameters']['tasks']:,} "
+        "tasks in SQLite, each with labels of four annotators, two predictions and a place in the "
+        "queue; people have answered every twentieth. Each figure is the median of requests in one "
+        "process whose templates are compiled. The web process keeps counts for ten times as long "
+        "as counting took; here each request comes after that, so that all is counted anew.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
 def _retention(report: dict[str, Any], source: str) -> str:
     tables = report["notes"]["tables_mb"]
     lines = [
@@ -156,6 +186,7 @@ def _retention(report: dict[str, Any], source: str) -> str:
 _PAGES: dict[str, Callable[[dict[str, Any], str], str]] = {
     "serving": _serving,
     "startup": _startup,
+    "page": _page,
     "retention": _retention,
     "scale": scale_page,
     "load": load_page,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -29,6 +29,7 @@ from backend.evaluation.stopping import (
     advise_on_rounds,
     seconds_per_answer,
 )
+from backend.pipeline.status_words import learning_in_words, order_in_words, prompt_in_words
 from backend.store import Stores
 
 _LOG = logging.getLogger(__name__)
@@ -98,15 +99,15 @@ class StatusReporter:
     prices: Prices
     max_cycles: int
 
-    def overview(self, *, is_brief: bool = False) -> dict[str, Any]:
-        """Return the state of all projects, or the figures of the connected ones, JSON-ready.
+    def overview(self, *, is_brief: bool = False, has_disconnected: bool = True) -> dict[str, Any]:
+        """Return the state of all projects, or their figures where it `is_brief`, JSON-ready.
 
         `unreadable`: the ids of projects whose state cannot be told; the log has the reason.
         """
         states: list[dict[str, Any]] = []
         unreadable: list[str] = []
         for project in self.stores.projects.all():
-            if is_brief and not project.is_connected:
+            if not (project.is_connected or has_disconnected):
                 continue
             try:
                 states.append(self.figures(project) if is_brief else self.project(project))
@@ -125,44 +126,45 @@ class StatusReporter:
 
     def project(self, project: Project) -> dict[str, Any]:
         """Return one project's state: its figures, and what is chosen, served and advised."""
-        stores, figures = self.stores, self.figures(project)
+        stores, counts = self.stores, self._counts(project)
+        questions, queue = self._questions(project), read_queue(stores, project)
         return {
-            **figures,
-            "platform_id": project.platform_id,
-            "title": project.title,
-            "is_connected": project.is_connected,
+            **counts,
             "disconnection": project.disconnection,
-            "disconnected_why": project.disconnected_why,
             "model_version": project.model_version,
             "served_version": stores.projects.served_version(project.id),
             "unreadable_answers": stores.labels.unreadable(project, _MAX_UNREADABLE),
             "llm_share": read_llm_budget(stores, project).summary,
             "prompts": self.prompts(project),
-            "questions": {q.name: _learning_in_words(q) for q in self._questions(project)},
+            "questions": {q.name: learning_in_words(q) for q in questions},
             **self._labeled_by(project),
-            "holdout": self._holdout(project, figures["n_tasks"]),
+            "holdout": self._holdout(project, counts["n_tasks"]),
             "labels": stores.releases.provenance(project.id, project.model_version).get(LABELS, {}),
-            "queue": self.queue(project),
+            "queue": order_in_words(queue),
             "certificate": stores.state.current(project, CERTIFICATE),
             "acceptance": stores.state.get(project.id, ACCEPTANCE),
             "versions": stores.projects.versions(project.id),
-            **self.rounds(project),
+            **self._rounds(project, questions, queue, counts["llm_usage"]),
             "events": stores.tasks.events(project.id),
         }
 
     def figures(self, project: Project) -> dict[str, Any]:
         """Return what is counted of one project: tasks, the LLM's work, rounds, problems."""
+        return self._counts(project) | _last_rounds(self.stores.rounds.current(project))
+
+    def _counts(self, project: Project) -> dict[str, Any]:
         progress = self.stores.labels.progress(project)
-        history = self.stores.rounds.current(project)
         return {
             "project": project.id,
+            "platform_id": project.platform_id,
+            "title": project.title,
+            "is_connected": project.is_connected,
+            "disconnected_why": project.disconnected_why,
             **{name: getattr(progress, name) for name in _PROGRESS},
             "n_human_labelled_tasks": progress.n_human_labelled,
             "abstentions": dict(progress.abstentions),
             "labels_per_s": round(progress.labels_per_s, 2),
             **self._llm(project),
-            "n_rounds": len(history),
-            "rounds": [_round_in_figures(made) for made in history[-_MAX_ROUNDS:]],
             "problems": [
                 asdict(problem)
                 | {
@@ -204,29 +206,11 @@ class StatusReporter:
     def prompts(self, project: Project) -> dict[str, str]:
         """Return by question how the LLM is asked, and why; empty before a template is selected."""
         fitted = self.stores.state.current(project, FITTED) or {}
-        return {
-            name: _prompt_in_words(report) for name, report in fitted.get("reports", {}).items()
-        }
+        return {name: prompt_in_words(report) for name, report in fitted.get("reports", {}).items()}
 
     def queue(self, project: Project) -> dict[str, Any] | None:
         """Return the newest ordering's figures and what they mean; None before the first."""
-        queue = read_queue(self.stores, project)
-        if queue is None:
-            return None
-        health = queue.health or {}
-        words = [
-            f"{queue.strategy} ordered {queue.n_tasks - queue.n_human:,} tasks; "
-            f"people had answered {queue.n_human:,}",
-            *_health_in_words(health),
-        ]
-        return {
-            "strategy": queue.strategy,
-            "n_tasks": queue.n_tasks,
-            "n_human": queue.n_human,
-            "health": dict(health),
-            "words": words,
-            "warnings": list(health.get("warnings", ())),
-        }
+        return order_in_words(read_queue(self.stores, project))
 
     def upcoming(self, project: Project, limit: int, offset: int = 0) -> Upcoming:
         """Return places of the release that people have not answered since, from `offset` on."""
@@ -258,18 +242,28 @@ class StatusReporter:
 
     def rounds(self, project: Project) -> dict[str, Any]:
         """Return the rounds of the present question, newest last, with their cost, and advice."""
+        queue, usage = read_queue(self.stores, project), self._llm(project)["llm_usage"]
+        return self._rounds(project, self._questions(project), queue, usage)
+
+    def _rounds(
+        self,
+        project: Project,
+        questions: Sequence[Question],
+        queue: QueueState | None,
+        usage: Mapping[str, Any],
+    ) -> dict[str, Any]:
         history = self.stores.rounds.current(project)
-        usage = self._llm(project)["llm_usage"]
-        expected = self._expected_answers(project)
+        figures = _last_rounds(history)
+        expected = self._expected_answers(project, queue)
         return {
-            "n_rounds": len(history),
+            "n_rounds": figures["n_rounds"],
             "rounds": [
-                _round_in_figures(made) | {"llm_usage": usage.get(f"round {made.number}", {})}
-                for made in history[-_MAX_ROUNDS:]
+                made | {"llm_usage": usage.get(f"round {made['number']}", {})}
+                for made in figures["rounds"]
             ],
             "advice": {
                 question.name: self._advice(history, question.name, expected)
-                for question in self._questions(project)
+                for question in questions
                 if question.not_learned_because is None
             },
         }
@@ -301,9 +295,10 @@ class StatusReporter:
         except UnsupportedLabelConfig:
             return ()
 
-    def _expected_answers(self, project: Project) -> ExpectedAnswers | None:
+    def _expected_answers(
+        self, project: Project, queue: QueueState | None
+    ) -> ExpectedAnswers | None:
         """Return what the next answers are expected to correct; None before an order of labels."""
-        queue = read_queue(self.stores, project)
         n_wrong = queue.health.get("expected_corrections") if queue and queue.health else None
         if queue is None or n_wrong is None:
             return None
@@ -343,6 +338,11 @@ class StatusReporter:
         }
 
 
+def _last_rounds(history: Sequence[Round]) -> dict[str, Any]:
+    rounds = [_round_in_figures(made) for made in history[-_MAX_ROUNDS:]]
+    return {"n_rounds": len(history), "rounds": rounds}
+
+
 def _round_in_figures(made: Round) -> dict[str, Any]:
     return {name: getattr(made, name) for name in _ROUND} | {
         "state": str(made.state),
@@ -350,45 +350,3 @@ def _round_in_figures(made: Round) -> dict[str, Any]:
         "metrics": dict(made.metrics),
         "started_at": made.started_at.isoformat(),
     }
-
-
-def _learning_in_words(question: Question) -> str:
-    reason = question.not_learned_because
-    return "learned in rounds" if reason is None else f"not learned in rounds: {reason}"
-
-
-def _prompt_in_words(report: Mapping[str, Any]) -> str:
-    """Return the selected template, its demonstrations and second template, and the reason."""
-    n_shots = len(report.get("demonstrations") or ())
-    second = report.get("second")
-    parts = [f"template {report['chosen']}"]
-    parts += [f"{n_shots} demonstrations"] if n_shots else []
-    parts += [f"{second['template']} as well where unsure"] if second else []
-    return f"{', '.join(parts)} ({report['why']})"
-
-
-def _health_in_words(health: Mapping[str, Any]) -> Iterator[str]:
-    head = f"the first {health.get('n_head', 0)}"
-    ascending, correlation = health.get("ascending_share"), health.get("position_correlation")
-    if ascending is not None:
-        also = "" if correlation is None else f", rank correlation with the list {correlation:.2f}"
-        yield f"{head}: {ascending:.0%} of neighbours ascend by id (50% is chance){also}"
-    if health.get("coverage") is not None:
-        yield (
-            f"{head} and the answered ones resemble the project's texts by {health['coverage']:.2f}"
-            " on average (1 is equal)"
-        )
-    if health.get("class_balance") is not None:
-        yield f"{head}: expected classes are balanced to {health['class_balance']:.0%}"
-    if health.get("n_near_duplicates"):
-        yield f"{health['n_near_duplicates']:,} near-duplicates stand at the end"
-    n_tokens = health.get("n_tokens", 0)
-    if health.get("judgement_weight") is not None:
-        reliability = health.get("split_half_reliability")
-        known = "unknown" if reliability is None else f"{reliability:.2f}"
-        yield (
-            f"the LLM's judgement: split-half reliability {known}, weight "
-            f"{health['judgement_weight']:.2f}, {n_tokens:,} tokens"
-        )
-    elif n_tokens:
-        yield f"choosing cost {n_tokens:,} tokens"

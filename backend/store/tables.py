@@ -128,6 +128,7 @@ tasks = _table(
     sa.Column("digest", Name(32), nullable=False),
     sa.Column("created_at", Moment, nullable=False),
     sa.Column("deleted_at", Moment),
+    sa.Index(None, "project_id", "deleted_at", "id"),  # counts read it alone, without the texts
 )
 
 human_labels = _table(
@@ -167,6 +168,11 @@ weak_labels = _table(
     sa.Column("n_tokens_out", sa.Integer, nullable=False, default=0),
     sa.Column("created_at", Moment, nullable=False),
     sa.Index(None, "project_id", "question_version", "created_at"),
+    sa.Index(
+        "ix_weak_labels_by_kind",  # as in `tasks`; its name by the convention would be too long
+        *("project_id", "question_version", "annotator_kind"),
+        *("task_id", "abstention", "annotator"),
+    ),
 )
 
 predictions = _table(

@@ -41,7 +41,7 @@ class _StateCollector(Collector):
         self._services = services
 
     def collect(self) -> Iterable[Metric]:
-        overview = self._services.reporter.overview(is_brief=True)
+        overview = self._services.reporter.overview(is_brief=True, has_disconnected=False)
         n_requests = len(self._services.stores.jobs.job_requests())
         yield GaugeMetricFamily("freeal_workers", "workers alive", len(overview["workers"]))
         yield GaugeMetricFamily("freeal_job_requests", "jobs asked for and not started", n_requests)

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 
 from backend.domain.chunks import Chunk
-from backend.domain.labels import Abstention, AbstentionReason, HumanLabel, Span, WeakLabel
+from backend.domain.labels import (
+    Abstention,
+    AbstentionReason,
+    AnnotatorKind,
+    HumanLabel,
+    Span,
+    WeakLabel,
+)
 from backend.domain.projects import Event, Prediction, ProjectId, Task
 from tests.conftest import TOPIC
+from tests.statements import noted_queries
 
 
 @pytest.fixture
@@ -49,6 +58,50 @@ def test_a_skipped_task_is_still_labelled(tasks, labels, project, three):
     label = HumanLabel(1, 1, 1, (), True, False, datetime.now(UTC))
     tasks.apply(project.id, Event("ANNOTATION_CREATED", annotations=(label,)), None)
     assert len(labels.unlabeled_ids(project, 9)) == 3
+
+
+def test_tasks_count_once_whoever_answered_and_only_while_label_studio_has_them(
+    tasks, labels, project
+):
+    tasks.save(project.id, [Task(n, {"text": f"text {n}"}) for n in range(1, 9)])
+    labels.save(project, [weak(n) for n in (1, 2, 3)], [prediction(project, n) for n in (1, 2, 9)])
+    second = replace(weak(3), question="topic")
+    similarity = weak(4, annotator_kind=AnnotatorKind.SIMILARITY)
+    labels.save(project, [second, similarity], [])
+    moment = datetime.now(UTC)
+    answers = [HumanLabel(n, of, 1, ({},), False, False, moment) for n, of in ((1, 2), (2, 2))]
+    answers += [HumanLabel(3, 5, 1, ({},), False, False, moment)]
+    answers += [HumanLabel(4, 6, 1, ({},), True, False, moment)]  # skipped
+    answers += [HumanLabel(5, 7, 1, ({},), False, False, moment, is_copied=True)]
+    answers += [HumanLabel(6, None, 1, ({},), False, False, moment)]
+    tasks.apply(project.id, Event("ANNOTATIONS_CREATED", annotations=tuple(answers)), None)
+    tasks.apply(project.id, Event("TASKS_DELETED", deleted_task_ids=(1, 8)), None)
+    progress = labels.progress(project)
+    assert progress.n_tasks == 6  # 2 to 7
+    assert progress.n_to_label == 3  # 4, 6, 7: similarity closes no task, nor does a copy
+    assert labels.unlabeled_ids(project, 9) == [4, 6, 7]
+    assert progress.n_without_label == 4  # 3, 4, 6, 7
+    assert (progress.n_human_labels, progress.n_human_labelled) == (4, 2)
+
+
+def test_large_tables_are_counted_by_their_indexes(database, tasks, labels, project, three):
+    labels.save(project, [weak(1)], [prediction(project, 1)])
+    with noted_queries() as queries:
+        labels.progress(project)
+        labels.labeled_by(project)
+    if not database.is_sqlite:  # which index a server takes depends on its statistics
+        assert len(queries) == 4
+        return
+    plans = []
+    for query, values in queries:
+        with database.read() as connection:
+            rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {query}", values)
+            plans += [row[3] for row in rows]
+    read = [plan for plan in plans if plan.startswith(("SEARCH tasks", "SEARCH weak_labels"))]
+    by_time = [plan for plan in read if "created_at>?" in plan]  # of the last minute alone
+    assert len(read) == 7
+    assert [plan for plan in read if "COVERING INDEX" not in plan] == by_time
+    assert sum(plan.startswith("MERGE (EXCEPT)") for plan in plans) == 4
 
 
 def test_saving_a_chunk_twice_is_the_same_as_once(labels, project, three):

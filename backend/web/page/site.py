@@ -132,7 +132,7 @@ def page_blueprint(services: Services) -> Blueprint:
     def index() -> str | Response:
         if not asks_for_page(request):
             return jsonify(HEALTH)
-        found = recent.get("", services.reporter.overview)
+        found = recent.get("", partial(services.reporter.overview, is_brief=True))
         return _render(services, "projects.html", {"overview": found})
 
     @blueprint.get("/projects/<project>/")

@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-_MAX_SHARE = 0.1
+MAX_SHARE = 0.1
+"""Share of one thread's time that may go into counting the same state."""
 _Counted = tuple[float, str, Mapping[str, Any]]
 """Until when it is shown, its version, and the state."""
 
@@ -36,7 +37,7 @@ class RecentStates:
             if started_at >= until or of != version:
                 state = count()
                 ended_at = self.clock()
-                found[key] = (ended_at + (ended_at - started_at) / _MAX_SHARE, version, state)
+                found[key] = (ended_at + (ended_at - started_at) / MAX_SHARE, version, state)
             return state
 
     def forget(self) -> None:
