@@ -140,6 +140,7 @@ def _startup(report: dict[str, Any], source: str) -> str:
 
 
 def _page(report: dict[str, Any], source: str) -> str:
+    n_tasks = report["parameters"]["tasks"]
     lines = [
         "# The page: what a large project costs",
         "",
@@ -147,7 +148,7 @@ def _page(report: dict[str, Any], source: str) -> str:
         "",
         *goal_table(report["results"], _PAGE_MEANINGS, _PAGE_GOALS),
         "",
-        f"How it is measured: the product's own stores hold one project of {report['parameters']['tasks']:,} "
+        f"How it is measured: the product's own stores hold one project of {n_tasks:,} "
         "tasks in SQLite, each with labels of four annotators, two predictions and a place in the "
         "queue; people have answered every twentieth. Each figure is the median of requests in one "
         "process whose templates are compiled. The web process keeps counts for ten times as long "
