@@ -41,6 +41,7 @@ LABELS = "labels"
 OUTDATED = "outdated"
 """State of a project whose served predictions say something else than its labels."""
 _MAX_ROUNDS = 20
+_N_PACE = 1_000  # of the last answers: how fast people are now
 _MAX_UNREADABLE = 10
 _PROGRESS = (
     *("n_tasks", "n_labelled", "n_published", "n_refused", "n_to_label", "n_human_labels"),
@@ -303,7 +304,7 @@ class StatusReporter:
         if queue is None or n_wrong is None:
             return None
         moments: dict[object, list[float]] = defaultdict(list)
-        for annotator_id, answered_at in self.stores.tasks.answer_times(project.id):
+        for annotator_id, answered_at in self.stores.tasks.answer_times(project.id, _N_PACE):
             moments[annotator_id].append(answered_at.timestamp())
         n = min(N_NEXT_ANSWERS, queue.n_tasks - queue.n_human)
         seconds = seconds_per_answer(moments)

@@ -135,11 +135,12 @@ class TaskStore(Repository):
         query = sa.select(t.human_labels.c.task_id).distinct().where(human_answers(project_id))
         return self._db.fetch_column(query)
 
-    def answer_times(self, project_id: ProjectId) -> list[tuple[int | None, datetime]]:
-        """Return who answered, and when, of every answer by people."""
+    def answer_times(self, project_id: ProjectId, limit: int) -> list[tuple[int | None, datetime]]:
+        """Return who answered, and when, of the last answers by people, newest first."""
         table = t.human_labels
         query = sa.select(table.c.annotator_id, table.c.updated_at)
-        return [(row[0], row[1]) for row in self._db.fetch(query.where(human_answers(project_id)))]
+        query = query.where(human_answers(project_id)).order_by(table.c.updated_at.desc())
+        return [(row[0], row[1]) for row in self._db.fetch(query.limit(limit))]
 
     def skipped_ids(self, project_id: ProjectId) -> set[int]:
         """Return the tasks that somebody skipped."""

@@ -183,7 +183,14 @@ def test_copies_of_predictions_are_no_answers_that_took_somebody_time(tasks):
     tasks.apply(ONE, created(own), None)
     tasks.apply(ONE, created(replace(annotation(2), is_copied=True)), None)
     tasks.apply(ONE, created(annotation(3, was_cancelled=True)), None)
-    assert tasks.answer_times(ONE) == [(own.annotator_id, own.updated_at)]
+    assert tasks.answer_times(ONE, 9) == [(own.annotator_id, own.updated_at)]
+
+
+def test_the_last_answers_come_first_and_no_more_than_asked_for(tasks):
+    minutes = {1: 5, 2: 9, 3: 7}
+    answers = [replace(annotation(n, minute=at), annotator_id=n) for n, at in minutes.items()]
+    tasks.apply(ONE, created(*answers), None)
+    assert [who for who, _ in tasks.answer_times(ONE, 2)] == [2, 3]
 
 
 def test_a_label_from_a_clock_that_is_wrong_by_years_can_be_changed_and_closed(tasks):
