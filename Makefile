@@ -33,7 +33,8 @@ e2e: install-dev debian-packages ## Run the slow tests, and those with a real La
 	$(BIN)/python -m pytest -m "e2e or slow"
 
 pictures: install-dev debian-packages ## Take the pictures of the documentation anew, by the tests that show what is on them
-	UPDATE_IMAGES=1 $(BIN)/python -m pytest -m e2e -n 0 tests/end_to_end/test_pictures.py tests/end_to_end/test_browser.py tests/end_to_end/test_label_configs.py
+	UPDATE_IMAGES=1 $(BIN)/python -m pytest -m e2e -n 0 tests/end_to_end/test_pictures.py tests/end_to_end/test_browser.py tests/end_to_end/test_label_configs.py \
+		tests/end_to_end/test_shipped_templates.py::test_the_documentation_says_of_every_template_what_is_predicted
 
 demo: install ## Start everything with sample texts; DATA=texts.jsonl CONFIG=labels.xml LLM_MODEL=name for your own
 	$(BACKEND) demo $(if $(DATA),--data "$(DATA)") $(if $(CONFIG),--config "$(CONFIG)")

@@ -138,7 +138,7 @@ def relabel(
     ] = 0.1,
     force: Annotated[bool, typer.Option("--force", help="Whatever the trial says.")] = False,
 ) -> None:
-    """Try the LLM that is served now, and have it label anew what another one labelled."""
+    """Try the present LLM, encoder and prompts, and label anew what others labelled."""
     with open_project(project) as (services, target):
         services.annotator_change.ask(target, share=share, is_forced=force)
         record("relabeled", target.id)

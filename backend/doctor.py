@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,7 +12,7 @@ from typing import Literal
 
 from backend.domain.definitions import read_definitions, with_definitions
 from backend.domain.ports import Decoding, LanguageModel, LanguageModelInfo
-from backend.domain.projects import UNCERTAINTY_SAMPLING, Project, ProjectId, ProjectInfo
+from backend.domain.projects import UNCERTAINTY_SAMPLING, Project, ProjectInfo
 from backend.errors import BackendError, PlatformUnauthorized
 from backend.factories import connect_language_model
 from backend.files import folder_sizes
@@ -22,7 +22,7 @@ from backend.labelstudio.label_config import LabelConfigReader
 from backend.labelstudio.remote_text import RemoteTexts
 from backend.launcher.embedded_models import ENCODERS, LANGUAGE_MODELS
 from backend.launcher.machine import free_disk
-from backend.pipeline.status import LLM_NAME
+from backend.pipeline.origins import noted_annotators
 from backend.settings import Settings
 from backend.store import Database, JobStore, RetentionStore, Stores
 
@@ -244,8 +244,7 @@ def _check_projects(settings: Settings, servers: Servers, *, fix: bool) -> Itera
             stores = Stores(database)
             connected = [project for project in stores.projects.all() if project.is_connected]
             served = {p.id: stores.projects.served_version(p.id) for p in connected}
-            labeled = {p.id: stores.labels.labeled_by(p) for p in connected}
-            llm_now = stores.state.get(ProjectId(""), LLM_NAME)
+            labeled = {p.id: _labeled_by(stores, p) for p in connected}
     except BackendError:
         return
     if not connected:
@@ -265,8 +264,16 @@ def _check_projects(settings: Settings, servers: Servers, *, fix: bool) -> Itera
         yield checks.connection(backends)
         yield from checks.webhooks(backends, webhooks)
         yield checks.queue(info, project, served[project.id])
-        if labeled[project.id]:
-            yield checks.labeled_by(labeled[project.id], llm_now)
+        n_tasks, changes = labeled[project.id]
+        if n_tasks:
+            yield checks.labeled_by(n_tasks, changes)
+
+
+def _labeled_by(stores: Stores, project: Project) -> tuple[dict[str, int], list[str]]:
+    """Return how many tasks each annotator has labeled, and what has changed since."""
+    present = noted_annotators(stores, project)
+    outdated = present.outdated(stores.labels.origins(project))
+    return stores.labels.labeled_by(project), present.changes(outdated)
 
 
 @dataclass(frozen=True, slots=True)
@@ -361,13 +368,13 @@ class _ProjectChecks:
         remedy = "the worker sets both once the first predictions are published (MANAGE_QUEUE=true)"
         return Finding(self.subject, "warning", message, remedy)
 
-    def labeled_by(self, n_tasks: Mapping[str, int], llm_now: str | None) -> Finding:
+    def labeled_by(self, n_tasks: Mapping[str, int], changes: Sequence[str]) -> Finding:
         message = "labelled: " + ", ".join(f"{n:,} tasks by {name}" for name, n in n_tasks.items())
-        if llm_now is None or set(n_tasks) <= {llm_now}:
+        if not changes:
             return Finding(self.subject, "ok", message)
         number = self.subject.rpartition(" ")[2]
         remedy = f"`python -m backend relabel {number}` tries it on a sample, and says if it pays"
-        return Finding(self.subject, "warning", f"{message}; {llm_now} answers now", remedy)
+        return Finding(self.subject, "warning", "; ".join([message, *changes]), remedy)
 
     def _is_ours(self, url: str) -> bool:
         url = url.rstrip("/").removesuffix("/webhook").rstrip("/")

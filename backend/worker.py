@@ -20,9 +20,10 @@ from backend.factories import pretrained_source
 from backend.jobs import DurableJobs
 from backend.pipeline.accept import accept
 from backend.pipeline.annotator_change import change_annotator, relabel_chunk
+from backend.pipeline.origins import LLM_NAME, SIMILARITY_NAME
 from backend.pipeline.prelabel import chunk_work, prelabel
 from backend.pipeline.rounds.workflow import run_round
-from backend.pipeline.status import LLM_NAME, LLM_SERVER
+from backend.pipeline.status import LLM_SERVER
 from backend.pipeline.tabs import keep_tabs
 from backend.services import Services
 from backend.settings import Settings
@@ -74,6 +75,7 @@ class Dispatcher:
         if stores.projects.connected(project.id) is None:
             return
         round_reason = steps.scheduler.due(project)
+        self._services.annotator_change.note_guidelines(project)
         if self._services.annotator_change.is_due(project):
             stores.jobs.request_job(project.id, JobKind.RELABEL, "not finished")
         if self._services.tabs.is_due(project):
@@ -137,7 +139,7 @@ def run_worker(services: Services, stop: threading.Event) -> None:
         dispatcher = Dispatcher(services, jobs)
         # apart: Label Studio may take long to answer, and much may be to delete
         actions_apart: tuple[tuple[Callable[[], object], float], ...] = (
-            (partial(_note_llm, services), settings.sync_interval_s),
+            (partial(_note_annotators, services), settings.sync_interval_s),
             (dispatcher.request_due_jobs, settings.sync_interval_s),
             (services.housekeeper.run, _HOUSEKEEPING_INTERVAL_S),
         )
@@ -180,8 +182,10 @@ def _for_all_workers(services: Services, action: Callable[[], object]) -> None:
         action()
 
 
-def _note_llm(services: Services) -> None:
-    """Record which LLM answers now and what its server offers, where it answers."""
+def _note_annotators(services: Services) -> None:
+    """Record which annotators answer now, and what the LLM's server offers, where it answers."""
+    similarity = services.ensemble.similarity.name
+    services.stores.state.put(ProjectId(""), SIMILARITY_NAME, similarity)
     with suppress(LanguageModelError):
         name = services.ensemble.llm_name(deadline_s=_DESCRIBE_WAIT_S)
         services.stores.state.put(ProjectId(""), LLM_NAME, name)

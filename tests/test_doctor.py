@@ -18,7 +18,7 @@ from backend.domain.projects import ProjectId
 from backend.errors import LanguageModelUnavailable, PlatformUnauthorized
 from backend.labelstudio.admin import MlBackend, Webhook
 from backend.launcher.embedded_models import GB, MPNET
-from backend.pipeline.status import LLM_NAME
+from backend.pipeline.origins import LLM_NAME
 from backend.setting_values import Secret
 from backend.settings import Settings
 from backend.store import Database, JobStore, ProjectStore, Stores

@@ -219,6 +219,22 @@ class WeakLabel:
 
 
 @dataclass(frozen=True, slots=True)
+class LabelOrigin:
+    """Which annotator labels on a question are from, and the prompt that asked for them."""
+
+    question: str
+    annotator: str
+    annotator_kind: AnnotatorKind
+    prompt_version: str
+
+    @classmethod
+    def of(cls, label: WeakLabel) -> LabelOrigin:
+        """Return where a weak label is from."""
+        kind = label.annotator_kind
+        return cls(label.question, label.annotator, kind, label.prompt_version)
+
+
+@dataclass(frozen=True, slots=True)
 class HumanLabel:
     """One annotation by a person. `result` is kept as Label Studio gave it.
 

@@ -158,17 +158,15 @@ def _wait_for_labels(
 
 
 def _relabel(processes: Processes, services: Services, number: int) -> None:
-    """Have the LLM that answers now label what an earlier demo's labeled, and wait for it."""
+    """Have what answers now label what an earlier demo's LLM or encoder labeled; wait for it."""
     change, deadline = services.annotator_change, time.monotonic() + _DEADLINE_S
     project = services.stores.projects.find(number)
     if project is None:
         return
-    name = services.ensemble.llm_name()
-    n_others = services.stores.labels.count_by_other_llms(project, name)
-    if not n_others:
+    if not change.count_outdated(project):
         return
     change.ask(project, share=1.0, is_forced=True)
-    with processes.console.status(f"{name} labels anew what another LLM labelled"):
+    with processes.console.status("Labelling anew what another LLM, encoder or prompt labelled"):
         while change.is_due(project):
             processes.check()
             if time.monotonic() > deadline:

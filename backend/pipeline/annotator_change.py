@@ -1,4 +1,4 @@
-"""Notice that another LLM answers now, try it on a sample, and have it label the project anew."""
+"""Try another LLM, encoder or prompt on a sample, and have it label the project anew."""
 
 from __future__ import annotations
 
@@ -6,12 +6,19 @@ import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 
 from backend.domain.chunks import ALL_TASKS, Chunk, ChunkKind
 from backend.domain.decisions import answer_value, given_value
-from backend.domain.labels import MIN_HUMAN_LABELS, Answer, WeakLabel
+from backend.domain.labels import (
+    MIN_HUMAN_LABELS,
+    AnnotatorKind,
+    Answer,
+    LabelOrigin,
+    WeakLabel,
+)
 from backend.domain.llm_usage import track_usage
 from backend.domain.ports import StepRunner
 from backend.domain.projects import JobKind, Project, ProjectId
@@ -19,6 +26,7 @@ from backend.errors import LanguageModelError, UnsupportedLabelConfig
 from backend.label_model.crowd import Consensus
 from backend.pipeline.aggregate import Aggregator
 from backend.pipeline.chunks import ChunkedWork, planned, work_in_chunks
+from backend.pipeline.origins import PresentAnnotators, guidelines_digests, note_guidelines
 from backend.pipeline.pool import Guidelines
 from backend.pipeline.predict import LANGUAGE_MODEL, Labeler
 from backend.pipeline.prelabel import PrelabelSteps, publish
@@ -29,14 +37,15 @@ _LOG = logging.getLogger(__name__)
 _MAX_SAMPLE = 400
 _PATIENCE_S = 10.0
 _N_RELEASES = 4
+_LLM = AnnotatorKind.LLM
 
 
 @dataclass(frozen=True, slots=True)
 class Relabeling:
-    """A request to have the LLM that is served now label what another one labeled; JSON.
+    """A request to have the present annotators label what others, or other prompts, labeled; JSON.
 
     `state` is "asked", "running", "refused" or "done"; `words` say what the trial found, `n_left`
-    tasks are still labeled by another LLM.
+    tasks are still labeled as before.
     """
 
     question_version: str
@@ -53,8 +62,8 @@ class Trial:
     """What a sample's new labels are like beside the old ones.
 
     Of `n_judged` labels that can be judged, by people's answers or by the other annotators', the
-    old LLM's are right `n_old` times and the new one's `n_new` times; `n_swapped` were right with
-    one of the two alone.
+    old annotator's are right `n_old` times and the new one's `n_new` times; `n_swapped` were right
+    with one of the two alone.
     """
 
     n_sampled: int
@@ -85,7 +94,10 @@ class Trial:
 
 @dataclass(frozen=True)
 class AnnotatorChange:
-    """Compares the LLM that answers now with those that labeled a project, and replaces them."""
+    """Compares the annotators of now with those that labeled a project, and replaces their labels.
+
+    An annotator whose prompt or guidelines have changed since is another one too.
+    """
 
     labeler: Labeler
     aggregator: Aggregator
@@ -93,7 +105,7 @@ class AnnotatorChange:
     chunk: int = 256
 
     def ask(self, project: Project, *, share: float, is_forced: bool = False) -> None:
-        """Ask the worker to try the LLM, and to label anew if that is expected to pay."""
+        """Ask the worker to try what answers now, and to label anew if that is expected to pay."""
         asked = Relabeling(project.question_version, share, is_forced)
         self.stores.state.put(project.id, RELABEL, asdict(asked))
         self.stores.jobs.request_job(project.id, JobKind.RELABEL, "asked for")
@@ -108,8 +120,20 @@ class AnnotatorChange:
         asked = self.request(project)
         return asked is not None and asked.state in ("asked", "running")
 
+    def note_guidelines(self, project: Project) -> None:
+        """Record what the project's annotators are told now."""
+        with suppress(UnsupportedLabelConfig):
+            note_guidelines(self.stores, project, self.labeler.guidelines.read(project))
+
+    def count_outdated(self, project: Project) -> int:
+        """Return how many tasks carry labels as they would not be made now.
+
+        Raises LanguageModelError, and UnsupportedLabelConfig.
+        """
+        return self.stores.labels.count_from(project, self._outdated(project))
+
     def try_sample(self, project_id: ProjectId) -> dict[str, int]:
-        """Fit prompts for the LLM, label a sample with it and compare; a step."""
+        """Fit the annotators, label a sample and compare; a step."""
         project = self.stores.projects.connected(project_id)
         asked = self.request(project) if project else None
         if project is None or asked is None or asked.state != "asked":
@@ -121,7 +145,7 @@ class AnnotatorChange:
         except (LanguageModelError, UnsupportedLabelConfig) as exc:
             self.stores.jobs.note_problem(project_id, LANGUAGE_MODEL, str(exc))
             return {"is_due": 0, "n_asked": 0}
-        n_left = self.stores.labels.count_by_other_llms(project, new)
+        n_left = self.count_outdated(project)
         words = trial.in_words(old, new) if trial.n_sampled else f"{new} has labeled all of it"
         is_due = n_left > 0 and (trial.pays or asked.is_forced)
         state = "running" if is_due else "done" if not n_left else "refused"
@@ -136,12 +160,12 @@ class AnnotatorChange:
         if project is None:
             return nothing
         try:
-            new = self.labeler.ensemble.llm_name(deadline_s=_PATIENCE_S)
-        except LanguageModelError as exc:
+            outdated = self._outdated(project)
+        except (LanguageModelError, UnsupportedLabelConfig) as exc:
             self.stores.jobs.note_problem(project_id, LANGUAGE_MODEL, str(exc))
             return {**nothing, "is_stopped": 1}
         left = replace(ALL_TASKS, after=after)
-        ids = self.stores.labels.ids_by_other_llms(project, new, left, size)
+        ids = self.stores.labels.ids_from(project, outdated, left, size)
         return planned(self.stores, ids, after)
 
     def label_chunk(self, project_id: ProjectId, *, chunk: Chunk) -> dict[str, int]:
@@ -151,8 +175,7 @@ class AnnotatorChange:
             return {"is_stopped": 1}
         labels, started_at = self.stores.labels, time.monotonic()
         try:
-            new = self.labeler.ensemble.llm_name(deadline_s=_PATIENCE_S)
-            ids = labels.ids_by_other_llms(project, new, chunk)
+            ids = labels.ids_from(project, self._outdated(project), chunk)
             tasks = self.stores.tasks.get(project_id, ids)
             with track_usage(project_id, "relabel"):
                 weak_labels, predictions = self.labeler.label(project, tasks)
@@ -172,16 +195,15 @@ class AnnotatorChange:
         if project is None or asked is None:
             return {"is_done": 1, "is_release_due": 0}
         try:
-            new = self.labeler.ensemble.llm_name(deadline_s=_PATIENCE_S)
-        except LanguageModelError:
+            n_left = self.count_outdated(project)
+        except (LanguageModelError, UnsupportedLabelConfig):
             return {"is_done": 1, "is_release_due": 0}
-        n_left = self.stores.labels.count_by_other_llms(project, new)
         is_less = n_left < asked.n_left
         is_over = not n_left or not (is_less or is_stopped)
         left = replace(asked, state="done" if is_over else "running", n_left=n_left)
         self.stores.state.put(project_id, RELABEL, asdict(left))
         if is_less:
-            request_release(self.stores, project, f"{new} has labeled more of it")
+            request_release(self.stores, project, "more of it is labeled anew")
         return {"is_done": int(is_over or is_stopped), "is_release_due": int(is_less)}
 
     def _running(self, project_id: ProjectId) -> Project | None:
@@ -191,12 +213,18 @@ class AnnotatorChange:
         return project if asked is not None and asked.state == "running" else None
 
     def _trial(self, project: Project, share: float) -> tuple[Trial, str, str]:
-        """Return the comparison, the names of the old LLM and of the new one."""
+        """Return the comparison, the names of the old annotator and of the new one.
+
+        Where the LLM's labels are outdated it is about them, else about those of similarity.
+        """
         ensemble, guidelines = self.labeler.ensemble, self.labeler.guidelines
-        new = ensemble.llm_name(deadline_s=_PATIENCE_S)
+        present, outdated = self._present(project), self._outdated(project)
+        kinds = {origin.annotator_kind for origin in outdated}
+        kind = AnnotatorKind.SIMILARITY if kinds == {AnnotatorKind.SIMILARITY} else _LLM
+        new = str(present.name(kind))
         before = self.stores.labels.weak_labels(project)
-        others = [w for w in before if w.annotator_kind.is_llm and w.abstention is None]
-        old_labels = {(w.example_id, w.question): w for w in others if w.annotator != new}
+        others = [w for w in before if w.annotator_kind is kind and LabelOrigin.of(w) in outdated]
+        old_labels = {(w.example_id, w.question): w for w in others if w.abstention is None}
         if not old_labels:
             return Trial(0, 0), "", new
         ensemble.fit_sample(guidelines.pool(project, is_sample=True))
@@ -205,17 +233,28 @@ class AnnotatorChange:
         ids = _sample(sorted({i for i, _ in old_labels}), {i for i, _ in people}, share)
         examples = guidelines.examples(read, self.stores.tasks.get(project.id, ids))
         labels = ensemble.collect(project, read, examples)
-        own = {(w.example_id, w.question): w for w in labels if w.annotator == new}
-        rest = {(w.example_id, w.question): w for w in labels if not w.annotator_kind.is_llm}
+        own = {(w.example_id, w.question): w for w in labels if w.annotator_kind is kind}
+        rest = {(w.example_id, w.question): w for w in labels if w.annotator_kind is not kind}
         pairs = {key: (old_labels[key], own[key]) for key in own if key in old_labels}
-        names = sorted({label.annotator for label in old_labels.values()})
-        return _compare(read, pairs, people, rest), ", ".join(names), new
+        names = {label.annotator for label in old_labels.values()}
+        names = {f"{one} by an earlier prompt" if one == new else one for one in names}
+        return _compare(read, pairs, people, rest), ", ".join(sorted(names)), new
+
+    def _outdated(self, project: Project) -> frozenset[LabelOrigin]:
+        """Return the origins of labels that annotators would not give so now."""
+        return self._present(project).outdated(self.stores.labels.origins(project))
+
+    def _present(self, project: Project) -> PresentAnnotators:
+        ensemble, guidelines = self.labeler.ensemble, self.labeler.guidelines
+        llm = ensemble.llm_name(deadline_s=_PATIENCE_S)
+        told = guidelines_digests(guidelines.read(project))
+        return PresentAnnotators(llm, ensemble.similarity.name, told)
 
 
 def change_annotator(
     project_id: ProjectId, runner: StepRunner, change: AnnotatorChange, steps: PrelabelSteps
 ) -> None:
-    """Try the LLM that is served now, and label a project anew with it if that pays.
+    """Try the annotators of now on a sample, and label a project anew if that pays.
 
     Releases follow quarter by quarter, so that people see better labels before all are made.
     """

@@ -40,6 +40,7 @@ from backend.label_model.spans import SpanModel, aggregate_spans, fit_span_model
 from backend.llm.annotator import LLMAnnotator
 from backend.llm.prompts.selection import PromptBudget
 from backend.pipeline.llm_prompts import LLMPrompter
+from backend.pipeline.origins import stamped
 from backend.pipeline.pool import MIN_TEXTS, AggregatedPool, Guidelines, Pool
 from backend.pipeline.status import FITTED
 from backend.store import Stores
@@ -55,8 +56,8 @@ class EnsembleState:
     """What was fitted to a project's texts; JSON in the state store.
 
     By question: `templates` holds the selected prompt template, `reports` the figures of all,
-    `similarity` and `label_model` the fitted parameters. `n_texts` texts were sampled, with
-    `n_human` human labels.
+    `similarity` and `label_model` the fitted parameters, for vectors of `encoder`. `n_texts` texts
+    were sampled, with `n_human` human labels.
     """
 
     question_version: str
@@ -66,6 +67,7 @@ class EnsembleState:
     label_model: Mapping[str, Any] = field(default_factory=dict)
     n_texts: int = 0
     n_human: int = 0
+    encoder: str = ""
 
 
 @dataclass(frozen=True)
@@ -83,13 +85,19 @@ class AnnotatorEnsemble:
     prompts_per_text: float = 1.5
 
     def state(self, project: Project) -> EnsembleState:
-        """Return what is fitted for the present questions; empty before `fit_sample`."""
+        """Return what is fitted for the present questions; empty before `fit_sample`.
+
+        After a change of the encoder what was fitted to the other one's vectors is left out.
+        """
         stored = self.stores.state.current(project, FITTED)
-        return EnsembleState(**stored) if stored else EnsembleState(project.question_version)
+        state = EnsembleState(**stored) if stored else EnsembleState(project.question_version)
+        if state.encoder in ("", self.encoder.name):
+            return state
+        return replace(state, similarity={}, label_model={}, n_texts=0, encoder="")
 
     def save_state(self, project: Project, state: EnsembleState) -> None:
         """Make a state the project's."""
-        self.stores.state.put(project.id, FITTED, asdict(state))
+        self.stores.state.put(project.id, FITTED, asdict(replace(state, encoder=self.encoder.name)))
 
     def llm_name(self, *, deadline_s: float | None = None) -> str:
         """Return the LLM's name in weak labels; raises LanguageModelError."""
@@ -281,7 +289,7 @@ class AnnotatorEnsemble:
                 raise
             _LOG.warning("the LLM does not answer, similarity does: %s", exc)
             by_llm = llm_unreachable(guidelines, examples, exc)
-        return [*by_llm, *by_similarity]
+        return [*stamped(guidelines, by_llm), *by_similarity]
 
     def _by_similarity(
         self, state: EnsembleState, guidelines: Guidelines, examples: Sequence[Example]
@@ -290,7 +298,7 @@ class AnnotatorEnsemble:
             return []
         similarity = self.similarity.recall(state.similarity)
         labels = similarity.annotate(guidelines.schema, guidelines.instruction, examples)
-        return [label for label in labels if label.abstention is None]
+        return stamped(guidelines, [label for label in labels if label.abstention is None])
 
     def _fit_label_model(
         self, pool: Pool, question: Question

@@ -29,13 +29,14 @@ from backend.evaluation.stopping import (
     advise_on_rounds,
     seconds_per_answer,
 )
+from backend.pipeline.origins import noted_annotators
 from backend.pipeline.status_words import learning_in_words, order_in_words, prompt_in_words
 from backend.store import Stores
 
 _LOG = logging.getLogger(__name__)
 QUEUE, LLM_BUDGET, FITTED = "queue", "llm_share", "label_model"
-RELABEL, LLM_NAME, LLM_SERVER = "relabel", "llm_name", "llm_server"
-"""States of a request to label anew, of the LLM that answers now, and of what its server offers."""
+RELABEL, LLM_SERVER = "relabel", "llm_server"
+"""States of a request to label anew, and of what the LLM's server offers."""
 LABELS = "labels"
 """Provenance of a release: by question how often it has each label, and labels of each source."""
 OUTDATED = "outdated"
@@ -177,19 +178,24 @@ class StatusReporter:
         }
 
     def _labeled_by(self, project: Project) -> dict[str, Any]:
-        """Return which LLMs labeled how many tasks, which one answers now, and what to do."""
-        by_llm = self.stores.labels.labeled_by(project)
-        now = self.stores.state.get(ProjectId(""), LLM_NAME)
-        n_others = sum(n for name, n in by_llm.items() if name != now)
+        """Return who labeled how many tasks, what has changed since, and what to do."""
+        labels, present = self.stores.labels, noted_annotators(self.stores, project)
+        by_annotator = labels.labeled_by(project)
+        outdated = present.outdated(labels.origins(project))
         asked = self.stores.state.current(project, RELABEL)
-        words = [f"{n:,} tasks by {name}" for name, n in by_llm.items()]
-        if now and n_others and not (asked and asked["state"] in ("asked", "running")):
-            words.append(
-                f"{now} answers now: `python -m backend relabel {project.platform_id}` tries it"
-            )
+        words = [f"{n:,} tasks by {name}" for name, n in by_annotator.items()]
+        if outdated and not (asked and asked["state"] in ("asked", "running")):
+            n, changes = labels.count_from(project, outdated), "; ".join(present.changes(outdated))
+            tries = f"`python -m backend relabel {project.platform_id}` tries it"
+            words.append(f"{n:,} of them before a change ({changes}): {tries}")
         if asked:
             words.append(f"relabeling {asked['state']}: {asked['words']} ({asked['n_left']} left)")
-        return {"labeled_by": by_llm, "llm_now": now, "relabeling": asked, "labeled_words": words}
+        return {
+            "labeled_by": by_annotator,
+            "llm_now": present.llm,
+            "relabeling": asked,
+            "labeled_words": words,
+        }
 
     def _holdout(self, project: Project, n_tasks: int) -> dict[str, int]:
         """Return how many answers the random holdout has, and needs before it says something.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -10,7 +10,13 @@ from typing import Any
 import sqlalchemy as sa
 
 from backend.domain.chunks import ALL_TASKS, Chunk
-from backend.domain.labels import AbstentionReason, AnnotatorKind, WeakLabel, region_values
+from backend.domain.labels import (
+    AbstentionReason,
+    AnnotatorKind,
+    LabelOrigin,
+    WeakLabel,
+    region_values,
+)
 from backend.domain.projects import Prediction, Progress, Project, Task
 from backend.store import tables as t
 from backend.store.database import Repository, execute_for, now, upsert
@@ -159,26 +165,37 @@ class LabelStore(Repository):
         return self._db.execute(sa.delete(table).where(is_reopened, is_old))
 
     def labeled_by(self, project: Project) -> dict[str, int]:
-        """Return how many tasks each LLM has labeled, the busiest first."""
+        """Return how many tasks each LLM and encoder has labeled, the busiest first."""
         weak = t.weak_labels
         n = sa.func.count(weak.c.task_id.distinct())
-        query = sa.select(weak.c.annotator, n).where(by_llm(project), weak.c.abstention.is_(None))
+        query = sa.select(weak.c.annotator, n).where(_first_labels(project))
         query = query.group_by(weak.c.annotator).order_by(n.desc(), weak.c.annotator)
         return {row[0]: row[1] for row in self._db.fetch(query)}
 
-    def ids_by_other_llms(
-        self, project: Project, annotator: str, chunk: Chunk = ALL_TASKS, limit: int | None = None
+    def origins(self, project: Project) -> list[LabelOrigin]:
+        """Return which annotators have labeled each question, and by which prompts."""
+        weak = t.weak_labels.c
+        columns = (weak.question, weak.annotator, weak.annotator_kind, weak.prompt_version)
+        rows = self._db.fetch(sa.select(*columns).where(_first_labels(project)).distinct())
+        return [LabelOrigin(row[0], row[1], AnnotatorKind(row[2]), row[3]) for row in rows]
+
+    def ids_from(
+        self,
+        project: Project,
+        origins: Collection[LabelOrigin],
+        chunk: Chunk = ALL_TASKS,
+        limit: int | None = None,
     ) -> list[int]:
-        """Return the first tasks of a chunk, by id, that carry another LLM's label."""
+        """Return the first tasks of a chunk, by id, that carry a label of these origins."""
         weak = t.weak_labels
-        query = sa.select(weak.c.task_id).distinct().where(_by_other_llm(project, annotator))
+        query = sa.select(weak.c.task_id).distinct().where(_is_from(project, origins))
         query = query.where(in_chunk(weak.c.task_id, chunk))
         return self._db.fetch_column(query.order_by(weak.c.task_id).limit(limit))
 
-    def count_by_other_llms(self, project: Project, annotator: str) -> int:
-        """Return how many tasks carry another LLM's label."""
+    def count_from(self, project: Project, origins: Collection[LabelOrigin]) -> int:
+        """Return how many tasks carry a label of these origins."""
         n = sa.func.count(t.weak_labels.c.task_id.distinct())
-        return int(self._db.fetch_value(sa.select(n).where(_by_other_llm(project, annotator))))
+        return int(self._db.fetch_value(sa.select(n).where(_is_from(project, origins))))
 
     def unreachable_task(self, project: Project) -> int | None:
         """Return a task that the LLM could not be reached about, None without one."""
@@ -248,12 +265,26 @@ def _count_others(project: Project, *lists: sa.Select[Any]) -> sa.Select[Any]:
     return sa.select(sa.func.count()).select_from(others)
 
 
-def _by_other_llm(project: Project, annotator: str) -> sa.ColumnElement[bool]:
-    """Return the condition for labels by another LLM of tasks that Label Studio still has."""
+def _first_labels(project: Project) -> sa.ColumnElement[bool]:
+    """Return the condition for labels by an LLM or by similarity, none of them an abstention."""
+    weak = t.weak_labels
+    is_first = weak.c.annotator_kind.in_(_FIRST_KINDS)
+    return sa.and_(of_question(project, weak), is_first, weak.c.abstention.is_(None))
+
+
+def _is_from(project: Project, origins: Collection[LabelOrigin]) -> sa.ColumnElement[bool]:
+    """Return the condition for labels of these origins, of tasks that Label Studio still has."""
     weak = t.weak_labels
     is_there = sa.exists().where(existing(t.tasks, project.id), t.tasks.c.id == weak.c.task_id)
-    is_label = sa.and_(weak.c.abstention.is_(None), weak.c.annotator != annotator)
-    return sa.and_(by_llm(project), is_label, is_there)
+    found = [
+        sa.and_(
+            weak.c.question == origin.question,
+            weak.c.annotator == origin.annotator,
+            weak.c.prompt_version == origin.prompt_version,
+        )
+        for origin in origins
+    ]
+    return sa.and_(_first_labels(project), is_there, sa.or_(sa.false(), *found))
 
 
 def changed_tasks(connection: sa.Connection, project_id: str, tasks: Sequence[Task]) -> set[int]:

@@ -175,7 +175,7 @@ weak_labels = _table(
     sa.Index(
         "ix_weak_labels_by_kind",  # as in `tasks`; its name by the convention would be too long
         *("project_id", "question_version", "annotator_kind"),
-        *("task_id", "abstention", "annotator"),
+        *("task_id", "abstention", "annotator", "question", "prompt_version"),
     ),
 )
 

@@ -14,6 +14,13 @@ from tests.label_studio_user import LabelStudioUser
 @contextmanager
 def signed_up(stack: Stack, name: str) -> Iterator[LabelStudioUser]:
     """Yield a new member of the organization, who acts by a token of their own."""
+    with closing(LabelStudioUser(stack.label_studio.url, new_token(stack, name))) as person:
+        assert person.user() == f"{name}@example.com"
+        yield person
+
+
+def new_token(stack: Stack, name: str) -> str:
+    """Sign up a new member of the organization; return their token."""
     invitation = stack.call("GET", "/api/invite")["invite_url"]
     with httpx.Client(
         base_url=stack.label_studio.url, follow_redirects=True, timeout=60, trust_env=False
@@ -27,6 +34,10 @@ def signed_up(stack: Stack, name: str) -> Iterator[LabelStudioUser]:
         client.post(invitation, data=form).raise_for_status()
         answer = client.get("/api/current-user/token")
         answer.raise_for_status()
-    with closing(LabelStudioUser(stack.label_studio.url, answer.json()["token"])) as person:
-        assert person.user() == form["email"]
-        yield person
+        return str(answer.json()["token"])
+
+
+def replace_token(stack: Stack, token: str) -> str:
+    """Have a member's token replaced, which ends it; return the new one."""
+    headers = {"Authorization": f"Token {token}"}
+    return str(stack.call("POST", "/api/current-user/reset-token/", headers=headers)["token"])

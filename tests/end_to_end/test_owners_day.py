@@ -1,14 +1,18 @@
-"""An owner's day: connect, label, edit, change the config, remove, add again, delete."""
+"""An owner's day: connect, label, edit, change config, remove, add again, new token, delete."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from backend.domain.projects import UNCERTAINTY_SAMPLING, Disconnection, Project
+from backend.setting_values import Secret
 from tests.end_to_end.data import reviews
+from tests.end_to_end.people import new_token, replace_token
 from tests.end_to_end.stack import LiveProject, Stack, wait_for
 from tests.end_to_end.test_main_job import SENTIMENT, texts, the_choice, the_prediction
 
@@ -118,6 +122,39 @@ def test_added_again_it_goes_on_where_it_was(films):
     assert stored(films).is_connected
     assert films.described()["sampling"] == UNCERTAINTY_SAMPLING
     assert all(len(each["predictions"]) == 1 for each in films.tasks())
+
+
+@contextmanager
+def worker_by(stack: Stack, token: str) -> Iterator[None]:
+    """Run the worker by another token for a while, as after a change of LABEL_STUDIO_API_KEY."""
+    own = stack.settings
+    stack.kill_worker()
+    stack.settings = replace(own, label_studio_api_key=Secret(token))
+    stack.start_worker()
+    try:
+        yield
+    finally:
+        stack.settings = own
+        stack.kill_worker()
+        stack.start_worker()
+
+
+def test_a_replaced_token_stops_the_work_in_words_until_the_new_one_is_set(films):
+    stack = films.stack
+    first = new_token(stack, "backend")
+    with worker_by(stack, first):
+        stack.admin.import_tasks(films.number, [{"text": "A good film with bad music."}])
+        films.wait_until_labelled(N_ROWS + 3)
+        second = replace_token(stack, first)
+        soon(films, lambda: not stored(films).is_connected, what="the end of the work")
+        assert stored(films).disconnection == Disconnection.REFUSED
+        why = films.state()["disconnected_why"]
+        assert "refuses the token" in why and "set LABEL_STUDIO_API_KEY" in why
+        stack.admin.import_tasks(films.number, [{"text": "A bad film with good music."}])
+    with worker_by(stack, second):
+        films.wait_until_labelled(N_ROWS + 4)
+        assert stored(films).is_connected
+        assert films.state()["disconnected_why"] is None
 
 
 def test_a_deleted_project_is_asked_about_no_more(films):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import closing
@@ -23,12 +24,14 @@ from backend.labelstudio.client import LabelStudioPlatform
 from backend.labelstudio.label_config import LabelConfigReader
 from backend.launcher.label_studio_server import LabelStudioServer
 from backend.llm.annotator import LLMAnnotator
+from tests.end_to_end.label_config_samples import GUIDE
 from tests.end_to_end.stack import Workplace
 from tests.fakes import FakeLanguageModel
 
 pytestmark = pytest.mark.e2e
 
 VERSION = "shipped-1"
+BEGIN, END = "<!-- shipped templates -->", "<!-- end of shipped templates -->"
 N_TEMPLATES = 40
 """Label Studio ships more than this many."""
 SAMPLE = re.compile(r"<!--\s*([{\[].*[}\]])\s*-->", re.DOTALL)
@@ -106,6 +109,42 @@ def _made_up(config: str) -> dict[str, Any]:
             made_up |= {"Table": {"name": "Ada", "place": "Oslo"}}
             data.setdefault(key, made_up.get(tag, f"Ada Berg likes the {key} of Oslo."))
     return data
+
+
+def table(templates: list[Template]) -> str:
+    """Return the documentation's table of what is asked and left alone in each template."""
+    rows = ["| template | what is predicted | left alone, and why |", "|---|---|---|"]
+    for template in templates:
+        try:
+            schema = READER.read_schema(template.config)
+        except UnsupportedLabelConfig as exc:
+            found = str(exc).partition("found: ")[2].partition("); it labels ")[0]
+            rows.append(f"| {template.name} | nothing | {_shown(found)} |")
+            continue
+        asked = ", ".join(f"`{q.name}` ({_kind(q)})" for q in schema.questions)
+        rows.append(f"| {template.name} | {asked} | {_shown(', '.join(schema.unsupported))} |")
+    return "\n".join(rows)
+
+
+def _kind(question: Question) -> str:
+    per_region = question.kind.is_per_region and question.inner is not None
+    kind = question.inner.kind if per_region and question.inner else question.kind
+    return f"{kind.value}{' per region' if per_region else ''}".replace("_", " ")
+
+
+def _shown(reasons: str) -> str:
+    """Return reasons as a cell of a table: without the comments that change them."""
+    return re.sub(r"; <!--.*?-->[^)]*", "", reasons)
+
+
+def test_the_documentation_says_of_every_template_what_is_predicted(templates: list[Template]):
+    before, _, rest = GUIDE.read_text("utf-8").partition(BEGIN)
+    documented, end, after = rest.partition(END)
+    expected = f"\n{table(templates)}\n"
+    if os.environ.get("UPDATE_IMAGES"):
+        GUIDE.write_text(f"{before}{BEGIN}{expected}{end}{after}", "utf-8")
+        documented = expected
+    assert documented == expected, "make pictures writes it anew"
 
 
 def answers(schema: TaskSchema, task: Task) -> list[WeakLabel]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from backend.active_learning.activellm import ActiveLLMStrategy
 from backend.domain.chunks import Chunk, ChunkKind
+from backend.domain.definitions import Definitions
 from backend.domain.labels import (
     Abstention,
     AbstentionReason,
@@ -151,6 +152,7 @@ class FakeSimilarity:
 
     def __init__(self) -> None:
         self.is_silent = True
+        self.contradicts = False
 
     def can_answer(self, question: Question) -> bool:
         return not self.is_silent
@@ -177,7 +179,9 @@ class FakeSimilarity:
         kind = AnnotatorKind.SIMILARITY
         return [
             replace(vote, annotator=self.name, annotator_kind=kind)
-            for vote in FakeAnnotator().annotate(schema, instruction, examples)
+            for vote in FakeAnnotator(contradicts=self.contradicts).annotate(
+                schema, instruction, examples
+            )
             if vote.probabilities
         ]
 
@@ -300,6 +304,7 @@ class House:
 
     def _make_annotators(self) -> None:
         self.annotator, self.similarity = FakeAnnotator(), FakeSimilarity()
+        self.encoder = FakeEncoder()
         self.student = FakeSmallModel()
         self.tagger = FakeTagger()
         self._trainers = StudentTrainers(
@@ -307,14 +312,15 @@ class House:
             TaggerTrainer(lambda recipe: self.tagger, FakeEncoder()),
         )
         self.ensemble = AnnotatorEnsemble(
-            self.annotator, self.similarity, FakeEncoder(), self.stores
+            self.annotator, self.similarity, self.encoder, self.stores
         )
 
     def _make_aggregation(self, make_strategy: MakeStrategy, *, share: float | None) -> None:
         stores = self.stores
         self.releaser = ReleaseBuilder(self.ensemble, self._config, stores, make_strategy)
         self.reporter = StatusReporter(stores, self._config, Prices(), max_cycles=3)
-        self.guidelines = GuidelinesReader(self._config, stores)
+        self.definitions = Definitions()
+        self.guidelines = GuidelinesReader(self._config, stores, lambda _: self.definitions)
         student = StudentPredictor(stores, self.folder, self._trainers)
         self._labeler = Labeler(self.ensemble, self.guidelines, self._config, stores, student)
         self.budget = LLMBudgetPlanner(

@@ -1,14 +1,17 @@
-"""Another LLM answers now: it is noticed, tried on a sample, and labels anew where that pays."""
+"""Another LLM, encoder or prompt: noticed, tried on a sample, and it labels anew if that pays."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
+from backend.domain.definitions import Definitions
+from backend.domain.labels import AnnotatorKind, LabelOrigin
 from backend.domain.projects import ProjectId
 from backend.errors import LanguageModelUnavailable
 from backend.pipeline.annotator_change import Trial, change_annotator
-from backend.pipeline.status import LLM_NAME
-from tests.pipeline.conftest import LARGE_CHUNK, House, KilledHere, PlainSteps
+from backend.pipeline.origins import LLM_NAME, SIMILARITY_NAME, PresentAnnotators
+from tests.pipeline.conftest import LARGE_CHUNK, FakeEncoder, House, KilledHere, PlainSteps
 from tests.pipeline.people import people_answer
 
 
@@ -137,6 +140,86 @@ def test_an_llm_that_is_silent_for_a_moment_ends_no_relabeling(house):
     house.annotator.failure = None
     assert relabel(house, project_id).state == "done"
     assert house.labels.labeled_by(house.projects.get(project_id)) == {"large": 40}
+
+
+def other_encoder(house) -> None:
+    """Set another encoder: its vectors are of another length, as those of another model are."""
+    house.encoder.name, house.similarity.name = "wide", "similarity:wide"
+    house.encoder.embed = lambda texts: np.tile(FakeEncoder().embed(texts), 2) / np.sqrt(2)
+    house.similarity.contradicts = False
+    house.stores.state.put(ProjectId(""), SIMILARITY_NAME, house.similarity.name)
+
+
+def labelled_by_both(house, *, is_similarity_wrong: bool) -> ProjectId:
+    house.similarity.is_silent = False
+    house.similarity.contradicts = is_similarity_wrong
+    return labelled_by(house, "small", is_wrong=False)
+
+
+def labeled_words(house, project_id) -> str:
+    return "; ".join(house.reporter.project(house.projects.get(project_id))["labeled_words"])
+
+
+def test_another_encoder_is_noticed_and_labels_anew_where_it_is_better(house):
+    project_id = labelled_by_both(house, is_similarity_wrong=True)
+    serve_now(house, "small")
+    assert "before a change" not in labeled_words(house, project_id)
+    other_encoder(house)
+    assert "40 of them before a change (similarity:wide answers now)" in labeled_words(
+        house, project_id
+    )
+    found = relabel(house, project_id)
+    assert (found.state, found.n_left) == ("done", 0)
+    assert found.words.startswith("similarity:wide labels")
+    assert found.words.endswith("expected to pay")
+    by = house.labels.labeled_by(house.projects.get(project_id))
+    assert by == {"similarity:wide": 40, "small": 40}
+
+
+def test_after_another_encoder_no_fit_to_the_old_ones_vectors_is_used(house):
+    project_id = labelled_by_both(house, is_similarity_wrong=False)
+    project = house.projects.get(project_id)
+    assert house.ensemble.state(project).similarity
+    other_encoder(house)
+    assert not house.ensemble.state(project).similarity
+    house.platform.import_tasks(project.platform_id, [{"text": "good news"}])
+    house.prelabel(project_id)
+    assert house.labels.progress(project).n_to_label == 0
+    assert house.ensemble.state(project).encoder == "wide"
+
+
+def test_other_guidelines_are_noticed_and_tried(house):
+    project_id = labelled_by(house, "small", is_wrong=True)
+    serve_now(house, "small")
+    house.definitions = Definitions(instruction="Judge the film, not the cinema.")
+    house.annotator_change.note_guidelines(house.projects.get(project_id))
+    assert "40 of them before a change (the prompt is another one now" in labeled_words(
+        house, project_id
+    )
+    found = relabel(house, project_id)
+    assert (found.state, found.n_left) == ("done", 0)
+    assert "than small by an earlier prompt" in found.words
+    assert "before a change" not in labeled_words(house, project_id)
+
+
+def test_guidelines_that_cannot_be_read_change_nothing(house):
+    project_id = labelled_by(house, "small", is_wrong=False, n_people=0)
+    house.definitions = Definitions({"nothing": {}})
+    house.annotator_change.note_guidelines(house.projects.get(project_id))
+    assert "before a change" not in labeled_words(house, project_id)
+
+
+def test_labels_of_an_earlier_wording_or_guidelines_are_told_from_present_ones():
+    present = PresentAnnotators("llm:a", "similarity:b", {"q": "1234"})
+    same = (
+        *("choice/plain-hints/2", "choice/plain-hints/2#1234", "yes-no/plain-options-top20/1#1234"),
+        *("choice/plain-options/1+chat-choose#1234", "spans/chat-json-check/2", "v1", ""),
+    )
+    for version in same:
+        assert not present.outdated([LabelOrigin("q", "llm:a", AnnotatorKind.LLM, version)])
+    earlier = ("choice/plain-hints/1", "choice/plain-hints/2#5678", "spans/plain-json/1#1234")
+    for version in earlier:
+        assert present.outdated([LabelOrigin("q", "llm:a", AnnotatorKind.LLM, version)])
 
 
 def test_a_gain_within_its_error_is_none():

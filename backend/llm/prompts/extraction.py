@@ -10,6 +10,9 @@ from backend.domain.questions import Question, TaskSchema
 from backend.llm.prompts.templates import display_name, instruction_lines, one_line
 from backend.llm.span_answers import SpanFormat
 
+_VERSION = 2
+EXTRACTION_TEMPLATES: Mapping[str, int] = dict.fromkeys(("plain-json", "chat-json"), _VERSION)
+"""Versions of the templates by name, raised with every new wording."""
 _ROLE = "You find pieces of texts. You answer with JSON alone, on one line."
 
 Shot = tuple[Mapping[str, str], str]
@@ -29,9 +32,9 @@ class ExtractionPrompt:
     is_chat: bool
 
     def version(self, *, is_checked: bool) -> str:
-        """Return the version that is stored with every label: raised with every new wording."""
+        """Return the version that is stored with every label."""
         check = "-check" if is_checked else ""
-        return f"spans/{'chat' if self.is_chat else 'plain'}-json{check}/2"
+        return f"spans/{'chat' if self.is_chat else 'plain'}-json{check}/{_VERSION}"
 
     def fill(self, texts: Mapping[str, str], shots: Sequence[Shot] = ()) -> Prompt:
         """Return the prompt for texts by field, from `slot_text`."""
