@@ -30,7 +30,8 @@ test: install-dev ## Check style and types, run the tests (no network, no GPU)
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --dist loadfile
 
 e2e: install-dev debian-packages ## Run the slow tests, and those with a real Label Studio, vLLM, PostgreSQL, browser
-	$(BIN)/python -m pytest -m "e2e or slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n auto --dist loadfile
+	$(BIN)/python -m pytest -m e2e
 
 pictures: install-dev debian-packages ## Take the pictures of the documentation anew, by the tests that show what is on them
 	UPDATE_IMAGES=1 $(BIN)/python -m pytest -m e2e -n 0 tests/end_to_end/test_pictures.py tests/end_to_end/test_browser.py tests/end_to_end/test_label_configs.py \

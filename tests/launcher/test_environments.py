@@ -57,16 +57,9 @@ def without_pip(monkeypatch):
 
 
 @pytest.mark.slow
-def test_an_environment_runs_its_own_python(ensure, home):
-    python = ensure()
-    shown = subprocess.run(
-        [python, "-c", "import sys; print(sys.prefix)"], capture_output=True, text=True, check=True
-    )
-    assert shown.stdout.strip() == str(home / "envs" / NAME)
-
-
-@pytest.mark.slow
-def test_packages_are_installed_and_dependencies_only_where_asked(ensure, project, tmp_path):
+def test_its_own_python_has_the_packages_and_dependencies_only_where_asked(
+    ensure, home, project, tmp_path
+):
     stub = tmp_path / "stub"
     stub.mkdir()
     (stub / "stub.py").write_text("")
@@ -76,7 +69,9 @@ def test_packages_are_installed_and_dependencies_only_where_asked(ensure, projec
     )
     (project / "requirements-vllm-cpu-nodeps.txt").write_text(f"stub @ {stub.as_uri()}\n")
     python = ensure()
-    subprocess.run([python, "-c", "import stub"], check=True)
+    script = "import stub, sys; print(sys.prefix)"
+    shown = subprocess.run([python, "-c", script], capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == str(home / "envs" / NAME)
 
     (project / "requirements-vllm-cpu.txt").write_text(f"stub @ {stub.as_uri()}\n")
     with pytest.raises(EnvironmentSetupError, match="a-package-that-is-not-there"):
