@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import uuid
@@ -32,6 +33,17 @@ settings.load_profile("any-machine")
 
 pytest_plugins = ("tests.end_to_end.fixtures",)
 pytest.register_assert_rewrite("tests.llm.client.vllm_client", "tests.pipeline.people")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Look for no garbage among what is imported and collected, then or later: all of it stays."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.hookimpl(wrapper=True)
