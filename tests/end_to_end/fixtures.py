@@ -57,12 +57,21 @@ def label_studio(
 
 
 @pytest.fixture(scope="session")
-def stack(workplace: Workplace, starting_label_studio: LabelStudioServer) -> Iterator[Stack]:
+def running_stack(
+    workplace: Workplace, starting_label_studio: LabelStudioServer
+) -> Iterator[Stack]:
     """Label Studio, vLLM with the embedded model, the web process and the worker."""
     from tests.end_to_end.stack import open_stack
 
     with open_stack(workplace, starting_label_studio) as stack:
         yield stack
+
+
+@pytest.fixture(scope="module")
+def stack(running_stack: Stack) -> Iterator[Stack]:
+    """The stack, whose worker follows the projects of the present module alone."""
+    yield running_stack
+    running_stack.leave_projects()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -13,14 +13,14 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 from rich.console import Console
 
-from backend.domain.projects import ProjectId
+from backend.domain.projects import Disconnection, ProjectId
 from backend.labelstudio.admin import MlBackend
 from backend.launcher.child_process import ChildProcess
 from backend.launcher.embedded_models import SMOLLM2
@@ -140,6 +140,7 @@ class Stack:
     api: httpx.Client
     processes: Processes
     worker: ChildProcess
+    numbers: list[int] = field(default_factory=list)
 
     def new_project(
         self,
@@ -151,9 +152,20 @@ class Stack:
     ) -> LiveProject:
         """Create a project, connect the backend as a user does, then import the data."""
         number = self.admin.create_project(title, label_config, instruction)
+        self.numbers.append(number)
         connected = self.admin.connect_backend(number, self.settings.own_url, "FreeAL")
         self.admin.import_tasks(number, data)
         return LiveProject(self, number, connected)
+
+    def leave_projects(self) -> None:
+        """End the work for all projects made so far.
+
+        About each that it follows the worker asks Label Studio three times in two seconds.
+        """
+        projects = self.services.stores.projects
+        for project in filter(None, map(projects.find, self.numbers)):
+            projects.disconnect(project.id, Disconnection.ASKED, "its tests are over")
+        self.numbers.clear()
 
     def kill_worker(self) -> None:
         """End the worker at once, with everything that it has started."""
