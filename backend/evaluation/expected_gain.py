@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,12 +27,15 @@ class ChangedDecisions:
         served: (R, m), probability that the served version is right.
         texts: (m,), the row of the text that each decision is about, ascending.
         n_decisions: how many decisions both versions made, the m included.
+        needs_all: whether the leave-one-out model that supports the change least stands for all of
+            them, instead of their mean: no change may rest on one annotator alone.
     """
 
     found: Floats
     served: Floats
     texts: NDArray[np.intp]
     n_decisions: int
+    needs_all: bool = False
 
     def __post_init__(self) -> None:
         if self.found.shape != self.served.shape or self.found.shape[1:] != self.texts.shape:
@@ -59,8 +62,11 @@ class ChangedDecisions:
 
     def select(self, rows: NDArray[np.bool_]) -> ChangedDecisions:
         """Return some of the changed decisions, as if the others stayed as they are served."""
-        return ChangedDecisions(
-            self.found[:, rows], self.served[:, rows], self.texts[rows], self.n_decisions
+        return replace(
+            self,
+            found=self.found[:, rows],
+            served=self.served[:, rows],
+            texts=self.texts[rows],
         )
 
     def sum_variance(self) -> float:
@@ -73,9 +79,12 @@ class ChangedDecisions:
         spread = float(by_referee[1:].std()) if len(by_referee) > 1 else 0.0
         return drawn + dependence + (_REFEREE_WEIGHT * spread) ** 2
 
-    @staticmethod
-    def _mixed(probabilities: Floats) -> Floats:
-        others = probabilities[1:] if len(probabilities) > 1 else probabilities
+    def _mixed(self, probabilities: Floats) -> Floats:
+        rest = slice(1 if len(probabilities) > 1 else 0, None)
+        others = probabilities[rest]
+        if self.needs_all and others.size:
+            least = int((self.found[rest] - self.served[rest]).sum(axis=1).argmin())
+            others = others[least : least + 1]
         return np.asarray((probabilities[0] + others.mean(axis=0)) / 2)
 
 

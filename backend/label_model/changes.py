@@ -51,6 +51,7 @@ def changed_decisions(
         np.array(wrong, dtype=np.float64).reshape(shape).T,
         np.array(texts, dtype=np.intp),
         _n_decisions(question, served, found),
+        needs_all=not question.kind.is_exclusive and not question.kind.has_spans,
     )
 
 

@@ -33,7 +33,7 @@ _CLAIM_WEIGHT = 0.3
 """Of an annotator's own claims for its parameters, beside 1 of the latent labels."""
 _OWN_RATE_WEIGHT = 0.1
 _MAX_OF_CLAIMED = 3.0
-"""So many times the labels that the most cautious annotator claims are estimated at most."""
+"""So many times the labels that annotators claim are estimated at most."""
 _HUMAN_WEIGHT = 10.0
 _STRATUM_WEIGHTS = (0.2, 5.0)
 
@@ -178,10 +178,11 @@ def fit_multilabel_model(
 
     Where annotators are weak, what they say is one heap, and its shape alone fits any number of
     labels, none most easily. So each annotator's own probabilities stand beside the latent labels,
-    at three tenths of their weight, when its parameters are fitted; and of what the annotators
-    claim with at least 0.2 each the least share has a tenth of the texts' weight for the rates, and
-    bounds them at its threefold. An annotator is read as if the median label claimed 8 % at most:
-    one that says 60 % of nearly all labels claims what it says beyond that.
+    at three tenths of their weight, when its parameters are fitted; and the share of labels that
+    they claim with at least 0.2 each has a tenth of the texts' weight for the rates, and bounds
+    them at its threefold. An annotator is read as if the median label claimed 8 % at most: one that
+    says 60 % of nearly all labels claims what it says beyond that. Shares count where nothing had
+    to be lowered, and of these the least.
 
     People's answers count tenfold for an annotator's means, once for the rates, which are means
     over the whole pool: that people were shown texts with rare labels first does not raise them.
@@ -253,13 +254,20 @@ def _offset(posterior: Floats) -> float:
 
 
 def _own_rate(probabilities: Mapping[str, Floats]) -> float:
-    """Return the least of the shares of labels that the annotators claim to hold."""
-    rates = []
+    """Return the share of labels that the annotators claim to hold.
+
+    It is the least share of those that claim few labels by themselves; where all claim more than
+    can be, what stands out of that says little of how many there are, and the mean counts.
+    """
+    plausible, lowered = [], []
     for each in probabilities.values():
-        claims = _claims(each)[~np.isnan(_log_odds(each))]
+        asked = ~np.isnan(_log_odds(each))
+        claims = _claims(each)[asked]
         if len(claims):
+            rates = lowered if _excess(each) else plausible
             rates.append(float((claims * (claims >= _MIN_SHOWN)).mean()))
-    return min(max(min(rates, default=_MIN_PROBABILITY), _MIN_PROBABILITY), 0.5)
+    found = min(plausible) if plausible else float(np.mean(lowered or [_MIN_PROBABILITY]))
+    return min(max(found, _MIN_PROBABILITY), 0.5)
 
 
 def _claims(probabilities: Floats) -> Floats:
@@ -267,11 +275,15 @@ def _claims(probabilities: Floats) -> Floats:
 
     0 where it abstained, and where so low a probability claims nothing of a single label.
     """
+    claims = np.nan_to_num(expit(_log_odds(probabilities) - _excess(probabilities)))
+    return np.where(claims >= _MIN_CLAIM, claims, 0.0)
+
+
+def _excess(probabilities: Floats) -> float:
+    """Return by how much an annotator's median log-odds exceed what the median label may claim."""
     odds = _log_odds(probabilities)
     asked = odds[~np.isnan(odds)]
-    excess = max(0.0, float(np.median(asked)) - _NO) if len(asked) else 0.0
-    claims = np.nan_to_num(expit(odds - excess))
-    return np.where(claims >= _MIN_CLAIM, claims, 0.0)
+    return max(0.0, float(np.median(asked)) - _NO) if len(asked) else 0.0
 
 
 def _importance(scores: Mapping[str, Floats], is_human: NDArray[np.bool_]) -> Floats:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -47,6 +49,17 @@ def test_a_change_that_rests_on_one_annotator_gains_less_and_less_surely():
     assert gain.value == pytest.approx(0.2 * (0.8 + (0.8 + 0.8 - 0.8) / 3) / 2)
     assert gain.value - gain.low > agreed.value - agreed.low
     assert gain.high > agreed.high  # the annotators may be independent after all
+
+
+def test_where_all_are_needed_no_change_rests_on_one_annotator():
+    found = np.array([[0.9] * 40, [0.9] * 40, [0.9] * 40, [0.9] * 40, [0.2] * 40])
+    by_mean = ChangedDecisions(found, 1 - found, np.arange(40), 100)
+    assert supported_changes(by_mean)[0].is_supported
+    gain, rows = supported_changes(replace(by_mean, needs_all=True))
+    assert rows.tolist() == []
+    assert gain.value == pytest.approx(0.4 * (0.8 - 0.6) / 2)
+    agreed = replace(alike([0.9] * 40, [0.1] * 40, 100), needs_all=True)
+    assert len(supported_changes(agreed)[1]) == 40
 
 
 def test_no_change_gains_nothing_for_sure():

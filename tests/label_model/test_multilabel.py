@@ -162,6 +162,14 @@ def test_an_annotator_who_says_yes_to_all_is_read_by_what_stands_out(rng):
     assert f1(posterior, truth) > 0.8 > 0.4 > f1(eager["one"], truth)
 
 
+def test_one_that_knows_nothing_does_not_say_how_many_labels_there_are(rng):
+    truth = rng.random((N_TEXTS, 4)) < 0.33
+    good = expit(4.0 * truth - 2.4 + rng.normal(0, 1, truth.shape))
+    flat = expit(np.array([1.0, -0.4, 0.6, -0.3]) + rng.normal(0, 0.3, truth.shape))
+    said = {"good": good, "flat": flat}
+    assert f1(fit_multilabel_model(said).posterior(said), truth) > f1(good, truth) - 0.02
+
+
 def test_human_labels_say_how_many_labels_there_are_and_which_are_common(rng):
     truth, probabilities = simulated_pool(rng, {"one": 2.0, "two": 1.0}, share=0.3)
     known = human_rows(truth, 100)
