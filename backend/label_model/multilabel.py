@@ -259,7 +259,8 @@ def _own_rate(probabilities: Mapping[str, Floats]) -> float:
     It is the least share of those that claim few labels by themselves; where all claim more than
     can be, what stands out of that says little of how many there are, and the mean counts.
     """
-    plausible, lowered = [], []
+    plausible: list[float] = []
+    lowered: list[float] = []
     for each in probabilities.values():
         asked = ~np.isnan(_log_odds(each))
         claims = _claims(each)[asked]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from backend.domain.questions import Question
 from backend.domain.rounds import LabelsChange
-from backend.evaluation.expected_gain import ExpectedGain, supported_changes
+from backend.evaluation.expected_gain import MIN_REFEREES, ExpectedGain, supported_changes
 from backend.evaluation.gate import GateDecision
 from backend.label_model.changes import changed_decisions
 from backend.label_model.label_tables import LabelTable, aggregated_table
@@ -70,7 +70,10 @@ class ChangeRule:
             return LabelChange(False, differs, gate.reason)
         if self.rule == "people":
             return self._by_people(differs, gate)
-        changed = changed_decisions(question, served, found, self._referees(pool, question))
+        referees = self._referees(pool, question)
+        if gate.is_by_people and (len(referees) < MIN_REFEREES or not differs.any()):
+            return self._by_people(differs, gate)
+        changed = changed_decisions(question, served, found, referees)
         gain, texts = supported_changes(changed)
         is_kept = differs & ~np.isin(np.arange(len(differs)), texts)
         n_all, n_texts = int(differs.sum()), len(texts)

@@ -125,6 +125,15 @@ def test_the_evidence_decides_where_people_do_not_object(house, case):
     assert change.reason.startswith(f"expected {change.gain}: served")
 
 
+def test_people_decide_where_too_few_annotators_are_evidence(house, case):
+    pool, question, labels, truth = case
+    matrix = pool.matrices[question.name].without("fake+shots").without("small-model:default")
+    two = (pool.with_matrix(question, matrix), question, labels, truth)
+    change = decide(house, two, "evidence", by_people(9, 3))
+    assert (change.is_any, change.gain, change.reason) == (True, None, "on 24 human labels")
+    assert not decide(house, two, "evidence").is_any
+
+
 def test_peoples_answers_are_part_of_the_evidence(house, case):
     pool, question, labels, _ = case
     served, _ = labels
