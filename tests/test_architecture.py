@@ -159,3 +159,10 @@ def test_only_the_settings_read_the_environment(path):
 @pytest.mark.parametrize("path", MODULES, ids=relative)
 def test_nothing_is_pickled(path):
     assert not {"pickle", "shelve", "marshal", "dill", "joblib"} & set(imports(path))
+
+
+def test_each_migration_follows_another_one():
+    """Two at once with one number leave a database that cannot be upgraded."""
+    versions = (ROOT / "backend/store/migrations/versions").glob("0*.py")
+    numbers = sorted(path.name[:4] for path in versions)
+    assert numbers == [f"{at:04}" for at in range(1, len(numbers) + 1)]
