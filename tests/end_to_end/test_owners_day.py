@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -124,25 +123,18 @@ def test_added_again_it_goes_on_where_it_was(films):
     assert all(len(each["predictions"]) == 1 for each in films.tasks())
 
 
-@contextmanager
-def worker_by(stack: Stack, token: str) -> Iterator[None]:
-    """Run the worker by another token for a while, as after a change of LABEL_STUDIO_API_KEY."""
-    own = stack.settings
+def run_worker_by(stack: Stack, token: str) -> None:
+    """Start the worker again by another token, as after a change of LABEL_STUDIO_API_KEY."""
     stack.kill_worker()
-    stack.settings = replace(own, label_studio_api_key=Secret(token))
+    stack.settings = replace(stack.settings, label_studio_api_key=Secret(token))
     stack.start_worker()
-    try:
-        yield
-    finally:
-        stack.settings = own
-        stack.kill_worker()
-        stack.start_worker()
 
 
 def test_a_replaced_token_stops_the_work_in_words_until_the_new_one_is_set(films):
     stack = films.stack
-    first = new_token(stack, "backend")
-    with worker_by(stack, first):
+    own, first = stack.settings.label_studio_api_key.reveal(), new_token(stack, "backend")
+    try:
+        run_worker_by(stack, first)
         stack.admin.import_tasks(films.number, [{"text": "A good film with bad music."}])
         films.wait_until_labelled(N_ROWS + 3)
         second = replace_token(stack, first)
@@ -151,10 +143,12 @@ def test_a_replaced_token_stops_the_work_in_words_until_the_new_one_is_set(films
         why = films.state()["disconnected_why"]
         assert "refuses the token" in why and "set LABEL_STUDIO_API_KEY" in why
         stack.admin.import_tasks(films.number, [{"text": "A bad film with good music."}])
-    with worker_by(stack, second):
+        run_worker_by(stack, second)
         films.wait_until_labelled(N_ROWS + 4)
         assert stored(films).is_connected
         assert films.state()["disconnected_why"] is None
+    finally:
+        run_worker_by(stack, own)
 
 
 def test_a_deleted_project_is_asked_about_no_more(films):
