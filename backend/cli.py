@@ -316,8 +316,10 @@ def _render_project(state: Mapping[str, Any]) -> RenderableType:
     grid.add_row("", Text(state["llm_share"]))
     for question, how in state["questions"].items():
         grid.add_row("question", Text(f"{question}: {how}"))
-    for words in state["labeled_words"]:
-        grid.add_row("labelled by", Text(words))
+    for name, n in state["labeled_by"].items():
+        grid.add_row("labelled by", Text(f"{name}: {n:,} tasks"))
+    for words in state["relabeling_words"]:
+        grid.add_row("since then", Text(words))
     for question, how in state["prompts"].items():
         grid.add_row("prompt", Text(f"{question}: {how}"))
     if state["queue"] is not None:

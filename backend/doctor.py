@@ -22,7 +22,7 @@ from backend.labelstudio.label_config import LabelConfigReader
 from backend.labelstudio.remote_text import RemoteTexts
 from backend.launcher.embedded_models import ENCODERS, LANGUAGE_MODELS
 from backend.launcher.machine import free_disk
-from backend.pipeline.origins import noted_annotators
+from backend.pipeline.origins import labeled_by, noted_annotators
 from backend.settings import Settings
 from backend.store import Database, JobStore, RetentionStore, Stores
 
@@ -272,8 +272,8 @@ def _check_projects(settings: Settings, servers: Servers, *, fix: bool) -> Itera
 def _labeled_by(stores: Stores, project: Project) -> tuple[dict[str, int], list[str]]:
     """Return how many tasks each annotator has labeled, and what has changed since."""
     present = noted_annotators(stores, project)
-    outdated = present.outdated(stores.labels.origins(project))
-    return stores.labels.labeled_by(project), present.changes(outdated)
+    origins = stores.labels.origins(project)
+    return labeled_by(origins), present.changes(present.outdated(origins))
 
 
 @dataclass(frozen=True, slots=True)

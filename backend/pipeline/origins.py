@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
@@ -64,6 +65,20 @@ def _is_worded_so(version: str) -> bool:
     name = path.rpartition("/")[2]
     known = [template for template in _VERSIONS if name.startswith(template)]
     return not known or number == str(_VERSIONS[max(known, key=len)])
+
+
+def labeled_by(origins: Mapping[LabelOrigin, int]) -> dict[str, int]:
+    """Return how many tasks each annotator has labeled, the busiest first.
+
+    Of several questions that counts with which it has labeled the most tasks.
+    """
+    n_labels: Counter[tuple[str, str]] = Counter()
+    for origin, n in origins.items():
+        n_labels[origin.annotator, origin.question] += n
+    n_tasks: dict[str, int] = {}
+    for (annotator, _), n in n_labels.items():
+        n_tasks[annotator] = max(n, n_tasks.get(annotator, 0))
+    return dict(sorted(n_tasks.items(), key=lambda item: (-item[1], item[0])))
 
 
 def guidelines_digest(question: Question, instruction: str) -> str:

@@ -29,7 +29,7 @@ from backend.evaluation.stopping import (
     advise_on_rounds,
     seconds_per_answer,
 )
-from backend.pipeline.origins import noted_annotators
+from backend.pipeline.origins import labeled_by, noted_annotators
 from backend.pipeline.status_words import learning_in_words, order_in_words, prompt_in_words
 from backend.store import Stores
 
@@ -180,21 +180,21 @@ class StatusReporter:
     def _labeled_by(self, project: Project) -> dict[str, Any]:
         """Return who labeled how many tasks, what has changed since, and what to do."""
         labels, present = self.stores.labels, noted_annotators(self.stores, project)
-        by_annotator = labels.labeled_by(project)
-        outdated = present.outdated(labels.origins(project))
+        origins = labels.origins(project)
+        outdated = present.outdated(origins)
         asked = self.stores.state.current(project, RELABEL)
-        words = [f"{n:,} tasks by {name}" for name, n in by_annotator.items()]
+        words = []
         if outdated and not (asked and asked["state"] in ("asked", "running")):
             n, changes = labels.count_from(project, outdated), "; ".join(present.changes(outdated))
             tries = f"`python -m backend relabel {project.platform_id}` tries it"
-            words.append(f"{n:,} of them before a change ({changes}): {tries}")
+            words.append(f"{n:,} tasks before a change ({changes}): {tries}")
         if asked:
             words.append(f"relabeling {asked['state']}: {asked['words']} ({asked['n_left']} left)")
         return {
-            "labeled_by": by_annotator,
+            "labeled_by": labeled_by(origins),
             "llm_now": present.llm,
             "relabeling": asked,
-            "labeled_words": words,
+            "relabeling_words": words,
         }
 
     def _holdout(self, project: Project, n_tasks: int) -> dict[str, int]:

@@ -164,20 +164,13 @@ class LabelStore(Repository):
         is_reopened = sa.and_(of_question(project, table), table.c.abstention.in_(list(reasons)))
         return self._db.execute(sa.delete(table).where(is_reopened, is_old))
 
-    def labeled_by(self, project: Project) -> dict[str, int]:
-        """Return how many tasks each LLM and encoder has labeled, the busiest first."""
-        weak = t.weak_labels
-        n = sa.func.count(weak.c.task_id.distinct())
-        query = sa.select(weak.c.annotator, n).where(_first_labels(project))
-        query = query.group_by(weak.c.annotator).order_by(n.desc(), weak.c.annotator)
-        return {row[0]: row[1] for row in self._db.fetch(query)}
-
-    def origins(self, project: Project) -> list[LabelOrigin]:
-        """Return which annotators have labeled each question, and by which prompts."""
+    def origins(self, project: Project) -> dict[LabelOrigin, int]:
+        """Return which LLMs and encoders labeled each question by which prompts, how often."""
         weak = t.weak_labels.c
         columns = (weak.question, weak.annotator, weak.annotator_kind, weak.prompt_version)
-        rows = self._db.fetch(sa.select(*columns).where(_first_labels(project)).distinct())
-        return [LabelOrigin(row[0], row[1], AnnotatorKind(row[2]), row[3]) for row in rows]
+        query = sa.select(*columns, sa.func.count()).where(_first_labels(project))
+        rows = self._db.fetch(query.group_by(*columns))
+        return {LabelOrigin(row[0], row[1], AnnotatorKind(row[2]), row[3]): row[4] for row in rows}
 
     def ids_from(
         self,

@@ -10,7 +10,12 @@ from backend.domain.labels import AnnotatorKind, LabelOrigin
 from backend.domain.projects import ProjectId
 from backend.errors import LanguageModelUnavailable
 from backend.pipeline.annotator_change import Trial, change_annotator
-from backend.pipeline.origins import LLM_NAME, SIMILARITY_NAME, PresentAnnotators
+from backend.pipeline.origins import (
+    LLM_NAME,
+    SIMILARITY_NAME,
+    PresentAnnotators,
+    labeled_by,
+)
 from tests.pipeline.conftest import LARGE_CHUNK, FakeEncoder, House, KilledHere, PlainSteps
 from tests.pipeline.people import people_answer
 
@@ -56,7 +61,7 @@ def test_status_says_who_labelled_what_and_who_answers_now(house):
     state = house.reporter.project(house.projects.get(project_id))
     assert state["labeled_by"] == {"small": 40}
     assert state["llm_now"] == "large"
-    assert any("python -m backend relabel" in words for words in state["labeled_words"])
+    assert any("python -m backend relabel" in words for words in state["relabeling_words"])
 
 
 def test_a_better_llm_labels_anew_and_its_labels_are_served(house):
@@ -66,7 +71,7 @@ def test_a_better_llm_labels_anew_and_its_labels_are_served(house):
     found = relabel(house, project_id)
     assert (found.state, found.n_left) == ("done", 0)
     assert found.words.endswith("expected to pay")
-    assert house.labels.labeled_by(house.projects.get(project_id)) == {"large": 40}
+    assert labeled_by(house.labels.origins(house.projects.get(project_id))) == {"large": 40}
     assert house.projects.get(project_id).model_version != before
     texts = house.remote(project_id).tasks
     answered = {label.task_id for label in house.tasks.human_labels(project_id)}
@@ -90,7 +95,7 @@ def test_whoever_insists_gets_the_new_labels(house):
     project_id = labelled_by(house, "large", is_wrong=False, n_people=0)
     serve_now(house, "other")
     assert relabel(house, project_id, is_forced=True).state == "done"
-    assert house.labels.labeled_by(house.projects.get(project_id)) == {"other": 40}
+    assert labeled_by(house.labels.origins(house.projects.get(project_id))) == {"other": 40}
 
 
 def test_nothing_is_asked_where_one_llm_has_labelled_all(house):
@@ -111,7 +116,7 @@ def test_a_kill_loses_nothing(house, step):
     if house.annotator_change.is_due(house.projects.get(project_id)):
         relabel(house, project_id)
     house.prelabel(project_id)
-    assert house.labels.labeled_by(house.projects.get(project_id)) == {"large": 40}
+    assert labeled_by(house.labels.origins(house.projects.get(project_id))) == {"large": 40}
 
 
 def test_an_llm_that_does_not_answer_is_tried_again_later(house):
@@ -139,7 +144,7 @@ def test_an_llm_that_is_silent_for_a_moment_ends_no_relabeling(house):
     assert relabel(house, project_id, steps=steps).state == "running"
     house.annotator.failure = None
     assert relabel(house, project_id).state == "done"
-    assert house.labels.labeled_by(house.projects.get(project_id)) == {"large": 40}
+    assert labeled_by(house.labels.origins(house.projects.get(project_id))) == {"large": 40}
 
 
 def other_encoder(house) -> None:
@@ -156,23 +161,23 @@ def labelled_by_both(house, *, is_similarity_wrong: bool) -> ProjectId:
     return labelled_by(house, "small", is_wrong=False)
 
 
-def labeled_words(house, project_id) -> str:
-    return "; ".join(house.reporter.project(house.projects.get(project_id))["labeled_words"])
+def relabeling_words(house, project_id) -> str:
+    return "; ".join(house.reporter.project(house.projects.get(project_id))["relabeling_words"])
 
 
 def test_another_encoder_is_noticed_and_labels_anew_where_it_is_better(house):
     project_id = labelled_by_both(house, is_similarity_wrong=True)
     serve_now(house, "small")
-    assert "before a change" not in labeled_words(house, project_id)
+    assert "before a change" not in relabeling_words(house, project_id)
     other_encoder(house)
-    assert "40 of them before a change (similarity:wide answers now)" in labeled_words(
+    assert "40 tasks before a change (similarity:wide answers now)" in relabeling_words(
         house, project_id
     )
     found = relabel(house, project_id)
     assert (found.state, found.n_left) == ("done", 0)
     assert found.words.startswith("similarity:wide labels")
     assert found.words.endswith("expected to pay")
-    by = house.labels.labeled_by(house.projects.get(project_id))
+    by = labeled_by(house.labels.origins(house.projects.get(project_id)))
     assert by == {"similarity:wide": 40, "small": 40}
 
 
@@ -193,20 +198,20 @@ def test_other_guidelines_are_noticed_and_tried(house):
     serve_now(house, "small")
     house.definitions = Definitions(instruction="Judge the film, not the cinema.")
     house.annotator_change.note_guidelines(house.projects.get(project_id))
-    assert "40 of them before a change (the prompt is another one now" in labeled_words(
+    assert "40 tasks before a change (the prompt is another one now" in relabeling_words(
         house, project_id
     )
     found = relabel(house, project_id)
     assert (found.state, found.n_left) == ("done", 0)
     assert "than small by an earlier prompt" in found.words
-    assert "before a change" not in labeled_words(house, project_id)
+    assert "before a change" not in relabeling_words(house, project_id)
 
 
 def test_guidelines_that_cannot_be_read_change_nothing(house):
     project_id = labelled_by(house, "small", is_wrong=False, n_people=0)
     house.definitions = Definitions({"nothing": {}})
     house.annotator_change.note_guidelines(house.projects.get(project_id))
-    assert "before a change" not in labeled_words(house, project_id)
+    assert "before a change" not in relabeling_words(house, project_id)
 
 
 def test_labels_of_an_earlier_wording_or_guidelines_are_told_from_present_ones():
@@ -226,3 +231,16 @@ def test_a_gain_within_its_error_is_none():
     assert Trial(60, 20, n_judged=60, n_old=30, n_new=40, n_swapped=20).pays
     assert not Trial(60, 20, n_judged=60, n_old=30, n_new=33, n_swapped=20).pays
     assert "nobody can tell" in Trial(60, 20).in_words("a", "b")
+
+
+def test_tasks_are_counted_over_prompts_and_by_the_question_with_most():
+    def origin(question, annotator, prompt):
+        return LabelOrigin(question, annotator, AnnotatorKind.LLM, prompt)
+
+    counts = {
+        origin("tone", "small", "1"): 30,
+        origin("tone", "small", "2"): 12,
+        origin("names", "small", "1"): 40,
+        origin("names", "large", "1"): 50,
+    }
+    assert list(labeled_by(counts).items()) == [("large", 50), ("small", 42)]

@@ -88,7 +88,7 @@ def test_large_tables_are_counted_by_their_indexes(database, tasks, labels, proj
     labels.save(project, [weak(1)], [prediction(project, 1)])
     with noted_queries() as queries:
         labels.progress(project)
-        labels.labeled_by(project)
+        labels.origins(project)
     if not database.is_sqlite:  # which index a server takes depends on its statistics
         assert len(queries) == 4
         return

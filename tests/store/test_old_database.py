@@ -171,7 +171,7 @@ def test_annotators_have_their_kind_and_aggregated_labels_their_source(house):
 
 NEW = (
     *("disconnected_why", "disconnection", "n_without_label", "unreadable_answers"),
-    *("labeled_by", "llm_now", "relabeling", "labeled_words", "certificate", "acceptance"),
+    *("labeled_by", "llm_now", "relabeling", "relabeling_words", "certificate", "acceptance"),
     *("holdout", "labels"),
 )
 
