@@ -167,10 +167,10 @@ class LabelStore(Repository):
     def origins(self, project: Project) -> dict[LabelOrigin, int]:
         """Return which LLMs and encoders labeled each question by which prompts, how often."""
         weak = t.weak_labels.c
-        columns = (weak.question, weak.annotator, weak.annotator_kind, weak.prompt_version)
+        columns = (weak.annotator_kind, weak.annotator, weak.question, weak.prompt_version)
         query = sa.select(*columns, sa.func.count()).where(_first_labels(project))
-        rows = self._db.fetch(query.group_by(*columns))
-        return {LabelOrigin(row[0], row[1], AnnotatorKind(row[2]), row[3]): row[4] for row in rows}
+        rows = self._db.fetch(query.group_by(*columns))  # in the order of an index
+        return {LabelOrigin(row[2], row[1], AnnotatorKind(row[0]), row[3]): row[4] for row in rows}
 
     def ids_from(
         self,

@@ -174,8 +174,12 @@ weak_labels = _table(
     sa.Index(None, "project_id", "question_version", "created_at"),
     sa.Index(
         "ix_weak_labels_by_kind",  # as in `tasks`; its name by the convention would be too long
-        *("project_id", "question_version", "annotator_kind"),
-        *("task_id", "abstention", "annotator", "question", "prompt_version"),
+        *("project_id", "question_version", "annotator_kind", "task_id", "abstention"),
+    ),
+    sa.Index(
+        "ix_weak_labels_by_origin",  # counts by origin read it in its order
+        *("project_id", "question_version", "annotator_kind", "abstention"),
+        *("annotator", "question", "prompt_version", "task_id"),
     ),
 )
 

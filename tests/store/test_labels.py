@@ -103,6 +103,7 @@ def test_large_tables_are_counted_by_their_indexes(database, tasks, labels, proj
     assert len(read) == 11
     assert [plan for plan in read if "COVERING INDEX" not in plan] == by_time
     assert sum(plan.startswith("MERGE (EXCEPT)") for plan in plans) == 4
+    assert plans[-1].startswith("SEARCH weak_labels USING COVERING INDEX ix_weak_labels_by_origin")
 
 
 def test_saving_a_chunk_twice_is_the_same_as_once(labels, project, three):
