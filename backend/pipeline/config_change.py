@@ -70,11 +70,11 @@ def note_asked(stores: Stores, project: Project, label_config: str, instruction:
         stores.state.put(project.id, ASKED, new | {"since": since})
 
 
-def has_settled(stores: Stores, project: Project, settle_s: float) -> bool:
+def is_debounced(stores: Stores, project: Project, debounce_s: float) -> bool:
     """Return whether what was noted last has been so for long enough."""
     noted = stores.state.get(project.id, ASKED)
     age = datetime.now(UTC) - datetime.fromisoformat(noted["since"]) if noted else timedelta.max
-    return age >= timedelta(seconds=settle_s)
+    return age >= timedelta(seconds=debounce_s)
 
 
 def carry_over(stores: Stores, before: Project, after: Project, change: AskedChange) -> None:

@@ -24,7 +24,7 @@ from backend.pipeline.config_change import (
     asks_the_same,
     carry_over,
     compare,
-    has_settled,
+    is_debounced,
     note_asked,
 )
 from backend.pipeline.connection import PLATFORM, Connections
@@ -51,7 +51,7 @@ class PrelabelPlan:
 
     `manages_queue`: Label Studio is told which version to serve and how to order its queue.
     `patience_s`: what /predict gave away is looked up in Label Studio only after that long.
-    `settle_s`: a label config that asks something new is followed once it stays for that long, so
+    `debounce_s`: a label config that asks something new is followed once it stays for that long, so
     that several changes in a row start one version.
     """
 
@@ -61,7 +61,7 @@ class PrelabelPlan:
     full_sync_interval_s: float = 3600.0
     retry_abstentions_s: float = 3600.0
     patience_s: float = 30.0
-    settle_s: float = 60.0
+    debounce_s: float = 60.0
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ class Synchronizer:
         is_same = asks_the_same(self.config, project, info.label_config)
         if not is_same or project.instruction != info.instruction:
             note_asked(self.stores, project, info.label_config, info.instruction)
-            if not has_settled(self.stores, project, self.plan.settle_s):
+            if not is_debounced(self.stores, project, self.plan.debounce_s):
                 return project
         saved, is_new_question = self.stores.projects.save(
             project.id,

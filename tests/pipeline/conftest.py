@@ -280,7 +280,7 @@ class House:
             full_sync_interval_s=3600,
             retry_abstentions_s=0,
             patience_s=0,
-            settle_s=0,
+            debounce_s=0,
         )
         self.orderer = Orderer(
             self.aggregator,

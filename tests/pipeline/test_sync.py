@@ -117,7 +117,7 @@ def test_several_changes_in_a_row_start_one_version(stores):
     house.prelabel(project_id)
     first = house.projects.get(project_id)
     house.synchronizer = replace(
-        house.synchronizer, plan=replace(house.synchronizer.plan, settle_s=60.0)
+        house.synchronizer, plan=replace(house.synchronizer.plan, debounce_s=60.0)
     )
     configs = [SENTIMENT.replace("Negative", f"Negative{n}") for n in range(6)]
     for config in configs:
@@ -127,7 +127,7 @@ def test_several_changes_in_a_row_start_one_version(stores):
         assert house.events.recent(project_id, config) is None
     assert house.projects.versions(project_id) == [first.model_version]
     house.synchronizer = replace(
-        house.synchronizer, plan=replace(house.synchronizer.plan, settle_s=0.0)
+        house.synchronizer, plan=replace(house.synchronizer.plan, debounce_s=0.0)
     )
     house.synchronizer.sync(project_id)
     assert len(house.projects.versions(project_id)) == 2

@@ -70,8 +70,8 @@ class ChangeRule:
             return LabelChange(False, differs, gate.reason)
         if self.rule == "people":
             return self._by_people(differs, gate)
-        referees = self._referees(pool, question)
-        if gate.is_by_people and (len(referees) < MIN_REFEREES or not differs.any()):
+        referees = self._referees(pool, question) if differs.any() else []
+        if gate.is_by_people and len(referees) < MIN_REFEREES:
             return self._by_people(differs, gate)
         changed = changed_decisions(question, served, found, referees)
         gain, texts = supported_changes(changed)

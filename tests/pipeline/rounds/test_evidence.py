@@ -134,6 +134,14 @@ def test_people_decide_where_too_few_annotators_are_evidence(house, case):
     assert not decide(house, two, "evidence").is_any
 
 
+def test_a_round_that_finds_the_served_labels_is_served_where_people_answered(house, case):
+    pool, question, (_, found), truth = case
+    same = (pool, question, (found, found), truth)
+    change = decide(house, same, "evidence", by_people(0, 0))
+    assert (change.is_any, change.reason) == (True, "on 24 human labels")
+    assert not decide(house, same, "evidence").is_any
+
+
 def test_peoples_answers_are_part_of_the_evidence(house, case):
     pool, question, labels, _ = case
     served, _ = labels
