@@ -131,6 +131,7 @@ def run(report: Report, config: RoundsRun, *, console: Console) -> None:
         if config.answers is not None:
             model = cached_language_model(connect_language_model(settings), config.answers)
         services = build_services(settings, Adapters(platform, model))
+        services.ensemble.llm_name()  # raises where no server answers
         simulation = SimulatedProject(
             config,
             data,
