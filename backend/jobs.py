@@ -17,7 +17,7 @@ from typing import cast
 from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer, SetEnqueueOptions
 from dbos import error as dbos_error
 
-from backend.domain.chunks import CHUNKS_AT_ONCE, Chunk, ChunkKind
+from backend.domain.chunks import CHUNKS_AT_ONCE, STEPS_AT_ONCE, Chunk, ChunkKind
 from backend.domain.ports import ChunkWork, Step, StepRunner
 from backend.domain.projects import ProjectId
 from backend.errors import StoreUnavailable
@@ -26,7 +26,6 @@ _LOG = logging.getLogger(__name__)
 _NAME = "freeal"
 _CHUNKS = "freeal-chunks"
 _MAX_PROJECTS = 64
-_MAX_STEPS = 4
 _POLLING_INTERVAL_S = 0.5
 _CHUNK_POLLING_INTERVAL_S = 0.2
 _MAX_FINISHED_AGE = timedelta(days=7)
@@ -44,7 +43,7 @@ class DbosSteps:
 
     def __init__(self, chunks: Mapping[str, Callable[..., dict[str, int]]]) -> None:
         self._chunks = chunks
-        self._turns: dict[str, Semaphore] = defaultdict(lambda: Semaphore(_MAX_STEPS))
+        self._turns: dict[str, Semaphore] = defaultdict(lambda: Semaphore(STEPS_AT_ONCE))
 
     def run(self, name: str, step: Step, project_id: ProjectId) -> dict[str, int]:
         """Run one step to its end, or return what it returned before a restart."""

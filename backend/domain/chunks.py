@@ -9,6 +9,10 @@ CHUNKS_AT_ONCE = 4
 """Chunks that one worker works on at a time: while one waits for the LLM another is saved."""
 
 
+STEPS_AT_ONCE = 4
+"""Steps of one name that run at a time in a worker, whatever number of projects is under way."""
+
+
 class ChunkKind(StrEnum):
     """Kinds of work that is done chunk by chunk."""
 

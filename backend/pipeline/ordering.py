@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from backend.domain.chunks import STEPS_AT_ONCE
 from backend.domain.projects import Progress, Project, ProjectId, QueueState
 from backend.errors import UnsupportedLabelConfig
 from backend.pipeline.aggregate import Aggregator
@@ -16,6 +17,7 @@ ORDERING = "ordering"
 """Source of problems with the ordering."""
 _GROWTH = 1.1
 _EMBED_S = 25.0
+_MIN_EMBED_S = 2.0
 _HUMAN_WEIGHT = 8
 _SIMILARITY_WEIGHT = 32
 
@@ -90,12 +92,21 @@ class Orderer:
         if project is None or n_evidence is None:
             return {"is_ranked": 0}
         try:
-            aggregated, unread = self.aggregator.preview(project, embed_s=_EMBED_S)
+            aggregated, unread = self.aggregator.preview(project, embed_s=self._embed_s(project))
             self.releases.rank(aggregated, unread, n_evidence)
         except UnsupportedLabelConfig as exc:
             self.stores.jobs.note_problem(project_id, ORDERING, str(exc))
             return {"is_ranked": 0}
         return {"is_ranked": 1, "n_unread": len(unread)}
+
+    def _embed_s(self, project: Project) -> float:
+        """Return for how long texts are read: all projects without an order share the time.
+
+        So each of twenty that connect at once has its first labels within a minute.
+        """
+        others = (p for p in self.stores.projects.all() if p.is_connected and p.id != project.id)
+        n_waiting = 1 + sum(read_queue(self.stores, other) is None for other in others)
+        return max(_MIN_EMBED_S, _EMBED_S / max(1.0, n_waiting / STEPS_AT_ONCE))
 
     def _evidence(self, project: Project) -> int | None:
         """Return how much is known of the tasks, if that is twice what it was; None if not.

@@ -8,6 +8,7 @@ from backend.active_learning.activellm import ActiveLLMStrategy
 from backend.active_learning.pool_estimate import ActiveLLMSettings
 from backend.domain.holdout import holdout_seed, in_holdout
 from backend.errors import LanguageModelUnavailable
+from backend.pipeline.aggregate import Aggregator
 from backend.pipeline.status import OUTDATED, read_queue, request_release
 from tests.pipeline.conftest import CHUNK, House, KilledHere, PlainSteps
 
@@ -141,3 +142,20 @@ def test_texts_that_could_not_be_embedded_in_time_follow_the_others(house):
     )
     house.releaser.rank(part, late, 0)
     assert sorted(places(house, project_id)[-30:]) == late
+
+
+def test_projects_without_an_order_share_the_time_to_read_texts(house, monkeypatch):
+    asked = []
+    preview = Aggregator.preview
+
+    def noted(self, project, *, embed_s):
+        asked.append(embed_s)
+        return preview(self, project, embed_s=embed_s)
+
+    monkeypatch.setattr(Aggregator, "preview", noted)
+    projects = [house.connected(N_TASKS) for _ in range(8)]
+    for project_id in projects:
+        house.synchronizer.sync(project_id)
+        house.orderer.rank(project_id)
+    assert asked == sorted(asked)
+    assert asked[0] == asked[-1] / 2  # eight wait at first, and four read at a time
