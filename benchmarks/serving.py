@@ -19,7 +19,6 @@ from rich.console import Console
 
 from backend.domain.chunks import Chunk
 from backend.domain.labels import WeakLabel
-from backend.domain.ports import Decoding
 from backend.domain.projects import Prediction, Project, ProjectId, Task
 from backend.factories import connect_language_model
 from backend.launcher.child_process import Command
@@ -29,7 +28,7 @@ from backend.services import Adapters, Services, build_services
 from backend.settings import Settings
 from backend.supervise import web_command
 from benchmarks.datasets import read_rows
-from benchmarks.language_models import LIST_SIZE, RecordingLanguageModel
+from benchmarks.language_models import DirectClient, RecordingLanguageModel
 from benchmarks.report import Report, percentile
 
 CONFIG = (
@@ -103,13 +102,13 @@ def task(number: int, texts: Sequence[str]) -> dict[str, Any]:
 def _measure_labeling(report: Report, settings: Settings, texts: Sequence[str]) -> None:
     """Label the same texts through the worker's whole path and directly at the server, in turn.
 
-    Each repeat has a home of its own, so that no answer comes from the cache. No label model is
-    fitted before, so the LLM is the only annotator.
+    Each repeat has a home and texts of its own, so that no answer comes from a cache. No label
+    model is fitted before, so the LLM is the only annotator.
     """
     ours: list[float] = []
     ceiling: list[float] = []
     for number in range(N_REPEATS + 1):
-        some = texts if number > 0 else texts[:N_WARM_UP]
+        some = [f"({number}) {text}" for text in (texts if number else texts[:N_WARM_UP])]
         with tempfile.TemporaryDirectory() as folder:
             own = replace(settings, home=Path(folder))
             server = connect_language_model(own)
@@ -119,11 +118,10 @@ def _measure_labeling(report: Report, settings: Settings, texts: Sequence[str]) 
             calls = recorder.calls
             name = services.language_model.describe().name
             services.close()
+            direct_s = DirectClient(own, server).batched_seconds(calls)
             server.close()
         if not calls:
             raise RuntimeError("nothing was sent to the LLM")
-        prompts = [str(prompt) for part, _ in calls for prompt in part]
-        direct_s = _label_directly(settings, name, prompts, calls[-1][1])
         if number > 0:
             ours.append(len(texts) / seconds)
             ceiling.append(len(texts) / direct_s)
@@ -154,28 +152,6 @@ def _label_all(services: Services, texts: Sequence[str]) -> float:
     if services.stores.labels.progress(project).n_labelled != len(texts):
         raise RuntimeError("not every text got a label")
     return seconds
-
-
-def _label_directly(
-    settings: Settings, model: str, prompts: Sequence[str], decoding: Decoding
-) -> float:
-    """Send the same prompts in lists, one list after the other; return the seconds."""
-    session = requests.Session()
-    if settings.llm_api_key:
-        session.headers["Authorization"] = f"Bearer {settings.llm_api_key.reveal()}"
-    started = time.perf_counter()
-    for start in range(0, len(prompts), LIST_SIZE):
-        payload = {
-            "model": model,
-            "prompt": list(prompts[start : start + LIST_SIZE]),
-            "max_tokens": decoding.max_tokens,
-            "temperature": decoding.temperature,
-            "logprobs": 0,
-            "logprob_token_ids": list(decoding.token_ids),
-        }
-        url = f"{settings.llm_base_url}/completions"
-        session.post(url, json=payload, timeout=settings.llm_timeout_s).raise_for_status()
-    return time.perf_counter() - started
 
 
 def fill_stored(services: Services, texts: Sequence[str]) -> Project:
