@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import uuid
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from backend.domain.audit import record
 from backend.domain.ports import LabelingPlatform, StepRunner
@@ -25,6 +27,7 @@ from backend.store import Stores
 
 _LOG = logging.getLogger(__name__)
 _CHUNK = 50
+_UNDOING = "undoing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,7 @@ class Acceptor:
 
     A label is stored as planned, then as sent, then with its annotation: whatever was under way
     when a process was killed is looked up in Label Studio, and its unique id stands there once.
+    People ask at any time: how far a request is gets noted only while nobody has asked anew.
     """
 
     platform: LabelingPlatform
@@ -56,10 +60,19 @@ class Acceptor:
     stores: Stores
 
     def ask(self, project: Project, max_error: float) -> None:
-        """Ask the worker to accept what is certified at this error rate; raises InvalidRequest."""
+        """Ask the worker to accept what is certified at this error rate.
+
+        Raises InvalidRequest, also while labels are taken back: some of those would stay.
+        """
         if not 0 < max_error < 1:
             raise InvalidRequest(f"an error rate of {max_error} was asked for; expected 0 to 1")
-        self._request(project, Acceptance(max_error))
+
+        def accepting(last: Acceptance | None) -> Acceptance:
+            if last is not None and last.state == _UNDOING:
+                raise InvalidRequest("labels are being taken back; accept when that is done")
+            return Acceptance(max_error)
+
+        self._request(project, accepting)
         record("accepted", project.id, f"max_error={max_error:g}")
 
     def ask_undo(self, project: Project) -> None:
@@ -67,21 +80,29 @@ class Acceptor:
 
         Raises InvalidRequest.
         """
-        n = self.stores.accepted.count(project.id)
-        self._request(project, Acceptance(0.0, "undoing", n_planned=n))
+
+        def undoing(last: Acceptance | None) -> Acceptance:
+            if last is not None and last.state == _UNDOING:
+                return last
+            return Acceptance(0.0, _UNDOING, n_planned=self.stores.accepted.count(project.id))
+
+        self._request(project, undoing)
         record("taken-back", project.id)
 
-    def _request(self, project: Project, asked: Acceptance) -> None:
+    def _request(self, project: Project, asked: Callable[[Acceptance | None], Acceptance]) -> None:
+        """Put a request in the place of the last one, which tells what is asked for."""
         if not project.is_connected:
             why = project.disconnected_why or "the project is not connected"
             raise InvalidRequest(f"nothing is accepted or taken back: {why}")
-        self._put(project.id, asked)
+        is_noted = False
+        while not is_noted:
+            stored, last = self._read(project.id)
+            is_noted = self._note(project.id, stored, asked(last))
         self.stores.jobs.request_job(project.id, JobKind.ACCEPT, "asked for")
 
     def request(self, project_id: ProjectId) -> Acceptance | None:
         """Return what was asked for last, None without anything."""
-        stored = self.stores.state.get(project_id, ACCEPTANCE)
-        return Acceptance(**stored) if stored else None
+        return self._read(project_id)[1]
 
     def is_due(self, project: Project) -> bool:
         """Return whether a request waits or is not finished."""
@@ -90,7 +111,8 @@ class Acceptor:
 
     def plan(self, project_id: ProjectId) -> dict[str, int]:
         """Decide which labels to accept, as they are now; a step."""
-        project, asked = self.stores.projects.connected(project_id), self.request(project_id)
+        project = self.stores.projects.connected(project_id)
+        stored, asked = self._read(project_id)
         if project is None or asked is None or asked.state != "asked":
             return {"is_planned": int(project is not None and asked is not None)}
         is_changing = self.stores.state.current(project, OUTDATED) is not None
@@ -108,7 +130,8 @@ class Acceptor:
             labels, words = [], str(exc)
         self.stores.accepted.plan(project_id, labels)
         found = replace(asked, state="accepting", words=words, n_planned=len(labels))
-        self._put(project_id, found)
+        if not self._note(project_id, stored, found):
+            return self.plan(project_id)  # somebody has asked anew meanwhile
         line = "project=%s accepts n_labels=%d: %s"
         _LOG.info(line, project_id, len(labels), words)
         return {"is_planned": 1}
@@ -128,27 +151,25 @@ class Acceptor:
 
     def step(self, project_id: ProjectId) -> dict[str, int]:
         """Accept the next chunk, or take it back; a step. `is_done`: nothing is left to do now."""
-        project, asked = self.stores.projects.connected(project_id), self.request(project_id)
-        if project is None or asked is None or asked.state not in ("accepting", "undoing"):
+        project = self.stores.projects.connected(project_id)
+        stored, asked = self._read(project_id)
+        if project is None or asked is None or asked.state not in ("accepting", _UNDOING):
             return {"is_done": 1}
         try:
-            n_done, n_left_out = self._work(project, is_undoing=asked.state == "undoing")
+            n_done, n_left_out = self._work(project, is_undoing=asked.state == _UNDOING)
         except PlatformError as exc:
             self.stores.jobs.note_problem(project_id, PLATFORM, str(exc))
             return {"is_done": 1}
         is_done = n_done + n_left_out == 0
-        end = "undone" if asked.state == "undoing" else "accepted"
-        now = self.request(project_id)
-        if now is None or now.state != asked.state:
-            return {"is_done": 0}  # undo was asked for meanwhile
+        end = "undone" if asked.state == _UNDOING else "accepted"
         found = replace(
             asked,
             state=end if is_done else asked.state,
             n_done=asked.n_done + n_done,
             n_left_out=asked.n_left_out + n_left_out,
         )
-        self._put(project_id, found)
-        return {"is_done": int(is_done)}
+        is_noted = self._note(project_id, stored, found)
+        return {"is_done": int(is_done and is_noted)}  # else somebody has asked anew meanwhile
 
     def _work(self, project: Project, *, is_undoing: bool) -> tuple[int, int]:
         """Return how many labels were dealt with, and how many were left as they are."""
@@ -171,8 +192,14 @@ class Acceptor:
         accepted.forget(project.id, [label.task_id for label in chunk])
         return len(chunk) - len(kept), len(kept)
 
-    def _put(self, project_id: ProjectId, acceptance: Acceptance) -> None:
-        self.stores.state.put(project_id, ACCEPTANCE, asdict(acceptance))
+    def _read(self, project_id: ProjectId) -> tuple[Any, Acceptance | None]:
+        """Return the last request as it is stored, and as a value."""
+        stored = self.stores.state.get(project_id, ACCEPTANCE)
+        return stored, Acceptance(**stored) if stored else None
+
+    def _note(self, project_id: ProjectId, stored: Any, acceptance: Acceptance) -> bool:
+        """Store a request in place of the `stored` one; False where that is another one by now."""
+        return self.stores.state.swap(project_id, ACCEPTANCE, stored, asdict(acceptance))
 
 
 def accept(

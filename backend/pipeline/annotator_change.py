@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from typing import Any
 
 from backend.domain.chunks import ALL_TASKS, Chunk, ChunkKind
 from backend.domain.decisions import answer_value, given_value
@@ -112,8 +113,7 @@ class AnnotatorChange:
 
     def request(self, project: Project) -> Relabeling | None:
         """Return what was asked for last, None without anything."""
-        stored = self.stores.state.current(project, RELABEL)
-        return Relabeling(**stored) if stored else None
+        return self._read(project)[1]
 
     def is_due(self, project: Project) -> bool:
         """Return whether a request waits or is not finished."""
@@ -135,7 +135,7 @@ class AnnotatorChange:
     def try_sample(self, project_id: ProjectId) -> dict[str, int]:
         """Fit the annotators, label a sample and compare; a step."""
         project = self.stores.projects.connected(project_id)
-        asked = self.request(project) if project else None
+        stored, asked = self._read(project) if project else (None, None)
         if project is None or asked is None or asked.state != "asked":
             is_running = asked is not None and asked.state == "running"
             return {"is_due": int(is_running), "n_asked": asked.n_asked if asked else 0}
@@ -150,7 +150,8 @@ class AnnotatorChange:
         is_due = n_left > 0 and (trial.pays or asked.is_forced)
         state = "running" if is_due else "done" if not n_left else "refused"
         found = replace(asked, state=state, words=words, n_asked=n_left, n_left=n_left)
-        self.stores.state.put(project_id, RELABEL, asdict(found))
+        if not self._note(project, stored, found):
+            return self.try_sample(project_id)
         _LOG.info("project=%s %s", project_id, words)
         return {"is_due": int(is_due), "n_asked": n_left}
 
@@ -191,7 +192,7 @@ class AnnotatorChange:
         `is_stopped`: some could not be done now. What was tried and is left all the same stays.
         """
         project = self._running(project_id)
-        asked = self.request(project) if project else None
+        stored, asked = self._read(project) if project else (None, None)
         if project is None or asked is None:
             return {"is_done": 1, "is_release_due": 0}
         try:
@@ -201,10 +202,19 @@ class AnnotatorChange:
         is_less = n_left < asked.n_left
         is_over = not n_left or not (is_less or is_stopped)
         left = replace(asked, state="done" if is_over else "running", n_left=n_left)
-        self.stores.state.put(project_id, RELABEL, asdict(left))
+        is_over = not self._note(project, stored, left) or is_over
         if is_less:
             request_release(self.stores, project, "more of it is labeled anew")
         return {"is_done": int(is_over or is_stopped), "is_release_due": int(is_less)}
+
+    def _read(self, project: Project) -> tuple[Any, Relabeling | None]:
+        """Return the last request as it is stored, and as a value."""
+        stored = self.stores.state.current(project, RELABEL)
+        return stored, Relabeling(**stored) if stored else None
+
+    def _note(self, project: Project, stored: Any, found: Relabeling) -> bool:
+        """Store what became of a request; False if somebody has asked anew meanwhile."""
+        return self.stores.state.swap(project.id, RELABEL, stored, asdict(found))
 
     def _running(self, project_id: ProjectId) -> Project | None:
         """Return a connected project that is labeled anew now."""

@@ -16,7 +16,7 @@ from backend.domain.projects import (
     is_project_id,
 )
 from backend.store import tables as t
-from backend.store.database import Repository, now, upsert
+from backend.store.database import Repository, insert_new, now, upsert
 
 WRITING, DRAFT, RELEASED, EXPIRED = "writing", "draft", "released", "expired"
 """States of a model version. Only a released one can be superseded; an expired one is deleted."""
@@ -227,6 +227,21 @@ class StateStore(Repository):
         table = t.project_state
         is_value = sa.and_(table.c.name == name, table.c.value == value)
         self._db.execute(sa.delete(table).where(table.c.project_id == project_id, is_value))
+
+    def swap(self, project_id: ProjectId, name: str, old: Any, new: Any) -> bool:
+        """Set the value unless it is another one by now than `old`, which `get` has returned.
+
+        Returns whether it was set: of several who read the same value, one is the first.
+        """
+        table, moment = t.project_state, now()
+        row = {"project_id": project_id, "name": name, "value": new, "updated_at": moment}
+        is_old = sa.and_(table.c.name == name, table.c.value == old)
+        statement = sa.update(table).where(table.c.project_id == project_id, is_old)
+        with self._db.write() as connection:
+            if old is None and insert_new(connection, table, row):
+                return True
+            changed = connection.execute(statement.values(value=new, updated_at=moment))
+            return bool(changed.rowcount)
 
     def put_first(self, project_id: ProjectId, name: str, value: Any) -> Any:
         """Set the value unless there is one; return the one that stands."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 
 import pytest
@@ -10,6 +12,7 @@ from backend.domain.holdout import holdout_order, holdout_seed
 from backend.domain.projects import Prediction
 from backend.errors import InvalidRequest, PlatformUnavailable
 from backend.pipeline.accept import accept
+from backend.pipeline.certificate import Certifier
 from backend.pipeline.status import OUTDATED
 from tests.pipeline.conftest import House, PlainSteps, ReplayingSteps
 from tests.pipeline.people import choice
@@ -206,6 +209,68 @@ def test_undo_while_labels_are_accepted_ends_with_none(house, monkeypatch):
     run(house, project_id)
     assert copies(house, project_id) == {}
     assert house.acceptor.request(project_id).state == "undone"
+
+
+@dataclass
+class WhilePlanning:
+    """A certifier during whose work somebody asks for something."""
+
+    certifier: Certifier
+    ask: Callable[[], None] | None
+
+    def certifiable(self, project):
+        found = self.certifier.certifiable(project)
+        ask, self.ask = self.ask, None
+        if ask is not None:
+            ask()
+        return found
+
+
+def plan_while(house, project_id, ask) -> dict[str, int]:
+    certifier = WhilePlanning(house.certifier, ask)
+    return replace(house.acceptor, certifier=certifier).plan(project_id)
+
+
+def test_undo_that_is_asked_for_during_the_plan_ends_with_none(house):
+    project_id = certified_project(house)
+    project = house.projects.get(project_id)
+    house.acceptor.ask(project, 0.2)
+    undo = partial(house.acceptor.ask_undo, project)
+    assert plan_while(house, project_id, undo) == {"is_planned": 1}
+    assert house.acceptor.request(project_id).state == "undoing"
+    run(house, project_id)
+    assert copies(house, project_id) == {}
+    assert house.stores.accepted.all(project_id) == []
+    assert house.acceptor.request(project_id).state == "undone"
+
+
+def test_an_error_rate_that_is_asked_for_during_the_plan_is_the_one_that_is_planned(house):
+    project_id = certified_project(house)
+    project = house.projects.get(project_id)
+    house.acceptor.ask(project, 0.2)
+    assert plan_while(house, project_id, partial(house.acceptor.ask, project, 0.01))["is_planned"]
+    asked = house.acceptor.request(project_id)
+    assert (asked.state, asked.max_error, asked.n_planned) == ("accepting", 0.01, 0)
+    assert house.stores.accepted.all(project_id) == []
+
+
+def test_while_labels_are_taken_back_none_are_accepted_and_undo_goes_on_as_it_is(house):
+    project_id = certified_project(house)
+    project = house.projects.get(project_id)
+    house.acceptor.ask(project, 0.2)
+    run(house, project_id)
+    house.acceptor.ask_undo(project)
+    house.acceptor.step(project_id)
+    under_way = house.acceptor.request(project_id)
+    assert 0 < under_way.n_done < under_way.n_planned
+    with pytest.raises(InvalidRequest, match="being taken back"):
+        house.acceptor.ask(project, 0.05)
+    house.acceptor.ask_undo(project)
+    assert house.acceptor.request(project_id) == under_way
+    run(house, project_id)
+    done = house.acceptor.request(project_id)
+    assert (done.state, done.n_done) == ("undone", done.n_planned)
+    house.acceptor.ask(project, 0.05)
 
 
 def test_who_asks_again_before_the_first_request_is_done_gets_all_labels(house):

@@ -9,7 +9,7 @@ from backend.domain.definitions import Definitions
 from backend.domain.labels import AnnotatorKind, LabelOrigin
 from backend.domain.projects import ProjectId
 from backend.errors import LanguageModelUnavailable
-from backend.pipeline.annotator_change import Trial, change_annotator
+from backend.pipeline.annotator_change import AnnotatorChange, Trial, change_annotator
 from backend.pipeline.origins import (
     LLM_NAME,
     SIMILARITY_NAME,
@@ -79,6 +79,32 @@ def test_a_better_llm_labels_anew_and_its_labels_are_served(house):
     assert len(found) == 16
     for task_id, label in found.items():
         assert label == ("Positive" if "good" in texts[task_id]["text"] else "Negative")
+
+
+@pytest.mark.parametrize("step", ["try", "count"])
+def test_who_asks_during_a_step_is_not_overwritten(house, step, monkeypatch):
+    project_id = labelled_by(house, "small", is_wrong=True)
+    serve_now(house, "large")
+    project, change = house.projects.get(project_id), house.annotator_change
+    change.ask(project, share=0.5)
+    if step == "count":
+        assert change.try_sample(project_id)["is_due"]
+    count = AnnotatorChange.count_outdated
+
+    def count_while_somebody_asks(self, project):
+        monkeypatch.setattr(AnnotatorChange, "count_outdated", count)
+        change.ask(project, share=0.25, is_forced=True)
+        return count(self, project)
+
+    monkeypatch.setattr(AnnotatorChange, "count_outdated", count_while_somebody_asks)
+    if step == "try":
+        assert change.try_sample(project_id) == {"is_due": 1, "n_asked": 40}
+        assert change.request(project).state == "running"
+    else:
+        assert change.note_progress(project_id, is_stopped=False)["is_done"]
+        assert change.request(project).state == "asked"
+    assert (change.request(project).share, change.request(project).is_forced) == (0.25, True)
+    assert change.is_due(project)
 
 
 def test_a_worse_llm_changes_nothing(house):

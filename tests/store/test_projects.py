@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
+import pytest
 import sqlalchemy as sa
 
 from backend.domain.projects import ProjectId
@@ -75,6 +77,21 @@ def test_a_value_that_was_replaced_meanwhile_is_not_dropped(database):
     assert store.get(ONE, "outdated") == new
     store.drop(ONE, "outdated", new)
     assert store.get(ONE, "outdated") is None
+
+
+@pytest.mark.parametrize("old", [None, {"state": "asked", "share": 0.1}], ids=["none", "one"])
+def test_of_many_who_replace_the_same_value_one_is_first(database, old):
+    store = StateStore(database)
+    if old is not None:
+        store.put(ONE, "asked", old)
+    read = store.get(ONE, "asked")
+    with ThreadPoolExecutor(8) as threads:
+        swapped = list(threads.map(lambda n: store.swap(ONE, "asked", read, {"by": n}), range(8)))
+    assert swapped.count(True) == 1
+    assert store.get(ONE, "asked") == {"by": swapped.index(True)}
+    assert not store.swap(ONE, "asked", read, {"by": 9})
+    assert store.swap(ONE, "asked", store.get(ONE, "asked"), None)
+    assert store.swap(ONE, "asked", None, read)
 
 
 def test_a_stored_project_without_a_proper_id_is_passed_over(projects, database):

@@ -48,19 +48,22 @@ class RoundRequests:
         if running is not None and self.stores.rounds.finish(running, RoundState.CANCELLED):
             record("cancelled", project.id, f"round={running.number}")
             return f"Round {running.number} is cancelled."
+        stored = self.stores.state.get(project.id, _ASKED)
         if self.asked(project) is None:
             return "No round is running."
         at = datetime.now(UTC)
         is_under_way = not self.stores.jobs.drop_request(project.id, JobKind.ROUND_NOW, at)
         called_off = {"by": actor(), "at": at.isoformat(), "is_called_off": True}
-        self.stores.state.put(project.id, _ASKED, called_off if is_under_way else None)
+        left = called_off if is_under_way else None
+        if not self.stores.state.swap(project.id, _ASKED, stored, left):
+            return self.cancel(project)  # it has begun meanwhile, or somebody has asked anew
         record("called-off", project.id)
         return "The round that was asked for is called off."
 
     def asked(self, project: Project) -> Mapping[str, Any] | None:
         """Return who asked for a round that has not begun, and when; None where nobody did."""
         asked: Mapping[str, Any] = self.stores.state.get(project.id, _ASKED) or {}
-        if asked and not asked.get("is_called_off"):
+        if asked and not _is_off(asked):
             return asked
         for project_id, kind, at in self.stores.jobs.job_requests():
             if (project_id, kind) == (project.id, JobKind.ROUND_NOW):
@@ -96,13 +99,21 @@ class RoundRequests:
 
 def is_called_off(stores: Stores, project_id: ProjectId) -> bool:
     """Return whether the round that a job is to make is not wanted any more; tells so once."""
-    if not (stores.state.get(project_id, _ASKED) or {}).get("is_called_off"):
-        return False
-    stores.state.put(project_id, _ASKED, None)
-    return True
+    stored = stores.state.get(project_id, _ASKED)
+    return _is_off(stored) and stores.state.swap(project_id, _ASKED, stored, None)
 
 
-def close_request(stores: Stores, project_id: ProjectId) -> None:
-    """Note that the round that was asked for has begun: it is the one for all who asked."""
+def close_request(stores: Stores, project_id: ProjectId) -> bool:
+    """Note that the round that was asked for has begun: it is the one for all who asked.
+
+    Returns whether it is still wanted: it may have been called off while it was opened.
+    """
     stores.jobs.drop_request(project_id, JobKind.ROUND_NOW, datetime.now(UTC))
-    stores.state.put(project_id, _ASKED, None)
+    stored = stores.state.get(project_id, _ASKED)
+    if not stores.state.swap(project_id, _ASKED, stored, None):
+        return close_request(stores, project_id)
+    return not _is_off(stored)
+
+
+def _is_off(stored: Mapping[str, Any] | None) -> bool:
+    return bool((stored or {}).get("is_called_off"))

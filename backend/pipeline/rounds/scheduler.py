@@ -64,9 +64,13 @@ class RoundScheduler:
             return dict(STOPPED)
         is_asked = is_asked and not is_called_off(self.stores, project_id)
         begun = self._begin(project, is_asked=is_asked)
-        if is_asked or not begun.get("is_stopped"):
-            close_request(self.stores, project_id)
-        return begun
+        is_open = begun.get("is_stopped") and not is_asked
+        if is_open or close_request(self.stores, project_id):
+            return begun
+        running = self.stores.rounds.running(project_id)
+        if running is not None:
+            self.stores.rounds.finish(running, RoundState.CANCELLED)
+        return dict(STOPPED)
 
     def _begin(self, project: Project, *, is_asked: bool) -> dict[str, int]:
         progress = self.stores.labels.progress(project)

@@ -84,6 +84,28 @@ def test_a_round_that_is_called_off_does_not_begin(house, project, requests, is_
     assert begin(house, project)["round"] == 2
 
 
+def test_a_round_that_is_called_off_while_it_is_opened_is_cancelled(
+    house, project, requests, monkeypatch
+):
+    finished(house, project)
+    requests.start(project)
+    take(house)
+
+    def open_late(*args, **values):
+        assert requests.cancel(project) == "The round that was asked for is called off."
+        return opened(*args, **values)
+
+    opened = house.rounds.open
+    monkeypatch.setattr(house.rounds, "open", open_late)
+    assert begin(house, project)["is_stopped"]
+    assert house.rounds.running(project.id) is None
+    assert house.rounds.history(project.id)[-1].state is RoundState.CANCELLED
+    monkeypatch.undo()
+    requests.start(project)  # the next one is wanted
+    take(house)
+    assert begin(house, project)["round"] == 3
+
+
 def test_a_round_that_runs_is_cancelled(house, project, requests):
     house.rounds.open(project, recipe="default", reason="asked for", n_human=0)
     assert requests.cancel(project) == "Round 1 is cancelled."
