@@ -150,28 +150,44 @@ def pretrained_source(model: str, home: Path, *, fetches: bool = True) -> tuple[
     return str(folder), embedded.name
 
 
-class LazyEncoder:
-    """The sentence encoder, loaded at its first use: importing its libraries takes seconds."""
+def cached_encoder(settings: Settings, *, fetches: bool = True, loads: bool = True) -> Encoder:
+    """Return the sentence encoder with its cache; texts whose vectors are kept load no model.
 
-    def __init__(self, settings: Settings, *, fetches: bool = True) -> None:
+    `loads`: whether other texts do; if not, they raise EmbeddedModelError.
+    """
+    from backend.self_training.embedding_cache import CachedEncoder
+
+    encoder = LazyEncoder(settings, fetches=fetches, loads=loads)
+    return CachedEncoder(encoder, settings.home / EMBEDDINGS)
+
+
+class LazyEncoder:
+    """The sentence encoder, loaded for its first text: importing its libraries takes seconds."""
+
+    def __init__(self, settings: Settings, *, fetches: bool = True, loads: bool = True) -> None:
         self._settings = settings
         self._fetches = fetches
+        self._loads = loads
+
+    @cached_property
+    def _source(self) -> tuple[str, str]:
+        settings = self._settings
+        return pretrained_source(settings.encoder_model, settings.home, fetches=self._fetches)
 
     @cached_property
     def _encoder(self) -> Encoder:
-        from backend.self_training.embedding_cache import CachedEncoder
+        if not self._loads:
+            raise EmbeddedModelError(f"{self.name} is not loaded for this")
         from backend.self_training.encoder import SentenceEncoder
 
-        settings = self._settings
-        model, name = pretrained_source(
-            settings.encoder_model, settings.home, fetches=self._fetches
-        )
-        encoder = SentenceEncoder(model, name=name)
-        return CachedEncoder(encoder, settings.home / EMBEDDINGS)
+        return SentenceEncoder(self._source[0], name=self.name)
 
-    @property
+    @cached_property
     def name(self) -> str:
-        return self._encoder.name
+        from backend.self_training.encoder_files import encoder_name
+
+        model, name = self._source
+        return name or encoder_name(model)
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         return self._encoder.embed(texts)

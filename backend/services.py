@@ -115,9 +115,9 @@ class Services:
     @cached_property
     def encoder(self) -> Encoder:
         """Return the sentence encoder."""
-        from backend.factories import LazyEncoder
+        from backend.factories import cached_encoder
 
-        return self.given.encoder or LazyEncoder(self.settings, fetches=self.fetches_models)
+        return self.given.encoder or cached_encoder(self.settings, fetches=self.fetches_models)
 
     @cached_property
     def config(self) -> LabelConfigReader:
@@ -240,11 +240,13 @@ class Services:
     @cached_property
     def prompt_preview(self) -> PromptPreview:
         """Return the use case of prompts that are shown to people."""
+        from backend.factories import cached_encoder
         from backend.pipeline.prompt_preview import PromptPreview
+        from backend.self_training.similarity import SimilarityAnnotator
 
-        return PromptPreview(
-            self.language_model, self.similarity.shortlist, self.ensemble, self.guidelines
-        )
+        kept = self.given.encoder or cached_encoder(self.settings, loads=False, fetches=False)
+        shortlist = SimilarityAnnotator(kept).shortlist
+        return PromptPreview(self.language_model, shortlist, self.ensemble, self.guidelines)
 
     @cached_property
     def round_requests(self) -> RoundRequests:

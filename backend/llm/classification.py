@@ -19,7 +19,7 @@ from backend.llm.prompts.templates import (
     choice_layout,
     display_name,
     prompt_version,
-    yes_no_layout,
+    yes_no_layouts,
 )
 from backend.llm.prompts.token_texts import TokenReader, written_posterior
 from backend.llm.prompts.truncation import TruncatedPrompt
@@ -104,9 +104,9 @@ def ask_multilabel(
     truncator = call.truncator(decoding)
     cells: list[tuple[int, int]] = []
     prompts: list[TruncatedPrompt] = []
-    for index, label in enumerate(question.labels):
+    layouts = yes_no_layouts(call.schema, question, call.instruction, template)
+    for index, (label, layout) in enumerate(zip(question.labels, layouts, strict=True)):
         rows = [row for row in range(len(examples)) if chosen is None or index in chosen[row]]
-        layout = yes_no_layout(call.schema, question, call.instruction, template, index)
         asked = [examples[row] for row in rows]
         prompts += batch.prompts(asked, layout, _yes_or_no(label.value), truncator)
         cells += [(row, index) for row in rows]

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.feature_extraction.text import HashingVectorizer
 
 from backend.domain.labels import Answer, Demonstration, Example
 from backend.domain.ports import Annotator, Completion, Decoding, LanguageModel
@@ -140,6 +139,8 @@ def ngram_overlap(
     if not texts or not others:
         empty = np.zeros((len(texts), len(others)))
         return empty, empty
+    from sklearn.feature_extraction.text import HashingVectorizer  # slow to import
+
     vectorizer = HashingVectorizer(
         n_features=_N_FEATURES,
         ngram_range=(1, 3),

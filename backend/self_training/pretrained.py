@@ -16,11 +16,8 @@ from transformers import AutoConfig, AutoTokenizer
 
 from backend.errors import InvalidRequest, SettingsError
 from backend.files import replacing_folder
-from backend.self_training.encoder import (
-    compute_device,
-    embedded_encoder_folder,
-    has_fast_bf16,
-)
+from backend.self_training.encoder import compute_device, has_fast_bf16
+from backend.self_training.encoder_files import embedded_encoder_folder
 from backend.self_training.tokens import Tokens, inference_batches
 
 _SPEC_FILE = "freeal.json"

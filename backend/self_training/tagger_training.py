@@ -19,7 +19,7 @@ from backend.domain.span_student import SpanOutput, SpanTrainingSet
 from backend.domain.student import Recipe, TrainingHooks, TrainingReport
 from backend.self_training import noise
 from backend.self_training.checkpoint import fingerprint
-from backend.self_training.encoder import base_name
+from backend.self_training.encoder_files import base_name
 from backend.self_training.noise import Floats
 from backend.self_training.tagger import SpanTagger, TaggerSpec, Words, tag_words
 from backend.self_training.trainer import Objective, TrainingLoop, TrainingStage, TrainingStep

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from backend.errors import SettingsError
-from backend.self_training.encoder import SentenceEncoder, embedded_encoder_folder
+from backend.self_training.encoder import SentenceEncoder
+from backend.self_training.encoder_files import embedded_encoder_folder
 
 TEXTS = ["a cat sleeps", "stock markets fell sharply today", "", "a cat sleeps"]
 

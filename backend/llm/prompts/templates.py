@@ -159,18 +159,22 @@ def _subject(question: Question, which: str = "this") -> str:
     return f"{name} of {which} {fields or 'text'}"
 
 
-def yes_no_layout(
-    schema: TaskSchema,
-    question: Question,
-    instruction: str,
-    template: PromptTemplate,
-    label_index: int,
-) -> Layout:
-    """Return the layout that asks whether one label of a multilabel question holds."""
-    label = question.labels[label_index]
-    name = answer_names(question.labels)[label_index]
-    meaning = one_line(label.hint or "")[:_MAX_LINE_CHARS]
+def yes_no_layouts(
+    schema: TaskSchema, question: Question, instruction: str, template: PromptTemplate
+) -> list[Layout]:
+    """Return by label the layout that asks whether it holds, of a multilabel question."""
     lines = instruction_lines(schema, instruction, question)
+    names = answer_names(question.labels)
+    return [
+        _yes_no_layout(question, lines, template, name, one_line(label.hint or ""))
+        for label, name in zip(question.labels, names, strict=True)
+    ]
+
+
+def _yes_no_layout(
+    question: Question, lines: Sequence[str], template: PromptTemplate, name: str, meaning: str
+) -> Layout:
+    meaning = meaning[:_MAX_LINE_CHARS]
     if template.is_chat:
         is_meant = f" ({meaning})" if meaning else ""
         return _chat_layout(
@@ -180,8 +184,8 @@ def yes_no_layout(
             asked="\nAnswer with yes or no.",
         )
     asked = f"{display_name(question.name)} {name}"
-    lines += [f"{asked}: yes or no", *([f"yes: {meaning}"] if meaning else [])]
-    return question_layout(question, lines, asked)
+    meanings = [f"yes: {meaning}"] if meaning else []
+    return question_layout(question, [*lines, f"{asked}: yes or no", *meanings], asked)
 
 
 def _one_of(words: Sequence[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import string
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -100,12 +101,14 @@ def answer_names(labels: Sequence[LabelDefinition]) -> tuple[str, ...]:
     keep it.
     """
     names = [_normalize(label.name) for label in labels]
+    n_so_named = Counter(names)
     paths = [
-        _normalize(" / ".join(label.path)) if names.count(name) > 1 and label.path else name
+        _normalize(" / ".join(label.path)) if n_so_named[name] > 1 and label.path else name
         for label, name in zip(labels, names, strict=True)
     ]
+    n_so_called = Counter(paths)
     return tuple(
-        " ".join(label.name.split()) if paths.count(name) > 1 else name
+        " ".join(label.name.split()) if n_so_called[name] > 1 else name
         for label, name in zip(labels, paths, strict=True)
     )
 

@@ -17,6 +17,7 @@ from backend.domain.questions import (
     TextField,
     TextFormat,
 )
+from backend.llm.prompts import templates
 from backend.llm.prompts.layout import Layout, Shot
 from backend.llm.prompts.templates import (
     DEFAULT_TEMPLATE,
@@ -28,9 +29,9 @@ from backend.llm.prompts.templates import (
     one_line,
     prompt_version,
     slot_text,
-    yes_no_layout,
+    yes_no_layouts,
 )
-from backend.llm.prompts.verbalizer import Verbalizer
+from backend.llm.prompts.verbalizer import Verbalizer, answer_names
 
 QUESTION = Question(
     name="sentiment",
@@ -219,9 +220,20 @@ def test_figures_are_read_after_a_space_that_the_prompt_already_holds():
     assert "\nSentiment: 2\n" in filled(shown)
 
 
+def test_labels_that_are_asked_about_one_by_one_are_named_once(monkeypatch):
+    calls = []
+    monkeypatch.setattr(
+        templates, "answer_names", lambda labels: calls.append(labels) or answer_names(labels)
+    )
+    labels = tuple(LabelDefinition(f"class {n}", f"class {n}") for n in range(150))
+    many = replace(QUESTION, labels=labels)
+    layouts = yes_no_layouts(TaskSchema((many,)), many, "", TEMPLATES["plain-options"])
+    assert (len(layouts), len(calls)) == (150, 1)
+
+
 def test_one_label_of_many_is_asked_about_by_its_meaning():
     plain, chat = TEMPLATES["plain-options"], TEMPLATES["chat-options"]
-    layout = yes_no_layout(TaskSchema((QUESTION,)), QUESTION, "", plain, 1)
+    layout = yes_no_layouts(TaskSchema((QUESTION,)), QUESTION, "", plain)[1]
     assert filled(layout) == (
         "Sentiment negative: yes or no\n"
         "yes: the reviewer is not content\n"
@@ -229,7 +241,7 @@ def test_one_label_of_many_is_asked_about_by_its_meaning():
         'Text: "It works."\n'
         "Sentiment negative:"
     )
-    assert yes_no_layout(TaskSchema((QUESTION,)), QUESTION, "", chat, 1).fill(
+    assert yes_no_layouts(TaskSchema((QUESTION,)), QUESTION, "", chat)[1].fill(
         {"text": "It works."}
     ) == Conversation(
         "You label texts. You answer with yes or no and nothing else.",
