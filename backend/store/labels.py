@@ -101,12 +101,13 @@ class LabelStore(Repository):
             table.c.id == project.id, table.c.question_version == project.question_version
         )
         serving = serving.with_for_update(read=True)  # a release takes over before this, or after
+        # in one order for all writers, so that no two wait for each other
+        weak = sorted(weak_labels, key=lambda w: (w.example_id, w.question, w.annotator))
+        predicted = sorted(predictions, key=lambda p: p.task_id)
         with self._db.write() as connection:
-            gone = changed_tasks(connection, project.id, tasks)
-            labels = [
-                weak_label_row(project, w, moment) for w in weak_labels if w.example_id not in gone
-            ]
-            kept = [p for p in predictions if p.task_id not in gone]
+            gone = changed_tasks(connection, project.id, tasks, is_locked=True)
+            labels = [weak_label_row(project, w, moment) for w in weak if w.example_id not in gone]
+            kept = [p for p in predicted if p.task_id not in gone]
             served = connection.execute(serving).scalar() or project.model_version
             n_outdated = _count_outdated(connection, replace(project, model_version=served), kept)
             rows = [prediction_row(project.id, served, p, moment) for p in kept]
@@ -280,11 +281,19 @@ def _is_from(project: Project, origins: Collection[LabelOrigin]) -> sa.ColumnEle
     return sa.and_(_first_labels(project), is_there, sa.or_(sa.false(), *found))
 
 
-def changed_tasks(connection: sa.Connection, project_id: str, tasks: Sequence[Task]) -> set[int]:
-    """Return which of the tasks are stored with other data than these have."""
+def changed_tasks(
+    connection: sa.Connection, project_id: str, tasks: Sequence[Task], *, is_locked: bool = False
+) -> set[int]:
+    """Return which of the tasks are stored with other data than these have.
+
+    `is_locked`: until this transaction ends, others who change these tasks or save labels of them
+    wait. All lock in the order of ids, before anything else; SQLite has one writer at a time.
+    """
     table = t.tasks
     query = sa.select(table.c.id, table.c.digest).where(table.c.project_id == project_id)
-    rows = execute_for(connection, query, table.c.id, [task.id for task in tasks])
+    query = query.order_by(table.c.id)
+    query = query.with_for_update() if is_locked else query
+    rows = execute_for(connection, query, table.c.id, sorted(task.id for task in tasks))
     stored = {row.id: row.digest for row in rows}
     return {task.id for task in tasks if stored.get(task.id, task.digest()) != task.digest()}
 

@@ -68,8 +68,8 @@ class TaskStore(Repository):
         were marked as deleted before the listing started are restored.
         """
         with self._db.write() as connection:
+            changed = sorted(changed_tasks(connection, project_id, tasks, is_locked=True))
             _restore(connection, project_id, tasks, started_at)
-            changed = sorted(changed_tasks(connection, project_id, tasks))
             upsert(connection, t.tasks, _rows(project_id, tasks), keep=("created_at",))
             _delete_labels(connection, project_id, changed)
             for task in tasks:
@@ -202,7 +202,7 @@ def _rows(project_id: ProjectId, tasks: Sequence[Task]) -> list[dict[str, Any]]:
             "digest": task.digest(),
             "created_at": now(),
         }
-        for task in tasks
+        for task in sorted(tasks, key=lambda task: task.id)  # as all who lock them
     ]
 
 
@@ -273,7 +273,7 @@ def _mark_tasks_deleted(
             "created_at": now(),
             "deleted_at": now(),
         }
-        for task_id in task_ids
+        for task_id in sorted(task_ids)
     ]
     upsert(connection, t.tasks, rows, keep=("created_at",))
     _delete_labels(connection, project_id, task_ids)

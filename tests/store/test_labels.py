@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 
 import pytest
+import sqlalchemy as sa
 
 from backend.domain.chunks import Chunk
 from backend.domain.labels import (
@@ -17,6 +22,9 @@ from backend.domain.labels import (
     WeakLabel,
 )
 from backend.domain.projects import Event, Prediction, ProjectId, Task
+from backend.store import tables as t
+from backend.store.label_rows import weak_label_row
+from backend.store.labels import changed_tasks
 from tests.conftest import TOPIC
 from tests.statements import noted_queries
 
@@ -104,6 +112,74 @@ def test_large_tables_are_counted_by_their_indexes(database, tasks, labels, proj
     assert [plan for plan in read if "COVERING INDEX" not in plan] == by_time
     assert sum(plan.startswith("MERGE (EXCEPT)") for plan in plans) == 4
     assert plans[-1].startswith("SEARCH weak_labels USING COVERING INDEX ix_weak_labels_by_origin")
+
+
+@contextmanager
+def in_other_transactions(*calls) -> Iterator[None]:
+    """Make calls in threads while the block's own transaction is open; wait for them after it."""
+    failures = []
+
+    def guarded(call) -> None:
+        try:
+            call()
+        except Exception as exc:
+            failures.append(exc)
+
+    threads = [threading.Thread(target=guarded, args=(call,)) for call in calls]
+    for thread in threads:
+        thread.start()
+        thread.join(0.3)  # it comes as far as it can
+        assert thread.is_alive()
+    yield
+    for thread in threads:
+        thread.join()
+    assert failures == []
+
+
+def test_a_text_that_another_transaction_changes_gets_no_label_of_the_old_one(
+    database, tasks, labels, project, three
+):
+    table = t.tasks
+    changed = Task(2, {"text": "another"})
+    is_two = sa.and_(table.c.project_id == project.id, table.c.id == 2)
+    new = sa.update(table).where(is_two).values(data=changed.data, digest=changed.digest())
+    weak_labels, predictions = [weak(n) for n in (1, 2, 3)], [prediction(project, 2)]
+    save = partial(labels.save, project, weak_labels, predictions, tasks=three)
+    with ExitStack() as until_saved, database.write() as connection:
+        connection.execute(new)
+        until_saved.enter_context(in_other_transactions(save))
+    assert [label.example_id for label in labels.weak_labels(project)] == [1, 3]
+    assert labels.progress(project).n_labelled == 0
+
+
+def test_a_label_that_is_being_saved_goes_when_its_text_changes(
+    database, tasks, labels, project, three
+):
+    changed = [Task(2, {"text": "another"}, annotations=())]
+    listing = partial(tasks.save_listing, project.id, changed, datetime.now(UTC))
+    with ExitStack() as until_listed, database.write() as connection:
+        assert changed_tasks(connection, project.id, three, is_locked=True) == set()
+        until_listed.enter_context(in_other_transactions(listing))
+        row = weak_label_row(project, weak(2), datetime.now(UTC))
+        connection.execute(sa.insert(t.weak_labels).values(row))
+    assert labels.weak_labels(project) == []
+
+
+def test_writers_of_the_same_tasks_do_not_wait_for_each_other_in_a_circle(
+    database, tasks, labels, project, three
+):
+    back = three[::-1]
+    everything = [weak(n) for n in (3, 2, 1)], [prediction(project, n) for n in (3, 2, 1)]
+    listed = [replace(task, annotations=()) for task in (three[0], three[2], three[1])]
+    writers = (
+        partial(labels.save, project, *everything, tasks=back, is_anew=True),
+        partial(tasks.save_listing, project.id, listed, datetime.now(UTC)),
+        partial(labels.save, project, *everything, tasks=three),
+    )
+    with ExitStack() as until_written, database.write() as connection:
+        changed_tasks(connection, project.id, three[1:2], is_locked=True)
+        until_written.enter_context(in_other_transactions(*writers))
+    assert labels.progress(project).n_labelled == 3
 
 
 def test_saving_a_chunk_twice_is_the_same_as_once(labels, project, three):
