@@ -193,6 +193,20 @@ class LazyEncoder:
         return self._encoder.embed(texts)
 
 
+def model_names(settings: Settings) -> dict[str, str]:
+    """Return the names of the models that rounds compute with, by setting; fetches none."""
+    from backend.self_training.encoder_files import encoder_name
+
+    names = {}
+    for setting, model in (
+        ("ENCODER_MODEL", settings.encoder_model),
+        ("STUDENT_MODEL", settings.student_model),
+    ):
+        source, name = pretrained_source(model, settings.home, fetches=False)
+        names[setting] = name or encoder_name(source)
+    return {**names, "STUDENT_RECIPE": settings.student_recipe}
+
+
 def embedding_trimmer(home: Path) -> Callable[[int], int]:
     """Return a function that deletes cached vectors until they take at most so many bytes."""
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import cache, partial
 from typing import TYPE_CHECKING, cast
 
+from backend.factories import model_names
 from backend.llm.paraphraser import Paraphraser
 from backend.pipeline.llm_budget import LLMBudgetPlanner
 from backend.pipeline.ordering import Orderer
@@ -37,7 +39,9 @@ def make_round_steps(services: Services) -> RoundSteps:
         chunk=settings.annotate_chunk,
         labels_change=cast("LabelsChange", settings.labels_change),
     )
-    context = RoundContext(stores, guidelines, services.models, plan, round_recipes(ensemble))
+    recipes = round_recipes(ensemble)
+    models = cache(partial(model_names, settings))  # of a folder it reads the whole weights
+    context = RoundContext(stores, guidelines, services.models, plan, recipes, models)
     policy = RoundPolicy(settings.round_min_tasks, settings.round_every)
     views = Paraphrases(settings.student_views, Paraphraser(services.language_model).paraphrase)
     return RoundSteps(

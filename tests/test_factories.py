@@ -8,7 +8,13 @@ import pytest
 
 from backend.active_learning.strategy_interface import QueryStrategy
 from backend.errors import EmbeddedModelError, SettingsError
-from backend.factories import LazyEncoder, pretrained_source, query_strategies, student_factory
+from backend.factories import (
+    LazyEncoder,
+    model_names,
+    pretrained_source,
+    query_strategies,
+    student_factory,
+)
 from backend.launcher import model_files
 from backend.launcher.embedded_models import MPNET
 from backend.services import Adapters, build_services
@@ -103,6 +109,23 @@ def test_an_embedded_encoder_is_fetched_at_its_first_use(tmp_path, fetched):
     assert pretrained_source("all-mpnet-base-v2", tmp_path) == expected
     assert pretrained_source("all-mpnet-base-v2", tmp_path) == expected
     assert fetched == [MPNET]
+
+
+def test_the_models_of_rounds_are_named_by_setting(tmp_path):
+    names = model_names(Settings(home=tmp_path, student_model="roberta-base"))
+    assert names == {
+        "ENCODER_MODEL": "all-MiniLM-L6-v2",
+        "STUDENT_MODEL": "roberta-base",
+        "STUDENT_RECIPE": "default",
+    }
+    folder = tmp_path / "own"
+    folder.mkdir()
+    (folder / "model.safetensors").write_bytes(b"weights")
+    settings = Settings(home=tmp_path, encoder_model=str(folder))
+    before = model_names(settings)["ENCODER_MODEL"]
+    (folder / "model.safetensors").write_bytes(b"other weights")
+    assert before.startswith("own@")
+    assert model_names(settings)["ENCODER_MODEL"] != before
 
 
 def test_the_web_process_downloads_nothing(tmp_path, fetched):

@@ -32,13 +32,21 @@ class RoundState(StrEnum):
     CANCELLED = "cancelled"
 
 
+def changed_models(before: Mapping[str, str] | None, now: Mapping[str, str]) -> str:
+    """Return in words which settings name other models than before; "" where none is known to."""
+    known = before or {}
+    changed = [name for name in sorted(known.keys() & now.keys()) if known[name] != now[name]]
+    return " and ".join(f"{name} was {known[name]} and is {now[name]}" for name in changed)
+
+
 @dataclass(frozen=True, slots=True)
 class Round:
     """One round of a project.
 
     `number` counts from 1 per project; `n_human` labels by people existed when it began. `step` and
     `progress` (JSON) are its present position, `metrics` (JSON) what it measured, by question.
-    `model_version` is the release that it made, None without one.
+    `model_version` is the release that it made, None without one. `models` are those that it began
+    with, by the settings that name them; None where an earlier version of the backend began it.
     """
 
     project_id: ProjectId
@@ -55,6 +63,7 @@ class Round:
     metrics: Mapping[str, Any] = field(default_factory=dict)
     model_version: str | None = None
     error: str | None = None
+    models: Mapping[str, str] | None = None
 
     @property
     def figures(self) -> Mapping[str, Mapping[str, Any]]:

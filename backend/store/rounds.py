@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from backend.domain.projects import Project, ProjectId
-from backend.domain.rounds import Round, RoundRecipeName, RoundState
+from backend.domain.rounds import Round, RoundRecipeName, RoundState, changed_models
 from backend.store import tables as t
 from backend.store.database import Repository, now
 from backend.store.tables import of_question
@@ -20,11 +20,19 @@ class RoundStore(Repository):
     """Store rounds; every write is one transaction and safe to repeat."""
 
     def open(
-        self, project: Project, *, recipe: RoundRecipeName, reason: str, n_human: int
+        self,
+        project: Project,
+        *,
+        recipe: RoundRecipeName,
+        reason: str,
+        n_human: int,
+        models: Mapping[str, str] | None = None,
     ) -> Round:
         """Return the running round, or start the next one.
 
-        A running round of an earlier question is cancelled: its labels answer another question.
+        A running round of an earlier question is cancelled: its labels answer another question. So
+        is one that began with other models, whose vectors and students fit no others: the next
+        round takes its place.
         """
         table = t.rounds
         of_project = table.c.project_id == project.id
@@ -36,13 +44,21 @@ class RoundStore(Repository):
                 .where(is_running, table.c.question_version != project.question_version)
                 .values(state=RoundState.CANCELLED, error=_OUTDATED, finished_at=now())
             )
-            if connection.execute(running).first() is None:
+            row = connection.execute(running).first()
+            changed = "" if row is None else changed_models(row.models, models or {})
+            if row is not None and changed:
+                error = f"{changed} since it began: another round is made in its place"
+                ended = {"state": RoundState.CANCELLED, "error": error, "finished_at": now()}
+                connection.execute(sa.update(table).where(is_running).values(ended))
+                reason = row.reason
+            if row is None or changed:
                 last = sa.select(sa.func.max(table.c.number)).where(of_project)
                 values: dict[str, Any] = {
                     "project_id": project.id,
                     "number": (connection.execute(last).scalar() or 0) + 1,
                     "question_version": project.question_version,
                     "recipe": recipe,
+                    "models": None if models is None else dict(models),
                     "reason": reason,
                     "state": RoundState.RUNNING,
                     "n_human": n_human,

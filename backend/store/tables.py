@@ -223,6 +223,7 @@ rounds = _table(
     sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("question_version", Name(128), nullable=False),
     sa.Column("recipe", Name(16), nullable=False),
+    sa.Column("models", Json),
     sa.Column("reason", Text, nullable=False),
     sa.Column("state", Name(16), nullable=False),
     sa.Column("n_human", sa.Integer, nullable=False),

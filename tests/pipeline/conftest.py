@@ -225,10 +225,14 @@ class PlainSteps(StepsHere):
 
 
 class ReplayingSteps(StepsHere):
-    """Runs steps as the durable runner does: what was recorded before a kill is not run again."""
+    """Runs steps as the durable runner does: what was recorded before a kill is not run again.
+
+    `kill_after` ends it like kill -9.
+    """
 
     def __init__(self, recorded: Sequence[tuple[str, dict[str, int]]] = ()) -> None:
         self.recorded = [*recorded]
+        self.kill_after: tuple[str, int] | None = None
         self._position = 0
 
     def again(self) -> ReplayingSteps:
@@ -243,6 +247,8 @@ class ReplayingSteps(StepsHere):
             return counts
         counts = step(project_id)
         self.recorded.append((name, counts))
+        if self.kill_after == (name, [known for known, _ in self.recorded].count(name)):
+            raise KilledHere
         return counts
 
 
@@ -349,7 +355,10 @@ class House:
     ) -> RoundSteps:
         stores, aggregator, ensemble = self.stores, self.aggregator, self.ensemble
         recipes = round_recipes(ensemble)
-        context = RoundContext(stores, self.guidelines, self.folder, plan, recipes)
+        self.models = {"ENCODER_MODEL": "fake", "STUDENT_MODEL": "fake"}
+        context = RoundContext(
+            stores, self.guidelines, self.folder, plan, recipes, lambda: self.models
+        )
         self.scheduler = RoundScheduler(context, self.guidelines, stores, policy)
         return RoundSteps(
             prelabel_steps,

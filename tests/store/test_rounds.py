@@ -46,6 +46,22 @@ def test_a_closed_round_cannot_be_changed(rounds, project):
     assert rounds.history(project.id)[0].state is RoundState.CANCELLED
 
 
+def test_a_round_that_began_with_other_models_gives_its_place_to_the_next(rounds, project):
+    def open_with(**models):
+        news = {"recipe": "default", "reason": "news", "n_human": 5}
+        return rounds.open(project, **news, models=models)
+
+    old = open_with(ENCODER_MODEL="one", STUDENT_MODEL="one")
+    assert open_with(ENCODER_MODEL="one", STUDENT_MODEL="one") == old
+    assert opened(rounds, project) == old  # nobody says with what
+    new = open_with(ENCODER_MODEL="two", STUDENT_MODEL="one")
+    kept, running = rounds.history(project.id)
+    assert kept.state is RoundState.CANCELLED
+    assert kept.error.startswith("ENCODER_MODEL was one and is two since it began")
+    assert running == new
+    assert (new.number, new.reason, new.models["ENCODER_MODEL"]) == (2, "news", "two")
+
+
 def test_a_round_of_an_earlier_question_is_cancelled_by_the_next(rounds, projects, project):
     old = opened(rounds, project)
     asking, _ = projects.save(project.id, label_config=TOPIC)

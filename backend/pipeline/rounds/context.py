@@ -16,7 +16,13 @@ from numpy.typing import NDArray
 
 from backend.domain.projects import Project, ProjectId, Task
 from backend.domain.questions import Question
-from backend.domain.rounds import LabelsChange, Round, RoundRecipeName, RoundState
+from backend.domain.rounds import (
+    LabelsChange,
+    Round,
+    RoundRecipeName,
+    RoundState,
+    changed_models,
+)
 from backend.errors import BackendError, LanguageModelError, StoreUnavailable, TrainingCancelled
 from backend.files import replacing_file
 from backend.pipeline.pool import GuidelinesReader, Pool
@@ -131,13 +137,17 @@ Work = Callable[[ActiveRound], dict[str, int]]
 
 @dataclass(frozen=True)
 class RoundContext:
-    """Finds the open round of a project and keeps its state in the database."""
+    """Finds the open round of a project and keeps its state in the database.
+
+    `models` returns the names of the models that the settings name, by setting.
+    """
 
     stores: Stores
     guidelines: GuidelinesReader
     folder: Path
     plan: RoundPlan
     recipes: Mapping[RoundRecipeName, RoundRecipe]
+    models: Callable[[], Mapping[str, str]] = dict
 
     def run(self, project_id: ProjectId, at: int, work: Work) -> dict[str, int]:
         """Do a step's work for a question of the open round.
@@ -199,7 +209,10 @@ class RoundContext:
         _LOG.error("project=%s round=%d failed: %s", running.project_id, running.number, error)
 
     def open(self, project_id: ProjectId) -> tuple[ActiveRound, ...]:
-        """Return the running round at each learned question; none if other questions are asked."""
+        """Return the running round at each learned question.
+
+        None if other questions are asked, or other models are set: the next job opens another one.
+        """
         project = self.stores.projects.connected(project_id)
         running = self.stores.rounds.running(project_id)
         if project is None or running is None:
@@ -208,6 +221,9 @@ class RoundContext:
             self.stores.rounds.finish(
                 running, RoundState.CANCELLED, error="the project asks something else now"
             )
+            return ()
+        if running.models and (changed := changed_models(running.models, self.models())):
+            _LOG.warning("project=%s round=%d stops: %s", project_id, running.number, changed)
             return ()
         try:
             learned = self.guidelines.read(project).schema.learned

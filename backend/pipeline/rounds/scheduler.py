@@ -79,7 +79,11 @@ class RoundScheduler:
         if reason is None or not has_enough or not self._has_question(project):
             return dict(STOPPED)
         opened = self.stores.rounds.open(
-            project, recipe=self.context.plan.recipe, reason=reason, n_human=progress.n_human_labels
+            project,
+            recipe=self.context.plan.recipe,
+            reason=reason,
+            n_human=progress.n_human_labels,
+            models=self.context.models(),
         )
         begun = {"round": opened.number}
         return self.context.run_all(project.id, lambda turns: begun | _begun(turns, progress))

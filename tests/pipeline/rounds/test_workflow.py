@@ -13,7 +13,14 @@ from backend.domain.projects import Project
 from backend.domain.rounds import RoundState
 from backend.errors import LanguageModelUnavailable, TrainingDiverged
 from backend.pipeline.rounds.context import RoundPlan
-from tests.pipeline.conftest import CHUNK, LARGE_CHUNK, House, KilledHere, PlainSteps
+from tests.pipeline.conftest import (
+    CHUNK,
+    LARGE_CHUNK,
+    House,
+    KilledHere,
+    PlainSteps,
+    ReplayingSteps,
+)
 from tests.pipeline.people import N_TEXTS, choice, outcome, people_answer, people_contradict
 
 
@@ -344,6 +351,32 @@ def test_a_cancelled_round_ends_and_leaves_the_release_as_it_is(house):
     house.round(project_id, is_asked=False)
     assert house.rounds.running(project_id) is None
     assert house.projects.get(project_id).model_version == version
+
+
+@pytest.mark.parametrize("step", ["train", "select", "refine", "fuse"])
+def test_a_round_that_other_models_began_is_made_anew_by_those_that_are_set(house, step):
+    project_id = house.connected(N_TEXTS)
+    house.prelabel(project_id)
+    people_answer(house, project_id, 12)
+    version = house.projects.get(project_id).model_version
+    steps = ReplayingSteps()
+    steps.kill_after = (step, 1)
+    with pytest.raises(KilledHere):
+        house.round(project_id, steps)
+    reason = house.rounds.running(project_id).reason
+    n_trained = len(house.student.fits)
+    house.models = {**house.models, "ENCODER_MODEL": "another"}
+    house.round(project_id, steps.again())  # what was under way stops where it is
+    assert house.projects.get(project_id).model_version == version
+    assert len(house.student.fits) == n_trained
+    project = house.projects.get(project_id)
+    assert house.round_steps.scheduler.due(project) == "a round is not finished"
+    house.round(project_id, is_asked=False)
+    first, second = house.rounds.history(project_id)
+    assert (first.state, second.state) == (RoundState.CANCELLED, RoundState.RELEASED)
+    assert first.error.startswith("ENCODER_MODEL was fake and is another since it began")
+    assert second.reason == reason
+    assert len(house.student.fits) == n_trained + 1 + second.figures["sentiment"]["n_cycles"]
 
 
 def test_a_worse_version_is_refused_and_changes_nothing(stores, tmp_path):
