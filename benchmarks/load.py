@@ -145,8 +145,9 @@ def _measure_webhooks(report: Report, cluster: Cluster, servers: Servers, config
 
 
 def _measure_side_by_side(report: Report, servers: Servers) -> None:
-    """Call /predict for a stored task each, all at the same moment."""
+    """Call /predict for a stored task each, all at the same moment, after one call."""
     for name, url in (("", servers.web_url), ("bare_", servers.bare_url)):
+        predict(url, [task(1, servers.texts)], 1)
         with ThreadPoolExecutor(N_SIDE_BY_SIDE) as pool:
             calls = [
                 lambda url=url, number=number: predict(url, [task(number, servers.texts)], 1)
