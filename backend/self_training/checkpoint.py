@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,6 +66,15 @@ def set_weights(model: Any, weights: dict[str, Tensor]) -> None:
         tensor.copy_(weights[name])
 
 
+@contextmanager
+def writing_tensors() -> Iterator[None]:
+    """Turn the error of safetensors, whose own it is, into an OSError: the disk may be full."""
+    try:
+        yield
+    except SafetensorError as exc:
+        raise OSError(str(exc)) from exc
+
+
 class Checkpoint:
     """The state after the last whole epoch of one training, in a safetensors file.
 
@@ -78,7 +89,7 @@ class Checkpoint:
     def save(
         self, n_epochs: int, model: Any, optimizer: Optimizer, averager: WeightAverager
     ) -> None:
-        """Write the state after `n_epochs` epochs."""
+        """Write the state after `n_epochs` epochs; raises OSError."""
         tensors: dict[str, Tensor] = {}
         for name, tensor in model.named_parameters():
             tensors[f"model/{name}"] = tensor.detach()
@@ -93,7 +104,7 @@ class Checkpoint:
             "best_score": averager.best_score,
         }
         whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
-        with replacing_file(self._path) as part:
+        with replacing_file(self._path) as part, writing_tensors():
             save_file(whole, part, {"state": json.dumps(state)})
 
     def restore(self, model: Any, optimizer: Optimizer, averager: WeightAverager) -> int:

@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoTokenizer
 
 from backend.errors import InvalidRequest, SettingsError
 from backend.files import replacing_folder
+from backend.self_training.checkpoint import writing_tensors
 from backend.self_training.encoder import compute_device, has_fast_bf16
 from backend.self_training.encoder_files import embedded_encoder_folder
 from backend.self_training.tokens import Tokens, inference_batches
@@ -63,8 +64,11 @@ class PretrainedModel(Generic[Spec]):
             spec: JSON values that `load_model` hands back.
             card: text of the model card's sections by title; None for no card.
             task: the transformers pipeline that the model is for.
+
+        Raises:
+            OSError: the disk is full, or the folder cannot be written.
         """
-        with replacing_folder(folder) as fresh:
+        with replacing_folder(folder) as fresh, writing_tensors():
             self.model.save_pretrained(fresh)
             self.tokenizer.save_pretrained(fresh)
             (fresh / _SPEC_FILE).write_text(json.dumps(spec, indent=2) + "\n", encoding="utf-8")
