@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -265,6 +265,9 @@ def faults(
         Path | None, typer.Option(help="Folder that keeps the testbed between runs.")
     ] = None,
     llm: Annotated[str, typer.Option(help="URL of an LLM server, or scripted, or embedded.")] = "",
+    question: Annotated[
+        Literal["choice", "spans"], typer.Option(help="What the project asks.")
+    ] = "choice",
     n_texts: Annotated[int, typer.Option(help="Texts in the pool.")] = 80,
     seed: Annotated[int, typer.Option(help="Seed of the faults' moments.")] = 0,
     minutes: Annotated[float, typer.Option(help="Limit on the run; 0: none.")] = 0,
@@ -280,6 +283,7 @@ def faults(
             folder=(folder or Path(scratch)).absolute(),
             out=json_file,
             llm=llm or "embedded",
+            question=question,
             n_texts=n_texts,
             seed=seed,
             minutes=minutes,

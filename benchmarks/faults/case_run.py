@@ -14,25 +14,28 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from backend.domain.labels import WeakLabel
 from backend.domain.projects import JobKind, Project
 from backend.domain.rounds import RoundState
 from backend.launcher.child_process import ChildProcess, Command
 from backend.services import Services, build_services
 from backend.settings import Settings
-from benchmarks.faults.checks import FinalState, HumanLabels
+from benchmarks.faults.checks import FinalState, HumanLabels, n_duplicates
+from benchmarks.faults.project_kinds import answer_of
 from benchmarks.faults.testbed import (
     LABELED,
     Testbed,
     copy_database,
     descendants,
     kill,
-    label_of,
     serve_command,
     wait_for,
 )
 
 _START_WITHIN_S = 120.0
-_DONE_WITHIN_S = 150.0
+_DONE_WITHIN_S = 300.0
+_HOME_MB = 256
+"""A disk for FREEAL_HOME beside what a round takes."""
 _MODEL_VERSION = re.compile(r"freeal-\d+-\d+-\d+")
 
 
@@ -132,10 +135,24 @@ class CaseRun:
             and self.is_settled()
         )
 
-    def has_finished_round(self) -> bool:
-        """Return whether the last round was released or refused."""
+    def has_learned(self) -> bool:
+        """Return whether the last round has learned its question, and was released or refused."""
         last = self.services.stores.rounds.history(self.project.id)[-1:]
-        return bool(last) and last[0].state in (RoundState.RELEASED, RoundState.REFUSED)
+        if not last or last[0].state not in (RoundState.RELEASED, RoundState.REFUSED):
+            return False
+        figures = last[0].figures.values()
+        return bool(figures) and all("gate" in of_question for of_question in figures)
+
+    def is_in_step(self, name: str) -> bool:
+        """Return whether a round is in a step whose name begins so."""
+        running = self.services.stores.rounds.running(self.project.id)
+        return running is not None and running.step.startswith(name)
+
+    def is_releasing(self) -> bool:
+        """Return whether a round is over and its release is not served yet."""
+        history = self.services.stores.rounds.history(self.project.id)
+        is_over = bool(history) and history[-1].state is not RoundState.RUNNING
+        return is_over and self.services.stores.releases.pending(self.project) is not None
 
     def wait(self, n_rounds: int = 1, *, within_s: float = _DONE_WITHIN_S) -> bool:
         """Wait until the rounds are done; return whether they were in time."""
@@ -160,6 +177,7 @@ class CaseRun:
         """Return the state of Label Studio and backend now."""
         tasks = self.testbed.tasks()
         rows = [(int(t["id"]), str(p["model_version"])) for t in tasks for p in t["predictions"]]
+        answers = [answer_of(p["result"]) for t in tasks for p in t["predictions"]]
         version = self.project.model_version
         served = {(int(t["id"]), version) for t in tasks if not t["total_annotations"]}
         labels = self.services.stores.tasks.human_labels(self.project.id)
@@ -167,16 +185,20 @@ class CaseRun:
             submitted=self.submitted,
             in_label_studio=self.testbed.human_labels(),
             in_backend={
-                label.annotation_id: (label.task_id, label_of(label.result)) for label in labels
+                label.annotation_id: (label.task_id, answer_of(label.result)) for label in labels
             },
             predictions=rows,
             n_paid_twice=self.testbed.llm.n_paid_twice,
-            is_completed=is_completed and served <= set(rows) and self.has_finished_round(),
+            is_completed=is_completed and served <= set(rows) and self.has_learned(),
             outcome=json.loads(json.dumps(self.outcome(tasks))) if is_comparable else None,
+            n_doubled_regions=sum(map(n_duplicates, answers)),
         )
 
     def outcome(self, tasks: list[dict[str, Any]]) -> dict[str, Any]:
-        """Return predictions, weak labels, queue and round as JSON, without versions and times."""
+        """Return predictions, weak labels, queue and round as JSON.
+
+        Left out is what differs by nature: versions, times, and ids of regions.
+        """
         project = self.project
         last = self.services.stores.rounds.history(project.id)[-1:]
         predictions = {
@@ -187,7 +209,7 @@ class CaseRun:
             for task in tasks
         }
         weak_labels = {
-            f"{label.example_id} {label.annotator}": list(label.probabilities)
+            f"{label.example_id} {label.annotator}": weak_answer(label)
             for label in self.services.stores.labels.weak_labels(project)
         }
         places = [[p.task_id, p.reason] for p in self.services.stores.releases.places(project)]
@@ -208,9 +230,9 @@ class Case:
         done: What is done, for the page.
         act: Runs the case to its end; returns whether the round was completed.
         snapshot: The databases that it starts from.
-        disk_mb: Size of a disk of its own for FREEAL_HOME; 0: none.
         is_comparable: Whether the round has the labels and seeds of the undisturbed one, so that
             its results must be equal.
+        has_own_disk: Whether FREEAL_HOME is on a small disk of its own.
     """
 
     name: str
@@ -218,7 +240,7 @@ class Case:
     act: Callable[[CaseRun], bool]
     snapshot: str = LABELED
     is_comparable: bool = True
-    disk_mb: int = 0
+    has_own_disk: bool = False
 
 
 @contextmanager
@@ -227,8 +249,10 @@ def open_case(testbed: Testbed, case: Case) -> Iterator[CaseRun]:
     home = testbed.folder / "cases" / case.name
     shutil.rmtree(home, ignore_errors=True)
     home.mkdir(parents=True)
-    with _own_disk(home, case.disk_mb):
+    disk_mb = _HOME_MB + testbed.kind.round_mb if case.has_own_disk else 0
+    with _own_disk(home, disk_mb):
         yield from _open_case(testbed, case, home)
+    shutil.rmtree(home / "models", ignore_errors=True)  # students take most of the disk
 
 
 def _open_case(testbed: Testbed, case: Case, home: Path) -> Iterator[CaseRun]:
@@ -275,6 +299,13 @@ def stored_keys(database: Path) -> set[bytes]:
     """Return the keys of a backend's cached LLM answers."""
     with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
         return {bytes(row[0]) for row in connection.execute("SELECT key FROM llm_answers")}
+
+
+def weak_answer(label: WeakLabel) -> list[Any] | None:
+    """Return a weak label's answer as JSON, with its probabilities; None for an abstention."""
+    if label.spans is not None:
+        return [label.confidence, *([s.start, s.end, s.label, s.probability] for s in label.spans)]
+    return None if label.abstention else list(label.probabilities)
 
 
 def _command_line(pid: int) -> str:

@@ -27,7 +27,6 @@ from benchmarks.faults.webhook_proxy import WebhookFault
 
 OUTAGE_S = 10.0
 N_KILLS = 20
-_DISK_BYTES = 1_000_000
 
 
 def undisturbed(run: CaseRun) -> bool:
@@ -43,8 +42,12 @@ def all_cases(seconds: float, seed: int) -> list[Case]:
     moments = [round(float(at), 2) for at in np.sort(rng.uniform(0, seconds, N_KILLS))]
     others = [round(float(at), 2) for at in rng.uniform(0, seconds, 6)]
     kills = [
-        Case(f"worker-{n}", f"worker killed after {at} s", partial(_killed, "worker", at))
-        for n, at in enumerate(moments, start=1)
+        Case("training-killed", "worker killed while the student is trained", _killed_in_training),
+        Case("release-killed", "worker killed while the round is published", _killed_in_release),
+        *(
+            Case(f"worker-{n}", f"worker killed after {at} s", partial(_killed, "worker", at))
+            for n, at in enumerate(moments, start=1)
+        ),
     ]
     web = [
         Case(f"web-{n}", f"web killed after {at} s", partial(_killed, "web", at))
@@ -92,6 +95,22 @@ def _killed(what: str, at_s: float, run: CaseRun) -> bool:
     run.start()
     _at(run, at_s)
     run.kill(what)
+    return run.wait()
+
+
+def _killed_in_training(run: CaseRun) -> bool:
+    return _killed_when(run, lambda: run.is_in_step("train"))
+
+
+def _killed_in_release(run: CaseRun) -> bool:
+    return _killed_when(run, run.is_releasing)
+
+
+def _killed_when(run: CaseRun, is_due: Callable[[], bool]) -> bool:
+    run.request_round()
+    run.start()
+    run.until(is_due)
+    run.kill("worker")
     return run.wait()
 
 
@@ -143,13 +162,7 @@ def _published(run: CaseRun) -> bool:
 def _released(run: CaseRun) -> bool:
     run.request_round()
     run.start()
-
-    def is_released() -> bool:
-        history = run.services.stores.rounds.history(run.project.id)
-        is_over = bool(history) and history[-1].state is not RoundState.RUNNING
-        return is_over and run.services.stores.releases.pending(run.project) is not None
-
-    run.until(is_released)
+    run.until(run.is_releasing)
     return _platform_gone(run)
 
 
@@ -206,7 +219,7 @@ def _disk_full(run: CaseRun) -> bool:
     command = serve_command(run.settings)
     unshare = shutil.which("unshare") or "unshare"
     mount = 'mount -t tmpfs -o size=$1 none "$2" && shift 2 && exec "$@"'
-    size = str(4 * _DISK_BYTES)
+    size = f"{run.testbed.kind.round_mb}m"
     argv = (unshare, "--mount", "sh", "-c", mount, "sh", size, str(folder), *command.argv)
     run.request_round()
     run.start(command=replace(command, argv=argv))

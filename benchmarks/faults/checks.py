@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,8 +21,9 @@ class FinalState:
         in_backend: Those that the backend holds.
         predictions: (task id, model version) of every prediction in Label Studio.
         n_paid_twice: Prompts sent to the LLM while their answer was in the database.
-        is_completed: Whether the round ended by itself.
+        is_completed: Whether the round ended by itself and learned its question.
         outcome: The round's results as a user sees them; None where not comparable.
+        n_doubled_regions: Regions that a prediction holds more than once.
     """
 
     submitted: HumanLabels
@@ -32,6 +33,7 @@ class FinalState:
     n_paid_twice: int
     is_completed: bool
     outcome: Mapping[str, Any] | None = None
+    n_doubled_regions: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,7 @@ def check(state: FinalState, undisturbed: Mapping[str, Any] | None) -> CaseResul
         is_completed=state.is_completed,
         n_lost=n_changed(state.submitted, state.in_label_studio)
         + n_changed(state.submitted, state.in_backend),
-        n_duplicated=n_duplicates(state.predictions),
+        n_duplicated=n_duplicates(state.predictions) + state.n_doubled_regions,
         n_paid_twice=state.n_paid_twice,
         is_equal=is_equal,
         differs_in=differs,
@@ -79,9 +81,9 @@ def n_changed(submitted: HumanLabels, held: HumanLabels) -> int:
     return sum(submitted.get(id_) != held.get(id_) for id_ in submitted.keys() | held.keys())
 
 
-def n_duplicates(predictions: Sequence[tuple[int, str]]) -> int:
-    """Return the number of predictions beyond one per task and version."""
-    return sum(n - 1 for n in Counter(predictions).values())
+def n_duplicates(found: Sequence[Hashable]) -> int:
+    """Return how many of the things are beyond the first of their kind."""
+    return len(found) - len(Counter(found))
 
 
 def differences(outcome: Mapping[str, Any], undisturbed: Mapping[str, Any]) -> tuple[str, ...]:

@@ -18,7 +18,6 @@ from benchmarks.faults.testbed import (
     WEB_URL,
     fill,
     half_requests,
-    result,
     serve_command,
     wait_for,
 )
@@ -26,7 +25,6 @@ from benchmarks.faults.wrong_answers import WrongAnswer
 
 _WRONG_S = 10.0
 _FULL_S = 10.0
-_DISK_MB = 256
 _N_SLOW = 200
 _MAX_HEALTH_S = 1.0
 _LATE_S = 60.0
@@ -69,14 +67,14 @@ def hostile_cases() -> list[Case]:
             "disk-worker",
             "disk full for 10 s while the worker labels",
             _disk_worker,
-            disk_mb=_DISK_MB,
+            has_own_disk=True,
         ),
         Case(
             "disk-web",
             "disk full for 10 s while the web process hears of an answer",
             _disk_web,
             is_comparable=False,
-            disk_mb=_DISK_MB,
+            has_own_disk=True,
         ),
         *(
             Case(
@@ -179,11 +177,9 @@ def _clock(shift: str, run: CaseRun) -> bool:
 
 def answer_last_task(run: CaseRun) -> int:
     """Label the last task as a person does; return the annotation's number."""
-    last = run.testbed.tasks()[-1]
-    path = f"/api/tasks/{last['id']}/annotations/"
-    number = run.testbed.call("POST", path, json={"result": result("Positive")})["id"]
+    number = run.testbed.submit(run.testbed.tasks()[-1])
     run.submitted = run.testbed.human_labels()
-    return int(number)
+    return number
 
 
 def is_known(run: CaseRun, number: int) -> bool:

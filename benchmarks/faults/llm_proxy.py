@@ -19,7 +19,10 @@ from typing import Any
 import requests
 
 from backend.domain.ports import Conversation, Decoding, Prompt
+from backend.labelstudio.label_config.reader import LabelConfigReader
 from backend.llm.client.cache import cache_keys
+from backend.llm.client.json_grammar import compact_grammar
+from backend.llm.span_answers import SpanFormat
 from benchmarks.faults.http_server import HttpServer
 from benchmarks.faults.wrong_answers import WrongAnswer, spoiled
 
@@ -33,13 +36,15 @@ _PROMPT_FIELDS = ("prompt", "messages")
 class LLMProxy:
     """An OpenAI-compatible proxy in front of a real or scripted server.
 
-    `database` is the current backend's database, `upstream` the server's base URL. With `is_live`
-    recorded prompts go there too; while `is_down` connections are cut, and while `wrong` is set
-    answers come spoiled with status 200; `n_spoiled` counts them.
+    `label_config` is the project's: its questions tell the JSON schemas that the backend holds
+    answers to, which it sends as grammars. `database` is the current backend's database, `upstream`
+    the server's base URL. With `is_live` recorded prompts go there too; while `is_down` connections
+    are cut, and while `wrong` is set answers come spoiled with status 200; `n_spoiled` counts them.
     """
 
-    def __init__(self, *, port: int, recording: Path) -> None:
+    def __init__(self, *, port: int, recording: Path, label_config: str = "") -> None:
         self.upstream = ""
+        self._schemas = _schemas(label_config) if label_config else {}
         self.database: Path | None = None
         self.is_live = self.is_down = False
         self.wrong: WrongAnswer | None = None
@@ -110,7 +115,8 @@ class LLMProxy:
         prompts = _prompts(body[field])
         self._count(path, body, [_prompt(prompt) for prompt in prompts])
         rest = {key: value for key, value in body.items() if key != field}
-        names = [_name(path, rest, json.dumps(prompt)) for prompt in prompts]
+        route = path.removesuffix("/batch")  # an answer is the same in a list and by itself
+        names = [_name(route, rest, json.dumps(prompt)) for prompt in prompts]
         missing = [
             at for at, name in enumerate(names) if self.is_live or name not in self._recorded
         ]
@@ -153,7 +159,7 @@ class LLMProxy:
 
     def _count(self, path: str, body: Mapping[str, Any], prompts: Sequence[Prompt]) -> None:
         """Count the prompts, and those whose answer is in the backend's database already."""
-        keys = _cache_keys(path, body, prompts)
+        keys = _cache_keys(path, body, prompts, self._schemas)
         stored = _stored(self.database, keys) if self.database else set()
         with self._lock:
             self.keys |= set(keys)
@@ -161,8 +167,11 @@ class LLMProxy:
             self.n_paid_twice += sum(key in stored for key in keys)
 
 
-def _cache_keys(path: str, body: Mapping[str, Any], prompts: Sequence[Prompt]) -> list[bytes]:
-    """Return the backend's cache keys of a request's prompts."""
+def _cache_keys(
+    path: str, body: Mapping[str, Any], prompts: Sequence[Prompt], schemas: Mapping[str, str]
+) -> list[bytes]:
+    """Return the backend's cache keys of a request's prompts; `schemas` are from `_schemas`."""
+    held = body.get("structured_outputs", {})
     token_ids = tuple(body.get("logprob_token_ids", ()))
     is_chat = path.startswith("/v1/chat")
     n_top = body.get("top_logprobs" if is_chat else "logprobs") or 0
@@ -172,10 +181,19 @@ def _cache_keys(path: str, body: Mapping[str, Any], prompts: Sequence[Prompt]) -
         token_ids=token_ids,
         seed=body.get("seed"),
         stop=tuple(body.get("stop", ())),
-        choices=tuple(body.get("structured_outputs", {}).get("choice", ())),
+        choices=tuple(held.get("choice", ())),
+        json_schema=schemas.get(held.get("grammar") or json.dumps(held.get("json"))),
         n_logprobs=0 if token_ids else int(n_top),
     )
     return cache_keys(str(body.get("model", "")), prompts, decoding)
+
+
+def _schemas(label_config: str) -> dict[str, str]:
+    """Return the JSON schemas of answers about a config's spans, by themselves and as grammars."""
+    schema = LabelConfigReader(lambda url, _: url).read_schema(label_config)
+    texts = [SpanFormat(q).json_schema() for q in schema.questions if q.kind.has_spans]
+    grammars = {compact_grammar(json.loads(text)) or text: text for text in texts}
+    return grammars | {text: text for text in texts}
 
 
 def _stored(database: Path, keys: Sequence[bytes]) -> set[bytes]:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from benchmarks.datasets import read_rows
 from benchmarks.faults.case_run import Case, open_case, stored_keys
 from benchmarks.faults.cases import all_cases, undisturbed
 from benchmarks.faults.checks import CaseResult, check
+from benchmarks.faults.project_kinds import KINDS
 from benchmarks.faults.testbed import Testbed, open_testbed
 from benchmarks.report import Report, measured_commit
 
@@ -30,6 +30,7 @@ class FaultsRun:
         folder: Keeps the testbed between runs.
         out: The report; a run adds the cases that it lacks.
         llm: URL of an LLM server, "scripted" or "embedded".
+        question: Name of the kind of project.
         n_texts: Number of texts in the pool.
         seed: Draws the faults' moments.
         minutes: Limit on the run; 0: none.
@@ -39,6 +40,7 @@ class FaultsRun:
     folder: Path
     out: Path
     llm: str
+    question: str = "choice"
     n_texts: int = 80
     seed: int = 0
     minutes: float = 0.0
@@ -53,18 +55,24 @@ class FaultsRun:
 def run(report: Report, config: FaultsRun, *, console: Console) -> None:
     """Run the cases that the report lacks; write it after each."""
     started = time.monotonic()
-    rows = _earlier(config)
+    rows, undisturbed_s = _earlier(config)
+    played = {row["case"] for row in rows if row["question"] == config.question}
     with open_testbed(
-        config.folder, console, n_texts=config.n_texts, llm=config.llm, rows=read_rows(None)
+        config.folder / config.question,
+        console,
+        kind=KINDS[config.question],
+        n_texts=config.n_texts,
+        llm=config.llm,
     ) as testbed:
         baseline = _undisturbed_outcome(testbed)
-        report.notes["undisturbed_s"] = baseline["seconds"]
+        report.notes["undisturbed_s"] = undisturbed_s | {config.question: baseline["seconds"]}
         for case in all_cases(float(baseline["seconds"]), config.seed):
-            if case.name in {row["case"] for row in rows} or not _is_wanted(case, config.only):
+            if case.name in played or not _is_wanted(case, config.only):
                 continue
             if config.minutes and time.monotonic() - started > 60 * config.minutes:
                 break
-            rows.append(_run_case(testbed, case, baseline["outcome"]))
+            row = _run_case(testbed, case, baseline["outcome"])
+            rows.append({"question": config.question} | row)
             console.print(rows[-1])
             report.results = summary(rows)
             report.write(config.out)
@@ -73,6 +81,11 @@ def run(report: Report, config: FaultsRun, *, console: Console) -> None:
 
 def summary(rows: list[Row]) -> dict[str, Any]:
     """Return the report's results: totals, and a row per case."""
+    return {**totals(rows), "cases": rows}
+
+
+def totals(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Return counts over cases."""
     return {
         "n_cases": len(rows),
         "n_completed": sum(row["is_completed"] for row in rows),
@@ -81,7 +94,6 @@ def summary(rows: list[Row]) -> dict[str, Any]:
         "n_paid_twice": sum(row["n_paid_twice"] for row in rows),
         "n_compared": sum(row["equals_undisturbed"] is not None for row in rows),
         "n_different": sum(row["equals_undisturbed"] is False for row in rows),
-        "cases": rows,
     }
 
 
@@ -141,11 +153,14 @@ def _row(case: Case, result: CaseResult, seconds: float, notes: list[str]) -> Ro
     }
 
 
-def _earlier(config: FaultsRun) -> list[Row]:
+def _earlier(config: FaultsRun) -> tuple[list[Row], dict[str, float]]:
+    """Return the rows of a report with the same parameters, and its undisturbed seconds."""
     if not config.out.exists():
-        return []
+        return [], {}
     report = json.loads(config.out.read_text(encoding="utf-8"))
-    return list(report["results"]["cases"]) if report["parameters"] == config.parameters() else []
+    if report["parameters"] != config.parameters():
+        return [], {}
+    return list(report["results"]["cases"]), dict(report["notes"]["undisturbed_s"])
 
 
 def _is_wanted(case: Case, only: tuple[str, ...]) -> bool:

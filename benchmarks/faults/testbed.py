@@ -37,13 +37,12 @@ from backend.supervise import web_command
 from benchmarks.faults.checks import HumanLabels
 from benchmarks.faults.llm_proxy import LLMProxy
 from benchmarks.faults.platform_proxy import PlatformProxy
-from benchmarks.faults.scripted_llm import ScriptedSentimentLLM
+from benchmarks.faults.project_kinds import AnsweredText, ProjectKind, answer_of
 from benchmarks.faults.webhook_proxy import WebhookProxy
 
 LLM_PORT, WEBHOOK_PORT, WEB_PORT, LABEL_STUDIO_PORT, VLLM_PORT = 18611, 18612, 18613, 18614, 18615
 PLATFORM_PORT = 18616
 WEB_URL = f"http://127.0.0.1:{WEB_PORT}"
-CONFIG = (PROJECT_FOLDER / "backend/launcher/sample/reviews.xml").read_text(encoding="utf-8")
 UNLABELED, LABELED = "unlabeled", "labeled"
 SCRIPTED, EMBEDDED = "scripted", "embedded"
 N_SUBMITTED, N_CHANGED, N_DELETED = 12, 2, 1
@@ -65,7 +64,8 @@ class Testbed:
     webhooks: WebhookProxy
     platform: PlatformProxy
     settings: Settings
-    rows: Sequence[Mapping[str, str]]
+    kind: ProjectKind
+    texts: Sequence[AnsweredText]
     owns_vllm: bool = False
     vllm: ChildProcess | None = None
     project: int = 0
@@ -95,28 +95,28 @@ class Testbed:
 
     def submit_human_labels(self) -> None:
         """Submit gold labels of the first tasks, change some and delete some."""
-        labels = {row["text"]: row["label"] for row in self.rows}
-        numbers = []
-        for task in self.tasks()[:N_SUBMITTED]:
-            label = labels[task["data"]["text"]]
-            path = f"/api/tasks/{task['id']}/annotations/"
-            numbers.append(self.call("POST", path, json={"result": result(label)})["id"])
+        numbers = [self.submit(task) for task in self.tasks()[:N_SUBMITTED]]
         for number in numbers[:N_CHANGED]:
             self.change(number)
         for number in numbers[-N_DELETED:]:
             self.call("DELETE", f"/api/annotations/{number}/")
 
+    def submit(self, task: Mapping[str, Any]) -> int:
+        """Submit a task's gold label; return the annotation's number."""
+        gold = next(each.gold for each in self.texts if each.text == task["data"]["text"])
+        path = f"/api/tasks/{task['id']}/annotations/"
+        return int(self.call("POST", path, json={"result": gold})["id"])
+
     def change(self, number: int) -> None:
-        """Change an annotation to the other label."""
+        """Change an annotation to another label."""
         path = f"/api/annotations/{number}/"
-        before = label_of(self.call("GET", path)["result"])
-        other = "Negative" if before == "Positive" else "Positive"
-        self.call("PATCH", path, json={"result": result(other)})
+        before = self.call("GET", path)["result"]
+        self.call("PATCH", path, json={"result": self.kind.altered(before)})
 
     def human_labels(self) -> HumanLabels:
         """Return the annotations that Label Studio holds now."""
         return {
-            int(annotation["id"]): (int(task["id"]), label_of(annotation["result"]))
+            int(annotation["id"]): (int(task["id"]), answer_of(annotation["result"]))
             for task in self.tasks()
             for annotation in task["annotations"]
             if not annotation["was_cancelled"]
@@ -148,22 +148,24 @@ class Testbed:
 
 @contextmanager
 def open_testbed(
-    folder: Path, console: Console, *, n_texts: int, llm: str, rows: Sequence[Mapping[str, str]]
+    folder: Path, console: Console, *, kind: ProjectKind, n_texts: int, llm: str
 ) -> Iterator[Testbed]:
     """Start Label Studio and both proxies in a folder that may have been used before.
 
     Args:
         folder: Keeps Label Studio, snapshots and the LLM's recorded answers.
         console: Shows the servers' progress.
+        kind: The project's config and texts.
         n_texts: Number of texts in the project.
         llm: URL of a running LLM server; SCRIPTED: a scripted one; EMBEDDED: a vLLM to start.
-        rows: Texts with gold labels.
     """
     folder.mkdir(parents=True, exist_ok=True)
     _link_environments(folder)
-    proxy = LLMProxy(port=LLM_PORT, recording=folder / "answers.json")
+    texts = kind.texts(n_texts)
+    recording = folder / "answers.json"
+    proxy = LLMProxy(port=LLM_PORT, recording=recording, label_config=kind.config)
     webhooks = WebhookProxy(port=WEBHOOK_PORT, web_url=WEB_URL)
-    scripted = ScriptedSentimentLLM(rows[:n_texts]) if llm == SCRIPTED else None
+    scripted = kind.scripted_llm(texts) if llm == SCRIPTED else None
     proxy.upstream = scripted.url if scripted else llm
     platform = PlatformProxy(port=PLATFORM_PORT)
     with (
@@ -175,18 +177,6 @@ def open_testbed(
         label_studio = start_label_studio(processes, port=LABEL_STUDIO_PORT)
         label_studio.wait(processes)
         platform.upstream, platform.token = label_studio.url, label_studio.credentials.token
-        settings = Settings(
-            port=WEB_PORT,
-            backend_url=webhooks.url,
-            label_studio_url=platform.url,
-            label_studio_api_key=Secret(label_studio.credentials.token),
-            llm_base_url=proxy.base_url,
-            round_every=0,
-            student_recipe="probe",
-            sync_interval_s=1.0,
-            annotate_chunk=16,
-            publish_chunk=16,
-        )
         testbed = Testbed(
             folder,
             console,
@@ -195,14 +185,45 @@ def open_testbed(
             proxy,
             webhooks,
             platform,
-            settings,
-            rows[:n_texts],
+            _settings((proxy, webhooks, platform), student_model=_encoder(folder, kind, texts)),
+            kind,
+            texts,
         )
         if llm == EMBEDDED:
             testbed.owns_vllm = True
             testbed.start_vllm()
         _prepare(testbed)
         yield testbed
+
+
+def _settings(
+    proxies: tuple[LLMProxy, WebhookProxy, PlatformProxy], *, student_model: str
+) -> Settings:
+    """Return the settings of a backend behind the proxies."""
+    llm, webhooks, platform = proxies
+    return Settings(
+        port=WEB_PORT,
+        backend_url=webhooks.url,
+        label_studio_url=platform.url,
+        label_studio_api_key=Secret(platform.token),
+        llm_base_url=llm.base_url,
+        round_every=0,
+        student_model=student_model,
+        student_recipe="probe",
+        sync_interval_s=1.0,
+        annotate_chunk=16,
+        publish_chunk=16,
+    )
+
+
+def _encoder(folder: Path, kind: ProjectKind, texts: Sequence[AnsweredText]) -> str:
+    """Return the folder of the encoder that rounds fine-tune, "" where they fine-tune none."""
+    if kind.save_encoder is None:
+        return ""
+    encoder = folder / "encoder"
+    if not encoder.exists():
+        kind.save_encoder(encoder, [each.text for each in texts])
+    return str(encoder)
 
 
 def _link_environments(folder: Path) -> None:
@@ -232,9 +253,9 @@ def _prepare(testbed: Testbed) -> None:
     testbed.processes.wait_ready(web, url=f"{WEB_URL}/health", deadline_s=_READY_S)
     token = testbed.label_studio.credentials.token
     with closing(LabelStudioAdmin(testbed.label_studio.url, token)) as admin:
-        testbed.project = admin.create_project("Faults", CONFIG)
+        testbed.project = admin.create_project("Faults", testbed.kind.config)
         admin.connect_backend(testbed.project, testbed.webhooks.url, "FreeAL")
-        admin.import_tasks(testbed.project, [{"text": row["text"]} for row in testbed.rows])
+        admin.import_tasks(testbed.project, [{"text": each.text} for each in testbed.texts])
     _save_snapshot(testbed, home, UNLABELED)
     testbed.submit_human_labels()
     time.sleep(2.0)  # for the last webhooks
@@ -268,18 +289,6 @@ def serve_command(settings: Settings) -> Command:
         folder=PROJECT_FOLDER,
         environment=replace(settings, home=settings.home.absolute()).to_env(),
     )
-
-
-def result(label: str) -> list[dict[str, Any]]:
-    """Return an annotation's result with one choice."""
-    value = {"choices": [label]}
-    return [{"from_name": "sentiment", "to_name": "text", "type": "choices", "value": value}]
-
-
-def label_of(regions: Sequence[Mapping[str, Any]]) -> str | None:
-    """Return the first choice of a result."""
-    found = [region["value"]["choices"][0] for region in regions if "choices" in region["value"]]
-    return str(found[0]) if found else None
 
 
 def wait_for(condition: Callable[[], bool], *, within_s: float) -> bool:

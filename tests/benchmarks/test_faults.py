@@ -66,6 +66,10 @@ def test_two_predictions_of_one_version_are_duplicates_and_of_two_versions_are_n
     assert not result.is_clean
 
 
+def test_a_region_that_a_prediction_holds_twice_is_a_duplicate():
+    assert check(replace(STATE, n_doubled_regions=1), OUTCOME).n_duplicated == 1
+
+
 def test_another_outcome_is_reported_with_the_part_that_differs():
     result = check(replace(STATE, outcome={**OUTCOME, "weak_labels": {"10": 0.50001}}), OUTCOME)
     assert result.is_equal is False
@@ -83,6 +87,7 @@ def test_a_round_that_did_not_end_is_not_clean():
 
 def row(name, **changes):
     good = {
+        "question": "choice",
         "case": name,
         "done": "nothing",
         "notes": [],
@@ -97,17 +102,21 @@ def row(name, **changes):
     return good | changes
 
 
-def test_the_page_shows_every_case_and_every_loss():
-    rows = [row("good"), row("bad", n_lost=2, equals_undisturbed=False, differs_in=["weak_labels"])]
+def page_of(*rows):
     report = {
         "benchmark": "faults",
         "commit": "abc",
         "parameters": {"llm": "scripted", "n_texts": 80, "seed": 0},
         "machine": {"cores": 2, "processor": "x"},
-        "notes": {"undisturbed_s": 30.0},
-        "results": summary(rows),
+        "notes": {"undisturbed_s": {"choice": 30.0, "spans": 60.0}},
+        "results": summary(list(rows)),
     }
-    page = faults_page(report, "faults.json")
+    return faults_page(report, "faults.json")
+
+
+def test_the_page_shows_every_case_and_every_loss():
+    bad = row("bad", n_lost=2, equals_undisturbed=False, differs_in=["weak_labels"])
+    page = page_of(row("good"), bad)
     assert "| `bad` | nothing | yes | **2** | 0 | 0 | **no** | 1.0 |" in page
     assert "| `good` | nothing | yes | 0 | 0 | 0 | equal | 1.0 |" in page
     assert "| human labels lost or altered | 2 |" in page
@@ -115,6 +124,17 @@ def test_the_page_shows_every_case_and_every_loss():
     assert "The LLM server is scripted" in page
     assert "cases were not run" in page
     assert "`worker-20`" in page
+    assert "No case was played with `--question` `spans`" in page
+
+
+def test_the_page_counts_each_kind_of_project_by_itself():
+    cases = [row("web-1"), row("web-2", n_lost=1), row("web-1", question="spans", n_lost=4)]
+    page = page_of(*cases)
+    assert "| human labels lost or altered | 1 | 4 |" in page
+    choice, spans = page.index("## A single choice"), page.index("## Entities")
+    assert choice < page.index("| `web-2` |") < spans
+    assert spans < page.index("took 60.0 s")
+    assert "No case was played" not in page
 
 
 def test_kills_are_spread_over_the_round_and_are_the_same_for_a_seed():
