@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import pdtr
 
+_DELTA = 0.05
 _N_THRESHOLDS = 20  # each at another share of the labels
 _PRIOR_RIGHT = 0.5
 _OVERCONFIDENCE = 1.5  # confidences are expected to promise this much too little error
@@ -56,7 +57,7 @@ def accept_rule(
     confidences: NDArray[np.floating],
     *,
     max_error: float = 0.05,
-    delta: float = 0.05,
+    delta: float = _DELTA,
     n_unknown: int = 0,
 ) -> AcceptRule:
     """Return the lowest threshold above which errors are at most `max_error`, with a guarantee.
@@ -87,26 +88,23 @@ def accept_rule(
     if not (0 < max_error < 1 and 0 < delta < 1):
         raise ValueError(f"max_error {max_error} and delta {delta} must lie between 0 and 1")
     promise = _Promise(max_error, delta)
-    steps = list(_steps(checked, confidences, n_unknown, promise))
-    first = max(steps, key=lambda step: step.chance, default=None)
-    if first is None or first.n_allowed < 0:
+    last = _last_tested(checked, confidences, n_unknown, promise)
+    if last is None:
         reason = _why_untested(checked, confidences, promise)
         return AcceptRule(None, 0, len(checked), 0, 1.0, max_error, delta, reason)
-    passed = list(takewhile(lambda step: step.is_passed, steps[steps.index(first) :]))
-    last = passed[-1] if passed else first
     n_more = promise.bound(last.n_wrong, last.n_checked, last.n_texts)
     bound = min(1.0, n_more / last.n_labels)
     share = f"{last.n_wrong} of {last.n_checked} holdout labels at or above {last.threshold:.2f}"
     reason = f"{share} are wrong, so up to {bound:.1%} of such labels may be"
     return AcceptRule(
-        last.threshold if passed else None,
-        last.n_labels if passed else 0,
+        last.threshold if last.is_passed else None,
+        last.n_labels if last.is_passed else 0,
         last.n_checked,
         last.n_wrong,
         bound,
         max_error,
         delta,
-        reason if passed else f"{reason}; {max_error:.0%} was asked for",
+        reason if last.is_passed else f"{reason}; {max_error:.0%} was asked for",
     )
 
 
@@ -136,7 +134,7 @@ def expected_accepted(
     start = np.clip(start, 0, len(known) - n_near)
     n_right = sums[start + n_near] - sums[start]
     chance = (n_right + _PRIOR_WEIGHT * confidences) / (n_near + _PRIOR_WEIGHT)
-    counts = []
+    promise, counts = _Promise(max_error, _DELTA), []
     for _ in range(n_draws):
         rows = rng.choice(len(confidences), n_more, replace=False)
         drawn = CheckedLabels(
@@ -144,8 +142,8 @@ def expected_accepted(
             np.r_[checked.is_right, rng.random(n_more) < chance[rows]],
         )
         n_left = max(0, n_unknown - n_more)
-        found = accept_rule(drawn, confidences, max_error=max_error, n_unknown=n_left)
-        counts.append(found.n_accepted)
+        last = _last_tested(drawn, confidences, n_left, promise)
+        counts.append(last.n_labels if last and last.is_passed else 0)
     return float(np.mean(counts))
 
 
@@ -203,6 +201,21 @@ class _Step:
         return self.n_wrong <= self.n_allowed
 
 
+def _last_tested(
+    checked: CheckedLabels,
+    confidences: NDArray[np.floating],
+    n_unknown: int,
+    promise: _Promise,
+) -> _Step | None:
+    """Return the last threshold that passed, else the first one, which failed; None: no test."""
+    steps = list(_steps(checked, confidences, n_unknown, promise))
+    first = max(steps, key=lambda step: step.chance, default=None)
+    if first is None or first.n_allowed < 0:
+        return None
+    passed = list(takewhile(lambda step: step.is_passed, steps[steps.index(first) :]))
+    return passed[-1] if passed else first
+
+
 def _steps(
     checked: CheckedLabels,
     confidences: NDArray[np.floating],
@@ -234,12 +247,16 @@ def _why_untested(
     n_labels = len(confidences)
     if not n_labels:
         return "there is no label that could be accepted"
-    n_more, n = int(promise.max_error * n_labels) + 1, 1
-    while not promise.excludes(0, n, n_labels + n, n_more):
-        n += 1
+    n_more, low, high = int(promise.max_error * n_labels) + 1, 0, 1
+    while not promise.excludes(0, high, n_labels + high, n_more):
+        low, high = high, 2 * high
+    while high - low > 1:  # the more answers are right, the more is excluded
+        middle = (low + high) // 2
+        is_enough = promise.excludes(0, middle, n_labels + middle, n_more)
+        low, high = (low, middle) if is_enough else (middle, high)
     return (
-        f"{len(checked)} holdout answers; no error in {n} is the least that can promise an error "
-        f"rate of {promise.max_error:.0%}"
+        f"{len(checked)} holdout answers; no error in {high} is the least that can promise an "
+        f"error rate of {promise.max_error:.0%}"
     )
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from itertools import product
 
 import numpy as np
 import pytest
 
+from backend.evaluation import selective_prediction
 from backend.evaluation.selective_prediction import CheckedLabels, accept_rule, expected_accepted
 
 
@@ -159,3 +161,36 @@ def test_what_people_took_out_of_the_pool_cannot_break_the_promise():
         if rule.threshold is not None:
             n_broken += (~is_right[left][confidences[left] >= rule.threshold]).mean() > 0.05
     assert n_broken <= 15
+
+
+@pytest.mark.parametrize(
+    ("n_labels", "max_error"), [(1, 0.05), (20, 0.2), (150, 0.05), (300, 0.01)]
+)
+def test_the_least_number_of_right_answers_that_can_certify_is_told(n_labels, max_error):
+    confidences = np.full(n_labels, 0.99)
+
+    def ruled(n_right):
+        checked = CheckedLabels(np.full(n_right, 0.99), np.ones(n_right, dtype=bool))
+        return accept_rule(checked, confidences, max_error=max_error)
+
+    n_least = int(re.search(r"no error in (\d+) is the least", ruled(0).reason)[1])
+    assert ruled(n_least).n_accepted == n_labels
+    assert ruled(n_least - 1).n_accepted == 0
+
+
+def test_a_forecast_is_made_without_the_words_of_its_rules(monkeypatch):
+    tests = []
+    excludes = selective_prediction._Promise.excludes
+
+    def counted(self, *counts):
+        tests.append(counts)
+        return excludes(self, *counts)
+
+    monkeypatch.setattr(selective_prediction._Promise, "excludes", counted)
+    checked = CheckedLabels(np.full(2, 0.9), np.ones(2, dtype=bool))
+    confidences, rng = np.full(36, 0.9), np.random.default_rng(0)
+    assert expected_accepted(checked, confidences, 2, rng=rng, max_error=0.01) == 0
+    assert len(tests) <= 20  # one threshold a draw
+    tests.clear()
+    assert "is the least" in accept_rule(checked, confidences, max_error=0.01).reason
+    assert len(tests) < 40  # of thousands of numbers
