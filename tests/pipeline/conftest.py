@@ -61,8 +61,10 @@ from backend.pipeline.tabs import TabKeeper
 from backend.store import Stores
 from tests.conftest import SENTIMENT
 from tests.fakes import OWN_ADDRESS, FakePlatform, FakeSmallModel, FakeTabs, FakeTagger
+from tests.pipeline.snapshots import Setups
 
 CHUNK = 4
+_SETUPS = Setups()
 LARGE_CHUNK = 10  # for 30 texts and more: three chunks say what eight do, and sooner
 
 
@@ -269,6 +271,7 @@ class House:
         make_strategy: MakeStrategy = lambda asked: ActiveLLMStrategy(),
         paraphrases: Paraphrases | None = None,
     ) -> None:
+        self._labels_by = (chunk, manages_queue, orders_queue)
         self.stores = stores
         self.projects, self.tasks, self.labels = stores.projects, stores.tasks, stores.labels
         self.releases, self.rounds, self.jobs = stores.releases, stores.rounds, stores.jobs
@@ -389,6 +392,29 @@ class House:
         project_id = self.platform.projects[number].info.id
         self.events.connect(project_id, label_config)
         return project_id
+
+    def labeled(
+        self,
+        n_texts: int,
+        label_config: str = SENTIMENT,
+        *,
+        text_of: Callable[[int], str] = lambda i: f"{'good' if i % 2 else 'bad'} {i}",
+    ) -> ProjectId:
+        """Make a project that is connected and labeled: the only one here.
+
+        One that another test has labeled in the same way is taken over as it was then.
+        """
+        annotator = {**vars(self.annotator), "asked": [], "shots": []}
+        annotators = (repr(annotator), repr(vars(self.similarity)))
+        texts = tuple(map(text_of, range(n_texts)))
+
+        def set_up() -> ProjectId:
+            project_id = self.connected(n_texts, label_config, text_of=text_of)
+            self.prelabel(project_id)
+            return project_id
+
+        key = (label_config, texts, annotators, self._labels_by)
+        return _SETUPS.project(self, key, set_up)
 
     def prelabel(self, project_id: ProjectId, steps: PlainSteps | None = None) -> PlainSteps:
         steps = self.equip(steps or PlainSteps())

@@ -1,17 +1,18 @@
-"""Keep a house's database and Label Studio, to begin other tests where a long setup ended."""
+"""Keep a database and what Label Studio holds, to begin other tests where a long setup ended."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
 
 from backend.domain.projects import ProjectId
+from backend.store import Stores
 from backend.store.tables import metadata
-from tests.pipeline.conftest import House
+from tests.fakes import FakePlatform
 
 _NUMBERED = ("events", "id")
 """Table and column that the database numbers itself."""
@@ -27,9 +28,9 @@ class Snapshot:
     last_id: int
 
     @classmethod
-    def take(cls, house: House, project_id: ProjectId) -> Snapshot:
-        """Copy what the house has stored."""
-        with house.projects._db.read() as connection:
+    def take(cls, project_id: ProjectId, stores: Stores, platform: FakePlatform) -> Snapshot:
+        """Copy all that is stored."""
+        with stores.projects._db.read() as connection:
             rows = {
                 table: [
                     {name: v for name, v in row.items() if (table.name, name) != _NUMBERED}
@@ -37,26 +38,28 @@ class Snapshot:
                 ]
                 for table in metadata.sorted_tables
             }
-        platform = house.platform
         return cls(project_id, rows, copy.deepcopy(platform.projects), platform._last_id)
 
-    def put_in(self, house: House) -> None:
-        """Store all of it in a house without rows."""
-        with house.projects._db.write() as connection:
+    def restore(self, stores: Stores, platform: FakePlatform) -> None:
+        """Store all of it where nothing is stored."""
+        with stores.projects._db.write() as connection:
             for table, rows in self.rows.items():
                 if rows:
                     connection.execute(sa.insert(table), rows)
-        house.platform.projects = copy.deepcopy(self.projects)
-        house.platform._last_id = self.last_id
+        platform.projects = copy.deepcopy(self.projects)
+        platform._last_id = self.last_id
 
 
-class Setups(dict[Any, Snapshot]):
+@dataclass(frozen=True)
+class Setups:
     """What was set up once, by what tells one setup from others."""
 
-    def project(self, house: House, key: Any, set_up: Callable[[], ProjectId]) -> ProjectId:
-        """Return a project that is as `set_up` leaves it, which is called for the first one."""
-        if key in self:
-            self[key].put_in(house)
+    known: dict[Hashable, Snapshot] = field(default_factory=dict)
+
+    def project(self, house: Any, key: Hashable, set_up: Callable[[], ProjectId]) -> ProjectId:
+        """Return a project of an empty house that is as `set_up` leaves it; called once a key."""
+        if key in self.known:
+            self.known[key].restore(house.stores, house.platform)
         else:
-            self[key] = Snapshot.take(house, set_up())
-        return self[key].project_id
+            self.known[key] = Snapshot.take(set_up(), house.stores, house.platform)
+        return self.known[key].project_id

@@ -42,18 +42,9 @@ def answer(house, project_id, ids, *, is_right=True) -> None:
     house.prelabel(project_id)
 
 
-def labeled_project(house):
-    def set_up():
-        project_id = house.connected(N_TASKS)
-        house.prelabel(project_id)
-        return project_id
-
-    return _SETUPS.project(house, "labeled", set_up)
-
-
 def certified_project(house, *, n_answers=N_ANSWERS):
     def set_up():
-        project_id = labeled_project(house)
+        project_id = house.labeled(N_TASKS)
         answer(house, project_id, holdout(house, project_id)[:n_answers])
         return project_id
 
@@ -88,7 +79,7 @@ def test_what_the_holdout_certifies_is_told_and_stays_an_open_task_in_the_holdou
 
 
 def test_only_the_beginning_of_the_random_order_is_a_random_sample(house):
-    project_id = labeled_project(house)
+    project_id = house.labeled(N_TASKS)
     answer(house, project_id, holdout(house, project_id)[1:N_ANSWERS])
     report, row = at(house, project_id, 0.2)
     assert (report["n_checked"], row["n_certified"]) == (0, 0)
@@ -103,7 +94,7 @@ def test_no_more_answers_are_expected_than_the_holdout_has_tasks(house):
 
 
 def test_a_skipped_task_of_the_holdout_counts_as_wrong(house):
-    project_id = labeled_project(house)
+    project_id = house.labeled(N_TASKS)
     first, *others = holdout(house, project_id)[:N_ANSWERS]
     house.platform.annotate(first, [], was_cancelled=True)
     answer(house, project_id, others)

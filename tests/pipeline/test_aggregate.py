@@ -25,8 +25,7 @@ def fused(house, project):
 
 @pytest.mark.parametrize(("decided", "is_kept"), [(("sentiment",), True), ((), False)])
 def test_a_label_changes_by_a_new_fit_only_where_no_round_decided(house, decided, is_kept):
-    project_id = house.connected(30)
-    house.prelabel(project_id)
+    project_id = house.labeled(30)
     project = house.projects.get(project_id)
     first, label = next(iter(fused(house, project).items()))
     turned = replace(label, probabilities=label.probabilities[::-1])
@@ -40,8 +39,7 @@ def test_a_label_changes_by_a_new_fit_only_where_no_round_decided(house, decided
 
 
 def test_people_change_it_nevertheless(house):
-    project_id = house.connected(30)
-    house.prelabel(project_id)
+    project_id = house.labeled(30)
     project = house.projects.get(project_id)
     first, label = next(iter(fused(house, project).items()))
     house.labels.save(project, [replace(label, probabilities=label.probabilities[::-1])], [])

@@ -18,6 +18,9 @@ from backend.pipeline.origins import (
 )
 from tests.pipeline.conftest import LARGE_CHUNK, FakeEncoder, House, KilledHere, PlainSteps
 from tests.pipeline.people import people_answer
+from tests.pipeline.snapshots import Setups
+
+_SETUPS = Setups()
 
 
 @pytest.fixture
@@ -28,11 +31,15 @@ def house(stores) -> House:
 def labelled_by(house, llm: str, *, is_wrong: bool, n_people: int = 24) -> ProjectId:
     """A project that one LLM labelled, and of which people answered a part."""
     house.annotator.llm, house.annotator.contradicts = llm, is_wrong
-    project_id = house.connected(40)
-    house.prelabel(project_id)
-    people_answer(house, project_id, n_people)
-    house.prelabel(project_id)
-    return project_id
+
+    def set_up() -> ProjectId:
+        project_id = house.labeled(40)
+        people_answer(house, project_id, n_people)
+        house.prelabel(project_id)
+        return project_id
+
+    key = (llm, is_wrong, n_people, house.similarity.is_silent, house.similarity.contradicts)
+    return _SETUPS.project(house, key, set_up)
 
 
 def serve_now(house, llm: str, *, is_wrong: bool = False) -> None:

@@ -19,8 +19,7 @@ def house(stores, tmp_path) -> House:
 
 
 def test_everything_is_written_with_its_source(house, tmp_path):
-    project_id = house.connected(N_TEXTS)
-    house.prelabel(project_id)
+    project_id = house.labeled(N_TEXTS)
     answered = people_answer(house, project_id, 12)
     house.round(project_id)
     exported = house.exporter.export(house.projects.get(project_id), tmp_path / "out")
@@ -40,7 +39,6 @@ def test_everything_is_written_with_its_source(house, tmp_path):
 
 
 def test_before_the_first_round_there_is_no_model(house, tmp_path):
-    project_id = house.connected(N_TEXTS)
-    house.prelabel(project_id)
+    project_id = house.labeled(N_TEXTS)
     exported = house.exporter.export(house.projects.get(project_id), tmp_path / "out")
     assert (exported.n_rows, exported.model) == (N_TEXTS, None)

@@ -36,8 +36,7 @@ def reader_of(house) -> IssueReader:
 
 
 def test_errors_are_ranked_and_stand_until_the_question_changes(house):
-    project_id = house.connected(6)
-    house.prelabel(project_id)
+    project_id = house.labeled(6)
     project = house.projects.get(project_id)
     first, second, *_ = house.tasks.ids(project_id)
     save_issues(house.stores, project, [issue(first, 0.5), issue(second, 0.9), issue(99_999, 0.8)])
@@ -48,8 +47,7 @@ def test_errors_are_ranked_and_stand_until_the_question_changes(house):
 
 
 def test_an_error_that_people_have_looked_at_since_is_gone(house):
-    project_id = house.connected(6)
-    house.prelabel(project_id)
+    project_id = house.labeled(6)
     project = house.projects.get(project_id)
     answered = list(people_answer(house, project_id, 2))
     house.prelabel(project_id)
@@ -66,8 +64,7 @@ def test_an_error_that_people_have_looked_at_since_is_gone(house):
 
 
 def test_an_export_has_the_errors_beside_the_labels(house, tmp_path):
-    project_id = house.connected(6)
-    house.prelabel(project_id)
+    project_id = house.labeled(6)
     project = house.projects.get(project_id)
     task_id = house.tasks.ids(project_id)[0]
     save_issues(house.stores, project, [issue(task_id, 0.9)])
@@ -80,8 +77,7 @@ def test_an_export_has_the_errors_beside_the_labels(house, tmp_path):
 
 
 def test_a_dismissed_error_stays_away_until_it_is_taken_back(house):
-    project_id = house.connected(6)
-    house.prelabel(project_id)
+    project_id = house.labeled(6)
     project, reader = house.projects.get(project_id), reader_of(house)
     first, second, *_ = house.tasks.ids(project_id)
     save_issues(house.stores, project, [issue(first, 0.9), issue(second, 0.8)])
@@ -98,8 +94,7 @@ def test_a_dismissed_error_stays_away_until_it_is_taken_back(house):
 
 
 def test_a_dismissed_error_comes_back_with_another_label_or_text(house):
-    project_id = house.connected(6)
-    house.prelabel(project_id)
+    project_id = house.labeled(6)
     project, reader = house.projects.get(project_id), reader_of(house)
     first, second, *_ = house.tasks.ids(project_id)
     save_issues(house.stores, project, [issue(first, 0.9), issue(second, 0.8)])
@@ -117,8 +112,7 @@ def test_a_dismissed_error_comes_back_with_another_label_or_text(house):
 
 
 def test_an_error_that_is_gone_cannot_be_dismissed(house):
-    project_id = house.connected(6)
-    house.prelabel(project_id)
+    project_id = house.labeled(6)
     project, reader = house.projects.get(project_id), reader_of(house)
     task_id = house.tasks.ids(project_id)[0]
     save_issues(house.stores, project, [issue(task_id, 0.9)])

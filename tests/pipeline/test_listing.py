@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 
 from backend.pipeline.sync import LISTING
+from tests.pipeline.conftest import House
 
 
 def problems(house, project_id):
@@ -15,10 +16,14 @@ def problems(house, project_id):
 
 
 @pytest.fixture
+def house(stores) -> House:
+    return House(stores, chunk=50)
+
+
+@pytest.fixture
 def project_id(house):
     """A project of 50 tasks that is labeled and published."""
-    project_id = house.connected(50)
-    house.prelabel(project_id)
+    project_id = house.labeled(50)
     assert house.labels.progress(house.projects.get(project_id)).n_published == 50
     return project_id
 

@@ -8,15 +8,15 @@ import pytest
 from backend.domain.llm_usage import Usage, UsageScope
 from backend.pipeline.rounds.context import RoundPlan
 from backend.pipeline.status import read_llm_budget
-from tests.pipeline.conftest import CHUNK, House
+from tests.pipeline.conftest import LARGE_CHUNK, House
 
 N_TEXTS = 40
 
 
 @pytest.fixture
 def shared(stores, tmp_path) -> House:
-    plan = RoundPlan(chunk=CHUNK, max_cycles=1, n_shots=2, llm_share=0.25)
-    house = House(stores, folder=tmp_path, plan=plan)
+    plan = RoundPlan(chunk=LARGE_CHUNK, max_cycles=1, n_shots=2, llm_share=0.25)
+    house = House(stores, folder=tmp_path, chunk=LARGE_CHUNK, plan=plan)
     house.similarity.is_silent = False
     return house
 
@@ -87,7 +87,7 @@ def test_what_the_llm_cannot_label_in_a_night_is_left_out(house, seconds, share)
 
 
 def test_nobody_is_left_out_where_only_the_llm_can_answer(stores):
-    house = House(stores, plan=RoundPlan(chunk=CHUNK, llm_share=0.25))
+    house = House(stores, chunk=LARGE_CHUNK, plan=RoundPlan(chunk=LARGE_CHUNK, llm_share=0.25))
     project_id = house.connected(N_TEXTS)
     house.prelabel(project_id)
     assert len(heard(house, project_id, "fake")) == N_TEXTS

@@ -15,15 +15,25 @@ from tests.pipeline.conftest import CHUNK, House, KilledHere, PlainSteps
 N_TASKS = 120
 
 
-@pytest.fixture
-def house(stores) -> House:
+def ordering_house(stores, chunk: int) -> House:
     settings = ActiveLLMSettings(duplicate_similarity=2.0)  # the texts here differ by a digit
     return House(
         stores,
         orders_queue=True,
-        chunk=CHUNK,
+        chunk=chunk,
         make_strategy=lambda asked: ActiveLLMStrategy(settings=settings),
     )
+
+
+@pytest.fixture
+def house(stores) -> House:
+    return ordering_house(stores, CHUNK)
+
+
+@pytest.fixture
+def hasty(stores) -> House:
+    """A house that labels all in a few chunks, for what follows the last one."""
+    return ordering_house(stores, N_TASKS // 4)
 
 
 def places(house, project_id):
@@ -88,33 +98,33 @@ def test_the_order_follows_the_labels_and_imports_nothing_twice(house):
     assert queue.n_evidence > 2 * CHUNK
 
 
-def test_a_release_in_the_final_order_follows_the_last_label(house):
-    project_id = house.connected(N_TASKS)
-    house.prelabel(project_id)
-    project = house.projects.get(project_id)
-    assert not read_queue(house.stores, project).is_early
-    assert {row.model_version for row in rows(house, project_id)} == {project.model_version}
-    assert house.orderer.rank(project_id) == {"is_ranked": 0}
-    assert house.orderer.is_settled(project)
+def test_a_release_in_the_final_order_follows_the_last_label(hasty):
+    project_id = hasty.connected(N_TASKS)
+    hasty.prelabel(project_id)
+    project = hasty.projects.get(project_id)
+    assert not read_queue(hasty.stores, project).is_early
+    assert {row.model_version for row in rows(hasty, project_id)} == {project.model_version}
+    assert hasty.orderer.rank(project_id) == {"is_ranked": 0}
+    assert hasty.orderer.is_settled(project)
 
 
-def test_a_release_that_is_asked_for_while_one_is_drafted_follows_it(house, monkeypatch):
-    project_id = house.connected(N_TASKS)
-    house.prelabel(project_id)
-    project, draft = house.projects.get(project_id), house.releaser.draft
-    request_release(house.stores, project, "first")
+def test_a_release_that_is_asked_for_while_one_is_drafted_follows_it(hasty, monkeypatch):
+    project_id = hasty.connected(N_TASKS)
+    hasty.prelabel(project_id)
+    project, draft = hasty.projects.get(project_id), hasty.releaser.draft
+    request_release(hasty.stores, project, "first")
 
     def asked_meanwhile(*args):
-        request_release(house.stores, project, "second")
+        request_release(hasty.stores, project, "second")
         return draft(*args)
 
-    monkeypatch.setattr(type(house.releaser), "draft", lambda self, *args: asked_meanwhile(*args))
-    assert house.orderer.order(project_id)["is_ordered"]
-    assert house.stores.state.current(project, OUTDATED)["why"] == "second"
+    monkeypatch.setattr(type(hasty.releaser), "draft", lambda self, *args: asked_meanwhile(*args))
+    assert hasty.orderer.order(project_id)["is_ordered"]
+    assert hasty.stores.state.current(project, OUTDATED)["why"] == "second"
     monkeypatch.undo()
-    house.prelabel(project_id)
-    house.prelabel(project_id)
-    assert house.orderer.is_settled(house.projects.get(project_id))
+    hasty.prelabel(project_id)
+    hasty.prelabel(project_id)
+    assert hasty.orderer.is_settled(hasty.projects.get(project_id))
 
 
 def test_an_order_is_there_without_the_llm(house):

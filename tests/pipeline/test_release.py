@@ -27,8 +27,7 @@ def rows(house, project_id):
 
 
 def test_all_tasks_are_released_in_the_order_of_the_queue(house):
-    project_id = house.connected(40)
-    house.prelabel(project_id)
+    project_id = house.labeled(40)
     project = house.projects.get(project_id)
     places = house.releases.places(project)
     assert [place.position for place in places] == list(range(40))
@@ -40,8 +39,7 @@ def test_all_tasks_are_released_in_the_order_of_the_queue(house):
 
 
 def test_a_release_keeps_how_often_it_has_each_label_and_of_whom(house):
-    project_id = house.connected(40)
-    house.prelabel(project_id)
+    project_id = house.labeled(40)
     project = house.projects.get(project_id)
     (counts,) = house.releases.provenance(project_id, project.model_version)["labels"].values()
     served = Counter(
@@ -53,8 +51,7 @@ def test_a_release_keeps_how_often_it_has_each_label_and_of_whom(house):
 
 
 def test_tasks_of_the_random_holdout_are_marked(house):
-    project_id = house.connected(40)
-    house.prelabel(project_id)
+    project_id = house.labeled(40)
     places = house.releases.places(house.projects.get(project_id))
     seed = holdout_seed(project_id)
     assert all(place.is_holdout == in_holdout(place.task_id, seed=seed) for place in places)
@@ -62,8 +59,7 @@ def test_tasks_of_the_random_holdout_are_marked(house):
 
 
 def test_a_few_tasks_more_find_their_place_and_many_make_a_new_order(house):
-    project_id = house.connected(40)
-    house.prelabel(project_id)
+    project_id = house.labeled(40)
     first = house.projects.get(project_id)
     number = first.platform_id
     (late,) = house.platform.import_tasks(number, [{"text": "good and late"}])
@@ -92,8 +88,7 @@ def test_tasks_that_people_answered_leave_the_queue(house):
 
 def test_aggregated_labels_hold_each_annotators_posterior(house):
     house.similarity.is_silent = False
-    project_id = house.connected(40)
-    house.prelabel(project_id)
+    project_id = house.labeled(40)
     weak = house.labels.weak_labels(house.projects.get(project_id))
     aggregated = [label for label in weak if label.annotator == "fused"]
     assert len(aggregated) == 40
@@ -161,8 +156,7 @@ def test_the_question_is_told_to_the_strategy_in_words(stores):
         return RandomOrder()
 
     house = House(stores, orders_queue=True, make_strategy=make)
-    project_id = house.connected(12)
-    house.prelabel(project_id)
+    project_id = house.labeled(12)
     question = "What does the reviewer think of the product?"
     assert set(told) == {f"{question} Sentiment (Positive, Negative)."}
     project = house.projects.get(project_id)
@@ -189,8 +183,7 @@ def test_after_a_round_the_strategy_sees_the_student_s_posteriors(stores, tmp_pa
         make_strategy=lambda asked: Watched(shown),
     )
     house.similarity.is_silent = False
-    project_id = house.connected(40)
-    house.prelabel(project_id)
+    project_id = house.labeled(40)
     house.round(project_id)
     before, after = shown[-2:]
     assert before.student_posteriors is None
@@ -238,8 +231,7 @@ def test_the_state_of_a_queue_is_told_in_words(house):
 
 
 def test_the_next_places_are_those_that_people_did_not_answer(house):
-    project_id = house.connected(40)
-    house.prelabel(project_id)
+    project_id = house.labeled(40)
     project = house.projects.get(project_id)
     ids = [place.task_id for place in house.releases.places(project)]
     house.platform.annotate(ids[0], [choice("Positive")])

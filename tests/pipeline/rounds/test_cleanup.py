@@ -58,8 +58,7 @@ def released(house, project_id, **source):
 
 
 def test_a_round_ends_with_its_last_model_alone(house):
-    project_id = house.connected(N_TEXTS)
-    house.prelabel(project_id)
+    project_id = house.labeled(N_TEXTS)
     steps = house.round(project_id)
     (made,) = house.rounds.history(project_id)
     assert steps.ran.count("clean") == 1

@@ -42,8 +42,7 @@ def house(stores, tmp_path) -> House:
 @pytest.fixture
 def case(house):
     """A pool whose served labels are the LLM's, and that three better annotators answered too."""
-    project_id = house.connected(N)
-    house.prelabel(project_id)
+    project_id = house.labeled(N)
     pool: Pool = house.aggregator.pool(house.projects.get(project_id))
     (question,) = pool.questions
     rng, truth = np.random.default_rng(5), np.arange(N) % 2

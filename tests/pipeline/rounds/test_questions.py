@@ -47,9 +47,7 @@ def house(stores, tmp_path) -> House:
 
 
 def labelled(house: House, *tags: str, n_texts: int = N_TEXTS):
-    project_id = house.connected(n_texts, config(*tags), text_of=text_of)
-    house.prelabel(project_id)
-    return project_id
+    return house.labeled(n_texts, config(*tags), text_of=text_of)
 
 
 def last_round(house: House, project_id):

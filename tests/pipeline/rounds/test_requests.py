@@ -21,8 +21,7 @@ def house(stores, tmp_path) -> House:
 
 @pytest.fixture
 def project(house):
-    project_id = house.connected(24)
-    house.prelabel(project_id)
+    project_id = house.labeled(24)
     return house.projects.get(project_id)
 
 

@@ -41,8 +41,7 @@ def project_of(house, project_id) -> Project:
 
 
 def test_a_round_ends_in_a_release_with_its_figures(house):
-    project_id = house.connected(N_TEXTS)
-    house.prelabel(project_id)
+    project_id = house.labeled(N_TEXTS)
     before = house.projects.get(project_id).model_version
     people_answer(house, project_id, 12)
     house.round(project_id)
@@ -58,8 +57,7 @@ def test_a_round_ends_in_a_release_with_its_figures(house):
 
 
 def test_a_round_without_human_labels_brings_an_order_and_leaves_the_labels(house):
-    project_id = house.connected(N_TEXTS)
-    house.prelabel(project_id)
+    project_id = house.labeled(N_TEXTS)
     before = house.labels.weak_labels(house.projects.get(project_id))
     version = house.projects.get(project_id).model_version
     house.round(project_id)
@@ -76,8 +74,7 @@ def without_holdout(project_id, ids) -> list[int]:
 
 
 def test_the_label_model_learns_from_labels_of_the_queue_s_choice_too(house):
-    project_id = house.connected(N_TEXTS)
-    house.prelabel(project_id)
+    project_id = house.labeled(N_TEXTS)
     answered = people_answer(house, project_id, 12)
     house.round(project_id)
     project = project_of(house, project_id)
@@ -122,8 +119,7 @@ def test_labels_that_human_labels_confirm_replace_the_served_ones(stores, tmp_pa
     plan = RoundPlan(recipe="paper", chunk=CHUNK)
     house = House(stores, folder=tmp_path, orders_queue=True, plan=plan)
     house.student.is_wrong = True  # of what the annotators say, and so of people's opinion
-    project_id = house.connected(50)
-    house.prelabel(project_id)
+    project_id = house.labeled(50)
     people_contradict(house, project_id, 24)
     house.round(project_id)
     (found,) = house.rounds.history(project_id)
@@ -168,8 +164,7 @@ def test_a_text_that_is_edited_during_a_round_gets_no_label_of_the_former_text(
     plan = RoundPlan(recipe="paper", chunk=CHUNK)
     house = House(stores, folder=tmp_path, orders_queue=True, plan=plan)
     house.student.is_wrong = True  # as in the test above: the round's labels replace the served
-    project_id = house.connected(50)
-    house.prelabel(project_id)
+    project_id = house.labeled(50)
     people_contradict(house, project_id, 24)
     edited = sorted(house.remote(project_id).tasks)[41]
     assert house.remote(project_id).tasks[edited]["text"].startswith("good")
@@ -228,8 +223,7 @@ def test_an_order_that_follows_keeps_the_labels_and_the_model_of_the_round(house
 
 
 def test_people_are_clean_training_data_and_first_as_demonstrations(house, tmp_path):
-    project_id = house.connected(N_TEXTS)
-    house.prelabel(project_id)
+    project_id = house.labeled(N_TEXTS)
     answered = without_holdout(project_id, people_answer(house, project_id, 12))
     house.round(project_id)
     data = house.student.fits[-1]
@@ -244,8 +238,7 @@ def test_people_are_clean_training_data_and_first_as_demonstrations(house, tmp_p
 
 
 def test_a_round_learns_an_answer_whose_change_nobody_told(house, tmp_path):
-    project_id = house.connected(N_TEXTS)
-    house.prelabel(project_id)
+    project_id = house.labeled(N_TEXTS)
     people_answer(house, project_id, 12)
     house.prelabel(project_id)
     remote = house.remote(project_id)
@@ -301,8 +294,7 @@ def test_few_texts_make_no_round(house):
 
 
 def test_the_llm_being_down_leaves_the_round_open_and_it_goes_on_later(house):
-    project_id = house.connected(N_TEXTS)
-    house.prelabel(project_id)
+    project_id = house.labeled(N_TEXTS)
     house.annotator.failure = LanguageModelUnavailable("down")
     house.round(project_id)
     (found,) = house.rounds.history(project_id)
@@ -317,8 +309,7 @@ def test_the_llm_being_down_leaves_the_round_open_and_it_goes_on_later(house):
 
 
 def test_a_full_disk_leaves_the_round_open(house):
-    project_id = house.connected(N_TEXTS)
-    house.prelabel(project_id)
+    project_id = house.labeled(N_TEXTS)
     house.student.failure = OSError(28, "No space left on device")
     house.round(project_id)
     assert house.rounds.history(project_id)[-1].state is RoundState.RUNNING
@@ -327,8 +318,7 @@ def test_a_full_disk_leaves_the_round_open(house):
 
 
 def test_a_training_that_diverges_fails_the_round_in_plain_words(house):
-    project_id = house.connected(N_TEXTS)
-    house.prelabel(project_id)
+    project_id = house.labeled(N_TEXTS)
     version = house.projects.get(project_id).model_version
     house.student.failure = TrainingDiverged("the loss is no number")
     house.round(project_id)
@@ -339,8 +329,7 @@ def test_a_training_that_diverges_fails_the_round_in_plain_words(house):
 
 
 def test_a_cancelled_round_ends_and_leaves_the_release_as_it_is(house):
-    project_id = house.connected(N_TEXTS)
-    house.prelabel(project_id)
+    project_id = house.labeled(N_TEXTS)
     version = house.projects.get(project_id).model_version
     steps = PlainSteps()
     steps.kill_after = ("train", 1)
@@ -355,8 +344,7 @@ def test_a_cancelled_round_ends_and_leaves_the_release_as_it_is(house):
 
 @pytest.mark.parametrize("step", ["train", "select", "refine", "fuse"])
 def test_a_round_that_other_models_began_is_made_anew_by_those_that_are_set(house, step):
-    project_id = house.connected(N_TEXTS)
-    house.prelabel(project_id)
+    project_id = house.labeled(N_TEXTS)
     people_answer(house, project_id, 12)
     version = house.projects.get(project_id).model_version
     steps = ReplayingSteps()
@@ -384,8 +372,7 @@ def test_a_worse_version_is_refused_and_changes_nothing(stores, tmp_path):
     house = House(stores, folder=tmp_path, orders_queue=True, plan=plan)
     house.similarity.is_silent = False
     house.student.is_wrong = True
-    project_id = house.connected(50)
-    house.prelabel(project_id)
+    project_id = house.labeled(50)
     n_taught = len(without_holdout(project_id, people_answer(house, project_id, 24)))
     house.prelabel(project_id)
     before = (
