@@ -150,13 +150,13 @@ def begin_alike(words: Sequence[str]) -> bool:
 
 
 def _first_of(text: str, tokens: Sequence[Token]) -> Token | None:
-    """Return the reported token that a written answer begins with, the longest such one.
+    """Return the reported token that a written answer begins with, the likeliest such one.
 
-    Servers may leave out the blanks before an answer.
+    That is the one which greedy decoding has chosen. Servers may leave out the blanks before it.
     """
     for form in (str, str.strip):
         pairs = [(form(one.text), one) for one in tokens]
-        fitting = [(len(s), one.probability, one) for s, one in pairs if s and text.startswith(s)]
+        fitting = [(one.probability, len(s), one) for s, one in pairs if s and text.startswith(s)]
         if fitting:
             return max(fitting, key=lambda row: row[:2])[2]
     return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from backend.domain.labels import Abstention
@@ -135,6 +135,7 @@ def test_no_wrong_label_is_ever_likely(server, is_cut):
 
 
 @given(servers())
+@example((["ß", "ßß", "ßßß"], 1, "ßß", {"ß": 0.9375, "ßß": 0.015625}, "ß"))
 def test_a_whole_answer_is_read(server):
     names, right, answer, tokens, _ = server
     found = read(names, text=answer, tokens=tokens)
