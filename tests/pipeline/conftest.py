@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -188,13 +188,18 @@ class FakeSimilarity:
         ]
 
 
+@cache
+def _letters(text: str) -> list[int]:
+    return [1 + text.count(chr(97 + i)) for i in range(26)]
+
+
 class FakeEncoder:
     """Unit vectors that depend on a text's letters alone."""
 
     name = "fake"
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        counts = np.array([[1 + text.count(chr(97 + i)) for i in range(26)] for text in texts])
+        counts = np.array([_letters(text) for text in texts])
         counts = counts.reshape(len(texts), 26).astype(np.float32)
         return counts / np.linalg.norm(counts, axis=1, keepdims=True)
 
@@ -254,6 +259,10 @@ class ReplayingSteps(StepsHere):
         return counts
 
 
+def _activellm(asked: str) -> ActiveLLMStrategy:
+    return ActiveLLMStrategy()
+
+
 class House:
     """All parts together, and short words for what the tests do with them."""
 
@@ -268,10 +277,11 @@ class House:
         chunk: int = CHUNK,
         plan: RoundPlan | None = None,
         policy: RoundPolicy | None = None,
-        make_strategy: MakeStrategy = lambda asked: ActiveLLMStrategy(),
+        make_strategy: MakeStrategy = _activellm,
         paraphrases: Paraphrases | None = None,
     ) -> None:
         self._labels_by = (chunk, manages_queue, orders_queue)
+        self._is_plain = make_strategy is _activellm and not (plan and plan.llm_share)
         self.stores = stores
         self.projects, self.tasks, self.labels = stores.projects, stores.tasks, stores.labels
         self.releases, self.rounds, self.jobs = stores.releases, stores.rounds, stores.jobs
@@ -402,8 +412,10 @@ class House:
     ) -> ProjectId:
         """Make a project that is connected and labeled: the only one here.
 
-        One that another test has labeled in the same way is taken over as it was then.
+        One that another test has labeled in the same way is taken over as it was then: not in a
+        house with a query strategy or an LLM budget of its own.
         """
+        assert self._is_plain
         annotator = {**vars(self.annotator), "asked": [], "shots": []}
         annotators = (repr(annotator), repr(vars(self.similarity)))
         texts = tuple(map(text_of, range(n_texts)))

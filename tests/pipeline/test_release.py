@@ -156,7 +156,8 @@ def test_the_question_is_told_to_the_strategy_in_words(stores):
         return RandomOrder()
 
     house = House(stores, orders_queue=True, make_strategy=make)
-    project_id = house.labeled(12)
+    project_id = house.connected(12)
+    house.prelabel(project_id)
     question = "What does the reviewer think of the product?"
     assert set(told) == {f"{question} Sentiment (Positive, Negative)."}
     project = house.projects.get(project_id)
@@ -180,10 +181,12 @@ def test_after_a_round_the_strategy_sees_the_student_s_posteriors(stores, tmp_pa
         stores,
         folder=tmp_path,
         orders_queue=True,
+        chunk=LARGE_CHUNK,
         make_strategy=lambda asked: Watched(shown),
     )
     house.similarity.is_silent = False
-    project_id = house.labeled(40)
+    project_id = house.connected(40)
+    house.prelabel(project_id)
     house.round(project_id)
     before, after = shown[-2:]
     assert before.student_posteriors is None
@@ -196,6 +199,7 @@ def test_the_strategy_is_told_how_far_the_annotators_agree(stores):
     house = House(
         stores,
         orders_queue=True,
+        chunk=LARGE_CHUNK,
         make_strategy=lambda asked: Watched(shown),
     )
     house.similarity.is_silent = False
