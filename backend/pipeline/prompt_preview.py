@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from backend.domain.decisions import depends_on, parents_first
 from backend.domain.labels import Example, PromptContext
@@ -34,6 +34,22 @@ class ShownPrompt:
     template: str
     note: str
     messages: tuple[Message, ...]
+
+
+@dataclass(frozen=True)
+class _KeptShortlist:
+    """The labels nearest to an unmasked example; the first ones where its vector is not kept."""
+
+    shortlist: Shortlist
+    example: Example
+    unknown: set[str] = field(default_factory=set)
+
+    def __call__(self, question: Question, _: Sequence[Example], n: int) -> list[tuple[int, ...]]:
+        try:
+            return self.shortlist(question, [self.example], n)
+        except EmbeddedModelError:
+            self.unknown.add(question.name)
+            return [tuple(range(n))]
 
 
 @dataclass(frozen=True)
@@ -82,16 +98,8 @@ class PromptPreview:
         asked = example if has_text else mask_example(example)
         context = context if has_text else mask_demonstrations(context)
 
-        unknown: set[str] = set()
-
-        def of_example(question: Question, _: Sequence[Example], n: int) -> list[tuple[int, ...]]:
-            try:
-                return self.shortlist(question, [example], n)
-            except EmbeddedModelError:
-                unknown.add(question.name)
-                return [tuple(range(n))]
-
-        annotator = LLMAnnotator(recorder, shortlist=of_example)
+        shortlist = _KeptShortlist(self.shortlist, example)
+        annotator = LLMAnnotator(recorder, shortlist=shortlist)
         seen: set[Prompt] = set()
         shown = []
         questions = guidelines.schema.questions
@@ -109,7 +117,7 @@ class PromptPreview:
             )
             template = context.templates.get(question.name, "")
             new = [prompt for prompt in dict.fromkeys(recorder.prompts) if prompt not in seen]
-            note = _FIRST_LABELS if question.name in unknown else ""
+            note = _FIRST_LABELS if question.name in shortlist.unknown else ""
             shown += [ShownPrompt(question.name, template, note, _messages(one)) for one in new]
             seen.update(new)
         return shown
