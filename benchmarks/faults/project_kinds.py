@@ -13,16 +13,8 @@ from backend.launcher.environments import PROJECT_FOLDER
 from benchmarks.datasets import read_rows
 from benchmarks.faults.scripted_llm import ScriptedSentimentLLM, ScriptedSpansLLM
 from benchmarks.faults.small_student import save_small_encoder
-from tests.end_to_end.data import Visit, visits
+from tests.end_to_end.data import ENTITIES, Visit, visits
 from tests.llm_server import ScriptedLlmServer
-
-_ENTITIES = """
-<View>
-  <Header value="Mark the people and the places that are named."/>
-  <Labels name="names" toName="text"><Label value="Person"/><Label value="Place"/></Labels>
-  <Text name="text" value="$text"/>
-</View>
-"""
 
 Result = Sequence[Region]
 """An annotation's regions, as Label Studio holds them."""
@@ -137,7 +129,7 @@ _KINDS = (
     ProjectKind(
         name="spans",
         title="Entities",
-        config=_ENTITIES,
+        config=ENTITIES,
         student="a tagger fine-tuned from the first layer of all-MiniLM-L6-v2, to take seconds",
         texts=_notes,
         altered=_other_types,

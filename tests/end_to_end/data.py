@@ -14,6 +14,15 @@ SAMPLE = PROJECT_FOLDER / "backend" / "launcher" / "sample" / "reviews.jsonl"
 SAMPLE_CONFIG = PROJECT_FOLDER / "backend" / "launcher" / "sample" / "reviews.xml"
 _SST2 = PROJECT_FOLDER.parent / "shared" / "data" / "sst2.jsonl.gz"
 
+ENTITIES = """
+<View>
+  <Header value="Mark the people and the places that are named."/>
+  <Labels name="names" toName="text"><Label value="Person"/><Label value="Place"/></Labels>
+  <Text name="text" value="$text"/>
+</View>
+"""
+"""A question about `visits`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Review:

@@ -10,20 +10,13 @@ from typing import Any
 import pytest
 
 from backend.domain.rounds import RoundState
-from tests.end_to_end.data import Visit, visits
+from tests.end_to_end.data import ENTITIES, Visit, visits
 from tests.end_to_end.stack import LiveProject, Stack, wait_for
 
 pytestmark = pytest.mark.e2e
 
 N_TASKS = 240
 _ROUND_WITHIN_S = 1500.0
-ENTITIES = """
-<View>
-  <Header value="Mark the people and the places that are named."/>
-  <Labels name="names" toName="text"><Label value="Person"/><Label value="Place"/></Labels>
-  <Text name="text" value="$text"/>
-</View>
-"""
 TOPICS = """
 <View>
   <Header value="What does the guest speak of?"/>
