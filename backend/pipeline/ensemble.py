@@ -22,7 +22,7 @@ from backend.domain.labels import (
 from backend.domain.ports import Encoder, PoolAnnotator
 from backend.domain.projects import Project
 from backend.domain.questions import Question
-from backend.errors import LanguageModelError
+from backend.errors import LanguageModelError, LanguageModelUnavailable
 from backend.label_model.labels_matrix import AggregatedMatrix, LabelsMatrix, has_label
 from backend.label_model.multilabel import (
     MultilabelModel,
@@ -57,7 +57,7 @@ class EnsembleState:
 
     By question: `templates` holds the selected prompt template, `reports` the figures of all,
     `similarity` and `label_model` the fitted parameters, for vectors of `encoder`. `n_texts` texts
-    were sampled, with `n_human` human labels.
+    were sampled, with `n_human` human labels. `waits_for_llm`: it is asked about the sample first.
     """
 
     question_version: str
@@ -68,6 +68,7 @@ class EnsembleState:
     n_texts: int = 0
     n_human: int = 0
     encoder: str = ""
+    waits_for_llm: bool = False
 
 
 @dataclass(frozen=True)
@@ -114,20 +115,24 @@ class AnnotatorEnsemble:
             LanguageModelError: The LLM cannot be reached; what needs no LLM is saved before.
         """
         project, human = pool.project, pool.human
-        n_human = sum(len(labels) for labels in human.values())
         similarity = {
             q.name: self.similarity.learn(q, pool.examples, human.get(q.name, {}))
             for q in pool.questions
         }
+        choices = tuple(q for q in pool.questions if _has_label_model(q))
+        before = self.state(project)
         state = replace(
-            self.state(project), similarity=similarity, n_texts=len(pool.examples), n_human=n_human
+            before,
+            similarity=similarity,
+            n_texts=len(pool.examples),
+            n_human=sum(map(len, human.values())),
+            waits_for_llm=bool(choices) and not before.templates,
         )
         self.save_state(project, state)
-        choices = tuple(q for q in pool.questions if _has_label_model(q))
         if not choices:
             return state
         pool = pool.restrict(*choices)
-        state = self._select_prompts(pool, state)
+        state = replace(self._select_prompts(pool, state), waits_for_llm=False)
         labels = self._label(state, pool.guidelines, pool.examples)
         copied = ("example_id", "question", "annotator", "annotator_kind", "prompt_version")
         rows = [
@@ -281,6 +286,8 @@ class AnnotatorEnsemble:
     ) -> list[WeakLabel]:
         by_similarity = self._by_similarity(state, guidelines, examples)
         try:
+            if state.waits_for_llm:
+                raise LanguageModelUnavailable("the LLM did not answer when it was first asked")
             by_llm = LLMPrompter(self.llm, state.reports).label(
                 guidelines, examples, deadline_s=deadline_s
             )

@@ -407,6 +407,31 @@ def test_the_sample_is_fitted_when_the_llm_is_back(stores):
     }
 
 
+def test_an_llm_that_returns_after_the_sample_labels_nothing_before_it_is_asked_about_it(stores):
+    house = House(stores, orders_queue=True)
+    house.similarity.is_silent = False
+    project_id = house.connected(24)
+    fit_sample = house.pre_annotator.fit_sample
+
+    def while_it_is_gone(project_id):
+        house.annotator.failure = LanguageModelUnavailable("down")
+        counts = fit_sample(project_id)
+        house.annotator.failure = None
+        house.annotator.asked.clear()
+        return counts
+
+    house.pre_annotator.fit_sample = while_it_is_gone
+    house.prelabel(project_id)
+    project = house.projects.get(project_id)
+    assert house.annotator.asked == []
+    assert house.labels.progress(project).abstentions == {"unreachable": 24}
+    assert_each_task_has_one(house, project_id)
+    house.pre_annotator.fit_sample = fit_sample
+    house.prelabel(project_id)
+    assert house.ensemble.state(project).templates == {"sentiment": "plain-hints"}
+    assert house.labels.progress(project).abstentions == {}
+
+
 def test_people_see_a_few_labels_before_the_sample_is_fitted(stores):
     house = House(stores, orders_queue=True)
     house.similarity.is_silent = False

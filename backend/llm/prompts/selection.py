@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -10,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.domain.labels import Demonstration, Example, PromptContext
+from backend.domain.labels import AbstentionReason, Demonstration, Example, PromptContext
 from backend.domain.questions import Question, TaskSchema
+from backend.errors import LanguageModelUnavailable
 from backend.llm.annotator import LLMAnnotator
 from backend.llm.prompts.comparison import (
     Floats,
@@ -43,6 +45,8 @@ _MAX_LOSS = 0.05
 """How far demonstrations may score lower and are kept: they help a capable model by two or three
 points, which is less than the trial can see, and harm a small one by ten or more. Chosen on 300
 training texts each of sst2, trec, ag_news, sms_spam, tweet_emotion and tweet_offensive."""
+_MAX_LOST_SHARE = 1 / 3
+"""Of the selected template's prompts; with more, chance has chosen, and the choice would last."""
 _SEED = 0
 
 
@@ -112,6 +116,8 @@ class TemplateSelector:
         self._annotator = annotator
         self._schema = schema
         self._instruction = instruction
+        self._n_asked: Counter[str] = Counter()
+        self._n_lost: Counter[str] = Counter()
 
     def select_template(
         self,
@@ -123,8 +129,24 @@ class TemplateSelector:
         """Return the template that agrees best with the other evidence on some of the examples.
 
         Raises:
-            LanguageModelError: the model cannot be reached.
+            LanguageModelError: the model cannot be reached, or was gone for a part of the time.
         """
+        self._n_asked.clear()
+        self._n_lost.clear()
+        report = self._select(question, examples, evidence, budget)
+        n_asked, n_lost = self._n_asked[report.chosen], self._n_lost[report.chosen]
+        if n_lost > _MAX_LOST_SHARE * n_asked:
+            lost = f"{n_lost} of {n_asked} got no answer"
+            raise LanguageModelUnavailable(f"the prompts could not be compared: {lost}")
+        return report
+
+    def _select(
+        self,
+        question: Question,
+        examples: Sequence[Example],
+        evidence: SelectionEvidence,
+        budget: PromptBudget,
+    ) -> TemplateReport:
         names = self._annotator.templates(question)
         if len(names) < 2:
             return TemplateReport(question.name, names[0], "the server takes no other template")
@@ -220,6 +242,9 @@ class TemplateSelector:
         weak_labels = self._annotator.annotate(
             schema, self._instruction, examples, prompt_context=context
         )
+        why = [label.abstention for label in weak_labels if label.abstention]
+        self._n_asked[template] += len(weak_labels)
+        self._n_lost[template] += sum(w.reason is AbstentionReason.UNREACHABLE for w in why)
         return posterior_rows(question, weak_labels), mass_rows(question, weak_labels)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable
 
@@ -9,6 +10,7 @@ import pytest
 
 from backend.domain.labels import Answer, Demonstration, Example, WeakLabel
 from backend.domain.questions import LabelDefinition, Question, QuestionKind, TaskSchema, TextField
+from backend.errors import LanguageModelUnavailable
 from backend.llm.annotator import LLMAnnotator
 from backend.llm.prompts.comparison import SelectionEvidence
 from backend.llm.prompts.selection import PromptBudget, TemplateReport, TemplateSelector
@@ -129,6 +131,16 @@ def test_no_answer_at_all_leaves_the_first():
     selector = TemplateSelector(LLMAnnotator(model), TaskSchema((QUESTION,)), "")
     report = selector.select_template(QUESTION, EXAMPLES, SelectionEvidence(), BUDGET)
     assert (report.chosen, report.why) == ("plain-options", "no template got an answer")
+
+
+@pytest.mark.parametrize("n_answered", [0, 30])
+def test_nothing_is_chosen_while_the_model_is_gone(n_answered):
+    model = FakeLanguageModel(understands, has_chat=True, n_context_tokens=2048)
+    n_asked = itertools.count()
+    model.loses = lambda prompt: "gone" if next(n_asked) >= n_answered else None
+    selector = TemplateSelector(LLMAnnotator(model), TaskSchema((QUESTION,)), "")
+    with pytest.raises(LanguageModelUnavailable, match="could not be compared"):
+        selector.select_template(QUESTION, EXAMPLES, SelectionEvidence(), BUDGET)
 
 
 def test_no_text_leaves_the_first():
