@@ -52,11 +52,17 @@ class Dispatcher:
         self._jobs = jobs
 
     def dispatch(self) -> int:
-        """Enqueue the requested jobs; return how many were new."""
-        requests = self._services.stores.jobs
-        n_new = 0
+        """Enqueue the requested jobs; return how many were new.
+
+        Those of a project that may be connected again by itself wait until it is.
+        """
+        stores, n_new = self._services.stores, 0
+        requests = stores.jobs
         for project_id, kind, requested_at in requests.job_requests():
             with self._isolated(project_id):
+                project = stores.projects.get(project_id)
+                if project is not None and project.is_refused:
+                    continue
                 if self._jobs.submit(project_id, kind):
                     requests.drop_request(project_id, kind, requested_at)
                     n_new += 1

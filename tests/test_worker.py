@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from backend.domain.projects import Event, ProjectId
+from backend.domain.projects import Disconnection, Event, JobKind, ProjectId
 from backend.errors import EmbeddedModelError, SettingsError
 from backend.launcher import model_files
 from backend.services import Adapters, build_services
@@ -64,6 +64,25 @@ def test_a_request_becomes_one_job_and_is_kept_while_one_runs(services, project_
     assert len(services.stores.jobs.job_requests()) == 1
     jobs.running.clear()
     assert dispatcher.dispatch() == 1
+
+
+def test_what_was_asked_for_waits_while_label_studio_refuses_the_project(services, project_id):
+    stores, jobs = services.stores, FakeJobs()
+    dispatcher = Dispatcher(services, jobs)
+    dispatcher.dispatch()
+    jobs.running.clear()
+    stores.jobs.request_job(project_id, JobKind.ROUND_NOW, "asked for")
+    stores.projects.disconnect(project_id, Disconnection.REFUSED, "no proper answer")
+    assert dispatcher.dispatch() == 0
+    stores.projects.reconnect(stores.projects.get(project_id))
+    assert dispatcher.dispatch() == 1
+    assert jobs.running == {(project_id, JobKind.ROUND_NOW)}
+
+
+def test_what_was_asked_for_is_forgotten_with_a_project_that_is_removed(services, project_id):
+    services.stores.jobs.request_job(project_id, JobKind.ROUND_NOW, "asked for")
+    services.stores.projects.disconnect(project_id, Disconnection.REMOVED, "not listed")
+    assert services.stores.jobs.job_requests() == []
 
 
 def test_work_without_a_webhook_is_found(services, project_id):

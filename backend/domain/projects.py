@@ -163,7 +163,12 @@ class Project:
     @property
     def is_followed(self) -> bool:
         """Whether Label Studio is asked about it: it is connected, or may be so again by itself."""
-        return self.is_connected or self.disconnection == Disconnection.REFUSED
+        return self.is_connected or self.is_refused
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether Label Studio gives no proper answer about it now; it may be connected again."""
+        return not self.is_connected and self.disconnection == Disconnection.REFUSED
 
     @property
     def platform_id(self) -> int:

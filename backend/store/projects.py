@@ -112,7 +112,8 @@ class ProjectStore(Repository):
     ) -> None:
         """Stop working for a project; what blocked its work is no problem now.
 
-        Its data is deleted after a grace, counted from the first of several calls.
+        Its data is deleted after a grace, counted from the first of several calls. What was asked
+        for is forgotten, unless the project may be connected again by itself.
         """
         table = t.projects
         is_own = table.c.id == project_id
@@ -124,7 +125,8 @@ class ProjectStore(Repository):
             )
             reasons = {"disconnection": reason, "disconnected_why": why}
             connection.execute(sa.update(table).where(is_own).values(reasons))
-            for other in (t.problems, t.job_requests):
+            is_final = reason != Disconnection.REFUSED
+            for other in (t.problems, t.job_requests) if is_final else (t.problems,):
                 connection.execute(sa.delete(other).where(other.c.project_id == project_id))
 
     def reconnect(self, project: Project) -> Project:

@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 
 from backend.domain.audit import act_as
-from backend.domain.projects import JobKind
+from backend.domain.projects import Disconnection, JobKind
 from backend.domain.rounds import RoundState
 from backend.errors import InvalidRequest, UnknownModelVersion
 from backend.pipeline.rounds.requests import RoundRequests
@@ -49,6 +49,19 @@ def finished(house, project) -> None:
     """Have the first round behind the project, so that none is due by itself."""
     opened = house.rounds.open(project, recipe="default", reason="first", n_human=0)
     house.rounds.finish(opened, RoundState.REFUSED)
+
+
+def test_a_round_that_label_studio_was_gone_for_is_asked_for_again(house, project, requests):
+    finished(house, project)
+    requests.start(project)
+    take(house)
+    house.projects.disconnect(project.id, Disconnection.REFUSED, "no proper answer")
+    begin(house, project)
+    assert house.rounds.running(project.id) is None
+    house.projects.reconnect(project)
+    assert len(asked_for(house)) == 1
+    begin(house, project)
+    assert house.rounds.running(project.id).reason == "asked for"
 
 
 @pytest.mark.parametrize("is_taken", [False, True])
