@@ -20,7 +20,13 @@ from backend.llm.client.connection import (
     shown,
 )
 from backend.llm.client.model_list import ServedModel, read_models, read_props
-from backend.llm.client.requests import ROUTES, RouteCapabilities, RouteName
+from backend.llm.client.requests import (
+    ROUTES,
+    RouteCapabilities,
+    RouteName,
+    request_body,
+    route_path,
+)
 from backend.llm.client.responses import read_token_ids
 from backend.llm.client.route_checks import HELLO, N_THINKING_TOKENS, RouteChecks
 
@@ -84,6 +90,7 @@ class CapabilityDetector:
     wanted_model: str
     n_context_tokens: int = 0
     _is_certain: bool = True
+    _is_broken: bool = False
     _logprobs_lock: threading.Lock = field(default_factory=threading.Lock)
 
     def detect(self, until: float) -> ServerCapabilities:
@@ -111,6 +118,8 @@ class CapabilityDetector:
             routes = {route: future.result() for route, future in by_route.items()}
             told = self.n_context_tokens or props.result()
             info = _describe(model.name, told, routes, tokenizer.result())
+            if self._is_broken:
+                self._confirm(model.name, routes, until)
             return ServerCapabilities(info, routes, tokenizer.result(), self._is_certain)
 
     def _models(self, until: float) -> list[ServedModel]:
@@ -188,6 +197,7 @@ class CapabilityDetector:
                     routes[futures[future]] = future.result()
                 except (RequestRejected, ServerError) as exc:
                     errors.append(exc)
+                    self._note(exc)
                 else:
                     latency_s = latency_s or time.monotonic() - started
                     grace_s = _CHECKS_S + _LATENCIES_PER_CHECKS * latency_s
@@ -223,8 +233,32 @@ class CapabilityDetector:
         except ServerError as exc:
             if exc.kind is FailureKind.DOWN:
                 raise
-            self._is_certain &= exc.kind is FailureKind.MALFORMED
+            self._note(exc)
             return None
+
+    def _note(self, exc: RouteError) -> None:
+        """Remember a failure that says nothing about what the server can do."""
+        if isinstance(exc, ServerError):
+            self._is_certain &= exc.kind in (FailureKind.MALFORMED, FailureKind.OTHER_MODEL)
+            self._is_broken |= exc.kind in (FailureKind.BROKEN, FailureKind.DOWN)
+
+    def _confirm(
+        self, model: str, routes: Mapping[RouteName, RouteCapabilities], until: float
+    ) -> None:
+        """Ask a plain question once more: a server that went away meanwhile lacks nothing.
+
+        Raises:
+            ServerError: it does not answer any more.
+        """
+        route, found = next((name, each) for name, each in routes.items() if each.exists)
+        body = request_body(route, model, HELLO, Decoding(), found)
+        try:
+            self._patiently(
+                f"{self.server.base_url}/{route_path(route, is_batch=False)}", body, until
+            )
+        except ServerError as exc:
+            if exc.kind in (FailureKind.BROKEN, FailureKind.DOWN):
+                raise
 
     def _patiently(self, url: str, body: Mapping[str, Any] | None, until: float) -> Any:
         """Return a response; a busy server is waited for, a broken one asked twice."""

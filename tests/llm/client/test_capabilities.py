@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import pytest
 
 from backend.domain.ports import Decoding, LanguageModelInfo
+from backend.errors import LanguageModelUnavailable
 from tests.llm.client.vllm_client import DIALECTS, PROMPTS, client
 from tests.llm_server import (
     LLAMA_CPP,
@@ -86,6 +88,22 @@ def test_describing_is_done_once(server, model):
     n_requests = len(server.requests)
     assert model.describe() is model.describe()
     assert len(server.requests) == n_requests
+
+
+@pytest.mark.parametrize("n_answered", [0, 1, 2, 5])
+def test_a_server_that_goes_away_while_it_is_checked_lacks_nothing(server, model, n_answered):
+    whole = model.describe()
+    late, n_asked = client(server), itertools.count()
+
+    def gone(path, body):
+        is_late = "completions" in path and next(n_asked) >= n_answered
+        return error(502, "no upstream") if is_late else None
+
+    server.rule = gone
+    with pytest.raises(LanguageModelUnavailable):
+        late.describe()
+    server.rule = lambda path, body: None
+    assert late.describe() == whole
 
 
 def test_an_ability_that_is_too_busy_costs_itself_alone(server, model):
