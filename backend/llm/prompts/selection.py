@@ -131,30 +131,25 @@ class TemplateSelector:
         Raises:
             LanguageModelError: the model cannot be reached, or was gone for a part of the time.
         """
+        names = self._annotator.templates(question)
+        if len(names) < 2:
+            return TemplateReport(question.name, names[0], "the server takes no other template")
         self._n_asked.clear()
         self._n_lost.clear()
-        report = self._select(question, examples, evidence, budget)
+        halving = SuccessiveHalving(question, names, examples, evidence)
+        halving.run(partial(self._ask, question), budget.max_unused)
+        report = TemplateReport(question.name, names[0], "no template got an answer")
+        if any(row.n_read for row in halving.figures()):
+            report = self._report(halving, budget)
         n_asked, n_lost = self._n_asked[report.chosen], self._n_lost[report.chosen]
         if n_lost > _MAX_LOST_SHARE * n_asked:
             lost = f"{n_lost} of {n_asked} got no answer"
             raise LanguageModelUnavailable(f"the prompts could not be compared: {lost}")
         return report
 
-    def _select(
-        self,
-        question: Question,
-        examples: Sequence[Example],
-        evidence: SelectionEvidence,
-        budget: PromptBudget,
-    ) -> TemplateReport:
-        names = self._annotator.templates(question)
-        if len(names) < 2:
-            return TemplateReport(question.name, names[0], "the server takes no other template")
-        halving = SuccessiveHalving(question, names, examples, evidence)
-        halving.run(partial(self._ask, question), budget.max_unused)
-        figures = halving.figures()
-        if not any(row.n_read for row in figures):
-            return TemplateReport(question.name, names[0], "no template got an answer")
+    def _report(self, halving: SuccessiveHalving, budget: PromptBudget) -> TemplateReport:
+        """Return the best template, with the demonstrations and the second answers that pay."""
+        question, figures = halving.question, halving.figures()
         report = TemplateReport(question.name, figures[0].template, _why(figures), figures)
         first = halving.posteriors(report.chosen)
         can_show = question.kind.is_exclusive and len(question.labels) <= MAX_LABELS
