@@ -66,8 +66,9 @@ class RoundScheduler:
             return dict(STOPPED)
         is_asked = is_asked and not is_called_off(self.stores, project_id)
         begun = self._begin(project, is_asked=is_asked)
-        is_open = begun.get("is_stopped") and not is_asked
-        if is_open or close_request(self.stores, project_id):
+        if begun.get("is_stopped") and not is_asked:
+            return begun
+        if close_request(self.stores, project_id):
             return begun
         running = self.stores.rounds.running(project_id)
         if running is not None:
