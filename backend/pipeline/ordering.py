@@ -9,7 +9,7 @@ from backend.domain.projects import Progress, Project, ProjectId, QueueState
 from backend.errors import UnsupportedLabelConfig
 from backend.pipeline.aggregate import Aggregator
 from backend.pipeline.release import LABELS_FROM, LEARNED, ReleaseBuilder
-from backend.pipeline.status import OUTDATED, read_queue
+from backend.pipeline.status import OUTDATED, QUEUE, read_queue
 from backend.pipeline.sync import PrelabelPlan
 from backend.store import Stores
 
@@ -104,8 +104,9 @@ class Orderer:
 
         So each of twenty that connect at once has its first labels within a minute.
         """
-        others = (p for p in self.stores.projects.all() if p.is_connected and p.id != project.id)
-        n_waiting = 1 + sum(read_queue(self.stores, other) is None for other in others)
+        ordered = self.stores.state.projects_with(QUEUE) | {project.id}
+        others = (p for p in self.stores.projects.all() if p.is_connected)
+        n_waiting = 1 + sum(other.id not in ordered for other in others)
         return max(_MIN_EMBED_S, _EMBED_S / max(1.0, n_waiting / STEPS_AT_ONCE))
 
     def _evidence(self, project: Project) -> int | None:

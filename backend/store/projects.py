@@ -224,6 +224,12 @@ class StateStore(Repository):
         with self._db.write() as connection:
             upsert(connection, t.project_state, [row])
 
+    def projects_with(self, name: str) -> set[str]:
+        """Return the ids of the projects that have a value of this name, about any question."""
+        table = t.project_state
+        is_named = sa.and_(table.c.name == name, table.c.value.is_not(None))
+        return set(self._db.fetch_column(sa.select(table.c.project_id).where(is_named)))
+
     def drop(self, project_id: ProjectId, name: str, value: Any) -> None:
         """Delete a value, unless it is another one by now."""
         table = t.project_state
