@@ -184,10 +184,7 @@ class LazyEncoder:
 
     @cached_property
     def name(self) -> str:
-        from backend.self_training.encoder_files import encoder_name
-
-        model, name = self._source
-        return name or encoder_name(model)
+        return _name_of(*self._source)
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         return self._encoder.embed(texts)
@@ -195,16 +192,19 @@ class LazyEncoder:
 
 def model_names(settings: Settings) -> dict[str, str]:
     """Return the names of the models that rounds compute with, by setting; fetches none."""
+    models = {"ENCODER_MODEL": settings.encoder_model, "STUDENT_MODEL": settings.student_model}
+    names = {
+        setting: _name_of(*pretrained_source(model, settings.home, fetches=False))
+        for setting, model in models.items()
+    }
+    return {**names, "STUDENT_RECIPE": settings.student_recipe}
+
+
+def _name_of(source: str, name: str) -> str:
+    """Return the name of a model from `pretrained_source`; of a folder all weights are read."""
     from backend.self_training.encoder_files import encoder_name
 
-    names = {}
-    for setting, model in (
-        ("ENCODER_MODEL", settings.encoder_model),
-        ("STUDENT_MODEL", settings.student_model),
-    ):
-        source, name = pretrained_source(model, settings.home, fetches=False)
-        names[setting] = name or encoder_name(source)
-    return {**names, "STUDENT_RECIPE": settings.student_recipe}
+    return name or encoder_name(source)
 
 
 def embedding_trimmer(home: Path) -> Callable[[int], int]:
