@@ -109,11 +109,15 @@ def _name(report: Report) -> str:
 
 
 def _table(reports: Sequence[Report], figures: Sequence[str]) -> list[str]:
-    shown = [
-        name
-        for name in figures
-        if any(report["results"].get(name) is not None for report in reports)
+    """Return a table of the figures that were measured, without reports that have none of them."""
+    by_report = [
+        (report, {name for name in figures if report["results"].get(name) is not None})
+        for report in reports
     ]
+    reports = [report for report, known in by_report if known]
+    shown = [name for name in figures if any(name in known for _, known in by_report)]
+    if not shown:
+        return ["Not measured."]
     lines = [
         "| set | model | texts | " + " | ".join(f"`{name}`" for name in shown) + " |",
         "|---|---|---" + "|---" * len(shown) + "|",
