@@ -152,12 +152,11 @@ def ordering(
     random_draws: Annotated[int, typer.Option(help="Random orders per pool.")] = 50,
     posteriors: Annotated[Path | None, typer.Option(help="Posteriors of `answers`, .npz.")] = None,
     embeddings: Annotated[Path | None, typer.Option(help="Stored embeddings, .npz.")] = None,
-    llm: Annotated[
-        str, typer.Option(help="URL of an LLM server, for strategies that need one.")
-    ] = "",
+    llm: Annotated[str, typer.Option(help="LLM server, for strategies that need one.")] = "",
     on_train: Annotated[bool, typer.Option(help="Measure on held-out training rows.")] = False,
     learner: Annotated[str, typer.Option(help="probe, or fine-tune: the student.")] = "probe",
     test: Annotated[int, typer.Option(help="Test rows at most, evenly spread.")] = 2000,
+    definitions: Annotated[bool, typer.Option(help="Tell similarity what labels mean.")] = True,
 ) -> None:
     """Measure query strategies by the learning curve of a learner, against random order."""
     from benchmarks.ordering import OrderingRun, run
@@ -175,6 +174,7 @@ def ordering(
         on_train=on_train,
         learner=learner,
         n_test=test,
+        has_definitions=definitions,
     )
     report = Report("ordering", config.parameters())
     run(report, config, console=_console)

@@ -44,6 +44,7 @@ class OrderingRun:
     on_train: bool = False
     learner: str = "probe"
     n_test: int = 2000
+    has_definitions: bool = True
 
     def parameters(self) -> dict[str, Any]:
         """Return the parameters as the report names them, file names without folders."""
@@ -57,6 +58,7 @@ class OrderingRun:
             "llm": bool(self.llm),
             "learner": self.learner,
             "most_test_rows": self.n_test,
+            "definitions": self.has_definitions,
             "measured_on": "held-out training rows" if self.on_train else "test rows",
         }
 
@@ -97,7 +99,8 @@ def load_set(config: OrderingRun) -> LabeledSet:
 
     With a file of LLM posteriors, pools are drawn from its rows without abstention, otherwise from
     `n_rows` evenly spread rows. `on_train` scores on a third of the training rows, held out from
-    all pools: settings are tuned there.
+    all pools: settings are tuned there. Without `has_definitions` similarity reads the names of the
+    labels alone, not what they mean.
     """
     n_rows = {
         "train": config.n_rows if config.posteriors is None else None,
@@ -114,7 +117,8 @@ def load_set(config: OrderingRun) -> LabeledSet:
     values = list(definition.get("labels", {})) or sorted({row["label"] for row in rows["train"]})
     stripped = [row[_FIELD].strip() or "-" for row in rows["train"]]
     encoder = _StoredEncoder(stripped, vectors["train"], _encoder(config.cache))
-    posteriors = {"similarity": similarity_posteriors(encoder, stripped, values, definition)}
+    known = definition if config.has_definitions else definition | {"labels": {}}
+    posteriors = {"similarity": similarity_posteriors(encoder, stripped, values, known)}
     train: NDArray[np.int64] = np.arange(len(rows["train"]))
     if config.posteriors is not None:
         posteriors["llm"] = _read_posteriors(config.posteriors, len(train), len(values))
