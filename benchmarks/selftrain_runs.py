@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from backend.domain.student import RECIPES, Recipe
+from backend.self_training.encoder_files import base_name
 
 _PURITY_SHARES = tuple(round(0.1 * tenth, 1) for tenth in range(1, 11))
 _PAGE_BYTES = 4096
@@ -74,7 +75,7 @@ class SelfTrainRun:
             "limit": self.limit,
             "test": self.n_test,
             "epochs": self.n_epochs,
-            "model": self.model or "all-MiniLM-L6-v2",
+            "model": base_name(self.model) if self.model else "all-MiniLM-L6-v2",
         }
 
 
