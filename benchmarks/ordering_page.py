@@ -18,9 +18,13 @@ _WITH_LLM = (
     "activellm-paper-permuted",
     "activellm-paper-blank",
 )
-_BASELINES = ("maxherding", "typiclust", "badge")
+_HERDING = "maxherding"
+_BASELINES = (_HERDING, "typiclust", "badge")
 _SCORER_FIGURES = ("ascending_share", "split_half_reliability", "judgement_weight")
 _PROBE = "probe"
+_SIMILARITY, _NAMES = ".similarity", ".names"
+_BY_SIMILARITY = (_SIMILARITY, _NAMES)
+"""Endings of reports with similarity as the one annotator: told what labels mean, or not."""
 _MAX_LINES = 7
 _COLUMNS = 3
 
@@ -78,10 +82,12 @@ def _lines(reports: Reports, plain: Reports) -> list[str]:
         "",
         "![Learning curves](ordering/curves.png)",
     ]
+    lines += _similarity_lines(reports)
     lines += _scorer_lines(reports)
     lines += _learner_lines(reports)
     for set_name, report in reports.items():
-        lines += ["", *_set_lines(set_name, report)]
+        if not set_name.endswith(_BY_SIMILARITY):
+            lines += ["", *_set_lines(set_name, report)]
     return [*lines, ""]
 
 
@@ -123,10 +129,88 @@ def _goals(plain: Reports) -> list[str]:
                     mine > theirs,
                 )
             )
+    return _goal_rows(rows)
+
+
+def _goal_rows(rows: Sequence[tuple[str, str, bool]]) -> list[str]:
     return [
         "| goal | measured | met |",
         "|---|---|---|",
         *(f"| {goal} | {shown} | {'yes' if met else '**no**'} |" for goal, shown, met in rows),
+    ]
+
+
+def _similarity_lines(reports: Reports) -> list[str]:
+    """Return the table of pools that similarity alone labels, with and without definitions."""
+    sets = [name.removesuffix(_NAMES) for name in reports if name.endswith(_NAMES)]
+    if not sets:
+        return []
+    some = reports[sets[0] + _NAMES]["parameters"]
+    lines = [
+        "",
+        "## With weak posteriors: similarity alone",
+        "",
+        f"No LLM: {some['seeds']} pools of up to {some['pool_size']} rows, "
+        f"{some['random_draws']} random orders of each. With definitions similarity reads what "
+        "each label means, without them its name alone. Points over random; in brackets how often "
+        "similarity is right.",
+        "",
+        "| set | "
+        + " | ".join(
+            f"`{_HEADLINE}` {how}" for how in ("with definitions", "without", "less `maxherding`")
+        )
+        + " | `maxherding` |",
+        "|---|---|---|---|---|",
+    ]
+    for name in sets:
+        told, untold = (reports.get(name + ending) for ending in _BY_SIMILARITY)
+        cells = ["" if each is None else _gain_and_accuracy(each) for each in (told, untold)]
+        results = reports[name + _NAMES]["results"]
+        cells += [_paired(results[_HEADLINE], results[_HERDING])]
+        cells += [f"{results[_HERDING]['aulc_minus_random']:+.1f}"]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return [*lines, "", *_goal_rows(_weak_goals([reports[name + _NAMES] for name in sets], sets))]
+
+
+def _gain_and_accuracy(report: dict[str, Any]) -> str:
+    gain = report["results"][_HEADLINE]["aulc_minus_random"]
+    return f"{gain:+.1f} ({report['notes']['posterior_accuracy']:.0%})"
+
+
+def _weak_goals(
+    reports: Sequence[dict[str, Any]], names: Sequence[str]
+) -> list[tuple[str, str, bool]]:
+    """Return the goals of pools whose labels are known by name alone."""
+    results = [report["results"] for report in reports]
+    differences = [
+        np.subtract(each[_HEADLINE]["seed_differences"], each[_HERDING]["seed_differences"])
+        for each in results
+    ]
+    low, high = _mean_interval([each.tolist() for each in differences])
+    means = np.array([each.mean() for each in differences])
+    gains = np.array([each[_HEADLINE]["aulc_minus_random"] for each in results])
+    unlucky = np.array([each[_HEADLINE]["p_worse_than_random"] for each in results])
+    return [
+        (
+            f"without definitions above `{_HERDING}` on average over {len(means)} sets",
+            f"{means.mean():+.2f} [{low:+.2f}, {high:+.2f}]",
+            bool(means.mean() > 0),
+        ),
+        (
+            f"there on no set more than a point under `{_HERDING}`",
+            f"worst: {names[int(means.argmin())]} {means.min():+.2f}",
+            bool(means.min() >= -1),
+        ),
+        (
+            "there worse than random's median in at most 10 % of pools",
+            f"{unlucky.mean():.1%} over all",
+            bool(unlucky.mean() <= 0.1),
+        ),
+        (
+            "there no set more than 0.5 under random",
+            f"worst: {names[int(gains.argmin())]} {gains.min():+.2f}",
+            bool(gains.min() >= -0.5),
+        ),
     ]
 
 
@@ -187,7 +271,24 @@ def _learner_lines(reports: Reports) -> list[str]:
         "| set | learner | strategy | area | less random | pools |",
         "|---|---|---|---|---|---|",
         *rows,
+        "",
+        *_goal_rows([_learner_goal(reports)]),
     ]
+
+
+def _learner_goal(reports: Reports) -> tuple[str, str, bool]:
+    differences = [
+        report["results"][_HEADLINE]["seed_differences"]
+        for report in reports.values()
+        if report["parameters"].get("learner", _PROBE) != _PROBE
+    ]
+    low, high = _mean_interval(differences)
+    n_pools = min(map(len, differences))
+    return (
+        f"above random on average over {len(differences)} sets, {n_pools} pools each",
+        f"{np.mean([np.mean(each) for each in differences]):+.2f} [{low:+.2f}, {high:+.2f}]",
+        low > 0,
+    )
 
 
 def _paired(own: dict[str, Any], other: dict[str, Any]) -> str:

@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,6 +39,7 @@ class Report:
                 "cores": os.cpu_count(),
                 "processor": platform.machine(),
                 "python": platform.python_version(),
+                "accelerator": _accelerator(),
             },
             "parameters": self.parameters,
             "results": self.results,
@@ -52,6 +54,14 @@ class Report:
         for key, value in {**self.results, **self.notes}.items():
             table.add_row(key, str(value))
         return table
+
+
+def _accelerator() -> str | None:
+    """Return the name of the GPU that computed, None where none did."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available():
+        return None
+    return str(torch.cuda.get_device_name())
 
 
 def goal_table(

@@ -40,7 +40,7 @@ _SPANS_NOTE = (
 def write_selftrain_page(folder: Path) -> list[Path]:
     """Write the page of `folder`/selftrain/*.json; return what was written.
 
-    Reports with a dot in the name (ablations, learning curves) count for no goal.
+    Reports with a dot in the name (ablations, learning curves) count for no goal but the paper's.
     """
     sources = sorted((folder / "selftrain").glob("*.json"))
     if not sources:
@@ -71,7 +71,7 @@ def _lines(reports: Reports, pictures: Sequence[Path]) -> list[str]:
         "epoch on 256 texts, scaled to the pool). The last column is the peak resident memory.",
         "",
         *(f"![{CAPTIONS[picture.name]}](selftrain/{picture.name})\n" for picture in pictures),
-        *goal_lines(whole),
+        *goal_lines(reports),
         *_gap_closed(whole),
     ]
     for name, report in reports.items():
@@ -119,7 +119,7 @@ def _table(name: str, report: Mapping[str, Any]) -> list[str]:
         + (_SPANS_NOTE if notes.get("is_spans") else "")
         + "The 95 % interval of a test accuracy is at most "
         f"±{98 / notes['n_test'] ** 0.5:.1f} points. "
-        f"{options}; {report['machine']['cores']} cores, "
+        f"{options}; {report['machine']['cores']} cores, {_gpu(report)}"
         f"load average {notes.get('load_average', '–')}, commit `{report['commit']}`.",
         "",
         "| recipe | " + " | ".join(_COLUMNS.values()) + " |",
@@ -129,6 +129,11 @@ def _table(name: str, report: Mapping[str, Any]) -> list[str]:
         cells = [_cell(key, figures.get(key)) for key in _COLUMNS]
         lines.append(f"| {recipe} | " + " | ".join(cells) + " |")
     return [*lines, ""]
+
+
+def _gpu(report: Mapping[str, Any]) -> str:
+    name = report["machine"].get("accelerator")
+    return f"{name} (bfloat16), " if name else ""
 
 
 def _predictability(share: float | None) -> str:
