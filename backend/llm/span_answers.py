@@ -50,12 +50,15 @@ class SpanFormat:
         self._value_of |= {_plain(name): value for value, name in self._name_of.items()}
 
     def json_schema(self) -> str:
-        """Return the JSON schema of an answer, as text: a list of words under each label's name."""
-        words = {"type": "string", "minLength": 1, "maxLength": _MAX_PIECE_CHARS}
+        """Return the JSON schema of an answer, as text: a list of words under each label's name.
+
+        Bounds on a word's length would be counted for every token of a large vocabulary.
+        """
+        words = {"type": "array", "items": {"type": "string"}}
         return json.dumps(
             {
                 "type": "object",
-                "properties": {name: {"type": "array", "items": words} for name in self.names},
+                "properties": dict.fromkeys(self.names, words),
                 "required": list(self.names) if self.lists_all else [],
                 "additionalProperties": False,
             }
