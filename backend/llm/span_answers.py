@@ -16,7 +16,6 @@ from backend.llm.text_search import Mention
 
 MAX_REQUIRED_LABELS = 12
 """With more labels than this an answer lists only those that it has pieces of."""
-_MAX_PIECE_CHARS = 300
 _LABEL_KEYS = ("type", "label", "category", "class", "tag", "entity_type", "entity")
 _TEXT_KEYS = ("text", "span", "words", "word", "value", "mention", "entity", "name")
 _KEYS = frozenset((*_LABEL_KEYS, *_TEXT_KEYS))
@@ -50,10 +49,7 @@ class SpanFormat:
         self._value_of |= {_plain(name): value for value, name in self._name_of.items()}
 
     def json_schema(self) -> str:
-        """Return the JSON schema of an answer, as text: a list of words under each label's name.
-
-        Bounds on a word's length would be counted for every token of a large vocabulary.
-        """
+        """Return the JSON schema of an answer, as text: a list of words under each label's name."""
         words = {"type": "array", "items": {"type": "string"}}
         return json.dumps(
             {

@@ -17,6 +17,7 @@ integer ::= "-"? ("0" | [1-9] [0-9]{0,15})
 number ::= integer ("." [0-9]{1,15})? ([eE] [-+]? [0-9]{1,3})?
 boolean ::= "true" | "false"
 """
+_UNSUPPORTED = frozenset(("pattern", "minLength", "maxLength"))
 _SCALARS = ("string", "integer", "number", "boolean", "null")
 
 
@@ -24,7 +25,8 @@ def compact_grammar(schema: Mapping[str, Any]) -> str | None:
     """Return the grammar (EBNF) of a schema's JSON without blanks; None for other schemas.
 
     Supported are objects whose properties are all required (written in their order), arrays,
-    enumerations, alternatives, and scalars with `maxLength`; bounds of numbers are left out.
+    enumerations, alternatives and scalars; bounds of numbers are left out. A bound on a string's
+    length is not: counting its characters slows every token of a large vocabulary.
     """
     try:
         return f"root ::= {_rule(schema)}\n{_RULES}"
@@ -47,10 +49,8 @@ def _rule(schema: Mapping[str, Any]) -> str:
         return _object(schema)
     if kind == "array":
         return _array(schema)
-    if kind not in _SCALARS or "pattern" in schema:
+    if kind not in _SCALARS or _UNSUPPORTED & schema.keys():
         raise ValueError(f"no rule for {schema}")
-    if kind == "string" and "maxLength" in schema:
-        return f'"\\"" char{{0,{int(schema["maxLength"])}}} "\\""'
     return '"null"' if kind == "null" else str(kind)
 
 

@@ -64,10 +64,15 @@ class TemplateFigures:
     n_human: int
 
     @property
+    def consistency(self) -> float:
+        """Return the agreement and a part of what calibration leaves."""
+        return self.agreement + _UNMOVED_WEIGHT * self.unmoved
+
+    @property
     def score(self) -> float:
-        """Return the agreement and a part of what calibration leaves, less for a low label mass."""
+        """Return the consistency, less for a low label mass."""
         mass = 1.0 if self.label_mass is None else min(1.0, self.label_mass / _FULL_MASS)
-        return self.agreement + _UNMOVED_WEIGHT * self.unmoved - _MASS_WEIGHT * (1 - mass)
+        return self.consistency - _MASS_WEIGHT * (1 - mass)
 
 
 @dataclass(frozen=True, slots=True)

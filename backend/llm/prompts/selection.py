@@ -45,6 +45,7 @@ _MAX_LOSS = 0.05
 """How far demonstrations may score lower and are kept: they help a capable model by two or three
 points, which is less than the trial can see, and harm a small one by ten or more. Chosen on 300
 training texts each of sst2, trec, ag_news, sms_spam, tweet_emotion and tweet_offensive."""
+_ROUNDING = 1e-9
 _MAX_LOST_SHARE = 1 / 3
 """Of the selected template's prompts; with more, chance has chosen, and the choice would last."""
 _SEED = 0
@@ -197,9 +198,9 @@ class TemplateSelector:
             figures_of(name, own, credit(calibrate(own[0]), reference), human[rows])
             for name, own in answers.items()
         ]
-        best = max(figures[1:], key=lambda row: row.score)
         report = replace(report, trial=tuple(figures))
-        if best.n_read == 0 or best.score < figures[0].score - _MAX_LOSS:
+        best = _best_shown(figures[0], figures[1:])
+        if best is None:
             return report, first
         posteriors = np.full(first.shape, np.nan)
         posteriors[rows] = answers[best.template][0]
@@ -241,6 +242,23 @@ class TemplateSelector:
         self._n_asked[template] += len(weak_labels)
         self._n_lost[template] += sum(w.reason is AbstentionReason.UNREACHABLE for w in why)
         return posterior_rows(question, weak_labels), mass_rows(question, weak_labels)
+
+
+def _best_shown(
+    without: TemplateFigures, shown: Sequence[TemplateFigures]
+) -> TemplateFigures | None:
+    """Return the best of the demonstrations tried, None where all make answers worse.
+
+    The label mass does not count: any answer shown raises it, a wrong one as well.
+    """
+    helpful = [
+        row
+        for row in shown
+        if row.n_read
+        and row.agreement >= without.agreement - _MAX_LOSS - _ROUNDING
+        and row.consistency >= without.consistency - _MAX_LOSS - _ROUNDING
+    ]
+    return max(helpful, key=lambda row: row.consistency, default=None)
 
 
 def _why(figures: Sequence[TemplateFigures]) -> str:

@@ -225,6 +225,25 @@ def test_demonstrations_that_make_answers_worse_are_not():
     assert report.trial[0].score > max(row.score for row in report.trial[1:])
 
 
+def test_demonstrations_are_not_kept_for_their_label_mass():
+    def is_won_over(prompt: str) -> dict[str, float]:
+        if prompt.endswith('"'):  # a text is to be written
+            return {}
+        own = prompt.rsplit("\nText:", 1)[1]
+        is_good = '"a good' in own
+        if shots_of(prompt) > 0:
+            is_good ^= int(own.rsplit("number ", 1)[1].split('"')[0]) % 9 == 0
+            sure, unsure = 0.8, 0.1
+        else:
+            sure, unsure = 0.02, 0.01
+        return {"positive": sure if is_good else unsure, "negative": unsure if is_good else sure}
+
+    report = select(is_won_over)
+    none, *shown = report.trial
+    assert max(row.score for row in shown) > none.score - 0.05
+    assert report.demonstrations == ()
+
+
 def test_no_text_is_asked_about_with_its_own_answer():
     model = FakeLanguageModel(understands, has_chat=True, n_context_tokens=2048)
     selector = TemplateSelector(LLMAnnotator(model), TaskSchema((QUESTION,)), "")
