@@ -88,6 +88,7 @@ class Dispatcher:
             stores.jobs.request_job(project.id, JobKind.TABS, "they show other tasks now")
         if self._services.acceptor.is_due(project):
             stores.jobs.request_job(project.id, JobKind.ACCEPT, "not finished")
+        self._services.round_requests.repeat(project)
         self._services.certifier.refresh(project)
         if any(problem.source == WORKER for problem in stores.jobs.problems(project.id)):
             stores.jobs.clear_problem(project.id, WORKER)

@@ -79,10 +79,31 @@ def test_what_was_asked_for_waits_while_label_studio_refuses_the_project(service
     assert jobs.running == {(project_id, JobKind.ROUND_NOW)}
 
 
+def test_a_round_whose_job_died_before_it_began_is_asked_for_again(services, project_id):
+    stores, jobs = services.stores, FakeJobs()
+    dispatcher = Dispatcher(services, jobs)
+    dispatcher.dispatch()
+    services.events.receive(Event("START_TRAINING", services.platform.project(1)))
+    dispatcher.dispatch()
+    jobs.running.clear()  # the jobs have died
+    dispatcher.request_due_jobs()
+    kinds = {kind for _, kind, _ in stores.jobs.job_requests()}
+    assert JobKind.ROUND_NOW in kinds
+    dispatcher.dispatch()
+    services.round_steps.scheduler.begin(project_id, is_asked=True)
+    dispatcher.request_due_jobs()
+    kinds = {kind for _, kind, _ in stores.jobs.job_requests()}
+    assert JobKind.ROUND_NOW not in kinds
+
+
 def test_what_was_asked_for_is_forgotten_with_a_project_that_is_removed(services, project_id):
-    services.stores.jobs.request_job(project_id, JobKind.ROUND_NOW, "asked for")
+    services.events.receive(Event("START_TRAINING", services.platform.project(1)))
     services.stores.projects.disconnect(project_id, Disconnection.REMOVED, "not listed")
     assert services.stores.jobs.job_requests() == []
+    services.stores.projects.reconnect(services.stores.projects.get(project_id))
+    Dispatcher(services, FakeJobs()).request_due_jobs()
+    kinds = {kind for _, kind, _ in services.stores.jobs.job_requests()}
+    assert JobKind.ROUND_NOW not in kinds
 
 
 def test_work_without_a_webhook_is_found(services, project_id):

@@ -12,6 +12,7 @@ from backend.domain.projects import Disconnection, Event, JobKind, Project, Proj
 from backend.errors import InvalidRequest, UnsupportedLabelConfig
 from backend.pipeline.config_change import asks_the_same, note_asked
 from backend.pipeline.connection import note_reached
+from backend.pipeline.rounds.requests import RoundRequests
 from backend.store import Stores
 
 _LOG = logging.getLogger(__name__)
@@ -111,6 +112,7 @@ class EventService:
         kind = _JOB_OF_EVENT.get(event.action)
         is_news = self.stores.tasks.apply(project_id, event, (kind, event.action) if kind else None)
         if kind is JobKind.ROUND_NOW and is_news:
+            RoundRequests(self.stores).note_platform(project_id)
             record("started", project_id)
         _LOG.debug("project=%s event=%s news=%s", project_id, event.action, is_news)
         return is_news

@@ -18,6 +18,8 @@ from backend.domain.projects import (
 from backend.store import tables as t
 from backend.store.database import Repository, insert_new, now, upsert
 
+ROUND_ASKED = "round_asked"
+"""The name of a project's state that says who asked for a round, until it has begun."""
 WRITING, DRAFT, RELEASED, EXPIRED = "writing", "draft", "released", "expired"
 """States of a model version. Only a released one can be superseded; an expired one is deleted."""
 WAS_FOUND = sa.or_(t.projects.c.full_sync_at.is_not(None), t.projects.c.served_version.is_not(None))
@@ -128,6 +130,10 @@ class ProjectStore(Repository):
             is_final = reason != Disconnection.REFUSED
             for other in (t.problems, t.job_requests) if is_final else (t.problems,):
                 connection.execute(sa.delete(other).where(other.c.project_id == project_id))
+            if is_final:
+                state = t.project_state
+                is_asked = sa.and_(state.c.project_id == project_id, state.c.name == ROUND_ASKED)
+                connection.execute(sa.delete(state).where(is_asked))
 
     def reconnect(self, project: Project) -> Project:
         """Work for a project again, as it was left."""

@@ -12,8 +12,9 @@ from backend.domain.projects import JobKind, Project, ProjectId
 from backend.domain.rounds import RoundState
 from backend.errors import InvalidRequest
 from backend.store import Stores
+from backend.store.projects import ROUND_ASKED
 
-_ASKED = "round_asked"
+_PLATFORM = "Label Studio"
 _NO_WORKER = "; no worker runs: it begins when `python -m backend worker` is started"
 
 
@@ -36,7 +37,7 @@ class RoundRequests:
         record("started", project.id)
         if asked is None and not is_known:
             at = datetime.now(UTC).isoformat()
-            self.stores.state.put(project.id, _ASKED, {"by": actor(), "at": at})
+            self.stores.state.put(project.id, ROUND_ASKED, {"by": actor(), "at": at})
             return f"A round is asked for{self._unless_worker()}."
         by = f" by {asked['by']}" if asked else ""
         words = f"A round is asked for already{by}; both get the same one"
@@ -48,27 +49,38 @@ class RoundRequests:
         if running is not None and self.stores.rounds.finish(running, RoundState.CANCELLED):
             record("cancelled", project.id, f"round={running.number}")
             return f"Round {running.number} is cancelled."
-        stored = self.stores.state.get(project.id, _ASKED)
+        stored = self.stores.state.get(project.id, ROUND_ASKED)
         if self.asked(project) is None:
             return "No round is running."
         at = datetime.now(UTC)
         is_under_way = not self.stores.jobs.drop_request(project.id, JobKind.ROUND_NOW, at)
         called_off = {"by": actor(), "at": at.isoformat(), "is_called_off": True}
         left = called_off if is_under_way else None
-        if not self.stores.state.swap(project.id, _ASKED, stored, left):
+        if not self.stores.state.swap(project.id, ROUND_ASKED, stored, left):
             return self.cancel(project)  # it has begun meanwhile, or somebody has asked anew
         record("called-off", project.id)
         return "The round that was asked for is called off."
 
     def asked(self, project: Project) -> Mapping[str, Any] | None:
         """Return who asked for a round that has not begun, and when; None where nobody did."""
-        asked: Mapping[str, Any] = self.stores.state.get(project.id, _ASKED) or {}
+        asked: Mapping[str, Any] = self.stores.state.get(project.id, ROUND_ASKED) or {}
         if asked and not _is_off(asked):
             return asked
         for project_id, kind, at in self.stores.jobs.job_requests():
             if (project_id, kind) == (project.id, JobKind.ROUND_NOW):
-                return {"by": "Label Studio", "at": at.isoformat()}
+                return {"by": _PLATFORM, "at": at.isoformat()}
         return None
+
+    def note_platform(self, project_id: ProjectId) -> None:
+        """Note that Label Studio asked for a round, unless somebody has before."""
+        asked = {"by": _PLATFORM, "at": datetime.now(UTC).isoformat()}
+        self.stores.state.swap(project_id, ROUND_ASKED, None, asked)
+
+    def repeat(self, project: Project) -> None:
+        """Ask again for a round that was asked for and has not begun: its job may have died."""
+        asked = self.stores.state.get(project.id, ROUND_ASKED)
+        if asked and not _is_off(asked):
+            self.stores.jobs.request_job(project.id, JobKind.ROUND_NOW, "asked for")
 
     def roll_back(self, project: Project, model_version: str) -> str:
         """Have an earlier release served again.
@@ -99,8 +111,8 @@ class RoundRequests:
 
 def is_called_off(stores: Stores, project_id: ProjectId) -> bool:
     """Return whether the round that a job is to make is not wanted any more; tells so once."""
-    stored = stores.state.get(project_id, _ASKED)
-    return _is_off(stored) and stores.state.swap(project_id, _ASKED, stored, None)
+    stored = stores.state.get(project_id, ROUND_ASKED)
+    return _is_off(stored) and stores.state.swap(project_id, ROUND_ASKED, stored, None)
 
 
 def close_request(stores: Stores, project_id: ProjectId) -> bool:
@@ -109,8 +121,8 @@ def close_request(stores: Stores, project_id: ProjectId) -> bool:
     Returns whether it is still wanted: it may have been called off while it was opened.
     """
     stores.jobs.drop_request(project_id, JobKind.ROUND_NOW, datetime.now(UTC))
-    stored = stores.state.get(project_id, _ASKED)
-    if not stores.state.swap(project_id, _ASKED, stored, None):
+    stored = stores.state.get(project_id, ROUND_ASKED)
+    if not stores.state.swap(project_id, ROUND_ASKED, stored, None):
         return close_request(stores, project_id)
     return not _is_off(stored)
 
