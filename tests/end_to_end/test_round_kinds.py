@@ -17,6 +17,8 @@ pytestmark = pytest.mark.e2e
 
 N_TASKS = 240
 _ROUND_WITHIN_S = 1500.0
+_MAX_LOSS = 0.01
+"""Of F1: two of 240 texts. What is served is an estimate's gain, at nine in ten."""
 TOPICS = """
 <View>
   <Header value="What does the guest speak of?"/>
@@ -144,6 +146,6 @@ def test_a_round_without_people_learns_every_question(
             f"{gate['reason']}\n"
         )
         assert (old != new) == gate["is_better"]
-        assert f1(new, gold) >= f1(old, gold)
+        assert f1(new, gold) >= f1(old, gold) - _MAX_LOSS
     models = stack.settings.home / "models" / project.id() / "1"
     assert len(list(models.iterdir())) == len(questions)
