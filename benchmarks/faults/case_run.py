@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from backend.domain.labels import WeakLabel
-from backend.domain.projects import JobKind, Project
+from backend.domain.projects import Project
 from backend.domain.rounds import RoundState
 from backend.launcher.child_process import ChildProcess, Command
 from backend.services import Services, build_services
@@ -83,9 +83,7 @@ class CaseRun:
 
     def request_round(self) -> None:
         """Request a round, as `python -m backend round` does."""
-        self.services.stores.jobs.request_job(
-            self.project.id, JobKind.ROUND_NOW, "requested by the benchmark"
-        )
+        self.services.round_requests.start(self.project)
 
     def kill(self, what: str) -> None:
         """Kill `worker` or `web` with its child processes; `serve` starts it again."""
