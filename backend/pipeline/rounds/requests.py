@@ -78,9 +78,10 @@ class RoundRequests:
 
     def repeat(self, project: Project) -> None:
         """Ask again for a round that was asked for and has not begun: its job may have died."""
-        asked = self.stores.state.get(project.id, ROUND_ASKED)
-        if asked and not _is_off(asked):
+        if self._is_waiting(project.id):
             self.stores.jobs.request_job(project.id, JobKind.ROUND_NOW, "asked for")
+            if not self._is_waiting(project.id):  # it has begun meanwhile
+                self.stores.jobs.drop_request(project.id, JobKind.ROUND_NOW, datetime.now(UTC))
 
     def roll_back(self, project: Project, model_version: str) -> str:
         """Have an earlier release served again.
@@ -99,6 +100,10 @@ class RoundRequests:
         record("rolled-back", project.id, f"version={model_version}")
         words = f"The worker publishes {model_version} and then serves it"
         return f"{words}{self._unless_worker()}."
+
+    def _is_waiting(self, project_id: ProjectId) -> bool:
+        asked = self.stores.state.get(project_id, ROUND_ASKED)
+        return bool(asked) and not _is_off(asked)
 
     def _running(self, project: Project) -> int | None:
         running = self.stores.rounds.running(project.id)
@@ -120,10 +125,10 @@ def close_request(stores: Stores, project_id: ProjectId) -> bool:
 
     Returns whether it is still wanted: it may have been called off while it was opened.
     """
-    stores.jobs.drop_request(project_id, JobKind.ROUND_NOW, datetime.now(UTC))
     stored = stores.state.get(project_id, ROUND_ASKED)
     if not stores.state.swap(project_id, ROUND_ASKED, stored, None):
         return close_request(stores, project_id)
+    stores.jobs.drop_request(project_id, JobKind.ROUND_NOW, datetime.now(UTC))
     return not _is_off(stored)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from backend.domain.labels import AbstentionReason
-from backend.domain.projects import JobKind, Progress, Project, ProjectId
+from backend.domain.projects import Progress, Project, ProjectId
 from backend.domain.rounds import RoundState
 from backend.errors import LanguageModelUnavailable, UnsupportedLabelConfig
 from backend.pipeline.pool import MIN_TEXTS, GuidelinesReader
@@ -61,8 +61,6 @@ class RoundScheduler:
         """
         project = self.stores.projects.get(project_id)
         if project is None or not project.is_connected:
-            if project is not None and project.is_refused and is_asked:
-                self.stores.jobs.request_job(project_id, JobKind.ROUND_NOW, "asked for")
             return dict(STOPPED)
         is_asked = is_asked and not is_called_off(self.stores, project_id)
         begun = self._begin(project, is_asked=is_asked)

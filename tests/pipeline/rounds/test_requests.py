@@ -59,9 +59,41 @@ def test_a_round_that_label_studio_was_gone_for_is_asked_for_again(house, projec
     begin(house, project)
     assert house.rounds.running(project.id) is None
     house.projects.reconnect(project)
+    requests.repeat(project)
     assert len(asked_for(house)) == 1
     begin(house, project)
     assert house.rounds.running(project.id).reason == "asked for"
+
+
+def test_each_wish_of_label_studio_is_repeated_until_its_round_begins(house, project, requests):
+    finished(house, project)
+    for number in (2, 3):
+        requests.note_platform(project.id)
+        requests.note_platform(project.id)
+        requests.repeat(project)
+        assert len(asked_for(house)) == 1
+        assert begin(house, project)["round"] == number
+        requests.repeat(project)
+        assert asked_for(house) == []
+        house.rounds.finish(house.rounds.running(project.id), RoundState.REFUSED)
+
+
+def test_a_round_that_begins_while_it_is_asked_for_again_is_not_made_twice(
+    house, project, requests, monkeypatch
+):
+    finished(house, project)
+    requests.start(project)
+    take(house)
+    request_job = house.jobs.request_job
+
+    def request_late(*args):
+        begin(house, project)
+        return request_job(*args)
+
+    monkeypatch.setattr(house.jobs, "request_job", request_late)
+    requests.repeat(project)
+    assert house.rounds.running(project.id).number == 2
+    assert asked_for(house) == []
 
 
 @pytest.mark.parametrize("is_taken", [False, True])
