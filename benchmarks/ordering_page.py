@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.report import goal_rows
+
 _HEADLINE = "activellm"
 _WITH_LLM = (
     "activellm-judged",
@@ -129,15 +131,7 @@ def _goals(plain: Reports) -> list[str]:
                     mine > theirs,
                 )
             )
-    return _goal_rows(rows)
-
-
-def _goal_rows(rows: Sequence[tuple[str, str, bool]]) -> list[str]:
-    return [
-        "| goal | measured | met |",
-        "|---|---|---|",
-        *(f"| {goal} | {shown} | {'yes' if met else '**no**'} |" for goal, shown, met in rows),
-    ]
+    return goal_rows(rows)
 
 
 def _similarity_lines(reports: Reports) -> list[str]:
@@ -169,7 +163,7 @@ def _similarity_lines(reports: Reports) -> list[str]:
         cells += [_paired(results[_HEADLINE], results[_HERDING])]
         cells += [f"{results[_HERDING]['aulc_minus_random']:+.1f}"]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return [*lines, "", *_goal_rows(_weak_goals([reports[name + _NAMES] for name in sets], sets))]
+    return [*lines, "", *goal_rows(_weak_goals([reports[name + _NAMES] for name in sets], sets))]
 
 
 def _gain_and_accuracy(report: dict[str, Any]) -> str:
@@ -272,7 +266,7 @@ def _learner_lines(reports: Reports) -> list[str]:
         "|---|---|---|---|---|---|",
         *rows,
         "",
-        *_goal_rows([_learner_goal(reports)]),
+        *goal_rows([_learner_goal(reports)]),
     ]
 
 

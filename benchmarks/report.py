@@ -64,6 +64,15 @@ def _accelerator() -> str | None:
     return str(torch.cuda.get_device_name())
 
 
+def goal_rows(rows: Sequence[tuple[str, str, bool]]) -> list[str]:
+    """Return a Markdown table of goals in words, what was measured, and whether each is met."""
+    return [
+        "| goal | measured | met |",
+        "|---|---|---|",
+        *(f"| {goal} | {shown} | {'yes' if met else '**no**'} |" for goal, shown, met in rows),
+    ]
+
+
 def goal_table(
     results: Mapping[str, Any], meanings: Mapping[str, str], goals: Goals
 ) -> Iterator[str]:

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.report import goal_rows
+
 Floats = NDArray[np.float64]
 Reports = dict[str, dict[str, Any]]
 
@@ -46,9 +48,7 @@ def goal_lines(every: Reports) -> list[str]:
     return [
         "## Goals",
         "",
-        "| goal | measured | met |",
-        "|---|---|---|",
-        *(f"| {goal} | {shown} | {'yes' if met else '**no**'} |" for goal, shown, met in rows),
+        *goal_rows(rows),
         "",
     ]
 

@@ -133,7 +133,7 @@ def _table(name: str, report: Mapping[str, Any]) -> list[str]:
 
 def _gpu(report: Mapping[str, Any]) -> str:
     name = report["machine"].get("accelerator")
-    return f"{name} (bfloat16), " if name else ""
+    return f"{name}, " if name else ""
 
 
 def _predictability(share: float | None) -> str:

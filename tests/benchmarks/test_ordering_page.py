@@ -55,6 +55,30 @@ def test_the_page_says_which_goals_are_met_and_which_are_not(tmp_path):
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+def test_pools_with_weak_posteriors_have_a_table_and_goals(tmp_path):
+    write_report(tmp_path, "one", {"random": 0.0, "activellm": 9.0})
+    for name, told, untold, herding in (("one", 5.0, 3.0, 1.0), ("two", 4.0, -1.0, 0.5)):
+        found = {"random": 0.0, "activellm": told, "maxherding": herding}
+        write_report(tmp_path, f"{name}.similarity", found)
+        write_report(tmp_path, f"{name}.names", found | {"activellm": untold}, definitions=False)
+    text = write_ordering_page(tmp_path)[0].read_text()
+    assert "| one | +5.0 (80%) | +3.0 (80%) | +2.00 [+2.00, +2.00], 2 pools | +1.0 |" in text
+    assert "above `maxherding` on average over 2 sets | +0.25 [+0.25, +0.25] | yes |" in text
+    assert "no set more than a point under `maxherding` | worst: two -1.50 | **no** |" in text
+    assert "in at most 10 % of pools | 25.0% over all | **no** |" in text
+    assert "no set more than 0.5 under random | worst: two -1.00 | **no** |" in text
+    assert "## one.names" not in text
+
+
+def test_sets_learned_by_the_student_have_a_goal(tmp_path):
+    write_report(tmp_path, "one", {"random": 0.0, "activellm": 9.0})
+    write_report(tmp_path, "one.fine-tune", {"random": 0.0, "activellm": 3.0}, learner="fine-tune")
+    text = write_ordering_page(tmp_path)[0].read_text()
+    assert (
+        "| above random on average over 1 sets, 2 pools each | +3.00 [+2.00, +4.00] | yes |" in text
+    )
+
+
 def test_the_page_says_what_the_llm_adds_pool_by_pool(tmp_path):
     write_report(tmp_path, "one.llm", {"activellm": 3.0, "activellm-judged": 3.5})
     write_report(tmp_path, "one", {"activellm": 9.0})

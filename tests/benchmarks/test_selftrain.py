@@ -203,6 +203,19 @@ def test_goals_are_met_or_missed_by_what_the_reports_say():
     assert "most: mr_freeal 3 | **no** |" in lines
 
 
+def test_the_paper_s_setting_has_goals_of_its_own_and_other_parts_of_a_set_have_none():
+    paper = report_of([0.9], [0.91], [], test_accuracy_mean=0.905, fused_label_accuracy_mean=0.924)
+    paper["parameters"] = {"model": "all-mpnet-base-v2", "seeds": 2}
+    ablation = report_of([0.9], [0.1], [0.9])
+    lines = goal_lines({"mr_freeal.mpnet": paper, "mr_freeal.ablation": ablation})
+    of_paper = [line for line in lines if line.startswith("| mr_freeal with all-mpnet-base-v2")]
+    assert [line.split("| ")[-2:] for line in of_paper] == [
+        ["0.9050 ", "yes |"],
+        ["0.9240 ", "**no** |"],
+    ]
+    assert lines[4 + len(of_paper) :] == [""]
+
+
 def test_a_training_that_learned_nothing_does_not_move_the_median():
     gap = report_of([0.7, 0.7, 0.1], [0.8, 0.8, 0.8], [0.9, 0.9, 0.9])
     lines = "\n".join(goal_lines({"mr_llm": gap}))
