@@ -69,6 +69,7 @@ def test_an_embedded_model_runs_on_the_cpu_and_offline_under_all_its_names(serve
     assert environment["VLLM_CPU_KVCACHE_SPACE"] == "1"
     assert environment["VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS"] == "3600"
     assert environment["MALLOC_MMAP_THRESHOLD_"] == "4194304"
+    assert environment["GLIBC_TUNABLES"] == "glibc.malloc.hugetlb=1"
     assert environment["VLLM_CPU_OMP_THREADS_BIND"] == cpu_list(usable_cpus())
 
 
