@@ -175,8 +175,9 @@ class TemplateSelector:
         """
         question, first = halving.question, halving.posteriors(report.chosen)
         examples, human = halving.examples[: len(first)], halving.human[: len(first)]
-        anchors = halving.anchors(report.chosen)
-        make = partial(make_demonstrations, question, examples, [calibrate(first), *anchors], human)
+        anchors, others = halving.anchors(report.chosen), halving.others(report.chosen)
+        sure = [halving.calibrated(report.chosen), *anchors]
+        make = partial(make_demonstrations, question, examples, sure, human)
         n_arms = max(1, budget.max_tried // _MIN_TRIAL_TEXTS)
         by_name = {f"{n} shots": make(n_shots=n, seed=_SEED) for n in N_SHOTS[:n_arms]}
         if n_arms > len(N_SHOTS):
@@ -191,13 +192,14 @@ class TemplateSelector:
         for row in report.figures[1:2]:
             second = np.full(first.shape, np.nan)
             second[: row.n_texts] = halving.posteriors(row.template)[: len(first)]
-            anchors.append(calibrate(second))
+            anchors.append(calibrate(second, others))
         agreed = consensus([], [rows_of[rows] for rows_of in anchors])
         reference = np.where(human[rows] >= 0, human[rows], agreed)
-        figures = [
-            figures_of(name, own, credit(calibrate(own[0]), reference), human[rows])
-            for name, own in answers.items()
-        ]
+        figures = []
+        for name, (own, masses) in answers.items():
+            calibrated = calibrate(own, [other[rows] for other in others])
+            agreeing = credit(calibrated, reference)
+            figures.append(figures_of(name, (own, calibrated, masses), agreeing, human[rows]))
         report = replace(report, trial=tuple(figures))
         best = _best_shown(figures[0], figures[1:])
         if best is None:
