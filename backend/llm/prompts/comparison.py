@@ -119,6 +119,7 @@ class SuccessiveHalving:
         self._n_rows = len(self._human) // max(1, len(examples))
         n_classes = 2 if question.kind.is_multilabel else len(question.labels)
         self._posteriors: dict[str, Floats] = {name: np.empty((0, n_classes)) for name in templates}
+        self._calibrated = dict(self._posteriors)
         self._masses: dict[str, Floats] = {name: np.empty(0) for name in templates}
         self._credits: dict[str, list[float]] = {name: [] for name in templates}
 
@@ -141,6 +142,7 @@ class SuccessiveHalving:
             for name in self._alive:
                 posteriors, masses = ask(name, some)
                 self._posteriors[name] = np.vstack([self._posteriors[name], posteriors])
+                self._calibrated[name] = calibrate(self._posteriors[name], self.others(name))
                 self._masses[name] = np.append(self._masses[name], masses)
             self._compare(n_done * self._n_rows, (n_done + len(some)) * self._n_rows)
             n_done += len(some)
@@ -165,7 +167,7 @@ class SuccessiveHalving:
 
     def calibrated(self, name: str) -> Floats:
         """Return a template's log-posteriors (n, K) without its preference for labels."""
-        return calibrate(self._posteriors[name], self.others(name))
+        return self._calibrated[name]
 
     @property
     def human(self) -> NDArray[np.intp]:
