@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -13,16 +13,10 @@ from scipy.special import softmax
 from threadpoolctl import threadpool_limits
 
 from backend.label_model.calibration import (
-    BatchCalibrator,
     HumanLabels,
     LogLinearPool,
     accuracy_from_agreement,
     inverse_temperature_for_accuracy,
-)
-from backend.label_model.class_shares import (
-    expected_shares,
-    move_to_shares,
-    share_by_agreement,
 )
 from backend.label_model.latent_class import (
     Floats,
@@ -30,8 +24,10 @@ from backend.label_model.latent_class import (
     Standardizer,
     contrasts,
     default_inverse_temperature,
+    expected_shares,
     fit_latent_classes,
     is_answered,
+    move_to_shares,
     sample_rows,
 )
 from backend.label_model.linear_probe import LinearProbe, cross_fit_ridge, explained_variance
@@ -39,7 +35,6 @@ from backend.label_model.linear_probe import LinearProbe, cross_fit_ridge, expla
 HUMAN = "human"
 AGREEMENT = "agreement"
 COMBINATION = "combination"
-_OWN = "own"
 _MIN_DEPENDENCE = 0.5
 _MIN_TEXTS_FOR_DEPENDENCE = 500
 _FULL_DEPENDENCE = 0.2  # explained variance
@@ -262,26 +257,6 @@ def fit_label_model(
         ).label_model()
 
 
-def calibrate_beside(posteriors: Floats, others: Sequence[Floats]) -> Floats:
-    """Return one annotator's posteriors (n, K) without its preference for labels; NaN rows stay.
-
-    The place of its classes and their shares are those of a label model that is fitted to it and
-    the others (n, K) together; without others see `BatchCalibrator`. What the others say of a
-    text does not move that text's label.
-    """
-    rows = is_answered(posteriors)
-    result = np.full(posteriors.shape, np.nan)
-    if not rows.any():
-        return result
-    answered = posteriors[rows]
-    if not any(is_answered(other[rows]).any() for other in others):
-        result[rows] = BatchCalibrator.fit(answered).apply(answered)
-        return result
-    by_name = {_OWN: posteriors, **{str(at): other for at, other in enumerate(others)}}
-    result[rows] = fit_label_model(by_name).annotator_posterior(_OWN, answered)
-    return result
-
-
 class _Fit:
     """One fit of a label model to sampled rows."""
 
@@ -293,36 +268,26 @@ class _Fit:
         self._embeddings = embeddings
         self._human = human
         self._n_texts, self._n_classes = next(iter(posteriors.values())).shape
+        self._standardizers: dict[str, Standardizer] = {}
         self._dependence: dict[str, float | None] = {}
         answered = {name: is_answered(p) for name, p in posteriors.items()}
-        self._standardizers = {n: Standardizer.fit(p[answered[n]]) for n, p in posteriors.items()}
-        shares = self._shares(answered)
+        shares = expected_shares([p[answered[name]] for name, p in posteriors.items()])
         features, independence = [], []
         total = np.zeros((self._n_texts, self._n_classes))
         for name, p in posteriors.items():
             rows = answered[name]
-            scores = np.nan_to_num(self._standardizers[name].transform(p), nan=0.0)
+            standardizer = Standardizer.fit(p[rows])
+            scores = np.nan_to_num(standardizer.transform(p), nan=0.0)
             explained = self._explained(rows, scores)
             dependence = self._text_dependence(rows, explained)
             features.append(contrasts(scores))
             independence.append(1 - _SHARED_WITH_PROBE * explained)
             initial = move_to_shares(scores[rows], shares)
             total[rows] += initial if dependence is None else dependence * initial
-            self._dependence[name] = dependence
+            self._standardizers[name], self._dependence[name] = standardizer, dependence
         self._weights: Floats = np.array(independence) / max(independence)
         self._features = np.hstack(features)
         self._classes = fit_latent_classes(self._features, total)
-
-    def _shares(self, answered: Mapping[str, NDArray[np.bool_]]) -> Floats:
-        """Return the class shares (K,) that the annotators suggest before any fit."""
-        posteriors = self._posteriors
-        shares = expected_shares([p[answered[name]] for name, p in posteriors.items()])
-        rows = np.all(list(answered.values()), axis=0)
-        if len(posteriors) < 2 or self._n_classes != 2 or not rows.any():
-            return shares
-        by_name = {n: self._standardizers[n].transform(p[rows]) for n, p in posteriors.items()}
-        share = share_by_agreement([scores[:, 1] for scores in by_name.values()], float(shares[1]))
-        return np.array([1 - share, share])
 
     def _explained(self, rows: NDArray[np.bool_], scores: Floats) -> float:
         """Return how much of an annotator's scores embeddings predict; 0 without embeddings."""
