@@ -35,9 +35,9 @@ _BESIDE = 3 * GB
 _MAX_CACHE_GB = 16
 _STEP_TIMEOUT_S = "3600"  # by its own 300 s vLLM ends for good where a busy CPU computes for longer
 # glibc would keep what a step's activations took, as its threshold follows the largest freed block.
-# What is then taken anew in each step comes in pages of 2 MB: with those of 4 KB the kernel had a
-# fifth of the time.
-_GIVE_MEMORY_BACK = {
+# What each step then takes anew comes in pages of 2 MB: to hand out those of 4 KB took the kernel
+# up to a fifth of the time.
+_MALLOC_SETTINGS = {
     "MALLOC_MMAP_THRESHOLD_": str(4 * 2**20),
     "MALLOC_TRIM_THRESHOLD_": str(64 * 2**20),
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
@@ -172,7 +172,7 @@ def server_command(plan: Plan, *, python: Path, home: Path, port: int) -> Comman
             "VLLM_CPU_OMP_THREADS_BIND": cpu_list(usable_cpus()),
             "VLLM_CPU_KVCACHE_SPACE": str(plan.cache_gb),
             "VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS": _STEP_TIMEOUT_S,
-            **_GIVE_MEMORY_BACK,
+            **_MALLOC_SETTINGS,
         }
         argv = [*low_priority(tuple(argv))]  # it takes every core, and people work on this machine
     if plan.embedded is not None:
