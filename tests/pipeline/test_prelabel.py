@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import replace
 from types import SimpleNamespace
@@ -122,7 +123,6 @@ def test_what_predict_has_given_away_in_vain_is_imported_all_the_same(house):
 def test_tasks_that_come_later_are_labelled_too(house):
     project_id = house.connected(3)
     house.prelabel(project_id)
-    house.projects.note_full_sync(project_id, 0.0, 0)
     house.platform.import_tasks(house.projects.get(project_id).platform_id, [{"text": "good"}])
     assert house.synchronizer.work_due(project_id) == "tasks or annotations have changed"
     house.prelabel(project_id)
@@ -225,10 +225,20 @@ def test_an_edited_text_is_labelled_anew_and_its_old_prediction_goes(house):
     assert row.result[0]["value"] == {"choices": ["Positive"]}
 
 
+def test_a_listing_rests_ten_times_as_long_as_the_last_one_took(house, monkeypatch):
+    project_id = house.connected(3)
+    house.prelabel(project_id)
+    house.platform.import_tasks(house.projects.get(project_id).platform_id, [{"text": "good"}])
+    house.projects.note_full_sync(project_id, 360.0, 0)
+    monkeypatch.setattr("backend.pipeline.sync._LISTING_SHARE", 0.1)
+    assert house.synchronizer.sync(project_id)["n_listed"] == 0
+    monkeypatch.setattr("backend.pipeline.sync._LISTING_SHARE", math.inf)
+    assert house.synchronizer.sync(project_id)["n_listed"] == 4
+
+
 def test_doubles_in_label_studio_are_noticed_by_their_number_and_removed(house):
     project_id = house.connected(4)
     house.prelabel(project_id)
-    house.projects.note_full_sync(project_id, 0.0, 0)
     remote = house.remote(project_id)
     first = next(iter(remote.predictions.values()))
     house.platform.import_predictions(int(project_id.split(".")[0]), [first])
@@ -240,7 +250,6 @@ def test_doubles_in_label_studio_are_noticed_by_their_number_and_removed(house):
 def test_predictions_that_someone_deleted_are_noticed_and_brought_back(house):
     project_id = house.connected(4)
     house.prelabel(project_id)
-    house.projects.note_full_sync(project_id, 0.0, 0)
     del house.remote(project_id).predictions[next(iter(house.remote(project_id).predictions))]
     assert house.synchronizer.work_due(project_id) is not None
     house.prelabel(project_id)

@@ -248,7 +248,6 @@ def test_a_round_learns_an_answer_whose_change_nobody_told(house, tmp_path):
     remote.annotations[number] = replace(
         label, result=(changed,), updated_at=label.updated_at + timedelta(seconds=1)
     )
-    house.projects.note_full_sync(project_id, 0.0, 0)  # the next listing can be afforded
     house.round(project_id)
     data = house.student.fits[-1]
     at = data.pool.ids.index(label.task_id)
