@@ -128,6 +128,7 @@ def _measure(report: Report, bench: Bench, n_shots: int) -> None:
             selected,
             evaluated,
             [int(each.gold) for each in bench.data.evaluated],  # type: ignore[arg-type]
+            _similarity_posteriors(bench, pool)[: len(evaluated)],
             bench.ask,
         )
         answers = with_second_answers(question, selected, evaluated, answers, bench.ask)

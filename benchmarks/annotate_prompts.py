@@ -9,7 +9,8 @@ import numpy as np
 
 from backend.domain.labels import Example, PromptContext, WeakLabel
 from backend.domain.questions import Question
-from backend.label_model.calibration import BatchCalibrator
+from backend.label_model.latent_class import is_answered
+from backend.label_model.single_label import calibrate_beside
 from backend.llm.annotator import LLMAnnotator
 from backend.llm.prompts.comparison import Floats, posterior_rows
 from backend.llm.prompts.selection import TemplateReport
@@ -49,24 +50,26 @@ def score_templates(
     report: TemplateReport,
     examples: Sequence[Example],
     gold: Sequence[int],
+    similarity: Floats,
     ask: Ask,
 ) -> dict[str, Any]:
     """Return the calibrated accuracy of each template, and of the selected one with and without.
 
-    Calibrated without labels on the examples themselves, each template alone.
+    Calibrated without labels on the examples themselves, each template beside the similarity
+    annotator's posteriors (n, K).
     """
     results: dict[str, Any] = {}
     for template in annotator.templates(question):
         labels = ask(examples, PromptContext({question.name: template}))
-        results[f"accuracy_template {template}"] = _accuracy(question, labels, gold)
+        results[f"accuracy_template {template}"] = _accuracy(question, labels, gold, similarity)
     selected = ask(examples, prompt_context(question, report))
     joined = with_second_answers(question, report, examples, selected, ask)
     best = max(results.values())
-    picked = _accuracy(question, joined, gold)
+    picked = _accuracy(question, joined, gold, similarity)
     return results | {
         "accuracy_best_template": best,
         "accuracy_zero_shot": results[f"accuracy_template {report.chosen}"],
-        "accuracy_with_demonstrations": _accuracy(question, selected, gold),
+        "accuracy_with_demonstrations": _accuracy(question, selected, gold, similarity),
         "accuracy_picked": picked,
         "picked_over_best": round(picked - best, 4),
     }
@@ -85,11 +88,10 @@ def selection_notes(report: TemplateReport, n_texts: int) -> Mapping[str, Any]:
     }
 
 
-def _accuracy(question: Question, labels: Sequence[WeakLabel], gold: Sequence[int]) -> float:
+def _accuracy(
+    question: Question, labels: Sequence[WeakLabel], gold: Sequence[int], similarity: Floats
+) -> float:
     """Return the share of right labels after calibration; an abstention counts as wrong."""
-    rows: Floats = posteriors(labels, len(question.labels))
-    answered = np.isfinite(rows).all(axis=1)
-    if answered.any():
-        rows[answered] = BatchCalibrator.fit(rows[answered]).apply(rows[answered])
-    best = np.where(answered, np.nan_to_num(rows).argmax(axis=1), -1)
+    rows = calibrate_beside(posteriors(labels, len(question.labels)), [similarity])
+    best = np.where(is_answered(rows), np.nan_to_num(rows).argmax(axis=1), -1)
     return round(float((best == np.asarray(gold)).mean()), 4)

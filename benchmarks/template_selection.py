@@ -20,7 +20,8 @@ from rich.console import Console
 from backend.domain.labels import Example, PromptContext, WeakLabel
 from backend.domain.ports import LanguageModel
 from backend.domain.questions import Question, TaskSchema
-from backend.label_model.calibration import BatchCalibrator
+from backend.label_model.latent_class import is_answered
+from backend.label_model.single_label import calibrate_beside
 from backend.llm.annotator import LLMAnnotator
 from backend.llm.prompts.comparison import (
     Floats,
@@ -56,11 +57,11 @@ class TemplateTrial:
 
     def accuracy(self, posteriors: Floats, *, is_calibrated: bool) -> float:
         """Return the share of correct labels; an abstention counts as wrong."""
-        is_answered = ~np.isnan(posteriors).any(axis=1)
-        answered = posteriors[is_answered]
-        if is_calibrated and len(answered):
-            answered = BatchCalibrator.fit(answered).apply(answered)
-        return float((answered.argmax(axis=1) == self.gold[is_answered]).sum() / len(self.gold))
+        rows = is_answered(posteriors)
+        if is_calibrated:
+            similarity = posterior_rows(self.question, self.similarity)
+            posteriors = calibrate_beside(posteriors, [similarity])
+        return float((posteriors[rows].argmax(axis=1) == self.gold[rows]).sum() / len(self.gold))
 
     def select(self, order: NDArray[np.int_], n_human: int, budget: PromptBudget) -> str:
         """Return the template selected on texts in this order, `n_human` first with labels."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,17 +15,14 @@ from scipy.special import log_softmax, logsumexp, softmax
 Floats = NDArray[np.float64]
 
 _MAX_TEXTS = 4000
-_MIN_PROBABILITY = 1e-6
-_INITIAL_INVERSE_TEMPERATURE = 2.0
-_SHARE_SD = 0.4  # of log class shares, before anything is known
-_MIN_SHARE = 1e-3
+MIN_PROBABILITY = 1e-6
+INITIAL_INVERSE_TEMPERATURE = 2.0
 _PRIOR_SHARE = 1.0  # pseudo-texts that hold the class means, per text
 _WEAK_PRIOR_SHARE = 0.02
 _RIDGE = 1e-2
 _N_PRIOR_COVARIANCE = 5
 _MAX_STEPS = 60
 _TOLERANCE = 1e-4
-_SHARES_TOLERANCE = 1e-3
 _MIN_GAIN_PER_FEATURE = 0.012  # nats per text
 _MIN_GAIN = 3.0  # nats in all
 
@@ -47,7 +44,7 @@ class Standardizer:
         logs = _centered_logs(probabilities)
         mean = logs.mean(axis=0)
         spread = float(np.sqrt(((logs - mean) ** 2).mean()))
-        return cls(mean, spread if spread > _MIN_PROBABILITY else 1.0)
+        return cls(mean, spread if spread > MIN_PROBABILITY else 1.0)
 
     def transform(self, probabilities: Floats) -> Floats:
         """Return centered, scaled log-probabilities, shape (n, K); each row sums to 0."""
@@ -141,44 +138,12 @@ def default_inverse_temperature(n_classes: int) -> float:
 
 def log_probabilities(probabilities: Floats) -> Floats:
     """Return logarithms, of no less than 1e-6."""
-    return np.asarray(np.log(np.clip(probabilities, _MIN_PROBABILITY, None)))
+    return np.asarray(np.log(np.clip(probabilities, MIN_PROBABILITY, None)))
 
 
 def is_answered(probabilities: Floats) -> NDArray[np.bool_]:
     """Return which rows (n, K) hold a posterior; a row with NaN is an abstention."""
     return np.asarray(~np.isnan(probabilities).any(axis=1))
-
-
-def expected_shares(posteriors: Sequence[Floats]) -> Floats:
-    """Return class shares (K,) that the annotators' mean posteriors suggest, before any fit.
-
-    Args:
-        posteriors: per annotator (n, K), no NaN, n >= 1; the number of texts may differ.
-
-    The idea: an annotator's mean log posterior is the log shares plus its own preference for
-    labels, the larger the more uneven it is. The estimate is their mean, weighted by the inverse
-    of their variance over classes, under a Gaussian prior around equal shares (sd 0.4).
-    """
-    logs = [np.log(each.mean(axis=0) + _MIN_SHARE) for each in posteriors]
-    precisions = [1 / max(float(each.var()), _SHARE_SD**2) for each in logs]
-    total = sum(p * (each - each.mean()) for p, each in zip(precisions, logs, strict=True))
-    return np.asarray(softmax(total / (sum(precisions) + 1 / _SHARE_SD**2)))
-
-
-def move_to_shares(scores: Floats, shares: Floats) -> Floats:
-    """Return scores (n, K) plus one constant per class, such that the first guess has the shares.
-
-    The first guess is the mean softmax of twice the scores (`fit_latent_classes`).
-    """
-    logits = _INITIAL_INVERSE_TEMPERATURE * scores
-    bias = np.zeros(len(shares))
-    for _ in range(_MAX_STEPS):
-        found = softmax(logits + bias, axis=1).mean(axis=0)
-        step = np.log(shares + _MIN_PROBABILITY) - np.log(found + _MIN_PROBABILITY)
-        bias += step - step.mean()
-        if np.abs(step).max() < _SHARES_TOLERANCE:
-            break
-    return np.asarray(scores + bias / _INITIAL_INVERSE_TEMPERATURE)
 
 
 def sample_rows(is_answered: NDArray[np.bool_], human: Collection[int]) -> NDArray[np.intp]:
@@ -203,7 +168,7 @@ def fit_latent_classes(features: Floats, scores: Floats) -> LatentClassModel:
 
     Cost: O(n d^2) once and at most 60 steps of O(n d K + d^3).
     """
-    responsibilities: Floats = softmax(_INITIAL_INVERSE_TEMPERATURE * scores, axis=1)
+    responsibilities: Floats = softmax(INITIAL_INVERSE_TEMPERATURE * scores, axis=1)
     strong = _fit(features, responsibilities, _PRIOR_SHARE)
     if scores.shape[1] != 2 or len(features) == 0:
         return strong
@@ -218,11 +183,11 @@ def _fit(features: Floats, responsibilities: Floats, prior_share: float) -> Late
     (n_texts, n_classes), n_features = responsibilities.shape, features.shape[1]
     n_pseudo = prior_share * n_texts / n_classes
     sums, counts = responsibilities.T @ features, responsibilities.sum(axis=0)
-    anchors = sums / (counts[:, None] + _MIN_PROBABILITY)
+    anchors = sums / (counts[:, None] + MIN_PROBABILITY)
     scatter = features.T @ features
     n_prior = n_features + _N_PRIOR_COVARIANCE
     for _ in range(_MAX_STEPS):
-        means = (sums + n_pseudo * anchors) / (counts[:, None] + n_pseudo + _MIN_PROBABILITY)
+        means = (sums + n_pseudo * anchors) / (counts[:, None] + n_pseudo + MIN_PROBABILITY)
         total = float(counts.sum())
         cross = sums.T @ means
         within = (scatter - cross - cross.T + means.T @ (counts[:, None] * means)) / max(total, 1.0)

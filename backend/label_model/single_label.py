@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -13,10 +13,16 @@ from scipy.special import softmax
 from threadpoolctl import threadpool_limits
 
 from backend.label_model.calibration import (
+    BatchCalibrator,
     HumanLabels,
     LogLinearPool,
     accuracy_from_agreement,
     inverse_temperature_for_accuracy,
+)
+from backend.label_model.class_shares import (
+    expected_shares,
+    move_to_shares,
+    shares_by_agreement,
 )
 from backend.label_model.latent_class import (
     Floats,
@@ -24,10 +30,8 @@ from backend.label_model.latent_class import (
     Standardizer,
     contrasts,
     default_inverse_temperature,
-    expected_shares,
     fit_latent_classes,
     is_answered,
-    move_to_shares,
     sample_rows,
 )
 from backend.label_model.linear_probe import LinearProbe, cross_fit_ridge, explained_variance
@@ -35,6 +39,7 @@ from backend.label_model.linear_probe import LinearProbe, cross_fit_ridge, expla
 HUMAN = "human"
 AGREEMENT = "agreement"
 COMBINATION = "combination"
+_OWN = "own"
 _MIN_DEPENDENCE = 0.5
 _MIN_TEXTS_FOR_DEPENDENCE = 500
 _FULL_DEPENDENCE = 0.2  # explained variance
@@ -215,6 +220,8 @@ def fit_label_model(
     posteriors: Mapping[str, Floats],
     embeddings: Floats | None = None,
     human: Mapping[int, int] | None = None,
+    *,
+    shares: Floats | None = None,
 ) -> LabelModel:
     """Fit a label model to a pool's posteriors, with human labels or without.
 
@@ -223,6 +230,7 @@ def fit_label_model(
             abstained; a student's must be cross-fitted.
         embeddings: unit vectors (n, d).
         human: class index by row.
+        shares: of the classes (K,), to start from; `expected_shares` by default.
 
     The idea: standardized posteriors scatter around one mean per class (`fit_latent_classes`, a
     continuous Dawid-Skene model); an annotator that is unrelated to the others has means that
@@ -254,14 +262,41 @@ def fit_label_model(
             {name: p[rows] for name, p in posteriors.items()},
             None if embeddings is None else np.asarray(embeddings, dtype=float)[rows],
             (labeled, classes),
+            shares,
         ).label_model()
+
+
+def calibrate_beside(posteriors: Floats, others: Sequence[Floats]) -> Floats:
+    """Return one annotator's posteriors (n, K) without its preference for labels; NaN rows stay.
+
+    The place of its classes and their shares are those of a label model that is fitted to it and
+    the others (n, K) together, two classes' shares from where they agree (`shares_by_agreement`);
+    without others see `BatchCalibrator`. What the others say of a text does not move its label.
+    """
+    rows = is_answered(posteriors)
+    result = np.full(posteriors.shape, np.nan)
+    if not rows.any():
+        return result
+    answered = posteriors[rows]
+    others = [other for other in others if is_answered(other[rows]).any()]
+    if not others:
+        result[rows] = BatchCalibrator.fit(answered).apply(answered)
+        return result
+    by_name = {_OWN: posteriors, **{str(at): other for at, other in enumerate(others)}}
+    label_model = fit_label_model(by_name, shares=shares_by_agreement([posteriors, *others]))
+    result[rows] = label_model.annotator_posterior(_OWN, answered)
+    return result
 
 
 class _Fit:
     """One fit of a label model to sampled rows."""
 
     def __init__(
-        self, posteriors: Mapping[str, Floats], embeddings: Floats | None, human: HumanLabels
+        self,
+        posteriors: Mapping[str, Floats],
+        embeddings: Floats | None,
+        human: HumanLabels,
+        shares: Floats | None,
     ) -> None:
         """Standardize the posteriors, compare them with the embeddings and fit the classes."""
         self._posteriors = posteriors
@@ -271,7 +306,8 @@ class _Fit:
         self._standardizers: dict[str, Standardizer] = {}
         self._dependence: dict[str, float | None] = {}
         answered = {name: is_answered(p) for name, p in posteriors.items()}
-        shares = expected_shares([p[answered[name]] for name, p in posteriors.items()])
+        if shares is None:
+            shares = expected_shares([p[answered[name]] for name, p in posteriors.items()])
         features, independence = [], []
         total = np.zeros((self._n_texts, self._n_classes))
         for name, p in posteriors.items():

@@ -14,9 +14,7 @@ from backend.label_model.latent_class import (
     Standardizer,
     contrasts,
     default_inverse_temperature,
-    expected_shares,
     fit_latent_classes,
-    move_to_shares,
 )
 
 
@@ -51,22 +49,6 @@ def test_classes_of_unequal_size_are_found_without_labels():
     assert model.shares[0] == pytest.approx(0.9, abs=0.03)
     found = model.log_posterior(contrasts(scores)).argmax(axis=1)
     assert (found == truth).mean() > 0.97
-
-
-def test_expected_shares_trust_an_even_annotator_more_than_a_one_sided_one():
-    even, one_sided = np.array([[0.6, 0.4]]), np.array([[0.001, 0.999], [0.003, 0.997]])
-    assert expected_shares([even])[0] == pytest.approx(0.55, abs=0.01)  # half of the log-odds
-    assert 0.5 < expected_shares([even, one_sided])[0] < 0.55
-    assert expected_shares([one_sided])[0] > 0.4
-    np.testing.assert_allclose(expected_shares([np.full((4, 3), 1 / 3)]), 1 / 3)
-
-
-def test_scores_are_moved_until_the_first_guess_has_the_shares():
-    scores = np.random.default_rng(0).normal(size=(200, 3))
-    shares = np.array([0.7, 0.2, 0.1])
-    moved = move_to_shares(scores, shares)
-    np.testing.assert_allclose(softmax(2 * moved, axis=1).mean(axis=0), shares, atol=1e-3)
-    np.testing.assert_allclose(moved - scores, (moved - scores)[:1].repeat(200, axis=0))
 
 
 def test_one_group_is_cut_in_the_middle_not_somewhere():

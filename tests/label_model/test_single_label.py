@@ -8,7 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import softmax
 
-from backend.label_model.single_label import LabelModel, aggregate, fit_label_model
+from backend.label_model.calibration import BatchCalibrator
+from backend.label_model.single_label import (
+    LabelModel,
+    aggregate,
+    calibrate_beside,
+    fit_label_model,
+)
 
 
 def annotator(truth, n_classes, *, skill, seed, bias=0.0):
@@ -251,3 +257,35 @@ def test_annotator_posteriors_are_calibrated_and_of_those_that_answered(pool):
     assert np.isnan(own["a"][4]).all()
     assert own["b"][4].sum() == pytest.approx(1)
     assert own["a"][5].sum() == pytest.approx(1)
+
+
+def rare_class(n=400, *, share=0.1, seed=0):
+    """Return true classes of which one is rare, and an annotator with a long tail and a bias."""
+    rng = np.random.default_rng(seed)
+    truth = (np.arange(n) < share * n).astype(int)
+    log_odds = 2.5 * truth + rng.normal(size=n) - rng.exponential(1.5, size=n) + 1.0
+    return truth, softmax(np.stack([np.zeros(n), log_odds], axis=1), axis=1)
+
+
+def test_beside_another_annotator_a_rare_class_keeps_its_share():
+    truth, posteriors = rare_class()
+    other = annotator(truth, 2, skill=2, seed=4)
+    beside = calibrate_beside(posteriors, [other])
+    alone = BatchCalibrator.fit(posteriors).apply(posteriors)
+    assert accuracy(beside, truth) > accuracy(alone, truth) + 0.1
+    np.testing.assert_array_equal(calibrate_beside(posteriors, []), alone)
+
+
+def test_what_others_say_of_a_text_does_not_move_its_label():
+    truth, posteriors = rare_class()
+    posteriors[1], posteriors[7] = posteriors[0], np.nan
+    other = annotator(truth, 2, skill=2, seed=4)
+    other[0], other[1] = (0.9, 0.1), (0.1, 0.9)
+    beside = calibrate_beside(posteriors, [other, np.full_like(other, np.nan)])
+    np.testing.assert_allclose(beside[0], beside[1])
+    assert np.isnan(beside[7]).all()
+    assert np.isfinite(np.delete(beside, 7, axis=0)).all()
+
+
+def test_where_nobody_answered_nothing_is_calibrated():
+    assert np.isnan(calibrate_beside(np.full((3, 2), np.nan), [np.full((3, 2), 0.5)])).all()

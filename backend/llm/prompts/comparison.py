@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from backend.domain.labels import Abstention, AbstentionReason, Example, WeakLabel
 from backend.domain.questions import Question
-from backend.label_model.calibration import BatchCalibrator
-from backend.label_model.latent_class import is_answered, log_probabilities
+from backend.label_model.latent_class import is_answered
+from backend.label_model.single_label import calibrate_beside
 
 Floats = NDArray[np.float64]
 AskTemplate = Callable[[str, Sequence[Example]], tuple[Floats, Floats]]
@@ -34,6 +34,7 @@ _MIN_DISAGREEMENT = 0.08
 """Two templates that label nearly all texts alike are no two opinions."""
 _MAX_SECOND_DEFICIT = 0.1
 """A second template that scores lower by more would add more errors than it mends."""
+_MIN_PROBABILITY = 1e-6
 _NO_LABEL = Abstention(AbstentionReason.NOT_SAMPLED, "no label")
 
 
@@ -112,12 +113,13 @@ class SuccessiveHalving:
         self._human = _human_rows(question, examples, evidence.human)
         others = _by_annotator(evidence.others)
         self._others = [
-            calibrate(posterior_rows(question, _aligned(labels, examples)))
-            for labels in others.values()
+            posterior_rows(question, _aligned(labels, examples)) for labels in others.values()
         ]
+        self._anchors = [calibrate(rows, []) for rows in self._others]
         self._n_rows = len(self._human) // max(1, len(examples))
         n_classes = 2 if question.kind.is_multilabel else len(question.labels)
         self._posteriors: dict[str, Floats] = {name: np.empty((0, n_classes)) for name in templates}
+        self._calibrated = dict(self._posteriors)
         self._masses: dict[str, Floats] = {name: np.empty(0) for name in templates}
         self._credits: dict[str, list[float]] = {name: [] for name in templates}
 
@@ -140,6 +142,7 @@ class SuccessiveHalving:
             for name in self._alive:
                 posteriors, masses = ask(name, some)
                 self._posteriors[name] = np.vstack([self._posteriors[name], posteriors])
+                self._calibrated[name] = calibrate(self._posteriors[name], self.others(name))
                 self._masses[name] = np.append(self._masses[name], masses)
             self._compare(n_done * self._n_rows, (n_done + len(some)) * self._n_rows)
             n_done += len(some)
@@ -155,7 +158,16 @@ class SuccessiveHalving:
     def anchors(self, name: str) -> list[Floats]:
         """Return the other annotators' log-posteriors (n, K) of a template's texts."""
         n = len(self._posteriors[name])
+        return [rows[:n] for rows in self._anchors]
+
+    def others(self, name: str) -> list[Floats]:
+        """Return the other annotators' posteriors (n, K) of a template's texts."""
+        n = len(self._posteriors[name])
         return [rows[:n] for rows in self._others]
+
+    def calibrated(self, name: str) -> Floats:
+        """Return a template's log-posteriors (n, K) without its preference for labels."""
+        return self._calibrated[name]
 
     @property
     def human(self) -> NDArray[np.intp]:
@@ -164,8 +176,8 @@ class SuccessiveHalving:
 
     def _compare(self, start: int, end: int) -> None:
         """Credit each template that is left with the new texts on which it has the reference."""
-        calibrated = {name: calibrate(self._posteriors[name])[start:end] for name in self._alive}
-        anchors = [rows[start:end] for rows in self._others]
+        calibrated = {name: self.calibrated(name)[start:end] for name in self._alive}
+        anchors = [rows[start:end] for rows in self._anchors]
         human = self._human[start:end]
         for name, own in calibrated.items():
             peers = [rows for other, rows in calibrated.items() if other != name]
@@ -180,7 +192,7 @@ class SuccessiveHalving:
 
     def _figures(self, name: str) -> TemplateFigures:
         credits = np.array(self._credits[name])
-        answers = self._posteriors[name], self._masses[name]
+        answers = self._posteriors[name], self.calibrated(name), self._masses[name]
         return figures_of(name, answers, credits, self._human[: len(credits)])
 
     def masses(self, name: str) -> Floats:
@@ -194,11 +206,11 @@ class SuccessiveHalving:
             return ""
         first, second = (self._figures(name) for name in ranked[:2])
         n = min(first.n_texts, second.n_texts)
-        rows = [self._posteriors[name][:n] for name in ranked[:2]]
+        rows = [self.calibrated(name)[:n] for name in ranked[:2]]
         both = is_answered(rows[0]) & is_answered(rows[1])
         if not both.any() or first.score - second.score > _MAX_SECOND_DEFICIT:
             return ""
-        labels = [np.nan_to_num(calibrate(each)).argmax(axis=1)[both] for each in rows]
+        labels = [np.nan_to_num(each).argmax(axis=1)[both] for each in rows]
         differ = float((labels[0] != labels[1]).mean()) >= _MIN_DISAGREEMENT
         return second.template if differ else ""
 
@@ -211,16 +223,16 @@ def credit(log_posteriors: Floats, reference: NDArray[np.intp]) -> Floats:
 
 
 def figures_of(
-    name: str, answers: tuple[Floats, Floats], credits: Floats, human: NDArray[np.intp]
+    name: str, answers: tuple[Floats, Floats, Floats], credits: Floats, human: NDArray[np.intp]
 ) -> TemplateFigures:
     """Return a template's figures.
 
     Args:
-        answers: its posteriors (n, K) and label masses (n,).
+        answers: its posteriors (n, K), those calibrated, and its label masses (n,).
         credits: see `credit`, (n,).
         human: people's classes (n,), -1 where there is none.
     """
-    posteriors, masses = answers
+    posteriors, calibrated, masses = answers
     masses = masses[~np.isnan(masses)]
     is_known = ~np.isnan(credits)
     weights = np.where(human >= 0, _HUMAN_WEIGHT, 1.0)[is_known]
@@ -234,7 +246,7 @@ def figures_of(
         n_read=int(is_answered(posteriors).sum()),
         agreement=agreement,
         standard_error=math.sqrt(variance) / float(weights.sum()) if len(known) else 1.0,
-        unmoved=_unmoved(posteriors),
+        unmoved=_unmoved(posteriors, calibrated),
         label_mass=float(masses.mean()) if len(masses) else None,
         accuracy=float(by_people.mean()) if len(by_people) else None,
         n_human=len(by_people),
@@ -303,23 +315,23 @@ def _aligned(labels: Mapping[int, WeakLabel], examples: Sequence[Example]) -> li
     ]
 
 
-def calibrate(posteriors: Floats) -> Floats:
-    """Return log-posteriors (n, K) without an annotator's own preference; NaN rows stay."""
-    rows = is_answered(posteriors)
-    result = np.full(posteriors.shape, np.nan)
-    if rows.any():
-        answered = posteriors[rows]
-        result[rows] = log_probabilities(BatchCalibrator.fit(answered).apply(answered))
-    return result
+def calibrate(posteriors: Floats, others: Sequence[Floats]) -> Floats:
+    """Return log-posteriors (n, K) without an annotator's own preference; NaN rows stay.
+
+    Args:
+        posteriors: of the annotator (n, K).
+        others: those of the others on the same rows, see `calibrate_beside`.
+    """
+    calibrated = calibrate_beside(posteriors, others)
+    return np.asarray(np.log(np.maximum(calibrated, _MIN_PROBABILITY)))
 
 
-def _unmoved(posteriors: Floats) -> float:
+def _unmoved(posteriors: Floats, calibrated: Floats) -> float:
     """Return the share of answers (n, K) whose label calibration leaves; 0 without answers."""
     rows = is_answered(posteriors)
     if not rows.any():
         return 0.0
-    calibrated = calibrate(posteriors[rows])
-    return float((posteriors[rows].argmax(axis=1) == calibrated.argmax(axis=1)).mean())
+    return float((posteriors[rows].argmax(axis=1) == calibrated[rows].argmax(axis=1)).mean())
 
 
 def consensus(peers: Sequence[Floats], anchors: Sequence[Floats]) -> NDArray[np.intp]:

@@ -169,14 +169,16 @@ class TemplateSelector:
     ) -> tuple[TemplateReport, Floats]:
         """Return the report with the demonstrations that help, and the posteriors with them.
 
-        The reference is what the next template and the other annotators say, or people. The
+        The reference is what the next template and the other annotators say, or people. Answers
+        are calibrated alone here: beside others, labels that demonstrations spoil look right. The
         posteriors (n, K) are of the texts that the selected template was asked about, NaN where
         these were not asked about with demonstrations.
         """
         question, first = halving.question, halving.posteriors(report.chosen)
         examples, human = halving.examples[: len(first)], halving.human[: len(first)]
         anchors = halving.anchors(report.chosen)
-        make = partial(make_demonstrations, question, examples, [calibrate(first), *anchors], human)
+        sure = [calibrate(first, []), *anchors]
+        make = partial(make_demonstrations, question, examples, sure, human)
         n_arms = max(1, budget.max_tried // _MIN_TRIAL_TEXTS)
         by_name = {f"{n} shots": make(n_shots=n, seed=_SEED) for n in N_SHOTS[:n_arms]}
         if n_arms > len(N_SHOTS):
@@ -191,13 +193,14 @@ class TemplateSelector:
         for row in report.figures[1:2]:
             second = np.full(first.shape, np.nan)
             second[: row.n_texts] = halving.posteriors(row.template)[: len(first)]
-            anchors.append(calibrate(second))
+            anchors.append(calibrate(second, []))
         agreed = consensus([], [rows_of[rows] for rows_of in anchors])
         reference = np.where(human[rows] >= 0, human[rows], agreed)
-        figures = [
-            figures_of(name, own, credit(calibrate(own[0]), reference), human[rows])
-            for name, own in answers.items()
-        ]
+        figures = []
+        for name, (own, masses) in answers.items():
+            calibrated = calibrate(own, [])
+            agreeing = credit(calibrated, reference)
+            figures.append(figures_of(name, (own, calibrated, masses), agreeing, human[rows]))
         report = replace(report, trial=tuple(figures))
         best = _best_shown(figures[0], figures[1:])
         if best is None:

@@ -84,14 +84,14 @@ def test_choosing_costs_less_than_labeling(n_texts):
 
 
 def test_other_annotators_tell_apart_templates_that_share_an_error():
-    def swaps_unless_asked(prompt: str) -> dict[str, float]:
+    def errs_unless_asked(prompt: str) -> dict[str, float]:
         right = understands(prompt.replace("Choose the", ""))
-        if "Choose the" in prompt:
+        if "Choose the" in prompt or prompt.count("1") + prompt.count("2") == 0:
             return right
         return {"positive": right["negative"], "negative": right["positive"]}
 
     evidence = SelectionEvidence({}, [*SIMILARITY, *_renamed(SIMILARITY, "student")])
-    assert select(swaps_unless_asked, evidence=evidence).chosen == "chat-choose"
+    assert select(errs_unless_asked, evidence=evidence).chosen == "chat-choose"
 
 
 def _renamed(labels: list[WeakLabel], annotator: str) -> list[WeakLabel]:
