@@ -63,68 +63,70 @@ def move_to_shares(scores: Floats, shares: Floats) -> Floats:
     return np.asarray(scores + bias / INITIAL_INVERSE_TEMPERATURE)
 
 
-def shares_by_agreement(posteriors: Sequence[Floats]) -> Floats:
-    """Return class shares (K,) that the annotators' posteriors suggest, before any fit.
+def shares_by_agreement(posteriors: Floats, others: Sequence[Floats]) -> Floats:
+    """Return class shares (K,) that annotators' posteriors suggest, before any fit.
 
-    Those of two classes are where the annotators agree on texts that all have answered (see
-    `share_by_agreement`); otherwise `expected_shares`.
+    Those of two classes are where other annotators' labels tell most about an annotator's scores
+    (see `share_by_agreement`) on texts that all have answered; otherwise `expected_shares`.
 
     Args:
-        posteriors: per annotator (n, K) in one row order, a row of NaN where it abstained; each has
-            answered some.
+        posteriors: of the annotator (n, K), a row of NaN where it abstained.
+        others: likewise, one or more, of annotators that err for other reasons, such as similarity
+            beside an LLM. Each annotator has answered some.
     """
-    answered = [own[is_answered(own)] for own in posteriors]
+    everyone = [posteriors, *others]
+    answered = [own[is_answered(own)] for own in everyone]
     shares = expected_shares(answered)
-    rows = np.all([is_answered(own) for own in posteriors], axis=0)
-    if len(posteriors) < 2 or len(shares) != 2 or not rows.any():
+    rows = np.all([is_answered(own) for own in everyone], axis=0)
+    if len(shares) != 2 or not rows.any():
         return shares
-    scores = [
+    first, *labelers = (
         Standardizer.fit(known).transform(own[rows])[:, 1]
-        for known, own in zip(answered, posteriors, strict=True)
-    ]
-    share = share_by_agreement(scores, float(shares[1]))
+        for known, own in zip(answered, everyone, strict=True)
+    )
+    share = share_by_agreement(first, labelers, float(shares[1]))
     return np.array([1 - share, share])
 
 
-def share_by_agreement(scores: Sequence[Floats], expected: float) -> float:
-    """Return the share of the second of two classes that explains the annotators best.
+def share_by_agreement(scores: Floats, others: Sequence[Floats], expected: float) -> float:
+    """Return the share of the second of two classes at which others' labels tell most.
 
     Args:
-        scores: per annotator its preference for the second class (n,) of the same texts, on any
-            scale; two annotators or more.
+        scores: an annotator's preference for the second class (n,), on any scale.
+        others: those of one or more annotators that err independently of it, on the same texts.
         expected: the share before their agreement is looked at.
 
-    The idea: at the right share an annotator's own labels, its top texts by score, tell most about
-    the others' scores. Where two err independently, their correlation is largest where the labels
-    agree best with the truth (by phi). The evidence of a share is that of the regression of the
-    others' scores on the labels, -n / 2 * log(1 - r^2) with n of at most 150, summed over
-    annotators; the prior of the share's log-odds is normal around the expected ones. Unlike a
-    mixture fitted to the scores it needs no shape of theirs: a long tail is no class. Returned is
-    the posterior mean of the log-odds, as a share; that of unrelated annotators is about the
-    expected one.
+    The idea: at the right share the others' labels, each one's top texts by its own score, tell
+    most about these scores. Where errors are independent, the correlation of labels and scores is
+    largest where the labels agree best with the truth (by phi). The evidence of a share is that of
+    the regression of the scores on the labels, -n / 2 * log(1 - r^2) with n of at most 150, summed
+    over the others; the prior of the share's log-odds is normal around the expected ones. Unlike a
+    mixture fitted to the scores it needs no shape of theirs: a long tail is no class. Labels made
+    of the scores themselves are no evidence: a weak LLM's top texts share a few words, about which
+    the others agree with it too. Returned is the posterior mean of the log-odds, as a share; that
+    of unrelated annotators is about the expected one.
 
-    Cost: O(n log n) for each annotator.
+    Cost: O(n log n) for each of the others.
     """
     log_odds = logit(_GRID)
-    total = np.sum(scores, axis=0)
-    evidence = sum(_evidence(own, total - own) for own in scores)
+    evidence = sum(_evidence(own, scores) for own in others)
     prior = -0.5 * ((log_odds - logit(expected)) / _LOG_ODDS_SD) ** 2
     weights = softmax(evidence + prior - np.log(_GRID * (1 - _GRID)))
     return float(expit(weights @ log_odds))
 
 
-def _evidence(own: Floats, others: Floats) -> Floats:
-    """Return how much better labels at each share of the grid explain the others' scores, in nats.
+def _evidence(own: Floats, scores: Floats) -> Floats:
+    """Return how much better an annotator's labels explain scores at each share, in nats.
 
-    Texts of one score have one label: between such shares the evidence is interpolated.
+    Texts of one own score have one label: between such shares the evidence is interpolated.
     """
     n_texts = len(own)
     order = np.argsort(-own, kind="stable")
     is_edge = np.diff(own[order]) < -_MIN_SPREAD
     shares = np.arange(1, n_texts)[is_edge] / n_texts
-    centered = others[order] - others.mean()
+    centered = scores[order] - scores.mean()
     covariance = np.cumsum(centered)[:-1][is_edge] / n_texts
-    scale = np.sqrt(shares * (1 - shares)) * max(float(others.std()), _MIN_SPREAD)
+    scale = np.sqrt(shares * (1 - shares)) * max(float(scores.std()), _MIN_SPREAD)
     correlation = np.clip(covariance / scale, 0.0, _MAX_CORRELATION)
     evidence = -0.5 * min(n_texts, _N_EVIDENCE) * np.log1p(-(correlation**2))
     return np.asarray(np.interp(_GRID, [0.0, *shares, 1.0], [0.0, *evidence, 0.0]))

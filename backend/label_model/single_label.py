@@ -283,7 +283,7 @@ def calibrate_beside(posteriors: Floats, others: Sequence[Floats]) -> Floats:
         result[rows] = BatchCalibrator.fit(answered).apply(answered)
         return result
     by_name = {_OWN: posteriors, **{str(at): other for at, other in enumerate(others)}}
-    label_model = fit_label_model(by_name, shares=shares_by_agreement([posteriors, *others]))
+    label_model = fit_label_model(by_name, shares=shares_by_agreement(posteriors, others))
     result[rows] = label_model.annotator_posterior(_OWN, answered)
     return result
 
