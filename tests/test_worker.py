@@ -15,7 +15,7 @@ from backend.settings import Settings
 from backend.worker import Dispatcher, _for_all_workers, run_worker
 from tests.conftest import SENTIMENT
 from tests.fakes import FakeLanguageModel, FakePlatform
-from tests.pipeline.conftest import FakeEncoder
+from tests.pipeline.annotators import FakeEncoder
 
 
 @dataclass

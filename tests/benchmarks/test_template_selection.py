@@ -13,7 +13,7 @@ from backend.llm.prompts.templates import TEMPLATES
 from backend.self_training.similarity import SimilarityAnnotator
 from benchmarks.template_selection import figures, measure
 from tests.fakes import FakeLanguageModel
-from tests.pipeline.conftest import FakeEncoder
+from tests.pipeline.annotators import FakeEncoder
 
 
 @pytest.fixture

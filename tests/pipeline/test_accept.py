@@ -14,9 +14,10 @@ from backend.errors import InvalidRequest, PlatformUnavailable
 from backend.pipeline.accept import accept
 from backend.pipeline.certificate import Certifier
 from backend.pipeline.status import OUTDATED
-from tests.pipeline.conftest import House, PlainSteps, ReplayingSteps
+from tests.pipeline.conftest import House
 from tests.pipeline.people import choice
 from tests.pipeline.snapshots import Setups
+from tests.pipeline.steps import PlainSteps, ReplayingSteps
 
 N_TASKS, N_ANSWERS = 200, 18
 """18 right answers, as few as can certify labels of which a fifth may be wrong."""

@@ -16,9 +16,11 @@ from backend.pipeline.origins import (
     PresentAnnotators,
     labeled_by,
 )
-from tests.pipeline.conftest import LARGE_CHUNK, FakeEncoder, House, KilledHere, PlainSteps
+from tests.pipeline.annotators import FakeEncoder
+from tests.pipeline.conftest import LARGE_CHUNK, House
 from tests.pipeline.people import people_answer
 from tests.pipeline.snapshots import Setups
+from tests.pipeline.steps import KilledHere, PlainSteps
 
 _SETUPS = Setups()
 

@@ -18,7 +18,7 @@ from backend.labelstudio.label_config import LabelConfigReader
 from backend.pipeline.ensemble import AnnotatorEnsemble, EnsembleState
 from backend.pipeline.pool import Guidelines, Pool, label_positions
 from backend.pipeline.status import StatusReporter
-from tests.pipeline.conftest import FakeAnnotator, FakeEncoder, FakeSimilarity
+from tests.pipeline.annotators import FakeAnnotator, FakeEncoder, FakeSimilarity
 
 VALUES = ("a", "b", "c", "d", "e", "f")
 QUESTION = Question(

@@ -10,7 +10,8 @@ from backend.domain.holdout import holdout_seed, in_holdout
 from backend.errors import LanguageModelUnavailable
 from backend.pipeline.aggregate import Aggregator
 from backend.pipeline.status import OUTDATED, read_queue, request_release
-from tests.pipeline.conftest import CHUNK, House, KilledHere, PlainSteps
+from tests.pipeline.conftest import CHUNK, House
+from tests.pipeline.steps import KilledHere, PlainSteps
 
 N_TASKS = 120
 

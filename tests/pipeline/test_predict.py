@@ -25,7 +25,7 @@ from backend.pipeline.predict import Labeler, StudentPredictor
 from backend.pipeline.rounds.context import artifacts
 from backend.pipeline.rounds.students import ClassifierTrainer, StudentTrainers, TaggerTrainer
 from tests.fakes import FakeSmallModel, FakeTagger
-from tests.pipeline.conftest import FakeEncoder, FakeSimilarity
+from tests.pipeline.annotators import FakeEncoder, FakeSimilarity
 
 
 def tasks(*texts):

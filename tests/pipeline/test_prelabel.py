@@ -21,7 +21,8 @@ from backend.errors import (
 from backend.pipeline.chunks import AdaptiveBatchSize
 from backend.pipeline.prelabel import chunk_work, prelabel
 from tests.conftest import SENTIMENT, TOPIC
-from tests.pipeline.conftest import CHUNK, House, KilledHere, PlainSteps
+from tests.pipeline.conftest import CHUNK, House
+from tests.pipeline.steps import KilledHere, PlainSteps
 
 RESULT = (
     {

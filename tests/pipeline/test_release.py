@@ -14,7 +14,8 @@ from backend.domain.holdout import holdout_seed, in_holdout
 from backend.domain.labels import AbstentionReason
 from backend.domain.projects import Prediction, QueuePlace
 from backend.errors import LanguageModelUnavailable
-from tests.pipeline.conftest import LARGE_CHUNK, House, KilledHere, PlainSteps
+from tests.pipeline.conftest import LARGE_CHUNK, House
+from tests.pipeline.steps import KilledHere, PlainSteps
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from backend.domain.projects import Tab, TabFilter
 from backend.errors import PlatformUnavailable
 from backend.pipeline.tabs import TABS, keep_tabs
 from tests.fakes import OWN_ADDRESS
-from tests.pipeline.conftest import PlainSteps
+from tests.pipeline.steps import PlainSteps
 
 
 class Shop:

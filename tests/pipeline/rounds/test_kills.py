@@ -19,8 +19,9 @@ from backend.store import Database, Stores
 from backend.store.snapshot import copy_sqlite
 from tests.conftest import SENTIMENT
 from tests.fakes import FakePlatform
-from tests.pipeline.conftest import LARGE_CHUNK, House, ReplayingSteps
+from tests.pipeline.conftest import LARGE_CHUNK, House
 from tests.pipeline.people import N_TEXTS, outcome, people_answer
+from tests.pipeline.steps import ReplayingSteps
 
 LEARNING = ("train", "select", "refine", "fuse")
 OTHERS = ("release", "plan", "serve", "promote", "publish", "tabs", "clean")

@@ -10,8 +10,9 @@ from backend.domain.labels import Demonstration
 from backend.domain.rounds import RoundState
 from backend.errors import LanguageModelUnavailable, TrainingDiverged
 from tests.conftest import SENTIMENT
-from tests.pipeline.conftest import LARGE_CHUNK, House, KilledHere, PlainSteps
+from tests.pipeline.conftest import LARGE_CHUNK, House
 from tests.pipeline.people import N_TEXTS, outcome, people_answer
+from tests.pipeline.steps import KilledHere, PlainSteps
 
 TEXT = '<Text name="text" value="$text"/>'
 TOPICS = (

@@ -11,7 +11,8 @@ from backend.domain.projects import Disconnection, JobKind
 from backend.domain.rounds import RoundState
 from backend.errors import InvalidRequest, UnknownModelVersion
 from backend.pipeline.rounds.requests import RoundRequests
-from tests.pipeline.conftest import House, PlainSteps
+from tests.pipeline.conftest import House
+from tests.pipeline.steps import PlainSteps
 
 
 @pytest.fixture

@@ -13,15 +13,9 @@ from backend.domain.projects import Project
 from backend.domain.rounds import RoundState
 from backend.errors import LanguageModelUnavailable, TrainingDiverged
 from backend.pipeline.rounds.context import RoundPlan
-from tests.pipeline.conftest import (
-    CHUNK,
-    LARGE_CHUNK,
-    House,
-    KilledHere,
-    PlainSteps,
-    ReplayingSteps,
-)
+from tests.pipeline.conftest import CHUNK, LARGE_CHUNK, House
 from tests.pipeline.people import N_TEXTS, choice, outcome, people_answer, people_contradict
+from tests.pipeline.steps import KilledHere, PlainSteps, ReplayingSteps
 
 
 @pytest.fixture
