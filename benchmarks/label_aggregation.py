@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.label_model import multilabel
-from backend.label_model.single_label import calibrate_beside, fit_label_model
+from backend.label_model.calibration import BatchCalibrator
+from backend.label_model.single_label import fit_label_model
 from benchmarks.label_calibration import fit_label_calibration
 from benchmarks.scores import expected_calibration_error
 
@@ -46,7 +47,7 @@ class MultilabelData:
 
 
 def calibrate(data: SingleLabelData) -> Floats:
-    """Return the LLM's posteriors calibrated beside similarity on all texts, without a label."""
+    """Return the LLM's posteriors calibrated on all unlabeled texts, without any label."""
     return _llm_calibrated(data)[: data.n_evaluated]
 
 
@@ -118,7 +119,9 @@ def _is_correct(posteriors: Floats, gold: NDArray[np.intp]) -> NDArray[np.bool_]
 
 
 def _llm_calibrated(data: SingleLabelData) -> Floats:
-    return calibrate_beside(data.posteriors[LLM], [data.posteriors[SIMILARITY]])
+    raw = data.posteriors[LLM]
+    calibrator = BatchCalibrator.fit(raw[_is_answered(raw)])
+    return _apply_to_answered(calibrator.apply, raw)
 
 
 def _is_answered(posteriors: Floats) -> NDArray[np.bool_]:
