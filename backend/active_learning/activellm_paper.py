@@ -145,7 +145,8 @@ class PaperActiveLLM:
         except LanguageModelError as exc:
             problem = (f"the LLM could not be asked for texts to label: {exc}",)
         ordering = self._with_rest(pool, shown[chosen].tolist() if chosen else [], rng)
-        biases = position_warnings(np.array(chosen[: self._settings.n_picks], dtype=np.int64))
+        picked = np.array(chosen[: self._settings.n_picks], dtype=np.int64)
+        biases = position_warnings(picked, n_choices=len(shown))
         measured = ordering.diagnostics
         warnings = (*measured.warnings, *biases, *problem)
         measured = replace(measured, n_tokens=n_tokens, counts=dict(counts), warnings=warnings)

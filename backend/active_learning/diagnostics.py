@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -41,7 +42,7 @@ def diagnose(pool: PoolView, positions: Positions, rng: np.random.Generator) -> 
         position_correlation=position_correlation(ids),
         coverage=coverage,
         class_balance=None if pool.posteriors is None else class_balance(pool.posteriors[head]),
-        warnings=position_warnings(ids),
+        warnings=position_warnings(ids, n_choices=len(positions)),
     )
 
 
@@ -81,7 +82,7 @@ def class_balance(posteriors: NDArray[np.float64]) -> float | None:
     return float(-(positive * np.log(positive)).sum() / np.log(known.shape[1]))
 
 
-def position_warnings(ids: NDArray[np.int64]) -> tuple[str, ...]:
+def position_warnings(ids: NDArray[np.int64], *, n_choices: int) -> tuple[str, ...]:
     """Return the signs that a selector looked at positions only; none under 16 picks.
 
     Ascending throughout, or in nearly equal steps: both were found in most of the published answers
@@ -89,6 +90,8 @@ def position_warnings(ids: NDArray[np.int64]) -> tuple[str, ...]:
 
     Args:
         ids: the picks in the order of choice.
+        n_choices: of how many they were picked. The gaps of picks at random vary the less, the
+            more of all are picked: by the square root of the share that is not.
     """
     if len(ids) < _MIN_PICKS:
         return ()
@@ -97,6 +100,7 @@ def position_warnings(ids: NDArray[np.int64]) -> tuple[str, ...]:
     if share >= _MAX_ASCENDING or abs(correlation) >= _MAX_CORRELATION:
         warnings.append(_POSITION_ONLY.format(share=share, correlation=correlation))
     variation = gap_variation(ids)
-    if variation is not None and variation < _MIN_GAP_VARIATION:
+    by_chance = math.sqrt(max(0.0, 1 - len(ids) / n_choices))
+    if variation is not None and variation < _MIN_GAP_VARIATION * by_chance:
         warnings.append(_REGULAR)
     return tuple(warnings)

@@ -76,9 +76,17 @@ class ExpectedAnswers:
     hours: float | None = None
 
     def __str__(self) -> str:
-        """Return the gain in points, and the hours."""
-        took = "" if self.hours is None else f" in {self.hours:.1f} hours at the measured pace"
+        """Return the gain in points, and the time."""
+        took = "" if self.hours is None else f" in {_time(self.hours)} at the measured pace"
         return f"the next {self.n} answers are expected to add {100 * self.gain:.1f} points{took}"
+
+
+def _time(hours: float) -> str:
+    """Return a time in words: under an hour in minutes, of at least one."""
+    if hours >= 1:
+        return f"{hours:.1f} hours"
+    n_minutes = max(1, round(60 * hours))
+    return f"{n_minutes} minute{'s' if n_minutes > 1 else ''}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,22 +11,29 @@ from backend.active_learning.diagnostics import (
 
 
 def test_the_head_of_the_list_is_called_position_only():
-    warnings = position_warnings(np.arange(32))
+    warnings = position_warnings(np.arange(32), n_choices=300)
     assert any("looked at places, not at texts" in warning for warning in warnings)
 
 
 def test_every_second_text_in_any_order_is_called_regular():
     picks = np.random.default_rng(0).permutation(np.arange(1, 65, 2))
-    assert any("nearly equal distances" in warning for warning in position_warnings(picks))
+    warnings = position_warnings(picks, n_choices=300)
+    assert any("nearly equal distances" in warning for warning in warnings)
 
 
 def test_a_random_choice_raises_no_warning():
     picks = np.random.default_rng(1).choice(1000, size=64, replace=False)
-    assert position_warnings(picks) == ()
+    assert position_warnings(picks, n_choices=1000) == ()
+
+
+@pytest.mark.parametrize("n_choices", [105, 115, 130, 170])
+def test_picks_of_nearly_all_texts_have_small_gaps_by_chance(n_choices):
+    picks = np.random.default_rng(2).permutation(n_choices)[:105]
+    assert position_warnings(picks, n_choices=n_choices) == ()
 
 
 def test_few_picks_are_not_judged():
-    assert position_warnings(np.arange(15)) == ()
+    assert position_warnings(np.arange(15), n_choices=300) == ()
 
 
 def test_shares_and_correlations_of_a_small_order():

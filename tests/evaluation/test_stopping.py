@@ -41,10 +41,17 @@ def test_labels_that_many_answers_correct_advise_to_go_on():
     advice = advise(0.031, hours=0.4)
     assert advice.is_paying
     assert advice.sentence == (
-        "The next 50 answers are expected to add 3.1 points in 0.4 hours at the measured pace: "
+        "The next 50 answers are expected to add 3.1 points in 24 minutes at the measured pace: "
         "go on."
     )
     assert advice.figures["hours"] == 0.4
+
+
+@pytest.mark.parametrize(
+    ("hours", "words"), [(2.26, "2.3 hours"), (0.0, "1 minute"), (0.5, "30 minutes")]
+)
+def test_peoples_time_is_in_hours_and_under_one_in_minutes(hours, words):
+    assert f" in {words} at the measured pace" in str(ExpectedAnswers(50, 0.1, hours))
 
 
 def test_right_labels_that_are_stable_and_well_measured_advise_to_stop():
