@@ -180,11 +180,11 @@ def _blend(pool: PoolView, student_weight: float) -> tuple[Probabilities | None,
     if student is None:
         return annotators, "" if annotators is None else "annotators"
     if annotators is None:
-        return student, "small model"
+        return student, "student"
     mixed = (1 - student_weight) * annotators + student_weight * student
     mixed = np.where(np.isnan(annotators), student, mixed)
     mixed = np.where(np.isnan(student), annotators, mixed)
-    return mixed, "small model" if student_weight > 0.5 else "annotators"
+    return mixed, "student" if student_weight > 0.5 else "annotators"
 
 
 def impute_missing(probabilities: Probabilities) -> Probabilities:

@@ -138,7 +138,7 @@ def compare_on_agreement(pair: PairedOutcomes, *, rng: np.random.Generator) -> G
     highest = float(np.quantile(differences, 1 - _SIGNIFICANCE))
     figures = pair.figures | {"highest_difference": highest}
     agreement = (
-        f"it agrees with the cross-fitted small model {_share(pair.challenger)} on {n} "
+        f"it agrees with the cross-fitted student {_share(pair.challenger)} on {n} "
         f"examples, the present version {_share(pair.champion)} (too few human labels to ask)"
     )
     gain = figures["difference"]

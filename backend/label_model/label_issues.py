@@ -32,8 +32,8 @@ class LabelIssue:
     """A probable error in one label of one text.
 
     `given` and `suggested` are parts of the answer in words, as in `part_in_words`, None where
-    there is nothing; `error_probability` in [0, 1]. `says` holds by annotator what it says instead
-    or as well, with its probability.
+    there is nothing; of single labels the likeliest other one is suggested. `error_probability` is
+    in [0, 1]. `says` holds by annotator what it says instead or as well, with its probability.
     """
 
     example_id: int
@@ -84,7 +84,7 @@ def find_label_issues(
         if given.question.kind.has_spans:
             found = _span_errors(row, pair, expected)
         elif given.question.kind.is_exclusive:
-            found = _exclusive_errors(row, pair, expected)
+            found = _exclusive_errors(row, len(given.question.labels), pair, expected)
         else:
             found = _cell_errors(row, len(given.question.labels), pair[0], expected)
         for kind, part, other, p_error in found:
@@ -100,15 +100,13 @@ _Error = tuple[IssueKind, Part | None, Part | None, float]
 
 
 def _exclusive_errors(
-    row: int, pair: tuple[Parts, Parts], expected: LabelTable
+    row: int, n_labels: int, pair: tuple[Parts, Parts], expected: LabelTable
 ) -> Iterator[_Error]:
-    (label,), (other,) = pair
-    yield (
-        IssueKind.WRONG,
-        label,
-        other if other != label else None,
-        1 - expected.certainty(row, label),
-    )
+    """Yield the error of one label; proposed is the likeliest of the others."""
+    ((label,), _) = pair
+    others = [other for other in range(n_labels) if other != label]
+    proposed = max(others, key=lambda other: expected.certainty(row, other), default=None)
+    yield IssueKind.WRONG, label, proposed, 1 - expected.certainty(row, label)
 
 
 def _cell_errors(row: int, n_labels: int, given: Parts, expected: LabelTable) -> Iterator[_Error]:

@@ -43,6 +43,12 @@ def test_a_label_that_annotators_contradict_is_ranked_by_how_surely():
     assert {str(i.kind) for i in issues} == {"wrong"}
 
 
+def test_of_a_likely_label_that_is_unsure_the_next_one_is_proposed():
+    given, expected = table((0.9, 0.1, 0.0)), table((0.5, 0.2, 0.3))
+    (issue,) = found(QuestionKind.SINGLE_CHOICE, given, expected)
+    assert (issue.given, issue.suggested) == ("Sport", "Arts")
+
+
 def test_it_takes_clear_annotators_to_doubt_a_person():
     given = table((1, 0, 0), (1, 0, 0))
     expected = table((0.4, 0.6, 0.0), (0.02, 0.98, 0.0))
