@@ -90,10 +90,11 @@ def annotate_page(reports: Sequence[Report]) -> str:
 
 
 _ABOUT_PROMPTS = (
-    "Each figure is the LLM's alone, calibrated beside similarity without labels. `best_template` "
-    "is the best of all templates on the evaluated texts, which nobody can know beforehand; "
-    "`zero_shot` the selected one, `with_demonstrations` the same with those that the project "
-    "kept, if any, `picked` with second answers where it is unsure."
+    "Each figure is the LLM's alone, calibrated without labels, beside similarity where the "
+    "templates' scores are correlated, as the project compares them. `best_template` is the best "
+    "of all templates on the evaluated texts, which nobody can know beforehand; `zero_shot` the "
+    "selected one, `with_demonstrations` the same with those that the project kept, if any, "
+    "`picked` with second answers where it is unsure."
 )
 _ABOUT_SPEED = (
     "The ceiling is a direct client that sends the same requests without reading the responses, "

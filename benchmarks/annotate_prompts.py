@@ -12,7 +12,7 @@ from backend.domain.questions import Question
 from backend.label_model.latent_class import is_answered
 from backend.label_model.single_label import calibrate_beside
 from backend.llm.annotator import LLMAnnotator
-from backend.llm.prompts.comparison import Floats, posterior_rows
+from backend.llm.prompts.comparison import Floats, are_alike, posterior_rows
 from backend.llm.prompts.selection import TemplateReport
 from benchmarks.scores import posteriors
 
@@ -55,21 +55,30 @@ def score_templates(
 ) -> dict[str, Any]:
     """Return the calibrated accuracy of each template, and of the selected one with and without.
 
-    Calibrated without labels on the examples themselves, each template beside the similarity
-    annotator's posteriors (n, K).
+    Calibrated without labels on the examples themselves, beside the similarity annotator's
+    posteriors (n, K) where the templates are alike, as the project compares them.
     """
-    results: dict[str, Any] = {}
-    for template in annotator.templates(question):
-        labels = ask(examples, PromptContext({question.name: template}))
-        results[f"accuracy_template {template}"] = _accuracy(question, labels, gold, similarity)
+    n_labels = len(question.labels)
+    by_template = {
+        template: posteriors(ask(examples, PromptContext({question.name: template})), n_labels)
+        for template in annotator.templates(question)
+    }
+    others = [similarity] if are_alike(list(by_template.values())) else []
+
+    def accuracy(rows: Floats) -> float:
+        calibrated = calibrate_beside(rows, others)
+        best = np.where(is_answered(calibrated), np.nan_to_num(calibrated).argmax(axis=1), -1)
+        return round(float((best == np.asarray(gold)).mean()), 4)
+
+    results = {f"accuracy_template {name}": accuracy(rows) for name, rows in by_template.items()}
     selected = ask(examples, prompt_context(question, report))
     joined = with_second_answers(question, report, examples, selected, ask)
     best = max(results.values())
-    picked = _accuracy(question, joined, gold, similarity)
+    picked = accuracy(posteriors(joined, n_labels))
     return results | {
         "accuracy_best_template": best,
         "accuracy_zero_shot": results[f"accuracy_template {report.chosen}"],
-        "accuracy_with_demonstrations": _accuracy(question, selected, gold, similarity),
+        "accuracy_with_demonstrations": accuracy(posteriors(selected, n_labels)),
         "accuracy_picked": picked,
         "picked_over_best": round(picked - best, 4),
     }
@@ -86,12 +95,3 @@ def selection_notes(report: TemplateReport, n_texts: int) -> Mapping[str, Any]:
         "selection": report.to_json(),
         "prompts_unused_per_text": round(report.n_unused / n_texts, 3),
     }
-
-
-def _accuracy(
-    question: Question, labels: Sequence[WeakLabel], gold: Sequence[int], similarity: Floats
-) -> float:
-    """Return the share of right labels after calibration; an abstention counts as wrong."""
-    rows = calibrate_beside(posteriors(labels, len(question.labels)), [similarity])
-    best = np.where(is_answered(rows), np.nan_to_num(rows).argmax(axis=1), -1)
-    return round(float((best == np.asarray(gold)).mean()), 4)

@@ -27,6 +27,7 @@ from backend.llm.prompts.comparison import (
     Floats,
     SelectionEvidence,
     SuccessiveHalving,
+    are_alike,
     mass_rows,
     posterior_rows,
 )
@@ -60,7 +61,8 @@ class TemplateTrial:
         rows = is_answered(posteriors)
         if is_calibrated:
             similarity = posterior_rows(self.question, self.similarity)
-            posteriors = calibrate_beside(posteriors, [similarity])
+            others = [similarity] if are_alike(list(self.posteriors.values())) else []
+            posteriors = calibrate_beside(posteriors, others)
         return float((posteriors[rows].argmax(axis=1) == self.gold[rows]).sum() / len(self.gold))
 
     def select(self, order: NDArray[np.int_], n_human: int, budget: PromptBudget) -> str:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from backend.domain.labels import Abstention, AbstentionReason, Example, WeakLabel
 from backend.domain.questions import Question
-from backend.label_model.latent_class import is_answered
+from backend.label_model.latent_class import Standardizer, is_answered
 from backend.label_model.single_label import calibrate_beside
 
 Floats = NDArray[np.float64]
@@ -34,6 +34,10 @@ _MIN_DISAGREEMENT = 0.08
 """Two templates that label nearly all texts alike are no two opinions."""
 _MAX_SECOND_DEFICIT = 0.1
 """A second template that scores lower by more would add more errors than it mends."""
+_MIN_CORRELATION = 0.6
+"""Of the templates' scores, for a model that reads a text alike whatever the prompt. On 300
+training texts each of sst2, mr, sms_spam, tweet_hate and tweet_offensive it was .83 or more with
+the larger embedded model, .39 or less with the smaller one."""
 _MIN_PROBABILITY = 1e-6
 _NO_LABEL = Abstention(AbstentionReason.NOT_SAMPLED, "no label")
 
@@ -116,6 +120,7 @@ class SuccessiveHalving:
             posterior_rows(question, _aligned(labels, examples)) for labels in others.values()
         ]
         self._anchors = [calibrate(rows, []) for rows in self._others]
+        self._is_alike = False
         self._n_rows = len(self._human) // max(1, len(examples))
         n_classes = 2 if question.kind.is_multilabel else len(question.labels)
         self._posteriors: dict[str, Floats] = {name: np.empty((0, n_classes)) for name in templates}
@@ -142,8 +147,11 @@ class SuccessiveHalving:
             for name in self._alive:
                 posteriors, masses = ask(name, some)
                 self._posteriors[name] = np.vstack([self._posteriors[name], posteriors])
-                self._calibrated[name] = calibrate(self._posteriors[name], self.others(name))
                 self._masses[name] = np.append(self._masses[name], masses)
+            if n_done == 0:
+                self._is_alike = are_alike(list(self._posteriors.values()))
+            for name in self._alive:
+                self._calibrated[name] = calibrate(self._posteriors[name], self._beside(name))
             self._compare(n_done * self._n_rows, (n_done + len(some)) * self._n_rows)
             n_done += len(some)
 
@@ -160,10 +168,10 @@ class SuccessiveHalving:
         n = len(self._posteriors[name])
         return [rows[:n] for rows in self._anchors]
 
-    def others(self, name: str) -> list[Floats]:
-        """Return the other annotators' posteriors (n, K) of a template's texts."""
+    def _beside(self, name: str) -> list[Floats]:
+        """Return the posteriors (n, K) beside which a template is calibrated, see `are_alike`."""
         n = len(self._posteriors[name])
-        return [rows[:n] for rows in self._others]
+        return [rows[:n] for rows in self._others] if self._is_alike else []
 
     def calibrated(self, name: str) -> Floats:
         """Return a template's log-posteriors (n, K) without its preference for labels."""
@@ -313,6 +321,22 @@ def _aligned(labels: Mapping[int, WeakLabel], examples: Sequence[Example]) -> li
         labels.get(example.id) or replace(none, probabilities=(), abstention=_NO_LABEL)
         for example in examples
     ]
+
+
+def are_alike(posteriors: Sequence[Floats]) -> bool:
+    """Return whether templates' posteriors (n, K) of the same texts are correlated.
+
+    Those of a capable model are, whatever the prompt. What such a model and another annotator
+    agree on is the question; what a weak one agrees on with it is rather a few words.
+    """
+    rows = np.all([is_answered(own) for own in posteriors], axis=0)
+    if len(posteriors) < 2 or rows.sum() < _MIN_FIRST_TEXTS:
+        return False
+    scores = [Standardizer.fit(own[rows]).transform(own[rows]).ravel() for own in posteriors]
+    if min(np.ptp(each) for each in scores) == 0:
+        return False
+    pairs = np.triu_indices(len(scores), k=1)
+    return bool(np.corrcoef(scores)[pairs].mean() >= _MIN_CORRELATION)
 
 
 def calibrate(posteriors: Floats, others: Sequence[Floats]) -> Floats:
