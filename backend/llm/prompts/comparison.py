@@ -120,7 +120,7 @@ class SuccessiveHalving:
             posterior_rows(question, _aligned(labels, examples)) for labels in others.values()
         ]
         self._anchors = [calibrate(rows, []) for rows in self._others]
-        self._is_alike = False
+        self.is_alike = False
         self._n_rows = len(self._human) // max(1, len(examples))
         n_classes = 2 if question.kind.is_multilabel else len(question.labels)
         self._posteriors: dict[str, Floats] = {name: np.empty((0, n_classes)) for name in templates}
@@ -149,7 +149,7 @@ class SuccessiveHalving:
                 self._posteriors[name] = np.vstack([self._posteriors[name], posteriors])
                 self._masses[name] = np.append(self._masses[name], masses)
             if n_done == 0:
-                self._is_alike = are_alike(list(self._posteriors.values()))
+                self.is_alike = are_alike(list(self._posteriors.values()))
             for name in self._alive:
                 self._calibrated[name] = calibrate(self._posteriors[name], self._beside(name))
             self._compare(n_done * self._n_rows, (n_done + len(some)) * self._n_rows)
@@ -171,7 +171,7 @@ class SuccessiveHalving:
     def _beside(self, name: str) -> list[Floats]:
         """Return the posteriors (n, K) beside which a template is calibrated, see `are_alike`."""
         n = len(self._posteriors[name])
-        return [rows[:n] for rows in self._others] if self._is_alike else []
+        return [rows[:n] for rows in self._others] if self.is_alike else []
 
     def calibrated(self, name: str) -> Floats:
         """Return a template's log-posteriors (n, K) without its preference for labels."""

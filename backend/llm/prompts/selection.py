@@ -42,9 +42,10 @@ _MIN_TRIAL_TEXTS = 48
 """On fewer texts a small project compares fewer kinds of demonstrations."""
 _NO_SHOTS = "no shots"
 _MAX_LOSS = 0.05
-"""How far demonstrations may score lower and are kept: they help a capable model by two or three
-points, which is less than the trial can see, and harm a small one by ten or more. Chosen on 300
-training texts each of sst2, trec, ag_news, sms_spam, tweet_emotion and tweet_offensive."""
+"""How far demonstrations may score lower and are kept where the templates are alike: they help a
+capable model by two or three points, which is less than the trial can see. A weak one they harm by
+ten or more: there they must not score lower at all. Chosen on 300 training texts each of sst2,
+trec, ag_news, sms_spam, tweet_emotion and tweet_offensive."""
 _ROUNDING = 1e-9
 _MAX_LOST_SHARE = 1 / 3
 """Of the selected template's prompts; with more, chance has chosen, and the choice would last."""
@@ -202,7 +203,8 @@ class TemplateSelector:
             agreeing = credit(calibrated, reference)
             figures.append(figures_of(name, (own, calibrated, masses), agreeing, human[rows]))
         report = replace(report, trial=tuple(figures))
-        best = _best_shown(figures[0], figures[1:])
+        max_loss = _MAX_LOSS if halving.is_alike else 0.0
+        best = _best_shown(figures[0], figures[1:], max_loss)
         if best is None:
             return report, first
         posteriors = np.full(first.shape, np.nan)
@@ -248,7 +250,7 @@ class TemplateSelector:
 
 
 def _best_shown(
-    without: TemplateFigures, shown: Sequence[TemplateFigures]
+    without: TemplateFigures, shown: Sequence[TemplateFigures], max_loss: float
 ) -> TemplateFigures | None:
     """Return the best of the demonstrations tried, None where all make answers worse.
 
@@ -258,8 +260,8 @@ def _best_shown(
         row
         for row in shown
         if row.n_read
-        and row.agreement >= without.agreement - _MAX_LOSS - _ROUNDING
-        and row.consistency >= without.consistency - _MAX_LOSS - _ROUNDING
+        and row.agreement >= without.agreement - max_loss - _ROUNDING
+        and row.consistency >= without.consistency - max_loss - _ROUNDING
     ]
     return max(helpful, key=lambda row: row.consistency, default=None)
 

@@ -225,6 +225,24 @@ def test_demonstrations_that_make_answers_worse_are_not():
     assert report.trial[0].score > max(row.score for row in report.trial[1:])
 
 
+@pytest.mark.parametrize("is_capable", [True, False])
+def test_demonstrations_that_cost_a_little_are_kept_by_a_capable_model_alone(is_capable):
+    def errs_a_little(prompt: str) -> dict[str, float]:
+        if prompt.endswith('"'):  # a text is to be written
+            return {}
+        own = prompt.rsplit("\nText:", 1)[1]
+        number = int(own.rsplit("number ", 1)[1].split('"')[0])
+        is_good = '"a good' in own
+        if shots_of(prompt) > 0:
+            is_good ^= number % 22 == 0
+        if not is_capable and "Choose" in prompt:
+            is_good = number % 7 > 3
+        return {"positive": 0.6, "negative": 0.2} if is_good else {"positive": 0.2, "negative": 0.6}
+
+    report = select(errs_a_little)
+    assert bool(report.demonstrations) == is_capable
+
+
 def test_demonstrations_are_not_kept_for_their_label_mass():
     def is_won_over(prompt: str) -> dict[str, float]:
         if prompt.endswith('"'):  # a text is to be written
