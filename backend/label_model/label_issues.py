@@ -102,11 +102,17 @@ _Error = tuple[IssueKind, Part | None, Part | None, float]
 def _exclusive_errors(
     row: int, n_labels: int, pair: tuple[Parts, Parts], expected: LabelTable
 ) -> Iterator[_Error]:
-    """Yield the error of one label; proposed is the likeliest of the others."""
-    ((label,), _) = pair
+    """Yield the error of one label that may be one; proposed is the likeliest of the others."""
+    (label,), (likeliest,) = pair
+    error = 1 - expected.certainty(row, label)
+    if error < _MIN_ERROR:
+        return
+    if likeliest != label:
+        yield IssueKind.WRONG, label, likeliest, error
+        return
     others = [other for other in range(n_labels) if other != label]
     proposed = max(others, key=lambda other: expected.certainty(row, other), default=None)
-    yield IssueKind.WRONG, label, proposed, 1 - expected.certainty(row, label)
+    yield IssueKind.WRONG, label, proposed, error
 
 
 def _cell_errors(row: int, n_labels: int, given: Parts, expected: LabelTable) -> Iterator[_Error]:

@@ -49,6 +49,11 @@ def test_of_a_likely_label_that_is_unsure_the_next_one_is_proposed():
     assert (issue.given, issue.suggested) == ("Sport", "Arts")
 
 
+def test_the_proposal_of_a_contradicted_label_is_the_likeliest():
+    (issue,) = found(QuestionKind.SINGLE_CHOICE, table((0.9, 0.1, 0.0)), table((0.2, 0.3, 0.5)))
+    assert (issue.given, issue.suggested, issue.error_probability) == ("Sport", "Arts", 0.8)
+
+
 def test_it_takes_clear_annotators_to_doubt_a_person():
     given = table((1, 0, 0), (1, 0, 0))
     expected = table((0.4, 0.6, 0.0), (0.02, 0.98, 0.0))
