@@ -29,6 +29,7 @@ from backend.llm.prompts.comparison import (
     SuccessiveHalving,
     are_alike,
     mass_rows,
+    mean_correlation,
     posterior_rows,
 )
 from backend.llm.prompts.selection import PromptBudget, TemplateReport, TemplateSelector
@@ -142,6 +143,7 @@ def figures(trial: TemplateTrial, n_draws: int, rng: np.random.Generator) -> Map
             np.mean([calibrated[name] for name in selected])
         )
         result[f"selected human={n_human}"] = dict(Counter(selected).most_common())
+    result["correlation"] = mean_correlation(list(trial.posteriors.values()))
     result["accuracy_best"] = max(calibrated.values())
     result["accuracy_mean"] = float(np.mean(list(calibrated.values())))
     return result

@@ -44,8 +44,8 @@ _NO_SHOTS = "no shots"
 _MAX_LOSS = 0.05
 """How far demonstrations may score lower and are kept where the templates are alike: they help a
 capable model by two or three points, which is less than the trial can see. A weak one they harm by
-ten or more: there they must not score lower at all. Chosen on 300 training texts each of sst2,
-trec, ag_news, sms_spam, tweet_emotion and tweet_offensive."""
+ten or more: there they must not score lower at all. The five points were chosen on 300 training
+texts each of sst2, trec, ag_news, sms_spam, tweet_emotion and tweet_offensive."""
 _ROUNDING = 1e-9
 _MAX_LOST_SHARE = 1 / 3
 """Of the selected template's prompts; with more, chance has chosen, and the choice would last."""
@@ -203,7 +203,7 @@ class TemplateSelector:
             agreeing = credit(calibrated, reference)
             figures.append(figures_of(name, (own, calibrated, masses), agreeing, human[rows]))
         report = replace(report, trial=tuple(figures))
-        max_loss = _MAX_LOSS if halving.is_alike else 0.0
+        max_loss = _MAX_LOSS if halving.has_alike_templates else 0.0
         best = _best_shown(figures[0], figures[1:], max_loss)
         if best is None:
             return report, first

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from backend.llm.prompts.comparison import are_alike
+from backend.llm.prompts.comparison import are_alike, mean_correlation
 
 
 def templates(share_of_text, *, n=32, n_labels=2, n_templates=4, bias=0.0):
@@ -31,6 +31,11 @@ def test_templates_of_a_capable_model_are_alike_whatever_label_they_prefer(n_lab
 @pytest.mark.parametrize("share", [0.0, 0.3])
 def test_templates_that_read_the_same_text_in_other_ways_are_not(share):
     assert not are_alike(templates(share))
+
+
+@pytest.mark.parametrize("share", [0.3, 0.8])
+def test_the_correlation_is_the_share_of_variance_in_common(share):
+    assert mean_correlation(templates(share, n=1000)) == pytest.approx(share, abs=0.1)
 
 
 def test_nothing_to_compare_tells_nothing():
