@@ -13,10 +13,7 @@ import pytest
 from backend.active_learning.activellm import ActiveLLMStrategy
 from backend.domain.chunks import ChunkKind
 from backend.domain.definitions import Definitions
-from backend.domain.labels import (
-    Abstention,
-    AbstentionReason,
-)
+from backend.domain.labels import Abstention, AbstentionReason
 from backend.domain.llm_usage import Prices
 from backend.domain.projects import Event, ProjectId
 from backend.labelstudio.label_config import LabelConfigReader
