@@ -34,7 +34,19 @@ def curve_tables(reports: Sequence[Mapping[str, Any]]) -> list[str]:
         ]
         if rows:
             lines += ["", f"## Orders: {title}", "", _HEADER, "|---|---|---|---|", *rows]
-    return [*lines, ""] if lines else []
+    return [_about(reports), *lines, ""] if lines else []
+
+
+def _about(reports: Sequence[Mapping[str, Any]]) -> str:
+    sets = sorted({report["parameters"]["data"].split(".")[0] for report in reports})
+    students = sorted({report["parameters"]["small_model"] for report in reports})
+    models = sorted({report["notes"]["model"] for report in reports})
+    n_texts = sorted({report["parameters"]["limit"] for report in reports})
+    return (
+        f"The next tables are of pools of {' and '.join(map(str, n_texts))} texts of "
+        f"{', '.join(sets)} with {', '.join(models)} and the student's recipe "
+        f"`{'`, `'.join(students)}`; a round follows each number of labels."
+    )
 
 
 def _read(reports: Sequence[Mapping[str, Any]]) -> Curves:
