@@ -170,6 +170,16 @@ def test_one_that_knows_nothing_does_not_say_how_many_labels_there_are(rng):
     assert f1(fit_multilabel_model(said).posterior(said), truth) > f1(good, truth) - 0.02
 
 
+def test_a_student_that_says_no_to_all_makes_labels_no_rarer(rng):
+    truth, probabilities = simulated_pool(rng, {"first": 4.0, "second": 3.0}, preference=0.0)
+    probabilities = {name: expit(np.log(p / (1 - p)) - 2) for name, p in probabilities.items()}
+    without = aggregate_multilabel(probabilities, fit_multilabel_model(probabilities))
+    silent = {**probabilities, "silent": rng.uniform(0.01, 0.03, truth.shape)}
+    beside = aggregate_multilabel(silent, fit_multilabel_model(silent))
+    assert f1(without, truth) > 0.8
+    assert f1(beside, truth) > f1(without, truth) - 0.02
+
+
 def test_human_labels_say_how_many_labels_there_are_and_which_are_common(rng):
     truth, probabilities = simulated_pool(rng, {"one": 2.0, "two": 1.0}, share=0.3)
     known = human_rows(truth, 100)
