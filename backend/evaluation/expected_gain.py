@@ -12,7 +12,7 @@ Floats = NDArray[np.float64]
 
 MIN_REFEREES = 4  # all annotators together, and each of at least three left out
 _Z = 1.645  # of a two-sided interval of 90 %
-_DEPENDENCE_SD = 0.18  # of the lead that a changed decision is estimated to have
+_DEPENDENCE_SD = 0.3  # of the lead that a changed decision is estimated to have
 _REFEREE_WEIGHT = 0.3
 _MIN_LEADS = tuple(round(0.1 * step, 1) for step in range(8))
 
@@ -126,7 +126,7 @@ def expected_gain(changed: ChangedDecisions, *, min_lead: float = 0.0) -> Expect
     cached posteriors, docs/algorithms.md).
 
     The interval is normal. Its variance is the sum of that of a bootstrap over texts with outcomes
-    drawn, in closed form; of 0.18 per changed decision, common to all of them, for errors that
+    drawn, in closed form; of 0.3 per changed decision, common to all of them, for errors that
     annotators share; and of the spread between the leave-one-out models. Its upper end reaches
     twice as far above the estimate of all annotators: where they err independently, label models,
     which state their confidence with care, expect too little. Cost: O(R m).

@@ -33,7 +33,7 @@ def test_the_gain_is_what_changed_texts_win_less_what_they_lose():
 def test_the_interval_is_that_of_drawn_texts_and_of_shared_errors():
     gain = expected_gain(alike([0.9] * 50, [0.1] * 50, 100))
     drawn = 50 - 40**2 / 100  # all of 50 have an outcome, 40 points are expected
-    reach = 1.645 * (drawn + (0.18 * 50) ** 2) ** 0.5 / 100
+    reach = 1.645 * (drawn + (0.3 * 50) ** 2) ** 0.5 / 100
     assert gain.low == pytest.approx(0.4 - reach)
     assert gain.high == pytest.approx(0.4 + 2 * reach)
 

@@ -29,11 +29,13 @@ class FakeAnnotator:
     """Says what `answer` says; `failure` is raised while it is set.
 
     It has no answer about `unreadable` texts and to the questions that it is `silent_about`, and
-    finds those in `hides` to be shown for texts with this word alone.
+    finds those in `hides` to be shown for texts with this word alone. Where it `is_misled`, it says
+    the first label of every text that it is asked about with demonstrations.
     """
 
     failure: BackendError | None = None
     contradicts: bool = False
+    is_misled: bool = False
     llm: str = "fake"
     unreadable: set[int] = field(default_factory=set)
     silent_about: set[str] = field(default_factory=set)
@@ -65,7 +67,10 @@ class FakeAnnotator:
             raise self.failure
         self.asked += [example.id for example in examples]
         self.shots += [prompt_context.shots] if prompt_context and prompt_context.shots else []
-        return [self._label(q, example) for example in examples for q in schema.questions]
+        labels = [self._label(q, example) for example in examples for q in schema.questions]
+        if self.is_misled and prompt_context and prompt_context.shots:
+            labels = [replace(label, probabilities=(0.9, 0.1)) for label in labels]
+        return labels
 
     def _label(self, question: Question, example: Example) -> WeakLabel:
         start = (example.id, question.name, self.llm, "v1")

@@ -6,7 +6,7 @@ import hashlib
 import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from backend.errors import BackendError, LanguageModelError, StoreUnavailable, T
 from backend.files import replacing_file
 from backend.pipeline.pool import GuidelinesReader, Pool
 from backend.pipeline.rounds.recipes import RoundRecipe
+from backend.pipeline.rounds.trial import DemonstrationTrial
 from backend.store import Stores
 
 _LOG = logging.getLogger(__name__)
@@ -35,7 +36,7 @@ ROUNDS = "round"
 STOPPED, GIVEN_UP = {"is_stopped": 1}, {"is_given_up": 1}
 FUSED, FINAL, MODEL = "fused", "final", "model"
 """Names of the files of a cycle's aggregated labels, and of the last ones, held out."""
-_FAILURE = "failure.txt"
+_FAILURE, _TRIAL = "failure.txt", "trial"
 _FIRST_FILE = "train-0.npz"
 DIGESTS = "digests"
 """Of the texts that a file's labels are about, in the order of its `ids`."""
@@ -103,6 +104,18 @@ class RoundArtifacts:
         while self.has(f"{FUSED}-{cycle + 1}"):
             cycle += 1
         return cycle
+
+    def trial(self, cycle: int) -> DemonstrationTrial | None:
+        """Return why a cycle's demonstrations were left out, None where they were not."""
+        found = self.read(f"{_TRIAL}-{cycle}")
+        if found is None:
+            return None
+        return DemonstrationTrial(**{name: values.item() for name, values in found.items()})
+
+    def write_trial(self, cycle: int, trial: DemonstrationTrial) -> None:
+        """Keep why a cycle's demonstrations are left out; raises OSError."""
+        values = {name: np.array(value) for name, value in asdict(trial).items()}
+        self.write(f"{_TRIAL}-{cycle}", **values)
 
     @property
     def failure(self) -> str | None:

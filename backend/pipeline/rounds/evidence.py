@@ -11,10 +11,14 @@ from backend.domain.questions import Question
 from backend.domain.rounds import LabelsChange
 from backend.evaluation.expected_gain import MIN_REFEREES, ExpectedGain, supported_changes
 from backend.evaluation.gate import GateDecision
+from backend.evaluation.metrics import mean_pairwise_kappa
 from backend.label_model.changes import changed_decisions
 from backend.label_model.label_tables import LabelTable, aggregated_table
 from backend.pipeline.ensemble import AnnotatorEnsemble
 from backend.pipeline.pool import Pool
+
+MIN_AGREEMENT = 0.2
+"""Kappa up to which Landis and Koch (1977) call agreement slight: it tells no right answer."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,6 +74,10 @@ class ChangeRule:
             return LabelChange(False, differs, gate.reason)
         if self.rule == "people":
             return self._by_people(differs, gate)
+        kappa = None if gate.is_by_people else self._agreement(pool, question)
+        if kappa is not None and kappa < MIN_AGREEMENT:
+            reason = f"no label changes: LLM and similarity agree too little (kappa {kappa:.2f})"
+            return LabelChange(False, differs, reason)
         referees = self._referees(pool, question) if differs.any() else []
         if gate.is_by_people and len(referees) < MIN_REFEREES:
             return self._by_people(differs, gate)
@@ -86,6 +94,19 @@ class ChangeRule:
             return LabelChange(True, np.zeros_like(differs), gate.reason)
         few = "no label changes: people have answered too few texts (LABELS_CHANGE=people)"
         return LabelChange(False, differs, few)
+
+    def _agreement(self, pool: Pool, question: Question) -> float | None:
+        """Return the agreement beyond chance of the annotators that no round has made.
+
+        None where two cannot be compared, and for several labels and spans.
+        """
+        if not question.kind.is_exclusive:
+            return None
+        matrix = pool.matrices[question.name].select(lambda kind: not kind.is_from_round)
+        pool = pool.restrict(question).with_matrix(question, matrix)
+        fitted = self.ensemble.fit(pool, is_saved=False)
+        first = self.ensemble.aggregate_question(pool, question, fitted)
+        return mean_pairwise_kappa(dict(sorted(first.annotator_posteriors.items())))
 
     def _referees(self, pool: Pool, question: Question) -> list[LabelTable]:
         """Return labels aggregated of all annotators, then of all but one, people's fixed."""

@@ -189,8 +189,10 @@ class PromoteStep:
             is_kept = change.is_kept & ~made.pool.human_table(made.question).has_label
             held_out = held_out.overlay(is_kept, served)
         active.files.write(FINAL, **held_out.arrays)
+        trial = active.files.trial(active.files.n_cycles + 1)
+        reason = change.reason if trial is None else f"{change.reason}; {trial}"
         line = "project=%s round=%d question=%s %s"
-        _LOG.info(line, active.project.id, active.round.number, made.question.name, change.reason)
+        _LOG.info(line, active.project.id, active.round.number, made.question.name, reason)
         figures = {
             **round_figures(made.pool, made.question, made.labels, made.student, held_out),
             "n_cycles": active.files.n_cycles,
@@ -198,7 +200,7 @@ class PromoteStep:
             "gate": {
                 "is_promoted": decision.is_promoted,
                 "is_better": change.is_any,
-                "reason": change.reason,
+                "reason": reason,
             },
             "gate_figures": dict(decision.figures),
             "n_issues": len(issues),

@@ -61,6 +61,7 @@ class RoundRecipe:
     learns_from_people: ClassVar[bool] = True
     has_views: ClassVar[bool] = False
     has_one_cycle: ClassVar[bool] = False
+    tries_demonstrations: ClassVar[bool] = True
     n_shots: ClassVar[int | None] = None
 
     ensemble: AnnotatorEnsemble
@@ -147,6 +148,7 @@ class PaperRecipe(RoundRecipe):
     learns_from_people = False
     has_views = True
     has_one_cycle = True
+    tries_demonstrations = False
     n_shots = 10
 
     def targets(self, pool: Pool, question: Question) -> StudentTargets:

@@ -41,6 +41,8 @@ from backend.pipeline.rounds.context import (
     text_digests,
 )
 from backend.pipeline.rounds.students import trained_table
+from backend.pipeline.rounds.train import with_votes
+from backend.pipeline.rounds.trial import try_demonstrations
 from backend.store import Stores
 
 _LOG = logging.getLogger(__name__)
@@ -141,6 +143,8 @@ class RelabelStep:
             return dict(STOPPED)
         if active.files.has(f"votes-{cycle}"):
             return {"n_labelled": 0, "is_done": 1}
+        if active.files.trial(cycle) is not None:
+            return {"n_labelled": 0, "is_stable": 1}
         size, n_asked = self.context.plan.chunk, len(selected["asked"])
         parts = [f"votes-{cycle}-{number}" for number in range(-(-n_asked // size))]
         number = next((i for i, part in enumerate(parts) if not active.files.has(part)), None)
@@ -151,9 +155,27 @@ class RelabelStep:
             chunk = slice(start, start + size)
             n_labeled = self._ask(active, selected, chunk, parts[number])
         is_done = number is None or number == len(parts) - 1
+        if (is_done or number == 0) and self._is_harmful(active, cycle, parts):
+            return {"n_labelled": n_labeled, "is_stable": 1}
         if is_done:
-            _join(active, parts, f"votes-{cycle}")
+            _write_joined(active, parts, f"votes-{cycle}")
         return {"n_labelled": n_labeled, "is_done": int(is_done)}
+
+    def _is_harmful(self, active: ActiveRound, cycle: int, parts: Sequence[str]) -> bool:
+        """Return whether demonstrations make the answers so far worse; if so, keep by how much.
+
+        The round then ends with what the cycles before have learned.
+        """
+        votes = _joined(active, parts)
+        if votes is None or not active.recipe.tries_demonstrations:
+            return False
+        trial = try_demonstrations(
+            self.ensemble, with_votes(self.aggregator, active, votes), active.question
+        )
+        if trial is None or not trial.is_harmful:
+            return False
+        active.files.write_trial(cycle, trial)
+        return True
 
     def _ask(self, active: ActiveRound, selected: Arrays, chunk: slice, name: str) -> int:
         project, question = active.project, active.question
@@ -270,17 +292,23 @@ def _digests(part: Arrays) -> NDArray[np.str_]:
     return part.get(DIGESTS, np.full(len(part["ids"]), "", dtype=np.str_))
 
 
-def _join(active: ActiveRound, parts: Sequence[str], name: str) -> None:
+def _write_joined(active: ActiveRound, parts: Sequence[str], name: str) -> None:
     """Write the labels of all chunks as one file."""
+    joined = _joined(active, parts)
+    if joined is not None:
+        active.files.write(name, **joined)
+
+
+def _joined(active: ActiveRound, parts: Sequence[str]) -> Arrays | None:
+    """Return the labels of the chunks that are there; None without any."""
     read = [part for part in map(active.files.read, parts) if part is not None]
-    if read:
-        tables = [stored_table(active.question, part) for part in read]
-        joined = reduce(lambda one, other: one.append(other), tables)
-        active.files.write(
-            name,
-            **joined.arrays,
-            digests=np.concatenate([_digests(part) for part in read]),
-            annotator=np.array(f"{read[0]['annotator']}{_SUFFIX}"),
-            version=read[0]["version"],
-            n_tokens=np.sum([part["n_tokens"] for part in read], axis=0),
-        )
+    if not read:
+        return None
+    tables = [stored_table(active.question, part) for part in read]
+    return {
+        **reduce(lambda one, other: one.append(other), tables).arrays,
+        "digests": np.concatenate([_digests(part) for part in read]),
+        "annotator": np.array(f"{read[0]['annotator']}{_SUFFIX}"),
+        "version": read[0]["version"],
+        "n_tokens": np.sum([part["n_tokens"] for part in read], axis=0),
+    }

@@ -15,6 +15,7 @@ from backend.pipeline.aggregate import Aggregator
 from backend.pipeline.pool import Pool
 from backend.pipeline.rounds.context import (
     ActiveRound,
+    Arrays,
     RoundContext,
     Turn,
     has_other_text,
@@ -109,11 +110,15 @@ class Paraphrases:
 
 def pool_of(aggregator: Aggregator, active: ActiveRound, cycle: int) -> Pool:
     """Return the pool with the LLM's labels of this cycle as those of another annotator."""
+    return with_votes(aggregator, active, active.files.read(f"votes-{cycle}"))
+
+
+def with_votes(aggregator: Aggregator, active: ActiveRound, votes: Arrays | None) -> Pool:
+    """Return the pool with labels that the LLM gave with demonstrations; None: without any."""
     pool, question = aggregator.pool(active.project, has_round_labels=False), active.question
-    relabeled = active.files.read(f"votes-{cycle}")
-    if relabeled is None:
+    if votes is None:
         return pool
-    labels = stored_table(question, relabeled).align(pool.example_ids)
-    labels = labels.without(has_other_text(relabeled, pool))
-    name, version = str(relabeled["annotator"]), str(relabeled["version"])
+    labels = stored_table(question, votes).align(pool.example_ids)
+    labels = labels.without(has_other_text(votes, pool))
+    name, version = str(votes["annotator"]), str(votes["version"])
     return pool.with_annotator(question, labels, name, AnnotatorKind.LLM_DEMONSTRATIONS, version)

@@ -14,8 +14,8 @@ from backend.pipeline.pool import Pool
 from backend.pipeline.rounds.evidence import ChangeRule
 from tests.pipeline.conftest import House
 
-N = 80
-BY_AGREEMENT = GateDecision(True, "promoted: it agrees", {"n": 80.0})
+N = 120
+BY_AGREEMENT = GateDecision(True, "promoted: it agrees", {"n": 120.0})
 KINDS = {
     "fake": AnnotatorKind.LLM,
     "similarity:fake": AnnotatorKind.SIMILARITY,
@@ -46,7 +46,7 @@ def case(house):
     pool: Pool = house.aggregator.pool(house.projects.get(project_id))
     (question,) = pool.questions
     rng, truth = np.random.default_rng(5), np.arange(N) % 2
-    shares = {"fake": 0.65, "similarity:fake": 0.85, "fake+shots": 0.9, "small-model:default": 0.9}
+    shares = {"fake": 0.7, "similarity:fake": 0.9, "fake+shots": 0.9, "small-model:default": 0.9}
     matrix = pool.matrices[question.name]
     for name, share in shares.items():
         matrix = matrix.with_annotator(name, posteriors(truth, share, rng), KINDS[name], "1")
@@ -75,6 +75,22 @@ def test_without_people_labels_change_on_evidence_that_stands_in_the_reason(hous
     assert change.reason == f"expected {change.gain}: served, {n_served} of {n_all} changed texts"
     right = found.content.argmax(axis=1) == truth
     assert right[changes].mean() > 0.8
+
+
+def test_where_the_first_annotators_agree_by_chance_nothing_changes_without_people(house, case):
+    pool, question, labels, truth = case
+    rng = np.random.default_rng(7)
+    matrix = pool.matrices[question.name].with_annotator(
+        "similarity:fake", posteriors(truth, 0.5, rng), KINDS["similarity:fake"], "1"
+    )
+    guessing = pool.with_matrix(question, matrix)
+    change = decide(house, (guessing, question, labels, truth), "evidence")
+    assert not change.is_any
+    assert "agree too little (kappa" in change.reason
+    asked = by_people(20, 2)
+    assert (
+        "kappa" not in decide(house, (guessing, question, labels, truth), "evidence", asked).reason
+    )
 
 
 def test_the_true_gain_lies_in_the_interval(house, case):
@@ -154,7 +170,7 @@ def test_peoples_answers_are_part_of_the_evidence(house, case):
 
 
 def test_nothing_changes_by_a_version_that_fell_apart_or_where_nothing_may(house, case):
-    refused = GateDecision(False, "refused: it agrees less", {"n": 80.0})
+    refused = GateDecision(False, "refused: it agrees less", {"n": 120.0})
     assert decide(house, case, "evidence", refused).reason == "refused: it agrees less"
     assert not decide(house, case, "evidence", refused).is_any
     assert not decide(house, case, "never", by_people(9, 0)).is_any
