@@ -249,12 +249,15 @@ def rounds(
     answers: Annotated[
         Path | None, typer.Option(help="Folder with the LLM's cached answers.")
     ] = None,
+    llm: Annotated[
+        Path | None, typer.Option(help="Folder of an LLM that answers in this process.")
+    ] = None,
 ) -> None:
     """Measure what whole rounds add to the annotators, over a simulated Label Studio."""
     from benchmarks.rounds import RoundsRun, run
 
     sizes = tuple(sorted(int(n) for n in humans.split(",")))
-    config = RoundsRun(data, sizes, recipe, limit, student, order, seed, answers)
+    config = RoundsRun(data, sizes, recipe, limit, student, order, seed, answers, llm)
     _measure(run, config, Report("rounds", config.parameters()), json_file)
 
 

@@ -18,6 +18,7 @@ from rich.console import Console
 
 from backend.active_learning.holdout import LabelSource
 from backend.domain.labels import AnnotatorKind
+from backend.domain.ports import LanguageModel
 from backend.domain.projects import ProjectId
 from backend.domain.questions import Question
 from backend.factories import connect_language_model
@@ -70,6 +71,7 @@ class RoundsRun:
         order: Who chooses the next texts with human labels, of `ORDERS`.
         seed: Draws the texts.
         answers: Folder that caches the LLM's answers between runs; tokens count new ones only.
+        llm: Folder of an LLM that answers in this process; None: the server of the settings.
     """
 
     data: Path
@@ -80,6 +82,7 @@ class RoundsRun:
     order: str = "queue"
     seed: int = _SEED
     answers: Path | None = None
+    llm: Path | None = None
 
     def parameters(self) -> dict[str, Any]:
         """Return the parameters as the report names them."""
@@ -127,10 +130,7 @@ def run(report: Report, config: RoundsRun, *, console: Console) -> None:
             student_recipe=config.student,
             round_every=0,
         )
-        model = None
-        if config.answers is not None:
-            model = cached_language_model(connect_language_model(settings), config.answers)
-        services = build_services(settings, Adapters(platform, model))
+        services = build_services(settings, Adapters(platform, _language_model(config, settings)))
         services.ensemble.llm_name()  # raises where no server answers
         simulation = SimulatedProject(
             config,
@@ -143,6 +143,18 @@ def run(report: Report, config: RoundsRun, *, console: Console) -> None:
             _measure(report, simulation, console)
         finally:
             services.close()
+
+
+def _language_model(config: RoundsRun, settings: Settings) -> LanguageModel | None:
+    """Return the LLM that is asked; None for the server of the settings."""
+    model: LanguageModel | None = None
+    if config.llm is not None:
+        from benchmarks.local_llm import LocalLanguageModel
+
+        model = LocalLanguageModel(config.llm)
+    if config.answers is not None:
+        model = cached_language_model(model or connect_language_model(settings), config.answers)
+    return model
 
 
 def _measure(report: Report, simulation: SimulatedProject, console: Console) -> None:
@@ -171,6 +183,7 @@ def _measure(report: Report, simulation: SimulatedProject, console: Console) -> 
     services.round_steps.cleaner.clean(project_id)
     report.results["round_mb"] = round(_folder_size(services.models / project_id) / 1e6, 1)
     report.notes["model"] = services.ensemble.llm_name()
+    report.notes["llm_runs_in"] = "vLLM" if simulation.config.llm is None else "transformers"
     report.notes["step_seconds"] = {k: round(v, 1) for k, v in simulation.steps.seconds.items()}
 
 
