@@ -11,6 +11,7 @@ from backend.active_learning.holdout import LabelSource, estimate_accuracies
 from backend.domain.labels import AnnotatorKind, WeakLabel
 from backend.domain.questions import Question
 from backend.evaluation.metrics import micro_f1
+from backend.label_model.changes import WRONG_PART
 from backend.label_model.label_tables import (
     LabelTable,
     Parts,
@@ -68,20 +69,22 @@ def score_table(table: LabelTable, gold: Mapping[int, Parts]) -> float | None:
     return round(micro_f1(parts, wanted), 4)
 
 
-def net_gain(before: LabelTable, after: LabelTable, gold: Mapping[int, Parts]) -> int:
+def net_gain(before: LabelTable, after: LabelTable, gold: Mapping[int, Parts]) -> float:
     """Return how many more decisions are right after a change, in rows that both label.
 
-    A single label is one decision; of several labels, and of spans, each that either has is one.
+    A single label is one decision; of several labels, and of spans, each that either has is one,
+    and counts as in `changed_decisions`.
     """
     is_exclusive = isinstance(before, Posteriors) and before.is_exclusive
     rows = zip(before.ids.tolist(), before.parts, after.parts, before.differs(after), strict=True)
-    gained = 0
+    gained = 0.0
     for example_id, old, new, differs in rows:
         wanted = gold[example_id]
         if differs and is_exclusive:
             gained += int(new == wanted) - int(old == wanted)
         elif differs:
-            gained += 2 * len((new ^ old) & (new & wanted | old - wanted)) - len(new ^ old)
+            gained += len((new - old) & wanted) - len((old - new) & wanted)
+            gained -= WRONG_PART * (len(new - old - wanted) - len(old - new - wanted))
     return gained
 
 

@@ -102,6 +102,6 @@ def test_what_a_change_of_spans_gained_counts_each_span():
     right, wrong, missed = Span(0, 3, "red"), Span(4, 6, "blue"), Span(7, 9, "red")
     gold = {1: frozenset({(0, 3, "red"), (7, 9, "red")})}
     before = SpanTable(ids, ((right, wrong),))
-    assert net_gain(before, SpanTable(ids, ((right,),)), gold) == 1
-    assert net_gain(before, SpanTable(ids, ((right, missed),)), gold) == 2
+    assert net_gain(before, SpanTable(ids, ((right,),)), gold) == 0.5
+    assert net_gain(before, SpanTable(ids, ((right, missed),)), gold) == 1.5
     assert net_gain(before, SpanTable(ids, ((wrong,),)), gold) == -1
