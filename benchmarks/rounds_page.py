@@ -95,11 +95,13 @@ def _lines(runs: Runs) -> list[str]:
         "Written by `python -m benchmarks pages` from `rounds/*.json`, which `python -m benchmarks "
         "rounds --data FILE [--limit 600] [--humans 64] [--order random] [--seed 1] --json OUT` "
         "measured: the product's own workflow, LLM client and student over a Label Studio in "
-        "memory; gold labels of the training split serve as human labels. Figures are accuracies, "
-        "and micro F1 for several labels and for spans, over the whole pool, where human labels "
-        "replace aggregated ones; the test columns are over 300 test texts. *Change* is in "
-        "decisions (a single label, one label of several, a span): what the round expected with "
-        "its 90 % interval, and what it was in truth.",
+        "memory. The LLM is asked over vLLM; `--llm FOLDER` runs one in the benchmark's process, "
+        "with transformers, for a GPU without a server, and is marked at the commit. Gold labels "
+        "of the training split serve as human labels. Figures are accuracies, and micro F1 for "
+        "several labels and for spans, over the whole pool, where human labels replace aggregated "
+        "ones; the test columns are over 300 test texts. *Change* is in decisions (a single label; "
+        "one label of several or a span, of which a wrong one costs half of what a right one "
+        "gains): what the round expected with its 90 % interval, and what it was in truth.",
         "",
         "## Goals",
         "",
@@ -244,7 +246,8 @@ def _table(sets: dict[str, SetRuns]) -> list[str]:
         cells += [_cell(of_set.mean(read), ".3f") for _, read in _COLUMNS]
         cells += [_each(of_set, _expected), _each(of_set, _in_truth)]
         cells += [_cell(of_set.mean(read), form) for _, form, read in _COSTS]
-        lines.append("| " + " | ".join([*cells, f"`{first['commit']}`"]) + " |")
+        mark = " (transformers)" if first["notes"].get("llm_runs_in") == "transformers" else ""
+        lines.append("| " + " | ".join([*cells, f"`{first['commit']}`{mark}"]) + " |")
     return lines
 
 

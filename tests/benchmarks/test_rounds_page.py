@@ -53,6 +53,14 @@ def test_without_reports_there_is_no_page(tmp_path):
     assert write_rounds_page(tmp_path) == []
 
 
+def test_a_run_without_a_server_is_marked_at_its_commit(tmp_path):
+    local = report("trec", 0.6)
+    local["notes"]["llm_runs_in"] = "transformers"
+    page = written(tmp_path, [report("mr", 0.57), local])
+    (marked,) = [line for line in page.splitlines() if line.endswith("`abc` (transformers) |")]
+    assert marked.startswith("| trec |")
+
+
 def test_seeds_of_a_set_are_one_row_and_models_have_a_table_each(tmp_path):
     runs = grouped([report("mr", 0.57), report("mr", 0.61, seed=1), report("mr", 0.5, model=SMALL)])
     large = runs[("qwen2.5-coder-1.5b", 0, "queue")]["mr"]
