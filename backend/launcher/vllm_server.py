@@ -178,7 +178,8 @@ def server_command(plan: Plan, *, python: Path, home: Path, port: int) -> Comman
     if plan.embedded is not None:
         argv += ["--served-model-name", *plan.embedded.names]
         environment |= OFFLINE
-    return Command(_NAME, tuple(argv), folder=home.absolute(), environment=environment)
+    name = _NAME if port == DEFAULT_PORT else f"{_NAME}-{port}"  # two servers have a log each
+    return Command(name, tuple(argv), folder=home.absolute(), environment=environment)
 
 
 def cpu_list(cpus: Collection[int]) -> str:

@@ -57,6 +57,15 @@ def made(monkeypatch, tmp_path):
     return asked, failing
 
 
+def test_servers_on_other_ports_have_logs_of_their_own(tmp_path):
+    plan = Plan("vllm-cpu", "/weights", SMOLLM2, cache_gb=SMOLLM2.cache_gb)
+    names = [
+        server_command(plan, python=tmp_path, home=tmp_path, port=port).name
+        for port in (8000, 8001)
+    ]
+    assert names == ["vllm", "vllm-8001"]
+
+
 @pytest.mark.parametrize("model", [SMOLLM2, QWEN_CODER])
 def test_an_embedded_model_runs_on_the_cpu_and_offline_under_all_its_names(served, model):
     argv, environment = served(Plan("vllm-cpu", "/weights", model, cache_gb=model.cache_gb))
