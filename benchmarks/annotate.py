@@ -135,7 +135,8 @@ def _measure(report: Report, bench: Bench, n_shots: int) -> None:
     of_pool = bench.annotate(pool, prompt_context, "pool") if not bench.is_generated else []
     if question.kind.is_exclusive:
         of_pool = with_second_answers(question, selected, pool, of_pool, bench.ask)
-    report.results |= _scores(report, bench, answers, pool, of_pool)
+    is_capable = selected.has_alike_templates
+    report.results |= _scores(report, bench, answers, pool, of_pool, is_capable=is_capable)
     report.results |= _counts(bench, answers) | speeds | {"max_demonstration_share": share}
     report.notes |= {
         "model": bench.services.language_model.describe().name,
@@ -193,6 +194,8 @@ def _scores(
     answers: Sequence[WeakLabel],
     pool: Sequence[Example],
     pool_labels: Sequence[WeakLabel],
+    *,
+    is_capable: bool,
 ) -> dict[str, Any]:
     question = bench.schema.questions[0]
     gold = [each.gold for each in bench.data.evaluated]
@@ -212,6 +215,7 @@ def _scores(
             embeddings=_embeddings(bench, pool),
             n_evaluated=n,
             labels=np.array([each.gold for each in bench.data.train], dtype=np.intp),
+            is_capable=is_capable,
         )
         rows_by_name |= {
             "accuracy_combined": aggregate(single_label),

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from backend.label_model import multilabel
 from backend.label_model.calibration import BatchCalibrator
+from backend.label_model.capable import CapableLLM
 from backend.label_model.single_label import fit_label_model
 from benchmarks.label_calibration import fit_label_calibration
 from benchmarks.scores import expected_calibration_error
@@ -29,12 +30,14 @@ class SingleLabelData:
         embeddings: Of the same texts, shape (n, d).
         n_evaluated: Number of evaluated texts.
         labels: Gold classes of the pool; small draws of them serve as human labels.
+        is_capable: Whether the LLM reads a text alike whatever the prompt.
     """
 
     posteriors: Mapping[str, Floats]
     embeddings: Floats
     n_evaluated: int
     labels: NDArray[np.intp]
+    is_capable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,8 @@ def calibrate_with_labels(data: SingleLabelData, n_labels: int, *, seed: int) ->
 def aggregate(data: SingleLabelData, human: Mapping[int, int] | None = None) -> Floats:
     """Return the aggregated posteriors; `human` maps pool positions to classes."""
     known = {data.n_evaluated + row: label for row, label in (human or {}).items()}
-    label_model = fit_label_model(data.posteriors, data.embeddings, known)
+    capable = CapableLLM(LLM, SIMILARITY) if data.is_capable else None
+    label_model = fit_label_model(data.posteriors, data.embeddings, known, capable=capable)
     return label_model.posterior(data.posteriors, data.embeddings)[: data.n_evaluated]
 
 

@@ -19,11 +19,8 @@ from backend.label_model.calibration import (
     accuracy_from_agreement,
     inverse_temperature_for_accuracy,
 )
-from backend.label_model.class_shares import (
-    expected_shares,
-    move_to_shares,
-    shares_by_agreement,
-)
+from backend.label_model.capable import CapableLLM
+from backend.label_model.class_shares import expected_shares, move_to_shares, shares_by_agreement
 from backend.label_model.latent_class import (
     Floats,
     LatentClassModel,
@@ -222,6 +219,7 @@ def fit_label_model(
     human: Mapping[int, int] | None = None,
     *,
     shares: Floats | None = None,
+    capable: CapableLLM | None = None,
 ) -> LabelModel:
     """Fit a label model to a pool's posteriors, with human labels or without.
 
@@ -231,6 +229,7 @@ def fit_label_model(
         embeddings: unit vectors (n, d).
         human: class index by row.
         shares: of the classes (K,), to start from; `expected_shares` by default.
+        capable: a capable LLM and similarity, if they are among the annotators.
 
     The idea: standardized posteriors scatter around one mean per class (`fit_latent_classes`, a
     continuous Dawid-Skene model); an annotator that is unrelated to the others has means that
@@ -263,6 +262,7 @@ def fit_label_model(
             None if embeddings is None else np.asarray(embeddings, dtype=float)[rows],
             (labeled, classes),
             shares,
+            capable,
         ).label_model()
 
 
@@ -297,8 +297,11 @@ class _Fit:
         embeddings: Floats | None,
         human: HumanLabels,
         shares: Floats | None,
+        capable: CapableLLM | None,
     ) -> None:
         """Standardize the posteriors, compare them with the embeddings and fit the classes."""
+        agreed, factors = (None, {}) if capable is None else capable.parameters(posteriors)
+        shares = shares if agreed is None else agreed
         self._posteriors = posteriors
         self._embeddings = embeddings
         self._human = human
@@ -317,7 +320,7 @@ class _Fit:
             explained = self._explained(rows, scores)
             dependence = self._text_dependence(rows, explained)
             features.append(contrasts(scores))
-            independence.append(1 - _SHARED_WITH_PROBE * explained)
+            independence.append(factors.get(name, 1.0) * (1 - _SHARED_WITH_PROBE * explained))
             initial = move_to_shares(scores[rows], shares)
             total[rows] += initial if dependence is None else dependence * initial
             self._standardizers[name], self._dependence[name] = standardizer, dependence

@@ -23,12 +23,9 @@ from backend.domain.ports import Encoder, PoolAnnotator
 from backend.domain.projects import Project
 from backend.domain.questions import Question
 from backend.errors import LanguageModelError, LanguageModelUnavailable
+from backend.label_model import multilabel
+from backend.label_model.capable import CapableLLM
 from backend.label_model.labels_matrix import AggregatedMatrix, LabelsMatrix, has_label
-from backend.label_model.multilabel import (
-    MultilabelModel,
-    aggregate_multilabel,
-    fit_multilabel_model,
-)
 from backend.label_model.single_label import (
     COMBINATION,
     HUMAN,
@@ -161,7 +158,7 @@ class AnnotatorEnsemble:
         state = state or self.state(pool.project)
         fitted = dict(state.label_model)
         for question in pool.questions:
-            label_model = self._fit_label_model(pool, question)
+            label_model = self._fit_label_model(pool, question, state)
             if label_model is not None:
                 fitted[question.name] = label_model.to_json()
         n_human = sum(len(labels) for labels in pool.human.values())
@@ -308,11 +305,12 @@ class AnnotatorEnsemble:
         return stamped(guidelines, [label for label in labels if label.abstention is None])
 
     def _fit_label_model(
-        self, pool: Pool, question: Question
-    ) -> LabelModel | MultilabelModel | SpanModel | None:
+        self, pool: Pool, question: Question, state: EnsembleState
+    ) -> LabelModel | multilabel.MultilabelModel | SpanModel | None:
         if question.kind.has_spans:
             return _fit_span_model(pool, question)
-        posteriors = pool.matrices[question.name].posteriors
+        matrix = pool.matrices[question.name]
+        posteriors, kinds = matrix.posteriors, matrix.kinds
         n_labeled = max((int(np.isfinite(p[:, 0]).sum()) for p in posteriors.values()), default=0)
         if not _has_label_model(question) or n_labeled < MIN_TEXTS:
             return None
@@ -320,23 +318,25 @@ class AnnotatorEnsemble:
         if question.kind.is_multilabel:
             sets = pool.human_sets.get(question.name, {})
             known_sets = {row_of[i]: labels for i, labels in sets.items() if i in row_of}
-            return fit_multilabel_model(posteriors, known_sets)
+            return multilabel.fit_multilabel_model(posteriors, known_sets)
         human = pool.human.get(question.name, {})
         known = {row_of[i]: label for i, label in human.items() if i in row_of}
-        return fit_label_model(posteriors, self.embed(question, pool.examples).astype(float), known)
+        embeddings = self.embed(question, pool.examples).astype(float)
+        capable = CapableLLM.of(kinds, state.reports.get(question.name))
+        return fit_label_model(posteriors, embeddings, known, capable=capable)
 
 
 def _aggregate_multilabel(
     matrix: LabelsMatrix, fitted: Mapping[str, Any] | None
 ) -> AggregatedMatrix:
     posteriors = matrix.posteriors
-    model = MultilabelModel.from_json(fitted) if fitted else None
+    model = multilabel.MultilabelModel.from_json(fitted) if fitted else None
     is_given = {name: has_label(p) for name, p in posteriors.items()}
     by_row = [[n for n in posteriors if is_given[n][row]] for row in range(len(matrix.example_ids))]
     sources = [
         None if not names else COMBINATION if len(names) > 1 else names[0] for names in by_row
     ]
-    aggregated = aggregate_multilabel(posteriors, model)
+    aggregated = multilabel.aggregate_multilabel(posteriors, model)
     is_any = np.any(list(is_given.values()), axis=0)[:, None]
     return AggregatedMatrix(np.where(is_any, aggregated, np.nan), sources, posteriors)
 

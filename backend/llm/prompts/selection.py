@@ -58,6 +58,7 @@ class TemplateReport:
 
     `second` is asked as well where the selected template is unsure. `trial` has the figures of the
     selected template with and without demonstrations, `demonstrations` those that help.
+    `has_alike_templates`: the model reads a text alike whatever the prompt, as a capable one does.
     """
 
     question: str
@@ -67,6 +68,7 @@ class TemplateReport:
     second: SecondOpinion | None = None
     trial: tuple[TemplateFigures, ...] = ()
     demonstrations: tuple[Demonstration, ...] = ()
+    has_alike_templates: bool = False
 
     @property
     def n_unused(self) -> int:
@@ -152,7 +154,13 @@ class TemplateSelector:
     def _report(self, halving: SuccessiveHalving, budget: PromptBudget) -> TemplateReport:
         """Return the best template, with the demonstrations and the second answers that pay."""
         question, figures = halving.question, halving.figures()
-        report = TemplateReport(question.name, figures[0].template, _why(figures), figures)
+        report = TemplateReport(
+            question.name,
+            figures[0].template,
+            _why(figures),
+            figures,
+            has_alike_templates=halving.has_alike_templates,
+        )
         first = halving.posteriors(report.chosen)
         can_show = question.kind.is_exclusive and len(question.labels) <= MAX_LABELS
         if can_show and budget.max_tried >= _MIN_TRIAL_PROMPTS:
