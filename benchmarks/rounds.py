@@ -242,7 +242,7 @@ def _true_gain(simulation: SimulatedProject, before: LabelTable) -> dict[str, fl
     after = _served(simulation).align(before.ids)
     if not before.differs(after).any():
         files = _files(simulation.services, simulation.platform.project_id, history[-1].number)
-        found = files.read(f"{FUSED}-{files.n_cycles}")
+        found = files.read(f"{FUSED}-{files.n_cycles}") or files.read(FINAL)
         if found is not None:
             question = _question(simulation.services, simulation.platform.project_id)
             after = stored_table(question, found).align(before.ids)
