@@ -246,12 +246,8 @@ def rounds(
         str, typer.Option(help="Who chooses them: queue, random, uncertainty or maxherding.")
     ] = "queue",
     seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
-    answers: Annotated[
-        Path | None, typer.Option(help="Folder with the LLM's cached answers.")
-    ] = None,
-    llm: Annotated[
-        Path | None, typer.Option(help="Folder of an LLM that answers in this process.")
-    ] = None,
+    answers: Annotated[Path | None, typer.Option(help="Folder of cached answers.")] = None,
+    llm: Annotated[Path | None, typer.Option(help="Folder of an LLM that runs here.")] = None,
 ) -> None:
     """Measure what whole rounds add to the annotators, over a simulated Label Studio."""
     from benchmarks.rounds import RoundsRun, run

@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from backend.domain.ports import Completion, Conversation, Decoding, LanguageModelInfo, Prompt
+from backend.domain.ports import Completion, Decoding, LanguageModelInfo, Prompt
 from backend.llm.client.json_grammar import compact_grammar
+from backend.llm.client.requests import messages_of
 
 _N_CONTEXT_TOKENS = 2048
 """As `backend llm` starts vLLM, so that both cut texts at the same place."""
-_BATCH_TOKENS = 131_072
-_BITS = 32
+_BATCH_TOKENS = 32_768
 _GRAMMARS = "xgrammar"  # installed with vLLM, not with the backend
 
 
@@ -84,7 +84,7 @@ class LocalLanguageModel:
         if isinstance(prompt, str):
             return list(self._tokenizer(prompt)["input_ids"])
         text = self._tokenizer.apply_chat_template(
-            _messages(prompt), tokenize=False, add_generation_prompt=True
+            messages_of(prompt, with_system=True), tokenize=False, add_generation_prompt=True
         )
         return list(self.tokenize(text))
 
@@ -181,10 +181,9 @@ class LocalLanguageModel:
         bits = xgrammar.allocate_token_bitmask(n_rows, n_tokens)
         for at, answer in enumerate(answers):
             answer.matcher.fill_next_token_bitmask(bits, at)
-        words = bits.to(self._device)[:, :, None]
-        places = torch.arange(_BITS, device=self._device, dtype=torch.int32)
-        is_allowed = ((words >> places) & 1).reshape(n_rows, -1)[:, :n_tokens].bool()
-        return torch.log_softmax(logprobs.masked_fill(~is_allowed, -torch.inf), dim=-1)
+        held = logprobs.clone()
+        xgrammar.apply_token_bitmask_inplace(held, bits.to(self._device))
+        return torch.log_softmax(held, dim=-1)
 
 
 class _Answer:
@@ -232,12 +231,6 @@ def _grammar(decoding: Decoding) -> str | None:
         literals = (json.dumps(choice, ensure_ascii=False) for choice in decoding.choices)
         return f"root ::= {' | '.join(literals)}"
     return compact_grammar(json.loads(str(decoding.json_schema)))
-
-
-def _messages(chat: Conversation) -> list[dict[str, str]]:
-    system = [{"role": "system", "content": chat.system}] if chat.system else []
-    roles = ("user", "assistant")
-    return system + [{"role": roles[at % 2], "content": text} for at, text in enumerate(chat.turns)]
 
 
 def _batches(rows: Sequence[Sequence[int]], n_answer_tokens: int) -> Iterator[list[int]]:

@@ -174,13 +174,13 @@ def _prompt_field(
     if isinstance(prompts, str | Conversation):
         if route == "plain":
             return {"prompt": str(prompts)}
-        return {"messages": _messages(prompts, with_system=with_system)}
+        return {"messages": messages_of(prompts, with_system=with_system)}
     if route == "plain":
         return {"prompt": [str(prompt) for prompt in prompts]}
-    return {"messages": [_messages(prompt, with_system=with_system) for prompt in prompts]}
+    return {"messages": [messages_of(prompt, with_system=with_system) for prompt in prompts]}
 
 
-def _messages(prompt: Prompt, *, with_system: bool) -> list[dict[str, str]]:
+def messages_of(prompt: Prompt, *, with_system: bool) -> list[dict[str, str]]:
     """Return a prompt as messages; a text is the only message of a user.
 
     Where the server refuses the system role, its text opens the first turn of the user.
