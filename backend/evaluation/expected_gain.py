@@ -22,9 +22,10 @@ class ChangedDecisions:
     """Decisions about which two versions of the labels differ, as R referees see them.
 
     Args:
-        found: (R, m), probability that the new version is right about each of m decisions. The
-            first referee is a label model of all annotators, each other one lacks one of them.
-        served: (R, m), probability that the served version is right.
+        found: (R, m), probability that the new version is right about each of m decisions, times
+            what that gains where decisions do not count alike (`changed_decisions`). The first
+            referee is a label model of all annotators, each other one lacks one of them.
+        served: (R, m), likewise of the served version.
         texts: (m,), the row of the text that each decision is about, ascending.
         n_decisions: how many decisions both versions made, the m included.
         needs_all: whether the leave-one-out model that supports the change least stands for all of
@@ -70,7 +71,10 @@ class ChangedDecisions:
         )
 
     def sum_variance(self) -> float:
-        """Return the variance of the sum of all outcomes: +1 gained, -1 lost, else 0."""
+        """Return the variance of the sum of all outcomes: +1 gained, -1 lost, else 0.
+
+        That of decisions which count less is a little lower than this.
+        """
         total = float(self.leads.sum())
         outcomes = float((self._mixed(self.found) + self._mixed(self.served)).sum())
         drawn = max(outcomes - total**2 / max(self.n_decisions, 1), 0.0)

@@ -74,7 +74,8 @@ class ChangeRule:
             return LabelChange(False, differs, gate.reason)
         if self.rule == "people":
             return self._by_people(differs, gate)
-        kappa = None if gate.is_by_people else self._agreement(pool, question)
+        asks_kappa = differs.any() and not gate.is_by_people
+        kappa = self._agreement(pool, question) if asks_kappa else None
         if kappa is not None and kappa < MIN_AGREEMENT:
             reason = f"no label changes: LLM and similarity agree too little (kappa {kappa:.2f})"
             return LabelChange(False, differs, reason)

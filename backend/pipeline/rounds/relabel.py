@@ -155,14 +155,14 @@ class RelabelStep:
             chunk = slice(start, start + size)
             n_labeled = self._ask(active, selected, chunk, parts[number])
         is_done = number is None or number == len(parts) - 1
-        if (is_done or number == 0) and self._is_harmful(active, cycle, parts):
+        if (is_done or number == 0) and self._leaves_out(active, cycle, parts):
             return {"n_labelled": n_labeled, "is_stable": 1}
         if is_done:
             _write_joined(active, parts, f"votes-{cycle}")
         return {"n_labelled": n_labeled, "is_done": int(is_done)}
 
-    def _is_harmful(self, active: ActiveRound, cycle: int, parts: Sequence[str]) -> bool:
-        """Return whether demonstrations make the answers so far worse; if so, keep by how much.
+    def _leaves_out(self, active: ActiveRound, cycle: int, parts: Sequence[str]) -> bool:
+        """Leave the answers out if demonstrations make them worse, and keep why; return whether.
 
         The round then ends with what the cycles before have learned.
         """
