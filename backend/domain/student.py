@@ -144,7 +144,8 @@ class Recipe:
         compare_with_plain: ship a plain fine-tune where it is better on held-out labels.
         human_weight: for how many texts one human label counts.
         mean_pooling: let the head read the mean of all tokens, not the first token.
-        init_head_from_probe: start the head as a linear probe, not at random.
+        init_head_from_probe: start the head as a linear probe, not at random; always so where
+            several labels may hold.
     """
 
     name: RecipeName = "default"

@@ -1,4 +1,4 @@
-"""What the stages of one training share: the initialized head."""
+"""What the stages of one training share: the initialized head, agreement with labels."""
 
 from __future__ import annotations
 
@@ -7,8 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from backend.domain.student import Recipe, TrainingHooks
-from backend.self_training.training_context import TrainingContext, TrainingTargets
+from backend.domain.questions import QuestionKind
+from backend.domain.student import PoolTexts, Recipe, TrainingHooks, TrainingSet
+from backend.self_training.training_context import (
+    TrainingContext,
+    TrainingTargets,
+    label_agreement,
+)
 from tests.self_training.conftest import reviews, training_set
 
 
@@ -43,3 +48,39 @@ def test_the_initial_probe_sees_no_label_outside_its_rows(context):
     np.testing.assert_array_equal(
         first, predictions_at_start(context, others, rows, has_probe=True)
     )
+
+
+def test_several_labels_start_from_their_probes_without_being_asked_to(tiny_base):
+    texts = reviews(200)
+    data = training_set(*texts)
+    context = TrainingContext(
+        replace(data, kind=QuestionKind.MULTIPLE_CHOICE),
+        Recipe(n_epochs=12, batch_size=16, learning_rate=5e-3, max_tokens=32),
+        tiny_base,
+        0,
+        TrainingHooks(),
+    )
+    by_default, as_asked = (
+        predictions_at_start(context, data.targets, np.arange(200), has_probe=has_probe)
+        for has_probe in (False, True)
+    )
+    np.testing.assert_array_equal(by_default, as_asked)
+
+
+def test_a_model_that_claims_no_label_does_not_agree_with_labels_that_hold(context):
+    n_labels = 50
+    targets = np.zeros((4, n_labels))
+    targets[:3, 0] = 1
+    data = TrainingSet(
+        PoolTexts((1, 2, 3, 4), ("a", "b", "c", "d")),
+        tuple(f"label {n}" for n in range(n_labels)),
+        targets,
+        np.ones(4, dtype=bool),
+        np.zeros(4, dtype=bool),
+        kind=QuestionKind.MULTIPLE_CHOICE,
+    )
+    rows = np.arange(4)
+    found = np.zeros((4, n_labels))
+    np.testing.assert_array_equal(label_agreement(found, data, rows), [0, 0, 0, 1])
+    found[0, 0] = found[1, :2] = found[3, 0] = 1
+    np.testing.assert_allclose(label_agreement(found, data, rows), [1, 2 / 3, 0, 0])
