@@ -74,6 +74,11 @@ class LabelsMatrix:
         rows = {name: tuple(of_annotator) for name, of_annotator in spans.items()}
         return cls(ids, shape[1], found, kinds, versions, rows)
 
+    @property
+    def students(self) -> set[str]:
+        """Return the names of the annotators that are students."""
+        return {name for name, kind in self.kinds.items() if kind is AnnotatorKind.STUDENT}
+
     def select(self, is_wanted: Callable[[AnnotatorKind], bool]) -> LabelsMatrix:
         """Return the annotators of some kinds alone."""
         names = {name for name, kind in self.kinds.items() if is_wanted(kind)}

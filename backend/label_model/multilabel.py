@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -38,6 +38,8 @@ _MAX_OF_CLAIMED = 3.0
 """So many times the labels that annotators claim are estimated at most."""
 _HUMAN_WEIGHT = 10.0
 _STRATUM_WEIGHTS = (0.2, 5.0)
+_STUDENT_WEIGHT = 0.5
+"""Of a student's evidence: it learned the others' labels, and what it confirms is half its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +49,15 @@ class MultilabelAnnotator:
     `levels` (L,) are the log-odds that a text without the label has of each: the prompt's or the
     definition's own preference, taken from the lowest fifth of the texts, since even a frequent
     label does not hold for all. Above that level log-odds are normal around `absent` where a label
-    does not hold and around `present` where it does, with one `variance`.
+    does not hold and around `present` where it does, with one `variance`. Its evidence counts by
+    `weight`.
     """
 
     levels: tuple[float, ...]
     present: float = 0.0
     absent: float = 0.0
     variance: float = 1.0
+    weight: float = 1.0
 
     @classmethod
     def fit(cls, probabilities: Floats) -> MultilabelAnnotator:
@@ -79,9 +83,9 @@ class MultilabelAnnotator:
 
     def evidence(self, scores: Floats) -> Floats:
         """Return the log-likelihood ratio of each label (n, L), 0 where scores are NaN."""
-        weight = (self.present - self.absent) / self.variance
+        slope = self.weight * (self.present - self.absent) / self.variance
         middle = (self.present + self.absent) / 2
-        return np.nan_to_num(weight * (scores - middle))
+        return np.nan_to_num(slope * (scores - middle))
 
     def updated(self, scores: Floats, holds: Floats, weights: Floats) -> MultilabelAnnotator:
         """Return the annotator with means and variance fitted to its scores.
@@ -164,13 +168,16 @@ def aggregate_multilabel(
 
 
 def fit_multilabel_model(
-    probabilities: Mapping[str, Floats], human: Mapping[int, frozenset[int]] | None = None
+    probabilities: Mapping[str, Floats],
+    human: Mapping[int, frozenset[int]] | None = None,
+    students: Collection[str] = (),
 ) -> MultilabelModel:
     """Fit the weights of annotators that give several labels per text, and how many there are.
 
     Args:
         probabilities: per label (n, L) by annotator, NaN where it abstained.
         human: the set of right labels by row; the rows need not be drawn at random.
+        students: names of annotators that learned what the others say.
 
     The idea: whether a label holds for a text is hidden; given it, annotators err independently,
     and their log-odds above each label's typical level are normal with one mean where it holds and
@@ -185,6 +192,9 @@ def fit_multilabel_model(
     them at its threefold. An annotator is read as if the median label claimed 8 % at most: one that
     says 60 % of nearly all labels claims what it says beyond that. Shares count where nothing had
     to be lowered, and of these the least.
+
+    A student repeats the labels that it learned, errors included. So it tells nothing of how often
+    labels hold, which the others alone are asked about, and half of its evidence counts in the end.
 
     People's answers count tenfold for an annotator's means, once for the rates, which are means
     over the whole pool: that people were shown texts with rare labels first does not raise them.
@@ -205,13 +215,19 @@ def fit_multilabel_model(
     truth = np.zeros((len(rows), next(iter(sampled.values())).shape[1]))
     for at in np.flatnonzero(is_human):
         truth[at, sorted(human[int(rows[at])])] = 1.0
-    model = MultilabelModel(
-        tuple(np.full(truth.shape[1], _own_rate(sampled)).tolist()),
-        0.0,
-        {name: MultilabelAnnotator.fit(p) for name, p in sampled.items()},
-        len(human),
-    )
-    model = _maximize(model, sampled, is_human, truth)
+    others = {name: p for name, p in sampled.items() if name not in students} or sampled
+    rates = tuple(np.full(truth.shape[1], _own_rate(others)).tolist())
+    annotators = {name: MultilabelAnnotator.fit(p) for name, p in sampled.items()}
+    alone = {name: annotators[name] for name in others}
+    model = _maximize(MultilabelModel(rates, 0.0, alone, len(human)), others, is_human, truth)
+    if len(others) < len(sampled):
+        model = replace(model, annotators=annotators)
+        model = _maximize(model, sampled, is_human, truth, keeps_rates=True)
+        weighted = {
+            name: one if name in others else replace(one, weight=_STUDENT_WEIGHT)
+            for name, one in model.annotators.items()
+        }
+        model = replace(model, annotators=weighted)
     return replace(model, offset=_offset(model.posterior(sampled)))
 
 
@@ -220,8 +236,10 @@ def _maximize(
     probabilities: Mapping[str, Floats],
     is_human: NDArray[np.bool_],
     truth: Floats,
+    *,
+    keeps_rates: bool = False,
 ) -> MultilabelModel:
-    """Fit rates and annotators by expectation maximization."""
+    """Fit rates, unless they are kept, and annotators by expectation maximization."""
     own_rate = model.base_rates[0]
     highest = max(_MAX_OF_CLAIMED * own_rate, float(truth[is_human].mean()) if any(is_human) else 0)
     fixed = is_human[:, None]
@@ -234,14 +252,16 @@ def _maximize(
     for _ in range(_N_STEPS if truth.size else 0):
         odds = logit(np.array(model.base_rates)) + model.evidence(probabilities)
         holds = np.where(fixed, truth, expit(odds))
-        overall = (float(holds.mean(axis=1).sum()) + n_own * own_rate) / (len(truth) + n_own)
-        rates = (holds.sum(axis=0) + n_prior * overall) / (len(truth) + n_prior)
-        rates = np.clip(rates * min(1.0, highest / rates.mean()), _MIN_PROBABILITY, _MAX_RATE)
+        if not keeps_rates:
+            overall = (float(holds.mean(axis=1).sum()) + n_own * own_rate) / (len(truth) + n_own)
+            rates = (holds.sum(axis=0) + n_prior * overall) / (len(truth) + n_prior)
+            rates = np.clip(rates * min(1.0, highest / rates.mean()), _MIN_PROBABILITY, _MAX_RATE)
+            model = replace(model, base_rates=tuple(rates.tolist()))
         annotators = {}
         for name, one in model.annotators.items():
             mixed = (importance * holds + _CLAIM_WEIGHT * claims[name]) / weights
             annotators[name] = one.updated(scores[name], mixed, weights)
-        model = replace(model, base_rates=tuple(rates.tolist()), annotators=annotators)
+        model = replace(model, annotators=annotators)
     return model
 
 
@@ -259,9 +279,9 @@ def _own_rate(probabilities: Mapping[str, Floats]) -> float:
     """Return the share of labels that the annotators claim to hold.
 
     It is the least share of those that claim few labels by themselves, but for one that claims next
-    to none where two others do: a student that learned nothing says no to all, and does not make
-    labels rare. Where all claim more than can be, what stands out of that says little of how many
-    there are, and the mean counts.
+    to none where two others do: that it says no to everything does not make labels rare. Where all
+    claim more than can be, what stands out of that says little of how many there are, and the mean
+    counts.
     """
     plausible: list[float] = []
     lowered: list[float] = []

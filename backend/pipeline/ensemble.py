@@ -316,9 +316,9 @@ class AnnotatorEnsemble:
             return None
         row_of = {example.id: row for row, example in enumerate(pool.examples)}
         if question.kind.is_multilabel:
-            sets = pool.human_sets.get(question.name, {})
-            known_sets = {row_of[i]: labels for i, labels in sets.items() if i in row_of}
-            return multilabel.fit_multilabel_model(posteriors, known_sets)
+            sets = pool.human_sets.get(question.name, {}).items()
+            known_sets = {row_of[i]: labels for i, labels in sets if i in row_of}
+            return multilabel.fit_multilabel_model(posteriors, known_sets, matrix.students)
         human = pool.human.get(question.name, {})
         known = {row_of[i]: label for i, label in human.items() if i in row_of}
         embeddings = self.embed(question, pool.examples).astype(float)

@@ -180,6 +180,24 @@ def test_a_student_that_says_no_to_all_makes_labels_no_rarer(rng):
     assert f1(beside, truth) > f1(without, truth) - 0.02
 
 
+def test_a_student_that_repeats_its_teacher_tells_no_rates_and_little_else(rng):
+    truth, said = simulated_pool(rng, {"teacher": 2.5, "weak": 1.0}, share=0.05)
+    odds = np.log(said["teacher"] / (1 - said["teacher"]))
+    repeated = said | {"student": expit(1.5 * odds + rng.normal(0, 0.3, truth.shape))}
+    alone = fit_multilabel_model(said)
+    beside = fit_multilabel_model(repeated, students={"student"})
+    assert beside.base_rates == alone.base_rates
+    assert 0 < beside.annotators["student"].weight < beside.annotators["teacher"].weight == 1
+    as_annotator = fit_multilabel_model(repeated)
+    lost = f1(alone.posterior(said), truth) - f1(as_annotator.posterior(repeated), truth)
+    assert f1(alone.posterior(said), truth) - f1(beside.posterior(repeated), truth) < 0.7 * lost
+
+
+def test_a_student_alone_is_read_as_any_annotator(rng):
+    _, said = simulated_pool(rng, {"student": 3.0})
+    assert fit_multilabel_model(said, students={"student"}) == fit_multilabel_model(said)
+
+
 def test_human_labels_say_how_many_labels_there_are_and_which_are_common(rng):
     truth, probabilities = simulated_pool(rng, {"one": 2.0, "two": 1.0}, share=0.3)
     known = human_rows(truth, 100)

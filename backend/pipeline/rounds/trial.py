@@ -8,6 +8,8 @@ import numpy as np
 
 from backend.domain.labels import AnnotatorKind
 from backend.domain.questions import Question
+from backend.label_model.latent_class import Floats
+from backend.label_model.multilabel import MultilabelAnnotator
 from backend.pipeline.ensemble import AnnotatorEnsemble
 from backend.pipeline.pool import Pool
 
@@ -46,24 +48,28 @@ class DemonstrationTrial:
 def try_demonstrations(
     ensemble: AnnotatorEnsemble, pool: Pool, question: Question
 ) -> DemonstrationTrial | None:
-    """Compare the LLM's answers with and without demonstrations on a pool; None for other kinds.
+    """Compare the LLM's answers with and without demonstrations on a pool; None for spans.
 
     The idea: similarity knows neither prompt, so that of two answers of one LLM the better one
     agrees with it more often. Each annotator's likeliest label counts, calibrated by a label model
-    of the three (`LabelModel.annotator_posterior`): an LLM's preference for a label plays no part.
-    People's answers are left out, since no text that they answered is asked about again.
+    of the three (`LabelModel.annotator_posterior`), or of several labels the one that stands out
+    most above its usual level (`MultilabelAnnotator.scores`): an LLM's preference for a label plays
+    no part. People's answers are left out, since no text that they answered is asked about again.
 
     Args:
         ensemble: fits the label model.
         pool: with the labels of the LLM, of the LLM with demonstrations, and of similarity.
-        question: with exactly one right label; several labels and spans are not compared.
+        question: about whole texts; spans are not compared.
     """
-    if not question.kind.is_exclusive:
+    if question.kind.has_spans:
         return None
     matrix = pool.matrices[question.name].select(lambda kind: kind in _KINDS)
-    pool = pool.restrict(question).with_matrix(question, matrix).without_human(question)
-    fitted = ensemble.fit(pool, is_saved=False)
-    calibrated = ensemble.aggregate_question(pool, question, fitted).annotator_posteriors
+    if question.kind.is_multilabel:
+        calibrated = {name: _scores(given) for name, given in matrix.posteriors.items()}
+    else:
+        pool = pool.restrict(question).with_matrix(question, matrix).without_human(question)
+        fitted = ensemble.fit(pool, is_saved=False)
+        calibrated = dict(ensemble.aggregate_question(pool, question, fitted).annotator_posteriors)
     by_kind = {matrix.kinds[name]: own for name, own in calibrated.items()}
     if any(kind not in by_kind for kind in _KINDS):
         return None
@@ -76,3 +82,10 @@ def try_demonstrations(
     difference = after.astype(float) - before
     error = float(difference.std() / len(difference) ** 0.5)
     return DemonstrationTrial(float(after.mean()), float(before.mean()), error, len(difference))
+
+
+def _scores(probabilities: Floats) -> Floats:
+    """Return by how much each label stands out (n, L); NaN rows are abstentions."""
+    scores = MultilabelAnnotator.fit(probabilities).scores(probabilities)
+    is_given = ~np.isnan(scores).all(axis=1, keepdims=True)
+    return np.where(np.isnan(scores) & is_given, -np.inf, scores)
