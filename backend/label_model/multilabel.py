@@ -231,6 +231,19 @@ def fit_multilabel_model(
     return replace(model, offset=_offset(model.posterior(sampled)))
 
 
+def label_scores(probabilities: Floats) -> Floats:
+    """Return by how much an annotator's log-odds of each label exceed their usual level (n, L).
+
+    So the highest score of a text is of the label that stands out most, whatever the prompt or the
+    definition prefers. Labels that were not asked about have a score under all others; NaN rows are
+    abstentions.
+    """
+    scores = MultilabelAnnotator.fit(probabilities).scores(probabilities)
+    is_known = ~np.isnan(scores)
+    lowest = float(scores[is_known].min()) if is_known.any() else 0.0
+    return np.where(~is_known & is_known.any(axis=1, keepdims=True), lowest - 1, scores)
+
+
 def _maximize(
     model: MultilabelModel,
     probabilities: Mapping[str, Floats],

@@ -14,6 +14,7 @@ from backend.label_model.multilabel import (
     MultilabelModel,
     aggregate_multilabel,
     fit_multilabel_model,
+    label_scores,
 )
 
 N_TEXTS, N_LABELS = 400, 10
@@ -196,6 +197,18 @@ def test_a_student_that_repeats_its_teacher_tells_no_rates_and_little_else(rng):
 def test_a_student_alone_is_read_as_any_annotator(rng):
     _, said = simulated_pool(rng, {"student": 3.0})
     assert fit_multilabel_model(said, students={"student"}) == fit_multilabel_model(said)
+
+
+def test_the_label_that_stands_out_is_not_the_one_that_a_prompt_prefers(rng):
+    named = rng.integers(0, 3, 60)
+    said = expit(2.0 * np.eye(3)[named] + np.array([1.5, -1.0, -2.0]))
+    assert (said.argmax(axis=1) == 0).mean() > 0.9
+    said[0], said[1, 2] = np.nan, UNLISTED_PROBABILITY
+    scores = label_scores(said)
+    assert np.isnan(scores[0]).all()
+    assert scores[1, 2] == scores[1:].min()
+    kept = np.arange(60) > 1
+    np.testing.assert_array_equal(scores[kept].argmax(axis=1), named[kept])
 
 
 def test_human_labels_say_how_many_labels_there_are_and_which_are_common(rng):

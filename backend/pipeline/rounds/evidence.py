@@ -14,6 +14,7 @@ from backend.evaluation.gate import GateDecision
 from backend.evaluation.metrics import mean_pairwise_kappa
 from backend.label_model.changes import changed_decisions
 from backend.label_model.label_tables import LabelTable, aggregated_table
+from backend.label_model.multilabel import label_scores
 from backend.pipeline.ensemble import AnnotatorEnsemble
 from backend.pipeline.pool import Pool
 
@@ -99,15 +100,20 @@ class ChangeRule:
     def _agreement(self, pool: Pool, question: Question) -> float | None:
         """Return the agreement beyond chance of the annotators that no round has made.
 
-        None where two cannot be compared, and for several labels and spans.
+        Of several labels the one that stands out most in each text is compared. None where two
+        annotators cannot be, and for spans.
         """
-        if not question.kind.is_exclusive:
+        if question.kind.has_spans:
             return None
         matrix = pool.matrices[question.name].select(lambda kind: not kind.is_from_round)
-        pool = pool.restrict(question).with_matrix(question, matrix)
-        fitted = self.ensemble.fit(pool, is_saved=False)
-        first = self.ensemble.aggregate_question(pool, question, fitted)
-        return mean_pairwise_kappa(dict(sorted(first.annotator_posteriors.items())))
+        if question.kind.is_multilabel:
+            given = {name: label_scores(own) for name, own in matrix.posteriors.items()}
+        else:
+            pool = pool.restrict(question).with_matrix(question, matrix)
+            fitted = self.ensemble.fit(pool, is_saved=False)
+            first = self.ensemble.aggregate_question(pool, question, fitted)
+            given = dict(first.annotator_posteriors)
+        return mean_pairwise_kappa(dict(sorted(given.items())))
 
     def _referees(self, pool: Pool, question: Question) -> list[LabelTable]:
         """Return labels aggregated of all annotators, then of all but one, people's fixed."""

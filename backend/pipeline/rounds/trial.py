@@ -8,8 +8,7 @@ import numpy as np
 
 from backend.domain.labels import AnnotatorKind
 from backend.domain.questions import Question
-from backend.label_model.latent_class import Floats
-from backend.label_model.multilabel import MultilabelAnnotator
+from backend.label_model.multilabel import label_scores
 from backend.pipeline.ensemble import AnnotatorEnsemble
 from backend.pipeline.pool import Pool
 
@@ -53,7 +52,7 @@ def try_demonstrations(
     The idea: similarity knows neither prompt, so that of two answers of one LLM the better one
     agrees with it more often. Each annotator's likeliest label counts, calibrated by a label model
     of the three (`LabelModel.annotator_posterior`), or of several labels the one that stands out
-    most above its usual level (`MultilabelAnnotator.scores`): an LLM's preference for a label plays
+    most above its usual level (`label_scores`): an LLM's preference for a label plays
     no part. People's answers are left out, since no text that they answered is asked about again.
 
     Args:
@@ -65,7 +64,7 @@ def try_demonstrations(
         return None
     matrix = pool.matrices[question.name].select(lambda kind: kind in _KINDS)
     if question.kind.is_multilabel:
-        calibrated = {name: _scores(given) for name, given in matrix.posteriors.items()}
+        calibrated = {name: label_scores(given) for name, given in matrix.posteriors.items()}
     else:
         pool = pool.restrict(question).with_matrix(question, matrix).without_human(question)
         fitted = ensemble.fit(pool, is_saved=False)
@@ -82,10 +81,3 @@ def try_demonstrations(
     difference = after.astype(float) - before
     error = float(difference.std() / len(difference) ** 0.5)
     return DemonstrationTrial(float(after.mean()), float(before.mean()), error, len(difference))
-
-
-def _scores(probabilities: Floats) -> Floats:
-    """Return by how much each label stands out (n, L); NaN rows are abstentions."""
-    scores = MultilabelAnnotator.fit(probabilities).scores(probabilities)
-    is_given = ~np.isnan(scores).all(axis=1, keepdims=True)
-    return np.where(np.isnan(scores) & is_given, -np.inf, scores)

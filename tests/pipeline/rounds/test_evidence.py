@@ -13,6 +13,7 @@ from backend.label_model.label_tables import Posteriors, aggregated_table
 from backend.pipeline.pool import Pool
 from backend.pipeline.rounds.evidence import ChangeRule
 from tests.pipeline.conftest import House
+from tests.pipeline.rounds.several_labels import pool_of_several_labels
 
 N = 120
 BY_AGREEMENT = GateDecision(True, "promoted: it agrees", {"n": 120.0})
@@ -91,6 +92,19 @@ def test_where_the_first_annotators_agree_by_chance_nothing_changes_without_peop
     assert (
         "kappa" not in decide(house, (guessing, question, labels, truth), "evidence", asked).reason
     )
+
+
+@pytest.mark.parametrize(("share", "is_guess"), [(0.0, True), (0.8, False)])
+def test_several_labels_of_annotators_that_guess_do_not_change(house, share, is_guess):
+    shares = {"fake": share, "similarity:fake": 0.9, "small-model:default": 0.9}
+    pool, question = pool_of_several_labels(house, N, shares)
+    own = pool.matrices[question.name].posteriors
+    labels = tuple(
+        Posteriors(pool.example_ids, own[name] + 0.2, is_exclusive=False)
+        for name in ("similarity:fake", "small-model:default")
+    )
+    change = decide(house, (pool, question, labels, None), "evidence")
+    assert ("agree too little (kappa" in change.reason) is is_guess
 
 
 def test_the_true_gain_lies_in_the_interval(house, case):

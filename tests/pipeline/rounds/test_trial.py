@@ -5,23 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from backend.domain.labels import AnnotatorKind
 from backend.domain.rounds import RoundState
 from backend.pipeline.rounds.trial import DemonstrationTrial, try_demonstrations
 from tests.pipeline.conftest import House
+from tests.pipeline.rounds.several_labels import KINDS, pool_of_several_labels
 from tests.pipeline.steps import KilledHere, PlainSteps, ReplayingSteps
 
 N = 120
-KINDS = {
-    "fake": AnnotatorKind.LLM,
-    "fake+shots": AnnotatorKind.LLM_DEMONSTRATIONS,
-    "similarity:fake": AnnotatorKind.SIMILARITY,
-}
-TOPICS = (
-    '<View><Text name="text" value="$text"/>'
-    '<Choices name="topics" toName="text" choice="multiple"><Choice value="price"/>'
-    '<Choice value="staff"/><Choice value="food"/><Choice value="room"/></Choices></View>'
-)
 
 
 @pytest.fixture
@@ -47,27 +37,12 @@ def pool_with(house, shares, *, n_asked=N):
     return pool.with_matrix(question, matrix), question
 
 
-def pool_of_several_labels(house, shares):
-    """Return a pool of a multiple choice; each annotator knows so many of the texts' labels."""
-    project_id = house.labeled(N, TOPICS, text_of=lambda i: f"text {i}")
-    pool = house.aggregator.pool(house.projects.get(project_id))
-    (question,) = pool.questions
-    rng, truth = np.random.default_rng(3), np.arange(N) % 4
-    matrix = pool.matrices[question.name]
-    for name, share in shares.items():
-        named = np.where(rng.random(N) < share, truth, rng.integers(0, 4, N))
-        matrix = matrix.with_annotator(
-            name, np.where(np.eye(4)[named] == 1, 0.4, 0.1), KINDS[name], "1"
-        )
-    return pool.with_matrix(question, matrix), question
-
-
 @pytest.mark.parametrize(("with_demonstrations", "is_harmful"), [(0.4, True), (0.95, False)])
 def test_several_labels_are_compared_by_the_one_that_stands_out(
     house, with_demonstrations, is_harmful
 ):
     shares = {"fake": 0.9, "fake+shots": with_demonstrations, "similarity:fake": 0.8}
-    trial = try_demonstrations(house.ensemble, *pool_of_several_labels(house, shares))
+    trial = try_demonstrations(house.ensemble, *pool_of_several_labels(house, N, shares))
     assert trial.n_texts == N
     assert trial.is_harmful is is_harmful
 
