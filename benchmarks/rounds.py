@@ -184,6 +184,7 @@ def _measure(report: Report, simulation: SimulatedProject, console: Console) -> 
     report.results["round_mb"] = round(_folder_size(services.models / project_id) / 1e6, 1)
     report.notes["model"] = services.ensemble.llm_name()
     report.notes["llm_runs_in"] = "vLLM" if simulation.config.llm is None else "transformers"
+    report.notes["has_cached_answers"] = simulation.config.answers is not None
     report.notes["step_seconds"] = {k: round(v, 1) for k, v in simulation.steps.seconds.items()}
 
 

@@ -101,7 +101,8 @@ def _lines(runs: Runs) -> list[str]:
         "several labels and for spans, over the whole pool, where human labels replace aggregated "
         "ones; the test columns are over 300 test texts. *Change* is in decisions (a single label; "
         "one label of several or a span, of which a wrong one costs half of what a right one "
-        "gains): what the round expected with its 90 % interval, and what it was in truth.",
+        "gains): what the round expected with its 90 % interval, and what it was in truth. Tokens "
+        "and seconds are of runs that cached no answers.",
         "",
         "## Goals",
         "",
@@ -229,11 +230,18 @@ _COLUMNS: tuple[tuple[str, Callable[[dict[str, Any]], float | None]], ...] = (
     ("coverage", lambda r: r["results"].get("interval_coverage_100")),
 )
 _COSTS: tuple[tuple[str, str, Callable[[dict[str, Any]], float | None]], ...] = (
-    ("new tokens", ",.0f", lambda r: r["results"]["tokens_in"] + r["results"]["tokens_out"]),
+    ("new tokens", ",.0f", lambda r: _if_asked(r, "tokens_in", "tokens_out")),
     ("student, ms a text", ".0f", lambda r: r["results"]["test"].get("student_ms")),
     ("MB", ".0f", lambda r: r["results"].get("round_mb")),
-    ("s", ".0f", lambda r: r["results"]["seconds"]),
+    ("s", ".0f", lambda r: _if_asked(r, "seconds")),
 )
+
+
+def _if_asked(report: dict[str, Any], *names: str) -> float | None:
+    """Return the sum of results; None where answers were cached, which cost neither."""
+    if report["notes"].get("has_cached_answers"):
+        return None
+    return float(sum(report["results"][name] for name in names))
 
 
 def _table(sets: dict[str, SetRuns]) -> list[str]:

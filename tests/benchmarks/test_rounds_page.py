@@ -53,6 +53,18 @@ def test_without_reports_there_is_no_page(tmp_path):
     assert write_rounds_page(tmp_path) == []
 
 
+def test_a_run_with_cached_answers_tells_no_cost(tmp_path):
+    cached = report("trec", 0.6)
+    cached["notes"]["has_cached_answers"] = True
+    page = written(tmp_path, [report("mr", 0.57), cached])
+    costs = {
+        line.split(" | ")[0]: line.split(" | ")[-5:-1]
+        for line in page.splitlines()
+        if line.endswith("`abc` |")
+    }
+    assert costs == {"| mr": ["1,010", "12", "90", "3"], "| trec": ["–", "12", "90", "–"]}
+
+
 def test_a_run_without_a_server_is_marked_at_its_commit(tmp_path):
     local = report("trec", 0.6)
     local["notes"]["llm_runs_in"] = "transformers"
