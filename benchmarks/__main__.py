@@ -312,16 +312,16 @@ def retention(
 def first_order(
     json_file: Annotated[Path, typer.Option("--json", help="Report to write.")],
     tasks: Annotated[int, typer.Option(help="Texts in the project.")] = 10_000,
-    llm: Annotated[
-        str, typer.Option(help="none: no LLM answers; or scripted; one after the other.")
-    ] = "none,scripted",
+    llm: Annotated[str, typer.Option(help="none, where none answers; scripted.")] = "none,scripted",
     seconds: Annotated[int, typer.Option(help="Length of the run at most, s.")] = 180,
     data: Annotated[Path | None, typer.Option(help="JSONL of texts; default: the demo's.")] = None,
+    pools: Annotated[str, typer.Option(help="Sizes of made pools.")] = "100000,1000000",
 ) -> None:
-    """Measure the seconds until a new project has an order, and how it changes with labels."""
+    """Measure the seconds until a new project has an order, and what large pools take."""
     from benchmarks.first_order import FirstOrderRun, run
 
-    config = FirstOrderRun(tasks, tuple(llm.split(",")), seconds, data)
+    llms, sizes = tuple(llm.split(",")), tuple(map(int, pools.split(",")))
+    config = FirstOrderRun(tasks, llms, seconds, data, sizes)
     _measure(run, config, Report("first-order", config.parameters()), json_file)
 
 

@@ -25,6 +25,7 @@ from backend.services import Adapters, Services, build_services
 from backend.settings import Settings
 from benchmarks.datasets import read_rows
 from benchmarks.faults.scripted_llm import ScriptedSentimentLLM
+from benchmarks.large_pools import measure_order
 from benchmarks.report import Report
 from benchmarks.serving import distinct_texts
 from benchmarks.simulated_label_studio import BACKEND_URL, SimulatedPlatform
@@ -34,12 +35,21 @@ from benchmarks.timed_steps import TimedSteps
 
 @dataclass(frozen=True, slots=True)
 class FirstOrderRun:
-    """Parameters: texts in the project, LLMs (`none`, `scripted`), and seconds at most for each."""
+    """Parameters.
+
+    Args:
+        n_tasks: texts in the project.
+        llms: `none` and `scripted`, one project each.
+        seconds: length of a project's run at most.
+        data: JSONL of texts; None: the demo's.
+        pools: sizes of made pools that are ordered alone.
+    """
 
     n_tasks: int = 10_000
     llms: tuple[str, ...] = ("none", "scripted")
     seconds: int = 180
     data: Path | None = None
+    pools: tuple[int, ...] = (100_000, 1_000_000)
 
     def parameters(self) -> dict[str, Any]:
         """Return the parameters as the report names them."""
@@ -92,7 +102,7 @@ class WatchedSteps(TimedSteps):
 
 
 def run(report: Report, config: FirstOrderRun, *, console: Console) -> None:
-    """Connect a project, and watch the worker's first steps."""
+    """Connect a project and watch the worker's first steps; then order the made pools."""
     rows = read_rows(config.data, split=None if config.data is None else "train")
     texts = distinct_texts([str(row["text"]) for row in rows], config.n_tasks)
     for llm in config.llms:
@@ -115,6 +125,7 @@ def run(report: Report, config: FirstOrderRun, *, console: Console) -> None:
             finally:
                 services.close()
         console.print(report.results[llm], report.notes[llm])
+    report.results["pools"] = {str(n_texts): measure_order(n_texts) for n_texts in config.pools}
 
 
 def _measure(steps: WatchedSteps) -> tuple[dict[str, Any], dict[str, Any]]:

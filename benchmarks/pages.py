@@ -10,6 +10,7 @@ from typing import Any
 from benchmarks.accept_page import accept_page
 from benchmarks.annotate_page import annotate_page
 from benchmarks.faults.page import faults_page
+from benchmarks.first_order_page import first_order_page
 from benchmarks.injection_page import injection_page
 from benchmarks.load_pages import load_page, scale_page
 from benchmarks.ordering_page import write_ordering_page
@@ -185,6 +186,7 @@ def _retention(report: dict[str, Any], source: str) -> str:
 _PAGES: dict[str, Callable[[dict[str, Any], str], str]] = {
     "serving": _serving,
     "startup": _startup,
+    "first-order": first_order_page,
     "page": _page,
     "retention": _retention,
     "scale": scale_page,
