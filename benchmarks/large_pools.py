@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from backend.active_learning.activellm import ActiveLLMStrategy
 from backend.active_learning.strategy_interface import PoolView
+from benchmarks.memory import peak_mb
 
 _N_DIMENSIONS, _N_TOPICS, _N_LABELS = 384, 200, 4
 _SPREAD = 0.06
@@ -26,8 +26,7 @@ def measure_order(n_texts: int) -> dict[str, float]:
     The pool has unit vectors of 384 dimensions around 200 topics, and a posterior over four labels
     for each text; nobody has answered.
     """
-    executor = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
-    with executor:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as executor:
         return executor.submit(_order, n_texts).result()
 
 
@@ -38,7 +37,8 @@ def _order(n_texts: int) -> dict[str, float]:
     seconds = time.perf_counter() - started
     if len(ordering.positions) != n_texts:
         raise RuntimeError(f"{len(ordering.positions)} of {n_texts} texts were ordered")
-    return {"order_s": round(seconds, 1), "peak_gb": round(_peak_gb(), 2)}
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return {"order_s": round(seconds, 1), "peak_gb": round(peak_mb(status) / 1024, 2)}
 
 
 def _made_pool(n_texts: int, rng: np.random.Generator) -> PoolView:
@@ -51,10 +51,3 @@ def _made_pool(n_texts: int, rng: np.random.Generator) -> PoolView:
         rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     posteriors = rng.dirichlet(np.full(_N_LABELS, 0.5), n_texts)
     return PoolView(np.arange(1, n_texts + 1), embeddings, posteriors, prelabeled_share=1.0)
-
-
-def _peak_gb() -> float:
-    found = re.search(r"^VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
-    if found is None:
-        raise RuntimeError("memory is measured on Linux only, by /proc/self/status")
-    return int(found[1]) / 2**20

@@ -25,6 +25,7 @@ from backend.setting_values import Secret
 from backend.settings import Settings
 from benchmarks.datasets import read_rows
 from benchmarks.faults.testbed import descendants, kill
+from benchmarks.memory import peak_mb
 from benchmarks.report import Report
 from benchmarks.scripted_label_studio import CREATED_UNIX, Script
 from benchmarks.serving import CONFIG, ROOT
@@ -262,11 +263,9 @@ def _cpu_s(pid: int) -> float:
 
 def _peak_mb(pid: int) -> int:
     try:
-        lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
-    except OSError:
+        return int(peak_mb(Path(f"/proc/{pid}/status").read_text(encoding="utf-8")))
+    except (OSError, RuntimeError):
         return 0
-    peak = next((line.split()[1] for line in lines if line.startswith("VmHWM")), "0")
-    return int(peak) // 1024
 
 
 def kill_worker(worker: ChildProcess) -> None:

@@ -8,7 +8,6 @@ in the notes.
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,7 @@ from backend.domain.projects import ProjectId, Task
 from backend.services import build_services
 from backend.settings import Settings
 from benchmarks.datasets import read_rows
+from benchmarks.memory import peak_mb
 from benchmarks.report import Report
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -47,11 +47,8 @@ class Usage:
 
     @property
     def peak_mb(self) -> float:
-        """Peak resident memory; that of `wait4` would count the parent's from before the exec."""
-        found = re.search(r"^VmHWM:\s+(\d+) kB", self.output, re.MULTILINE)
-        if found is None:
-            raise RuntimeError("memory is measured on Linux only, by /proc/self/status")
-        return int(found[1]) / 1024
+        """Peak resident memory, as the process printed it."""
+        return peak_mb(self.output)
 
 
 def run(report: Report, *, n_runs: int) -> None:
