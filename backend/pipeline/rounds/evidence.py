@@ -14,9 +14,9 @@ from backend.evaluation.gate import GateDecision
 from backend.evaluation.metrics import mean_pairwise_kappa
 from backend.label_model.changes import changed_decisions
 from backend.label_model.label_tables import LabelTable, aggregated_table
-from backend.label_model.multilabel import label_scores
 from backend.pipeline.ensemble import AnnotatorEnsemble
 from backend.pipeline.pool import Pool
+from backend.pipeline.rounds.calibrated import calibrated_scores
 
 MIN_AGREEMENT = 0.2
 """Kappa up to which Landis and Koch (1977) call agreement slight: it tells no right answer."""
@@ -105,14 +105,9 @@ class ChangeRule:
         """
         if question.kind.has_spans:
             return None
-        matrix = pool.matrices[question.name].select(lambda kind: not kind.is_from_round)
-        if question.kind.is_multilabel:
-            given = {name: label_scores(own) for name, own in matrix.posteriors.items()}
-        else:
-            pool = pool.restrict(question).with_matrix(question, matrix)
-            fitted = self.ensemble.fit(pool, is_saved=False)
-            first = self.ensemble.aggregate_question(pool, question, fitted)
-            given = dict(first.annotator_posteriors)
+        given = calibrated_scores(
+            self.ensemble, pool, question, lambda kind: not kind.is_from_round
+        )
         return mean_pairwise_kappa(dict(sorted(given.items())))
 
     def _referees(self, pool: Pool, question: Question) -> list[LabelTable]:

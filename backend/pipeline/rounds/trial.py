@@ -8,9 +8,9 @@ import numpy as np
 
 from backend.domain.labels import AnnotatorKind
 from backend.domain.questions import Question
-from backend.label_model.multilabel import label_scores
 from backend.pipeline.ensemble import AnnotatorEnsemble
 from backend.pipeline.pool import Pool
+from backend.pipeline.rounds.calibrated import calibrated_scores
 
 _KINDS = (AnnotatorKind.LLM, AnnotatorKind.LLM_DEMONSTRATIONS, AnnotatorKind.SIMILARITY)
 _MIN_TEXTS = 50
@@ -50,10 +50,8 @@ def try_demonstrations(
     """Compare the LLM's answers with and without demonstrations on a pool; None for spans.
 
     The idea: similarity knows neither prompt, so that of two answers of one LLM the better one
-    agrees with it more often. Each annotator's likeliest label counts, calibrated by a label model
-    of the three (`LabelModel.annotator_posterior`), or of several labels the one that stands out
-    most above its usual level (`label_scores`): an LLM's preference for a label plays
-    no part. People's answers are left out, since no text that they answered is asked about again.
+    agrees with it more often. Each annotator's likeliest label counts, by `calibrated_scores`: an
+    LLM's preference for a label plays no part, and no text that people answered is asked again.
 
     Args:
         ensemble: fits the label model.
@@ -62,14 +60,9 @@ def try_demonstrations(
     """
     if question.kind.has_spans:
         return None
-    matrix = pool.matrices[question.name].select(lambda kind: kind in _KINDS)
-    if question.kind.is_multilabel:
-        calibrated = {name: label_scores(given) for name, given in matrix.posteriors.items()}
-    else:
-        pool = pool.restrict(question).with_matrix(question, matrix).without_human(question)
-        fitted = ensemble.fit(pool, is_saved=False)
-        calibrated = dict(ensemble.aggregate_question(pool, question, fitted).annotator_posteriors)
-    by_kind = {matrix.kinds[name]: own for name, own in calibrated.items()}
+    calibrated = calibrated_scores(ensemble, pool, question, lambda kind: kind in _KINDS)
+    kinds = pool.matrices[question.name].kinds
+    by_kind = {kinds[name]: own for name, own in calibrated.items()}
     if any(kind not in by_kind for kind in _KINDS):
         return None
     plain, shown, similarity = (by_kind[kind] for kind in _KINDS)
