@@ -24,8 +24,6 @@ _MIN_VARIANCE = 0.25
 _INVERSE_TEMPERATURE = 0.8
 """Of the evidence: probabilities of one text's labels, and of two annotators, share errors."""
 _MIN_CLAIM = 0.05
-_MIN_SHARE_OF_CLAIMS = 0.1
-"""One that claims less than so much of what each of two others claim does not know what holds."""
 _MIN_SHOWN = 0.2
 """A label under this posterior is not shown, however many are expected."""
 _N_STEPS = 50
@@ -291,10 +289,8 @@ def _offset(posterior: Floats) -> float:
 def _own_rate(probabilities: Mapping[str, Floats]) -> float:
     """Return the share of labels that the annotators claim to hold.
 
-    It is the least share of those that claim few labels by themselves, but for one that claims next
-    to none where two others do: that it says no to everything does not make labels rare. Where all
-    claim more than can be, what stands out of that says little of how many there are, and the mean
-    counts.
+    It is the least share of those that claim few labels by themselves. Where all claim more than
+    can be, what stands out of that says little of how many there are, and the mean counts.
     """
     plausible: list[float] = []
     lowered: list[float] = []
@@ -304,8 +300,6 @@ def _own_rate(probabilities: Mapping[str, Floats]) -> float:
         if len(claims):
             rates = lowered if _excess(each) else plausible
             rates.append(float((claims * (claims >= _MIN_SHOWN)).mean()))
-    second = max(sorted(plausible + lowered)[:-1], default=0.0)
-    plausible = [rate for rate in plausible if rate >= _MIN_SHARE_OF_CLAIMS * second]
     found = min(plausible) if plausible else float(np.mean(lowered or [_MIN_PROBABILITY]))
     return min(max(found, _MIN_PROBABILITY), 0.5)
 
