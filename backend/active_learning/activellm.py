@@ -51,8 +51,8 @@ class ActiveLLMStrategy:
     mostly the head of the list, so that an LLM here is asked in small groups and measured. The
     herding paper's kernel width follows the labeled points; here it follows the pool's mean
     distance, as one width for all pools loses on most. Class quotas are ours, against one-sided
-    first picks. Cost: O(c r) memory and time for c candidates and r references (8,000 x 4,000),
-    about 10 s and 0.5 GB for 100,000 texts.
+    first picks. Cost: O(c r) memory and time for c candidates and r references (8,000 x 4,000);
+    seconds and memory are in docs/benchmarks/first-order.md.
     """
 
     name = "activellm"

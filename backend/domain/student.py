@@ -145,7 +145,7 @@ class Recipe:
         human_weight: for how many texts one human label counts.
         mean_pooling: let the head read the mean of all tokens, not the first token.
         init_head_from_probe: start the head as a linear probe, not at random; always so where
-            several labels may hold.
+            several labels may hold, but for `paper`, which stays as published.
     """
 
     name: RecipeName = "default"

@@ -257,6 +257,24 @@ def test_views_teach_texts_without_a_label(tiny_base):
     check(SelfTrainer(tiny_base, recipe=paper).fit(data)[1], 60, 2)
 
 
+@pytest.mark.parametrize("name", ["plain", "default"])
+def test_several_labels_that_hold_for_few_texts_are_learned(tiny_base, name):
+    texts, labels = reviews(200)
+    targets = np.zeros((200, 20))
+    targets[np.arange(200), labels] = 1
+    data = replace(
+        training_set(texts, labels),
+        labels=tuple(f"label {number}" for number in range(20)),
+        targets=targets,
+        kind=QuestionKind.MULTIPLE_CHOICE,
+    )
+    recipe = replace(RECIPES[name], n_epochs=3, batch_size=16, max_tokens=32)
+    model, _ = SelfTrainer(tiny_base, recipe=recipe).fit(data)
+    found = model.predict(data.pool).probabilities > 0.5
+    is_right = (found == (targets > 0.5)).all(axis=1)
+    assert is_right.mean() > 0.7 > np.bincount(labels).max() / 200
+
+
 HELD_OUT = np.arange(0, 200, 10)
 
 

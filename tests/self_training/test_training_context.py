@@ -65,6 +65,8 @@ def test_several_labels_start_from_their_probes_without_being_asked_to(tiny_base
         for has_probe in (False, True)
     )
     np.testing.assert_array_equal(by_default, as_asked)
+    holds = data.targets == 1
+    assert by_default[holds].mean() > by_default[~holds].mean() + 0.02
 
 
 def test_a_model_that_claims_no_label_does_not_agree_with_labels_that_hold(context):
